@@ -1,0 +1,193 @@
+// Package batch holds the words of the service: a batch of requests, their
+// results, and the rules of the wire format that need no I/O (decoding a create
+// body, encoding a status, judging a path). It knows no other package of the
+// module.
+package batch
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Limits of the wire contract ("Create").
+const (
+	MaxRequests = 500      // requests in one batch
+	MaxID       = 256      // bytes of a request's id
+	MaxPath     = 8 << 10  // bytes of a request's path
+	MaxGroupID  = 256      // bytes of a group's name
+	MaxParallel = 100      // requests of one parallel batch at the same time
+	MaxProblems = 20       // problems of a body that are told
+	MaxStoreID  = 64       // bytes of a store's id
+	MaxToken    = 16 << 10 // bytes of a caller's token
+)
+
+// Ticket names a batch to its creator. It is random (UUID version 4) and so
+// can't be guessed.
+type Ticket = uuid.UUID
+
+// Owner is the SHA-256 of the token that created a batch. Compare it with
+// crypto/subtle only.
+type Owner [sha256.Size]byte
+
+// OwnerOf returns the owner that a caller's token stands for.
+func OwnerOf(token string) Owner { return sha256.Sum256([]byte(token)) }
+
+// Request is one HTTP call of a batch, as its creator wrote it.
+type Request struct {
+	ID     string // the creator's name for it; empty: none
+	Method string // GET, HEAD, POST, PUT, PATCH or DELETE
+	Path   string // as it came: relative to the store's root, query included
+	Body   []byte // the bytes to send; nil: no body
+}
+
+// Safe reports whether the method only reads (RFC 9110, section 9.2.1), so that
+// nothing has to be durable before the request leaves.
+func (r *Request) Safe() bool { return r.Method == "GET" || r.Method == "HEAD" }
+
+// Repeatable reports whether the method is idempotent (RFC 9110, section
+// 9.2.2): sending it again does no harm. POST and PATCH are not.
+func (r *Request) Repeatable() bool { return r.Method != "POST" && r.Method != "PATCH" }
+
+// Options are the creator's choices for a whole batch.
+type Options struct {
+	Parallel      bool // up to MaxParallel requests at the same time
+	StopOnFailure bool // after the first failure start no further request
+}
+
+// Status is the state of a batch as its creator sees it.
+type Status uint8
+
+// The states of a batch, in the order in which it goes through them.
+const (
+	Queued     Status = iota + 1 // no request has ended yet
+	InProgress                   // at least one request has ended
+	Completed                    // nothing more will happen
+)
+
+// String returns the word of the wire format.
+func (s Status) String() string {
+	switch s {
+	case Queued:
+		return "QUEUED"
+	case InProgress:
+		return "IN_PROGRESS"
+	case Completed:
+		return "COMPLETED"
+	}
+	return "UNKNOWN"
+}
+
+// ParseStatus reads the word of the wire format.
+func ParseStatus(s string) (Status, bool) {
+	for _, st := range []Status{Queued, InProgress, Completed} {
+		if s == st.String() {
+			return st, true
+		}
+	}
+	return 0, false
+}
+
+// ResultStatus is how one request ended.
+type ResultStatus uint8
+
+// The ends of a request.
+const (
+	Succeeded   ResultStatus = iota + 1 // COMPLETED: answered with success
+	Failed                              // FAILED: answered otherwise, not answered, or in doubt
+	NotExecuted                         // NOT_EXECUTED: never sent
+)
+
+// String returns the word of the wire format.
+func (s ResultStatus) String() string {
+	switch s {
+	case Succeeded:
+		return "COMPLETED"
+	case Failed:
+		return "FAILED"
+	case NotExecuted:
+		return "NOT_EXECUTED"
+	}
+	return "UNKNOWN"
+}
+
+// BodyKind says how an answer's body is embedded into a status.
+type BodyKind uint8
+
+// The kinds of a body. They are judged once, when the answer is stored.
+const (
+	NoBody     BodyKind = iota // empty: the field is absent
+	JSONBody                   // valid JSON: embedded as it is
+	TextBody                   // UTF-8, but no JSON: embedded as a JSON string
+	BinaryBody                 // no UTF-8: embedded as a base64 string
+)
+
+// Result is the end of one request.
+type Result struct {
+	Status ResultStatus
+	Code   int    // HTTP status code; 0 when the request was not executed
+	Line   string // reason phrase, or what happened where no answer came; valid UTF-8
+	Body   []byte // the answer's body, exactly as it came
+	Kind   BodyKind
+}
+
+// Set is a set of request indexes of one batch.
+type Set [(MaxRequests + 63) / 64]uint64
+
+// Add puts index i into the set.
+func (s *Set) Add(i int) { s[i>>6] |= 1 << (i & 63) }
+
+// Has reports whether index i is in the set.
+func (s *Set) Has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
+
+// IdempotencyKey returns the key that the request at index i of the batch
+// carries to the upstream: a UUID (version 8, RFC 9562) that is the same over all
+// retries and after a crash, and that does not give the ticket away.
+func IdempotencyKey(ticket Ticket, i int) string {
+	h := sha256.New()
+	h.Write([]byte("sheaf idempotency key\x00"))
+	h.Write(ticket[:])
+	h.Write([]byte{byte(i >> 8), byte(i)})
+	var u uuid.UUID
+	copy(u[:], h.Sum(nil))
+	u[6] = u[6]&0x0f | 0x80
+	u[8] = u[8]&0x3f | 0x80
+	return u.String()
+}
+
+// ValidStoreID reports whether s can name a store: 1 to 64 of A-Z a-z 0-9 _ -
+// (wire contract, "Base").
+func ValidStoreID(s string) bool {
+	if s == "" || len(s) > MaxStoreID {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// Short returns the beginning of an owner's hash, for log lines.
+func (o Owner) Short() string { return hex.EncodeToString(o[:4]) }
+
+// Millis is a moment as it is stored: milliseconds since the Unix epoch, 0 for
+// the zero time.
+func Millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// FromMillis is the inverse of Millis.
+func FromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}

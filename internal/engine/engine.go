@@ -1,0 +1,349 @@
+// Package engine runs the batches that storage holds.
+//
+// The guarantee: within a queue, batches run one after the other; within a batch,
+// requests run in order (or up to batch.MaxParallel at once); no POST or PATCH
+// leaves before its intent is durable, and none whose outcome is unknown is sent
+// again (unless the policy says so); an answer that was recorded is final.
+//
+// When storage fails, a running batch pauses: it sends nothing that could not be
+// recorded, keeps the answers that it has, and tries again until storage answers or
+// the node shuts down. When the process dies, the next Claim of the queue, here or
+// on another node, finds in the batch's marks what had been sent and goes on.
+//
+// Nothing that waits is held in memory: a batch whose next attempt is due later,
+// or whose turn is over, is released to storage and claimed again.
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// turn is how long a queue may run while others wait for a place.
+	turn = 2 * time.Second
+	// scanInterval is how often storage is asked for queues that nobody runs: those
+	// of dead nodes, and whatever a lost wake-up left behind.
+	scanInterval = time.Second
+	scanPage     = 1000
+	// maxKnown bounds the queues that the engine keeps in mind. More are found by
+	// later scans.
+	maxKnown      = 100_000
+	purgeInterval = time.Minute
+	// lastWords is how long a batch may take to be released once its node has
+	// given up waiting for what is under way.
+	lastWords = 5 * time.Second
+)
+
+// Upstream carries out one attempt. It is called from many goroutines.
+type Upstream interface {
+	Do(ctx context.Context, c *outbound.Call) outbound.Answer
+}
+
+// Options configure an Engine. All have to be set.
+type Options struct {
+	Storage  storage.Storage
+	Upstream Upstream
+	Unseal   func(c *storage.Claim) (token string, err error)
+	Policy   Policy
+
+	QueuesAtOnce    int
+	MaxOutbound     int
+	Retention       time.Duration
+	ShutdownTimeout time.Duration
+	Logger          *slog.Logger
+}
+
+// Engine runs batches. Make it with New.
+type Engine struct {
+	Options
+	outbound *semaphore.Weighted // places for attempts under way
+
+	mu      sync.Mutex
+	open    bool                       // between the start of Run and the end of its context
+	queues  map[storage.QueueID]*queue // ready, running or waiting on this node
+	ready   []storage.QueueID          // in the order in which they get a place; a prefix of nils never stays
+	running int                        // queues that hold a place
+	idle    chan struct{}              // closed when running falls to 0 after open was unset
+	scanned chan struct{}              // closed after the first full scan
+	work    context.Context            // what attempts run under: outlives Run's context
+	drain   context.Context            // Run's context: when it ends nothing more is started
+}
+
+// queue is what the engine knows of one queue. Guarded by Engine.mu.
+type queue struct {
+	state queueState
+	again bool          // woken while it was running
+	news  chan struct{} // running: its creator may have stopped or deleted the batch
+	timer *time.Timer   // waiting: until then
+}
+
+type queueState uint8
+
+const (
+	ready queueState = iota
+	running
+	waiting
+)
+
+// New returns an engine that is not running yet. Wake and Notify may be called
+// before Run.
+func New(o Options) *Engine {
+	return &Engine{
+		Options:  o,
+		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
+		queues:   map[storage.QueueID]*queue{},
+		idle:     make(chan struct{}),
+		scanned:  make(chan struct{}),
+	}
+}
+
+// Ready returns nil when the batches that an earlier process left behind have been
+// found and are being run.
+func (e *Engine) Ready() error {
+	select {
+	case <-e.scanned:
+		return nil
+	default:
+		return errors.New("recovery is under way")
+	}
+}
+
+// Run runs batches until ctx ends. Then it starts nothing more, waits for what is
+// under way, at most the shutdown timeout, records it and returns. What is still
+// under way then is left to the next process as after a crash.
+// Run may be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	work, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	e.mu.Lock()
+	e.open, e.work, e.drain, e.abort = true, work, ctx, abort
+	e.fill()
+	e.mu.Unlock()
+
+	var helpers sync.WaitGroup
+	helpers.Go(func() { e.scanLoop(ctx) })
+	helpers.Go(func() { e.purgeLoop(ctx) })
+	<-ctx.Done()
+	helpers.Wait()
+	e.shut()
+
+	limit := time.NewTimer(e.ShutdownTimeout)
+	defer limit.Stop()
+	select {
+	case <-e.idle:
+		return nil
+	case <-limit.C:
+	}
+	e.Logger.Warn("shutdown limit reached; what is still under way is left as after a crash", "limit", e.ShutdownTimeout)
+	abort()
+	<-e.idle
+	return nil
+}
+
+// shut keeps queues from getting a place from now on.
+func (e *Engine) shut() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.open = false
+	for _, q := range e.queues {
+		if q.timer != nil {
+			q.timer.Stop()
+		}
+	}
+	if e.running == 0 {
+		close(e.idle)
+	}
+}
+
+// Wake tells that a batch was created in the queue.
+func (e *Engine) Wake(id storage.QueueID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch q := e.queues[id]; {
+	case q == nil:
+		e.enqueue(id, &queue{})
+	case q.state == running:
+		q.again = true
+	}
+}
+
+// Notify tells that a batch of the queue that may be under way, or wait for its
+// next attempt, was stopped or deleted.
+func (e *Engine) Notify(id storage.QueueID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.queues[id]
+	if q == nil {
+		e.enqueue(id, &queue{})
+		return
+	}
+	switch q.state {
+	case running:
+		q.again = true
+		select {
+		case q.news <- struct{}{}:
+		default:
+		}
+	case waiting:
+		q.timer.Stop()
+		e.enqueue(id, q)
+	case ready:
+	}
+}
+
+// enqueue puts a queue at the end of the line for a place. e.mu is held.
+func (e *Engine) enqueue(id storage.QueueID, q *queue) {
+	q.state, q.timer = ready, nil
+	e.queues[id] = q
+	e.ready = append(e.ready, id)
+	e.fill()
+}
+
+// fill gives free places to the queues at the head of the line. e.mu is held.
+func (e *Engine) fill() {
+	for e.open && e.drain.Err() == nil && e.running < e.QueuesAtOnce && len(e.ready) > 0 {
+		id := e.ready[0]
+		e.ready = e.ready[1:]
+		q := e.queues[id]
+		q.state, q.again, q.news = running, false, make(chan struct{}, 1)
+		e.running++
+		go func() { e.leave(id, e.runQueue(id, q.news)) }()
+	}
+}
+
+// contested reports whether queues wait for a place.
+func (e *Engine) contested() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.ready) > 0
+}
+
+// next is what a queue is to do after it gave its place back.
+type next struct {
+	again     bool      // it has, or may have, more to run
+	notBefore time.Time // with again: not before this moment; zero: in its next turn
+}
+
+// leave gives a queue's place back.
+func (e *Engine) leave(id storage.QueueID, n next) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.queues[id]
+	e.running--
+	switch wait := time.Until(n.notBefore); {
+	case !e.open && e.running == 0:
+		close(e.idle)
+	case n.again && wait > 0 && !q.again:
+		e.wait(id, q, wait)
+	case n.again || q.again:
+		e.enqueue(id, q)
+	default:
+		delete(e.queues, id)
+	}
+	e.fill()
+}
+
+// wait puts a queue back into the line after a pause. e.mu is held.
+func (e *Engine) wait(id storage.QueueID, q *queue, pause time.Duration) {
+	q.state = waiting
+	e.queues[id] = q
+	q.timer = time.AfterFunc(pause, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if q.state == waiting && e.queues[id] == q {
+			e.enqueue(id, q)
+		}
+	})
+}
+
+// scanLoop looks for queues that nobody runs.
+func (e *Engine) scanLoop(ctx context.Context) {
+	var cursor storage.QueueID
+	var failing bool
+	tick := time.NewTicker(scanInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		if cursor, err = e.scan(ctx, cursor); err == nil && e.Ready() != nil {
+			close(e.scanned)
+		}
+		if err != nil && !failing && ctx.Err() == nil {
+			e.Logger.Error("storage can't be asked for waiting queues; asking again every second", "error", err)
+		} else if err == nil && failing {
+			e.Logger.Info("storage answers again")
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// scan takes in the runnable queues after the cursor, and returns the cursor of the
+// next scan: where it stopped because it knows enough, or the beginning.
+func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.QueueID, error) {
+	for {
+		page, err := e.Storage.Runnable(ctx, cursor, scanPage)
+		if err != nil {
+			return cursor, err
+		}
+		if !e.take(page) {
+			return cursor, nil
+		}
+		if len(page) < scanPage {
+			return 0, nil
+		}
+		cursor = page[len(page)-1].Queue
+	}
+}
+
+// take puts queues that it does not know into the line. It reports false when it
+// knows so many that the rest has to wait.
+func (e *Engine) take(page []storage.Runnable) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range page {
+		if e.queues[r.Queue] != nil {
+			continue
+		}
+		if len(e.queues) >= maxKnown {
+			return false
+		}
+		if pause := time.Until(r.NotBefore); pause > 0 {
+			e.wait(r.Queue, &queue{}, pause)
+		} else {
+			e.enqueue(r.Queue, &queue{})
+		}
+	}
+	return true
+}
+
+// purgeLoop removes expired batches, a small step at a time.
+func (e *Engine) purgeLoop(ctx context.Context) {
+	tick := time.NewTicker(purgeInterval)
+	defer tick.Stop()
+	for {
+		more, err := true, error(nil)
+		for more && err == nil && ctx.Err() == nil {
+			more, err = e.Storage.Purge(ctx, e.Retention)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.Logger.Error("expired batches can't be removed; trying again in a minute", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,380 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+)
+
+func posts(n int) []string { return slices.Repeat([]string{"POST"}, n) }
+
+var (
+	stop     = batch.Options{StopOnFailure: true}
+	goOn     = batch.Options{}
+	parallel = batch.Options{Parallel: true}
+)
+
+// A scenario runs in a bubble with a started engine, which is shut down at its end.
+func scenario(t *testing.T, name string, f func(t *testing.T, w *world)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.start()
+			defer func() { w.shutdown() }()
+			f(t, w)
+		})
+	})
+}
+
+func expect(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
+func TestOrder(t *testing.T) {
+	scenario(t, "in order, batch after batch", func(t *testing.T, w *world) {
+		w.up.script(0, 1, step{answered(200), time.Minute})
+		a := w.create("s", stop, posts(3)...)
+		b := w.create("s", stop, posts(2)...)
+		time.Sleep(2 * time.Minute)
+		expect(t, "first", w.outcome(a), "200 200 200")
+		expect(t, "second", w.outcome(b), "200 200")
+		expect(t, "ledger", w.sent(), "0/0 0/1 0/2 1/0 1/1")
+	})
+	scenario(t, "stores do not wait for each other", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Hour})
+		w.create("slow", stop, "POST")
+		b := w.create("quick", stop, "POST")
+		synctest.Wait()
+		expect(t, "quick", w.outcome(b), "200")
+		time.Sleep(time.Hour)
+	})
+	scenario(t, "parallel, at most a hundred", func(t *testing.T, w *world) {
+		for i := range 150 {
+			w.up.script(0, i, step{answered(200), time.Second})
+		}
+		a := w.create("s", parallel, posts(150)...)
+		synctest.Wait()
+		if n := len(strings.Fields(w.sent())); n != batch.MaxParallel {
+			t.Errorf("%d at the same time, want %d", n, batch.MaxParallel)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if n := len(strings.Fields(w.sent())); n != 150 {
+			t.Errorf("%d sent after the first hundred ended, want 150", n)
+		}
+		time.Sleep(time.Second)
+		expect(t, "outcome", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 150)))
+	})
+}
+
+func TestFailure(t *testing.T) {
+	scenario(t, "stops on the first failure", func(t *testing.T, w *world) {
+		w.up.script(0, 1, step{answered(404), 0})
+		a := w.create("s", stop, posts(4)...)
+		b := w.create("s", stop, "GET")
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "200 404! - -")
+		expect(t, "the next batch", w.outcome(b), "200")
+	})
+	scenario(t, "goes on", func(t *testing.T, w *world) {
+		w.up.script(0, 1, step{answered(404), 0})
+		a := w.create("s", goOn, posts(3)...)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "200 404! 200")
+	})
+	scenario(t, "in parallel what is under way ends", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), 2 * time.Second})
+		w.up.script(0, 1, step{answered(500), time.Second})
+		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(101)...)
+		time.Sleep(3 * time.Second)
+		expect(t, "outcome", w.outcome(a), "200 500! "+strings.TrimSpace(strings.Repeat("200 ", 99)))
+	})
+	scenario(t, "retries 5 times, 3 s apart, and the order is kept", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(503), 0})
+		a := w.create("s", goOn, posts(2)...)
+		began := time.Now()
+		time.Sleep(15*time.Second - time.Millisecond)
+		expect(t, "before", w.outcome(a), "QUEUED - -")
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		expect(t, "after", w.outcome(a), "503! 200")
+		expect(t, "ledger", w.sent(), "0/0 0/0 0/0 0/0 0/0 0/0 0/1")
+		for i, e := range w.up.ledger[:6] {
+			if got := e.at.Sub(began); got != time.Duration(i)*3*time.Second {
+				t.Errorf("attempt %d after %v", i, got)
+			}
+			if e.key != w.up.ledger[0].key {
+				t.Error("the Idempotency-Key changed between attempts")
+			}
+		}
+	})
+	scenario(t, "a POST in doubt is not sent again", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{noAnswer(outbound.Doubt, 504), time.Second})
+		a := w.create("s", goOn, posts(2)...)
+		time.Sleep(time.Minute)
+		expect(t, "outcome", w.outcome(a), "504! 200")
+	})
+	scenario(t, "a DELETE that ran again and finds nothing is completed", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{noAnswer(outbound.Doubt, 504), 0}, step{answered(404), 0})
+		a := w.create("s", goOn, "DELETE")
+		time.Sleep(time.Minute)
+		expect(t, "outcome", w.outcome(a), "404")
+	})
+}
+
+func TestThrottle(t *testing.T) {
+	scenario(t, "waits as told, in order, and survives a crash", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(429, "Retry-After", "100"), 0}, step{answered(429, "Retry-After", "100"), 0}, step{answered(200), 0})
+		a := w.create("s", stop, posts(2)...)
+		time.Sleep(50 * time.Second)
+		w.crash()
+		time.Sleep(20 * time.Second)
+		w.start()
+		time.Sleep(29 * time.Second)
+		expect(t, "ledger before the wait is over", w.sent(), "0/0")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expect(t, "ledger after", w.sent(), "0/0 0/0")
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "200 200")
+	})
+	scenario(t, "is a failure after the limit", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
+		a := w.create("s", stop, posts(2)...)
+		time.Sleep(20*time.Minute - time.Second)
+		expect(t, "before", w.outcome(a), "QUEUED - -")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expect(t, "after", w.outcome(a), "429! -")
+	})
+	scenario(t, "a store that waits holds no place", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.QueuesAtOnce = 1
+		w.start()
+		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0}, step{answered(200), 0})
+		a := w.create("waits", stop, "POST")
+		synctest.Wait()
+		b := w.create("runs", stop, "POST")
+		synctest.Wait()
+		expect(t, "the other store", w.outcome(b), "200")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expect(t, "the one that waited", w.outcome(a), "200")
+	})
+}
+
+func TestTurns(t *testing.T) {
+	scenario(t, "a busy store hands its place over after its turn", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.QueuesAtOnce = 1
+		w.start()
+		for i := range 100 {
+			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
+		}
+		a := w.create("busy", stop, posts(100)...)
+		synctest.Wait()
+		b := w.create("new", stop, "POST")
+		time.Sleep(2200 * time.Millisecond)
+		expect(t, "new store", w.outcome(b), "200")
+		time.Sleep(10 * time.Second)
+		expect(t, "busy store", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 100)))
+		if n := len(w.up.ledger); n != 101 {
+			t.Errorf("%d attempts, want 101", n)
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	scenario(t, "what is under way ends, the rest is not executed", func(t *testing.T, w *world) {
+		w.up.script(0, 1, step{answered(200), time.Minute})
+		a := w.create("s", stop, posts(3)...)
+		b := w.create("s", stop, "POST")
+		time.Sleep(time.Second)
+		if n := w.stopBatch(a); n != 1 {
+			t.Errorf("stopped %d", n)
+		}
+		synctest.Wait()
+		expect(t, "while it ends", w.outcome(a), "IN_PROGRESS 200 - -")
+		expect(t, "the next batch waits", w.outcome(b), "QUEUED -")
+		time.Sleep(time.Minute)
+		expect(t, "after", w.outcome(a), "200 200 -")
+		expect(t, "the next batch", w.outcome(b), "200")
+	})
+	scenario(t, "a wait ends at once with the last answer", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(429, "Retry-After", "250"), 0})
+		a := w.create("s", stop, posts(2)...)
+		b := w.create("s", stop, posts(1)...)
+		time.Sleep(time.Second)
+		w.stopBatch(a)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "429! -")
+		expect(t, "the next batch", w.outcome(b), "200")
+	})
+	scenario(t, "a queued batch ends at once", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Minute})
+		w.create("s", stop, posts(1)...)
+		b := w.create("s", stop, posts(2)...)
+		synctest.Wait()
+		w.stopBatch(b)
+		expect(t, "outcome", w.outcome(b), "- -")
+		time.Sleep(time.Minute)
+	})
+	scenario(t, "delete drops the answer, then the next batch starts", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Minute})
+		a := w.create("s", stop, posts(2)...)
+		b := w.create("s", stop, posts(1)...)
+		time.Sleep(time.Second)
+		q, err := w.node.Delete(t.Context(), a.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.engine.Notify(q)
+		time.Sleep(time.Second)
+		expect(t, "the next batch waits", w.outcome(b), "QUEUED -")
+		time.Sleep(time.Minute)
+		expect(t, "the next batch", w.outcome(b), "200")
+		expect(t, "ledger", w.sent(), "0/0 1/0")
+	})
+}
+
+func TestShutdown(t *testing.T) {
+	scenario(t, "what is under way is recorded, nothing more starts", func(t *testing.T, w *world) {
+		w.up.script(0, 1, step{answered(200), 10 * time.Second})
+		a := w.create("s", stop, posts(3)...)
+		time.Sleep(time.Second)
+		w.shutdown()
+		expect(t, "after", w.outcome(a), "IN_PROGRESS 200 200 -")
+		w.start()
+		synctest.Wait()
+		expect(t, "after the restart", w.outcome(a), "200 200 200")
+	})
+	scenario(t, "the limit", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Hour})
+		w.up.script(1, 0, step{answered(200), time.Hour}, step{answered(200), 0})
+		a := w.create("posts", goOn, posts(2)...)
+		b := w.create("puts", goOn, "PUT")
+		began := time.Now()
+		synctest.Wait()
+		w.shutdown()
+		if d := time.Since(began); d != 30*time.Second {
+			t.Errorf("shutdown took %v", d)
+		}
+		w.start()
+		synctest.Wait()
+		expect(t, "the POST", w.outcome(a), "502! 200")
+		expect(t, "the PUT", w.outcome(b), "200")
+		expect(t, "ledger", w.sent(), "0/0 1/0 0/1 1/0")
+	})
+}
+
+func TestCrash(t *testing.T) {
+	for _, tt := range []struct{ method, want, sent string }{
+		{"GET", "200 200", "0/0 0/0 0/1"},
+		{"PUT", "200 200", "0/0 0/0 0/1"},
+		{"DELETE", "200 200", "0/0 0/0 0/1"},
+		{"POST", "502! 200", "0/0 0/1"},
+		{"PATCH", "502! 200", "0/0 0/1"},
+	} {
+		scenario(t, tt.method+" in flight", func(t *testing.T, w *world) {
+			w.up.script(0, 0, step{answered(200), time.Minute}, step{answered(200), 0})
+			a := w.create("s", goOn, tt.method, "POST")
+			time.Sleep(time.Second)
+			w.crash()
+			w.start()
+			time.Sleep(2 * time.Second)
+			expect(t, "outcome", w.outcome(a), tt.want)
+			expect(t, "ledger", w.sent(), tt.sent)
+		})
+	}
+	scenario(t, "stopped while its runner was dead", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Minute})
+		a := w.create("s", goOn, "PUT", "PUT")
+		time.Sleep(time.Second)
+		w.crash()
+		w.node = w.db.Node()
+		w.stopBatch(a)
+		w.start()
+		time.Sleep(2 * time.Second)
+		expect(t, "outcome", w.outcome(a), "502! -")
+	})
+}
+
+// TestStorageFails lets every storage operation of a run fail once, in both ways:
+// not stored, and stored but not said so. Nothing may be lost or sent twice.
+func TestStorageFails(t *testing.T) {
+	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
+		for _, op := range []string{"Runnable", "Claim", "Record", "Finish", "Release", "Purge"} {
+			for nth := range 4 {
+				scenario(t, strings.Join([]string{op, fault.String(), string(rune('0' + nth))}, " "), func(t *testing.T, w *world) {
+					count := 0
+					w.node.SetFault(func(o string) storagetest.Fault {
+						if o != op {
+							return storagetest.None
+						}
+						if count++; count-1 == nth {
+							return fault
+						}
+						return storagetest.None
+					})
+					w.up.script(0, 1, step{answered(429, "Retry-After", "5"), 0}, step{answered(200), 0})
+					w.up.script(1, 0, step{answered(500), time.Second}, step{answered(404), 0})
+					a := w.create("s", stop, posts(3)...)
+					b := w.create("s", parallel, "DELETE", "GET", "POST")
+					time.Sleep(time.Minute)
+					expect(t, "first", w.outcome(a), "200 200 200")
+					expect(t, "second", w.outcome(b), "404 200 200")
+					if n := len(w.up.ledger); n != 8 {
+						t.Errorf("%d attempts (%s), want 8", n, w.sent())
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestStorageDown: while storage is down nothing that needs an intent leaves, and
+// the answers that came are kept.
+func TestStorageDown(t *testing.T) {
+	scenario(t, "an hour", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(201), 2 * time.Second})
+		a := w.create("s", stop, posts(3)...)
+		time.Sleep(time.Second)
+		w.node.SetFault(func(string) storagetest.Fault { return storagetest.FailedNotStored })
+		time.Sleep(time.Hour)
+		expect(t, "ledger", w.sent(), "0/0")
+		w.node.SetFault(nil)
+		time.Sleep(2 * time.Second)
+		expect(t, "outcome", w.outcome(a), "201 200 200")
+		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
+	})
+}
+
+// TestOtherNode: a node that the database takes for dead stops sending, and its late
+// answers change nothing.
+func TestOtherNode(t *testing.T) {
+	scenario(t, "takes over", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(201), time.Minute})
+		a := w.create("s", goOn, posts(3)...)
+		time.Sleep(time.Second)
+		first, firstStop, firstEnded := w.node, w.stop, w.ended
+		w.db.Expire(first)
+		w.start()
+		time.Sleep(2 * time.Second)
+		expect(t, "outcome", w.outcome(a), "502! 200 200")
+		time.Sleep(time.Minute)
+		expect(t, "outcome after the late answer", w.outcome(a), "502! 200 200")
+		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
+		firstStop()
+		<-firstEnded
+	})
+}

@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func answered(code int, header ...string) outbound.Answer {
+	h := http.Header{}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	return outbound.Answer{Outcome: outbound.Answered, Code: code, Header: h}
+}
+
+func noAnswer(o outbound.Outcome, code int) outbound.Answer {
+	return outbound.Answer{Outcome: o, Code: code, Line: "words"}
+}
+
+func TestJudge(t *testing.T) {
+	const ok, failed = batch.Succeeded, batch.Failed
+	since := epoch.Add(-time.Hour)
+	tests := []struct {
+		name   string
+		method string
+		stop   bool
+		tries  storage.Tries
+		answer outbound.Answer
+		want   batch.ResultStatus // of a Done mark
+		wait   time.Duration      // of a Waiting mark
+	}{
+		{name: "200", method: "POST", answer: answered(200), want: ok},
+		{name: "204", method: "DELETE", answer: answered(204), want: ok},
+		{name: "redirect is an answer, not a success", method: "GET", answer: answered(302), want: failed},
+		{name: "404 goes on to the next", method: "GET", answer: answered(404), want: failed},
+		{name: "404 of a DELETE", method: "DELETE", answer: answered(404), want: failed},
+		{name: "404 of a DELETE that ran before", method: "DELETE", tries: storage.Tries{MaybeDone: true}, answer: answered(404), want: ok},
+		{name: "410 of a DELETE that ran before", method: "DELETE", tries: storage.Tries{MaybeDone: true}, answer: answered(410), want: ok},
+		{name: "404 of a PUT that ran before", method: "PUT", tries: storage.Tries{MaybeDone: true}, answer: answered(404), want: failed},
+		{name: "5XX is tried again, also a POST", method: "POST", answer: answered(500), wait: 3 * time.Second},
+		{name: "5XX with stop", method: "GET", stop: true, answer: answered(500), want: failed},
+		{name: "5XX, last retry", method: "GET", tries: storage.Tries{Retries: 4}, answer: answered(503), wait: 3 * time.Second},
+		{name: "5XX, retries used up", method: "GET", tries: storage.Tries{Retries: 5}, answer: answered(503), want: failed},
+		{name: "not sent", method: "POST", answer: noAnswer(outbound.NotSent, 502), wait: 3 * time.Second},
+		{name: "not sent, with stop", method: "POST", stop: true, answer: noAnswer(outbound.NotSent, 502), want: failed},
+		{name: "timeout of a GET", method: "GET", answer: noAnswer(outbound.Doubt, 504), wait: 3 * time.Second},
+		{name: "timeout of a PUT", method: "PUT", answer: noAnswer(outbound.Doubt, 504), wait: 3 * time.Second},
+		{name: "timeout of a POST", method: "POST", answer: noAnswer(outbound.Doubt, 504), want: failed},
+		{name: "broken connection of a PATCH", method: "PATCH", answer: noAnswer(outbound.Doubt, 502), want: failed},
+		{name: "too large", method: "GET", answer: noAnswer(outbound.TooLarge, 502), want: failed},
+		{name: "429, seconds", method: "POST", answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
+		{name: "429 with stop is no failure", method: "POST", stop: true, answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
+		{name: "429, date", method: "GET", answer: answered(429, "Retry-After", epoch.Add(42*time.Second).Format(http.TimeFormat)), wait: 42 * time.Second},
+		{name: "429, date in the past", method: "GET", answer: answered(429, "Retry-After", epoch.Add(-time.Hour).Format(http.TimeFormat)), wait: leastThrottle},
+		{name: "429, zero", method: "GET", answer: answered(429, "Retry-After", "0"), wait: leastThrottle},
+		{name: "429, capped", method: "GET", answer: answered(429, "Retry-After", "99999999999999999999"), wait: 5 * time.Minute},
+		{name: "429, capped seconds", method: "GET", answer: answered(429, "Retry-After", "9999999"), wait: 5 * time.Minute},
+		{name: "429, no header", method: "GET", answer: answered(429), wait: time.Second},
+		{name: "429, negative", method: "GET", answer: answered(429, "Retry-After", "-5"), wait: time.Second},
+		{name: "429, third without header", method: "GET", tries: storage.Tries{Throttles: 2, ThrottledSince: epoch}, answer: answered(429), wait: 4 * time.Second},
+		{name: "429, hundredth without header", method: "GET", tries: storage.Tries{Throttles: 99, ThrottledSince: epoch}, answer: answered(429), wait: 5 * time.Minute},
+		{name: "429, limit passed", method: "GET", tries: storage.Tries{Throttles: 9, ThrottledSince: since}, answer: answered(429, "Retry-After", "1"), want: failed},
+		{name: "429 does not use retries up", method: "GET", tries: storage.Tries{Retries: 5, Throttles: 3, ThrottledSince: epoch}, answer: answered(429, "Retry-After", "1"), wait: time.Second},
+	}
+	p := Policy{RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute, Success: func(c int) bool { return c/100 == 2 }}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := batch.Request{Method: tt.method}
+			m := p.judge(&r, batch.Options{StopOnFailure: tt.stop}, tt.tries, &tt.answer, epoch)
+			if tt.want != 0 {
+				if m.State != storage.Done || m.Result.Status != tt.want || m.Result.Code != tt.answer.Code {
+					t.Errorf("got state %v, %v %d; want done, %v", m.State, m.Result.Status, m.Result.Code, tt.want)
+				}
+				return
+			}
+			if got := m.NotBefore.Sub(epoch); m.State != storage.Waiting || got != tt.wait {
+				t.Errorf("got state %v, wait %v; want waiting, %v", m.State, got, tt.wait)
+			}
+			if m.Result.Code != tt.answer.Code {
+				t.Errorf("the last answer is lost: %+v", m.Result)
+			}
+		})
+	}
+}
+
+func TestJudgeInDoubtRetry(t *testing.T) {
+	p := Policy{RetryLimit: 1, RetryInterval: time.Second, RetryInDoubt: true, Success: func(int) bool { return false }}
+	a := noAnswer(outbound.Doubt, 502)
+	if m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &a, epoch); m.State != storage.Waiting {
+		t.Errorf("a POST in doubt is not tried again: %+v", m)
+	}
+}
+
+func TestMaybeDone(t *testing.T) {
+	p := Policy{RetryLimit: 5, Success: func(c int) bool { return c == 200 }, ThrottleLimit: time.Hour}
+	for name, tt := range map[string]struct {
+		answer outbound.Answer
+		want   bool
+	}{
+		"5XX":      {answered(500), true},
+		"doubt":    {noAnswer(outbound.Doubt, 504), true},
+		"not sent": {noAnswer(outbound.NotSent, 502), false},
+		"429":      {answered(429), false},
+	} {
+		m := p.judge(&batch.Request{Method: "DELETE"}, batch.Options{}, storage.Tries{}, &tt.answer, epoch)
+		if m.State != storage.Waiting || m.Tries.MaybeDone != tt.want {
+			t.Errorf("%s: got %+v, want waiting and MaybeDone=%v", name, m, tt.want)
+		}
+	}
+}
+
+func TestRecovered(t *testing.T) {
+	for _, tt := range []struct {
+		method          string
+		halted, inDoubt bool
+		want            storage.MarkState
+	}{
+		{"PUT", false, false, storage.Waiting},
+		{"DELETE", false, false, storage.Waiting},
+		{"POST", false, false, storage.Done},
+		{"PATCH", false, false, storage.Done},
+		{"POST", false, true, storage.Waiting},
+		{"PUT", true, false, storage.Done},
+		{"POST", true, true, storage.Done},
+	} {
+		p := Policy{RetryInDoubt: tt.inDoubt}
+		m := p.recovered(&batch.Request{Method: tt.method}, storage.Mark{State: storage.Begun}, tt.halted, epoch)
+		if m.State != tt.want || m.Result.Status != batch.Failed || m.Result.Code != 502 {
+			t.Errorf("%+v: got %+v", tt, m)
+		}
+		if m.State == storage.Waiting && !m.Tries.MaybeDone {
+			t.Errorf("%+v: a request that may have run before is not said to", tt)
+		}
+	}
+}

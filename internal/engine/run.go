@@ -1,0 +1,450 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// runQueue runs the queue's batches, oldest first, until there is none, the
+// queue's turn is over, or its batch has to wait.
+func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
+	began := time.Now()
+	var c *storage.Claim
+	err := e.persist(e.drain, "claim a queue", slog.Int64("queue", int64(id)), func(ctx context.Context) (err error) {
+		c, err = e.Storage.Claim(ctx, id)
+		return err
+	})
+	for err == nil && c != nil {
+		r := e.newRun(c, news, began)
+		var n next
+		if c, n, err = r.run(); err == nil && c == nil {
+			return n
+		}
+	}
+	// Nothing to run, owned elsewhere, or shut down: the scan finds it if that changes.
+	return next{}
+}
+
+// run is one claimed batch on its way. It belongs to one goroutine; the attempts
+// under way talk to it through answers.
+type run struct {
+	e     *Engine
+	c     *storage.Claim
+	log   *slog.Logger
+	token string
+	news  <-chan struct{}
+	began time.Time // when the queue's turn began
+
+	width    int // requests at the same time
+	requests []request
+	next     int   // every request below was looked at
+	waits    []int // requests that wait for their next attempt
+	inflight int
+	ended    int
+	failed   int
+	halted   bool   // starts nothing more: a failure, a stop or a delete
+	reason   string // why what was not executed was not
+	pending  []storage.Mark
+	answers  chan answer
+}
+
+// request is the progress of one request.
+type request struct {
+	state     storage.MarkState // 0: not sent
+	tries     storage.Tries
+	notBefore time.Time    // Waiting
+	last      batch.Result // Waiting: the last answer
+}
+
+// answer is what came of one attempt.
+type answer struct {
+	index int
+	outbound.Answer
+}
+
+func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, began time.Time) *run {
+	r := &run{
+		e: e, c: c, news: news, began: began,
+		log:      e.Logger.With("ticket", c.Ticket, "store", c.Store),
+		width:    1,
+		requests: make([]request, len(c.Requests)),
+	}
+	if c.Options.Parallel {
+		r.width = min(batch.MaxParallel, len(c.Requests))
+	}
+	r.answers = make(chan answer, r.width)
+	r.heed(c.Signals)
+	r.recover()
+	return r
+}
+
+// recover takes up what is recorded of the batch.
+func (r *run) recover() {
+	for _, m := range r.c.Marks {
+		if m.State == storage.Done {
+			r.apply(m)
+		}
+	}
+	now := time.Now()
+	for _, m := range r.c.Marks {
+		switch m.State {
+		case storage.Begun:
+			m = r.e.Policy.recovered(&r.c.Requests[m.Index], m, r.halted, now)
+			r.pending = append(r.pending, m)
+			r.apply(m)
+		case storage.Waiting:
+			r.apply(m)
+		case storage.Done:
+		}
+	}
+}
+
+// apply takes a mark into account that is, or is about to be, recorded.
+func (r *run) apply(m storage.Mark) {
+	q := &r.requests[m.Index]
+	q.state, q.tries, q.notBefore, q.last = m.State, m.Tries, m.NotBefore, batch.Result{}
+	switch m.State {
+	case storage.Waiting:
+		q.last = m.Result
+		r.waits = append(r.waits, m.Index)
+	case storage.Done:
+		r.ended++
+		if m.Result.Status == batch.Failed {
+			r.failed++
+			r.halted = r.halted || r.c.Options.StopOnFailure
+		}
+	case storage.Begun:
+	}
+}
+
+// heed takes the creator's wishes into account.
+func (r *run) heed(s storage.Signals) { r.halted = r.halted || s.Stopped || s.Deleted }
+
+// run takes the batch as far as it goes in this turn. It returns the claim of the
+// queue's next batch if the turn goes on, or what the queue is to do.
+func (r *run) run() (*storage.Claim, next, error) {
+	var err error
+	if r.token, err = r.e.Unseal(r.c); err != nil {
+		r.log.Error("the credential can't be read; nothing of the batch is sent", "error", err)
+		r.halted, r.reason = true, "the credential that was stored with the batch can't be read"
+	}
+	for {
+		if r.halted {
+			r.endWaits()
+		}
+		if r.inflight == 0 && (r.halted || r.ended == len(r.requests)) {
+			return r.finish()
+		}
+		begins, due := r.pick()
+		if r.inflight == 0 && len(begins) == 0 {
+			return r.release(due)
+		}
+		if err := r.start(begins); errors.Is(err, storage.ErrNotOwner) {
+			r.abandon()
+			return nil, next{}, err
+		}
+		if r.inflight > 0 {
+			r.await(due)
+		}
+	}
+}
+
+// pick chooses what to start now and takes a place among the outbound attempts for
+// each. due is the earliest moment at which a request that waits may be sent again;
+// zero if none waits.
+func (r *run) pick() (begins []int, due time.Time) {
+	if r.halted || r.e.drain.Err() != nil || r.turnOver() {
+		return nil, time.Time{}
+	}
+	now := time.Now()
+	r.waits = slices.DeleteFunc(r.waits, func(i int) bool {
+		q := &r.requests[i]
+		if q.notBefore.After(now) {
+			if due.IsZero() || q.notBefore.Before(due) {
+				due = q.notBefore
+			}
+			return false
+		}
+		if !r.room(begins) {
+			return false
+		}
+		begins = append(begins, i)
+		return true
+	})
+	if r.width == 1 && len(r.waits) > 0 {
+		return begins, due // in order: what comes after a request that waits, waits too
+	}
+	for ; r.next < len(r.requests); r.next++ {
+		if r.requests[r.next].state != 0 {
+			continue
+		}
+		if !r.room(begins) {
+			break
+		}
+		begins = append(begins, r.next)
+	}
+	return begins, due
+}
+
+// room reports whether one more request may start, and takes an outbound place for
+// it. A batch with nothing under way waits for a place; one with something under way
+// gets another chance when that ends.
+func (r *run) room(begins []int) bool {
+	n := r.inflight + len(begins)
+	if n >= r.width {
+		return false
+	}
+	if n > 0 {
+		return r.e.outbound.TryAcquire(1)
+	}
+	return r.e.outbound.Acquire(r.e.drain, 1) == nil
+}
+
+// turnOver reports whether the queue has to hand its place over.
+func (r *run) turnOver() bool { return time.Since(r.began) > turn && r.e.contested() }
+
+// start sends the requests. Before anything but a GET or HEAD leaves, its intent
+// and every earlier answer are durable, in one commit; that is also where a stop is
+// noticed, so that nothing leaves after the answer to it. Reads leave at once, and
+// what is pending is recorded while they are under way. On an error nothing unsafe
+// has left; any but ErrNotOwner means that the node shuts down.
+func (r *run) start(begins []int) error {
+	now := time.Now()
+	safe := true
+	for _, i := range begins {
+		t := &r.requests[i].tries
+		if t.Attempts++; t.StartedAt.IsZero() {
+			t.StartedAt = now
+		}
+		safe = safe && r.c.Requests[i].Safe()
+	}
+	if safe && r.pendingSafe() {
+		r.dispatch(begins)
+		return r.record(r.pending)
+	}
+	marks := r.pending
+	for _, i := range begins {
+		if !r.c.Requests[i].Safe() {
+			marks = append(marks, storage.Mark{Index: i, State: storage.Begun, Tries: r.requests[i].tries})
+		}
+	}
+	err := r.record(marks)
+	if err != nil || r.halted || r.e.work.Err() != nil {
+		r.takeBack(begins)
+		return err
+	}
+	r.dispatch(begins)
+	return nil
+}
+
+// pendingSafe reports whether everything that is not recorded yet only read.
+func (r *run) pendingSafe() bool {
+	return !slices.ContainsFunc(r.pending, func(m storage.Mark) bool { return !r.c.Requests[m.Index].Safe() })
+}
+
+// takeBack undoes the start of requests that have not left, though their intent may
+// be recorded: they wait again, with the answer that they had, if any.
+func (r *run) takeBack(begins []int) {
+	r.e.outbound.Release(int64(len(begins)))
+	for _, i := range begins {
+		r.unsend(i)
+	}
+}
+
+// unsend makes a request that certainly was not sent wait for its next attempt.
+func (r *run) unsend(i int) {
+	q := &r.requests[i]
+	q.tries.Attempts--
+	m := storage.Mark{Index: i, State: storage.Waiting, Tries: q.tries, Result: q.last}
+	r.pending = append(r.pending, m)
+	r.apply(m)
+}
+
+// record makes marks durable, which may be r.pending with more behind, and heeds
+// what the creator wants meanwhile.
+func (r *run) record(marks []storage.Mark) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	err := r.e.persist(r.e.work, "record results", r.attr(), func(ctx context.Context) error {
+		s, err := r.e.Storage.Record(ctx, r.c, marks)
+		if err == nil {
+			r.heed(s)
+		}
+		return err
+	})
+	if err == nil {
+		clear(marks) // the answers' bodies are storage's now
+		r.pending = marks[:0]
+	}
+	return err
+}
+
+// dispatch lets the requests leave.
+func (r *run) dispatch(begins []int) {
+	for _, i := range begins {
+		r.requests[i].state = storage.Begun
+		r.inflight++
+		req := &r.c.Requests[i]
+		call := &outbound.Call{
+			Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
+			Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i),
+		}
+		go func() {
+			a := r.e.Upstream.Do(r.e.work, call)
+			r.e.outbound.Release(1)
+			r.answers <- answer{i, a}
+		}()
+	}
+}
+
+// await waits until something happened: answers came, the creator wants something,
+// a request that waited is due, or the node shuts down.
+func (r *run) await(due time.Time) {
+	var timer <-chan time.Time
+	if !due.IsZero() {
+		timer = time.After(time.Until(due))
+	}
+	drain := r.e.drain.Done()
+	if r.e.drain.Err() != nil {
+		drain = nil
+	}
+	select {
+	case a := <-r.answers:
+		r.settle(a)
+		for r.inflight > 0 {
+			select {
+			case a := <-r.answers:
+				r.settle(a)
+			default:
+				return
+			}
+		}
+	case <-r.news:
+		r.ask()
+	case <-timer:
+	case <-drain:
+	}
+}
+
+// ask looks what the creator wants. What it can't learn now the next record tells.
+func (r *run) ask() {
+	if s, err := r.e.Storage.Record(r.e.work, r.c, nil); err == nil {
+		r.heed(s)
+	}
+}
+
+// settle decides what an answer means.
+func (r *run) settle(a answer) {
+	r.inflight--
+	q := &r.requests[a.index]
+	if r.e.work.Err() != nil && a.Outcome != outbound.Answered {
+		// We cut it off ourselves. If it may have reached the upstream, its intent
+		// stays for the next runner to judge.
+		if a.Outcome == outbound.NotSent {
+			r.unsend(a.index)
+		}
+		return
+	}
+	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, time.Now())
+	m.Index = a.index
+	r.pending = append(r.pending, m)
+	r.apply(m)
+}
+
+// endWaits ends the requests that wait for another attempt with the answer that
+// they have: the batch starts nothing more. One without an answer was not executed.
+func (r *run) endWaits() {
+	for _, i := range r.waits {
+		q := &r.requests[i]
+		if q.last.Status == 0 {
+			continue
+		}
+		m := storage.Mark{Index: i, State: storage.Done, Tries: q.tries, Result: q.last}
+		r.pending = append(r.pending, m)
+		r.apply(m)
+	}
+	r.waits = nil
+}
+
+// finish ends the batch and goes on with the queue's next one if the turn allows.
+func (r *run) finish() (*storage.Claim, next, error) {
+	release := r.e.drain.Err() != nil || r.turnOver()
+	ctx, cancel := r.e.lastWords()
+	defer cancel()
+	var c *storage.Claim
+	err := r.e.persist(ctx, "end a batch", r.attr(), func(ctx context.Context) (err error) {
+		c, err = r.e.Storage.Finish(ctx, r.c, r.pending, r.reason, release)
+		return err
+	})
+	if err == nil {
+		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-r.failed, "failed", r.failed,
+			"not_executed", len(r.requests)-r.ended, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond))
+	}
+	return c, next{again: release}, err
+}
+
+// release gives the batch back to storage, unfinished: its turn is over, the node
+// shuts down, or it has nothing to do before the given moment.
+func (r *run) release(due time.Time) (*storage.Claim, next, error) {
+	ctx, cancel := r.e.lastWords()
+	defer cancel()
+	err := r.e.persist(ctx, "release a batch", r.attr(), func(ctx context.Context) error {
+		return r.e.Storage.Release(ctx, r.c, r.pending, due)
+	})
+	return nil, next{again: true, notBefore: due}, err
+}
+
+// abandon leaves a batch that another node runs now, or that can't be recorded
+// because the node shuts down: what was written to the upstream is let end, and its
+// answer dropped.
+func (r *run) abandon() {
+	for ; r.inflight > 0; r.inflight-- {
+		<-r.answers
+	}
+}
+
+// lastWords returns the context under which a batch is given back: the one of the
+// work, or where the shutdown limit has ended that, a short one of its own.
+func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
+	if e.work.Err() == nil {
+		return e.work, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
+}
+
+func (r *run) attr() slog.Attr { return slog.Any("ticket", r.c.Ticket) }
+
+// persist calls a storage operation until storage has answered, with growing
+// pauses: every operation can be repeated. It gives up when ctx ends, and returns
+// the errors that say for certain how things are.
+func (e *Engine) persist(ctx context.Context, what string, about slog.Attr, op func(context.Context) error) error {
+	const longest = time.Second
+	for pause, failures := 20*time.Millisecond, 0; ; pause = min(2*pause, longest) {
+		err := op(ctx)
+		switch {
+		case err == nil:
+			if failures > 0 {
+				e.Logger.Info("storage works again", "operation", what, about, "failures", failures)
+			}
+			return nil
+		case errors.Is(err, storage.ErrNotOwner), errors.Is(err, storage.ErrNothing), ctx.Err() != nil:
+			return err
+		case failures == 0:
+			e.Logger.Error("storage failed; trying until it works", "operation", what, about, "error", err)
+		}
+		failures++
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}

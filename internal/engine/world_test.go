@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+)
+
+// A step is what the scripted upstream does with one attempt.
+type step struct {
+	answer outbound.Answer
+	takes  time.Duration
+}
+
+// A sending is one attempt that the upstream has received (or would have, had its
+// outcome not been NotSent).
+type sending struct {
+	store  string
+	batch  int // the batch's number in its test
+	index  int
+	method string
+	key    string
+	at     time.Time
+	end    time.Time // zero: the sender died first
+	answer outbound.Answer
+}
+
+// upstream answers by script and keeps a ledger. The path of a request is
+// "BATCH/INDEX"; a script's last step is repeated.
+type upstream struct {
+	mu      sync.Mutex
+	scripts map[string][]step
+	calls   map[string]int
+	ledger  []*sending
+}
+
+func newUpstream() *upstream {
+	return &upstream{scripts: map[string][]step{}, calls: map[string]int{}}
+}
+
+func (u *upstream) script(batch, index int, steps ...step) {
+	u.scripts[fmt.Sprintf("%d/%d", batch, index)] = steps
+}
+
+func (u *upstream) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
+	u.mu.Lock()
+	steps := u.scripts[c.Path]
+	if steps == nil {
+		steps = []step{{answer: answered(200)}}
+	}
+	s := steps[min(u.calls[c.Path], len(steps)-1)]
+	u.calls[c.Path]++
+	e := &sending{store: c.Store, method: c.Method, key: c.Key, at: time.Now()}
+	if _, err := fmt.Sscanf(c.Path, "%d/%d", &e.batch, &e.index); err != nil {
+		panic(err)
+	}
+	if c.Token != "token of "+c.Store {
+		panic("wrong credential: " + c.Token)
+	}
+	u.ledger = append(u.ledger, e)
+	u.mu.Unlock()
+
+	a := s.answer
+	if s.takes > 0 {
+		select {
+		case <-time.After(s.takes):
+		case <-ctx.Done():
+			a = outbound.Answer{Outcome: outbound.Doubt, Code: 502, Line: "interrupted"}
+			if s.answer.Outcome == outbound.NotSent {
+				a.Outcome = outbound.NotSent
+			}
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if ctx.Err() == nil {
+		e.end = time.Now()
+	}
+	e.answer = a
+	return a
+}
+
+// world is an upstream, a database, and one engine at a time.
+type world struct {
+	t       testing.TB
+	up      *upstream
+	db      *storagetest.Memory
+	node    *storagetest.Node
+	engine  *Engine
+	policy  Policy
+	options Options // what differs from the defaults of start
+	stop    context.CancelFunc
+	ended   chan struct{}
+	batches []*made
+}
+
+// made is a batch that a test created.
+type made struct {
+	key     storage.Key
+	queue   storage.QueueID
+	options batch.Options
+	reqs    []batch.Request
+	at      time.Time
+}
+
+func newWorld(t testing.TB) *world {
+	return &world{t: t, up: newUpstream(), db: storagetest.NewMemory(), policy: Policy{
+		RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
+		Success: func(c int) bool { return c/100 == 2 },
+	}}
+}
+
+// start starts an engine on a new node.
+func (w *world) start() {
+	w.node = w.db.Node()
+	o := w.options
+	o.Storage, o.Upstream, o.Policy = w.node, w.up, w.policy
+	o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
+	o.Logger = slog.New(slog.DiscardHandler)
+	o.Retention = 1000 * time.Hour
+	if o.QueuesAtOnce == 0 {
+		o.QueuesAtOnce = 100
+	}
+	if o.MaxOutbound == 0 {
+		o.MaxOutbound = 1000
+	}
+	if o.ShutdownTimeout == 0 {
+		o.ShutdownTimeout = 30 * time.Second
+	}
+	w.engine = New(o)
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(context.Background())
+	w.ended = make(chan struct{})
+	go func(e *Engine, ended chan struct{}) {
+		if err := e.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+		close(ended)
+	}(w.engine, w.ended)
+}
+
+// shutdown stops the engine gracefully.
+func (w *world) shutdown() {
+	w.stop()
+	<-w.ended
+}
+
+// crash kills the node: from this moment nothing that it does is stored, and its
+// attempts under way are cut off.
+func (w *world) crash() {
+	w.db.Kill(w.node)
+	w.engine.abortNow()
+	w.stop()
+	<-w.ended
+}
+
+// create stores a batch whose requests have the given methods.
+func (w *world) create(store string, o batch.Options, methods ...string) *made {
+	m := &made{options: o, at: time.Now(), key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(store)}}
+	for i, method := range methods {
+		m.reqs = append(m.reqs, batch.Request{Method: method, Path: fmt.Sprintf("%d/%d", len(w.batches), i)})
+	}
+	c, err := w.node.Create(context.Background(), &storage.NewBatch{
+		Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o,
+		Requests: m.reqs, Credential: []byte("token of " + store),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m.queue = c.Queue
+	w.batches = append(w.batches, m)
+	w.engine.Wake(c.Queue)
+	return m
+}
+
+func (w *world) status(m *made) *storage.Status {
+	s, err := w.node.Status(context.Background(), m.key, 1<<30)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// outcome renders a batch's results: "200 404! -" are a success, a failure and a
+// request that was not executed; the batch's state stands before if it has not ended.
+func (w *world) outcome(m *made) string {
+	s := w.status(m)
+	words := make([]string, s.Total)
+	for i := range words {
+		words[i] = "-"
+	}
+	for _, r := range s.Results {
+		words[r.Index] = fmt.Sprint(r.Code)
+		switch r.Status {
+		case batch.Failed:
+			words[r.Index] += "!"
+		case batch.NotExecuted:
+			words[r.Index] = "-"
+		}
+	}
+	out := strings.Join(words, " ")
+	if s.Status != batch.Completed {
+		out = s.Status.String() + " " + out
+	}
+	return out
+}
+
+func (w *world) stopBatch(m *made) int {
+	s, err := w.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, q := range s.Queues {
+		w.engine.Notify(q)
+	}
+	return s.Count
+}
+
+// sent renders the ledger: "0/1 0/2" are attempts at requests 1 and 2 of batch 0.
+func (w *world) sent() string {
+	w.up.mu.Lock()
+	defer w.up.mu.Unlock()
+	var out []string
+	for _, e := range w.up.ledger {
+		out = append(out, fmt.Sprintf("%d/%d", e.batch, e.index))
+	}
+	return strings.Join(out, " ")
+}
+
+// abortNow cuts off what is under way, as the death of the process does.
+func (e *Engine) abortNow() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.abort()
+}

@@ -1,0 +1,33 @@
+package outbound
+
+import "net/http"
+
+// Call is one attempt at one sub-request.
+type Call struct {
+	Store  string // put into the upstream's address template
+	Method string
+	Path   string // as the batch's creator wrote it and batch.CheckPath let it pass
+	Body   []byte // nil: none
+	Token  string // the credential, sent as a Bearer token
+	Key    string // the Idempotency-Key
+}
+
+// Outcome is what is certain about an attempt.
+type Outcome uint8
+
+// The outcomes of an attempt.
+const (
+	Answered Outcome = iota + 1 // a complete answer came
+	NotSent                     // no byte of the request was written
+	Doubt                       // bytes were written and no complete answer came
+	TooLarge                    // the answer was larger than the limit; reading it was given up
+)
+
+// Answer is what came of a Call.
+type Answer struct {
+	Outcome Outcome
+	Code    int         // the status code; without an answer 504 after a timeout, else 502
+	Line    string      // the reason phrase; without an answer what happened, in words a caller may see
+	Body    []byte      // the body as it came; nil: empty
+	Header  http.Header // nil without an answer
+}

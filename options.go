@@ -1,0 +1,57 @@
+package sheaf
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Options configure a Service. Only Upstream has to be set; every other zero
+// value stands for the default.
+type Options struct {
+	// Upstream is the address of the API that sub-requests go to, a template in
+	// which {storeId} stands for the store: http://127.0.0.1:9000/api/v3/{storeId}.
+	// A template without {storeId} serves an API that has no tenants. With
+	// UpstreamHandler only its path counts.
+	Upstream string
+	// UpstreamHandler, if set, answers the sub-requests in this process, with
+	// no socket between.
+	UpstreamHandler http.Handler
+
+	// Database is where batches are kept: "sqlite:FILE". Default: sqlite:sheaf.db.
+	Database string
+	// SecretKeyFile holds the key that credentials are encrypted with: 32 bytes
+	// in base64 on one line, mode 0600. Default: the database's file name with
+	// ".key" appended; made if both it and the database are new.
+	SecretKeyFile string
+	// AbandonCredentials lets the service start with a key that is not the
+	// database's: what was not sent becomes NOT_EXECUTED.
+	AbandonCredentials bool
+
+	RequestTimeout time.Duration // bound on one attempt, from dialling to the answer's last byte. Default: 30s
+	RetryLimit     int           // retries after a failure, with stopOnFirstFailure=false. Default: 5; negative: none
+	RetryInterval  time.Duration // pause before a retry. Default: 3s
+	ThrottleLimit  time.Duration // how long a request may be answered 429 before that is a failure. Default: 20m
+	Success        Success       // which answers are no failure. Default: Success2xx
+	RetryInDoubt   bool          // send a POST or PATCH again whose outcome is unknown: only for upstreams that honour the Idempotency-Key
+
+	MaxBody   int64         // bytes of a create body, after decompression. Default: 10 MiB
+	MaxAnswer int64         // bytes of one answer's body. Default: 5 MiB
+	MaxQueued int           // unfinished batches of one queue. Default: 10,000; negative: no limit
+	Retention time.Duration // how long a batch is kept after its end, at least 1h. Default: 168h
+
+	StoresAtOnce    int           // queues at work at the same time. Default: 4096
+	MaxOutbound     int           // sub-requests under way at the same time. Default: 1024
+	ShutdownTimeout time.Duration // how long Run waits for what is under way when its context ends. Default: 30s
+
+	Logger *slog.Logger // Default: slog.Default()
+}
+
+// Success says which answers of the upstream are no failure.
+type Success uint8
+
+// The meanings of success.
+const (
+	Success2xx Success = iota // any 2xx
+	Success200                // 200 alone, the letter of the seed document
+)

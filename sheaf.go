@@ -1,0 +1,222 @@
+package sheaf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/engine"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/sqlite"
+)
+
+// Version is the version of this build. Releases set it at link time.
+var Version = "dev"
+
+// Service is a batch endpoint in front of one upstream. It is an http.Handler;
+// batches run while Run does. Its methods may be called from many goroutines.
+type Service struct {
+	handler  http.Handler
+	engine   *engine.Engine
+	storage  storage.Storage
+	outbound *outbound.Client
+	close    func() error
+}
+
+// New opens the database and returns a service over it. A problem with an option
+// or the database is an error that says what to do. Close the service when done.
+func New(o Options) (*Service, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	client, err := outbound.New(outbound.Options{
+		Template: o.Upstream, Handler: o.UpstreamHandler,
+		Timeout: o.RequestTimeout, MaxAnswer: o.MaxAnswer, MaxConns: o.MaxOutbound,
+		UserAgent: "sheaf/" + Version,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	ctx := context.Background()
+	store, key, err := openStorage(ctx, &o)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	e := engine.New(engine.Options{
+		Storage: store, Upstream: client, Unseal: unseal(key),
+		Policy: engine.Policy{
+			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
+			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
+		},
+		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound,
+		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
+	})
+	s := &Service{engine: e, storage: store, outbound: client}
+	s.handler = api.New(api.Options{
+		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
+		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
+	})
+	s.close = sync.OnceValue(func() error {
+		client.Close()
+		return store.Close()
+	})
+	return s, nil
+}
+
+// ServeHTTP serves the API: /api/v3/{storeId}/batch and what is below it, /healthz
+// and /readyz. Batches are accepted whether Run runs or not.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Run runs batches until ctx ends. Then it starts nothing more and waits for the
+// sub-requests under way, at most Options.ShutdownTimeout, so that their answers are
+// recorded; what is still under way after that is treated as after a crash at the
+// next start. Run may be called once.
+func (s *Service) Run(ctx context.Context) error { return s.engine.Run(ctx) }
+
+// Ready returns nil when the database answers and the batches of an earlier process
+// have been taken up.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.engine.Ready(); err != nil {
+		return err
+	}
+	return s.storage.Ping(ctx)
+}
+
+// Close closes the database. Call it after Run has returned.
+func (s *Service) Close() error { return s.close() }
+
+// complete fills in the defaults and refuses what can't be right.
+func (o *Options) complete() error {
+	fill(&o.Database, "sqlite:sheaf.db")
+	fill(&o.RequestTimeout, 30*time.Second)
+	fill(&o.RetryLimit, 5)
+	fill(&o.RetryInterval, 3*time.Second)
+	fill(&o.ThrottleLimit, 20*time.Minute)
+	fill(&o.MaxBody, 10<<20)
+	fill(&o.MaxAnswer, 5<<20)
+	fill(&o.MaxQueued, 10_000)
+	fill(&o.Retention, 7*24*time.Hour)
+	fill(&o.StoresAtOnce, 4096)
+	fill(&o.MaxOutbound, 1024)
+	fill(&o.ShutdownTimeout, 30*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.RetryLimit = max(o.RetryLimit, 0)
+	o.MaxQueued = max(o.MaxQueued, 0)
+	switch {
+	case o.Upstream == "":
+		return errors.New("an upstream is required, such as http://127.0.0.1:9000/api/v3/{storeId}")
+	case o.Retention < time.Hour:
+		return fmt.Errorf("retention is %v and has to be at least 1h: tickets and deduplication keys are promised that long", o.Retention)
+	case o.RequestTimeout < 0 || o.RetryInterval < 0 || o.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
+		return errors.New("a duration can't be negative")
+	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
+		return errors.New("a limit can't be negative")
+	case o.Success > Success200:
+		return fmt.Errorf("unknown meaning of success: %d", o.Success)
+	}
+	return nil
+}
+
+// fill sets a value that is zero to its default.
+func fill[T comparable](v *T, byDefault T) {
+	var zero T
+	if *v == zero {
+		*v = byDefault
+	}
+}
+
+// is reports whether an answer with this code is no failure.
+func (s Success) is(code int) bool {
+	if s == Success200 {
+		return code == http.StatusOK
+	}
+	return code >= 200 && code <= 299
+}
+
+// keySetting is where the database keeps the id of its secret key.
+const keySetting = "secret-key-id"
+
+// openStorage opens the database and the key that its credentials are sealed with.
+func openStorage(ctx context.Context, o *Options) (storage.Storage, secret.Key, error) {
+	file, ok := strings.CutPrefix(o.Database, "sqlite:")
+	if !ok || file == "" {
+		return nil, secret.Key{}, fmt.Errorf("database is %q and has to be sqlite:FILE", o.Database)
+	}
+	db, err := sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
+	if err != nil {
+		return nil, secret.Key{}, fmt.Errorf("database %s: %w", file, err)
+	}
+	fill(&o.SecretKeyFile, file+".key")
+	key, err := openKey(ctx, db, o)
+	if err != nil {
+		db.Close()
+		return nil, secret.Key{}, err
+	}
+	return db, key, nil
+}
+
+// openKey reads the secret key, or makes it if the database has never had one, and
+// sees to it that it is the database's.
+func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key, error) {
+	id, err := store.Setting(ctx, keySetting)
+	if err != nil {
+		return secret.Key{}, fmt.Errorf("database %s: %w", o.Database, err)
+	}
+	key, err := secret.Read(o.SecretKeyFile)
+	if errors.Is(err, fs.ErrNotExist) && (id == "" || o.AbandonCredentials) {
+		key, err = secret.Create(o.SecretKeyFile)
+	}
+	const advice = "restore the key file, or start once with --abandon-credentials to give up what those batches have not sent yet"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return secret.Key{}, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, o.Database, advice)
+	case err != nil:
+		return secret.Key{}, fmt.Errorf("secret key: %w", err)
+	case id == key.ID():
+		return key, nil
+	case id != "" && !o.AbandonCredentials:
+		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.SecretKeyFile, o.Database, advice)
+	case id != "":
+		n, err := store.Abandon(ctx, engine.Unknown(), "the credential that was stored with the batch was abandoned with its secret key")
+		if err != nil {
+			return secret.Key{}, fmt.Errorf("database %s: abandon credentials: %w", o.Database, err)
+		}
+		o.Logger.Warn("credentials abandoned; what was not sent is NOT_EXECUTED", "batches", n)
+	}
+	if err := store.PutSetting(ctx, keySetting, key.ID()); err != nil {
+		return secret.Key{}, fmt.Errorf("database %s: %w", o.Database, err)
+	}
+	return key, nil
+}
+
+// A credential is sealed together with what it is for, so that it can't be moved to
+// another batch inside the database.
+func sealedFor(ticket batch.Ticket, store string) []byte {
+	return append(ticket[:], store...)
+}
+
+func seal(key secret.Key) func(batch.Ticket, string, string) ([]byte, error) {
+	return func(ticket batch.Ticket, store, token string) ([]byte, error) {
+		return key.Seal([]byte(token), sealedFor(ticket, store)), nil
+	}
+}
+
+func unseal(key secret.Key) func(*storage.Claim) (string, error) {
+	return func(c *storage.Claim) (string, error) {
+		token, err := key.Open(c.Credential, sealedFor(c.Ticket, c.Store))
+		return string(token), err
+	}
+}

@@ -1,0 +1,174 @@
+// Package sqlite keeps batches in one SQLite file that one process owns.
+//
+// # What it guarantees
+//
+// A change that was acknowledged is in the file's write-ahead log and synced to
+// the disk (journal_mode=WAL, synchronous=FULL, both read back when the file is
+// opened): it survives kill -9 and the loss of power. One that was answered with
+// an error other than those of package storage may or may not have been stored,
+// and the call can be made again.
+//
+// One process owns the file: a lock on FILE.lock, held by the operating system,
+// lasts as long as the process lives and no longer. So whoever opens the file
+// knows that every earlier owner of a queue is dead: ownership needs no expiry
+// here, and recovery starts at once.
+//
+// # How it works
+//
+// One goroutine writes. It takes every operation that is queued at that moment,
+// runs them in one transaction, commits, and answers all of them: one sync of
+// the disk for as many as came meanwhile, and no timer that would make a lone
+// one wait. If an operation fails, the group is rolled back and its operations
+// run one by one, so that none is hurt by another.
+//
+// Reads run beside it, on connections of their own that can't write, each in one
+// short transaction. Nothing is held while a client is slow.
+//
+// When the disk is full or the file damaged, operations fail with an error that
+// says so. Nothing that was acknowledged is lost by it, and they succeed again as
+// soon as the cause is gone.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/gofrs/flock"
+	"github.com/sheafapi/sheaf/storage"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// readers is how many reads run at the same time.
+const readers = 4
+
+var errClosed = errors.New("the database is closed")
+
+// Options configure Open. The zero value works.
+type Options struct {
+	Logger *slog.Logger // Default: slog.Default()
+}
+
+// DB is a storage.Storage in a SQLite file.
+type DB struct {
+	path    string // absolute, without symbolic links
+	created bool
+	log     *slog.Logger
+	lock    *flock.Flock
+	writer  *writer
+	pool    *sqlitex.Pool // of read-only connections
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // calls under way; Add only under mu and while not closed
+}
+
+var _ storage.Storage = (*DB)(nil)
+
+// Open opens the database file at path, makes it if there is none, and brings
+// its schema up to date. Symbolic links are followed; the folder has to exist.
+//
+// It fails, having changed nothing, if another process has the file open, if the
+// file belongs to another application or to a newer version of this one, if it is
+// no database, or if a file that should be beside it is missing. The context
+// bounds the opening only.
+func Open(ctx context.Context, path string, opts Options) (*DB, error) {
+	db := &DB{log: opts.Logger}
+	if db.log == nil {
+		db.log = slog.Default()
+	}
+	if err := db.open(ctx, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, explain(err)), db.release())
+	}
+	return db, nil
+}
+
+// Created reports whether this Open made the database: no batch was ever stored
+// in it before.
+func (db *DB) Created() bool { return db.created }
+
+func (db *DB) open(ctx context.Context, path string) (err error) {
+	if db.path, err = resolve(path); err != nil {
+		return err
+	}
+	if db.lock, err = acquire(db.path); err != nil {
+		return err
+	}
+	if err := prepareFile(ctx, db.path); err != nil {
+		return err
+	}
+	c, created, err := openWriter(ctx, db.path)
+	if err != nil {
+		return err
+	}
+	db.created = created
+	db.writer = startWriter(c, db.path, db.log)
+	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
+		Flags:       sqlite.OpenReadOnly,
+		PoolSize:    readers,
+		PrepareConn: prepareReader,
+	})
+	return err
+}
+
+// Close waits for the calls under way, gives up the queues, moves the log into
+// the file and releases the lock. A second Close does nothing.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return nil
+	}
+	db.closed = true
+	db.mu.Unlock()
+	db.calls.Wait()
+	if err := db.release(); err != nil {
+		return fmt.Errorf("close the database %s: %w", db.path, explain(err))
+	}
+	return nil
+}
+
+// release undoes as much of open as was done. The writer's connection is closed
+// after the readers', so that it is the last one and moves the log.
+func (db *DB) release() error {
+	var errs []error
+	if db.pool != nil {
+		errs = append(errs, db.pool.Close())
+	}
+	if db.writer != nil {
+		errs = append(errs, db.writer.close())
+	}
+	if db.lock != nil {
+		errs = append(errs, db.lock.Unlock())
+	}
+	return errors.Join(errs...)
+}
+
+// enter counts a call as under way; leave ends that.
+func (db *DB) enter() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return errClosed
+	}
+	db.calls.Add(1)
+	return nil
+}
+
+func (db *DB) leave() { db.calls.Done() }
+
+// read runs fn in a read transaction of its own. what says in an error what was
+// being done.
+func read[T any](ctx context.Context, db *DB, what string, fn func(conn) (T, error)) (T, error) {
+	var zero T
+	if err := db.enter(); err != nil {
+		return zero, fmt.Errorf("%s: %w", what, err)
+	}
+	defer db.leave()
+	out, err := db.snapshot(ctx, fn2any(fn))
+	_ = out
+	return zero, err
+}

@@ -1,0 +1,1 @@
+UPDATE batches SET status = 2 WHERE id = ?1 AND status = 1

@@ -1,0 +1,1 @@
+UPDATE requests SET packed = x'' WHERE batch = ?1

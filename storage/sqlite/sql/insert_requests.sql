@@ -1,0 +1,1 @@
+INSERT INTO requests (batch, ids, packed) VALUES (?1, ?2, ?3)

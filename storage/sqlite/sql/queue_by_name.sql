@@ -1,0 +1,1 @@
+SELECT id, open FROM queues WHERE name = ?1

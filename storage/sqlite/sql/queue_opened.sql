@@ -1,0 +1,1 @@
+UPDATE queues SET open = open + 1 WHERE id = ?1

@@ -1,0 +1,1 @@
+SELECT ids FROM requests WHERE batch = ?1

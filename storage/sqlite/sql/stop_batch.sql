@@ -1,0 +1,1 @@
+UPDATE batches SET stopped = 1 WHERE id = ?1

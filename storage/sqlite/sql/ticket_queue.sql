@@ -1,0 +1,1 @@
+SELECT queue FROM batches WHERE ticket = ?1

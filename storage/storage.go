@@ -1,0 +1,287 @@
+// Package storage defines what the service asks of a database.
+//
+// # The contract
+//
+// Durability: when a method that changes something returns nil, the change
+// survives the death of the process and of the machine. When it returns an error
+// other than the ones documented below, the change may or may not be stored;
+// every method can be called again with the same arguments, and a second call
+// after a stored first one changes nothing more.
+//
+// Order: the batches of one queue have the order in which their Creates became
+// durable. A Create that began after another Create of the same queue returned
+// comes after it. Queues have no order among each other.
+//
+// Ownership: a queue is run by one node at a time. A Storage value is one node.
+// Claim gives the queue to the node under an epoch that is larger than every
+// earlier one of that queue. Record, Finish and Release apply only while that
+// epoch is the queue's newest, checked in the same transaction, and return
+// ErrNotOwner otherwise, having changed nothing.
+//
+// Concurrency: every method may be called from many goroutines at once. A call
+// whose context ends returns early with the context's error; whether it was
+// stored is then unknown, as above.
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// Errors with a meaning of their own. They say for certain that nothing changed.
+var (
+	// ErrNotFound: there is no such batch for this store and owner. Unknown,
+	// foreign and deleted batches are alike.
+	ErrNotFound = errors.New("no such batch")
+	// ErrNotOwner: the queue is claimed by another node, or under a newer epoch.
+	ErrNotOwner = errors.New("the queue is owned elsewhere")
+	// ErrNothing: the queue has no batch that could run.
+	ErrNothing = errors.New("the queue has no open batch")
+)
+
+// QuotaError is returned by Create when the queue is full. Nothing was stored.
+type QuotaError struct {
+	Limit int // unfinished batches that the queue may hold
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("the queue already holds %d unfinished batches", e.Limit)
+}
+
+// QueueID names a queue inside one database. IDs are never used twice.
+type QueueID int64
+
+// BatchID names a batch inside one database; within a queue a later batch has
+// a larger one. IDs are never used twice.
+type BatchID int64
+
+// Key names a batch the way its creator does. All three have to match.
+type Key struct {
+	Store  string
+	Owner  batch.Owner
+	Ticket batch.Ticket
+}
+
+// NewBatch is what Create stores.
+type NewBatch struct {
+	Ticket     batch.Ticket
+	Store      string
+	Owner      batch.Owner
+	Queue      string    // batches with equal values run one after the other
+	GroupID    string    // empty: none
+	DedupKey   uuid.UUID // zero: none
+	Options    batch.Options
+	Requests   []batch.Request // 1 to batch.MaxRequests
+	Credential []byte          // sealed; removed when the batch ends
+	Quota      int             // unfinished batches that the queue may hold; 0: no limit
+}
+
+// DedupWindow is how long a deduplication key leads to the batch that it
+// created first.
+const DedupWindow = time.Hour
+
+// Created is the outcome of Create.
+type Created struct {
+	Ticket    batch.Ticket // the new batch's, or the earlier one's
+	Queue     QueueID
+	Duplicate bool // the deduplication key led to an earlier batch; nothing was stored
+}
+
+// Status is a batch as its creator may see it, at one moment.
+type Status struct {
+	ID        BatchID
+	Ticket    batch.Ticket
+	GroupID   string
+	Status    batch.Status
+	Total     int
+	Completed int // requests that ran to an end, well or badly
+	CreatedAt time.Time
+	StartedAt time.Time // zero: not started
+	EndedAt   time.Time // zero: not ended
+	Reason    string    // why what was not executed was not, where there is more to say than "stopped"
+	IDs       []string  // the requests' ids, by index; nil when none has one
+	Ended     batch.Set // requests that have a result; filled only when results were asked for
+	Results   []Indexed // the first results, see Storage.Status
+}
+
+// Indexed is a result with its request's place in the batch.
+type Indexed struct {
+	Index int
+	batch.Result
+}
+
+// Search selects batches of one creator.
+type Search struct {
+	Store  string
+	Owner  batch.Owner
+	Status batch.Status
+	Limit  int
+	Offset int
+}
+
+// Found is one batch that a search found.
+type Found struct {
+	Ticket batch.Ticket
+	Status batch.Status
+}
+
+// Selection names the batches to stop: by ticket, by group, or by ticket with
+// the group that it has to be in.
+type Selection struct {
+	Store   string
+	Owner   batch.Owner
+	Ticket  batch.Ticket // zero: every batch of the group
+	GroupID string       // empty: not looked at
+}
+
+// Stopped is the outcome of Stop.
+type Stopped struct {
+	Count  int       // unfinished batches that this call stopped
+	Queues []QueueID // where a batch may be under way, so that its runner can be told
+}
+
+// MarkState is how far a request has come.
+type MarkState uint8
+
+// The states of a request that has left a mark. One without a mark was never
+// sent.
+const (
+	Begun   MarkState = iota + 1 // may have been sent: the intent, durable before the request left
+	Waiting                      // was answered (or failed) and is to be sent again, not before a moment
+	Done                         // ended
+)
+
+// Mark is what is durable about one request of a running batch. A batch has at
+// most one mark for each request; a later one replaces it.
+type Mark struct {
+	Index     int
+	State     MarkState
+	Tries     Tries
+	NotBefore time.Time    // Waiting: the moment of the next attempt
+	Result    batch.Result // Done: the end. Waiting: the last answer. A Claim leaves Done bodies out
+}
+
+// Tries counts what was done for one request so far.
+type Tries struct {
+	Attempts       int       // times that it was sent, or may have been
+	Retries        int       // attempts that failed and were followed by another
+	Throttles      int       // answers 429
+	ThrottledSince time.Time // the first 429; zero: none
+	MaybeDone      bool      // an earlier attempt may have taken effect
+	StartedAt      time.Time // the first attempt
+	EndedAt        time.Time // the end of the last attempt
+}
+
+// Signals is what a creator asked for while a batch was running.
+type Signals struct {
+	Stopped bool // start nothing more, then finish
+	Deleted bool // as Stopped; the results will not be read
+}
+
+// Claim is the right to run a queue, with its oldest open batch and everything
+// recorded of it. Recovery after a crash is the same call.
+type Claim struct {
+	Queue      QueueID
+	Epoch      int64
+	ID         BatchID
+	Ticket     batch.Ticket
+	Store      string
+	Owner      batch.Owner
+	GroupID    string
+	Options    batch.Options
+	Requests   []batch.Request
+	Credential []byte // sealed; empty: it was abandoned
+	CreatedAt  time.Time
+	Marks      []Mark // by index
+	Signals    Signals
+}
+
+// Runnable is a queue that has work and no live owner.
+type Runnable struct {
+	Queue     QueueID
+	NotBefore time.Time // zero: now
+}
+
+// Storage is one node's access to the database.
+type Storage interface {
+	// Create stores a batch at the end of its queue. The deduplication key is
+	// looked up first, before the quota, for the same store and owner, in the
+	// same transaction: of two Creates at once, the later one returns the
+	// earlier one's ticket, after that is durable. The key is free again after
+	// DedupWindow and when the batch is deleted. Errors: *QuotaError.
+	Create(ctx context.Context, b *NewBatch) (Created, error)
+
+	// Status returns a batch and, if maxBytes is positive, its first results in
+	// request order: as many as maxBytes of bodies allow, and at least one if
+	// there is any. Later ones are read with Results. Errors: ErrNotFound.
+	Status(ctx context.Context, key Key, maxBytes int) (*Status, error)
+
+	// Results returns results of a batch in request order, beginning at index
+	// from, bounded like those of Status. Errors: ErrNotFound if the batch is gone.
+	Results(ctx context.Context, id BatchID, from, maxBytes int) ([]Indexed, error)
+
+	// Search returns a creator's batches of one status, oldest first.
+	Search(ctx context.Context, s Search) ([]Found, error)
+
+	// Stop asks for the end of unfinished batches. One that no node has
+	// started ends at once; any other is ended by its runner.
+	Stop(ctx context.Context, sel Selection) (Stopped, error)
+
+	// Delete stops a batch, whatever its state, and hides it: from now on it is
+	// not found, and its deduplication key is free. Purge removes the rest once
+	// it has ended. The queue is where it may be under way. Errors: ErrNotFound.
+	Delete(ctx context.Context, key Key) (QueueID, error)
+
+	// Runnable lists queues, with IDs above after and in their order, that have
+	// an open batch and no live owner.
+	Runnable(ctx context.Context, after QueueID, limit int) ([]Runnable, error)
+
+	// Claim takes the queue and marks its oldest open batch as started. A node
+	// may claim a queue that it owns already; the earlier claim is void then.
+	// The moment that Release named is ignored: the caller decides.
+	// Errors: ErrNotOwner (another live node has it), ErrNothing.
+	Claim(ctx context.Context, q QueueID) (*Claim, error)
+
+	// Record makes marks durable, all or none, and tells what the creator asked
+	// for meanwhile. Without marks it only tells. Errors: ErrNotOwner.
+	Record(ctx context.Context, c *Claim, marks []Mark) (Signals, error)
+
+	// Finish records marks, ends the batch (requests without a Done mark were
+	// not executed, for the given reason, which may be empty), removes its
+	// credential, and claims the queue's next open batch under the same epoch.
+	// If there is none, or release is set, it gives the queue up and returns
+	// nil. A batch that has ended already is left as it is. Errors: ErrNotOwner.
+	Finish(ctx context.Context, c *Claim, marks []Mark, reason string, release bool) (*Claim, error)
+
+	// Release records marks and gives the queue up with its batch unfinished.
+	// It becomes runnable again at the given moment; zero: at once.
+	// Errors: ErrNotOwner.
+	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
+
+	// Abandon ends every batch that is unfinished, for the given reason:
+	// requests in flight are recorded as failed with inDoubt, those that wait
+	// with their last answer. It returns how many batches it ended. To be called
+	// before anything is claimed.
+	Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error)
+
+	// Purge removes batches that ended longer than retention ago, or were
+	// deleted and have ended. It does a bounded amount of work in one
+	// transaction and reports whether there is more to do.
+	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
+
+	// Setting returns a named value, empty if there is none; PutSetting stores it.
+	Setting(ctx context.Context, name string) (string, error)
+	PutSetting(ctx context.Context, name, value string) error
+
+	// Ping reports whether the database answers and can be written to.
+	Ping(ctx context.Context) error
+
+	// Close gives up the node's queues and closes the database. Calls under way
+	// end first; later ones fail.
+	Close() error
+}
