@@ -42,7 +42,7 @@ func New(o Options) (*Service, error) {
 	client, err := outbound.New(outbound.Options{
 		Template: o.Upstream, Handler: o.UpstreamHandler,
 		Timeout: o.RequestTimeout, MaxAnswer: o.MaxAnswer, MaxConns: o.MaxOutbound,
-		UserAgent: "sheaf/" + Version,
+		UserAgent: "sheaf/" + Version, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)

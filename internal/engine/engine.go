@@ -11,7 +11,8 @@
 // on another node, finds in the batch's marks what had been sent and goes on.
 //
 // Nothing that waits is held in memory: a batch whose next attempt is due later,
-// or whose turn is over, is released to storage and claimed again.
+// or whose turn is over, is released to storage and claimed again. The batches that
+// run share a bounded amount of memory; one that does not fit waits for its share.
 package engine
 
 import (
@@ -37,6 +38,8 @@ const (
 	// later scans.
 	maxKnown      = 100_000
 	purgeInterval = time.Minute
+	// memory is what the requests of the batches that run may take together, in bytes.
+	memory = 96 << 20
 	// lastWords is how long a batch may take to be released once its node has
 	// given up waiting for what is under way.
 	lastWords = 5 * time.Second
@@ -65,15 +68,18 @@ type Options struct {
 type Engine struct {
 	Options
 	outbound *semaphore.Weighted // places for attempts under way
+	memory   *semaphore.Weighted // bytes of the batches that run
 
 	mu      sync.Mutex
 	open    bool                       // between the start of Run and the end of its context
 	queues  map[storage.QueueID]*queue // ready, running or waiting on this node
-	ready   []storage.QueueID          // in the order in which they get a place; a prefix of nils never stays
+	hungry  int                        // queues that hold a place and wait for memory
+	ready   []storage.QueueID          // in the order in which they get a place
 	running int                        // queues that hold a place
 	idle    chan struct{}              // closed when running falls to 0 after open was unset
 	scanned chan struct{}              // closed after the first full scan
 	work    context.Context            // what attempts run under: outlives Run's context
+	abort   context.CancelFunc         // ends work
 	drain   context.Context            // Run's context: when it ends nothing more is started
 }
 
@@ -99,6 +105,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
+		memory:   semaphore.NewWeighted(memory),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),
 		scanned:  make(chan struct{}),
@@ -219,11 +226,23 @@ func (e *Engine) fill() {
 	}
 }
 
-// contested reports whether queues wait for a place.
+// contested reports whether queues wait for a place, or for memory.
 func (e *Engine) contested() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.ready) > 0
+	return len(e.ready) > 0 || e.hungry > 0
+}
+
+// starve waits until the memory of other batches is free, and takes it.
+func (e *Engine) starve(bytes int64) error {
+	e.mu.Lock()
+	e.hungry++
+	e.mu.Unlock()
+	err := e.memory.Acquire(e.drain, bytes)
+	e.mu.Lock()
+	e.hungry--
+	e.mu.Unlock()
+	return err
 }
 
 // next is what a queue is to do after it gave its place back.

@@ -16,20 +16,56 @@ import (
 // queue's turn is over, or its batch has to wait.
 func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
 	began := time.Now()
-	var c *storage.Claim
-	err := e.persist(e.drain, "claim a queue", slog.Int64("queue", int64(id)), func(ctx context.Context) (err error) {
-		c, err = e.Storage.Claim(ctx, id)
-		return err
-	})
+	c, err := e.claim(id)
 	for err == nil && c != nil {
-		r := e.newRun(c, news, began)
 		var n next
-		if c, n, err = r.run(); err == nil && c == nil {
+		if c, n, err = e.runBatch(c, news, began); err == nil && c == nil {
 			return n
 		}
 	}
 	// Nothing to run, owned elsewhere, or shut down: the scan finds it if that changes.
 	return next{}
+}
+
+func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
+	err = e.persist(e.drain, "claim a queue", slog.Int64("queue", int64(id)), func(ctx context.Context) (err error) {
+		c, err = e.Storage.Claim(ctx, id)
+		return err
+	})
+	return c, err
+}
+
+// runBatch runs one batch as far as it goes in this turn, with the memory that it
+// takes accounted for. It returns the claim of the queue's next batch if the turn goes
+// on, or what the queue is to do.
+func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Time) (*storage.Claim, next, error) {
+	bytes := footprint(c)
+	if !e.memory.TryAcquire(bytes) {
+		id := c.Queue
+		c = nil // forgotten while it waits, and claimed again
+		if err := e.starve(bytes); err != nil {
+			return nil, next{}, err
+		}
+		var err error
+		if c, err = e.claim(id); err != nil {
+			e.memory.Release(bytes)
+			return nil, next{}, err
+		}
+		began = time.Now()
+	}
+	defer e.memory.Release(bytes)
+	return e.newRun(c, news, began).run()
+}
+
+// footprint is about what a claimed batch takes in memory while it runs.
+func footprint(c *storage.Claim) int64 {
+	const each = 512 // a request's own structures
+	bytes := 0
+	for i := range c.Requests {
+		r := &c.Requests[i]
+		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
+	}
+	return min(int64(bytes), memory)
 }
 
 // run is one claimed batch on its way. It belongs to one goroutine; the attempts
@@ -194,15 +230,18 @@ func (r *run) pick() (begins []int, due time.Time) {
 }
 
 // room reports whether one more request may start, and takes an outbound place for
-// it. A batch with nothing under way waits for a place; one with something under way
-// gets another chance when that ends.
+// it. A batch with nothing under way waits for a place, with what it has recorded; one
+// with something under way gets another chance when that ends.
 func (r *run) room(begins []int) bool {
 	n := r.inflight + len(begins)
 	if n >= r.width {
 		return false
 	}
-	if n > 0 {
-		return r.e.outbound.TryAcquire(1)
+	if r.e.outbound.TryAcquire(1) {
+		return true
+	}
+	if n > 0 || r.record(r.pending) != nil { // the next record fails in the same way
+		return false
 	}
 	return r.e.outbound.Acquire(r.e.drain, 1) == nil
 }

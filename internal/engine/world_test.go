@@ -101,6 +101,7 @@ type world struct {
 	options Options // what differs from the defaults of start
 	stop    context.CancelFunc
 	ended   chan struct{}
+	zombies []chan struct{} // the ends of engines that crashed
 	batches []*made
 }
 
@@ -153,6 +154,10 @@ func (w *world) start() {
 func (w *world) shutdown() {
 	w.stop()
 	<-w.ended
+	for _, z := range w.zombies {
+		<-z
+	}
+	w.zombies = nil
 }
 
 // crash kills the node: from this moment nothing that it does is stored, and its
@@ -161,8 +166,11 @@ func (w *world) crash() {
 	w.db.Kill(w.node)
 	w.engine.abortNow()
 	w.stop()
-	<-w.ended
+	w.zombies = append(w.zombies, w.ended)
 }
+
+// pass lets the bubble's time go on.
+func (w *world) pass(d time.Duration) { time.Sleep(d) }
 
 // create stores a batch whose requests have the given methods.
 func (w *world) create(store string, o batch.Options, methods ...string) *made {

@@ -55,7 +55,7 @@ type Options struct {
 // DB is a storage.Storage in a SQLite file.
 type DB struct {
 	path    string // absolute, without symbolic links
-	created bool
+	process int64  // this process among all that ever opened the file; marks the queues that it owns
 	log     *slog.Logger
 	lock    *flock.Flock
 	writer  *writer
@@ -72,23 +72,18 @@ var _ storage.Storage = (*DB)(nil)
 // its schema up to date. Symbolic links are followed; the folder has to exist.
 //
 // It fails, having changed nothing, if another process has the file open, if the
-// file belongs to another application or to a newer version of this one, if it is
-// no database, or if a file that should be beside it is missing. The context
-// bounds the opening only.
+// file belongs to another application or to a newer version of this one, or if it is
+// no database. The context bounds the opening only.
 func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	db := &DB{log: opts.Logger}
 	if db.log == nil {
 		db.log = slog.Default()
 	}
 	if err := db.open(ctx, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, explain(err)), db.release())
+		return nil, errors.Join(explain(err), db.release())
 	}
 	return db, nil
 }
-
-// Created reports whether this Open made the database: no batch was ever stored
-// in it before.
-func (db *DB) Created() bool { return db.created }
 
 func (db *DB) open(ctx context.Context, path string) (err error) {
 	if db.path, err = resolve(path); err != nil {
@@ -97,15 +92,17 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if db.lock, err = acquire(db.path); err != nil {
 		return err
 	}
-	if err := prepareFile(ctx, db.path); err != nil {
+	if err := inspect(ctx, db.path); err != nil {
 		return err
 	}
-	c, created, err := openWriter(ctx, db.path)
+	c, err := openWriter(ctx, db.path)
 	if err != nil {
 		return err
 	}
-	db.created = created
-	db.writer = startWriter(c, db.path, db.log)
+	if db.process, err = queryInt(c, "next_process"); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	db.writer = startWriter(c, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,
 		PoolSize:    readers,
@@ -126,7 +123,7 @@ func (db *DB) Close() error {
 	db.mu.Unlock()
 	db.calls.Wait()
 	if err := db.release(); err != nil {
-		return fmt.Errorf("close the database %s: %w", db.path, explain(err))
+		return fmt.Errorf("close the database: %w", explain(err))
 	}
 	return nil
 }
@@ -162,13 +159,48 @@ func (db *DB) leave() { db.calls.Done() }
 
 // read runs fn in a read transaction of its own. what says in an error what was
 // being done.
-func read[T any](ctx context.Context, db *DB, what string, fn func(conn) (T, error)) (T, error) {
-	var zero T
+func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) error) (err error) {
 	if err := db.enter(); err != nil {
-		return zero, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer db.leave()
-	out, err := db.snapshot(ctx, fn2any(fn))
-	_ = out
-	return zero, err
+	c, err := db.pool.Take(ctx)
+	if err != nil {
+		return db.failure(ctx, what, err)
+	}
+	defer db.pool.Put(c)
+	end := sqlitex.Transaction(c)
+	err = fn(c)
+	end(&err)
+	return db.failure(ctx, what, err)
+}
+
+// write runs fn on the writer's connection, in a transaction that it may share with
+// other calls, and returns when that is committed. fn may run more than once; it
+// returns an error of package storage only before it has changed anything.
+func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
+	if err := db.enter(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer db.leave()
+	return db.failure(ctx, what, db.writer.do(ctx, fn))
+}
+
+// failure says what was being done when an error came. The errors of package storage
+// are passed on as they are.
+func (db *DB) failure(ctx context.Context, what string, err error) error {
+	switch {
+	case err == nil || isDomain(err):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	return fmt.Errorf("%s: %w", what, explain(err))
+}
+
+// isDomain reports whether an error is one of package storage: nothing was changed.
+func isDomain(err error) bool {
+	var quota *storage.QuotaError
+	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrNotOwner) ||
+		errors.Is(err, storage.ErrNothing) || errors.As(err, &quota)
 }

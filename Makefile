@@ -1,0 +1,109 @@
+# Sheaf. `make` lists what there is to do.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+
+# The tools of `make lint`. They are built once into .tools, under their version's name.
+GOLANGCI_LINT := .tools/golangci-lint-v2.15.0
+GOFUMPT       := .tools/gofumpt-v0.12.0
+GOVULNCHECK   := .tools/govulncheck-v1.9.0
+
+# Modules beside the main one, so that what they need stays out of its go.mod.
+MODULES := $(patsubst %/go.mod,%,$(wildcard integration/go.mod bench/go.mod))
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/sheaf, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/sheafapi/sheaf.Version=$(VERSION)' -o bin/sheaf ./cmd/sheaf
+
+.PHONY: demo
+demo: ## See it work: a batch of 60 requests, then a kill -9 midway through another
+	@$(GO) run ./examples/demo
+
+# The main module comes last: its result is what a reader, or CI, sees at the end.
+.PHONY: test
+test: race-ready ## Run every test of every module under the race detector
+	$(GO) vet ./...
+	@set -e; for module in $(MODULES); do \
+		echo "== $$module"; \
+		(cd $$module && $(GO) vet ./... && CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...); \
+	done
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+.PHONY: test-quick
+test-quick: ## Run the main module's tests without the race detector
+	$(GO) test ./...
+
+# The race detector needs a C compiler and the C library's headers.
+CC_WORKS := echo '\#include <stdlib.h>' | $$($(GO) env CC) -E -x c - >/dev/null 2>&1
+
+.PHONY: race-ready
+race-ready:
+	@$(CC_WORKS) && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The race detector needs a C compiler: installing gcc and libc6-dev."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
+	fi; \
+	$(CC_WORKS) || { echo "The race detector needs a C compiler and the C library's headers, and $$($(GO) env CC) does not work here." \
+		"Install them (Debian: gcc libc6-dev; Fedora: gcc glibc-devel; Alpine: gcc musl-dev; macOS: xcode-select --install)," \
+		"or run 'make test-quick', which does without."; exit 1; } >&2
+
+.PHONY: lint
+lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the linters, look for known vulnerabilities
+	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { printf '%s\n' "gofumpt would change these files; run 'make format':" "$$out"; exit 1; }
+	$(GOLANGCI_LINT) run ./...
+	@$(VULNERABILITIES)
+
+# govulncheck ends with 3 when it found something. A database that can't be reached
+# is told and is no failure: work without a network goes on.
+define VULNERABILITIES
+out=$$($(GOVULNCHECK) ./... 2>&1); code=$$?; \
+if [ $$code -ne 0 ] && [ $$code -ne 3 ] && printf '%s' "$$out" | grep -q 'vuln\.go\.dev'; then \
+	echo "NOT CHECKED for known vulnerabilities: the database at vuln.go.dev can't be reached from here."; \
+else \
+	printf '%s\n' "$$out"; exit $$code; \
+fi
+endef
+
+.PHONY: format
+format: $(GOFUMPT) ## Format the code
+	$(GOFUMPT) -w .
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME (30s) each
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n 1 dirname | sort -u | while read -r dir; do \
+		for target in $$(cat "$$dir"/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+			echo "== $$dir $$target"; \
+			$(GO) -C "$$dir" test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Measure Sheaf beside a plain client and beside what else people would use
+	cd bench && $(GO) run .
+
+.PHONY: clean
+clean: ## Remove what was built, the tools included
+	rm -rf bin dist .tools
+
+define INSTALL_TOOL
+@echo "building $(@F), once; this can take some minutes"
+@mkdir -p .tools
+GOBIN='$(abspath .tools)' $(GO) install $(1)@$(lastword $(subst -, ,$(@F)))
+@mv '.tools/$(notdir $(1))' '$@'
+endef
+
+$(GOLANGCI_LINT):
+	$(call INSTALL_TOOL,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+
+$(GOFUMPT):
+	$(call INSTALL_TOOL,mvdan.cc/gofumpt)
+
+$(GOVULNCHECK):
+	$(call INSTALL_TOOL,golang.org/x/vuln/cmd/govulncheck)

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+const prefix = "SHEAF_"
+
+// variable returns the environment variable of a flag.
+func variable(flag string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// variables returns the SHEAF_ variables that are not empty. Of a name that comes
+// twice the last value counts, as for os/exec.
+func variables(environ []string) map[string]string {
+	found := map[string]string{}
+	for _, entry := range environ {
+		name, text, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		delete(found, name)
+		if text != "" {
+			found[name] = text
+		}
+	}
+	return found
+}
+
+// fromEnviron sets the flags that the command line has not set from their variables.
+func fromEnviron(f *pflag.FlagSet, vars map[string]string) error {
+	var err error
+	f.VisitAll(func(flag *pflag.Flag) {
+		name := variable(flag.Name)
+		text, ok := vars[name]
+		if !ok || flag.Changed || err != nil {
+			return
+		}
+		if wrong := flag.Value.Set(text); wrong != nil {
+			err = usagef("%s %w", name, wrong)
+		}
+	})
+	return err
+}
+
+// unknown returns a sentence for each variable that is no setting, sorted.
+func unknown(f *pflag.FlagSet, vars map[string]string) []string {
+	var known, said []string
+	f.VisitAll(func(flag *pflag.Flag) { known = append(known, variable(flag.Name)) })
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		if slices.Contains(known, name) || fromKubernetes(name) {
+			continue
+		}
+		sentence := name + " is not a setting of sheaf serve"
+		if near := nearest(name, known); near != "" {
+			sentence += "; did you mean " + near + "?"
+		}
+		said = append(said, sentence)
+	}
+	return said
+}
+
+// fromKubernetes reports whether a variable is one that Kubernetes sets in every pod
+// beside a Service named sheaf.
+func fromKubernetes(name string) bool {
+	return name == "SHEAF_PORT" || strings.HasPrefix(name, "SHEAF_PORT_") || strings.HasPrefix(name, "SHEAF_SERVICE_")
+}
+
+// nearest returns the known name that differs least from name, if that can be a slip
+// of the pen; else "".
+func nearest(name string, known []string) string {
+	best, least := "", 4
+	for _, k := range known {
+		if d := distance(name, k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance returns how many bytes have to be inserted, removed or replaced to make b
+// out of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := corner
+			if a[i] != b[j] {
+				change++
+			}
+			corner = row[j+1]
+			row[j+1] = min(change, corner+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

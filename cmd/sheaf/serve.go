@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+// Bounds on what one connection of a client may take.
+const (
+	headerTimeout  = 10 * time.Second
+	requestTimeout = 5 * time.Minute // to send a request, and again to take the answer
+	idleTimeout    = 2 * time.Minute
+	maxHeader      = 64 << 10 // bytes
+)
+
+// readyInterval is how often a starting service is asked whether it is ready.
+const readyInterval = 20 * time.Millisecond
+
+func newServe(environ []string) *cobra.Command {
+	s, flags := newSettings()
+	c := &cobra.Command{
+		Use:   "serve --upstream URL",
+		Short: "Serve the batch API and run batches",
+		Long: `Serve the batch API and run batches until a signal ends it.
+
+Each flag can be given as the environment variable in brackets too; the command line
+wins, and an empty variable counts as unset. Durations have a unit: 500ms, 30s, 20m,
+168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
+
+GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
+
+SIGTERM or SIGINT: no connection is accepted and no request started any more; those
+under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code
+is 0. A second signal ends the process at once; the next start goes on as after a crash.`,
+		Example: `  sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
+  SHEAF_LISTEN=:8080 SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json`,
+		Args: atMost(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			vars := variables(environ)
+			if err := fromEnviron(flags, vars); err != nil {
+				return err
+			}
+			if s.options.Upstream == "" {
+				return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
+			}
+			log := s.logger(c.ErrOrStderr())
+			for _, sentence := range unknown(flags, vars) {
+				log.Warn(sentence)
+			}
+			return serve(c.Context(), s, log)
+		},
+	}
+	c.Flags().SortFlags = false
+	c.Flags().AddFlagSet(flags)
+	return c
+}
+
+// logger returns the logger that the settings describe.
+func (s *settings) logger(w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: s.logLevel}
+	if s.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// serve runs the service until ctx ends, a signal comes or something fails. It
+// returns once everything under way is recorded and the database is closed.
+func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
+	service, err := sheaf.New(s.serviceOptions(log))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := service.Close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("close the database: %w", e))
+		}
+	}()
+	listener, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return listenError(s.listen, err)
+	}
+	// Until here a signal ends the process as any crash would, which is harmless.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	info, _ := debug.ReadBuildInfo()
+	log.Info("listening", "address", listener.Addr().String(), "upstream", s.options.Upstream,
+		"database", s.options.Database, "version", version(info))
+	if err := runAll(ctx, stop, s, log, service, listener); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// listenError says why an address can't be served on.
+func listenError(address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the address %s is in use by another process: stop that one, or choose another with --listen", address)
+	}
+	return fmt.Errorf("can't serve on %s: %w: choose another address with --listen", address, err)
+}
+
+// runAll runs the engine and the HTTP server side by side. When ctx ends both drain,
+// each within the shutdown timeout; when one fails the other is stopped too. stop gives
+// the signals their usual effect back, so that a second one ends the process.
+func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener) error {
+	server := newServer(service, log)
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return service.Run(ctx) })
+	all.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+		}
+		return nil
+	})
+	all.Go(func() error {
+		<-ctx.Done()
+		stop()
+		log.Info("shutting down", "cause", context.Cause(ctx), "limit", s.options.ShutdownTimeout)
+		shut(server, s.options.ShutdownTimeout, log)
+		return nil
+	})
+	all.Go(func() error {
+		announce(ctx, service, log)
+		return nil
+	})
+	return all.Wait()
+}
+
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+// shut lets the server's open calls end, and cuts off those that take longer than
+// limit.
+func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		log.Warn("calls were cut off that took longer than the shutdown limit", "limit", limit)
+		server.Close()
+	}
+}
+
+// announce logs the moment when the service becomes ready. It returns then, or when
+// ctx ends.
+func announce(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
+	tick := time.NewTicker(readyInterval)
+	defer tick.Stop()
+	for service.Ready(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	log.Info("ready")
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/spf13/pflag"
+)
+
+// settings are what sheaf serve can be told. Every one of them is a flag and an
+// environment variable, and holds a checked value after parsing.
+type settings struct {
+	listen    string
+	options   sheaf.Options // RetryLimit and MaxQueued as the user counts them: 0 means none
+	logFormat string        // "text" or "json"
+	logLevel  slog.Level
+}
+
+// The bounds of values.
+const (
+	leastDuration  = time.Millisecond // 0 would stand for the library's default
+	leastRetention = time.Hour        // wire contract, "What stands behind it"
+	mostCount      = math.MaxInt32
+	// mostBytes: a value in SQLite holds less than 1 GB, and the JSON of an answer
+	// can be longer than the answer.
+	mostBytes = 512 << 20
+)
+
+// newSettings returns settings that hold the defaults, and the flags that change
+// them.
+func newSettings() (*settings, *pflag.FlagSet) {
+	s := &settings{}
+	o := &s.options
+	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	f.SortFlags = false
+
+	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
+	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
+	add(f, "database", "sqlite:sheaf.db", "database", "where batches are kept: sqlite:FILE", &o.Database, parseDatabase)
+
+	add(f, "request-timeout", "30s", "duration", "bound on one attempt, from dialling to the answer's last byte", &o.RequestTimeout, parseDuration)
+	add(f, "retry-limit", "5", "count", "retries after a failure, where the batch says stopOnFirstFailure=false; 0: none", &o.RetryLimit, parseCount(0))
+	add(f, "retry-interval", "3s", "duration", "pause before a retry", &o.RetryInterval, parseDuration)
+	add(f, "throttle-limit", "20m", "duration", "how long a request may be answered 429 before that is a failure", &o.ThrottleLimit, parseDuration)
+	add(f, "success", "2xx", "2xx|200", "which answers are no failure: any 2xx, or 200 alone", &o.Success,
+		oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200}))
+	add(f, "in-doubt", "fail", "fail|retry", "a POST or PATCH whose outcome is unknown: retry only if the upstream honours Idempotency-Key", &o.RetryInDoubt,
+		oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true}))
+
+	add(f, "max-body", "10MiB", "size", "bytes of a create body, after decompression", &o.MaxBody, parseSize)
+	add(f, "max-answer", "5MiB", "size", "bytes of one answer's body", &o.MaxAnswer, parseSize)
+	add(f, "max-queued", "10000", "count", "unfinished batches of one queue; 0: no limit", &o.MaxQueued, parseCount(0))
+	add(f, "retention", "168h", "duration", "how long a batch is kept after its end, at least 1h", &o.Retention, parseRetention)
+	add(f, "stores-at-once", "4096", "count", "queues at work at the same time", &o.StoresAtOnce, parseCount(1))
+	add(f, "max-outbound", "1024", "count", "requests under way at the same time", &o.MaxOutbound, parseCount(1))
+
+	add(f, "secret-key-file", "", "file", "the key that credentials are encrypted with (default: the database's file with .key appended)", &o.SecretKeyFile, parseFile)
+	add(f, "abandon-credentials", "false", "bool", "start although the key is not the database's: what was not sent becomes NOT_EXECUTED", &o.AbandonCredentials, parseBool)
+	f.Lookup("abandon-credentials").NoOptDefVal = "true"
+
+	add(f, "log-format", "text", "text|json", "format of the log, which goes to stderr", &s.logFormat,
+		oneOf(choice[string]{"text", "text"}, choice[string]{"json", "json"}))
+	add(f, "log-level", "info", "debug|info|warn|error", "least level that is logged", &s.logLevel,
+		oneOf(choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
+			choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError}))
+	add(f, "shutdown-timeout", "30s", "duration", "how long a shutdown waits for what is under way", &o.ShutdownTimeout, parseDuration)
+	return s, f
+}
+
+// serviceOptions returns the options as the library counts them: there 0 stands for
+// the default and a negative number for none.
+func (s *settings) serviceOptions(log *slog.Logger) sheaf.Options {
+	o := s.options
+	o.Logger = log
+	for _, n := range []*int{&o.RetryLimit, &o.MaxQueued} {
+		if *n == 0 {
+			*n = -1
+		}
+	}
+	return o
+}

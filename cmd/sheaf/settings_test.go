@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/spf13/pflag"
+)
+
+// samples has for every flag a right value that is not its default, and a wrong one
+// with the words that have to follow.
+var samples = map[string]struct{ right, wrong, says string }{
+	"listen":              {":0", "8080", "a host and a port from 0 to 65535"},
+	"upstream":            {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"database":            {"sqlite:other.db", "other.db", "sqlite:FILE"},
+	"request-timeout":     {"1m", "30", "a duration with its unit"},
+	"retry-limit":         {"0", "-1", "a whole number from 0 to 2147483647"},
+	"retry-interval":      {"1ms", "0s", "at least 1ms"},
+	"throttle-limit":      {"1h", "-1m", "at least 1ms"},
+	"success":             {"200", "201", "2xx or 200"},
+	"in-doubt":            {"retry", "Retry", "fail or retry"},
+	"max-body":            {"1048576", "10 apples", "a size such as 10MiB"},
+	"max-answer":          {"512MiB", "513MiB", "from 1 byte to 512 MiB"},
+	"max-queued":          {"0", "many", "a whole number from 0 to"},
+	"retention":           {"1h", "59m", "at least 1h"},
+	"stores-at-once":      {"1", "0", "a whole number from 1 to"},
+	"max-outbound":        {"1", "2147483648", "to 2147483647"},
+	"secret-key-file":     {"a.key", "", "the name of a file"},
+	"abandon-credentials": {"true", "maybe", "true or false"},
+	"log-format":          {"json", "xml", "text or json"},
+	"log-level":           {"error", "trace", "debug or info or warn or error"},
+	"shutdown-timeout":    {"1s", "0", "at least 1ms"},
+}
+
+// each calls check for every flag and its sample.
+func each(t *testing.T, check func(t *testing.T, flag *pflag.Flag, right, wrong, says string)) {
+	_, flags := newSettings()
+	n := 0
+	flags.VisitAll(func(flag *pflag.Flag) {
+		n++
+		t.Run(flag.Name, func(t *testing.T) {
+			s, ok := samples[flag.Name]
+			if !ok {
+				t.Fatal("the flag has no sample")
+			}
+			check(t, flag, s.right, s.wrong, s.says)
+		})
+	})
+	if n != len(samples) {
+		t.Errorf("%d flags, %d samples", n, len(samples))
+	}
+}
+
+// serveUsage runs sheaf serve, expects a usage error and returns what it says.
+func serveUsage(t *testing.T, environ []string, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), append([]string{"serve"}, args...), environ, &stdout, &stderr); code != exitUsage {
+		t.Errorf("exit code %d, want %d", code, exitUsage)
+	}
+	said := stderr.String()
+	if stdout.Len() > 0 || strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "sheaf: ") {
+		t.Errorf("want one line on stderr, got stdout %q, stderr %q", stdout.String(), said)
+	}
+	return said
+}
+
+func TestWrongFlag(t *testing.T) {
+	each(t, func(t *testing.T, flag *pflag.Flag, _, wrong, says string) {
+		said := serveUsage(t, nil, "--"+flag.Name+"="+wrong)
+		if !strings.HasPrefix(said, "sheaf: --"+flag.Name+" is ") || !strings.Contains(said, says) {
+			t.Errorf("said %q, want %q", said, says)
+		}
+	})
+}
+
+func TestWrongVariable(t *testing.T) {
+	each(t, func(t *testing.T, flag *pflag.Flag, _, wrong, says string) {
+		name := variable(flag.Name)
+		said := serveUsage(t, []string{name + "=" + wrong})
+		if wrong == "" { // an empty variable counts as unset
+			name, says = "--upstream", "required"
+		}
+		if !strings.HasPrefix(said, "sheaf: "+name) || !strings.Contains(said, says) {
+			t.Errorf("said %q, want %q", said, says)
+		}
+	})
+}
+
+// A variable sets what the flag sets, and the flag wins over it.
+func TestVariable(t *testing.T) {
+	each(t, func(t *testing.T, flag *pflag.Flag, right, _, _ string) {
+		byFlag, byVariable, both := parse(t, []string{"--" + flag.Name + "=" + right}, nil),
+			parse(t, nil, []string{variable(flag.Name) + "=" + right}),
+			parse(t, []string{"--" + flag.Name + "=" + right}, []string{variable(flag.Name) + "=wrong"})
+		if reflect.DeepEqual(byFlag, parse(t, nil, nil)) {
+			t.Error("the flag changed nothing")
+		}
+		if !reflect.DeepEqual(byVariable, byFlag) || !reflect.DeepEqual(both, byFlag) {
+			t.Errorf("by variable %+v\nby both %+v\nby flag %+v", byVariable, both, byFlag)
+		}
+	})
+}
+
+func parse(t *testing.T, args, environ []string) settings {
+	t.Helper()
+	s, flags := newSettings()
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	if err := fromEnviron(flags, variables(environ)); err != nil {
+		t.Fatal(err)
+	}
+	return *s
+}
+
+// What applies without any flag, in the library's units. The help's defaults are the
+// texts that these come from (add).
+func TestDefaults(t *testing.T) {
+	want := settings{
+		listen: "127.0.0.1:8080", logFormat: "text", logLevel: slog.LevelInfo,
+		options: sheaf.Options{
+			Database: "sqlite:sheaf.db", RequestTimeout: 30 * time.Second,
+			RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
+			MaxBody: 10 << 20, MaxAnswer: 5 << 20, MaxQueued: 10_000, Retention: 7 * 24 * time.Hour,
+			StoresAtOnce: 4096, MaxOutbound: 1024, ShutdownTimeout: 30 * time.Second,
+		},
+	}
+	if got := parse(t, nil, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout bytes.Buffer
+	if code := run(t.Context(), []string{"serve", "--help"}, nil, &stdout, io.Discard); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+	noDefault := map[string]bool{"upstream": true, "secret-key-file": true, "abandon-credentials": true}
+	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
+		for line := range strings.Lines(stdout.String()) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "--"+flag.Name+" ") {
+				continue
+			}
+			end := "[" + variable(flag.Name) + "]"
+			if !noDefault[flag.Name] {
+				end += " (default " + flag.DefValue + ")"
+			}
+			if !strings.HasSuffix(line, end+"\n") {
+				t.Errorf("%q does not end with %q", line, end)
+			}
+			return
+		}
+		t.Error("the help has no line for the flag")
+	})
+}
+
+func TestServiceOptions(t *testing.T) {
+	s := parse(t, []string{"--retry-limit=0", "--max-queued=0"}, nil)
+	log := slog.New(slog.DiscardHandler)
+	if o := s.serviceOptions(log); o.RetryLimit >= 0 || o.MaxQueued >= 0 || o.Logger != log {
+		t.Errorf("0 has to become negative, the library's none: %+v", o)
+	}
+	s = parse(t, []string{"--retry-limit=7", "--max-queued=8"}, nil)
+	if o := s.serviceOptions(log); o.RetryLimit != 7 || o.MaxQueued != 8 {
+		t.Errorf("got %+v", o)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"1": 1, "1048576": 1 << 20, "10MiB": 10 << 20, "10MB": 10_000_000,
+		"512KiB": 512 << 10, "512 KiB": 512 << 10, "1.5MiB": 3 << 19, "512MiB": 512 << 20,
+	} {
+		if got, err := parseSize(text); got != want || err != nil {
+			t.Errorf("%s: got %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "0MiB", "-1", "MiB", "10XB", "1e3", "99999999999999999999"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q: got %d, want an error", text, got)
+		}
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	for entry, want := range map[string]string{
+		"SHEAF_RETENTON=1h":             "SHEAF_RETENTON is not a setting of sheaf serve; did you mean SHEAF_RETENTION?",
+		"SHEAF_LOGLEVEL=x":              "SHEAF_LOGLEVEL is not a setting of sheaf serve; did you mean SHEAF_LOG_LEVEL?",
+		"SHEAF_COLOUR_OF_SKY=x":         "SHEAF_COLOUR_OF_SKY is not a setting of sheaf serve",
+		"SHEAF_RETENTION=1h":            "",
+		"SHEAF_RETENTON=":               "",
+		"OTHER=1":                       "",
+		"SHEAF_PORT=tcp://10.0.0.1:80":  "", // Kubernetes
+		"SHEAF_SERVICE_HOST=10.0.0.1":   "",
+		"SHEAF_PORT_80_TCP_ADDR=10.0.1": "",
+	} {
+		_, flags := newSettings()
+		if got := strings.Join(unknown(flags, variables([]string{entry})), "\n"); got != want {
+			t.Errorf("%s: got %q, want %q", entry, got, want)
+		}
+	}
+}
+
+func TestVariablesTakesTheLast(t *testing.T) {
+	got := variables([]string{"SHEAF_A=1", "SHEAF_B=1", "SHEAF_A=2=3", "SHEAF_B="})
+	if want := map[string]string{"SHEAF_A": "2=3"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

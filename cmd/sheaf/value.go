@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/spf13/pflag"
+)
+
+// value is the pflag.Value of one setting. parse's errors go on where the setting's
+// name ends: `is "x" and has to be …`, so that they fit a flag and a variable alike.
+type value[T any] struct {
+	target *T
+	text   string
+	kind   string
+	parse  func(string) (T, error)
+}
+
+func (v *value[T]) String() string { return v.text }
+func (v *value[T]) Type() string   { return v.kind }
+
+// Set parses text. A wrong one changes nothing.
+func (v *value[T]) Set(text string) error {
+	parsed, err := v.parse(text)
+	if err != nil {
+		return err
+	}
+	*v.target, v.text = parsed, text
+	return nil
+}
+
+// add defines a flag, sets it to its default (empty: the zero value) and names its
+// variable in the help.
+func add[T any](f *pflag.FlagSet, name, byDefault, kind, usage string, target *T, parse func(string) (T, error)) {
+	v := &value[T]{target: target, kind: kind, parse: parse}
+	if byDefault != "" {
+		if err := v.Set(byDefault); err != nil {
+			panic(fmt.Sprintf("the default of --%s %v", name, err))
+		}
+	}
+	f.Var(v, name, usage+" ["+variable(name)+"]")
+}
+
+// wrong says what a text would have to be.
+func wrong(text, right string) error {
+	return fmt.Errorf("is %q and has to be %s", text, right)
+}
+
+func parseAddress(text string) (string, error) {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return "", wrong(text, "a host and a port from 0 to 65535, such as 127.0.0.1:8080 or :8080")
+	}
+	return text, nil
+}
+
+// parseUpstream applies the rules of the client that will use the address. Its
+// errors don't quote the address, which may hold a password.
+func parseUpstream(text string) (string, error) {
+	client, err := outbound.New(outbound.Options{Template: text, Timeout: 1, MaxAnswer: 1, MaxConns: 1})
+	if err != nil {
+		return "", fmt.Errorf("is no address of an upstream: %w", err)
+	}
+	client.Close()
+	return text, nil
+}
+
+func parseDatabase(text string) (string, error) {
+	if file, ok := strings.CutPrefix(text, "sqlite:"); !ok || file == "" {
+		return "", wrong(text, "sqlite:FILE, such as sqlite:sheaf.db")
+	}
+	return text, nil
+}
+
+func parseFile(text string) (string, error) {
+	if text == "" {
+		return "", wrong(text, "the name of a file")
+	}
+	return text, nil
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, wrong(text, "a duration with its unit, such as 500ms, 30s or 20m")
+	case d < leastDuration:
+		return 0, wrong(text, fmt.Sprintf("at least %v", leastDuration))
+	}
+	return d, nil
+}
+
+func parseRetention(text string) (time.Duration, error) {
+	d, err := parseDuration(text)
+	if err == nil && d < leastRetention {
+		err = wrong(text, "at least 1h: tickets and deduplication keys are promised that long")
+	}
+	return d, err
+}
+
+// parseSize reads bytes: 10MiB is 10·2²⁰, 10MB is 10·10⁶.
+func parseSize(text string) (int64, error) {
+	n, err := humanize.ParseBytes(text)
+	switch {
+	case err != nil:
+		return 0, wrong(text, "a size such as 10MiB, 512KiB, 5MB or 1048576")
+	case n < 1 || n > mostBytes:
+		return 0, wrong(text, fmt.Sprintf("from 1 byte to %s", humanize.IBytes(mostBytes)))
+	}
+	return int64(n), nil
+}
+
+func parseCount(least int) func(string) (int, error) {
+	return func(text string) (int, error) {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least || n > mostCount {
+			return 0, wrong(text, fmt.Sprintf("a whole number from %d to %d", least, mostCount))
+		}
+		return n, nil
+	}
+}
+
+func parseBool(text string) (bool, error) {
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, wrong(text, "true or false")
+	}
+	return b, nil
+}
+
+// choice is one of a setting's words and what it stands for.
+type choice[T any] struct {
+	word string
+	is   T
+}
+
+// oneOf accepts the words of the choices.
+func oneOf[T any](choices ...choice[T]) func(string) (T, error) {
+	return func(text string) (T, error) {
+		words := make([]string, len(choices))
+		for i, c := range choices {
+			if words[i] = c.word; c.word == text {
+				return c.is, nil
+			}
+		}
+		var none T
+		return none, wrong(text, strings.Join(words, " or "))
+	}
+}

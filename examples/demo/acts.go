@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Words of the wire format.
+const (
+	completed    = "COMPLETED"
+	failedStatus = "FAILED"
+)
+
+func ended(s *status) bool { return s.Status == completed }
+
+// catalogue plays the first act: a batch with failures that goes on to its end.
+func catalogue(ctx context.Context, s *screen, c client) error {
+	batch := catalogueBatch()
+	s.heading(fmt.Sprintf("1. A batch of %d requests, some of which fail on purpose", len(batch)))
+	began := time.Now()
+	ticket, err := c.create(ctx, batch)
+	if err != nil {
+		return err
+	}
+	s.say("  Sent in one call. The ticket came after %v: %s\n", time.Since(began).Round(time.Millisecond), ticket)
+
+	err = c.watch(ctx, ticket, s.progress(), ended)
+	s.endProgress()
+	if err != nil {
+		return err
+	}
+	done, err := c.status(ctx, ticket)
+	if err != nil {
+		return err
+	}
+	s.summary(done, "product-01", "variation-1S", "order-1", "read-mug", "read-paid", "remove-tray")
+	if err := asPlanned(batch, done); err != nil {
+		return err
+	}
+	s.say("\n  %s", s.paint(green, "Every answer is what the store had to say to that request, in order."))
+	return nil
+}
+
+// asPlanned compares the answers of a batch with those that were to come.
+func asPlanned(batch []request, done *status) error {
+	if done.Status != completed || done.Completed != len(batch) || len(done.Responses) != len(batch) {
+		return fmt.Errorf("the batch of %d requests is %s with %d of them completed and %d answers", len(batch), done.Status, done.Completed, len(done.Responses))
+	}
+	for i, want := range batch {
+		got := done.Responses[i]
+		if got.ID != want.ID || got.Code != want.want || (got.Status == completed) != (want.want < 300) {
+			return fmt.Errorf("request %s was to be answered %d; answer %d is of %s: %s, %d %s", want.ID, want.want, i, got.ID, got.Status, got.Code, got.Line)
+		}
+	}
+	return nil
+}
+
+// crash plays the second act: the service dies in the middle of a batch of POSTs.
+func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream client) error {
+	batch := crashBatch(40)
+	s.heading(fmt.Sprintf("2. A batch of %d POSTs, and kill -9 in the middle of it", len(batch)))
+	ticket, err := c.create(ctx, batch)
+	if err != nil {
+		return err
+	}
+	var seen *status
+	show := s.progress()
+	err = c.watch(ctx, ticket, func(now *status) { seen = now; show(now) },
+		func(now *status) bool { return ended(now) || now.Completed >= len(batch)*2/5 })
+	sheaf.kill()
+	s.endProgress()
+	if err != nil {
+		return err
+	}
+	if ended(seen) {
+		return fmt.Errorf("the second batch was over before the service could be killed")
+	}
+	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.Completed, seen.Total)
+	if err := sheaf.start(ctx); err != nil {
+		return err
+	}
+	err = c.watch(ctx, ticket, s.progress(), ended)
+	s.endProgress()
+	if err != nil {
+		return err
+	}
+	done, err := c.status(ctx, ticket)
+	if err != nil {
+		return err
+	}
+	s.summary(done)
+	return reconcile(ctx, s, batch, done, upstream)
+}
+
+// reconcile compares what the service says of a batch of POSTs with what arrived at
+// the store.
+func reconcile(ctx context.Context, s *screen, batch []request, done *status, upstream client) error {
+	arrived, err := upstream.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	if done.Completed != len(batch) || len(done.Responses) != len(batch) {
+		return fmt.Errorf("the batch of %d requests ended with %d of them completed and %d answers", len(batch), done.Completed, len(done.Responses))
+	}
+	posts := 0
+	var inDoubt []response
+	for _, r := range done.Responses {
+		posts += arrived[r.ID]
+		switch {
+		case arrived[r.ID] > 1:
+			return fmt.Errorf("%s arrived at the store %d times", r.ID, arrived[r.ID])
+		case r.Status == failedStatus && r.Code == http.StatusBadGateway:
+			inDoubt = append(inDoubt, r)
+		case r.Status != completed || r.Code != http.StatusCreated || arrived[r.ID] == 0:
+			return fmt.Errorf("%s is %s (%d %s) and arrived at the store %d times", r.ID, r.Status, r.Code, r.Line, arrived[r.ID])
+		}
+	}
+	if len(inDoubt) > 1 {
+		return fmt.Errorf("%d requests are in doubt, though only one can have been under way", len(inDoubt))
+	}
+	s.say("\n  %s", s.paint(green, fmt.Sprintf("The store's ledger: %d POSTs arrived, none of them twice.", posts)))
+	for _, r := range inDoubt {
+		s.say("  %s was under way when the service died. Whether it had taken effect could not be\n"+
+			"  known, so it was not sent again, and its status says so. (The ledger knows more: it\n"+
+			"  had arrived %s.)", r.ID, [...]string{"not at all", "once"}[arrived[r.ID]])
+	}
+	return nil
+}

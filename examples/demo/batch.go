@@ -1,0 +1,78 @@
+package main
+
+import "fmt"
+
+// plan is a batch in the making.
+type plan []request
+
+func (p *plan) add(want int, id, method, path string, body any) {
+	*p = append(*p, request{ID: id, Method: method, Path: path, Body: body, want: want})
+}
+
+type fields map[string]any
+
+// catalogueBatch is the first batch: an evening's work of a shop's back office, on an
+// empty store, with the mistakes that such work has.
+func catalogueBatch() []request {
+	var p plan
+	names := []string{
+		"Mug", "Teapot", "Kettle", "Tray", "Spoon", "Bowl", "Plate", "Jug", "Strainer", "Tin",
+		"Caddy", "Cosy", "Saucer", "Whisk", "Scale", "Timer", "Filter", "Glass",
+	}
+	for i, name := range names { // products 1 to 18
+		p.add(201, fmt.Sprintf("product-%02d", i+1), "POST", "/products",
+			fields{"name": name, "sku": fmt.Sprintf("TEA-%02d", i+1), "price": 4.5 + float64(i), "quantity": 10 + i})
+	}
+	p.add(409, "product-twice", "POST", "/products", fields{"name": "Mug", "sku": "TEA-01", "price": 4.5})
+	p.add(400, "product-price", "POST", "/products", fields{"name": "Napkin", "price": -2})
+	p.add(400, "product-colour", "POST", "/products", fields{"name": "Napkin", "colour": "red"})
+	p.add(400, "product-nameless", "POST", "/products", fields{"price": 3})
+
+	for product := 1; product <= 4; product++ {
+		for _, size := range []string{"S", "M", "L"} {
+			p.add(201, fmt.Sprintf("variation-%d%s", product, size), "POST", fmt.Sprintf("/products/%d/combinations", product),
+				fields{"options": []fields{{"name": "Size", "value": size}}, "sku": fmt.Sprintf("TEA-%02d-%s", product, size), "quantity": 5})
+		}
+	}
+	p.add(404, "variation-of-none", "POST", "/products/999/combinations", fields{"options": []fields{{"name": "Size", "value": "S"}}})
+
+	for product := 5; product <= 10; product++ { // orders 1 to 6
+		p.add(201, fmt.Sprintf("order-%d", product-4), "POST", "/orders", sale(product, 2))
+	}
+	p.add(409, "order-too-many", "POST", "/orders", sale(5, 500))
+	p.add(400, "order-of-none", "POST", "/orders", sale(999, 1))
+
+	p.add(200, "paid-1", "PUT", "/orders/1", fields{"status": "PAID"})
+	p.add(200, "paid-2", "PUT", "/orders/2", fields{"status": "PAID"})
+	p.add(400, "paid-3", "PUT", "/orders/3", fields{"status": "PIAD"})
+	p.add(200, "new-price", "PUT", "/products/1", fields{"name": "Mug", "sku": "TEA-01", "price": 6.75})
+	p.add(200, "new-stock", "PUT", "/products/2", fields{"name": "Teapot", "sku": "TEA-02", "price": 19, "quantity": 40})
+	p.add(200, "read-mug", "GET", "/products/1", nil)
+	p.add(200, "read-sizes", "GET", "/products/1/combinations", nil)
+	p.add(200, "read-paid", "GET", "/orders/1", nil)
+	p.add(404, "read-missing", "GET", "/products/999", nil)
+	p.add(200, "search", "GET", "/products?keyword=tea&limit=3", nil)
+	p.add(200, "list", "GET", "/orders?limit=2&offset=2", nil)
+	p.add(200, "remove-size", "DELETE", "/products/4/combinations/3", nil)
+	p.add(200, "remove-tray", "DELETE", "/products/4", nil)
+	p.add(404, "read-removed", "GET", "/products/4", nil)
+	p.add(404, "remove-missing", "DELETE", "/products/999", nil)
+	p.add(200, "how-many", "GET", "/products?limit=1", nil)
+	p.add(201, "order-7", "POST", "/orders", sale(1, 3))
+	return p
+}
+
+func sale(product, quantity int) fields {
+	return fields{"email": "ada@example.com", "items": []fields{{"productId": product, "quantity": quantity}}}
+}
+
+// crashBatch is the second batch: n POSTs, each of which is to arrive once. The sku of
+// each is its id.
+func crashBatch(n int) []request {
+	var p plan
+	for i := range n {
+		id := fmt.Sprintf("lamp-%02d", i+1)
+		p.add(201, id, "POST", "/products", fields{"name": "Lamp", "sku": id, "price": 30})
+	}
+	return p
+}

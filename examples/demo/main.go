@@ -1,0 +1,111 @@
+// Command demo shows what Sheaf does, on this machine and in a few seconds: it
+// builds the service, puts it in front of the example store and sends it a batch of
+// some sixty requests, some of which fail on purpose. Then it kills the service in the
+// middle of a second batch, starts it again, and compares what the service says with
+// what arrived at the store.
+//
+// It exits with 0 if everything went as promised, and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sheafapi/sheaf/examples/store"
+)
+
+const (
+	limit   = time.Minute           // for all that happens once the service is built
+	latency = 50 * time.Millisecond // of the store: slow enough to watch
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, newScreen(os.Stdout))
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; everything it started has been stopped and removed")
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+	default:
+		return
+	}
+	stop()
+	os.Exit(1)
+}
+
+// run sets the stage in a directory of its own, plays both acts and clears up.
+func run(ctx context.Context, s *screen) (err error) {
+	dir, err := os.MkdirTemp("", "sheaf-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	s.say("Building the service …")
+	binary := filepath.Join(dir, "sheaf")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/sheafapi/sheaf/cmd/sheaf").CombinedOutput(); err != nil {
+		return fmt.Errorf("the service could not be built: %w\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v, which it should be by far", limit))
+	defer cancel()
+
+	upstream, err := serveStore(ctx)
+	if err != nil {
+		return fmt.Errorf("the example store could not be started: %w", err)
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return fmt.Errorf("no port to listen on: %w", err)
+	}
+	sheaf := &service{
+		binary: binary, address: address, upstream: upstream + "/api/v3/{storeId}",
+		database: filepath.Join(dir, "sheaf.db"), log: filepath.Join(dir, "sheaf.log"),
+	}
+	if err := sheaf.start(ctx); err != nil {
+		return err
+	}
+	defer sheaf.kill()
+	s.say("The example store listens on %s, Sheaf in front of it on http://%s.", upstream, address)
+
+	if err := catalogue(ctx, s, client{base: "http://" + address + "/api/v3/catalogue"}); err != nil {
+		return sheaf.explain(err)
+	}
+	crashing := client{base: "http://" + address + "/api/v3/crash"}
+	if err := crash(ctx, s, crashing, sheaf, client{base: upstream + "/api/v3/crash"}); err != nil {
+		return sheaf.explain(err)
+	}
+	s.next()
+	return nil
+}
+
+// serveStore serves the example store until ctx ends, and returns its address.
+func serveStore(ctx context.Context) (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	server := &http.Server{Handler: store.New(store.Options{Latency: latency}), ReadHeaderTimeout: limit}
+	go server.Serve(listener)
+	context.AfterFunc(ctx, func() { server.Close() })
+	return "http://" + listener.Addr().String(), nil
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// screen is where the demo tells what it does. A terminal gets a progress bar and a
+// little colour, anything else plain lines.
+type screen struct {
+	out      io.Writer
+	terminal bool
+	colour   bool
+}
+
+func newScreen(f *os.File) *screen {
+	terminal := term.IsTerminal(int(f.Fd()))
+	return &screen{out: f, terminal: terminal, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// Terminal attributes (ECMA-48, SGR).
+const (
+	bold  = "1"
+	red   = "31"
+	green = "32"
+)
+
+func (s *screen) paint(attribute, text string) string {
+	if !s.colour {
+		return text
+	}
+	return "\x1b[" + attribute + "m" + text + "\x1b[0m"
+}
+
+func (s *screen) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+
+func (s *screen) heading(text string) { s.say("\n%s", s.paint(bold, text)) }
+
+// progress returns a function that shows how far a batch is.
+func (s *screen) progress() func(*status) {
+	if s.terminal {
+		return s.bar()
+	}
+	const step = 10
+	shown := -step
+	return func(now *status) {
+		if now.Completed < shown+step && now.Status != completed {
+			return
+		}
+		shown = now.Completed - now.Completed%step
+		s.say("  %-11s %2d of %d", now.Status, now.Completed, now.Total)
+	}
+}
+
+func (s *screen) bar() func(*status) {
+	var bar *progressbar.ProgressBar
+	return func(now *status) {
+		if bar == nil {
+			bar = progressbar.NewOptions(now.Total,
+				progressbar.OptionSetWriter(s.out), progressbar.OptionSetWidth(40), progressbar.OptionShowCount(),
+				progressbar.OptionSetTheme(progressbar.ThemeUnicode), progressbar.OptionSetPredictTime(false))
+		}
+		bar.Describe(fmt.Sprintf("  %-11s", now.Status))
+		bar.Set(now.Completed) // fails only beyond the total, and then shows what it can
+	}
+}
+
+// endProgress ends the line of a progress bar.
+func (s *screen) endProgress() {
+	if s.terminal {
+		fmt.Fprintln(s.out)
+	}
+}
+
+// summary tells how a batch ended: the counts, what failed, some of the rest.
+func (s *screen) summary(done *status, examples ...string) {
+	var failed, shown []response
+	for _, r := range done.Responses {
+		if r.Status == failedStatus {
+			failed = append(failed, r)
+		}
+		for _, id := range examples {
+			if r.ID == id {
+				shown = append(shown, r)
+			}
+		}
+	}
+	s.say("\n  %s: %d requests, %s, %s", s.paint(bold, done.Status), done.Total,
+		s.paint(green, fmt.Sprintf("%d completed", done.Total-len(failed))), s.paint(red, fmt.Sprintf("%d failed", len(failed))))
+	s.table("What failed, and why", failed)
+	s.table("Some of what was done", shown)
+}
+
+func (s *screen) table(title string, rows []response) {
+	if len(rows) == 0 {
+		return
+	}
+	s.say("\n  %s", s.paint(bold, title))
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(w, "    %s\t%d %s\t%s\n", r.ID, r.Code, r.Line, r.message())
+	}
+	w.Flush()
+}
+
+// message is what an answer says: its errorMessage, or else the beginning of its body.
+func (r *response) message() string {
+	var p struct {
+		Message string `json:"errorMessage"`
+	}
+	if json.Unmarshal(r.Body, &p) == nil && p.Message != "" {
+		return p.Message
+	}
+	const width = 70
+	text := string(r.Body)
+	if utf8.RuneCountInString(text) > width {
+		return string([]rune(text)[:width]) + "…"
+	}
+	return text
+}
+
+// next says what a visitor can try by hand.
+func (s *screen) next() {
+	s.heading("What to try next")
+	s.say(`
+  The same by hand. A store and the service, each in a terminal of its own:
+
+    go run ./examples/store/cmd/store --latency 200ms
+    make build && bin/sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
+
+  A batch of two requests, which is answered with a ticket; then its status:
+
+    curl -H 'Authorization: Bearer me' -H 'Content-Type: application/json' \
+      'http://127.0.0.1:8080/api/v3/1/batch?stopOnFirstFailure=false' \
+      -d '[{"id":"a","method":"POST","path":"/products","body":{"name":"Mug","sku":"M"}},
+           {"id":"b","method":"GET","path":"/products"}]'
+    curl -H 'Authorization: Bearer me' 'http://127.0.0.1:8080/api/v3/1/batch?ticket=TICKET'
+
+  What arrived at the store, as it came:
+
+    curl -H 'Authorization: Bearer me' http://127.0.0.1:9000/api/v3/1/ledger
+
+  Send it again: the SKU is taken now. Kill the service while it works, start it
+  again, and look.`)
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// service is the sheaf command as a process of its own.
+type service struct {
+	binary, address, upstream, database, log string
+
+	process *exec.Cmd
+	ended   chan struct{} // closed when the process has ended
+}
+
+// start starts the process and returns when it is ready for work.
+func (s *service) start(ctx context.Context) error {
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.process = exec.Command(s.binary, "serve", "--listen", s.address, "--upstream", s.upstream, "--database", "sqlite:"+s.database)
+	// Settings of the visitor's own must not reach it.
+	s.process.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SHEAF_") })
+	s.process.Stdout, s.process.Stderr = log, log
+	if err := s.process.Start(); err != nil {
+		return fmt.Errorf("the service could not be started: %w", err)
+	}
+	s.ended = make(chan struct{})
+	go func(process *exec.Cmd, ended chan struct{}) {
+		process.Wait()
+		close(ended)
+	}(s.process, s.ended)
+	if err := s.awaitReady(ctx); err != nil {
+		s.kill()
+		return s.explain(err)
+	}
+	return nil
+}
+
+func (s *service) awaitReady(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if answer, err := http.Get("http://" + s.address + "/readyz"); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return fmt.Errorf("the service ended before it was ready (%v)", s.process.ProcessState)
+		case <-ctx.Done():
+			return fmt.Errorf("the service did not become ready: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// kill ends the process at once, as kill -9 does, and waits until it is gone.
+func (s *service) kill() {
+	s.process.Process.Kill() // fails only when it has ended already
+	<-s.ended
+}
+
+// explain adds to an error what the service logged last.
+func (s *service) explain(err error) error {
+	const lines = 15
+	logged, readErr := os.ReadFile(s.log)
+	if readErr != nil || len(logged) == 0 {
+		return err
+	}
+	all := bytes.Split(bytes.TrimSpace(logged), []byte("\n"))
+	last := bytes.Join(all[max(0, len(all)-lines):], []byte("\n"))
+	return fmt.Errorf("%w\nWhat the service logged last:\n%s", err, last)
+}

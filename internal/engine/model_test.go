@@ -1,0 +1,387 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+	"pgregory.net/rapid"
+)
+
+// A plan is everything that happens in one run of the model: pure data, so that
+// rapid can make a failing one smaller.
+type plan struct {
+	events []event
+	seed   uint64 // of the storage's faults
+}
+
+type event struct {
+	after   time.Duration
+	what    string // create, stop, delete, crash, restart, faults, calm
+	store   string // create
+	options batch.Options
+	methods []string
+	scripts [][]step
+	target  int // stop, delete: which batch, counted over those that were created
+}
+
+// TestModel runs random plans and checks the whole promise against the upstream's
+// ledger, and against a model of what each batch comes to.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := plans.Draw(rt, "plan")
+		var problems []string
+		synctest.Test(t, func(t *testing.T) { problems = carryOut(t, p) })
+		if len(problems) > 0 {
+			rt.Fatalf("%s\nplan: %+v", strings.Join(problems, "\n"), p)
+		}
+	})
+}
+
+var plans = rapid.Custom(func(t *rapid.T) plan {
+	return plan{events: rapid.SliceOfN(events, 1, 10).Draw(t, "events"), seed: rapid.Uint64().Draw(t, "seed")}
+})
+
+var events = rapid.Custom(func(t *rapid.T) event {
+	e := event{
+		after: time.Duration(rapid.IntRange(0, 8000).Draw(t, "after")) * time.Millisecond,
+		what:  rapid.SampledFrom([]string{"create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm"}).Draw(t, "what"),
+	}
+	if e.what != "create" {
+		e.target = rapid.IntRange(0, 4).Draw(t, "target")
+		return e
+	}
+	e.store = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "store")
+	e.options = batch.Options{Parallel: rapid.Bool().Draw(t, "parallel"), StopOnFailure: rapid.Bool().Draw(t, "stop on failure")}
+	e.methods = rapid.SliceOfN(rapid.SampledFrom([]string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}), 1, 5).Draw(t, "methods")
+	for range e.methods {
+		e.scripts = append(e.scripts, rapid.SliceOfN(steps, 1, 3).Draw(t, "script"))
+	}
+	return e
+})
+
+var steps = rapid.Custom(func(t *rapid.T) step {
+	answers := []outbound.Answer{
+		answered(200), answered(201), answered(404), answered(410), answered(500), answered(503),
+		answered(429, "Retry-After", "5"), answered(429),
+		noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502), noAnswer(outbound.TooLarge, 502),
+	}
+	return step{
+		answer: rapid.SampledFrom(answers).Draw(t, "answer"),
+		takes:  time.Duration(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}).Draw(t, "takes")) * time.Millisecond,
+	}
+})
+
+// trial is a plan being carried out.
+type trial struct {
+	*world
+	events  []event // of the batches, by number
+	stopped map[int]time.Time
+	deleted map[int]time.Time
+	crashes int
+	faults  *rand.Rand // nil: storage works
+	random  *rand.Rand
+}
+
+func carryOut(t *testing.T, p plan) []string {
+	tr := &trial{world: newWorld(t), stopped: map[int]time.Time{}, deleted: map[int]time.Time{}, random: rand.New(rand.NewPCG(p.seed, 0))}
+	tr.begin()
+	for _, e := range p.events {
+		tr.pass(e.after)
+		tr.happen(e)
+	}
+	tr.faults = nil
+	problems := tr.untilEnd()
+	tr.shutdown()
+	return append(problems, tr.check()...)
+}
+
+// begin starts an engine on a node whose storage may fail.
+func (tr *trial) begin() {
+	tr.start()
+	tr.node.SetFault(func(string) storagetest.Fault {
+		tr.up.mu.Lock() // any lock will do
+		defer tr.up.mu.Unlock()
+		if tr.faults == nil || tr.faults.IntN(3) > 0 {
+			return storagetest.None
+		}
+		return []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored}[tr.faults.IntN(2)]
+	})
+}
+
+func (tr *trial) happen(e event) {
+	switch e.what {
+	case "create":
+		for i, s := range e.scripts {
+			tr.up.script(len(tr.batches), i, s...)
+		}
+		tr.events = append(tr.events, e)
+		tr.create(e.store, e.options, e.methods...)
+	case "stop", "delete":
+		if e.target < len(tr.batches) {
+			tr.end(e.what, e.target)
+		}
+	case "crash":
+		tr.crash()
+		tr.crashes++
+		tr.pass(e.after)
+		tr.begin()
+	case "restart":
+		tr.shutdown()
+		tr.begin()
+	case "faults":
+		tr.faults = tr.random
+	case "calm":
+		tr.faults = nil
+	}
+}
+
+// end stops or deletes a batch, as often as storage needs to be asked.
+func (tr *trial) end(what string, i int) {
+	m := tr.batches[i]
+	for {
+		var queues []storage.QueueID
+		var err error
+		if what == "stop" {
+			var s storage.Stopped
+			s, err = tr.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
+			queues = s.Queues
+		} else {
+			var q storage.QueueID
+			q, err = tr.node.Delete(context.Background(), m.key)
+			queues = []storage.QueueID{q}
+		}
+		if err == nil || errors.Is(err, storage.ErrNotFound) {
+			for _, q := range queues {
+				tr.engine.Notify(q)
+			}
+			break
+		}
+	}
+	if what == "stop" && tr.stopped[i].IsZero() {
+		tr.stopped[i] = time.Now()
+	}
+	if what == "delete" && tr.deleted[i].IsZero() {
+		tr.deleted[i] = time.Now()
+	}
+}
+
+// untilEnd waits for the end of every batch. Nothing in a plan takes an hour.
+func (tr *trial) untilEnd() []string {
+	deadline := time.Now().Add(time.Hour)
+	for i := range tr.batches {
+		for tr.deleted[i].IsZero() && tr.status(tr.batches[i]).Status != batch.Completed {
+			if time.Now().After(deadline) {
+				return []string{fmt.Sprintf("batch %d has not ended after an hour: %s", i, tr.outcome(tr.batches[i]))}
+			}
+			tr.pass(time.Second)
+		}
+	}
+	tr.pass(10 * time.Second) // for what deleted batches had under way
+	return nil
+}
+
+// check is the one checker of everything that was promised.
+func (tr *trial) check() (problems []string) {
+	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	tr.checkOrder(say)
+	for i, m := range tr.batches {
+		sent := make([][]*sending, len(m.reqs))
+		for _, e := range tr.up.ledger {
+			if e.batch == i {
+				sent[e.index] = append(sent[e.index], e)
+			}
+		}
+		for j := range m.reqs {
+			tr.checkAttempts(say, i, j, sent[j])
+		}
+		if !tr.deleted[i].IsZero() {
+			continue
+		}
+		results := make([]*batch.Result, len(m.reqs))
+		for _, r := range tr.status(m).Results {
+			results[r.Index] = &r.Result
+		}
+		for j, r := range results {
+			checkResult(say, fmt.Sprintf("request %d/%d", i, j), r, sent[j])
+		}
+		if tr.crashes == 0 && tr.stopped[i].IsZero() && !m.options.Parallel {
+			if got, want := tr.outcome(m), model(tr.events[i], tr.policy); got != want {
+				say("batch %d came to %q, the model says %q", i, got, want)
+			}
+		}
+	}
+	return problems
+}
+
+type sayer func(format string, args ...any)
+
+// checkOrder looks at the order in which the upstream saw the attempts of a store.
+func (tr *trial) checkOrder(say sayer) {
+	last := map[string]*sending{}
+	unsafe := map[[2]int]int{} // by batch: the furthest request that changes something
+	for _, e := range tr.up.ledger {
+		m := tr.batches[e.batch]
+		if l := last[e.store]; l != nil && l.batch > e.batch {
+			say("store %s: batch %d sent after batch %d", e.store, e.batch, l.batch)
+		}
+		last[e.store] = e
+		if m.options.Parallel {
+			continue
+		}
+		k := [2]int{e.batch}
+		if e.index < unsafe[k] {
+			say("request %d/%d sent after the later request %d, which changes something", e.batch, e.index, unsafe[k])
+		}
+		if !m.reqs[e.index].Safe() {
+			unsafe[k] = max(unsafe[k], e.index)
+		}
+		for _, other := range tr.up.ledger {
+			if other.batch == e.batch && other.index > e.index && !m.reqs[e.index].Safe() && other.at.Before(e.at) {
+				say("request %d/%d, which changes something, sent after request %d", e.batch, e.index, other.index)
+			}
+		}
+	}
+}
+
+// checkAttempts looks at all attempts of one request.
+func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
+	m := tr.batches[i]
+	name := fmt.Sprintf("request %d/%d (%s)", i, j, m.reqs[j].Method)
+	failures := 0
+	for n, e := range sent {
+		if e.key != sent[0].key {
+			say("%s: the Idempotency-Key changed", name)
+		}
+		if end := tr.stopped[i]; !end.IsZero() && e.at.After(end) && !m.reqs[j].Safe() {
+			say("%s: sent %v after its batch was stopped", name, e.at.Sub(end))
+		}
+		if end := tr.deleted[i]; !end.IsZero() && e.at.After(end) && !m.reqs[j].Safe() {
+			say("%s: sent %v after its batch was deleted", name, e.at.Sub(end))
+		}
+		if n == 0 {
+			continue
+		}
+		before := sent[n-1]
+		if why := final(m, j, before); why != "" {
+			say("%s: sent again after %s", name, why)
+		}
+		pause := e.at.Sub(before.end)
+		switch {
+		case before.end.IsZero(): // cut off
+		case before.answer.Code == http.StatusTooManyRequests:
+			if least := time.Second; pause < least || before.answer.Header.Get("Retry-After") == "5" && pause < 5*time.Second {
+				say("%s: sent again %v after a 429", name, pause)
+			}
+		default:
+			failures++
+			if pause < tr.policy.RetryInterval && tr.crashes == 0 {
+				say("%s: retried after %v", name, pause)
+			}
+		}
+	}
+	if failures > tr.policy.RetryLimit+tr.crashes {
+		say("%s: %d retries", name, failures)
+	}
+}
+
+// final tells why a request must not be sent again after an attempt; empty if it may.
+func final(m *made, j int, e *sending) string {
+	repeatable := m.reqs[j].Repeatable()
+	switch {
+	case e.answer.Outcome == outbound.NotSent:
+		return ""
+	case e.end.IsZero() && repeatable:
+		return ""
+	case e.end.IsZero():
+		return "an attempt that was cut off"
+	case repeatable:
+		return "" // its answer may have been lost in a crash
+	case e.answer.Outcome == outbound.Doubt:
+		return "an attempt in doubt"
+	case e.answer.Outcome == outbound.TooLarge:
+		return "an answer that was too large"
+	case e.answer.Code == http.StatusTooManyRequests:
+		return ""
+	case e.answer.Code >= 500 && !m.options.StopOnFailure:
+		return ""
+	}
+	return fmt.Sprintf("an answer %d", e.answer.Code)
+}
+
+// checkResult compares a request's recorded end with what the upstream saw.
+func checkResult(say sayer, name string, r *batch.Result, sent []*sending) {
+	switch {
+	case r == nil && len(sent) > 0 && sent[len(sent)-1].answer.Outcome != outbound.NotSent:
+		say("%s: not executed, but sent %d times", name, len(sent))
+	case r == nil:
+	case r.Line == unknown.Line:
+		// The last attempt was cut off, or its answer was lost with its node, or it
+		// had not left yet.
+	case len(sent) == 0:
+		say("%s: ended with %d, but was never sent", name, r.Code)
+	case sent[len(sent)-1].answer.Code != r.Code:
+		say("%s: ended with %d, but its last answer was %d", name, r.Code, sent[len(sent)-1].answer.Code)
+	}
+}
+
+// model tells what a batch comes to that runs in order, undisturbed.
+func model(e event, p Policy) string {
+	var words []string
+	stopped := false
+	for i, method := range e.methods {
+		if stopped {
+			words = append(words, "-")
+			continue
+		}
+		code, ok := modelRequest(method, e.scripts[i], e.options.StopOnFailure, p)
+		words = append(words, fmt.Sprint(code))
+		if !ok {
+			words[i] += "!"
+			stopped = e.options.StopOnFailure
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// modelRequest tells the last answer of one request, and whether it is a success. A
+// script of which the last answer is 429 goes on to the throttle limit.
+func modelRequest(method string, script []step, stopOnFailure bool, p Policy) (code int, ok bool) {
+	repeatable := method != "POST" && method != "PATCH"
+	retries, maybeDone := 0, false
+	for n := 0; ; n++ {
+		a := script[min(n, len(script)-1)].answer
+		again := false
+		switch {
+		case a.Outcome == outbound.Answered && a.Code == 429:
+			if n < len(script)-1 {
+				continue
+			}
+			return 429, false
+		case a.Outcome == outbound.Answered && a.Code < 300:
+			return a.Code, true
+		case a.Outcome == outbound.Answered && a.Code < 500:
+			return a.Code, method == "DELETE" && maybeDone
+		case a.Outcome == outbound.Answered:
+			again, maybeDone = true, true
+		case a.Outcome == outbound.NotSent:
+			again = true
+		case a.Outcome == outbound.Doubt:
+			again, maybeDone = repeatable, true
+		}
+		if !again || stopOnFailure || retries == p.RetryLimit {
+			return a.Code, false
+		}
+		retries++
+	}
+}

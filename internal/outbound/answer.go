@@ -1,0 +1,153 @@
+package outbound
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxLine bounds a reason phrase, in bytes.
+const maxLine = 1 << 10
+
+// read reads an answer whose header has come. It closes the response; one that is
+// not read to its end takes its connection with it.
+func (c *Client) read(ctx context.Context, call *Call, resp *http.Response) Answer {
+	defer resp.Body.Close()
+	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
+	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
+		return a
+	}
+	if resp.ContentLength > c.maxAnswer {
+		return c.tooLarge()
+	}
+	var err error
+	if a.Body, err = readBody(resp, c.maxAnswer); err != nil {
+		return c.failure(ctx, call, true, err)
+	}
+	if int64(len(a.Body)) > c.maxAnswer {
+		return c.tooLarge()
+	}
+	return a
+}
+
+// tooLarge returns the Answer for one that is larger than the limit.
+func (c *Client) tooLarge() Answer {
+	return Answer{
+		Outcome: TooLarge, Code: http.StatusBadGateway,
+		Line: "Bad Gateway: the answer is larger than the limit of " + size(c.maxAnswer),
+	}
+}
+
+// size writes a number of bytes as people do, where that is exact: 5 MiB.
+func size(n int64) string {
+	switch {
+	case n%(1<<20) == 0:
+		return strconv.FormatInt(n>>20, 10) + " MiB"
+	case n%(1<<10) == 0:
+		return strconv.FormatInt(n>>10, 10) + " KiB"
+	}
+	return strconv.FormatInt(n, 10) + " bytes"
+}
+
+// buffers holds the buffers of bodies that did not tell their length.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxPooled is the largest buffer that is kept, so that one large answer does not
+// hold memory for ever.
+const maxPooled = 1 << 20
+
+// readBody reads a body, at most one byte more than limit. nil stands for an empty one.
+func readBody(resp *http.Response, limit int64) ([]byte, error) {
+	if n := resp.ContentLength; n >= 0 {
+		b := make([]byte, n)
+		_, err := io.ReadFull(resp.Body, b)
+		return b, err
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer func() {
+		if buf.Cap() <= maxPooled {
+			buf.Reset()
+			buffers.Put(buf)
+		}
+	}()
+	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	if err != nil || buf.Len() == 0 {
+		return nil, err
+	}
+	return bytes.Clone(buf.Bytes()), nil
+}
+
+// line returns an answer's reason phrase in a form that can be kept and shown:
+// UTF-8, no control characters, bounded. Without one it is the code's standard phrase.
+func line(resp *http.Response) string {
+	_, s, _ := strings.Cut(resp.Status, " ")
+	if !plain(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+		s = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	if s = strings.TrimSpace(s); len(s) > maxLine {
+		end := maxLine
+		for !utf8.RuneStart(s[end]) {
+			end--
+		}
+		s = s[:end]
+	}
+	if s == "" {
+		return http.StatusText(resp.StatusCode)
+	}
+	return s
+}
+
+// plain reports whether s has printable ASCII only, as nearly every phrase does.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Causes of failures that are not the network's.
+var (
+	errTimeout  = errors.New("the attempt's time is up")
+	errPath     = errors.New("the path can't stand in a request line")
+	errPanicked = errors.New("the upstream's handler panicked")
+)
+
+// failure returns the Answer of an attempt that got none. sent says whether any
+// byte of the request may have been written.
+func (c *Client) failure(ctx context.Context, call *Call, sent bool, err error) Answer {
+	a := Answer{Outcome: NotSent, Code: http.StatusBadGateway}
+	timeout := context.Cause(ctx) == errTimeout
+	interrupted := ctx.Err() != nil && !timeout
+	var what string
+	switch {
+	case sent:
+		a.Outcome = Doubt
+		what = c.unanswered(err, timeout, interrupted)
+		if call.Method == http.MethodPost || call.Method == http.MethodPatch {
+			what += "; it is not known whether the upstream carried the request out"
+		}
+	default:
+		what = c.unsent(err, timeout, interrupted)
+		timeout = timeout || !interrupted && isTimeout(err)
+	}
+	if timeout {
+		a.Code = http.StatusGatewayTimeout
+	}
+	a.Line = http.StatusText(a.Code) + ": " + what
+	return a
+}

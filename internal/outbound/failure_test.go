@@ -1,0 +1,413 @@
+package outbound
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const unknown = "; it is not known whether the upstream carried the request out"
+
+// A request on a reused connection that the upstream reads whole, to close the
+// connection without an answer, is the case in which net/http likes to send again.
+func TestNeverSentTwice(t *testing.T) {
+	for _, v := range []struct{ method, body string }{
+		{"POST", `{"a":1}`}, {"POST", ""}, {"PATCH", `{"a":1}`}, {"PATCH", ""},
+		{"PUT", `{"a":1}`}, {"PUT", ""}, {"DELETE", ""}, {"GET", `{"a":1}`},
+		{"POST", strings.Repeat("1", 1<<20)},
+	} {
+		t.Run(v.method+" "+v.body[:min(9, len(v.body))], func(t *testing.T) {
+			for name, last := range map[string]string{
+				"nothing":     "",
+				"half a head": "HTTP/1.1 200 OK\r\nX: y\r\n",
+				"half a body": "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345",
+				"half chunk":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+			} {
+				var received atomic.Int32
+				u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+					if readRequest(r) == "" {
+						return
+					}
+					io.WriteString(c, okAnswer)
+					if readRequest(r) == "" {
+						return
+					}
+					received.Add(1)
+					io.WriteString(c, last)
+				})
+				c := newClient(t, u.addr())
+				expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
+				a := c.Do(t.Context(), newCall(v.method, "/second", v.body))
+				expect(t, a, Doubt, 502, "Bad Gateway: the connection broke before a complete answer came")
+				if strings.HasSuffix(a.Line, unknown) != (v.method == "POST" || v.method == "PATCH") {
+					t.Errorf("%s: the line is %q", name, a.Line)
+				}
+				if conns, n := u.conns.Load(), received.Load(); conns != 1 || n != 1 {
+					t.Errorf("%s: %d connections, %d deliveries", name, conns, n)
+				}
+			}
+		})
+	}
+}
+
+// The same with an upstream that resets the connection once it has the request.
+func TestNeverSentTwiceAfterReset(t *testing.T) {
+	var received atomic.Int32
+	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		readRequest(r)
+		io.WriteString(c, okAnswer)
+		if readRequest(r) != "" {
+			received.Add(1)
+			c.(*net.TCPConn).SetLinger(0)
+		}
+	})
+	c := newClient(t, u.addr())
+	expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
+	expect(t, c.Do(t.Context(), newCall("POST", "/second", "{}")), Doubt, 502, "broke", unknown)
+	if conns, n := u.conns.Load(), received.Load(); conns != 1 || n != 1 {
+		t.Errorf("%d connections, %d deliveries", conns, n)
+	}
+}
+
+// A connection that turns out closed before anything is written is left for another.
+func TestDeadConnectionIsReplaced(t *testing.T) {
+	for _, body := range []string{"", `{"a":1}`} {
+		u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			for readRequest(r) != "" {
+				io.WriteString(c, okAnswer)
+			}
+		})
+		c := newClient(t, u.addr())
+		var last *conn
+		dial := c.transport.DialContext
+		c.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			last = raw.(*conn)
+			last.Conn = &failing{Conn: last.Conn}
+			return last, nil
+		}
+		expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
+		last.Conn.(*failing).dead.Store(true)
+		expect(t, c.Do(t.Context(), newCall("POST", "/second", body)), Answered, 200)
+		if n := u.conns.Load(); n != 2 {
+			t.Errorf("%d connections were made", n)
+		}
+	}
+}
+
+// failing is a connection whose writes fail once it is dead.
+type failing struct {
+	net.Conn
+	dead atomic.Bool
+}
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.dead.Load() {
+		return 0, net.ErrClosed
+	}
+	return f.Conn.Write(p)
+}
+
+func TestConnKnowsWhatWasWritten(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	go io.Copy(io.Discard, there)
+	f := &failing{Conn: here}
+	c := &conn{Conn: f}
+	c.begin()
+	f.dead.Store(true)
+	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
+		t.Fatal(n, err)
+	}
+	f.dead.Store(false)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	f.dead.Store(true)
+	c.Write([]byte("x"))
+	if c.bar() {
+		t.Error("a byte was written, but the connection denies it")
+	}
+	c.begin()
+	if !c.bar() {
+		t.Error("nothing was written, but the connection claims it")
+	}
+	f.dead.Store(false)
+	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
+		t.Error("a barred connection writes")
+	}
+}
+
+func TestConnectionRefused(t *testing.T) {
+	u := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
+	u.Close()
+	a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
+	expect(t, a, NotSent, 502, "Bad Gateway: the connection could not be made (connection refused)")
+}
+
+func TestFirstConnectionClosed(t *testing.T) {
+	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) { readRequest(r) })
+	a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
+	expect(t, a, Doubt, 502, "broke", unknown)
+}
+
+func TestNoHTTP(t *testing.T) {
+	for name, raw := range map[string]string{
+		"other protocol": "SSH-2.0-OpenSSH_9.6\r\n",
+		"large header":   "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxAnswerHeader) + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				readRequest(r)
+				io.WriteString(c, raw)
+			})
+			a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
+			expect(t, a, Doubt, 502, "Bad Gateway: the upstream's answer could not be read", unknown)
+		})
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	for name, says := range map[string]string{
+		"no answer":      "",
+		"half a header":  "HTTP/1.1 200 OK\r\nConte",
+		"half a body":    "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345",
+		"half a chunk":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123",
+		"hints for ever": "HTTP/1.1 103 Early Hints\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newClient(t, "upstream.invalid", timeout(30*time.Second))
+				c.transport.DialContext = watched(stalling(says), false)
+				start := time.Now()
+				expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), Doubt, 504,
+					"Gateway Timeout: no complete answer within 30s"+unknown)
+				if d := time.Since(start); d != 30*time.Second {
+					t.Errorf("Do took %v", d)
+				}
+				a := c.Do(t.Context(), newCall("PUT", "/a", "{}"))
+				expect(t, a, Doubt, 504)
+				if a.Line != "Gateway Timeout: no complete answer within 30s" {
+					t.Errorf("the line is %q", a.Line)
+				}
+			})
+		})
+	}
+}
+
+// stalling returns a dial function that leads to an upstream in memory, which reads
+// a request, says what was given to it, and then waits until the other side closes
+// the connection.
+func stalling(says string) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) {
+		here, there := net.Pipe()
+		go func() {
+			defer there.Close()
+			readRequest(bufio.NewReader(there))
+			io.WriteString(there, says)
+			io.Copy(io.Discard, there)
+		}()
+		return here, nil
+	}
+}
+
+// The upstream stops reading in the middle of a request.
+func TestTimeoutWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, "upstream.invalid", timeout(30*time.Second))
+		c.transport.DialContext = watched(func(context.Context, string, string) (net.Conn, error) {
+			here, there := net.Pipe()
+			go there.Read(make([]byte, 1))
+			return here, nil
+		}, false)
+		expect(t, c.Do(t.Context(), newCall("POST", "/a", strings.Repeat("1", 1<<20))), Doubt, 504, unknown)
+	})
+}
+
+func TestTimeoutOfDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, "upstream.invalid", timeout(5*time.Second))
+		ended := make(chan struct{})
+		defer close(ended)
+		c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			<-ended
+			return nil, net.ErrClosed
+		}
+		expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), NotSent, 504,
+			"Gateway Timeout: no connection within 5s; the request was not sent")
+	})
+}
+
+func TestTimeoutOfNetwork(t *testing.T) {
+	c := newClient(t, "upstream.invalid")
+	c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded}
+	}
+	expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), NotSent, 504,
+		"Gateway Timeout: no connection within 10s; the request was not sent")
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		readRequest(r)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+		cancel()
+		r.ReadByte() // until the client gives up
+	})
+	c := newClient(t, u.addr())
+	expect(t, c.Do(ctx, newCall("POST", "/a", "{}")), Doubt, 502,
+		"Bad Gateway: the service was interrupted before a complete answer came"+unknown)
+	expect(t, c.Do(ctx, newCall("POST", "/a", "{}")), NotSent, 502,
+		"Bad Gateway: the service was interrupted before the request was sent")
+	if n := u.conns.Load(); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	over := strings.Repeat("x", testLimit+1)
+	for name, raw := range map[string]string{
+		"by its length": "HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n",
+		"chunked":       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n" + over,
+		"endless":       "HTTP/1.1 200 OK\r\n\r\n" + over,
+	} {
+		t.Run(name, func(t *testing.T) {
+			closed := make(chan struct{})
+			u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				readRequest(r)
+				io.WriteString(c, raw)
+				r.ReadByte() // until the client gives up
+				close(closed)
+			})
+			a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
+			expect(t, a, TooLarge, 502, "Bad Gateway: the answer is larger than the limit of 1 MiB")
+			<-closed
+		})
+	}
+}
+
+func TestAsLargeAsTheLimit(t *testing.T) {
+	for name, head := range map[string]string{
+		"by its length": "Content-Length: 1048576\r\n\r\n",
+		"to the end":    "\r\n",
+	} {
+		u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			readRequest(r)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+head+strings.Repeat("x", testLimit))
+		})
+		a := newClient(t, u.addr()).Do(t.Context(), newCall("GET", "/a", ""))
+		if expect(t, a, Answered, 200); len(a.Body) != testLimit {
+			t.Errorf("%s: the body has %d bytes", name, len(a.Body))
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{5 << 20: "5 MiB", 1536: "1536 bytes", 3 << 10: "3 KiB", 1: "1 bytes"} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) is %q, not %q", n, got, want)
+		}
+	}
+}
+
+// newTLS starts an HTTPS upstream and a client for it; trusted says whether the
+// client knows the upstream's certificate.
+func newTLS(t *testing.T, trusted bool, h http.HandlerFunc) *Client {
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := newClient(t, "", func(o *Options) { o.Template = s.URL + "/api/v3/{storeId}" })
+	if trusted {
+		pool := x509.NewCertPool()
+		pool.AddCert(s.Certificate())
+		c.transport.TLSClientConfig.RootCAs = pool
+	}
+	return c
+}
+
+func TestTLS(t *testing.T) {
+	c := newTLS(t, true, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v3/123/break":
+			panic(http.ErrAbortHandler)
+		default:
+			io.WriteString(w, r.Proto)
+		}
+	})
+	for range 2 {
+		a := c.Do(t.Context(), newCall("POST", "/a", "{}"))
+		if expect(t, a, Answered, 200); string(a.Body) != "HTTP/1.1" {
+			t.Errorf("the protocol was %s", a.Body)
+		}
+	}
+	expect(t, c.Do(t.Context(), newCall("POST", "/break", "{}")), Doubt, 502, "broke", unknown)
+}
+
+func TestTLSDeadConnectionIsReplaced(t *testing.T) {
+	c := newTLS(t, true, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	var last *conn
+	dial := c.transport.DialTLSContext
+	c.transport.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := dial(ctx, network, addr)
+		if err == nil {
+			last = raw.(*conn)
+			last.Conn = &failing{Conn: last.Conn}
+		}
+		return raw, err
+	}
+	expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), Answered, 200)
+	first := last
+	first.Conn.(*failing).dead.Store(true)
+	expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), Answered, 200)
+	if first == last {
+		t.Error("no other connection was made")
+	}
+}
+
+// A TLS connection that was closed says so with the bare error that conn relies on.
+func TestTLSWriteAfterClose(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := tls.Client(here, &tls.Config{})
+	c.Close()
+	if _, err := c.Write([]byte("x")); err != net.ErrClosed {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestTLSNotTrusted(t *testing.T) {
+	called := false
+	c := newTLS(t, false, func(http.ResponseWriter, *http.Request) { called = true })
+	a := c.Do(t.Context(), newCall("POST", "/a", "{}"))
+	expect(t, a, NotSent, 502, "Bad Gateway: the connection could not be made (TLS certificate not trusted)")
+	if called {
+		t.Error("the request was sent")
+	}
+}
+
+func TestTLSToPlainServer(t *testing.T) {
+	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		r.ReadByte()
+		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})
+	c := newClient(t, "", func(o *Options) { o.Template = "https://" + u.addr() })
+	a := c.Do(t.Context(), newCall("POST", "/a", "{}"))
+	expect(t, a, NotSent, 502, "Bad Gateway: the connection could not be made (TLS handshake failed)")
+}

@@ -1,0 +1,147 @@
+package outbound
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+)
+
+// serve makes an attempt at a handler in this process. The handler runs in its own
+// goroutine: one that does not heed its context is given up when the attempt's time
+// is up, and what it still does then goes nowhere. As it was called, it may have
+// acted: an attempt without an answer is in doubt.
+func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
+	req, err := c.served(ctx, call, target)
+	if err != nil {
+		// An HTTP server refuses this before any handler sees it.
+		return Answer{Outcome: Answered, Code: http.StatusBadRequest, Line: http.StatusText(http.StatusBadRequest)}
+	}
+	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
+	done := make(chan error, 1)
+	go c.run(w, req, done)
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return c.failure(ctx, call, true, ctx.Err())
+	}
+	switch {
+	case w.tooLarge: // whether or not the handler panicked over it
+		return c.tooLarge()
+	case err != nil:
+		return c.failure(ctx, call, true, err)
+	}
+	return w.answer()
+}
+
+// run calls the handler and tells done how it ended. One that panics, or ends its
+// goroutine, has failed; neither takes the process with it.
+func (c *Client) run(w *writer, r *http.Request, done chan<- error) {
+	err := errPanicked
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler {
+			c.log.Error("the upstream's handler panicked", "method", r.Method, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+		done <- err
+	}()
+	c.handler.ServeHTTP(w, r)
+	err = nil
+}
+
+// served returns the request as an HTTP server would hand it to a handler.
+func (c *Client) served(ctx context.Context, call *Call, target string) (*http.Request, error) {
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil, err
+	}
+	r := new(http.Request).WithContext(ctx)
+	r.Method, r.URL, r.RequestURI, r.Host = call.Method, u, target, c.to.host
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
+	r.RemoteAddr = "127.0.0.1:0" // handlers expect an address and a port
+	r.Header = http.Header{
+		"Authorization":   {"Bearer " + call.Token},
+		"Idempotency-Key": {call.Key},
+	}
+	if c.userAgent[0] != "" {
+		r.Header.Set("User-Agent", c.userAgent[0])
+	}
+	r.Body = http.NoBody
+	switch {
+	case len(call.Body) > 0:
+		r.Header.Set("Content-Type", contentType[0])
+		r.Header.Set("Content-Length", strconv.Itoa(len(call.Body)))
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(call.Body)), int64(len(call.Body))
+	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
+		r.Header.Set("Content-Length", "0")
+	}
+	return r, nil
+}
+
+// errTooLarge is what a handler gets that writes more than the limit.
+var errTooLarge = errors.New("the answer is larger than the service's limit")
+
+// writer holds a handler's answer. It belongs to the handler's goroutine until that
+// has ended.
+type writer struct {
+	header   http.Header // the handler's
+	sent     http.Header // as it was at WriteHeader
+	code     int         // 0: WriteHeader was not called
+	body     []byte
+	head     bool
+	limit    int64
+	tooLarge bool
+}
+
+// Header returns the header that WriteHeader will take.
+func (w *writer) Header() http.Header { return w.header }
+
+// WriteHeader takes the header and the status code. As with net/http only the first
+// call counts, and informational codes don't.
+func (w *writer) WriteHeader(code int) {
+	if code < 100 || code > 999 {
+		panic(fmt.Sprintf("invalid status code %d", code)) // as net/http does; it is the handler's panic
+	}
+	if w.code != 0 || code <= 199 && code != http.StatusSwitchingProtocols {
+		return
+	}
+	w.code, w.sent = code, w.header.Clone()
+}
+
+// Write adds to the body, up to the limit. To a HEAD request it adds nothing.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.code == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case w.code <= 199 || w.code == http.StatusNoContent || w.code == http.StatusNotModified:
+		return 0, http.ErrBodyNotAllowed
+	case w.head:
+		return len(p), nil
+	case int64(len(w.body))+int64(len(p)) > w.limit:
+		w.tooLarge, w.body = true, nil
+		w.limit = -1 // nothing fits any more
+		return 0, errTooLarge
+	}
+	w.body = append(w.body, p...)
+	return len(p), nil
+}
+
+// Flush makes the writer an http.Flusher, for handlers that insist on one.
+func (w *writer) Flush() {
+	if w.code == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+// answer returns the answer of a handler that has ended.
+func (w *writer) answer() Answer {
+	w.Flush()
+	return Answer{
+		Outcome: Answered, Code: w.code, Line: http.StatusText(w.code), Body: w.body, Header: w.sent,
+	}
+}

@@ -1,0 +1,90 @@
+package outbound
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+)
+
+// unanswered says, in words a caller may see, why there is no complete answer to a
+// request that may have been written.
+func (c *Client) unanswered(err error, timeout, interrupted bool) string {
+	switch {
+	case timeout:
+		return "no complete answer within " + c.timeout.String()
+	case interrupted:
+		return "the service was interrupted before a complete answer came"
+	case errors.Is(err, errPanicked):
+		return "the upstream failed before its answer was complete"
+	case broken(err):
+		return "the connection broke before a complete answer came"
+	}
+	return "the upstream's answer could not be read"
+}
+
+// unsent says, in words a caller may see, why a request was not sent.
+func (c *Client) unsent(err error, timeout, interrupted bool) string {
+	switch {
+	case timeout:
+		return "no connection within " + c.timeout.String() + "; the request was not sent"
+	case interrupted:
+		return "the service was interrupted before the request was sent"
+	case isTimeout(err):
+		return "no connection within " + dialTimeout.String() + "; the request was not sent"
+	case errors.Is(err, errPath):
+		return "the request's path can't be sent as it is"
+	}
+	if why := dialFailure(err); why != "" {
+		return "the connection could not be made (" + why + ")"
+	}
+	return "the request could not be sent"
+}
+
+// dialFailure names the reason for which a connection failed; empty: another one.
+// The errors' own words are not for callers: they hold addresses and names.
+func dialFailure(err error) string {
+	var (
+		dns         *net.DNSError
+		certificate *tls.CertificateVerificationError
+		host        x509.HostnameError
+		alert       tls.AlertError
+		record      tls.RecordHeaderError
+		op          *net.OpError
+	)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "no route to the host"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "too many open files"
+	case errors.As(err, &dns):
+		return "host name not resolved"
+	case errors.As(err, &certificate), errors.As(err, &host):
+		return "TLS certificate not trusted"
+	case errors.As(err, &alert), errors.As(err, &record):
+		return "TLS handshake failed"
+	case broken(err):
+		return "connection closed"
+	case errors.As(err, &op):
+		return "network error"
+	}
+	return ""
+}
+
+// broken reports whether the other side, or the way to it, ended a connection.
+func broken(err error) bool {
+	const serverClosedIdle = "http: server closed idle connection" // net/http does not export it
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed) ||
+		err != nil && err.Error() == serverClosedIdle
+}
+
+// isTimeout reports whether the network, not the attempt's own bound, timed out.
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}

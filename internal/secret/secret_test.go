@@ -1,0 +1,219 @@
+package secret_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sheafapi/sheaf/internal/secret"
+)
+
+func TestSealAndOpen(t *testing.T) {
+	key := secret.New()
+	for _, plain := range []string{"", "token", strings.Repeat("long ", 4000)} {
+		sealed := key.Seal([]byte(plain), []byte("batch 1"))
+		got, err := key.Open(sealed, []byte("batch 1"))
+		if err != nil || string(got) != plain {
+			t.Errorf("Open gave %q, %v; sealed was %q", got, err, plain)
+		}
+		if plain != "" && bytes.Contains(sealed, []byte(plain)) {
+			t.Errorf("%q shows in the sealed value", plain)
+		}
+	}
+	if bytes.Equal(key.Seal([]byte("token"), nil), key.Seal([]byte("token"), nil)) {
+		t.Error("the same value sealed twice looks the same")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	key, purpose := secret.New(), []byte("batch 1")
+	sealed := key.Seal([]byte("token"), purpose)
+	refused := func(name string, k secret.Key, sealed, purpose []byte) {
+		t.Helper()
+		if plain, err := k.Open(sealed, purpose); err == nil || plain != nil {
+			t.Errorf("%s: Open gave %q, %v", name, plain, err)
+		}
+	}
+	refused("another key", secret.New(), sealed, purpose)
+	refused("no key", secret.Key{}, sealed, purpose)
+	refused("another context", key, sealed, []byte("batch 2"))
+	refused("no context", key, sealed, nil)
+	refused("one more byte", key, append(bytes.Clone(sealed), 0), purpose)
+	for i := range sealed {
+		refused(fmt.Sprint("cut to ", i), key, sealed[:i], purpose)
+		changed := bytes.Clone(sealed)
+		changed[i] ^= 1
+		refused(fmt.Sprint("changed at ", i), key, changed, purpose)
+	}
+}
+
+func TestID(t *testing.T) {
+	a, b := secret.New(), secret.New()
+	if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(a.ID()) {
+		t.Errorf("ID is %q", a.ID())
+	}
+	if a.ID() == b.ID() || a.Encode() == b.Encode() {
+		t.Error("two new keys are the same")
+	}
+}
+
+func TestKeyIsNeverPrinted(t *testing.T) {
+	key := secret.New()
+	raw, err := base64.StdEncoding.DecodeString(key.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, verb+" "+verb+"\n", key, &key)
+	}
+	fmt.Fprintln(&out, struct{ K secret.Key }{key}, []secret.Key{key})
+	slog.New(slog.NewTextHandler(&out, nil)).Info("message", "key", key)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("message", "key", key, "in", struct{ K secret.Key }{key})
+	for _, leak := range []string{
+		string(raw), key.Encode(), fmt.Sprintf("%x", raw), strings.Trim(fmt.Sprint(raw), "[]"), fmt.Sprintf("%x", raw[:4]),
+	} {
+		if strings.Contains(out.String(), leak) {
+			t.Errorf("%q shows in:\n%s", leak, out.String())
+		}
+	}
+}
+
+func TestCreateAndRead(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sheaf.key")
+	if _, err := secret.Read(file); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
+		t.Errorf("without a file Read gave %v", err)
+	}
+	made, err := secret.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := secret.Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.Encode() != read.Encode() || made.ID() != read.ID() {
+		t.Error("the key read is not the key made")
+	}
+	if plain, err := read.Open(made.Seal([]byte("x"), nil), nil); err != nil || string(plain) != "x" {
+		t.Errorf("Open gave %q, %v", plain, err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || string(text) != made.Encode()+"\n" {
+		t.Errorf("the file has %d bytes, error %v", len(text), err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the file's mode is %v, error %v", info.Mode(), err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the directory holds %v, error %v", entries, err)
+	}
+}
+
+func TestCreateKeepsWhatIsThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sheaf.key")
+	var wg sync.WaitGroup
+	keys := make([]secret.Key, 8)
+	errs := make([]error, len(keys))
+	for i := range keys {
+		wg.Go(func() { keys[i], errs[i] = secret.Create(file) })
+	}
+	wg.Wait()
+	read, err := secret.Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := 0
+	for i, err := range errs {
+		switch {
+		case err == nil && keys[i].ID() == read.ID():
+			made++
+		case !errors.Is(err, fs.ErrExist):
+			t.Errorf("Create gave %v, %v", keys[i], err)
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d calls made the file", made)
+	}
+}
+
+func TestCreateWithoutDirectory(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "absent", "sheaf.key")
+	if _, err := secret.Create(file); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
+		t.Errorf("Create gave %v", err)
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	good := secret.New().Encode()
+	const right = "32 bytes in base64 on one line; make one with: sheaf secret new"
+	for name, c := range map[string]struct {
+		content string
+		mode    fs.FileMode
+		want    string
+	}{
+		"empty":         {"", 0o600, right},
+		"blank":         {"\n", 0o600, right},
+		"short":         {base64.StdEncoding.EncodeToString(make([]byte, 31)), 0o600, "31 bytes"},
+		"long":          {base64.StdEncoding.EncodeToString(make([]byte, 33)), 0o600, right},
+		"huge":          {strings.Repeat("A", 1<<20), 0o600, right},
+		"not base64":    {"my password is swordfish", 0o600, right},
+		"two lines":     {good + "\n" + good, 0o600, "more than one line"},
+		"broken line":   {good[:20] + "\n" + good[20:], 0o600, "more than one line"},
+		"group reads":   {good, 0o640, "chmod 600 "},
+		"others read":   {good, 0o604, "chmod 600 "},
+		"others write":  {good, 0o602, "chmod 600 "},
+		"open to all":   {good, 0o666, "mode 0666"},
+		"loose base64":  {good[:42] + "//", 0o600, right},
+		"url alphabet":  {strings.Repeat("-_", 21) + "A=", 0o600, right},
+		"text in front": {"key: " + good, 0o600, right},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "sheaf.key")
+			if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(file, c.mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := secret.Read(file)
+			if err == nil {
+				t.Fatal("Read accepts it")
+			}
+			for _, want := range []string{file, c.want} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "swordfish") {
+				t.Errorf("%q tells the file's content", err)
+			}
+		})
+	}
+	if _, err := secret.Read(t.TempDir()); err == nil || !strings.Contains(err.Error(), right) {
+		t.Errorf("for a directory Read gave %v", err)
+	}
+}
+
+func TestReadTakesLineEnds(t *testing.T) {
+	want := secret.New()
+	for _, end := range []string{"", "\n", "\r\n"} {
+		file := filepath.Join(t.TempDir(), "sheaf.key")
+		if err := os.WriteFile(file, []byte(want.Encode()+end), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := secret.Read(file); err != nil || got.ID() != want.ID() {
+			t.Errorf("with %q at the end Read gave %v, %v", end, got, err)
+		}
+	}
+}

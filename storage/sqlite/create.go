@@ -1,0 +1,89 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// Create implements storage.Storage.
+func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
+	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
+	var out storage.Created
+	err := db.write(ctx, "create a batch", func(c *sqlite.Conn) (err error) {
+		now := time.Now()
+		var found bool
+		if out, found, err = earlier(c, b, now); err != nil || found {
+			return err
+		}
+		if err := checkQuota(c, b); err != nil {
+			return err
+		}
+		queue, err := queryInt(c, "grow_queue", b.Queue)
+		if err != nil {
+			return err
+		}
+		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential)
+		if err != nil {
+			return err
+		}
+		out = storage.Created{Ticket: b.Ticket, Queue: storage.QueueID(queue)}
+		return query(c, "insert_requests", nil, c.LastInsertRowID(), ids, packed)
+	})
+	if err != nil {
+		return storage.Created{}, err
+	}
+	return out, nil
+}
+
+// earlier looks for a batch that this Create would make a second time: it has the
+// same deduplication key, or the same ticket, which means that this very call was
+// stored before.
+func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Created, found bool, err error) {
+	same, err := byTicket(c, storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket})
+	if err == nil {
+		return storage.Created{Ticket: b.Ticket, Queue: same.queue}, true, nil
+	}
+	if !isDomain(err) || b.DedupKey == uuid.Nil {
+		return out, false, notFoundIsFine(err)
+	}
+	err = query(c, "batch_by_dedup_key", func(s *sqlite.Stmt) error {
+		found = true
+		out = storage.Created{Queue: storage.QueueID(s.ColumnInt64(1)), Duplicate: true}
+		s.ColumnBytes(0, out.Ticket[:])
+		return nil
+	}, b.Store, b.Owner[:], b.DedupKey[:], now.Add(-storage.DedupWindow).UnixMilli())
+	return out, found, err
+}
+
+func notFoundIsFine(err error) error {
+	if isDomain(err) {
+		return nil
+	}
+	return err
+}
+
+func checkQuota(c *sqlite.Conn, b *storage.NewBatch) error {
+	if b.Quota == 0 {
+		return nil
+	}
+	return query(c, "queue_by_name", func(s *sqlite.Stmt) error {
+		if s.ColumnInt(1) >= b.Quota {
+			return &storage.QuotaError{Limit: b.Quota}
+		}
+		return nil
+	}, b.Queue)
+}
+
+// dedupKey returns the column's value: NULL for none.
+func dedupKey(key uuid.UUID) []byte {
+	if key == uuid.Nil {
+		return nil
+	}
+	return key[:]
+}

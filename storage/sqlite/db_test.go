@@ -1,0 +1,414 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+	"go.uber.org/goleak"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, path string) *DB {
+	t.Helper()
+	db, err := Open(t.Context(), path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func openNew(t *testing.T) storage.Storage { return open(t, filepath.Join(t.TempDir(), "sheaf.db")) }
+
+func TestStorage(t *testing.T) { storagetest.Run(t, openNew) }
+
+func TestModel(t *testing.T) { storagetest.RunModel(t, openNew) }
+
+func TestReopen(t *testing.T) {
+	storagetest.RunReopen(t, func(t *testing.T) func(t *testing.T) storage.Storage {
+		path := filepath.Join(t.TempDir(), "sheaf.db")
+		return func(t *testing.T) storage.Storage { return open(t, path) }
+	})
+}
+
+// newBatch returns a batch of n requests for a store.
+func newBatch(store string, n int) *storage.NewBatch {
+	b := &storage.NewBatch{Ticket: uuid.New(), Store: store, Queue: store, Owner: batch.OwnerOf("token"), Credential: []byte("sealed")}
+	for i := range n {
+		b.Requests = append(b.Requests, batch.Request{ID: fmt.Sprint(i), Method: "POST", Path: "products", Body: []byte(`{"name":"Chair"}`)})
+	}
+	return b
+}
+
+func key(b *storage.NewBatch) storage.Key {
+	return storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket}
+}
+
+func create(t *testing.T, db *DB, b *storage.NewBatch) storage.QueueID {
+	t.Helper()
+	c, err := db.Create(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Queue
+}
+
+// script runs SQL on a file, the way another program would.
+func script(t *testing.T, path, sql string) {
+	t.Helper()
+	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := sqlitex.ExecuteScript(c, sql, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	tests := map[string]struct {
+		make func(t *testing.T, path string)
+		want string
+	}{
+		"a newer version's": {func(t *testing.T, path string) {
+			db := open(t, path)
+			create(t, db, newBatch("s", 3))
+			db.Close()
+			script(t, path, "PRAGMA user_version = 9000")
+		}, "newer version of Sheaf (schema 9000"},
+		"another application's": {func(t *testing.T, path string) {
+			script(t, path, "PRAGMA application_id = 77; CREATE TABLE t (x)")
+		}, "another application"},
+		"another application's, without an id": {func(t *testing.T, path string) {
+			script(t, path, "CREATE TABLE t (x)")
+		}, "another application"},
+		"no database": {func(t *testing.T, path string) {
+			write(t, path, strings.Repeat("not a database, ", 1000))
+		}, "no SQLite database"},
+		"a folder": {func(t *testing.T, path string) {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, "regular file"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sheaf.db")
+			tt.make(t, path)
+			before := content(t, path)
+			db, err := Open(t.Context(), path, Options{})
+			if err == nil {
+				db.Close()
+				t.Fatal("it was opened")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %q, want one with %q", err, tt.want)
+			}
+			if !bytes.Equal(before, content(t, path)) {
+				t.Error("the file was changed")
+			}
+		})
+	}
+	t.Run("no folder", func(t *testing.T) {
+		_, err := Open(t.Context(), filepath.Join(t.TempDir(), "none", "sheaf.db"), Options{})
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func content(t *testing.T, path string) []byte {
+	t.Helper()
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sheaf.db")
+	db := open(t, path)
+	link := filepath.Join(dir, "link.db")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, link} {
+		if _, err := Open(t.Context(), p, Options{}); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("%s was opened twice: %v", filepath.Base(p), err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, link)
+}
+
+// TestDurable looks at what the writer's connection says of itself, and that one that
+// would not sync is refused.
+func TestDurable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	c, err := openWriter(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := checkDurable(c); err != nil {
+		t.Error(err)
+	}
+	for _, pragma := range []string{"synchronous = NORMAL", "synchronous = OFF"} {
+		if err := sqlitex.ExecuteTransient(c, "PRAGMA "+pragma, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkDurable(c); err == nil {
+			t.Errorf("%s is not refused", pragma)
+		}
+	}
+	memory, err := sqlite.OpenConn(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	if err := checkDurable(memory); err == nil {
+		t.Error("a database in memory is not refused")
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	create(t, open(t, path), newBatch("s", 1))
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %v", filepath.Base(f), info.Mode())
+		}
+	}
+}
+
+// TestPlans holds every statement to an index: none walks through a table, whatever
+// the table's size. Those of Abandon and the small settings table are bounded
+// otherwise.
+func TestPlans(t *testing.T) {
+	c, err := openWriter(t.Context(), filepath.Join(t.TempDir(), "sheaf.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, text := range queries {
+		if strings.HasPrefix(text, "BEGIN") || text == "COMMIT;" || text == "ROLLBACK;" {
+			continue
+		}
+		err := sqlitex.ExecuteTransient(c, "EXPLAIN QUERY PLAN "+text, &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+			step := s.ColumnText(3)
+			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "INDEX batches_open") && !strings.Contains(step, "INDEX queues_open") || strings.Contains(step, "TEMP B-TREE") {
+				t.Errorf("statement %s: %s", name, step)
+			}
+			return nil
+		}})
+		if err != nil {
+			t.Errorf("statement %s: %v", name, err)
+		}
+	}
+}
+
+// TestDiskFull fills the file to a limit: what fails says why, what was acknowledged
+// stays, and with more room it goes on.
+func TestDiskFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	db := open(t, path)
+	limit := func(pages string) {
+		t.Helper()
+		err := db.write(t.Context(), "limit the file", func(c *sqlite.Conn) error {
+			n, err := pragmaInt(c, "page_count")
+			if err != nil {
+				return err
+			}
+			return sqlitex.ExecuteTransient(c, fmt.Sprintf("PRAGMA max_page_count = %d + %s", n, pages), nil)
+		})
+		_ = err
+	}
+	limit("64")
+	var kept []*storage.NewBatch
+	var err error
+	for range 10_000 {
+		b := newBatch("s", 50)
+		for i := range b.Requests {
+			b.Requests[i].Body = []byte(uuid.NewString())
+		}
+		if _, err = db.Create(t.Context(), b); err != nil {
+			break
+		}
+		kept = append(kept, b)
+	}
+	if err == nil || !strings.Contains(err.Error(), "disk is full") {
+		t.Fatalf("got %v, want an error that says that the disk is full", err)
+	}
+	if len(kept) == 0 {
+		t.Fatal("nothing fitted")
+	}
+	for _, b := range kept {
+		if _, err := db.Status(t.Context(), key(b), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1000000")
+	create(t, db, newBatch("s", 50))
+}
+
+// TestGroupFailure: one operation of a group that fails does not hurt the others.
+func TestGroupFailure(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	errs := make(chan error, 10)
+	go func() {
+		errs <- db.write(context.Background(), "hold the writer", func(*sqlite.Conn) error {
+			close(entered)
+			<-goOn
+			return nil
+		})
+	}()
+	<-entered
+	broken := errors.New("broken")
+	for i := range 9 {
+		go func() {
+			err := db.write(context.Background(), "work", func(c *sqlite.Conn) error {
+				if err := query(c, "put_setting", nil, fmt.Sprint(i), "stored"); err != nil {
+					return err
+				}
+				if i == 5 {
+					return broken
+				}
+				return nil
+			})
+			if i == 5 && errors.Is(err, broken) {
+				err = nil
+			}
+			errs <- err
+		}()
+	}
+	for len(db.writer.queue) < 9 {
+		time.Sleep(time.Millisecond) // no event tells that a channel has been filled
+	}
+	close(goOn)
+	for range 10 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range 9 {
+		want := "stored"
+		if i == 5 {
+			want = ""
+		}
+		if got, err := db.Setting(t.Context(), fmt.Sprint(i)); err != nil || got != want {
+			t.Errorf("setting %d is %q, %v; want %q", i, got, err, want)
+		}
+	}
+}
+
+// TestCancelledWrite: a call that was given up before its turn changes nothing.
+func TestCancelledWrite(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
+	entered, goOn, held := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		held <- db.write(context.Background(), "hold the writer", func(*sqlite.Conn) error {
+			close(entered)
+			<-goOn
+			return nil
+		})
+	}()
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := db.PutSetting(ctx, "name", "value"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(goOn)
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+	if v, err := db.Setting(t.Context(), "name"); err != nil || v != "" {
+		t.Errorf("got %q, %v", v, err)
+	}
+}
+
+// TestSpace: the file does not grow without end.
+func TestSpace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	db := open(t, path)
+	body := bytes.Repeat([]byte("x"), 20_000)
+	var largest int64
+	for range 10 {
+		b := newBatch("s", 200)
+		q := create(t, db, b)
+		c, err := db.Claim(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var marks []storage.Mark
+		for i := range 200 {
+			marks = append(marks, storage.Mark{Index: i, State: storage.Done, Result: batch.Result{Status: batch.Succeeded, Code: 200, Body: body, Kind: batch.TextBody}})
+		}
+		if _, err := db.Finish(t.Context(), c, marks, "", false); err != nil {
+			t.Fatal(err)
+		}
+		for more := true; more; {
+			if more, err = db.Purge(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := db.Status(t.Context(), key(b), 0); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("the purged batch: %v", err)
+		}
+		pages := int64(0)
+		err = db.write(t.Context(), "count pages", func(c *sqlite.Conn) (err error) {
+			pages, err = pragmaInt(c, "page_count")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		largest = max(largest, pages)
+	}
+	if size := largest * 4096; size > 8<<20 {
+		t.Errorf("after ten purged batches of 4 MB each the file has %d bytes", size)
+	}
+}

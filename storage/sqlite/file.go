@@ -1,0 +1,239 @@
+package sqlite
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/gofrs/flock"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitemigration"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// appID is in the header of every database file of this application ("shea").
+const appID = 0x73686561
+
+const (
+	checkpointPages = 4000      // length of the log, in pages of 4 KiB, from which it is moved into the file
+	logLimit        = 64 << 20  // bytes that a log that was moved keeps on disk
+	writerCache     = 16 << 10  // KiB of pages that the writer keeps in memory
+	readerCache     = 2 << 10   // KiB of pages that each reader keeps in memory
+	busyTimeout     = "60000"   // ms to wait for a foreign lock, such as a backup's
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// migrations returns the schema's steps, oldest first. A step that was released is
+// never changed.
+func migrations() ([]string, error) {
+	names, err := fs.Glob(migrationFiles, "migrations/*.sql") // sorted
+	if err != nil {
+		return nil, err
+	}
+	var steps []string
+	for _, name := range names {
+		step, err := migrationFiles.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, string(step))
+	}
+	return steps, nil
+}
+
+// resolve returns the absolute path behind symbolic links, so that two names of one
+// file have one lock.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", fmt.Errorf("the database's folder: %w", err)
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
+}
+
+// acquire takes the lock that says which process owns the file. The lock's file
+// stays: removing it would let two processes lock two files of one name.
+func acquire(path string) (*flock.Flock, error) {
+	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock the database: %w", err)
+	}
+	if !ok {
+		return nil, errors.New("another process has this database open; stop that one first, or give each its own file")
+	}
+	return lock, nil
+}
+
+// inspect refuses a file that this version must not write to, and does not change it.
+func inspect(ctx context.Context, path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file")
+	}
+	steps, err := migrations()
+	if err != nil {
+		return err
+	}
+	c, err := sqlite.OpenConn(path, sqlite.OpenReadOnly)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetInterrupt(ctx.Done())
+	id, err := pragmaInt(c, "application_id")
+	if err != nil {
+		return err
+	}
+	version, err := pragmaInt(c, "user_version")
+	if err != nil {
+		return err
+	}
+	tables, err := pragmaInt(c, "schema_version")
+	if err != nil {
+		return err
+	}
+	switch {
+	case id != appID && (id != 0 || tables != 0):
+		return errors.New("it is the database of another application; choose another file")
+	case version > int64(len(steps)):
+		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d); start that version, nothing was changed", version, len(steps))
+	}
+	return nil
+}
+
+// openWriter opens the connection that writes, and brings the schema up to date.
+func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
+	// The file holds credentials, though encrypted: it is made for its owner only.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	for _, pragma := range []string{
+		"busy_timeout = " + busyTimeout,
+		"auto_vacuum = INCREMENTAL", // has an effect on a new file only
+		"journal_mode = WAL",
+		"synchronous = FULL",
+		"fullfsync = ON", // macOS: the disk's own cache too
+		"checkpoint_fullfsync = ON",
+		"trusted_schema = OFF",
+		"temp_store = MEMORY",
+		fmt.Sprintf("wal_autocheckpoint = %d", checkpointPages),
+		fmt.Sprintf("journal_size_limit = %d", logLimit),
+		fmt.Sprintf("cache_size = -%d", writerCache),
+	} {
+		if err := sqlitex.ExecuteTransient(c, "PRAGMA "+pragma, nil); err != nil {
+			return nil, fmt.Errorf("pragma %s: %w", pragma, err)
+		}
+	}
+	if err := checkDurable(c); err != nil {
+		return nil, err
+	}
+	steps, err := migrations()
+	if err != nil {
+		return nil, err
+	}
+	return c, sqlitemigration.Migrate(ctx, c, sqlitemigration.Schema{AppID: appID, Migrations: steps})
+}
+
+// checkDurable refuses a connection whose commits would not be on disk when they
+// return.
+func checkDurable(c *sqlite.Conn) error {
+	var mode string
+	err := sqlitex.ExecuteTransient(c, "PRAGMA journal_mode", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		mode = s.ColumnText(0)
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	level, err := pragmaInt(c, "synchronous")
+	if err != nil {
+		return err
+	}
+	const full = 2
+	if mode != "wal" || level < full {
+		return fmt.Errorf("it would lose acknowledged batches in a power cut: journal_mode is %q and synchronous is %d, and they have to be wal and at least %d; use a file on a local disk", mode, level, full)
+	}
+	return nil
+}
+
+// prepareReader sets a connection of the read pool up.
+func prepareReader(c *sqlite.Conn) error {
+	for _, pragma := range []string{
+		"busy_timeout = " + busyTimeout,
+		"query_only = ON",
+		"trusted_schema = OFF",
+		fmt.Sprintf("cache_size = -%d", readerCache),
+	} {
+		if err := sqlitex.ExecuteTransient(c, "PRAGMA "+pragma, nil); err != nil {
+			return fmt.Errorf("pragma %s: %w", pragma, err)
+		}
+	}
+	return nil
+}
+
+// pragmaInt reads a pragma that is a number.
+func pragmaInt(c *sqlite.Conn, name string) (n int64, err error) {
+	err = sqlitex.ExecuteTransient(c, "PRAGMA "+name, &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		n = s.ColumnInt64(0)
+		return nil
+	}})
+	return n, err
+}
+
+// explain adds to an error of SQLite what its user can do about it.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	var advice string
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultFull:
+		advice = "the disk is full: make room, nothing that was acknowledged is lost"
+	case sqlite.ResultCorrupt:
+		advice = "the file is damaged: restore it from a backup, or salvage it with the sqlite3 shell's .recover"
+	case sqlite.ResultNotADB:
+		advice = "the file is no SQLite database: choose another file"
+	case sqlite.ResultReadOnly, sqlite.ResultCantOpen, sqlite.ResultPerm:
+		advice = "the file and its folder have to be writable by this process"
+	case sqlite.ResultBusy:
+		advice = "another program holds a lock on the file"
+	case sqlite.ResultIOErr:
+		advice = "the disk reported an error: look at the system's log"
+	default:
+		return err
+	}
+	return fmt.Errorf("%s (%w)", advice, err)
+}

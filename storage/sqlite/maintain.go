@@ -1,0 +1,126 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// Bounds of one step of Purge, so that no call waits long behind it.
+const (
+	purgeBatches = 16
+	purgeBytes   = 4 << 20 // of answers' bodies
+	vacuumPages  = 1024    // pages given back to the file system
+)
+
+// Purge implements storage.Storage. Free pages are used again by what comes later;
+// when they are more than a quarter of the file, it is cut.
+func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
+	err = db.write(ctx, "remove expired batches", func(c *sqlite.Conn) error {
+		more = false
+		bytes := int64(purgeBytes)
+		for range purgeBatches {
+			left, gone, err := purgeOne(c, time.Now().Add(-retention).UnixMilli(), bytes)
+			if err != nil {
+				return err
+			}
+			if !gone {
+				cut, err := shrink(c)
+				more = cut
+				return err
+			}
+			if bytes = left; bytes <= 0 {
+				break
+			}
+		}
+		more = true
+		return nil
+	})
+	return more, err
+}
+
+// purgeOne removes one expired batch, or as much of it as the bytes allow, and
+// returns what is left of them. What is removed in part is hidden first. It reports
+// false if nothing is expired.
+func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err error) {
+	var id, queue int64
+	err = query(c, "expired", func(s *sqlite.Stmt) error {
+		id, queue = s.ColumnInt64(0), s.ColumnInt64(1)
+		return nil
+	}, before)
+	if err != nil || id == 0 {
+		return 0, false, err
+	}
+	last := id*512 + 511
+	err = query(c, "mark_sizes", func(s *sqlite.Stmt) error {
+		if bytes <= 0 {
+			last = s.ColumnInt64(0) - 1
+			return errEnough
+		}
+		bytes -= s.ColumnInt64(1)
+		return nil
+	}, id)
+	if err != nil {
+		return 0, false, err
+	}
+	if err := query(c, "delete_marks", nil, id*512, last); err != nil {
+		return 0, false, err
+	}
+	if last < id*512+511 {
+		return 0, true, query(c, "hide", nil, id)
+	}
+	for _, statement := range []string{"delete_requests", "delete_batch"} {
+		if err := query(c, statement, nil, id); err != nil {
+			return 0, false, err
+		}
+	}
+	for _, statement := range []string{"empty_queue", "delete_queue"} {
+		if err := query(c, statement, nil, queue); err != nil {
+			return 0, false, err
+		}
+	}
+	return bytes, true, nil
+}
+
+// shrink gives free pages back to the file system, some at a time, while they are
+// more than a quarter of the file.
+func shrink(c *sqlite.Conn) (more bool, err error) {
+	free, err := pragmaInt(c, "freelist_count")
+	if err != nil {
+		return false, err
+	}
+	pages, err := pragmaInt(c, "page_count")
+	if err != nil {
+		return false, err
+	}
+	if free < vacuumPages || free < pages/4 {
+		return false, nil
+	}
+	return true, sqlitex.ExecuteTransient(c, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", vacuumPages), nil)
+}
+
+// Setting implements storage.Storage.
+func (db *DB) Setting(ctx context.Context, name string) (value string, err error) {
+	err = db.read(ctx, "read a setting", func(c *sqlite.Conn) error {
+		return query(c, "setting", func(s *sqlite.Stmt) error {
+			value = s.ColumnText(0)
+			return nil
+		}, name)
+	})
+	return value, err
+}
+
+// PutSetting implements storage.Storage.
+func (db *DB) PutSetting(ctx context.Context, name, value string) error {
+	return db.write(ctx, "store a setting", func(c *sqlite.Conn) error {
+		return query(c, "put_setting", nil, name, value)
+	})
+}
+
+// Ping implements storage.Storage: a commit proves that the file can be written.
+func (db *DB) Ping(ctx context.Context) error {
+	return db.PutSetting(ctx, "ping", "")
+}

@@ -1,0 +1,181 @@
+-- Every statement of the package, by name. A batch's marks have the ids from
+-- batch * 512 to batch * 512 + 511.
+
+-- name: setting
+SELECT value FROM settings WHERE name = ?;
+
+-- name: put_setting
+INSERT INTO settings (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: next_process
+INSERT INTO settings (name, value) VALUES ('process', '1')
+ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1
+RETURNING CAST(value AS INTEGER);
+
+-- name: batch_by_ticket
+SELECT id, queue, store, owner, group_id, state, stopped, started_at FROM batches
+WHERE ticket = ? AND deleted = 0;
+
+-- name: batch_by_dedup_key
+SELECT ticket, queue FROM batches
+WHERE store = ? AND owner = ? AND dedup_key = ? AND created_at > ?
+ORDER BY created_at LIMIT 1;
+
+-- name: queue_by_name
+SELECT id, open FROM queues WHERE name = ?;
+
+-- name: grow_queue
+INSERT INTO queues (name, open, held) VALUES (?, 1, 1)
+ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1
+RETURNING id;
+
+-- name: insert_batch
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_requests
+INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
+
+-- name: status
+SELECT b.id, b.store, b.owner, b.group_id, b.state, b.total, b.completed, b.created_at, b.started_at, b.ended_at, b.reason, r.ids
+FROM batches b JOIN requests r ON r.batch = b.id
+WHERE b.ticket = ? AND b.deleted = 0;
+
+-- name: done
+SELECT id & 511 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
+
+-- name: count_done
+SELECT count(*) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3;
+
+-- name: results
+SELECT id & 511, status, code, kind, line, body FROM marks
+WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
+
+-- name: is_readable
+SELECT 1 FROM batches WHERE id = ? AND deleted = 0;
+
+-- name: search
+SELECT ticket FROM batches
+WHERE store = ? AND owner = ? AND state = ? AND deleted = 0
+ORDER BY id LIMIT ? OFFSET ?;
+
+-- name: open_of_group
+SELECT id, queue, started_at FROM batches
+WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND state < 3 AND stopped = 0 AND deleted = 0
+ORDER BY id;
+
+-- name: stop
+UPDATE batches SET stopped = 1 WHERE id = ?;
+
+-- name: delete
+UPDATE batches SET stopped = 1, deleted = 1, dedup_key = NULL, ended_at = iif(state = 3, 1, 0) WHERE id = ?;
+
+-- name: wake_queue
+UPDATE queues SET not_before = 0 WHERE id = ?;
+
+-- name: end_batch
+UPDATE batches SET
+    state = 3,
+    ended_at = iif(deleted, 1, ?2), -- what nobody can read any more is purged at once
+    completed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3),
+    reason = ?3,
+    credential = NULL
+WHERE id = ?1;
+
+-- name: shrink_queue
+UPDATE queues SET open = open - 1 WHERE id = ?;
+
+-- name: runnable
+SELECT id, not_before FROM queues
+WHERE id > ? AND open > 0 AND owner <> ?
+ORDER BY id LIMIT ?;
+
+-- name: queue
+SELECT owner, epoch FROM queues WHERE id = ?;
+
+-- name: next_open
+SELECT id FROM batches WHERE queue = ? AND state < 3 ORDER BY id LIMIT 1;
+
+-- name: own_queue
+UPDATE queues SET owner = ?2, epoch = ?3, not_before = 0 WHERE id = ?1;
+
+-- name: leave_queue
+UPDATE queues SET owner = 0, not_before = ?2 WHERE id = ?1;
+
+-- name: start_batch
+UPDATE batches SET started_at = ?2 WHERE id = ?1 AND started_at = 0;
+
+-- name: running
+SELECT q.epoch, b.state, b.stopped, b.deleted
+FROM batches b JOIN queues q ON q.id = b.queue
+WHERE b.id = ?;
+
+-- name: progress
+UPDATE batches SET state = 2 WHERE id = ? AND state = 1;
+
+-- name: put_mark
+INSERT INTO marks (id, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before, status, code, kind, line, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state, attempts = excluded.attempts, retries = excluded.retries, throttles = excluded.throttles,
+    throttled_since = excluded.throttled_since, maybe_done = excluded.maybe_done, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, not_before = excluded.not_before, status = excluded.status, code = excluded.code,
+    kind = excluded.kind, line = excluded.line, body = excluded.body
+WHERE marks.state <> 3;
+
+-- name: claimed
+SELECT b.queue, b.ticket, b.store, b.owner, b.group_id, b.parallel, b.stop_on_failure, b.stopped, b.deleted, b.created_at, b.credential, r.packed
+FROM batches b JOIN requests r ON r.batch = b.id
+WHERE b.id = ?;
+
+-- name: marks
+SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
+    status, code, kind, line, iif(state = 3, NULL, body)
+FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
+
+-- name: open_batches
+SELECT id FROM batches INDEXED BY batches_open WHERE state < 3;
+
+-- name: end_begun
+UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6
+WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;
+
+-- name: end_waiting
+UPDATE marks SET state = 3 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 2 AND status <> 0;
+
+-- name: close_queues
+UPDATE queues SET open = 0 WHERE open > 0;
+
+-- name: expired
+SELECT id, queue FROM batches WHERE state = 3 AND ended_at <= ? ORDER BY ended_at LIMIT 1;
+
+-- name: hide
+UPDATE batches SET deleted = 1, dedup_key = NULL WHERE id = ? AND deleted = 0;
+
+-- name: mark_sizes
+SELECT id, coalesce(length(body), 0) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
+
+-- name: delete_marks
+DELETE FROM marks WHERE id BETWEEN ? AND ?;
+
+-- name: delete_requests
+DELETE FROM requests WHERE batch = ?;
+
+-- name: delete_batch
+DELETE FROM batches WHERE id = ?;
+
+-- name: empty_queue
+UPDATE queues SET held = held - 1 WHERE id = ?;
+
+-- name: delete_queue
+DELETE FROM queues WHERE id = ? AND held = 0;
+
+-- name: begin
+BEGIN IMMEDIATE;
+
+-- name: commit
+COMMIT;
+
+-- name: rollback
+ROLLBACK;

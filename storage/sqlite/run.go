@@ -1,0 +1,262 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// Runnable implements storage.Storage.
+func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([]storage.Runnable, error) {
+	var out []storage.Runnable
+	err := db.read(ctx, "look for waiting queues", func(c *sqlite.Conn) error {
+		return query(c, "runnable", func(s *sqlite.Stmt) error {
+			out = append(out, storage.Runnable{
+				Queue:     storage.QueueID(s.ColumnInt64(0)),
+				NotBefore: batch.FromMillis(s.ColumnInt64(1)),
+			})
+			return nil
+		}, int64(after), db.process, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Claim implements storage.Storage. Every earlier process is dead, so that this one
+// may claim any queue.
+func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
+	var id, epoch int64
+	err := db.write(ctx, "claim a queue", func(c *sqlite.Conn) (err error) {
+		if id, err = queryInt(c, "next_open", int64(q)); err != nil {
+			return err
+		}
+		if id == 0 {
+			return storage.ErrNothing
+		}
+		if epoch, err = newestEpoch(c, q); err != nil {
+			return err
+		}
+		epoch++
+		return db.begin(c, q, id, epoch)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return db.load(ctx, id, epoch)
+}
+
+// begin makes a batch of the queue the one that this process runs.
+func (db *DB) begin(c *sqlite.Conn, q storage.QueueID, id, epoch int64) error {
+	if err := query(c, "own_queue", nil, int64(q), db.process, epoch); err != nil {
+		return err
+	}
+	return query(c, "start_batch", nil, id, time.Now().UnixMilli())
+}
+
+func newestEpoch(c *sqlite.Conn, q storage.QueueID) (epoch int64, err error) {
+	err = query(c, "queue", func(s *sqlite.Stmt) error {
+		epoch = s.ColumnInt64(1)
+		return nil
+	}, int64(q))
+	return epoch, err
+}
+
+// load reads a batch that was claimed. That happens beside the writer: until it is
+// ended under this epoch or claimed under a newer one, nothing of it changes.
+func (db *DB) load(ctx context.Context, id, epoch int64) (*storage.Claim, error) {
+	var out *storage.Claim
+	var packed []byte
+	err := db.read(ctx, "read a claimed batch", func(c *sqlite.Conn) (err error) {
+		out, packed, err = readClaim(c, id, epoch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if out.Requests, err = batch.Unpack(packed); err != nil {
+		return nil, db.failure(ctx, "read a claimed batch", err)
+	}
+	return out, nil
+}
+
+func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []byte, err error) {
+	err = query(c, "claimed", func(s *sqlite.Stmt) error {
+		out = &storage.Claim{
+			Queue:      storage.QueueID(s.ColumnInt64(0)),
+			Epoch:      epoch,
+			ID:         storage.BatchID(id),
+			Store:      s.ColumnText(2),
+			GroupID:    s.ColumnText(4),
+			Options:    batch.Options{Parallel: s.ColumnBool(5), StopOnFailure: s.ColumnBool(6)},
+			Signals:    storage.Signals{Stopped: s.ColumnBool(7), Deleted: s.ColumnBool(8)},
+			CreatedAt:  batch.FromMillis(s.ColumnInt64(9)),
+			Credential: blob(s, 10),
+		}
+		s.ColumnBytes(1, out.Ticket[:])
+		s.ColumnBytes(3, out.Owner[:])
+		packed = blob(s, 11)
+		return nil
+	}, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if out == nil {
+		return nil, nil, storage.ErrNotOwner // ended and purged since
+	}
+	err = query(c, "marks", func(s *sqlite.Stmt) error {
+		out.Marks = append(out.Marks, readMark(s))
+		return nil
+	}, id)
+	return out, packed, err
+}
+
+// readMark reads a row of the statement "marks".
+func readMark(s *sqlite.Stmt) storage.Mark {
+	return storage.Mark{
+		Index: s.ColumnInt(0),
+		State: storage.MarkState(s.ColumnInt(1)),
+		Tries: storage.Tries{
+			Attempts:       s.ColumnInt(2),
+			Retries:        s.ColumnInt(3),
+			Throttles:      s.ColumnInt(4),
+			ThrottledSince: batch.FromMillis(s.ColumnInt64(5)),
+			MaybeDone:      s.ColumnBool(6),
+			StartedAt:      batch.FromMillis(s.ColumnInt64(7)),
+			EndedAt:        batch.FromMillis(s.ColumnInt64(8)),
+		},
+		NotBefore: batch.FromMillis(s.ColumnInt64(9)),
+		Result: batch.Result{
+			Status: batch.ResultStatus(s.ColumnInt(10)),
+			Code:   s.ColumnInt(11),
+			Kind:   batch.BodyKind(s.ColumnInt(12)),
+			Line:   s.ColumnText(13),
+			Body:   blob(s, 14),
+		},
+	}
+}
+
+// Record implements storage.Storage.
+func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
+	var out storage.Signals
+	look := func(c *sqlite.Conn) error {
+		state, signals, err := running(c, cl)
+		out = signals
+		if err != nil || state == batch.Completed {
+			return err
+		}
+		return putMarks(c, cl.ID, state, marks)
+	}
+	var err error
+	if len(marks) == 0 {
+		err = db.read(ctx, "ask for a creator's wishes", look)
+	} else {
+		err = db.write(ctx, "record results", look)
+	}
+	if err != nil {
+		return storage.Signals{}, err
+	}
+	return out, nil
+}
+
+// running reads the state of a claimed batch, if the claim is the queue's newest.
+func running(c *sqlite.Conn, cl *storage.Claim) (state batch.Status, signals storage.Signals, err error) {
+	err = query(c, "running", func(s *sqlite.Stmt) error {
+		if s.ColumnInt64(0) == cl.Epoch {
+			state = batch.Status(s.ColumnInt(1))
+			signals = storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3)}
+		}
+		return nil
+	}, int64(cl.ID))
+	if err == nil && state == 0 {
+		err = storage.ErrNotOwner
+	}
+	return state, signals, err
+}
+
+// putMarks stores marks of a batch that has not ended.
+func putMarks(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []storage.Mark) error {
+	progress := false
+	for i := range marks {
+		m := &marks[i]
+		err := query(c, "put_mark", nil, int64(id)*512+int64(m.Index), int(m.State),
+			m.Tries.Attempts, m.Tries.Retries, m.Tries.Throttles, batch.Millis(m.Tries.ThrottledSince), m.Tries.MaybeDone,
+			batch.Millis(m.Tries.StartedAt), batch.Millis(m.Tries.EndedAt), batch.Millis(m.NotBefore),
+			int(m.Result.Status), m.Result.Code, int(m.Result.Kind), m.Result.Line, m.Result.Body)
+		if err != nil {
+			return err
+		}
+		progress = progress || m.State == storage.Done
+	}
+	if progress && state == batch.Queued {
+		return query(c, "progress", nil, int64(id))
+	}
+	return nil
+}
+
+// Finish implements storage.Storage.
+func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+	var next int64
+	err := db.write(ctx, "end a batch", func(c *sqlite.Conn) error {
+		next = 0
+		state, err := owned(c, cl)
+		if err != nil {
+			return err
+		}
+		if state != 0 && state != batch.Completed {
+			if err := putMarks(c, cl.ID, state, marks); err != nil {
+				return err
+			}
+			if err := end(c, cl.ID, cl.Queue, reason); err != nil {
+				return err
+			}
+		}
+		if !release {
+			if next, err = queryInt(c, "next_open", int64(cl.Queue)); err != nil {
+				return err
+			}
+		}
+		if next == 0 {
+			return query(c, "leave_queue", nil, int64(cl.Queue), 0)
+		}
+		return db.begin(c, cl.Queue, next, cl.Epoch)
+	})
+	if err != nil || next == 0 {
+		return nil, err
+	}
+	return db.load(ctx, next, cl.Epoch)
+}
+
+// owned checks that a claim is its queue's newest. The batch's state is 0 when it has
+// ended and was purged since.
+func owned(c *sqlite.Conn, cl *storage.Claim) (batch.Status, error) {
+	epoch, err := newestEpoch(c, cl.Queue)
+	if err != nil {
+		return 0, err
+	}
+	if epoch != cl.Epoch {
+		return 0, storage.ErrNotOwner
+	}
+	state, _, err := running(c, cl)
+	return state, notFoundIsFine(err)
+}
+
+// Release implements storage.Storage.
+func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+	return db.write(ctx, "release a batch", func(c *sqlite.Conn) error {
+		state, err := owned(c, cl)
+		if err != nil {
+			return err
+		}
+		if state != 0 && state != batch.Completed {
+			if err := putMarks(c, cl.ID, state, marks); err != nil {
+				return err
+			}
+		}
+		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore))
+	})
+}

@@ -1,0 +1,137 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// Stop implements storage.Storage.
+func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
+	var out storage.Stopped
+	err := db.write(ctx, "stop batches", func(c *sqlite.Conn) error {
+		out = storage.Stopped{}
+		rows, err := selected(c, sel)
+		if err != nil {
+			return err
+		}
+		for _, b := range rows {
+			if err := stop(c, b, "stop"); err != nil {
+				return err
+			}
+			out.Count++
+			if b.started && !slices.Contains(out.Queues, b.queue) {
+				out.Queues = append(out.Queues, b.queue)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return storage.Stopped{}, err
+	}
+	return out, nil
+}
+
+// selected returns the unfinished batches of a selection that are not stopped yet.
+func selected(c *sqlite.Conn, sel storage.Selection) (out []row, err error) {
+	if sel.Ticket != uuid.Nil {
+		b, err := byTicket(c, storage.Key{Store: sel.Store, Owner: sel.Owner, Ticket: sel.Ticket})
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case b.state == batch.Completed || b.stopped || sel.GroupID != "" && b.groupID != sel.GroupID:
+			return nil, nil
+		}
+		return []row{b}, nil
+	}
+	err = query(c, "open_of_group", func(s *sqlite.Stmt) error {
+		out = append(out, row{
+			id:      storage.BatchID(s.ColumnInt64(0)),
+			queue:   storage.QueueID(s.ColumnInt64(1)),
+			started: s.ColumnInt64(2) != 0,
+		})
+		return nil
+	}, sel.Store, sel.Owner[:], sel.GroupID)
+	return out, err
+}
+
+// stop stops a batch by the statement of that name. One that was never started ends
+// at once; any other is its runner's to end, who has nothing to wait for any more.
+func stop(c *sqlite.Conn, b row, statement string) error {
+	if err := query(c, statement, nil, int64(b.id)); err != nil {
+		return err
+	}
+	switch {
+	case b.state == batch.Completed:
+		return nil
+	case b.started:
+		return query(c, "wake_queue", nil, int64(b.queue))
+	}
+	return end(c, b.id, b.queue, "")
+}
+
+// end ends an unfinished batch.
+func end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) error {
+	if err := query(c, "end_batch", nil, int64(id), time.Now().UnixMilli(), reason); err != nil {
+		return err
+	}
+	return query(c, "shrink_queue", nil, int64(q))
+}
+
+// Delete implements storage.Storage.
+func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, error) {
+	var queue storage.QueueID
+	err := db.write(ctx, "delete a batch", func(c *sqlite.Conn) error {
+		b, err := byTicket(c, key)
+		if err != nil {
+			return err
+		}
+		queue = b.queue
+		return stop(c, b, "delete")
+	})
+	if err != nil {
+		return 0, err
+	}
+	return queue, nil
+}
+
+// Abandon implements storage.Storage.
+func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error) {
+	var n int
+	err := db.write(ctx, "abandon credentials", func(c *sqlite.Conn) error {
+		var ids []int64
+		err := query(c, "open_batches", func(s *sqlite.Stmt) error {
+			ids = append(ids, s.ColumnInt64(0))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		now := time.Now().UnixMilli()
+		for _, id := range ids {
+			if err := query(c, "end_begun", nil, id, int(inDoubt.Status), inDoubt.Code, int(inDoubt.Kind), inDoubt.Line, inDoubt.Body); err != nil {
+				return err
+			}
+			if err := query(c, "end_waiting", nil, id); err != nil {
+				return err
+			}
+			if err := query(c, "end_batch", nil, id, now, reason); err != nil {
+				return err
+			}
+		}
+		n = len(ids)
+		return query(c, "close_queues", nil)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

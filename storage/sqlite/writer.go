@@ -1,0 +1,144 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// groupLimit bounds the operations of one transaction.
+const groupLimit = 256
+
+// writer runs operations on the one connection that writes. It takes all that are
+// queued and commits them together.
+type writer struct {
+	conn  *sqlite.Conn
+	log   *slog.Logger
+	queue chan *operation
+	ended chan struct{}
+	err   error // of closing the connection; set before ended is closed
+}
+
+// operation is one call that waits for its commit.
+type operation struct {
+	run   func(c *sqlite.Conn) error
+	taken atomic.Bool // by the writer, or by a caller who gave up
+	err   error       // set before done is closed
+	done  chan struct{}
+}
+
+func startWriter(c *sqlite.Conn, log *slog.Logger) *writer {
+	w := &writer{conn: c, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
+	go w.loop()
+	return w
+}
+
+// close ends the writer after the operations that are queued.
+func (w *writer) close() error {
+	close(w.queue)
+	<-w.ended
+	return w.err
+}
+
+// do runs fn and returns after its commit. When the context ends before its turn
+// has come, fn does not run at all.
+func (w *writer) do(ctx context.Context, fn func(c *sqlite.Conn) error) error {
+	op := &operation{run: fn, done: make(chan struct{})}
+	select {
+	case w.queue <- op:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-op.done:
+	case <-ctx.Done():
+		if op.taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-op.done
+	}
+	return op.err
+}
+
+func (w *writer) loop() {
+	defer close(w.ended)
+	group := make([]*operation, 0, groupLimit)
+	for op := range w.queue {
+		group = w.collect(group[:0], op)
+		if err := w.commit(group); err != nil {
+			w.oneByOne(group, err)
+		}
+		for _, op := range group {
+			close(op.done)
+		}
+		clear(group)
+	}
+	w.err = w.conn.Close()
+}
+
+// collect takes what is queued behind the first operation, and leaves out what its
+// caller no longer waits for.
+func (w *writer) collect(group []*operation, op *operation) []*operation {
+	for {
+		if op.taken.CompareAndSwap(false, true) {
+			group = append(group, op)
+		}
+		if len(group) == groupLimit {
+			return group
+		}
+		select {
+		case next, ok := <-w.queue:
+			if !ok {
+				return group
+			}
+			op = next
+		default:
+			return group
+		}
+	}
+}
+
+// commit runs the operations in one transaction. An error of package storage is one
+// operation's own; any other means that nothing was stored.
+func (w *writer) commit(group []*operation) (err error) {
+	if len(group) == 0 {
+		return nil
+	}
+	if err := query(w.conn, "begin", nil); err != nil {
+		return err
+	}
+	defer func() {
+		// Some errors have ended the transaction already.
+		if err != nil && !w.conn.AutocommitEnabled() {
+			if e := query(w.conn, "rollback", nil); e != nil {
+				w.log.Error("the database can't roll back", "error", e)
+			}
+		}
+	}()
+	for _, op := range group {
+		if op.err = op.run(w.conn); op.err != nil && !isDomain(op.err) {
+			return op.err
+		}
+	}
+	if err := query(w.conn, "commit", nil); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// oneByOne gives each operation of a failed group a transaction of its own, so that
+// what was wrong with one does not hurt the others.
+func (w *writer) oneByOne(group []*operation, err error) {
+	if len(group) == 1 {
+		group[0].err = err
+		return
+	}
+	for _, op := range group {
+		if err := w.commit([]*operation{op}); err != nil {
+			op.err = err
+		}
+	}
+}
