@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -75,7 +76,7 @@ func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream cl
 		return err
 	}
 	if ended(seen) {
-		return fmt.Errorf("the second batch was over before the service could be killed")
+		return errors.New("the second batch was over before the service could be killed")
 	}
 	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.Completed, seen.Total)
 	if err := sheaf.start(ctx); err != nil {

@@ -28,20 +28,22 @@ const (
 	latency = 50 * time.Millisecond // of the store: slow enough to watch
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+func main() { os.Exit(demo()) }
+
+// demo runs the demo and returns the exit code.
+func demo() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	err := run(ctx, newScreen(os.Stdout))
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; everything it started has been stopped and removed")
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; what it had started is stopped and removed")
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 	default:
-		return
+		return 0
 	}
-	stop()
-	os.Exit(1)
+	return 1
 }
 
 // run sets the stage in a directory of its own, plays both acts and clears up.
@@ -96,7 +98,7 @@ func serveStore(ctx context.Context) (string, error) {
 		return "", err
 	}
 	server := &http.Server{Handler: store.New(store.Options{Latency: latency}), ReadHeaderTimeout: limit}
-	go server.Serve(listener)
+	go func() { _ = server.Serve(listener) }() // ends when the server is closed
 	context.AfterFunc(ctx, func() { server.Close() })
 	return "http://" + listener.Addr().String(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"unicode/utf8"
 
@@ -65,10 +66,10 @@ func (s *screen) bar() func(*status) {
 		if bar == nil {
 			bar = progressbar.NewOptions(now.Total,
 				progressbar.OptionSetWriter(s.out), progressbar.OptionSetWidth(40), progressbar.OptionShowCount(),
-				progressbar.OptionSetTheme(progressbar.ThemeUnicode), progressbar.OptionSetPredictTime(false))
+				progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░"}), progressbar.OptionSetPredictTime(false))
 		}
 		bar.Describe(fmt.Sprintf("  %-11s", now.Status))
-		bar.Set(now.Completed) // fails only beyond the total, and then shows what it can
+		_ = bar.Set(now.Completed) // fails only beyond the total, and then shows what it can
 	}
 }
 
@@ -82,18 +83,18 @@ func (s *screen) endProgress() {
 // summary tells how a batch ended: the counts, what failed, some of the rest.
 func (s *screen) summary(done *status, examples ...string) {
 	var failed, shown []response
+	count := map[string]int{}
 	for _, r := range done.Responses {
+		count[r.Status]++
 		if r.Status == failedStatus {
 			failed = append(failed, r)
 		}
-		for _, id := range examples {
-			if r.ID == id {
-				shown = append(shown, r)
-			}
+		if slices.Contains(examples, r.ID) {
+			shown = append(shown, r)
 		}
 	}
 	s.say("\n  %s: %d requests, %s, %s", s.paint(bold, done.Status), done.Total,
-		s.paint(green, fmt.Sprintf("%d completed", done.Total-len(failed))), s.paint(red, fmt.Sprintf("%d failed", len(failed))))
+		s.paint(green, fmt.Sprintf("%d completed", count[completed])), s.paint(red, fmt.Sprintf("%d failed", count[failedStatus])))
 	s.table("What failed, and why", failed)
 	s.table("Some of what was done", shown)
 }
@@ -105,7 +106,11 @@ func (s *screen) table(title string, rows []response) {
 	s.say("\n  %s", s.paint(bold, title))
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(w, "    %s\t%d %s\t%s\n", r.ID, r.Code, r.Line, r.message())
+		fmt.Fprintf(w, "    %s\t%d %s", r.ID, r.Code, r.Line)
+		if m := r.message(); m != "" {
+			fmt.Fprint(w, "\t", m)
+		}
+		fmt.Fprintln(w)
 	}
 	w.Flush()
 }

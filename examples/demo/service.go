@@ -36,7 +36,7 @@ func (s *service) start(ctx context.Context) error {
 	}
 	s.ended = make(chan struct{})
 	go func(process *exec.Cmd, ended chan struct{}) {
-		process.Wait()
+		_ = process.Wait() // how it ended is in its ProcessState
 		close(ended)
 	}(s.process, s.ended)
 	if err := s.awaitReady(ctx); err != nil {
@@ -68,7 +68,7 @@ func (s *service) awaitReady(ctx context.Context) error {
 
 // kill ends the process at once, as kill -9 does, and waits until it is gone.
 func (s *service) kill() {
-	s.process.Process.Kill() // fails only when it has ended already
+	_ = s.process.Process.Kill() // fails only when it has ended already
 	<-s.ended
 }
 

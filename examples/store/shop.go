@@ -42,8 +42,14 @@ type given struct {
 	answer
 }
 
-func (s *shop) note(c *call) {
-	s.posts = append(s.posts, c.post())
+// note writes a POST into the ledger.
+func (c *call) note() {
+	if c.Method != http.MethodPost {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.posts = append(c.posts, c.post())
 }
 
 func (c *call) post() post {

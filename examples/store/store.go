@@ -26,8 +26,8 @@ const maxBody = 1 << 20 // bytes of a request's body
 
 // Options configure an API. The zero value works.
 type Options struct {
-	// Latency is how long every answer takes. Default: none. A client that goes
-	// away meanwhile does not undo its request.
+	// Latency is how long it takes to carry a request out. Default: none. A client
+	// that goes away meanwhile does not undo its request.
 	Latency time.Duration
 	// RequestsPerSecond is what one store may be asked in each second of the
 	// clock; the rest is answered 429 with Retry-After. Default: no limit.
@@ -73,7 +73,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTT
 // operations are what a resource can be asked, by method.
 type operations map[string]func(*call) (any, error)
 
-// call is one request to one store, which is locked for it.
+// call is one request to one store, which is locked while it is carried out.
 type call struct {
 	*shop
 	*http.Request
@@ -95,9 +95,6 @@ type (
 
 // serve judges a request and carries it out.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, methods operations) {
-	if a.options.Latency > 0 {
-		time.Sleep(a.options.Latency)
-	}
 	if err := a.authorize(r); err != nil {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		write(w, answerOf(nil, err))
@@ -120,12 +117,13 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, methods operations) 
 		return
 	}
 	s := a.shop(r.PathValue("storeId"))
+	c := &call{shop: s, Request: r, body: body}
+	c.note()
+	if a.options.Latency > 0 {
+		time.Sleep(a.options.Latency)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &call{shop: s, Request: r, body: body}
-	if r.Method == http.MethodPost {
-		s.note(c)
-	}
 	if wait := s.throttle(a.options.RequestsPerSecond, time.Now()); wait {
 		w.Header().Set("Retry-After", "1")
 		write(w, answerOf(nil, refuse(http.StatusTooManyRequests, "RATE_LIMITED", "More than %d requests in a second", a.options.RequestsPerSecond)))

@@ -16,18 +16,18 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "store:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	var o store.Options
 	listen := flag.String("listen", "127.0.0.1:9000", "`address` to listen on")
-	flag.DurationVar(&o.Latency, "latency", 0, "how long every answer takes, such as 50ms")
+	flag.DurationVar(&o.Latency, "latency", 0, "how long a request takes to be carried out, such as 50ms")
 	flag.IntVar(&o.RequestsPerSecond, "rate", 0, "`requests` a second that one store may be asked; 0: no limit")
 	flag.StringVar(&o.Token, "token", "", "the only `token` that is let in; empty: any is")
 	flag.Parse()

@@ -1,0 +1,70 @@
+package sheaf
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestWhoMayImportWhom holds the table "Rooms" of docs/architecture.md.
+func TestWhoMayImportWhom(t *testing.T) {
+	const module = "github.com/sheafapi/sheaf"
+	rules := map[string][]string{
+		"/batch":               {},
+		"/storage":             {"/batch"},
+		"/storage/storagetest": {"/batch", "/storage"},
+		"/storage/sqlite":      {"/batch", "/storage"},
+		"/internal/secret":     {},
+		"/internal/outbound":   {"/batch"},
+		"/internal/engine":     {"/batch", "/storage", "/internal/outbound"},
+		"/internal/api":        {"/batch", "/storage"},
+		"":                     {"/batch", "/storage", "/storage/sqlite", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
+		"/cmd/sheaf":           {"", "/internal/secret"},
+		"/examples/store":      {},
+	}
+	// Packages that open sockets, or serve them.
+	sockets := []string{"net", "net/http", "crypto/tls"}
+	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */}
+
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	seen := map[string]bool{}
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		room := strings.TrimPrefix(p.ImportPath, module)
+		seen[room] = true
+		allowed, known := rules[room]
+		for _, i := range p.Imports {
+			other, ours := strings.CutPrefix(i, module)
+			switch {
+			case ours && known && !slices.Contains(allowed, other):
+				t.Errorf("%s imports %s", p.ImportPath, i)
+			case !ours && known && slices.Contains(sockets, i) && !slices.Contains(maySocket, room) && !strings.HasPrefix(room, "/examples"):
+				t.Errorf("%s imports %s", p.ImportPath, i)
+			}
+		}
+		if !known && !strings.HasPrefix(room, "/examples/") {
+			t.Errorf("package %s has no line in this test and in docs/architecture.md", p.ImportPath)
+		}
+	}
+	for room := range rules {
+		if !seen[room] {
+			t.Errorf("package %s is gone: remove its line", module+room)
+		}
+	}
+}

@@ -1,0 +1,279 @@
+package batch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Methods are those that a request may have (wire contract, "Create").
+var Methods = []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}
+
+// InvalidError tells what is wrong with a create body.
+type InvalidError struct {
+	Problems []Problem // the first MaxProblems, in the order of the body
+	More     int       // problems that are not told
+}
+
+// Problem is one thing that is wrong, with its place in the manner of a JSON path.
+type Problem struct {
+	Place   string // such as $[3].method
+	Message string // completes the sentence that the place begins
+}
+
+func (e *InvalidError) Error() string {
+	var b strings.Builder
+	b.WriteString("Batch request body is invalid: ")
+	for i, p := range e.Problems {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(p.Place + " " + p.Message)
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "; and %d more problems", e.More)
+	}
+	return b.String()
+}
+
+// Decode reads a create body: an array of 1 to MaxRequests requests. An error is an
+// *InvalidError that tells all problems, found in one pass; only a body that is no
+// JSON (RFC 8259; keys must not repeat) is not read past that place. The requests'
+// bodies are parts of body, which must not change afterwards.
+func Decode(body []byte) ([]Request, error) {
+	d := decoding{body: body, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+	if err := d.array(); err != nil {
+		d.syntax(err)
+	}
+	if d.invalid.Problems != nil {
+		return nil, &d.invalid
+	}
+	return d.requests, nil
+}
+
+// decoding is one pass over a body. Its methods return errors of the JSON reader;
+// other problems are noted and the pass goes on.
+type decoding struct {
+	body     []byte
+	json     *jsontext.Decoder
+	requests []Request
+	index    int // of the element being read
+	invalid  InvalidError
+}
+
+// note adds a problem of the whole body.
+func (d *decoding) note(place, format string, args ...any) {
+	if len(d.invalid.Problems) == MaxProblems {
+		d.invalid.More++
+		return
+	}
+	d.invalid.Problems = append(d.invalid.Problems, Problem{place, fmt.Sprintf(format, args...)})
+}
+
+// noteAt adds a problem of the current element; field is empty or ".name".
+func (d *decoding) noteAt(field, format string, args ...any) {
+	d.note(fmt.Sprintf("$[%d]%s", d.index, field), format, args...)
+}
+
+// syntax adds the problem that ended the pass.
+func (d *decoding) syntax(err error) {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		d.note("$", "ends too early, after %d bytes", len(d.body))
+		return
+	}
+	place, why := "$", strings.TrimPrefix(err.Error(), "jsontext: ")
+	var s *jsontext.SyntacticError
+	if errors.As(err, &s) {
+		place = jsonPath(s.JSONPointer)
+		why = fmt.Sprintf("%v at byte %d", s.Err, s.ByteOffset)
+		if errors.Is(s.Err, jsontext.ErrDuplicateName) {
+			why = fmt.Sprintf("is given twice, at byte %d", s.ByteOffset)
+		}
+	}
+	d.note(place, "%s", why)
+}
+
+// jsonPath turns a JSON pointer (RFC 6901) into a JSON path.
+func jsonPath(p jsontext.Pointer) string {
+	var b strings.Builder
+	b.WriteByte('$')
+	for token := range p.Tokens() {
+		switch {
+		case token != "" && strings.Trim(token, "0123456789") == "":
+			b.WriteString("[" + token + "]")
+		case token != "" && strings.Trim(token, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == "":
+			b.WriteString("." + token)
+		default:
+			b.WriteByte('[')
+			b.Write(AppendString(nil, token))
+			b.WriteByte(']')
+		}
+	}
+	return b.String()
+}
+
+func (d *decoding) array() error {
+	if d.json.PeekKind() != '[' {
+		return d.skipInstead("$", "must be an array of 1 to %d requests", MaxRequests)
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return err
+	}
+	for ; d.json.PeekKind() != ']'; d.index++ {
+		read := d.element
+		if d.index >= MaxRequests {
+			read = d.json.SkipValue // only counted
+		}
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return err
+	}
+	switch {
+	case d.index == 0:
+		d.note("$", "must have at least one request")
+	case d.index > MaxRequests:
+		d.note("$", "must have at most %d requests; it has %d", MaxRequests, d.index)
+	}
+	return d.end()
+}
+
+// end checks that nothing follows the array.
+func (d *decoding) end() error {
+	at := d.json.InputOffset()
+	if rest := bytes.TrimLeft(d.body[at:], " \t\r\n"); len(rest) > 0 {
+		d.note("$", "must be followed by nothing; there is more at byte %d", len(d.body)-len(rest))
+	}
+	return nil
+}
+
+// skipInstead notes a problem with the value that comes next, and passes over it.
+func (d *decoding) skipInstead(place, format string, args ...any) error {
+	if err := d.json.SkipValue(); err != nil {
+		return err
+	}
+	d.note(place, format, args...)
+	return nil
+}
+
+// element reads one request.
+func (d *decoding) element() error {
+	if k := d.json.PeekKind(); k != '{' {
+		return d.skipInstead(fmt.Sprintf("$[%d]", d.index), "must be an object")
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return err
+	}
+	var r Request
+	var has struct{ method, path bool }
+	for d.json.PeekKind() != '}' {
+		name, err := d.json.ReadToken()
+		if err != nil {
+			return err
+		}
+		switch name.String() {
+		case "id":
+			err = d.id(&r)
+		case "method":
+			has.method = true
+			err = d.method(&r)
+		case "path":
+			has.path = true
+			err = d.path(&r)
+		case "body":
+			err = d.payload(&r)
+		default:
+			err = d.json.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return err
+	}
+	if !has.method {
+		d.noteAt(".method", "is required")
+	}
+	if !has.path {
+		d.noteAt(".path", "is required")
+	}
+	d.requests = append(d.requests, r)
+	return nil
+}
+
+// text reads a string. Anything else is a problem, and not ok.
+func (d *decoding) text(field string) (s string, ok bool, err error) {
+	if k := d.json.PeekKind(); k != '"' {
+		return "", false, d.skipInstead(fmt.Sprintf("$[%d]%s", d.index, field), "must be a string")
+	}
+	token, err := d.json.ReadToken()
+	if err != nil {
+		return "", false, err
+	}
+	return token.String(), true, nil
+}
+
+func (d *decoding) id(r *Request) error {
+	if d.json.PeekKind() == 'n' {
+		return d.json.SkipValue()
+	}
+	s, ok, err := d.text(".id")
+	if ok && len(s) > MaxID {
+		d.noteAt(".id", "must be at most %d bytes long; it has %d", MaxID, len(s))
+	}
+	r.ID = s
+	return err
+}
+
+func (d *decoding) method(r *Request) error {
+	s, ok, err := d.text(".method")
+	if ok {
+		i := slices.Index(Methods, s)
+		if i < 0 {
+			d.noteAt(".method", "must be one of %s", strings.Join(Methods, ", "))
+			return err
+		}
+		r.Method = Methods[i]
+	}
+	return err
+}
+
+func (d *decoding) path(r *Request) error {
+	s, ok, err := d.text(".path")
+	if ok {
+		if wrong := CheckPath(s); wrong != nil {
+			d.noteAt(".path", "%v", wrong)
+		}
+	}
+	r.Path = s
+	return err
+}
+
+// payload reads a body: the text of a string, or the JSON as it stands.
+func (d *decoding) payload(r *Request) error {
+	switch d.json.PeekKind() {
+	case 'n':
+		return d.json.SkipValue()
+	case '"':
+		token, err := d.json.ReadToken()
+		if err == nil && token.String() != "" {
+			r.Body = []byte(token.String())
+		}
+		return err
+	}
+	v, err := d.json.ReadValue()
+	if err != nil {
+		return err
+	}
+	end := int(d.json.InputOffset())
+	r.Body = d.body[end-len(v) : end : end]
+	return nil
+}

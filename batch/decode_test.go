@@ -1,0 +1,175 @@
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func ExampleDecode() {
+	_, err := Decode([]byte(`[{"method": "GET", "path": "products"}, {"method": "get", "path": "../other"}]`))
+	fmt.Println(err)
+	// Output:
+	// Batch request body is invalid: $[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].path must not contain a "." or ".." segment
+}
+
+func TestDecode(t *testing.T) {
+	tests := map[string]struct {
+		body string
+		want Request
+	}{
+		"least":                 {`{"method":"GET","path":"products"}`, Request{Method: "GET", Path: "products"}},
+		"all":                   {`{"id":"7","method":"POST","path":"/p?x=1","body":{"a":1}}`, Request{"7", "POST", "/p?x=1", []byte(`{"a":1}`)}},
+		"body as it came":       {`{"method":"PUT","path":"p","body": { "n" : 12345678901234567890, "m":1.10 } }`, Request{"", "PUT", "p", []byte(`{ "n" : 12345678901234567890, "m":1.10 }`)}},
+		"body array":            {`{"method":"PUT","path":"p","body":[1, 2]}`, Request{"", "PUT", "p", []byte(`[1, 2]`)}},
+		"body number":           {`{"method":"PUT","path":"p","body":1.50}`, Request{"", "PUT", "p", []byte(`1.50`)}},
+		"body false":            {`{"method":"PUT","path":"p","body":false}`, Request{"", "PUT", "p", []byte(`false`)}},
+		"body text":             {`{"method":"PUT","path":"p","body":"{\"a\":\u00e9}\n"}`, Request{"", "PUT", "p", []byte("{\"a\":é}\n")}},
+		"no body: null":         {`{"method":"PUT","path":"p","body":null}`, Request{Method: "PUT", Path: "p"}},
+		"no body: empty string": {`{"method":"PUT","path":"p","body":""}`, Request{Method: "PUT", Path: "p"}},
+		"no id: null":           {`{"id":null,"method":"PUT","path":"p"}`, Request{Method: "PUT", Path: "p"}},
+		"unknown fields":        {`{"x":{"y":[1]},"method":"HEAD","path":"p","Method":"no"}`, Request{Method: "HEAD", Path: "p"}},
+		"any order, escapes":    {`{"path":"p\/q","m\u0065thod":"PATCH"}`, Request{Method: "PATCH", Path: "p/q"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Decode([]byte(" [\n" + tt.body + " ]\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != 1 || !reflect.DeepEqual(got[0], tt.want) {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestDecodeProblems(t *testing.T) {
+	const ok = `{"method":"GET","path":"p"}`
+	tests := map[string]struct {
+		body string
+		want string
+	}{
+		"nothing":           {``, `$ ends too early, after 0 bytes`},
+		"no JSON":           {`hello`, `$ invalid character 'h'`},
+		"object":            {`{}`, `$ must be an array of 1 to 500 requests`},
+		"null":              {`null`, `$ must be an array of 1 to 500 requests`},
+		"no request":        {`[]`, `$ must have at least one request`},
+		"501":               {`[` + strings.Repeat(ok+",", 500) + ok + `]`, `$ must have at most 500 requests; it has 501`},
+		"more behind":       {`[` + ok + `] x`, `$ must be followed by nothing; there is more at byte 30`},
+		"cut off":           {`[` + ok, `$ ends too early, after 28 bytes`},
+		"cut off in a name": {`[{"meth`, `$ ends too early, after 7 bytes`},
+		"comma":             {`[` + ok + `,]`, `$ invalid character ',' at start of value at byte 28`},
+		"element":           {`[` + ok + `, 7]`, `$[1] must be an object`},
+		"missing":           {`[{}]`, `$[0].method is required; $[0].path is required`},
+		"types":             {`[{"id":1,"method":null,"path":[]}]`, `$[0].id must be a string; $[0].method must be a string; $[0].path must be a string`},
+		"method":            {`[` + ok + `,{"method":"get","path":"p"}]`, `$[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD`},
+		"long id":           {`[{"id":"` + strings.Repeat("i", 257) + `","method":"GET","path":"p"}]`, `$[0].id must be at most 256 bytes long; it has 257`},
+		"path":              {`[{"method":"GET","path":"a/../b"}]`, `$[0].path must not contain a "." or ".." segment`},
+		"twice":             {`[{"method":"GET","path":"p","path":"q"}]`, `$[0].path is given twice, at byte 28`},
+		"twice, inside":     {`[{"method":"PUT","path":"p","body":{"a b":[{"c":1,"c":2}]}}]`, `$[0].body["a b"][0].c is given twice`},
+		"bad UTF-8":         {"[{\"method\":\"GET\",\"path\":\"\xff\"}]", `$[0].path invalid UTF-8`},
+		"bad UTF-8, inside": {"[{\"method\":\"GET\",\"path\":\"p\",\"x\":\"\xff\"}]", `$[0].x invalid UTF-8`},
+		"syntax after others": {`[{"method":"get","path":"p"}, {"method" "x"}]`,
+			`$[0].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].method`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Decode([]byte(tt.body))
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			if !strings.HasPrefix(err.Error(), "Batch request body is invalid: "+tt.want) {
+				t.Errorf("got  %v\nwant %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestDecodeTellsTwenty(t *testing.T) {
+	_, err := Decode([]byte(`[` + strings.Repeat(`{"method":"GET"},`, 50) + `{"path":"x","method":"GET"}]`))
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) || len(invalid.Problems) != 20 || invalid.More != 30 {
+		t.Fatalf("got %v", err)
+	}
+	if !strings.HasSuffix(err.Error(), "$[19].path is required; and 30 more problems") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestDecodeLarge: a body of many more requests than allowed is counted, not kept.
+func TestDecodeLarge(t *testing.T) {
+	body := []byte(`[` + strings.Repeat(`0,`, 200_000) + `0]`)
+	_, err := Decode(body)
+	if err == nil || !strings.Contains(err.Error(), "it has 200001") && !strings.Contains(err.Error(), "more problems") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{
+		`[{"id":"a","method":"POST","path":"products?a=%20+","body":{"n":1.10}}]`,
+		`[{"method":"GET","path":"p","body":"x"},{"method":"get"}]`, `[`, `{}`, `[{"a":1,"a":2}]`, "[{\"path\":\"\xff\"}]",
+		`[{"method":"PUT","path":"p","body":[[[[]]]]}] `,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		requests, err := Decode(body)
+		if err != nil {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || len(invalid.Problems) == 0 || len(invalid.Problems) > MaxProblems || requests != nil {
+				t.Fatalf("got %+v, %#v", requests, err)
+			}
+			return
+		}
+		if len(requests) == 0 || len(requests) > MaxRequests {
+			t.Fatalf("%d requests", len(requests))
+		}
+		back, err := Unpack(Pack(requests))
+		if err != nil || !reflect.DeepEqual(requests, back) {
+			t.Fatalf("stored %+v, read %+v, %v", requests, back, err)
+		}
+		for _, r := range requests {
+			if CheckPath(r.Path) != nil || len(r.ID) > MaxID || r.Body != nil && len(r.Body) == 0 {
+				t.Fatalf("accepted %+v", r)
+			}
+		}
+	})
+}
+
+func body500() []byte {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i := range 500 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"id":"%06d","method":"POST","path":"products/%d/combinations","body":{"name":"Chair %d","price":%d.90,"description":%q}}`, i, i, i, i, strings.Repeat("abcdefgh ", 20))
+	}
+	b.WriteByte(']')
+	return []byte(b.String())
+}
+
+func BenchmarkDecode500(b *testing.B) {
+	body := body500()
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, err := Decode(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPack500(b *testing.B) {
+	requests, err := Decode(body500())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		Pack(requests)
+	}
+}

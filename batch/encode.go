@@ -1,0 +1,138 @@
+package batch
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// KindOf judges how an answer's body is embedded into a status: JSON is what parses
+// as one JSON value, whatever its Content-Type said (duplicate keys are the upstream's
+// own business).
+func KindOf(body []byte) BodyKind {
+	switch {
+	case len(body) == 0:
+		return NoBody
+	case jsontext.Value(body).IsValid(jsontext.AllowDuplicateNames(true)):
+		return JSONBody
+	case utf8.Valid(body):
+		return TextBody
+	}
+	return BinaryBody
+}
+
+// AppendHead appends the beginning of a status: an object that is not closed yet.
+func AppendHead(dst []byte, s Status, total, completed int) []byte {
+	dst = append(dst, `{"status":"`...)
+	dst = append(dst, s.String()...)
+	dst = append(dst, `","totalRequests":`...)
+	dst = strconv.AppendInt(dst, int64(total), 10)
+	dst = append(dst, `,"completedRequests":`...)
+	return strconv.AppendInt(dst, int64(completed), 10)
+}
+
+// AppendResult appends one object of a status's responses. The body is embedded as
+// its kind says or, if escaped is set, as a string that holds it exactly as it came;
+// bytes that are no UTF-8 are base64 in both forms. What is absent has no field.
+// A line of a request that was not executed is told as the reason.
+func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
+	dst = append(dst, '{')
+	if id != "" {
+		dst = append(dst, `"id":`...)
+		dst = AppendString(dst, id)
+		dst = append(dst, ',')
+	}
+	dst = append(dst, `"status":"`...)
+	dst = append(dst, r.Status.String()...)
+	dst = append(dst, '"')
+	if r.Status == NotExecuted {
+		if r.Line != "" {
+			dst = append(dst, `,"reason":`...)
+			dst = AppendString(dst, r.Line)
+		}
+		return append(dst, '}')
+	}
+	dst = appendBody(dst, r, escaped)
+	dst = append(dst, `,"httpStatusCode":`...)
+	dst = strconv.AppendInt(dst, int64(r.Code), 10)
+	if r.Line != "" {
+		dst = append(dst, `,"httpStatusLine":`...)
+		dst = AppendString(dst, r.Line)
+	}
+	return append(dst, '}')
+}
+
+func appendBody(dst []byte, r *Result, escaped bool) []byte {
+	if r.Kind == NoBody {
+		return dst
+	}
+	if escaped {
+		dst = append(dst, `,"escapedHttpBody":`...)
+	} else {
+		dst = append(dst, `,"httpBody":`...)
+	}
+	switch {
+	case r.Kind == BinaryBody:
+		dst = append(dst, '"')
+		dst = base64.StdEncoding.AppendEncode(dst, r.Body)
+		return append(dst, `","httpBodyEncoding":"base64"`...)
+	case r.Kind == JSONBody && !escaped:
+		return append(dst, bytes.Trim(r.Body, " \t\r\n")...)
+	}
+	return AppendString(dst, r.Body)
+}
+
+// plain are the ASCII characters that stand for themselves in a JSON string.
+var plain = func() (t [utf8.RuneSelf]bool) {
+	for c := range t {
+		t[c] = c >= ' ' && c != '"' && c != '\\'
+	}
+	return t
+}()
+
+// AppendString appends s as a JSON string (RFC 8259, section 7). Bytes that are no
+// UTF-8 become U+FFFD.
+func AppendString[T string | []byte](dst []byte, s T) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if plain[c] {
+				i++
+				continue
+			}
+			dst = append(dst, s[from:i]...)
+			switch c {
+			case '"', '\\':
+				dst = append(dst, '\\', c)
+			case '\n':
+				dst = append(dst, '\\', 'n')
+			case '\r':
+				dst = append(dst, '\\', 'r')
+			case '\t':
+				dst = append(dst, '\\', 't')
+			default:
+				dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			}
+			i++
+			from = i
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
+		if r == utf8.RuneError && size == 1 {
+			dst = append(dst, s[from:i]...)
+			dst = append(dst, "\ufffd"...)
+			i++
+			from = i
+			continue
+		}
+		i += size
+	}
+	dst = append(dst, s[from:]...)
+	return append(dst, '"')
+}

@@ -1,0 +1,159 @@
+package batch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// The stored form of a batch's requests: a byte that names the form, then strings,
+// each with its length before (uvarint). A request is its id, method, path and body.
+const (
+	plainForm = 0 // as it is
+	zstdForm  = 1 // compressed (RFC 8878)
+)
+
+// worthPacking is the size in bytes below which compressing does not pay.
+const worthPacking = 512
+
+// maxUnpacked bounds what a damaged blob can make Unpack allocate, in bytes.
+const maxUnpacked = 1 << 30
+
+var encoder = sync.OnceValue(func() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic(err) // an option that the library does not know
+	}
+	return e
+})
+
+var decoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(maxUnpacked))
+	if err != nil {
+		panic(err)
+	}
+	return d
+})
+
+var errDamaged = errors.New("the stored requests are damaged")
+
+// Pack returns the stored form of a batch's requests, compressed where that pays.
+func Pack(requests []Request) []byte {
+	size := 1
+	for i := range requests {
+		r := &requests[i]
+		size += len(r.ID) + len(r.Method) + len(r.Path) + len(r.Body) + 4*binary.MaxVarintLen16
+	}
+	buf := append(make([]byte, 0, size), plainForm)
+	for i := range requests {
+		r := &requests[i]
+		buf = appendField(buf, r.ID)
+		buf = appendField(buf, r.Method)
+		buf = appendField(buf, r.Path)
+		buf = appendField(buf, r.Body)
+	}
+	return compress(buf)
+}
+
+// Unpack is the inverse of Pack. The requests share one buffer. Damaged data is an
+// error.
+func Unpack(data []byte) ([]Request, error) {
+	data, err := decompress(data)
+	if err != nil {
+		return nil, err
+	}
+	var out []Request
+	for len(data) > 0 {
+		var fields [4][]byte
+		for i := range fields {
+			if fields[i], data, err = cutField(data); err != nil {
+				return nil, err
+			}
+		}
+		r := Request{ID: string(fields[0]), Method: string(fields[1]), Path: string(fields[2])}
+		if len(fields[3]) > 0 {
+			r.Body = fields[3]
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// PackIDs returns the stored form of the requests' ids, which a status needs without
+// the rest; nil when no request has one.
+func PackIDs(requests []Request) []byte {
+	buf := []byte{plainForm}
+	some := false
+	for i := range requests {
+		some = some || requests[i].ID != ""
+		buf = appendField(buf, requests[i].ID)
+	}
+	if !some {
+		return nil
+	}
+	return compress(buf)
+}
+
+// UnpackIDs is the inverse of PackIDs: the ids by index.
+func UnpackIDs(data []byte) ([]string, error) {
+	data, err := decompress(data)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for len(data) > 0 {
+		var id []byte
+		if id, data, err = cutField(data); err != nil {
+			return nil, err
+		}
+		out = append(out, string(id))
+	}
+	return out, nil
+}
+
+func appendField[T string | []byte](buf []byte, field T) []byte {
+	return append(binary.AppendUvarint(buf, uint64(len(field))), field...)
+}
+
+func cutField(data []byte) (field, rest []byte, err error) {
+	n, width := binary.Uvarint(data)
+	if width <= 0 || n > uint64(len(data)-width) {
+		return nil, nil, errDamaged
+	}
+	end := width + int(n)
+	return data[width:end:end], data[end:], nil
+}
+
+// compress returns a plain form compressed, or as it is if that is not larger.
+func compress(plain []byte) []byte {
+	if len(plain) < worthPacking {
+		return plain
+	}
+	out := encoder().EncodeAll(plain[1:], append(make([]byte, 0, len(plain)/2), zstdForm))
+	if len(out) >= len(plain) {
+		return plain
+	}
+	return out
+}
+
+// decompress returns the strings behind the byte that names the form.
+func decompress(data []byte) ([]byte, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	switch data[0] {
+	case plainForm:
+		return data[1:], nil
+	case zstdForm:
+		out, err := decoder().DecodeAll(data[1:], nil)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("%w: unknown form %d", errDamaged, data[0])
+}

@@ -1,0 +1,106 @@
+package batch
+
+import (
+	"errors"
+	"strings"
+)
+
+// CheckPath reports whether a sub-request with this path stays below its store's root
+// (wire contract, "How batches run", last rule). An error completes the sentence
+// "$[3].path …". What is accepted reaches the upstream as it came.
+//
+// Segments are judged after percent-decoding until nothing changes, because nobody
+// knows how often what stands behind the upstream decodes; and with what follows a ';'
+// cut off, because some servers take that for a parameter.
+func CheckPath(path string) error {
+	if path == "" {
+		return errors.New("must not be empty")
+	}
+	if len(path) > MaxPath {
+		return errors.New("must not be longer than 8192 bytes")
+	}
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c == '#':
+			return errors.New("must not contain a fragment (#)")
+		case c == ' ':
+			return errors.New("must not contain a raw space; write %20")
+		case c < ' ' || c == 0x7f:
+			return errors.New("must not contain a control character")
+		case c >= 0x80:
+			return errors.New("must not contain raw non-ASCII characters; percent-encode them")
+		case c == '\\':
+			return errors.New(`must not contain a backslash`)
+		}
+	}
+	path, _, _ = strings.Cut(path, "?")
+	if i := strings.Index(path, "://"); i >= 0 && !strings.Contains(path[:i], "/") {
+		return errors.New("must be relative to the store's root, not an absolute address")
+	}
+	decoded, err := decodePath(path)
+	if err != nil {
+		return err
+	}
+	return checkSegments(strings.TrimPrefix(decoded, "/"))
+}
+
+// checkSegments judges the decoded segments of a path without its leading slash.
+func checkSegments(path string) error {
+	first := true
+	for rest, more := path, true; more; first = false {
+		var segment string
+		segment, rest, more = strings.Cut(rest, "/")
+		name, _, _ := strings.Cut(segment, ";")
+		switch {
+		case segment == "" && more:
+			return errors.New("must not contain //")
+		case name == "." || name == "..":
+			return errors.New(`must not contain a "." or ".." segment`)
+		case first && strings.EqualFold(name, "batch"):
+			return errors.New("must not lead to the batch endpoint itself")
+		case name == "" && segment != "":
+			return errors.New("must not contain a segment that begins with ;")
+		}
+	}
+	return nil
+}
+
+// decodePath undoes percent-encoding until nothing changes, in one pass: a decoded
+// character may complete an escape with those before it, so that what is decoded is
+// looked at again from the end of the output.
+func decodePath(path string) (string, error) {
+	if !strings.Contains(path, "%") {
+		return path, nil
+	}
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		if path[i] == '%' && (i+2 >= len(path) || !isHex(path[i+1]) || !isHex(path[i+2])) {
+			return "", errors.New("must not contain a % that is not followed by two hexadecimal digits")
+		}
+		out = append(out, path[i])
+		for n := len(out); n >= 3 && out[n-3] == '%' && isHex(out[n-2]) && isHex(out[n-1]); n = len(out) {
+			c := unhex(out[n-2])<<4 | unhex(out[n-1])
+			switch {
+			case c == '\\':
+				return "", errors.New("must not contain an encoded backslash")
+			case c < ' ' || c == 0x7f:
+				return "", errors.New("must not contain an encoded control character")
+			case c == 0xC0 || c == 0xC1:
+				return "", errors.New("must not contain an overlong UTF-8 sequence")
+			}
+			out = append(out[:n-3], c)
+		}
+	}
+	return string(out), nil
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c&^0x20 - 'A' + 10
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What every call of both sides carries.
+const (
+	token       = "bench"
+	requestPath = "orders"
+)
+
+// requestBody is the body of every POST: 250 bytes of JSON.
+var requestBody = `{"note":"` + strings.Repeat("x", 250-len(`{"note":""}`)) + `"}`
+
+// pollPause is the pause between two polls of one driver. It bounds what driving
+// costs: at most 200 polls a second.
+const pollPause = 5 * time.Millisecond
+
+// client calls the service. It may be used by many goroutines.
+type client struct {
+	base string
+	http *http.Client
+}
+
+func newClient(base string) *client { return &client{base: base, http: tunedClient(16)} }
+
+// storeName returns the id of the store with this number.
+func storeName(n int) string { return "store-" + strconv.Itoa(n) }
+
+// batchPath returns the resource of a store's batches, with a query.
+func batchPath(store, query string) string { return "/api/v3/" + store + "/batch?" + query }
+
+// batchBody returns the body that creates a batch of n POSTs, n at least 1.
+func batchBody(n int) []byte {
+	request := fmt.Sprintf(`{"path":%q,"method":"POST","body":%s}`, requestPath, requestBody)
+	return []byte("[" + request + strings.Repeat(","+request, n-1) + "]")
+}
+
+// do makes one call and reads the whole answer.
+func (c *client) do(ctx context.Context, method, path string, body []byte) (code int, answer []byte, err error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// ok makes one call that has to be answered 200.
+func (c *client) ok(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	code, answer, err := c.do(ctx, method, path, body)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s %s: %d %s", method, path, code, answer)
+	}
+	return answer, err
+}
+
+// ticket is a batch and the store that it is in.
+type ticket struct{ store, id string }
+
+// create creates a batch.
+func (c *client) create(ctx context.Context, store string, parallel bool, body []byte) (ticket, error) {
+	query := ""
+	if parallel {
+		query = "allowParallelMode=true"
+	}
+	answer, err := c.ok(ctx, http.MethodPost, batchPath(store, query), body)
+	if err != nil {
+		return ticket{}, err
+	}
+	var created struct{ Ticket string }
+	if err := json.Unmarshal(answer, &created); err != nil || created.Ticket == "" {
+		return ticket{}, fmt.Errorf("create: unexpected answer %s (%w)", answer, err)
+	}
+	return ticket{store, created.Ticket}, nil
+}
+
+// status asks for a batch, with or without its responses, and returns the answer
+// undecoded.
+func (c *client) status(ctx context.Context, t ticket, responses bool) ([]byte, error) {
+	query := "ticket=" + t.id
+	if !responses {
+		query += "&responses=false"
+	}
+	return c.ok(ctx, http.MethodGet, batchPath(t.store, query), nil)
+}
+
+// await polls until the batch is COMPLETED.
+func (c *client) await(ctx context.Context, t ticket) error {
+	for {
+		answer, err := c.status(ctx, t, false)
+		if err != nil {
+			return err
+		}
+		var batch struct{ Status string }
+		if err := json.Unmarshal(answer, &batch); err != nil {
+			return fmt.Errorf("status: %w: %s", err, answer)
+		}
+		if batch.Status == "COMPLETED" {
+			return nil
+		}
+		select {
+		case <-time.After(pollPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// checkAnswers sees to it that a status with responses says that all n requests were
+// answered 201.
+func checkAnswers(status []byte, n int) error {
+	var batch struct {
+		Responses []struct {
+			Status         string
+			HTTPStatusCode int
+		}
+	}
+	if err := json.Unmarshal(status, &batch); err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	if len(batch.Responses) != n {
+		return fmt.Errorf("status: %d responses instead of %d", len(batch.Responses), n)
+	}
+	for i, r := range batch.Responses {
+		if r.Status != "COMPLETED" || r.HTTPStatusCode != http.StatusCreated {
+			return fmt.Errorf("status: response %d is %s, %d", i, r.Status, r.HTTPStatusCode)
+		}
+	}
+	return nil
+}

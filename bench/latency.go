@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// createLatency measures creates of 500 requests, one after the other, while the
+// store's first batch runs against a slow upstream.
+func (b *bench) createLatency(ctx context.Context) ([]figure, error) {
+	const creates, requests = 200, 500
+	_, svc, end, err := b.setUp(ctx, "create.db", []string{"-latency", "1s"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	body := batchBody(requests)
+	if _, err := svc.timeCreates(ctx, storeName(0), body, creates/10); err != nil { // warm-up
+		return nil, err
+	}
+	times, err := svc.timeCreates(ctx, storeName(0), body, creates)
+	if err != nil {
+		return nil, err
+	}
+	b.say("create of %d requests: p50 %v", requests, percentile(times, 50))
+	return []figure{
+		{Name: "create of 500 requests, p50", Value: value(inMilliseconds(percentile(times, 50))), Unit: "ms", Goal: 15},
+		{Name: "create of 500 requests, p99", Value: value(inMilliseconds(percentile(times, 99))), Unit: "ms"},
+	}, nil
+}
+
+// timeCreates creates n batches one after the other and returns how long each took.
+func (c *client) timeCreates(ctx context.Context, store string, body []byte, n int) ([]time.Duration, error) {
+	times := make([]time.Duration, n)
+	for i := range times {
+		start := time.Now()
+		if _, err := c.create(ctx, store, false, body); err != nil {
+			return nil, err
+		}
+		times[i] = time.Since(start)
+	}
+	return times, nil
+}
+
+// polls measures how many polls of a finished batch of 500 requests the service
+// answers over 4 connections.
+func (b *bench) polls(ctx context.Context) ([]figure, error) {
+	const requests = 500
+	_, svc, end, err := b.setUp(ctx, "polls.db", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	t, err := svc.create(ctx, storeName(0), true, batchBody(requests))
+	if err != nil {
+		return nil, err
+	}
+	if err := svc.await(ctx, t); err != nil {
+		return nil, err
+	}
+	var figures []figure
+	for _, kind := range []struct {
+		name      string
+		responses bool
+	}{
+		{"polls with responses=false", false},
+		{"polls with 500 responses", true},
+	} {
+		perSecond, err := svc.pollRate(ctx, t, kind.responses)
+		if err != nil {
+			return nil, err
+		}
+		b.say("%s: %.0f/s", kind.name, perSecond)
+		figures = append(figures, figure{Name: kind.name, Value: value(perSecond), Unit: "/s"})
+	}
+	return figures, nil
+}
+
+// pollRate polls for two seconds over 4 connections and returns the polls a second.
+func (c *client) pollRate(ctx context.Context, t ticket, responses bool) (float64, error) {
+	const connections, length = 4, 2 * time.Second
+	var counts [connections]int
+	start := time.Now()
+	err := atOnce(ctx, connections, func(ctx context.Context, worker int) error {
+		for ; time.Since(start) < length; counts[worker]++ {
+			if _, err := c.status(ctx, t, responses); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return rate(total, time.Since(start)), err
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// readyLimit is how long a process may take until it serves.
+	readyLimit = time.Minute
+	// readyPause is the pause between two questions whether the service is ready, and
+	// so how exactly its start is timed.
+	readyPause = 2 * time.Millisecond
+)
+
+// command returns a command that is killed when ctx ends.
+func (b *bench) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, program, args...)
+	c.Dir = b.dir
+	return c
+}
+
+// withStderr adds what a process said last to the error that it ended with.
+func withStderr(err error) error {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+	}
+	return err
+}
+
+// upstream is a running upstream.
+type upstream struct {
+	template string // of its address
+	cmd      *exec.Cmd
+}
+
+// startUpstream starts an upstream with the flags of serveUpstream.
+func (b *bench) startUpstream(ctx context.Context, flags ...string) (*upstream, error) {
+	cmd := b.command(ctx, b.self, append([]string{upstreamCommand}, flags...)...)
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	u := &upstream{cmd: cmd}
+	address, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		u.stop()
+		return nil, fmt.Errorf("upstream: its address: %w", err)
+	}
+	u.template = "http://" + strings.TrimSpace(address) + "/api/v3/{storeId}"
+	return u, nil
+}
+
+func (u *upstream) stop() {
+	u.cmd.Process.Kill()
+	u.cmd.Wait()
+}
+
+// service is a running sheaf.
+type service struct {
+	*client
+	cmd     *exec.Cmd
+	started time.Duration // from its start until it was ready
+	stderr  bytes.Buffer  // to be read after ended
+	ended   chan struct{}
+}
+
+// startService starts the service over a database in b.dir, which it makes unless it
+// is there, and waits until it is ready.
+func (b *bench) startService(ctx context.Context, upstream, database string, flags ...string) (*service, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	cmd := b.command(ctx, b.sheaf, append([]string{
+		"serve", "--listen", address, "--upstream", upstream,
+		"--database", "sqlite:" + filepath.Join(b.dir, database), "--log-level", "error",
+	}, flags...)...)
+	s := &service{client: newClient("http://" + address), cmd: cmd, ended: make(chan struct{})}
+	cmd.Stderr = &s.stderr
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("service: %w", err)
+	}
+	go func() {
+		cmd.Wait()
+		close(s.ended)
+	}()
+	if err := s.awaitReady(ctx); err != nil {
+		s.kill()
+		return nil, fmt.Errorf("service: %w\n%s", err, s.stderr.Bytes())
+	}
+	s.started = time.Since(start)
+	return s, nil
+}
+
+// awaitReady asks until the service says that it is ready.
+func (s *service) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, fmt.Errorf("not ready after %v", readyLimit))
+	defer cancel()
+	tick := time.NewTicker(readyPause)
+	defer tick.Stop()
+	for {
+		if code, _, err := s.do(ctx, http.MethodGet, "/readyz", nil); err == nil && code == http.StatusOK {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return errors.New("it ended at its start")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// kill ends the service as a power failure would. Its database stays.
+func (s *service) kill() {
+	s.cmd.Process.Kill()
+	<-s.ended
+	s.http.CloseIdleConnections()
+}
+
+func (s *service) memory() memory { return memoryOf(s.cmd.Process.Pid) }
+
+// freeAddress returns an address on which nobody listens at this moment.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// setUp starts an upstream and a service in front of it, over a new database. The
+// returned function ends both.
+func (b *bench) setUp(ctx context.Context, database string, upstreamFlags, serviceFlags []string) (*upstream, *service, func(), error) {
+	u, err := b.startUpstream(ctx, upstreamFlags...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s, err := b.startService(ctx, u.template, database, serviceFlags...)
+	if err != nil {
+		u.stop()
+		return nil, nil, nil, err
+	}
+	return u, s, func() { s.kill(); u.stop() }, nil
+}

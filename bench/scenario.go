@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// scenario is the same work for the plain client and the service: POSTs to the same
+// upstream.
+type scenario struct {
+	theme    string
+	name     string
+	latency  time.Duration // of the upstream
+	stores   int
+	batches  int // a store
+	requests int // a batch
+	parallel bool
+	workers  int     // calls of a store that the plain client makes at the same time
+	goal     float64 // the least share of the plain client's calls a second
+}
+
+const (
+	parallelName   = "4 stores × 5 parallel batches × 500"
+	storesName     = "50 stores × 200, one by one"
+	sequentialName = "1 store, one by one"
+)
+
+var scenarios = []scenario{
+	{theme: "parallel", name: parallelName, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.50},
+	{theme: "parallel", name: parallelName, latency: 5 * time.Millisecond, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.65},
+	{theme: "stores", name: storesName, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.40},
+	{theme: "stores", name: storesName, latency: 5 * time.Millisecond, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.50},
+	{theme: "sequential", name: sequentialName, stores: 1, batches: 4, requests: 500, workers: 1, goal: 0.25},
+	{theme: "sequential", name: sequentialName, latency: 5 * time.Millisecond, stores: 1, batches: 1, requests: 500, workers: 1, goal: 0.85},
+}
+
+// calls returns how many POSTs the scenario makes.
+func (s scenario) calls() int { return s.stores * s.batches * s.requests }
+
+// warmUp returns a tenth of the scenario, one batch a store. Both sides do it before
+// each round, so that connections are open and caches filled.
+func (s scenario) warmUp() scenario {
+	s.requests = max(s.batches*s.requests/10, 1)
+	s.batches = 1
+	return s
+}
+
+// compare measures both sides in turn, in as many rounds as asked for, against one
+// upstream and one service.
+func (b *bench) compare(ctx context.Context, s scenario) (comparison, error) {
+	c := comparison{Scenario: s.name, Upstream: milliseconds(s.latency), Calls: s.calls(), Goal: s.goal}
+	u, svc, end, err := b.setUp(ctx, fmt.Sprintf("%s-%v.db", s.theme, s.latency), []string{"-latency", s.latency.String()}, nil)
+	if err != nil {
+		return c, err
+	}
+	defer end()
+	for round := range b.rounds {
+		plain, err := b.plain(ctx, u.template, s)
+		if err != nil {
+			return c, err
+		}
+		if _, err := svc.run(ctx, s.warmUp()); err != nil {
+			return c, fmt.Errorf("warm-up: %w", err)
+		}
+		took, err := svc.run(ctx, s)
+		if err != nil {
+			return c, err
+		}
+		c.Plain = append(c.Plain, rate(s.calls(), plain))
+		c.Service = append(c.Service, rate(s.calls(), took))
+		b.say("%s, upstream of %s, round %d: plain %.0f calls/s, service %.0f calls/s",
+			s.name, c.Upstream, round+1, c.Plain[round], c.Service[round])
+	}
+	c.Peak = svc.memory().peak
+	c.conclude()
+	return c, nil
+}
+
+// run has the service do the scenario's work and returns how long that took: from
+// the first create, over all the POSTs, until every batch has been seen COMPLETED and
+// every answer has been read once. What is not included: encoding the creates and
+// decoding the answers.
+func (c *client) run(ctx context.Context, s scenario) (time.Duration, error) {
+	body := batchBody(s.requests)
+	start := time.Now()
+	tickets, err := c.createAll(ctx, s, body)
+	if err != nil {
+		return 0, err
+	}
+	answers := make([][]byte, len(tickets))
+	for i, t := range tickets {
+		if err := c.await(ctx, t); err != nil {
+			return 0, err
+		}
+		if answers[i], err = c.status(ctx, t, true); err != nil {
+			return 0, err
+		}
+	}
+	took := time.Since(start)
+	for _, a := range answers {
+		if err := checkAnswers(a, s.requests); err != nil {
+			return 0, err
+		}
+	}
+	return took, nil
+}
+
+// createAll creates the scenario's batches over 4 connections, those of one store one
+// after the other. It returns them in the order in which they can be expected to end:
+// every store's first batch, then every store's second.
+func (c *client) createAll(ctx context.Context, s scenario, body []byte) ([]ticket, error) {
+	const connections = 4
+	tickets := make([]ticket, s.stores*s.batches)
+	err := atOnce(ctx, connections, func(ctx context.Context, worker int) error {
+		for round := range s.batches {
+			for store := worker; store < s.stores; store += connections {
+				t, err := c.create(ctx, storeName(store), s.parallel, body)
+				if err != nil {
+					return err
+				}
+				tickets[round*s.stores+store] = t
+			}
+		}
+		return nil
+	})
+	return tickets, err
+}
+
+// atOnce runs f n times at the same time and returns the first error, which also ends
+// the others' context.
+func atOnce(ctx context.Context, n int, f func(ctx context.Context, worker int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	for i := range n {
+		workers.Go(func() {
+			if err := f(ctx, i); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+const upstreamCommand = "upstream"
+
+// upstreamAnswer is the body of every answer.
+const upstreamAnswer = `{"id":1234567,"updateCount":1,"status":"created"}`
+
+// serveUpstream is the API that both sides call: it answers every request 201 after
+// a pause, or never. It prints its address and ends with its parent.
+func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet(upstreamCommand, flag.ContinueOnError)
+	latency := flags.Duration("latency", 0, "pause before each answer")
+	silent := flags.Bool("silent", false, "never answer")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		if *silent {
+			<-r.Context().Done()
+			return
+		}
+		if *latency > 0 {
+			time.Sleep(*latency)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, upstreamAnswer)
+	})}
+	fmt.Fprintln(stdout, listener.Addr())
+	go func() {
+		endOfParent(ctx)
+		server.Close()
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// endOfParent returns when ctx ends or the parent process does: it holds the other
+// end of stdin.
+func endOfParent(ctx context.Context) {
+	gone := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
+}

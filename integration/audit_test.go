@@ -1,0 +1,245 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// audit compares what the service reports with what the upstream's ledger says.
+type audit struct {
+	t      *testing.T
+	load   *load
+	byPath map[string][]Arrival
+
+	tickets     int
+	requests    int
+	lost        int // tickets without an answer, or with an incomplete one
+	twice       int // POST and PATCH that came again though they may have been carried out
+	inDoubt     int // POST and PATCH reported as unknown
+	doubtDone   int // those of them that the upstream had carried out
+	interrupted int // requests that a dying process left unknown
+	repeated    int // GET, HEAD, PUT and DELETE that came again without a refusal before
+	unreported  int // GET and HEAD that came, and were then NOT_EXECUTED after a crash
+}
+
+// auditLoad checks the whole invariant. Every breach of it is an error of the test.
+func auditLoad(ctx context.Context, t *testing.T, l *load, ledger *Ledger) *audit {
+	t.Helper()
+	a := &audit{t: t, load: l, byPath: map[string][]Arrival{}}
+	arrivals := ledger.Arrivals()
+	for _, arrival := range arrivals {
+		a.byPath[arrival.Path] = append(a.byPath[arrival.Path], arrival)
+	}
+	a.keys(arrivals)
+	a.repetitions()
+	for store := range l.stores {
+		a.store(ctx, store)
+		a.order(store, arrivals)
+	}
+	t.Logf("%d tickets with %d requests, %d arrivals at the upstream", a.tickets, a.requests, len(arrivals))
+	t.Logf("tickets lost: %d; POST and PATCH made twice: %d", a.lost, a.twice)
+	t.Logf("POST and PATCH in doubt: %d, of which the upstream had carried out %d; left unknown by a dying process: %d",
+		a.inDoubt, a.doubtDone, a.interrupted)
+	t.Logf("GET, HEAD, PUT and DELETE sent again: %d; GET and HEAD sent and then not executed: %d", a.repeated, a.unreported)
+	return a
+}
+
+// safe reports whether a method only reads.
+func safe(method string) bool { return method == "GET" || method == "HEAD" }
+
+// once reports whether a request must not be sent again when its outcome is unknown.
+func once(method string) bool { return method == "POST" || method == "PATCH" }
+
+// refused reports whether an arrival was turned away for certain, so that sending the
+// request again repeats nothing.
+func refused(a Arrival) bool {
+	return a.Answered && (a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable)
+}
+
+// keys checks that a request has one Idempotency-Key of its own for all attempts.
+func (a *audit) keys(arrivals []Arrival) {
+	a.t.Helper()
+	paths := map[string]string{}
+	for _, arrival := range arrivals {
+		if path, known := paths[arrival.Key]; arrival.Key == "" || known && path != arrival.Path {
+			a.t.Errorf("Idempotency-Key %q came with %s and %s", arrival.Key, path, arrival.Path)
+		}
+		paths[arrival.Key] = arrival.Path
+	}
+	if len(paths) != len(a.byPath) {
+		a.t.Errorf("%d paths came with %d Idempotency-Keys", len(a.byPath), len(paths))
+	}
+}
+
+// repetitions checks that no POST or PATCH came again after it may have been done.
+func (a *audit) repetitions() {
+	a.t.Helper()
+	for path, arrivals := range a.byPath {
+		for i, earlier := range arrivals[:len(arrivals)-1] {
+			switch {
+			case refused(earlier):
+			case once(earlier.Method):
+				a.twice++
+				a.t.Errorf("%s %s came again after %+v, as %+v", earlier.Method, path, earlier, arrivals[i+1])
+			default:
+				a.repeated++
+			}
+		}
+	}
+}
+
+// store checks every ticket of a store.
+func (a *audit) store(ctx context.Context, store int) {
+	a.t.Helper()
+	var handed []string
+	for n, b := range a.load.stores[store] {
+		handed = append(handed, b.ticket)
+		a.tickets++
+		a.requests += len(b.requests)
+		s, err := a.load.client.status(ctx, storeName(store), b.ticket)
+		if err != nil {
+			a.lost++
+			a.t.Errorf("store %d, batch %d, ticket %s: %v", store, n, b.ticket, err)
+			continue
+		}
+		if s.Status != "COMPLETED" || s.TotalRequests != len(b.requests) || len(s.Responses) != len(b.requests) {
+			a.lost++
+			a.t.Errorf("store %d, batch %d: %s, %d requests of %d, %d responses",
+				store, n, s.Status, s.TotalRequests, len(b.requests), len(s.Responses))
+			continue
+		}
+		a.batch(store, b, s)
+	}
+	found, err := a.load.client.tickets(ctx, storeName(store))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if !slices.Equal(found, handed) {
+		a.t.Errorf("store %d has %d batches and handed out %d tickets", store, len(found), len(handed))
+	}
+}
+
+// batch checks the responses of one batch.
+func (a *audit) batch(store int, b sent, s *status) {
+	a.t.Helper()
+	ran, failed := 0, false
+	for i, r := range s.Responses {
+		if r.Status != "NOT_EXECUTED" {
+			ran++
+			if failed && b.stop && !b.parallel {
+				a.t.Errorf("store %d, %s: %s after a failure that stops the batch", store, r.ID, r.Status)
+			}
+		}
+		failed = failed || r.Status == "FAILED"
+		if r.ID != b.requests[i].ID {
+			a.t.Errorf("store %d: response %d has the id %s, want %s", store, i, r.ID, b.requests[i].ID)
+		}
+		if err := a.result(b.requests[i], a.byPath[path(store, b.requests[i])], r); err != nil {
+			a.t.Errorf("store %d, batch of %s, %s %s is %s %d %q: %v; the ledger has %+v", store, b.ticket,
+				b.requests[i].Method, r.ID, r.Status, r.Code, r.Line, err, a.byPath[path(store, b.requests[i])])
+		}
+		if r.Status == "NOT_EXECUTED" && !failed && !slices.ContainsFunc(s.Responses, func(r result) bool { return r.Status == "FAILED" }) {
+			a.t.Errorf("store %d, %s: not executed, and nothing failed", store, r.ID)
+		}
+	}
+	if ran != s.CompletedRequests {
+		a.t.Errorf("store %d, ticket %s: completedRequests is %d, %d ran", store, b.ticket, s.CompletedRequests, ran)
+	}
+}
+
+// path returns where a request of a store comes to in the ledger.
+func path(store int, r request) string { return "/api/" + storeName(store) + "/" + r.Path }
+
+// result checks one response against what arrived.
+func (a *audit) result(r request, arrivals []Arrival, got result) error {
+	executed := 0
+	for _, arrival := range arrivals {
+		if arrival.Executed {
+			executed++
+		}
+	}
+	switch got.Status {
+	case "COMPLETED":
+		if once(r.Method) && executed != 1 {
+			return fmt.Errorf("carried out %d times", executed)
+		}
+		return answeredBy(r, arrivals, got)
+	case "NOT_EXECUTED":
+		if len(arrivals) > 0 && !safe(r.Method) {
+			return fmt.Errorf("it arrived")
+		}
+		if len(arrivals) > 0 {
+			a.unreported++
+		}
+		return nil
+	case "FAILED":
+		if strings.Contains(got.Line, "the service was interrupted") {
+			a.interrupted++
+		}
+		if got.Code != http.StatusBadGateway {
+			return answeredBy(r, arrivals, got)
+		}
+		if !once(r.Method) {
+			return nil
+		}
+		a.inDoubt++
+		a.doubtDone += executed
+		if executed > 1 || !strings.Contains(got.Line, "not known") {
+			return fmt.Errorf("carried out %d times, and the line has to say that the outcome is not known", executed)
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown status")
+}
+
+// answeredBy checks that the response is the answer that the ledger gave.
+func answeredBy(r request, arrivals []Arrival, got result) error {
+	var body struct {
+		Arrival int `json:"arrival"`
+	}
+	if r.Method != "HEAD" {
+		if err := json.Unmarshal(got.Body, &body); err != nil {
+			return fmt.Errorf("body %s: %w", got.Body, err)
+		}
+	}
+	for _, arrival := range arrivals {
+		if (arrival.Seq == body.Arrival || r.Method == "HEAD") && arrival.Answered && arrival.Status == got.Code {
+			return nil
+		}
+	}
+	return fmt.Errorf("no such answer was given")
+}
+
+// order checks the order in which a store's requests arrived.
+func (a *audit) order(store int, arrivals []Arrival) {
+	a.t.Helper()
+	prefix := "/api/" + storeName(store) + "/items/"
+	batch, last := 0, -1
+	for _, arrival := range arrivals {
+		name, ours := strings.CutPrefix(arrival.Path, prefix)
+		if !ours {
+			continue
+		}
+		var b, i int
+		if _, err := fmt.Sscanf(name, "%d/%d", &b, &i); err != nil {
+			a.t.Fatal(err)
+		}
+		switch {
+		case b < batch:
+			a.t.Errorf("store %d: batch %d got a request after batch %d had begun: %+v", store, b, batch, arrival)
+			continue
+		case b > batch:
+			batch, last = b, -1
+		}
+		parallel := b < len(a.load.stores[store]) && a.load.stores[store][b].parallel
+		if i < last && !parallel && (arrival.Nth == 1 || !safe(arrival.Method)) {
+			a.t.Errorf("store %d, batch %d: request %d came after request %d: %+v", store, b, i, last, arrival)
+		}
+		last = max(last, i)
+	}
+}

@@ -1,0 +1,178 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// pollInterval is the pause between two questions, or two tries of one call.
+const pollInterval = 10 * time.Millisecond
+
+// client calls the service as one caller.
+type client struct {
+	base  string
+	token string
+}
+
+// request is a request of a batch.
+type request struct {
+	ID     string          `json:"id,omitempty"`
+	Method string          `json:"method"`
+	Path   string          `json:"path"`
+	Body   json.RawMessage `json:"body,omitempty"`
+}
+
+// status is a batch as the service reports it.
+type status struct {
+	Status            string   `json:"status"`
+	TotalRequests     int      `json:"totalRequests"`
+	CompletedRequests int      `json:"completedRequests"`
+	Responses         []result `json:"responses"`
+}
+
+// result is how one request ended.
+type result struct {
+	ID       string          `json:"id"`
+	Status   string          `json:"status"`
+	Body     json.RawMessage `json:"httpBody"`
+	Escaped  *string         `json:"escapedHttpBody"`
+	Encoding string          `json:"httpBodyEncoding"`
+	Code     int             `json:"httpStatusCode"`
+	Line     string          `json:"httpStatusLine"`
+}
+
+// refusal is an answer that is no success.
+type refusal struct {
+	code int
+	body string
+}
+
+func (e *refusal) Error() string { return fmt.Sprintf("answered %d: %s", e.code, e.body) }
+
+// newKey returns a random UUID.
+func newKey() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// do makes one call and decodes its answer.
+func (c client) do(ctx context.Context, method, store string, query url.Values, body []byte, answer any) error {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v3/"+store+"/batch?"+query.Encode(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &refusal{resp.StatusCode, string(text)}
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// create makes a batch and returns its ticket. A call that gets no answer is made
+// again, with the same deduplication key, until ctx ends.
+func (c client) create(ctx context.Context, store string, query url.Values, requests []request) (ticket string, err error) {
+	body, err := json.Marshal(requests)
+	if err != nil {
+		return "", err
+	}
+	keyed := url.Values{"deduplicationKey": {newKey()}}
+	for name, values := range query {
+		keyed[name] = values
+	}
+	var answer struct {
+		Ticket string `json:"ticket"`
+	}
+	err = c.surely(ctx, func() error { return c.do(ctx, http.MethodPost, store, keyed, body, &answer) })
+	return answer.Ticket, err
+}
+
+// ended waits until a batch is COMPLETED and returns it with its responses.
+func (c client) ended(ctx context.Context, store, ticket string) (*status, error) {
+	query := url.Values{"ticket": {ticket}, "responses": {"false"}}
+	for {
+		var s status
+		if err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) }); err != nil {
+			return nil, fmt.Errorf("ticket %s of store %s: %w", ticket, store, err)
+		}
+		if s.Status == "COMPLETED" {
+			return c.status(ctx, store, ticket)
+		}
+		if !pause(ctx) {
+			return nil, fmt.Errorf("ticket %s of store %s is still %s, %d of %d: %w",
+				ticket, store, s.Status, s.CompletedRequests, s.TotalRequests, ctx.Err())
+		}
+	}
+}
+
+// status returns a batch with its responses.
+func (c client) status(ctx context.Context, store, ticket string, more ...string) (*status, error) {
+	query := url.Values{"ticket": {ticket}}
+	for _, name := range more {
+		query.Set(name, "true")
+	}
+	var s status
+	err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) })
+	return &s, err
+}
+
+// tickets returns the tickets of all COMPLETED batches of a store, oldest first.
+func (c client) tickets(ctx context.Context, store string) (all []string, err error) {
+	const page = 100
+	for {
+		var found struct {
+			Items []struct {
+				Ticket string `json:"ticket"`
+			} `json:"items"`
+		}
+		query := url.Values{"status": {"COMPLETED"}, "limit": {fmt.Sprint(page)}, "offset": {fmt.Sprint(len(all))}}
+		if err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &found) }); err != nil {
+			return nil, err
+		}
+		for _, item := range found.Items {
+			all = append(all, item.Ticket)
+		}
+		if len(found.Items) < page {
+			return all, nil
+		}
+	}
+}
+
+// surely makes a call until it is answered, as a client does whose service may be
+// down. An answer that refuses is final.
+func (c client) surely(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		if _, refused := err.(*refusal); err == nil || refused || !pause(ctx) {
+			return err
+		}
+	}
+}
+
+// pause waits a moment. It reports false if ctx ended.
+func pause(ctx context.Context) bool {
+	select {
+	case <-time.After(pollInterval):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

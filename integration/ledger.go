@@ -1,0 +1,197 @@
+// Package integration tests the service from outside: the real binary is killed,
+// stopped and restarted under load, and the upstream's own ledger tells what reached
+// it. The promises that are tested, and what was measured, are in docs/reliability.md.
+package integration
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Ledger is an upstream that writes down every request that reaches it whole. It may
+// be used by many goroutines.
+type Ledger struct {
+	URL    string
+	server *httptest.Server
+	reply  func(Arrival) Reply
+
+	mu       sync.Mutex
+	arrivals []*Arrival
+	calls    map[string]*call // by Idempotency-Key
+	watches  []watch
+}
+
+// Arrival is one request that reached the upstream.
+type Arrival struct {
+	Seq    int    // place among all arrivals, from 1
+	Nth    int    // 1 for the first arrival with its Idempotency-Key
+	Key    string // the Idempotency-Key
+	Method string
+	Path   string
+	Body   string
+
+	Status   int  // what it was answered
+	Executed bool // it was carried out: neither refused nor found done before
+	Answered bool // its answer was handed to the network completely
+}
+
+// Reply is what the upstream does with a request.
+type Reply struct {
+	Status int             // 0: 200
+	Delay  time.Duration   // before the answer
+	Until  <-chan struct{} // no answer before it is closed; nil: none to wait for
+	HangUp bool            // break the connection halfway through the answer
+}
+
+// call is what one Idempotency-Key stands for.
+type call struct {
+	arrivals int
+	done     bool
+}
+
+// watch is closed when the ledger has so many arrivals.
+type watch struct {
+	arrivals int
+	reached  chan struct{}
+}
+
+// NewLedger starts an upstream that answers as reply says. reply is called for one
+// request at a time. Close it when done.
+func NewLedger(reply func(Arrival) Reply) *Ledger {
+	l := &Ledger{reply: reply, calls: map[string]*call{}}
+	l.server = httptest.NewServer(l)
+	l.URL = l.server.URL
+	return l
+}
+
+// Close ends the upstream. Requests under way are cut off.
+func (l *Ledger) Close() {
+	l.server.CloseClientConnections()
+	l.server.Close()
+}
+
+// Arrivals returns what has reached the upstream so far, in order.
+func (l *Ledger) Arrivals() []Arrival {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]Arrival, len(l.arrivals))
+	for i, a := range l.arrivals {
+		all[i] = *a
+	}
+	return all
+}
+
+// After returns a channel that is closed when n more requests have arrived.
+func (l *Ledger) After(n int) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := watch{len(l.arrivals) + n, make(chan struct{})}
+	l.watches = append(l.watches, w)
+	return w.reached
+}
+
+// ServeHTTP writes a request down and answers it. A 200 carries the arrival's Seq, so
+// that an answer can be found in the ledger.
+func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // it never arrived whole
+	}
+	a, reply := l.arrive(r, string(body))
+	if !hold(r, reply) {
+		return
+	}
+	answer, _ := json.Marshal(map[string]any{"arrival": a.Seq, "path": a.Path})
+	if reply.HangUp {
+		hangUp(w, answer)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(answer)))
+	if reply.Status == http.StatusTooManyRequests {
+		h.Set("Retry-After", "0")
+	}
+	w.WriteHeader(reply.Status)
+	if r.Method != http.MethodHead {
+		_, err = w.Write(answer)
+	}
+	if err == nil && http.NewResponseController(w).Flush() == nil {
+		l.mu.Lock()
+		a.Answered = true
+		l.mu.Unlock()
+	}
+}
+
+// arrive writes a request down and decides what becomes of it.
+func (l *Ledger) arrive(r *http.Request, body string) (*Arrival, Reply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := r.Header.Get("Idempotency-Key")
+	c := l.calls[key]
+	if c == nil {
+		c = &call{}
+		l.calls[key] = c
+	}
+	c.arrivals++
+	a := &Arrival{
+		Seq: len(l.arrivals) + 1, Nth: c.arrivals,
+		Key: key, Method: r.Method, Path: r.RequestURI, Body: body,
+	}
+	reply := l.reply(*a)
+	if reply.Status == 0 {
+		reply.Status = http.StatusOK
+	}
+	if r.Method == http.MethodDelete && c.done && reply.Status == http.StatusOK {
+		reply.Status = http.StatusNotFound // it is gone already
+	}
+	a.Status, a.Executed = reply.Status, reply.Status == http.StatusOK
+	c.done = c.done || a.Executed
+	l.arrivals = append(l.arrivals, a)
+	l.watches = slices.DeleteFunc(l.watches, func(w watch) bool {
+		if len(l.arrivals) < w.arrivals {
+			return false
+		}
+		close(w.reached)
+		return true
+	})
+	return a, reply
+}
+
+// hold waits as long as the reply says. It reports false if the client went away.
+func hold(r *http.Request, reply Reply) bool {
+	if reply.Until != nil {
+		select {
+		case <-reply.Until:
+		case <-r.Context().Done():
+			return false
+		}
+	}
+	if reply.Delay > 0 {
+		select {
+		case <-time.After(reply.Delay):
+		case <-r.Context().Done():
+			return false
+		}
+	}
+	return true
+}
+
+// hangUp breaks the connection in the middle of an answer.
+func hangUp(w http.ResponseWriter, answer []byte) {
+	conn, out, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	out.WriteString("HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n")
+	out.WriteString(strings.TrimSuffix(string(answer), "}"))
+	out.Flush()
+}

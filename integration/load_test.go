@@ -1,0 +1,137 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// sent is a batch that got a ticket.
+type sent struct {
+	ticket   string
+	requests []request
+	parallel bool
+	stop     bool // stopOnFirstFailure
+}
+
+// load is a number of stores, each with a creator that hands over batch after batch.
+type load struct {
+	client client
+	stores [][]sent // by store, in the order of creation; complete once finish returned
+	enough chan struct{}
+	err    error // the first creator's that failed
+	once   sync.Once
+	all    sync.WaitGroup
+}
+
+// openBatches is how many unfinished batches a creator lets its store have.
+const openBatches = 6
+
+// startLoad starts the creators. They survive that the service is down.
+func startLoad(ctx context.Context, c client, stores int) *load {
+	l := &load{client: c, stores: make([][]sent, stores), enough: make(chan struct{})}
+	for store := range stores {
+		l.all.Go(func() {
+			if err := l.create(ctx, store); err != nil {
+				l.once.Do(func() { l.err = err })
+			}
+		})
+	}
+	return l
+}
+
+// storeName returns the id of a store.
+func storeName(store int) string { return "store-" + strconv.Itoa(store) }
+
+// create makes batches for one store, one after the other, until it is enough.
+func (l *load) create(ctx context.Context, store int) error {
+	for {
+		select {
+		case <-l.enough:
+			return nil
+		default:
+		}
+		made := l.stores[store]
+		if n := len(made); n >= openBatches {
+			if _, err := l.client.ended(ctx, storeName(store), made[n-openBatches].ticket); err != nil {
+				return err
+			}
+		}
+		b := newBatch(len(made))
+		query := url.Values{
+			"allowParallelMode":  {strconv.FormatBool(b.parallel)},
+			"stopOnFirstFailure": {strconv.FormatBool(b.stop)},
+		}
+		var err error
+		if b.ticket, err = l.client.create(ctx, storeName(store), query, b.requests); err != nil {
+			return fmt.Errorf("create batch %d of store %d: %w", len(made), store, err)
+		}
+		l.stores[store] = append(made, b)
+	}
+}
+
+// finish ends the creation and waits until every batch that got a ticket has ended.
+func (l *load) finish(ctx context.Context, t *testing.T) {
+	t.Helper()
+	close(l.enough)
+	l.all.Wait()
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	for store, batches := range l.stores {
+		if len(batches) == 0 {
+			t.Fatalf("store %d got no batch", store)
+		}
+		if _, err := l.client.ended(ctx, storeName(store), batches[len(batches)-1].ticket); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// methods are the methods of requests, those more often that must not be repeated.
+var methods = []string{"POST", "POST", "POST", "PATCH", "PATCH", "PUT", "PUT", "DELETE", "GET", "GET", "HEAD"}
+
+// newBatch returns a batch of 1 to 24 requests, the n-th of its store. Each request
+// has a path of its own, n/index.
+func newBatch(n int) sent {
+	b := sent{parallel: rand.N(3) == 0, stop: rand.N(2) == 0}
+	for i := range 1 + rand.N(24) {
+		name := fmt.Sprintf("%d/%d", n, i)
+		r := request{ID: name, Path: "items/" + name, Method: methods[rand.N(len(methods))]}
+		if r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH" {
+			r.Body = json.RawMessage(fmt.Sprintf(`{"name":%q}`, name))
+		}
+		b.requests = append(b.requests, r)
+	}
+	return b
+}
+
+// moody is an upstream that takes up to 4 ms and, where a path comes for the first
+// time, now and then says 429, 503 or 409, or breaks the connection midway.
+func moody(a Arrival) Reply {
+	r := Reply{Delay: rand.N(4 * time.Millisecond)}
+	if a.Nth > 1 {
+		return r
+	}
+	switch rand.N(100) {
+	case 0, 1:
+		r.Status = http.StatusTooManyRequests
+	case 2, 3:
+		r.Status = http.StatusServiceUnavailable
+	case 4:
+		r.Status = http.StatusConflict
+	case 5:
+		r.HangUp = true
+	}
+	return r
+}
+
+// steady is an upstream that takes up to 4 ms and has no other faults.
+func steady(Arrival) Reply { return Reply{Delay: rand.N(4 * time.Millisecond)} }

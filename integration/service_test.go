@@ -1,0 +1,235 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for an event. A test that reaches it fails.
+const patience = 30 * time.Second
+
+// binary is the service's executable, built by TestMain.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "sheaf-integration-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "sheaf")
+	build := exec.Command("go", "build", "-C", "..", "-o", binary, "./cmd/sheaf")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the service:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// service is a process of the real binary.
+type service struct {
+	args    []string
+	base    string // http://host:port
+	cmd     *exec.Cmd
+	started time.Time
+	ended   chan struct{} // closed when the process has ended
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	changed chan struct{} // closed and replaced when log grows
+}
+
+// launch starts the binary without waiting for anything. The test's end kills it.
+func launch(t *testing.T, args ...string) *service {
+	t.Helper()
+	s := &service{
+		args: args, cmd: exec.Command(binary, args...),
+		ended: make(chan struct{}), changed: make(chan struct{}),
+	}
+	for _, entry := range os.Environ() {
+		if !strings.HasPrefix(entry, "SHEAF_") {
+			s.cmd.Env = append(s.cmd.Env, entry)
+		}
+	}
+	s.cmd.Stderr = s
+	s.started = time.Now()
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.cmd.Wait() // what matters is in ProcessState
+		close(s.ended)
+	}()
+	t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		<-s.ended
+		if t.Failed() {
+			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logged(), 4000))
+		}
+	})
+	return s
+}
+
+// start starts sheaf serve on an address of its own and waits until it is ready.
+func start(t *testing.T, upstream, database string, args ...string) *service {
+	t.Helper()
+	address := freeAddress(t)
+	args = append([]string{
+		"serve", "--listen", address, "--upstream", upstream, "--database", "sqlite:" + database,
+		"--retry-interval", "10ms", "--log-format", "json",
+	}, args...)
+	s := launch(t, args...)
+	s.base = "http://" + address
+	s.waitReady(t)
+	return s
+}
+
+// restart starts another process with the same arguments, and with more.
+func (s *service) restart(t *testing.T, more ...string) *service {
+	t.Helper()
+	next := launch(t, append(s.args[:len(s.args):len(s.args)], more...)...)
+	next.base = s.base
+	next.waitReady(t)
+	return next
+}
+
+// freeAddress returns an address that nobody listens on. Its port is below those
+// that outgoing connections get, so that none can take it while the service is down.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.N(12000)))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// waitReady waits until the service says that it is ready, and sees to it that
+// /readyz says so too.
+func (s *service) waitReady(t *testing.T) {
+	t.Helper()
+	s.await(t, `"msg":"ready"`)
+	resp, err := http.Get(s.base + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("/readyz: %s", resp.Status)
+	}
+}
+
+// Write takes in the log.
+func (s *service) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return s.log.Write(b)
+}
+
+// logged returns the log so far.
+func (s *service) logged() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// await waits until the log has the pattern.
+func (s *service) await(t *testing.T, pattern string) {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	limit := time.After(patience)
+	for over := false; ; {
+		s.mu.Lock()
+		found, changed := re.Match(s.log.Bytes()), s.changed
+		s.mu.Unlock()
+		if found {
+			return
+		}
+		if over {
+			t.Fatalf("the service ended (%v) and never logged %s:\n%s", s.cmd.ProcessState, pattern, s.logged())
+		}
+		select {
+		case <-changed:
+		case <-s.ended:
+			over = true // one last look: the log is complete now
+		case <-limit:
+			t.Fatalf("the service never logged %s:\n%s", pattern, s.logged())
+		}
+	}
+}
+
+// signal sends a signal to the process.
+func (s *service) signal(t *testing.T, sig os.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("%v: %v", sig, err)
+	}
+}
+
+// exited waits for the end of the process and returns how it ended.
+func (s *service) exited(t *testing.T) *os.ProcessState {
+	t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		t.Fatal("the service does not end")
+	}
+	return s.cmd.ProcessState
+}
+
+// kill9 kills the process as a crash would.
+func (s *service) kill9(t *testing.T) {
+	t.Helper()
+	s.signal(t, syscall.SIGKILL)
+	s.exited(t)
+}
+
+// term asks the process to stop, and expects exit code 0.
+func (s *service) term(t *testing.T) {
+	t.Helper()
+	s.signal(t, syscall.SIGTERM)
+	if state := s.exited(t); state.ExitCode() != 0 {
+		t.Fatalf("after SIGTERM: %v", state)
+	}
+}
+
+// refuses runs the binary, expects that it refuses to start, and returns what it says.
+func refuses(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() < 1 {
+		t.Fatalf("sheaf %s: %v, want a refusal\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// tail returns the last n bytes of s.
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }

@@ -1,0 +1,86 @@
+package sheaf
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func options(dir string) Options {
+	return Options{
+		Upstream: "http://127.0.0.1:9/api/v3/{storeId}",
+		Database: "sqlite:" + filepath.Join(dir, "sheaf.db"),
+		Logger:   slog.New(slog.DiscardHandler),
+	}
+}
+
+func TestOptionsRefused(t *testing.T) {
+	for want, change := range map[string]func(*Options){
+		"an upstream is required":      func(o *Options) { o.Upstream = "" },
+		"upstream:":                    func(o *Options) { o.Upstream = "ftp://host/{storeId}" },
+		"at least 1h":                  func(o *Options) { o.Retention = time.Minute },
+		"a duration can't be negative": func(o *Options) { o.RetryInterval = -1 },
+		"a limit can't be negative":    func(o *Options) { o.MaxBody = -1 },
+		"unknown meaning of success":   func(o *Options) { o.Success = 9 },
+		"has to be sqlite:FILE":        func(o *Options) { o.Database = "mysql://" },
+		"no such file or directory":    func(o *Options) { o.Database = "sqlite:" + filepath.Join("no", "folder", "x.db") },
+	} {
+		o := options(t.TempDir())
+		change(&o)
+		s, err := New(o)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}
+
+// TestSecretKey walks through the life of the key beside its database.
+func TestSecretKey(t *testing.T) {
+	dir := t.TempDir()
+	o := options(dir)
+	key := filepath.Join(dir, "sheaf.db.key")
+	start := func(want string) {
+		t.Helper()
+		s, err := New(o)
+		if err == nil {
+			err = s.Close()
+		}
+		switch {
+		case want == "" && err != nil:
+			t.Fatal(err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Fatalf("got %v, want an error with %q", err, want)
+		}
+	}
+	start("")
+	first, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start("")
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	start("is missing")
+	if _, err := os.Stat(key); err == nil {
+		t.Fatal("a refused start made a key")
+	}
+	o.AbandonCredentials = true
+	start("")
+	o.AbandonCredentials = false
+	start("")
+	if err := os.WriteFile(key, first, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start("is not the one")
+	o.AbandonCredentials = true
+	start("")
+	o.AbandonCredentials = false
+	start("")
+}
