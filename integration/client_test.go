@@ -23,10 +23,10 @@ type client struct {
 
 // request is a request of a batch.
 type request struct {
-	ID     string          `json:"id,omitempty"`
-	Method string          `json:"method"`
-	Path   string          `json:"path"`
-	Body   json.RawMessage `json:"body,omitempty"`
+	ID     string
+	Method string
+	Path   string
+	Body   json.RawMessage // nil: none
 }
 
 // status is a batch as the service reports it.
@@ -90,10 +90,6 @@ func (c client) do(ctx context.Context, method, store string, query url.Values, 
 // create makes a batch and returns its ticket. A call that gets no answer is made
 // again, with the same deduplication key, until ctx ends.
 func (c client) create(ctx context.Context, store string, query url.Values, requests []request) (ticket string, err error) {
-	body, err := json.Marshal(requests)
-	if err != nil {
-		return "", err
-	}
 	keyed := url.Values{"deduplicationKey": {newKey()}}
 	for name, values := range query {
 		keyed[name] = values
@@ -101,8 +97,25 @@ func (c client) create(ctx context.Context, store string, query url.Values, requ
 	var answer struct {
 		Ticket string `json:"ticket"`
 	}
-	err = c.surely(ctx, func() error { return c.do(ctx, http.MethodPost, store, keyed, body, &answer) })
+	err = c.surely(ctx, func() error { return c.do(ctx, http.MethodPost, store, keyed, encode(requests), &answer) })
 	return answer.Ticket, err
+}
+
+// encode writes a create body with the bodies of the requests byte for byte, which
+// json.Marshal would compact.
+func encode(requests []request) []byte {
+	out := []byte{'['}
+	for i, r := range requests {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = fmt.Appendf(out, `{"id":%q,"method":%q,"path":%q`, r.ID, r.Method, r.Path)
+		if len(r.Body) > 0 {
+			out = append(append(out, `,"body":`...), r.Body...)
+		}
+		out = append(out, '}')
+	}
+	return append(out, ']')
 }
 
 // ended waits until a batch is COMPLETED and returns it with its responses.

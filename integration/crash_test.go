@@ -28,11 +28,9 @@ func TestKill9UnderLoad(t *testing.T) {
 		arrived(ctx, t, ledger.After(points[i%len(points)]))
 		s.kill9(t)
 		first := ledger.After(1)
-		began := time.Now()
 		s = s.restart(t)
-		ready = append(ready, time.Since(began))
-		arrived(ctx, t, first)
-		working = append(working, time.Since(began))
+		ready = append(ready, time.Since(s.started))
+		working = append(working, arrived(ctx, t, first).Sub(s.started))
 	}
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
@@ -42,16 +40,17 @@ func TestKill9UnderLoad(t *testing.T) {
 	}
 }
 
-// arrived waits for a point in the ledger.
-func arrived(ctx context.Context, t *testing.T, point <-chan struct{}) {
+// arrived waits for a point in the ledger and returns its moment.
+func arrived(ctx context.Context, t *testing.T, point <-chan time.Time) (moment time.Time) {
 	t.Helper()
 	select {
-	case <-point:
+	case moment = <-point:
 	case <-time.After(patience):
 		t.Fatal("no more requests reach the upstream")
 	case <-ctx.Done():
 		t.Fatal(ctx.Err())
 	}
+	return moment
 }
 
 // spread returns the median and the maximum.

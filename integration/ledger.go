@@ -56,10 +56,10 @@ type call struct {
 	done     bool
 }
 
-// watch is closed when the ledger has so many arrivals.
+// watch is told the moment when the ledger has so many arrivals.
 type watch struct {
 	arrivals int
-	reached  chan struct{}
+	reached  chan time.Time
 }
 
 // NewLedger starts an upstream that answers as reply says. reply is called for one
@@ -88,11 +88,11 @@ func (l *Ledger) Arrivals() []Arrival {
 	return all
 }
 
-// After returns a channel that is closed when n more requests have arrived.
-func (l *Ledger) After(n int) <-chan struct{} {
+// After returns a channel that gets the moment when n more requests have arrived.
+func (l *Ledger) After(n int) <-chan time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w := watch{len(l.arrivals) + n, make(chan struct{})}
+	w := watch{len(l.arrivals) + n, make(chan time.Time, 1)}
 	l.watches = append(l.watches, w)
 	return w.reached
 }
@@ -159,7 +159,7 @@ func (l *Ledger) arrive(r *http.Request, body string) (*Arrival, Reply) {
 		if len(l.arrivals) < w.arrivals {
 			return false
 		}
-		close(w.reached)
+		w.reached <- time.Now()
 		return true
 	})
 	return a, reply

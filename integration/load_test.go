@@ -128,7 +128,7 @@ func moody(a Arrival) Reply {
 	case 4:
 		r.Status = http.StatusConflict
 	case 5:
-		r.HangUp = true
+		r.HangUp = a.Method != http.MethodHead // an answer to HEAD has no middle
 	}
 	return r
 }

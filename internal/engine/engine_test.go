@@ -273,7 +273,8 @@ func TestShutdown(t *testing.T) {
 		synctest.Wait()
 		expect(t, "the POST", w.outcome(a), "502! 200")
 		expect(t, "the PUT", w.outcome(b), "200")
-		expect(t, "ledger", w.sent(), "0/0 1/0 0/1 1/0")
+		expect(t, "ledger of the POSTs", w.sentOf("0"), "0/0 0/1")
+		expect(t, "ledger of the PUT", w.sentOf("1"), "1/0 1/0")
 	})
 }
 

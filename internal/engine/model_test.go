@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,7 +90,8 @@ type trial struct {
 	stopped map[int]time.Time
 	deleted map[int]time.Time
 	crashes int
-	faults  *rand.Rand // nil: storage works
+	mu      sync.Mutex
+	faulty  bool // storage fails now and then
 	random  *rand.Rand
 }
 
@@ -100,7 +102,7 @@ func carryOut(t *testing.T, p plan) []string {
 		tr.pass(e.after)
 		tr.happen(e)
 	}
-	tr.faults = nil
+	tr.setFaulty(false)
 	problems := tr.untilEnd()
 	tr.shutdown()
 	return append(problems, tr.check()...)
@@ -110,13 +112,19 @@ func carryOut(t *testing.T, p plan) []string {
 func (tr *trial) begin() {
 	tr.start()
 	tr.node.SetFault(func(string) storagetest.Fault {
-		tr.up.mu.Lock() // any lock will do
-		defer tr.up.mu.Unlock()
-		if tr.faults == nil || tr.faults.IntN(3) > 0 {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		if !tr.faulty || tr.random.IntN(3) > 0 {
 			return storagetest.None
 		}
-		return []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored}[tr.faults.IntN(2)]
+		return []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored}[tr.random.IntN(2)]
 	})
+}
+
+func (tr *trial) setFaulty(on bool) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.faulty = on
 }
 
 func (tr *trial) happen(e event) {
@@ -140,39 +148,32 @@ func (tr *trial) happen(e event) {
 		tr.shutdown()
 		tr.begin()
 	case "faults":
-		tr.faults = tr.random
+		tr.setFaulty(true)
 	case "calm":
-		tr.faults = nil
+		tr.setFaulty(false)
 	}
 }
 
-// end stops or deletes a batch, as often as storage needs to be asked.
+// end stops or deletes a batch. When storage fails but has stored the wish, nobody is
+// told; the runner sees it all the same, with its next record.
 func (tr *trial) end(what string, i int) {
 	m := tr.batches[i]
-	for {
-		var queues []storage.QueueID
-		var err error
-		if what == "stop" {
-			var s storage.Stopped
-			s, err = tr.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
-			queues = s.Queues
-		} else {
-			var q storage.QueueID
-			q, err = tr.node.Delete(context.Background(), m.key)
-			queues = []storage.QueueID{q}
-		}
-		if err == nil || errors.Is(err, storage.ErrNotFound) {
-			for _, q := range queues {
-				tr.engine.Notify(q)
+	moments := tr.stopped
+	if what == "stop" {
+		tr.stopBatch(m)
+	} else {
+		moments = tr.deleted
+		insist(tr.world, func() (any, error) {
+			q, err := tr.node.Delete(context.Background(), m.key)
+			tr.engine.Notify(q)
+			if errors.Is(err, storage.ErrNotFound) {
+				err = nil
 			}
-			break
-		}
+			return nil, err
+		})
 	}
-	if what == "stop" && tr.stopped[i].IsZero() {
-		tr.stopped[i] = time.Now()
-	}
-	if what == "delete" && tr.deleted[i].IsZero() {
-		tr.deleted[i] = time.Now()
+	if moments[i].IsZero() {
+		moments[i] = time.Now()
 	}
 }
 

@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,6 +52,8 @@ func newUpstream() *upstream {
 }
 
 func (u *upstream) script(batch, index int, steps ...step) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.scripts[fmt.Sprintf("%d/%d", batch, index)] = steps
 }
 
@@ -148,6 +153,7 @@ func (w *world) start() {
 		}
 		close(ended)
 	}(w.engine, w.ended)
+	synctest.Wait()
 }
 
 // shutdown stops the engine gracefully.
@@ -178,13 +184,12 @@ func (w *world) create(store string, o batch.Options, methods ...string) *made {
 	for i, method := range methods {
 		m.reqs = append(m.reqs, batch.Request{Method: method, Path: fmt.Sprintf("%d/%d", len(w.batches), i)})
 	}
-	c, err := w.node.Create(context.Background(), &storage.NewBatch{
-		Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o,
-		Requests: m.reqs, Credential: []byte("token of " + store),
+	c := insist(w, func() (storage.Created, error) {
+		return w.node.Create(context.Background(), &storage.NewBatch{
+			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o,
+			Requests: m.reqs, Credential: []byte("token of " + store),
+		})
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	m.queue = c.Queue
 	w.batches = append(w.batches, m)
 	w.engine.Wake(c.Queue)
@@ -192,11 +197,21 @@ func (w *world) create(store string, o batch.Options, methods ...string) *made {
 }
 
 func (w *world) status(m *made) *storage.Status {
-	s, err := w.node.Status(context.Background(), m.key, 1<<30)
-	if err != nil {
-		w.t.Fatal(err)
+	return insist(w, func() (*storage.Status, error) { return w.node.Status(context.Background(), m.key, 1<<30) })
+}
+
+// insist calls storage until it does not fail by injection.
+func insist[T any](w *world, call func() (T, error)) T {
+	for {
+		v, err := call()
+		if errors.Is(err, storagetest.ErrInjected) {
+			continue
+		}
+		if err != nil {
+			w.t.Error(err)
+		}
+		return v
 	}
-	return s
 }
 
 // outcome renders a batch's results: "200 404! -" are a success, a failure and a
@@ -224,10 +239,9 @@ func (w *world) outcome(m *made) string {
 }
 
 func (w *world) stopBatch(m *made) int {
-	s, err := w.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	s := insist(w, func() (storage.Stopped, error) {
+		return w.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
+	})
 	for _, q := range s.Queues {
 		w.engine.Notify(q)
 	}
@@ -243,6 +257,12 @@ func (w *world) sent() string {
 		out = append(out, fmt.Sprintf("%d/%d", e.batch, e.index))
 	}
 	return strings.Join(out, " ")
+}
+
+// sentOf renders the ledger of one batch.
+func (w *world) sentOf(batch string) string {
+	words := strings.Fields(w.sent())
+	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return !strings.HasPrefix(s, batch+"/") }), " ")
 }
 
 // abortNow cuts off what is under way, as the death of the process does.

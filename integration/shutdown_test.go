@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestSIGTERMUnderLoad stops the service in the middle of its work: what is under
+// way is recorded, so that nothing at all is sent twice or left unknown.
+func TestSIGTERMUnderLoad(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	ledger := NewLedger(steady)
+	defer ledger.Close()
+	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
+	l := startLoad(ctx, client{s.base, "caller"}, 4)
+
+	var stop []time.Duration
+	for range 5 {
+		arrived(ctx, t, ledger.After(100))
+		began := time.Now()
+		s.term(t)
+		stop = append(stop, time.Since(began))
+		s = s.restart(t)
+	}
+	l.finish(ctx, t)
+	a := auditLoad(ctx, t, l, ledger)
+	t.Logf("%d shutdowns; from SIGTERM to exit 0 (median, max): %v", len(stop), spread(stop))
+	if a.inDoubt+a.interrupted+a.repeated+a.unreported > 0 {
+		t.Errorf("a graceful shutdown left something unknown, or sent again: %+v", *a)
+	}
+}
+
+// hanging starts a service whose upstream never answers below /hold, and creates a
+// batch of a POST there and another request. It returns once the POST has arrived.
+func hanging(ctx context.Context, t *testing.T, limit string) (s *service, ledger *Ledger, ticket string) {
+	t.Helper()
+	never := make(chan struct{})
+	ledger = NewLedger(func(a Arrival) (r Reply) {
+		if strings.Contains(a.Path, "/hold") {
+			r.Until = never
+		}
+		return r
+	})
+	t.Cleanup(ledger.Close)
+	s = start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", limit, "--request-timeout", "10m")
+	point := ledger.After(1)
+	ticket, err := client{s.base, "caller"}.create(ctx, "1", nil, []request{
+		{Method: "POST", Path: "hold", Body: []byte(`{"n":1}`)},
+		{Method: "GET", Path: "after"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrived(ctx, t, point)
+	return s, ledger, ticket
+}
+
+// expectDoubt checks that the batch of hanging ended honestly after a restart.
+func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, ticket string) {
+	t.Helper()
+	got, err := client{s.base, "caller"}.ended(ctx, "1", ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Responses[0]; r.Status != "FAILED" || r.Code != 502 || !strings.Contains(r.Line, "not known") {
+		t.Errorf("the POST is %+v, want FAILED, 502, not known", r)
+	}
+	if r := got.Responses[1]; r.Status != "NOT_EXECUTED" {
+		t.Errorf("the request after it is %+v, want NOT_EXECUTED", r)
+	}
+	if n := len(ledger.Arrivals()); n != 1 {
+		t.Errorf("%d requests arrived, want the POST alone: %+v", n, ledger.Arrivals())
+	}
+}
+
+// TestSIGTERMLimit: an upstream that does not answer holds a shutdown up no longer
+// than its limit.
+func TestSIGTERMLimit(t *testing.T) {
+	ctx := t.Context()
+	s, ledger, ticket := hanging(ctx, t, "700ms")
+	began := time.Now()
+	s.term(t)
+	if took := time.Since(began); took < 700*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the shutdown took %v, the limit was 700ms", took)
+	}
+	expectDoubt(ctx, t, s.restart(t), ledger, ticket)
+}
+
+// TestSecondSIGTERM: a second signal ends the process at once, as a crash would.
+func TestSecondSIGTERM(t *testing.T) {
+	ctx := t.Context()
+	s, ledger, ticket := hanging(ctx, t, "10m")
+	s.signal(t, syscall.SIGTERM)
+	s.await(t, `"msg":"shutting down"`)
+	began := time.Now()
+	s.signal(t, syscall.SIGTERM)
+	if state := s.exited(t); state.Success() {
+		t.Errorf("after a second SIGTERM: %v, want no success", state)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the second SIGTERM took %v", took)
+	}
+	expectDoubt(ctx, t, s.restart(t), ledger, ticket)
+}
+
+// TestSIGTERMIdle: without work a shutdown takes no time, though a client keeps its
+// connection and one batch waits for a retry.
+func TestSIGTERMIdle(t *testing.T) {
+	ctx := t.Context()
+	ledger := NewLedger(func(a Arrival) (r Reply) {
+		if a.Nth == 1 {
+			r.Status = 503
+		}
+		return r
+	})
+	defer ledger.Close()
+	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", "10m", "--retry-interval", "2s")
+	c := client{s.base, "caller"}
+	point := ledger.After(1)
+	ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {"false"}}, []request{{Method: "PUT", Path: "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrived(ctx, t, point)
+	began := time.Now()
+	s.term(t)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("an idle shutdown took %v", took)
+	}
+	got, err := client{s.restart(t).base, "caller"}.ended(ctx, "1", ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Responses[0]; r.Status != "COMPLETED" || len(ledger.Arrivals()) != 2 {
+		t.Errorf("the retry is %+v after %d arrivals", r, len(ledger.Arrivals()))
+	}
+}
