@@ -98,11 +98,18 @@ func (d *decoding) syntax(err error) {
 	d.note(place, "%s", why)
 }
 
-// jsonPath turns a JSON pointer (RFC 6901) into a JSON path.
+// maxPlace bounds a problem's place in bytes: names and depth are the caller's.
+const maxPlace = 256
+
+// jsonPath turns a JSON pointer (RFC 6901) into a JSON path, cut off at maxPlace.
 func jsonPath(p jsontext.Pointer) string {
 	var b strings.Builder
 	b.WriteByte('$')
 	for token := range p.Tokens() {
+		if b.Len()+len(token) > maxPlace {
+			b.WriteString("…")
+			break
+		}
 		switch {
 		case token != "" && strings.Trim(token, "0123456789") == "":
 			b.WriteString("[" + token + "]")

@@ -173,3 +173,19 @@ func BenchmarkPack500(b *testing.B) {
 		Pack(requests)
 	}
 }
+
+// TestDecodePlaceIsBounded: an error doesn't send back a name of any length, nor
+// the way through ten thousand arrays.
+func TestDecodePlaceIsBounded(t *testing.T) {
+	name := strings.Repeat("n", 100_000)
+	for _, body := range []string{
+		`[{"` + name + `":1,"` + name + `":2}]`,
+		`[{"body":` + strings.Repeat(`{"aaaaaaaa":`, 5000) + `?`,
+		`[{"body":` + strings.Repeat("[", 20_000),
+	} {
+		_, err := Decode([]byte(body))
+		if err == nil || len(err.Error()) > 1000 {
+			t.Errorf("%.20s…: the error takes %d bytes", body, len(err.Error()))
+		}
+	}
+}

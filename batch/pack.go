@@ -60,7 +60,7 @@ func Pack(requests []Request) []byte {
 }
 
 // Unpack is the inverse of Pack. The requests share one buffer. Damaged data is an
-// error.
+// error, and so is data without a request: no batch is empty.
 func Unpack(data []byte) ([]Request, error) {
 	data, err := decompress(data)
 	if err != nil {
@@ -79,6 +79,9 @@ func Unpack(data []byte) ([]Request, error) {
 			r.Body = fields[3]
 		}
 		out = append(out, r)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: there is none", errDamaged)
 	}
 	return out, nil
 }

@@ -37,11 +37,13 @@ func CheckPath(path string) error {
 	if i := strings.Index(path, "://"); i >= 0 && !strings.Contains(path[:i], "/") {
 		return errors.New("must be relative to the store's root, not an absolute address")
 	}
-	decoded, err := decodePath(path)
+	// Only a slash that is written as one is the leading one: the path is appended to
+	// the root's slash, after which an encoded one makes an empty segment.
+	decoded, err := decodePath(strings.TrimPrefix(path, "/"))
 	if err != nil {
 		return err
 	}
-	return checkSegments(strings.TrimPrefix(decoded, "/"))
+	return checkSegments(decoded)
 }
 
 // checkSegments judges the decoded segments of a path without its leading slash.

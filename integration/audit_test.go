@@ -22,7 +22,8 @@ type audit struct {
 	twice       int // POST and PATCH that came again though they may have been carried out
 	inDoubt     int // POST and PATCH reported as unknown
 	doubtDone   int // those of them that the upstream had carried out
-	interrupted int // requests that a dying process left unknown
+	interrupted int // requests of any method that a dying process left unknown
+	notSent     int // POST and PATCH reported as not sent, for want of a connection
 	repeated    int // GET, HEAD, PUT and DELETE that came again without a refusal before
 	unreported  int // GET and HEAD that came, and were then NOT_EXECUTED after a crash
 }
@@ -43,8 +44,9 @@ func auditLoad(ctx context.Context, t *testing.T, l *load, ledger *Ledger) *audi
 	}
 	t.Logf("%d tickets with %d requests, %d arrivals at the upstream", a.tickets, a.requests, len(arrivals))
 	t.Logf("tickets lost: %d; POST and PATCH made twice: %d", a.lost, a.twice)
-	t.Logf("POST and PATCH in doubt: %d, of which the upstream had carried out %d; left unknown by a dying process: %d",
-		a.inDoubt, a.doubtDone, a.interrupted)
+	t.Logf("POST and PATCH in doubt: %d, of which the upstream had carried out %d; for certain not sent: %d",
+		a.inDoubt, a.doubtDone, a.notSent)
+	t.Logf("requests that a dying process left unknown: %d", a.interrupted)
 	t.Logf("GET, HEAD, PUT and DELETE sent again: %d; GET and HEAD sent and then not executed: %d", a.repeated, a.unreported)
 	return a
 }
@@ -185,6 +187,13 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 			return answeredBy(r, arrivals, got)
 		}
 		if !once(r.Method) {
+			return nil
+		}
+		if strings.Contains(got.Line, "connection could not be made") {
+			a.notSent++
+			if executed > 0 {
+				return fmt.Errorf("it was carried out")
+			}
 			return nil
 		}
 		a.inDoubt++

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -46,6 +47,7 @@ type result struct {
 	Encoding string          `json:"httpBodyEncoding"`
 	Code     int             `json:"httpStatusCode"`
 	Line     string          `json:"httpStatusLine"`
+	Reason   string          `json:"reason"`
 }
 
 // refusal is an answer that is no success.
@@ -174,7 +176,7 @@ func (c client) tickets(ctx context.Context, store string) (all []string, err er
 func (c client) surely(ctx context.Context, call func() error) error {
 	for {
 		err := call()
-		if _, refused := err.(*refusal); err == nil || refused || !pause(ctx) {
+		if _, refused := errors.AsType[*refusal](err); err == nil || refused || !pause(ctx) {
 			return err
 		}
 	}

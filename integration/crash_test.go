@@ -16,8 +16,7 @@ var kills = flag.Int("kills", 20, "how often TestKill9UnderLoad kills the servic
 func TestKill9UnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	ledger := NewLedger(moody)
-	defer ledger.Close()
+	ledger := newLedger(t, moody)
 	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
 	l := startLoad(ctx, client{s.base, "caller"}, 8)
 
@@ -37,6 +36,70 @@ func TestKill9UnderLoad(t *testing.T) {
 	t.Logf("%d kills; from exec to ready: %v; from exec to the next request at the upstream: %v", *kills, spread(ready), spread(working))
 	if *kills >= 20 && (a.inDoubt == 0 || a.repeated == 0) {
 		t.Errorf("no kill hit a request under way: the test is too gentle to prove anything")
+	}
+}
+
+// TestUpstreamDies takes the upstream away under load: what was under way is in
+// doubt, what could not be connected was not sent, and both are told as they are.
+func TestUpstreamDies(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	ledger := newLedger(t, steady)
+	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
+	l := startLoad(ctx, client{s.base, "caller"}, 4)
+	for range 10 {
+		arrived(ctx, t, ledger.After(60))
+		ledger.Down()
+		for range 3 { // shorter than the retries last, longer than a request takes
+			pause(ctx)
+		}
+		if err := ledger.Up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.finish(ctx, t)
+	a := auditLoad(ctx, t, l, ledger)
+	if a.inDoubt == 0 || a.notSent == 0 {
+		t.Errorf("no outage hit a POST or PATCH both under way and before it left: the test is too gentle")
+	}
+}
+
+// TestThrottleSurvivesKill9: the moment that a Retry-After named holds after a crash.
+func TestThrottleSurvivesKill9(t *testing.T) {
+	ctx := t.Context()
+	const wait = 2 * time.Second
+	ledger := newLedger(t, func(a Arrival) (r Reply) {
+		if a.Method == "POST" && a.Nth == 1 {
+			r.Status, r.RetryAfter = 429, "2"
+		}
+		return r
+	})
+	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	c := client{s.base, "caller"}
+	both := ledger.After(2)
+	ticket, err := c.create(ctx, "1", map[string][]string{"allowParallelMode": {"true"}},
+		[]request{{Method: "POST", Path: "a"}, {Method: "GET", Path: "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	throttled := arrived(ctx, t, both)
+	// The batch goes back to storage with the GET's result and the POST's wait in one
+	// transaction: who sees the one knows of the other.
+	for done := 0; done == 0; {
+		got, err := c.status(ctx, "1", ticket)
+		if err != nil || !pause(ctx) {
+			t.Fatal(err, ctx.Err())
+		}
+		done = got.CompletedRequests
+	}
+	s.kill9(t)
+	again := ledger.After(1)
+	s.restart(t)
+	if gap := arrived(ctx, t, again).Sub(throttled); gap < wait-200*time.Millisecond {
+		t.Errorf("the POST came again after %v, the upstream had asked for %v", gap, wait)
+	}
+	if got, err := c.ended(ctx, "1", ticket); err != nil || got.CompletedRequests != 2 || got.Responses[0].Status != "COMPLETED" {
+		t.Errorf("the batch ended as %+v, %v", got, err)
 	}
 }
 

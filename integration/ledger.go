@@ -4,8 +4,12 @@
 package integration
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -19,7 +23,7 @@ import (
 // be used by many goroutines.
 type Ledger struct {
 	URL    string
-	server *httptest.Server
+	server *httptest.Server // nil while it is down
 	reply  func(Arrival) Reply
 
 	mu       sync.Mutex
@@ -44,10 +48,11 @@ type Arrival struct {
 
 // Reply is what the upstream does with a request.
 type Reply struct {
-	Status int             // 0: 200
-	Delay  time.Duration   // before the answer
-	Until  <-chan struct{} // no answer before it is closed; nil: none to wait for
-	HangUp bool            // break the connection halfway through the answer
+	Status     int             // 0: 200
+	RetryAfter string          // of a 429; empty: "0"
+	Delay      time.Duration   // before the answer
+	Until      <-chan struct{} // no answer before it is closed; nil: none to wait for
+	HangUp     bool            // break the connection halfway through the answer
 }
 
 // call is what one Idempotency-Key stands for.
@@ -64,17 +69,56 @@ type watch struct {
 
 // NewLedger starts an upstream that answers as reply says. reply is called for one
 // request at a time. Close it when done.
-func NewLedger(reply func(Arrival) Reply) *Ledger {
-	l := &Ledger{reply: reply, calls: map[string]*call{}}
-	l.server = httptest.NewServer(l)
-	l.URL = l.server.URL
-	return l
+func NewLedger(reply func(Arrival) Reply) (*Ledger, error) {
+	listener, err := listen()
+	if err != nil {
+		return nil, err
+	}
+	l := &Ledger{reply: reply, calls: map[string]*call{}, URL: "http://" + listener.Addr().String()}
+	l.serve(listener)
+	return l, nil
 }
 
-// Close ends the upstream. Requests under way are cut off.
-func (l *Ledger) Close() {
+// listen listens on a port below those that outgoing connections get, so that none
+// can take it while nobody listens there.
+func listen() (listener net.Listener, err error) {
+	for range 100 {
+		port := 20000 + rand.N(12000) //nolint:gosec // a port is no secret
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return listener, nil
+		}
+	}
+	return nil, err
+}
+
+func (l *Ledger) serve(listener net.Listener) {
+	l.server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: l, ReadHeaderTimeout: time.Minute}}
+	l.server.Start()
+}
+
+// Down ends the upstream as a crash would: requests under way are cut off, and
+// connections refused. What was written down stays.
+func (l *Ledger) Down() {
+	l.server.Listener.Close()
 	l.server.CloseClientConnections()
 	l.server.Close()
+	l.server = nil
+}
+
+// Up starts the upstream again on its address.
+func (l *Ledger) Up() error {
+	listener, err := net.Listen("tcp", strings.TrimPrefix(l.URL, "http://"))
+	if err == nil {
+		l.serve(listener)
+	}
+	return err
+}
+
+// Close ends the upstream for good.
+func (l *Ledger) Close() {
+	if l.server != nil {
+		l.Down()
+	}
 }
 
 // Arrivals returns what has reached the upstream so far, in order.
@@ -117,7 +161,7 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(answer)))
 	if reply.Status == http.StatusTooManyRequests {
-		h.Set("Retry-After", "0")
+		h.Set("Retry-After", cmp.Or(reply.RetryAfter, "0"))
 	}
 	w.WriteHeader(reply.Status)
 	if r.Method != http.MethodHead {
@@ -191,7 +235,6 @@ func hangUp(w http.ResponseWriter, answer []byte) {
 		return
 	}
 	defer conn.Close()
-	out.WriteString("HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n")
-	out.WriteString(strings.TrimSuffix(string(answer), "}"))
+	fmt.Fprintf(out, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer[:len(answer)/2])
 	out.Flush()
 }

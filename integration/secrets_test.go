@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,20 +27,6 @@ func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database str
 	arrived(ctx, t, point)
 	s.kill9(t)
 	return s, ticket
-}
-
-// holding returns an upstream that never answers below /hold.
-func holding(t *testing.T) *Ledger {
-	t.Helper()
-	never := make(chan struct{})
-	l := NewLedger(func(a Arrival) (r Reply) {
-		if strings.Contains(a.Path, "/hold") {
-			r.Until = never
-		}
-		return r
-	})
-	t.Cleanup(l.Close)
-	return l
 }
 
 // TestWithoutItsKey: a database whose key is missing or another refuses the start and
@@ -76,7 +63,7 @@ func TestWithoutItsKey(t *testing.T) {
 			if r := got.Responses[0]; r.Status != "FAILED" || r.Code != 502 || !strings.Contains(r.Line, "not known") {
 				t.Errorf("what was in flight is %+v, want FAILED, 502, not known", r)
 			}
-			if r := got.Responses[1]; r.Status != "NOT_EXECUTED" || !strings.Contains(r.Line, "credential") {
+			if r := got.Responses[1]; r.Status != "NOT_EXECUTED" || !strings.Contains(r.Reason, "credential") {
 				t.Errorf("what was not sent is %+v, want NOT_EXECUTED and a reason", r)
 			}
 			if n := len(upstream.Arrivals()); n != 1 {
@@ -107,7 +94,7 @@ func TestNothingLeaks(t *testing.T) {
 		query = "query-Fy2cGt56KwRz"
 	)
 	ctx := t.Context()
-	upstream := NewLedger(func(a Arrival) Reply {
+	upstream := newLedger(t, func(a Arrival) Reply {
 		switch {
 		case strings.Contains(a.Path, "conflict"):
 			return Reply{Status: 409}
@@ -120,7 +107,6 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		return Reply{}
 	})
-	defer upstream.Close()
 	database := filepath.Join(t.TempDir(), "sheaf.db")
 	s := start(t, upstream.URL, database, "--log-level", "debug")
 	c := client{s.base, token}
@@ -153,7 +139,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	// A create that is refused must not be quoted in the log either.
 	err := c.do(ctx, "POST", "1", nil, []byte(`[{"method":"`+body+`","path":"x?q=`+query+`"}]`), nil)
-	if _, refused := err.(*refusal); !refused {
+	if _, refused := errors.AsType[*refusal](err); !refused {
 		t.Errorf("a wrong method: %v, want a refusal", err)
 	}
 	s.term(t)

@@ -5,14 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,7 +80,7 @@ func launch(t *testing.T, args ...string) *service {
 		s.cmd.Process.Kill()
 		<-s.ended
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logged(), 4000))
+			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logged(), 2000))
 		}
 	})
 	return s
@@ -112,19 +109,38 @@ func (s *service) restart(t *testing.T, more ...string) *service {
 	return next
 }
 
-// freeAddress returns an address that nobody listens on. Its port is below those
-// that outgoing connections get, so that none can take it while the service is down.
+// freeAddress returns an address that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.N(12000)))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
+	l, err := listen()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// newLedger starts an upstream that lives as long as the test.
+func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
+	t.Helper()
+	l, err := NewLedger(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// holding starts an upstream that never answers below /hold.
+func holding(t *testing.T) *Ledger {
+	t.Helper()
+	never := make(chan struct{})
+	return newLedger(t, func(a Arrival) (r Reply) {
+		if strings.Contains(a.Path, "/hold") {
+			r.Until = never
+		}
+		return r
+	})
 }
 
 // waitReady waits until the service says that it is ready, and sees to it that

@@ -14,8 +14,7 @@ import (
 func TestSIGTERMUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	ledger := NewLedger(steady)
-	defer ledger.Close()
+	ledger := newLedger(t, steady)
 	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
 	l := startLoad(ctx, client{s.base, "caller"}, 4)
 
@@ -39,14 +38,7 @@ func TestSIGTERMUnderLoad(t *testing.T) {
 // batch of a POST there and another request. It returns once the POST has arrived.
 func hanging(ctx context.Context, t *testing.T, limit string) (s *service, ledger *Ledger, ticket string) {
 	t.Helper()
-	never := make(chan struct{})
-	ledger = NewLedger(func(a Arrival) (r Reply) {
-		if strings.Contains(a.Path, "/hold") {
-			r.Until = never
-		}
-		return r
-	})
-	t.Cleanup(ledger.Close)
+	ledger = holding(t)
 	s = start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", limit, "--request-timeout", "10m")
 	point := ledger.After(1)
 	ticket, err := client{s.base, "caller"}.create(ctx, "1", nil, []request{
@@ -112,13 +104,12 @@ func TestSecondSIGTERM(t *testing.T) {
 // connection and one batch waits for a retry.
 func TestSIGTERMIdle(t *testing.T) {
 	ctx := t.Context()
-	ledger := NewLedger(func(a Arrival) (r Reply) {
+	ledger := newLedger(t, func(a Arrival) (r Reply) {
 		if a.Nth == 1 {
 			r.Status = 503
 		}
 		return r
 	})
-	defer ledger.Close()
 	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", "10m", "--retry-interval", "2s")
 	c := client{s.base, "caller"}
 	point := ledger.After(1)

@@ -101,6 +101,7 @@ type world struct {
 	up      *upstream
 	db      *storagetest.Memory
 	node    *storagetest.Node
+	left    *storagetest.Node // one that was shut down; still read from
 	engine  *Engine
 	policy  Policy
 	options Options // what differs from the defaults of start
@@ -128,7 +129,12 @@ func newWorld(t testing.TB) *world {
 
 // start starts an engine on a new node.
 func (w *world) start() {
-	w.node = w.db.Node()
+	if w.left != nil {
+		if err := w.left.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+	w.node, w.left = w.db.Node(), nil
 	o := w.options
 	o.Storage, o.Upstream, o.Policy = w.node, w.up, w.policy
 	o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
@@ -163,7 +169,7 @@ func (w *world) shutdown() {
 	for _, z := range w.zombies {
 		<-z
 	}
-	w.zombies = nil
+	w.zombies, w.left = nil, w.node
 }
 
 // crash kills the node: from this moment nothing that it does is stored, and its

@@ -1,0 +1,51 @@
+// Package api serves the wire contract over HTTP: it creates, shows, searches, stops
+// and deletes batches, and answers probes.
+//
+// The guarantee: an answer 200 to a create means that the batch is stored; any other
+// answer means that it is not, except 503, after which it may be. A status is what
+// was true at one moment, however long it takes to send: when the rest of it can't be
+// read, the connection breaks, so that a part is never taken for the whole. What a
+// caller may not see is answered as if it did not exist.
+//
+// Nothing that is logged holds a token, a body or a query.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Options configure the API. All have to be set, but MaxQueued.
+type Options struct {
+	// Storage keeps the batches.
+	Storage storage.Storage
+	// Seal encrypts a caller's token for its batch.
+	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
+	// Wake is told the queue of each batch that was created, Notify those where a
+	// batch was stopped or deleted. They must not block.
+	Wake, Notify func(storage.QueueID)
+	// Ready returns nil while the service can do its work; its error is shown at
+	// /readyz.
+	Ready func(context.Context) error
+
+	MaxBody   int64 // bytes of a create body, before and after decompression
+	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
+
+	Logger *slog.Logger
+}
+
+// server is the API. It holds no state but the memory that bodies may take.
+type server struct {
+	Options
+	memory memory
+}
+
+// New returns the API's handler. It answers every path: unknown ones with a 404 in
+// the API's own form.
+func New(o Options) http.Handler {
+	return &server{Options: o, memory: newMemory()}
+}

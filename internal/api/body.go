@@ -1,0 +1,171 @@
+package api
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// How much of create bodies is held in memory at once. Memory is taken as bytes
+// arrive and never on a Content-Length's word. Large bodies have a share of their own,
+// so that a few slow uploads don't keep everybody else waiting. What storage makes of
+// a body while it is stored is about as large again.
+const (
+	freeBody   = 16 << 10 // bytes that any body may take at once
+	smallBody  = 1 << 20  // bytes of a body that is not large
+	smallShare = 16 << 20 // bytes of all bodies that are not large
+	largeShare = 32 << 20 // bytes of all large bodies
+	// memoryWait is how long a body may wait for memory. While its body is not
+	// read, a client that has gone away is not noticed.
+	memoryWait = 10 * time.Second
+)
+
+// memory is what create bodies may take.
+type memory struct{ small, large *semaphore.Weighted }
+
+func newMemory() memory {
+	return memory{small: semaphore.NewWeighted(smallShare), large: semaphore.NewWeighted(largeShare)}
+}
+
+// share is memory that one body has taken.
+type share struct {
+	of *semaphore.Weighted // nil: none
+	n  int64
+}
+
+// free gives memory back.
+func (s *share) free() {
+	if s.of != nil {
+		s.of.Release(s.n)
+		s.of = nil
+	}
+}
+
+// take takes memory for a body that may grow to size bytes, in exchange for what
+// that body has already. A small body may wait for a large share, and no body the
+// other way round: they can't wait for each other.
+func (m *memory) take(ctx context.Context, had *share, size int64) error {
+	next := share{of: m.small, n: size}
+	if size > smallBody {
+		next = share{of: m.large, n: min(size, largeShare)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, memoryWait)
+	defer cancel()
+	if err := next.of.Acquire(ctx, next.n); err != nil {
+		return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
+	}
+	had.free()
+	*had = next
+	return nil
+}
+
+// readBody reads a create body, decompressed. The caller calls release, also after
+// an error, when it needs the body no more.
+func (s *server) readBody(c *call) (body []byte, release func(), err error) {
+	held := &share{}
+	src, size, err := s.openBody(c)
+	if err != nil {
+		return nil, held.free, err
+	}
+	body = make([]byte, 0, growth(0, size, s.MaxBody))
+	for err == nil {
+		if len(body) == cap(body) && int64(len(body)) != size {
+			if body, err = s.grow(c, held, src, body, size); err != nil {
+				break
+			}
+		}
+		var n int
+		n, err = src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == nil && int64(len(body)) == size {
+			break
+		}
+	}
+	if err != nil && err != io.EOF {
+		return nil, held.free, s.readFailed(c, err)
+	}
+	return body, held.free, nil
+}
+
+// openBody returns the decompressed body and its size, -1 if that is unknown.
+func (s *server) openBody(c *call) (io.Reader, int64, error) {
+	if c.r.ContentLength > s.MaxBody {
+		return nil, 0, s.tooLarge()
+	}
+	raw := http.MaxBytesReader(c.w, c.r.Body, s.MaxBody)
+	switch strings.ToLower(strings.Join(c.r.Header.Values("Content-Encoding"), ",")) {
+	case "", "identity":
+		return raw, c.r.ContentLength, nil
+	case "gzip", "x-gzip":
+		plain, err := gzip.NewReader(raw)
+		if err != nil {
+			return nil, 0, s.readFailed(c, err)
+		}
+		return plain, -1, nil
+	}
+	c.w.Header().Set("Accept-Encoding", "gzip")
+	return nil, 0, fail(unsupportedMediaType, "The header Content-Encoding must be gzip or absent.")
+}
+
+// growth returns the next capacity of a buffer that is full at n bytes.
+func growth(n int, size, limit int64) int64 {
+	next := limit
+	switch {
+	case n < freeBody:
+		next = freeBody
+	case n < smallBody:
+		next = smallBody
+	}
+	next = min(next, limit)
+	if size >= 0 {
+		next = min(next, size)
+	}
+	return next
+}
+
+// grow returns a full buffer with room for more, or an error, io.EOF if no more comes.
+func (s *server) grow(c *call, held *share, src io.Reader, body []byte, size int64) ([]byte, error) {
+	// One byte tells whether there is more, before memory is taken for it.
+	var probe [1]byte
+	if _, err := io.ReadFull(src, probe[:]); err != nil {
+		return body, err
+	}
+	next := growth(len(body), size, s.MaxBody)
+	if next <= int64(len(body)) {
+		return body, s.tooLarge()
+	}
+	if err := s.memory.take(c.r.Context(), held, next); err != nil {
+		return body, err
+	}
+	grown := make([]byte, len(body), next)
+	copy(grown, body)
+	return append(grown, probe[0]), nil
+}
+
+func (s *server) tooLarge() error {
+	return fail(payloadTooLarge, "The body is larger than %d bytes, before or after decompression. Split the batch.", s.MaxBody)
+}
+
+// readFailed returns the answer for an error of reading the body.
+func (s *server) readFailed(c *call, err error) error {
+	var answer *apiError
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &answer):
+		return err
+	case errors.As(err, &large):
+		return s.tooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fail(requestTimeout, "The body did not arrive in time.")
+	case c.r.Header.Get("Content-Encoding") != "" && !errors.Is(err, context.Canceled):
+		return fail(wrongParameter, "The body is no complete gzip stream, as its Content-Encoding says, or did not arrive completely.")
+	}
+	return fail(wrongParameter, "The body did not arrive completely.")
+}

@@ -1,0 +1,90 @@
+package api
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// create stores a batch (wire contract, "Create"). Everything that can be refused
+// without the body is refused before it is read.
+func (s *server) create(c *call) error {
+	b, err := c.newBatch()
+	if err != nil {
+		return err
+	}
+	if err := checkMediaType(c.r.Header); err != nil {
+		return err
+	}
+	body, release, err := s.readBody(c)
+	defer release()
+	if err != nil {
+		return err
+	}
+	if b.Requests, err = batch.Decode(body); err != nil {
+		return fail(wrongParameter, "%v", err)
+	}
+	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
+		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
+		return fail(internalError, "The service failed to store the token. Its log says more.")
+	}
+	b.Quota = s.MaxQueued
+
+	created, err := s.Storage.Create(c.r.Context(), b)
+	var full *storage.QuotaError
+	switch {
+	case errors.As(err, &full):
+		return fail(rateLimited, "This store already has %d unfinished batches, which is the limit. Create more when some have ended.", full.Limit)
+	case err != nil:
+		s.storageFailed(c, "create", b.Ticket, err)
+		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
+	}
+	if !created.Duplicate {
+		s.Wake(created.Queue)
+	}
+	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
+	c.send(http.StatusOK, []byte(`{"ticket":"`+created.Ticket.String()+`"}`))
+	return nil
+}
+
+// newBatch returns a batch as its query says, without requests. Batches of one store
+// share a queue.
+func (c *call) newBatch() (b *storage.NewBatch, err error) {
+	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.store}
+	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
+		return nil, err
+	}
+	if b.Options.StopOnFailure, err = c.query.boolean("stopOnFirstFailure", true); err != nil {
+		return nil, err
+	}
+	if b.DedupKey, err = c.query.dedupKey(); err != nil {
+		return nil, err
+	}
+	if b.GroupID, err = c.query.group(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// checkMediaType refuses what is not declared to be JSON in UTF-8 (RFC 8259, section
+// 8.1). A form that a web page posts to us without asking can't be declared so.
+func checkMediaType(h http.Header) error {
+	const want = "The header Content-Type must be application/json or text/json"
+	values := h.Values("Content-Type")
+	if len(values) != 1 {
+		return fail(unsupportedMediaType, "%s, and sent once.", want)
+	}
+	mediaType, attrs, err := mime.ParseMediaType(values[0])
+	if err != nil || mediaType != "application/json" && mediaType != "text/json" {
+		return fail(unsupportedMediaType, "%s.", want)
+	}
+	if charset := attrs["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return fail(unsupportedMediaType, "%s, and its charset, if any, utf-8.", want)
+	}
+	return nil
+}

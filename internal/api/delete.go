@@ -1,0 +1,35 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// delete stops a batch and removes it (wire contract, "Stop and delete").
+func (s *server) delete(c *call) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case !given:
+		return fail(wrongParameter, "Parameter ticketId is missing: name the batch to delete.")
+	case ticket == batch.Ticket{}:
+		c.send(http.StatusOK, []byte(`{"deleteCount":0}`))
+		return nil
+	}
+	queue, err := s.Storage.Delete(c.r.Context(), c.key(ticket))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		c.send(http.StatusOK, []byte(`{"deleteCount":0}`))
+		return nil
+	case err != nil:
+		return s.storageFailed(c, "delete", ticket, err)
+	}
+	s.Notify(queue)
+	s.Logger.Debug("batch deleted", "store", c.store, "ticket", ticket)
+	c.send(http.StatusOK, []byte(`{"deleteCount":1}`))
+	return nil
+}

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// code is an errorCode of the wire contract ("Base"). Codes are stable.
+type code string
+
+const (
+	wrongParameter       code = "WRONG_PARAMETER"
+	missingToken         code = "MISSING_API_TOKEN"
+	invalidToken         code = "INVALID_API_TOKEN"
+	notFound             code = "NOT_FOUND"
+	batchNotFound        code = "BATCH_NOT_FOUND"
+	methodNotAllowed     code = "METHOD_NOT_ALLOWED"
+	requestTimeout       code = "REQUEST_TIMEOUT"
+	payloadTooLarge      code = "PAYLOAD_TOO_LARGE"
+	unsupportedMediaType code = "UNSUPPORTED_MEDIA_TYPE"
+	rateLimited          code = "RATE_LIMITED"
+	internalError        code = "INTERNAL_ERROR"
+	unavailable          code = "UNAVAILABLE"
+)
+
+// http returns how a code is answered: the status, and a header that goes with it.
+func (c code) http() (status int, header, value string) {
+	switch c {
+	case wrongParameter:
+		return http.StatusBadRequest, "", ""
+	case missingToken:
+		return http.StatusUnauthorized, "WWW-Authenticate", "Bearer"
+	case invalidToken:
+		return http.StatusForbidden, "", ""
+	case notFound, batchNotFound:
+		return http.StatusNotFound, "", ""
+	case methodNotAllowed:
+		return http.StatusMethodNotAllowed, "", ""
+	case requestTimeout:
+		return http.StatusRequestTimeout, "Connection", "close"
+	case payloadTooLarge:
+		return http.StatusRequestEntityTooLarge, "", ""
+	case unsupportedMediaType:
+		return http.StatusUnsupportedMediaType, "", ""
+	case rateLimited:
+		return http.StatusTooManyRequests, "Retry-After", "5"
+	case unavailable:
+		return http.StatusServiceUnavailable, "Retry-After", "1"
+	}
+	return http.StatusInternalServerError, "", ""
+}
+
+// apiError is an answer other than success.
+type apiError struct {
+	code    code
+	message string // a sentence for the caller
+}
+
+func (e *apiError) Error() string { return e.message }
+
+// fail returns an error to answer with.
+func fail(c code, format string, args ...any) error {
+	return &apiError{code: c, message: fmt.Sprintf(format, args...)}
+}
+
+// fail answers with an error.
+func (c *call) fail(err error) {
+	e := &apiError{code: internalError, message: "The service failed to answer this request. Its log says more."}
+	errors.As(err, &e)
+	status, header, value := e.code.http()
+	if header != "" {
+		c.w.Header().Set(header, value)
+	}
+	body := append([]byte(nil), `{"errorMessage":`...)
+	body = batch.AppendString(body, e.message)
+	body = append(body, `,"errorCode":`...)
+	body = batch.AppendString(body, string(e.code))
+	c.send(status, append(body, '}'))
+}
+
+// noBatch answers for unknown, foreign and deleted batches and malformed tickets: all
+// alike, so that nobody learns which tickets exist.
+func noBatch() error {
+	return fail(batchNotFound, "There is no batch with this ticket for this store and token.")
+}
+
+// storageFailed returns the answer for an error of storage, and logs it. When the
+// client is gone, there is nobody to answer.
+func (s *server) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
+	if errors.Is(err, storage.ErrNotFound) {
+		return noBatch()
+	}
+	if c.r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		abort()
+	}
+	attrs := []any{"operation", op, "store", c.store, "error", err}
+	if ticket != (batch.Ticket{}) {
+		attrs = append(attrs, "ticket", ticket)
+	}
+	s.Logger.Error("storage failed; the caller was told to come back", attrs...)
+	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
+}

@@ -1,0 +1,32 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// readyTimeout bounds the check behind /readyz: a database that answers later is of
+// no use.
+const readyTimeout = 5 * time.Second
+
+// healthz says that the process lives.
+func (s *server) healthz(c *call) error {
+	c.send(http.StatusOK, []byte(`{"status":"ok"}`))
+	return nil
+}
+
+// readyz says whether the service can do its work now, and if not, why.
+func (s *server) readyz(c *call) error {
+	ctx, cancel := context.WithTimeout(c.r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		body := batch.AppendString([]byte(`{"status":"unavailable","reason":`), err.Error())
+		c.send(http.StatusServiceUnavailable, append(body, '}'))
+		return nil
+	}
+	c.send(http.StatusOK, []byte(`{"status":"ready"}`))
+	return nil
+}

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// params is a query. Parameters that no endpoint asks for are ignored. The methods'
+// errors are answers that name the parameter.
+type params url.Values
+
+func parseParams(query string) (params, error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fail(wrongParameter, "The query is malformed: %v.", err)
+	}
+	return params(values), nil
+}
+
+// get returns a parameter's value and whether it was given. Given twice, it has to
+// say the same.
+func (p params) get(name string) (value string, given bool, err error) {
+	values := p[name]
+	if len(values) == 0 {
+		return "", false, nil
+	}
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return "", true, fail(wrongParameter, "Parameter %s is given more than once, with different values.", name)
+		}
+	}
+	return values[0], true, nil
+}
+
+// boolean reads a parameter that is true or false, in the spellings of the wire
+// contract ("Create").
+func (p params) boolean(name string, byDefault bool) (bool, error) {
+	value, given, err := p.get(name)
+	if !given || err != nil {
+		return byDefault, err
+	}
+	switch strings.ToLower(value) {
+	case "true", "1", "yes", "on":
+		return true, nil
+	case "false", "0", "no", "off":
+		return false, nil
+	}
+	return false, fail(wrongParameter, "Parameter %s must be true or false (also 1 or 0, yes or no, on or off).", name)
+}
+
+// integer reads a parameter between least and most.
+func (p params) integer(name string, byDefault, least, most int) (int, error) {
+	value, given, err := p.get(name)
+	if !given || err != nil {
+		return byDefault, err
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return 0, fail(wrongParameter, "Parameter %s must be a number from %d to %d.", name, least, most)
+	}
+	return n, nil
+}
+
+// dedupKey reads the parameter deduplicationKey; the zero UUID stands for none.
+func (p params) dedupKey() (uuid.UUID, error) {
+	const name = "deduplicationKey"
+	value, given, err := p.get(name)
+	if !given || err != nil {
+		return uuid.Nil, err
+	}
+	key, ok := parseUUID(value)
+	if !ok {
+		return uuid.Nil, fail(wrongParameter, "Parameter %s must be a UUID such as 123e4567-e89b-42d3-a456-426614174000, and not all zeros.", name)
+	}
+	return key, nil
+}
+
+// group reads the parameter groupId; empty: none.
+func (p params) group() (string, error) {
+	const name = "groupId"
+	value, _, err := p.get(name)
+	if err != nil {
+		return "", err
+	}
+	if len(value) > batch.MaxGroupID || !utf8.ValidString(value) {
+		return "", fail(wrongParameter, "Parameter %s must be UTF-8 text of at most %d bytes.", name, batch.MaxGroupID)
+	}
+	return value, nil
+}
+
+// ticket reads the parameter ticket, or ticketId, its other name. A value that can't
+// be a ticket is returned as the zero one, which no batch has: it is as unknown as any
+// other. An empty value is refused: taken for an absent one it would turn the stop
+// of one batch into that of its whole group.
+func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
+	for _, name := range []string{"ticket", "ticketId"} {
+		value, given, err := p.get(name)
+		if err != nil {
+			return batch.Ticket{}, given, err
+		}
+		if !given {
+			continue
+		}
+		if value == "" {
+			return batch.Ticket{}, true, fail(wrongParameter, "Parameter %s is empty.", name)
+		}
+		ticket, _ := parseUUID(value)
+		return ticket, true, nil
+	}
+	return batch.Ticket{}, false, nil
+}
+
+// parseUUID reads a UUID in its 36-character form. The one of all zeros is none.
+func parseUUID(s string) (uuid.UUID, bool) {
+	if len(s) != 36 {
+		return uuid.Nil, false
+	}
+	u, err := uuid.Parse(s)
+	return u, err == nil && u != uuid.Nil
+}

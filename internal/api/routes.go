@@ -1,0 +1,177 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// call is one HTTP request and the answer to it.
+type call struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	started bool // the answer's head may have been sent
+
+	// Set for resources that belong to a store.
+	token string
+	owner batch.Owner
+	store string
+	query params
+}
+
+// endpoint answers a call, or returns the error to answer with, having sent nothing.
+type endpoint func(*server, *call) error
+
+// route is what can be done with one path. HEAD is served as GET.
+type route struct {
+	path    string // {storeId} stands for any segment
+	open    bool   // needs no token and has no store
+	methods map[string]endpoint
+	allow   string // the Allow header
+}
+
+var routes = []route{
+	{path: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", methods: map[string]endpoint{
+		"GET": (*server).statusOrSearch, "POST": (*server).create, "DELETE": (*server).delete,
+	}},
+	{path: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: map[string]endpoint{
+		"POST": (*server).cancelGroup,
+	}},
+	{path: "/healthz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).healthz}},
+	{path: "/readyz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).readyz}},
+}
+
+// match compares a path segment by segment, before any decoding, so that an encoded
+// slash is part of a segment. The store is returned decoded, and not judged yet.
+func (rt *route) match(escaped string) (store string, ok bool) {
+	want, got := strings.Split(rt.path, "/"), strings.Split(escaped, "/")
+	if len(want) != len(got) {
+		return "", false
+	}
+	for i := range want {
+		segment, err := url.PathUnescape(got[i])
+		switch {
+		case err != nil:
+			return "", false
+		case want[i] == "{storeId}":
+			store = segment
+		case want[i] != segment:
+			return "", false
+		}
+	}
+	return store, true
+}
+
+// ServeHTTP answers one request.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	c := &call{w: w, r: r}
+	defer s.survive(c)
+	if err := s.serve(c); err != nil {
+		c.fail(err)
+	}
+}
+
+// serve finds the endpoint and checks what all calls have in common, in the order
+// route, method, token, store, query (wire contract, "Base").
+func (s *server) serve(c *call) error {
+	path := c.r.URL.EscapedPath()
+	for i := range routes {
+		rt := &routes[i]
+		store, ok := rt.match(path)
+		if !ok {
+			continue
+		}
+		method := c.r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		serve := rt.methods[method]
+		if serve == nil {
+			c.w.Header().Set("Allow", rt.allow)
+			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
+		}
+		if !rt.open {
+			if err := c.admit(store); err != nil {
+				return err
+			}
+		}
+		return serve(s, c)
+	}
+	return fail(notFound, "There is nothing at this address; batches are at /api/v3/{storeId}/batch.")
+}
+
+// admit checks the token, the store and the query's form.
+func (c *call) admit(store string) (err error) {
+	if c.token, err = bearer(c.r.Header); err != nil {
+		return err
+	}
+	c.owner = batch.OwnerOf(c.token)
+	if !batch.ValidStoreID(store) {
+		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
+	}
+	c.store = store
+	c.query, err = parseParams(c.r.URL.RawQuery)
+	return err
+}
+
+// key names a batch of the caller.
+func (c *call) key(ticket batch.Ticket) storage.Key {
+	return storage.Key{Store: c.store, Owner: c.owner, Ticket: ticket}
+}
+
+// send sends a whole answer.
+func (c *call) send(status int, body []byte) {
+	h := c.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	c.started = true
+	c.w.WriteHeader(status)
+	c.write(body)
+}
+
+// write sends a part of the answer's body. A client that is gone is no error: what
+// was asked for has been done.
+func (c *call) write(body []byte) {
+	c.started = true
+	if c.r.Method != http.MethodHead {
+		_, _ = c.w.Write(body)
+	}
+}
+
+// abort breaks the connection, so that the client can't take what it has got for an
+// answer.
+func abort() { panic(http.ErrAbortHandler) }
+
+// survive turns a panic into an answer 500, or breaks the connection if an answer is
+// on its way. Of the panic's value only what can't hold a caller's data is logged.
+func (s *server) survive(c *call) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	err, _ := v.(error)
+	if errors.Is(err, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	what := fmt.Sprintf("%T", v)
+	var fault runtime.Error
+	if errors.As(err, &fault) {
+		what = fault.Error()
+	}
+	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.store, "stack", string(debug.Stack()))
+	if c.started {
+		abort()
+	}
+	c.fail(fail(internalError, "The service failed to answer this request. Its log says more."))
+}

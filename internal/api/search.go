@@ -1,0 +1,47 @@
+package api
+
+import (
+	"math"
+	"net/http"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// maxFound is how many batches one search tells at most (wire contract, "Search").
+const maxFound = 100
+
+// search lists the caller's batches of one status, oldest first.
+func (s *server) search(c *call, status string) error {
+	st, ok := batch.ParseStatus(status)
+	if !ok {
+		return fail(wrongParameter, "Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED.")
+	}
+	limit, err := c.query.integer("limit", maxFound, 1, maxFound)
+	if err != nil {
+		return err
+	}
+	offset, err := c.query.integer("offset", 0, 0, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	found, err := s.Storage.Search(c.r.Context(), storage.Search{
+		Store: c.store, Owner: c.owner, Status: st, Limit: limit, Offset: offset,
+	})
+	if err != nil {
+		return s.storageFailed(c, "search", batch.Ticket{}, err)
+	}
+	body := append([]byte(nil), `{"items":[`...)
+	for i, f := range found {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, `{"ticket":"`...)
+		body = append(body, f.Ticket.String()...)
+		body = append(body, `","status":"`...)
+		body = append(body, f.Status.String()...)
+		body = append(body, `"}`...)
+	}
+	c.send(http.StatusOK, append(body, `]}`...))
+	return nil
+}

@@ -1,1 +1,0 @@
-UPDATE batches SET status = 2 WHERE id = ?1 AND status = 1

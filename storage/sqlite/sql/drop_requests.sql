@@ -1,1 +1,0 @@
-UPDATE requests SET packed = x'' WHERE batch = ?1

@@ -1,1 +1,0 @@
-INSERT INTO requests (batch, ids, packed) VALUES (?1, ?2, ?3)

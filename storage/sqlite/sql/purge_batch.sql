@@ -1,1 +1,0 @@
-DELETE FROM batches WHERE id = ?1

@@ -1,1 +1,0 @@
-DELETE FROM results WHERE id BETWEEN ?1 AND ?2

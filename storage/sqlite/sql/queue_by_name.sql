@@ -1,1 +1,0 @@
-SELECT id, open FROM queues WHERE name = ?1

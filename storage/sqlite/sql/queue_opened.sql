@@ -1,1 +1,0 @@
-UPDATE queues SET open = open + 1 WHERE id = ?1

@@ -1,1 +1,0 @@
-UPDATE queues SET owned = 0, not_before = ?2 WHERE id = ?1

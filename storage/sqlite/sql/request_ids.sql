@@ -1,1 +1,0 @@
-SELECT ids FROM requests WHERE batch = ?1

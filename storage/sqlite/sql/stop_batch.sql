@@ -1,1 +1,0 @@
-UPDATE batches SET stopped = 1 WHERE id = ?1
