@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"sync"
 
@@ -74,38 +75,63 @@ func (a *answer) flush() {
 
 // responses appends the field responses: what had ended at the moment of the status,
 // in request order, and with all set also what was not executed. Results that were
-// recorded since are left out, so that the answer stays true to that moment.
-func (a *answer) responses(st *storage.Status, escaped, all bool) {
+// recorded since are left out, so that the answer stays true to that moment. An
+// error is returned only while nothing was sent.
+func (a *answer) responses(st *storage.Status, escaped, all bool) error {
+	notExecuted := batch.Result{Status: batch.NotExecuted, Line: st.Reason}
+	page, separator := st.Results, ""
 	a.buf = append(a.buf, `,"responses":[`...)
-	first := len(a.buf)
-	element := func(i int, r *batch.Result) {
-		if first < 0 {
-			a.buf = append(a.buf, ',')
+	for i := range st.Total {
+		result := &notExecuted
+		if st.Ended.Has(i) {
+			var err error
+			if page, err = a.seek(st, page, i); err != nil {
+				return a.failed(st, err)
+			}
+			result = &page[0].Result
+		} else if !all {
+			continue
 		}
-		first = -1
 		id := ""
 		if st.IDs != nil {
 			id = st.IDs[i]
 		}
-		a.buf = batch.AppendResult(a.buf, id, r, escaped)
+		a.buf = append(a.buf, separator...)
+		a.buf = batch.AppendResult(a.buf, id, result, escaped)
+		separator = ","
 		a.flush()
 	}
-	notExecuted := batch.Result{Status: batch.NotExecuted, Line: st.Reason}
-	page := st.Results
-	for i := range st.Total {
-		if !st.Ended.Has(i) {
-			if all {
-				element(i, &notExecuted)
-			}
-			continue
-		}
-		if page = from(page, i); len(page) == 0 {
-			page = a.page(st, i)
-		}
-		if page[0].Index != i {
-			a.lost(st, "a result is missing")
-		}
-		element(i, &page[0].Result)
-	}
 	a.buf = append(a.buf, ']')
+	return nil
+}
+
+// errMissing is storage breaking its promise. It ends the answer like any failure.
+var errMissing = errors.New("a result that had been recorded can't be read")
+
+// seek returns the results from index i on, which has ended, reading more if the
+// page at hand is used up.
+func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]storage.Indexed, error) {
+	for len(page) > 0 && page[0].Index < i {
+		page = page[1:]
+	}
+	if len(page) == 0 {
+		var err error
+		if page, err = a.s.Storage.Results(a.c.r.Context(), st.ID, i, pageBytes); err != nil {
+			return nil, err
+		}
+	}
+	if len(page) == 0 || page[0].Index != i {
+		return nil, errMissing
+	}
+	return page, nil
+}
+
+// failed returns the answer for an error of storage. If a part of another answer
+// is out already, it breaks the connection.
+func (a *answer) failed(st *storage.Status, err error) error {
+	answer := a.s.storageFailed(a.c, "results", st.Ticket, err)
+	if a.c.started {
+		abort()
+	}
+	return answer
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -75,21 +76,20 @@ func (s *server) readBody(c *call) (body []byte, release func(), err error) {
 		return nil, held.free, err
 	}
 	body = make([]byte, 0, growth(0, size, s.MaxBody))
-	for err == nil {
-		if len(body) == cap(body) && int64(len(body)) != size {
-			if body, err = s.grow(c, held, src, body, size); err != nil {
-				break
-			}
+	for err == nil && int64(len(body)) != size {
+		if len(body) == cap(body) {
+			body, err = s.grow(c, held, src, body, size)
+			continue
 		}
 		var n int
 		n, err = src.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
-		if err == nil && int64(len(body)) == size {
-			break
-		}
+	}
+	if err == io.EOF && size >= 0 && int64(len(body)) != size {
+		err = io.ErrUnexpectedEOF
 	}
 	if err != nil && err != io.EOF {
-		return nil, held.free, s.readFailed(c, err)
+		return nil, held.free, s.readFailed(err)
 	}
 	return body, held.free, nil
 }
@@ -106,7 +106,7 @@ func (s *server) openBody(c *call) (io.Reader, int64, error) {
 	case "gzip", "x-gzip":
 		plain, err := gzip.NewReader(raw)
 		if err != nil {
-			return nil, 0, s.readFailed(c, err)
+			return nil, 0, s.readFailed(err)
 		}
 		return plain, -1, nil
 	}
@@ -154,9 +154,10 @@ func (s *server) tooLarge() error {
 }
 
 // readFailed returns the answer for an error of reading the body.
-func (s *server) readFailed(c *call, err error) error {
+func (s *server) readFailed(err error) error {
 	var answer *apiError
 	var large *http.MaxBytesError
+	var corrupt flate.CorruptInputError
 	switch {
 	case errors.As(err, &answer):
 		return err
@@ -164,8 +165,8 @@ func (s *server) readFailed(c *call, err error) error {
 		return s.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(requestTimeout, "The body did not arrive in time.")
-	case c.r.Header.Get("Content-Encoding") != "" && !errors.Is(err, context.Canceled):
-		return fail(wrongParameter, "The body is no complete gzip stream, as its Content-Encoding says, or did not arrive completely.")
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
+		return fail(wrongParameter, "The body is no gzip stream, which its Content-Encoding says it is.")
 	}
 	return fail(wrongParameter, "The body did not arrive completely.")
 }

@@ -41,7 +41,7 @@ func (s *server) create(c *call) error {
 	case errors.As(err, &full):
 		return fail(rateLimited, "This store already has %d unfinished batches, which is the limit. Create more when some have ended.", full.Limit)
 	case err != nil:
-		s.storageFailed(c, "create", b.Ticket, err)
+		s.report(c, "create", b.Ticket, err)
 		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
 	}
 	if !created.Duplicate {

@@ -89,12 +89,18 @@ func noBatch() error {
 	return fail(batchNotFound, "There is no batch with this ticket for this store and token.")
 }
 
-// storageFailed returns the answer for an error of storage, and logs it. When the
-// client is gone, there is nobody to answer.
+// storageFailed returns the answer for an error of storage, and logs it.
 func (s *server) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
 	if errors.Is(err, storage.ErrNotFound) {
 		return noBatch()
 	}
+	s.report(c, op, ticket, err)
+	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
+}
+
+// report logs a failure of storage. When the client is gone, the operation only ended
+// for that reason, and there is nobody to answer.
+func (s *server) report(c *call, op string, ticket batch.Ticket, err error) {
 	if c.r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		abort()
 	}
@@ -103,5 +109,4 @@ func (s *server) storageFailed(c *call, op string, ticket batch.Ticket, err erro
 		attrs = append(attrs, "ticket", ticket)
 	}
 	s.Logger.Error("storage failed; the caller was told to come back", attrs...)
-	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
 }

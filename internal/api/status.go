@@ -50,7 +50,9 @@ func (s *server) status(c *call, ticket batch.Ticket) error {
 	defer a.free()
 	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
 	if responses && c.r.Method != http.MethodHead {
-		a.responses(st, escaped, st.Status == batch.Completed)
+		if err := a.responses(st, escaped, st.Status == batch.Completed); err != nil {
+			return err
+		}
 	}
 	a.buf = append(a.buf, '}')
 	a.end()

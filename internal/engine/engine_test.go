@@ -1,14 +1,17 @@
 package engine
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/storagetest"
 )
 
@@ -276,6 +279,15 @@ func TestShutdown(t *testing.T) {
 		expect(t, "ledger of the POSTs", w.sentOf("0"), "0/0 0/1")
 		expect(t, "ledger of the PUT", w.sentOf("1"), "1/0 1/0")
 	})
+	scenario(t, "the limit, before a connection was made", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{noAnswer(outbound.NotSent, 502), time.Hour}, step{answered(200), 0})
+		a := w.create("s", stop, "POST")
+		synctest.Wait()
+		w.shutdown()
+		w.start()
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "200")
+	})
 }
 
 func TestCrash(t *testing.T) {
@@ -357,6 +369,47 @@ func TestStorageDown(t *testing.T) {
 		w.pass(2 * time.Second)
 		expect(t, "outcome", w.outcome(a), "201 200 200")
 		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
+	})
+	scenario(t, "a GET does not leave before the PUT's answer is stored", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), 2 * time.Second})
+		w.create("s", stop, "PUT", "GET")
+		w.pass(time.Second)
+		w.node.SetFault(func(string) storagetest.Fault { return storagetest.FailedNotStored })
+		w.pass(time.Minute)
+		expect(t, "ledger", w.sent(), "0/0")
+		w.crash()
+		w.start()
+		w.pass(time.Minute)
+		expect(t, "ledger after the crash", w.sent(), "0/0 0/0 0/1")
+	})
+}
+
+// hooked calls after when a batch has been ended, before anybody knows it.
+type hooked struct {
+	storage.Storage
+	after func()
+}
+
+func (h *hooked) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+	next, err := h.Storage.Finish(ctx, c, marks, reason, release)
+	h.after()
+	return next, err
+}
+
+// TestWakeUp: a batch that comes while its queue is being given up runs at once, and
+// not when a scan finds it.
+func TestWakeUp(t *testing.T) {
+	scenario(t, "between the end and the leaving", func(t *testing.T, w *world) {
+		w.shutdown()
+		var b *made
+		var once sync.Once
+		w.wrap = func(s storage.Storage) storage.Storage {
+			return &hooked{s, func() { once.Do(func() { b = w.create("s", stop, "POST") }) }}
+		}
+		w.start()
+		w.create("s", stop, "POST")
+		synctest.Wait()
+		expect(t, "the second batch", w.outcome(b), "200")
 	})
 }
 

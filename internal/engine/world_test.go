@@ -104,7 +104,8 @@ type world struct {
 	left    *storagetest.Node // one that was shut down; still read from
 	engine  *Engine
 	policy  Policy
-	options Options // what differs from the defaults of start
+	options Options                               // what differs from the defaults of start
+	wrap    func(storage.Storage) storage.Storage // nil: the node as it is
 	stop    context.CancelFunc
 	ended   chan struct{}
 	zombies []chan struct{} // the ends of engines that crashed
@@ -137,6 +138,9 @@ func (w *world) start() {
 	w.node, w.left = w.db.Node(), nil
 	o := w.options
 	o.Storage, o.Upstream, o.Policy = w.node, w.up, w.policy
+	if w.wrap != nil {
+		o.Storage = w.wrap(w.node)
+	}
 	o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
 	o.Logger = slog.New(slog.DiscardHandler)
 	o.Retention = 1000 * time.Hour

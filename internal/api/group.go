@@ -1,0 +1,72 @@
+package api
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// cancelGroup stops the unfinished batches of a group, or one batch (wire contract,
+// "Stop"). A body is not looked at.
+func (s *server) cancelGroup(c *call) error {
+	sel := storage.Selection{Store: c.store, Owner: c.owner}
+	var byTicket bool
+	var err error
+	if sel.Ticket, byTicket, err = c.query.ticket(); err != nil {
+		return err
+	}
+	if sel.GroupID, err = c.query.group(); err != nil {
+		return err
+	}
+	escaped, err := c.query.boolean("escapedJson", false)
+	if err != nil {
+		return err
+	}
+	if !byTicket && sel.GroupID == "" {
+		return fail(wrongParameter, "Parameter groupId (a group) or ticketId (one batch) is missing.")
+	}
+	var stopped storage.Stopped
+	// The zero ticket is one that can't exist. To storage it would mean the whole group.
+	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
+		if stopped, err = s.Storage.Stop(c.r.Context(), sel); err != nil {
+			return s.storageFailed(c, "stop", sel.Ticket, err)
+		}
+	}
+	for _, queue := range stopped.Queues {
+		s.Notify(queue)
+	}
+	s.Logger.Debug("batches stopped", "store", c.store, "count", stopped.Count)
+
+	a := s.newAnswer(c)
+	defer a.free()
+	a.buf = append(a.buf, `{"updateCount":`...)
+	a.buf = strconv.AppendInt(a.buf, int64(stopped.Count), 10)
+	if byTicket && escaped {
+		if err := a.whatHadRun(sel); err != nil {
+			return err
+		}
+	}
+	a.buf = append(a.buf, '}')
+	a.end()
+	return nil
+}
+
+// whatHadRun appends the responses of the selected batch that had ended, if there is
+// such a batch.
+func (a *answer) whatHadRun(sel storage.Selection) error {
+	if sel.Ticket == (batch.Ticket{}) {
+		return nil
+	}
+	st, err := a.s.Storage.Status(a.c.r.Context(), a.c.key(sel.Ticket), pageBytes)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return a.s.storageFailed(a.c, "status", sel.Ticket, err)
+	case sel.GroupID != "" && sel.GroupID != st.GroupID:
+		return nil
+	}
+	return a.responses(st, true, false)
+}
