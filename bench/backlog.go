@@ -33,7 +33,8 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.fillQueues(ctx, svc, body); err != nil {
+	last, err := b.fillQueues(ctx, svc.client, body)
+	if err != nil {
 		return nil, err
 	}
 	full := svc.memory()
@@ -53,6 +54,9 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 		return nil, fmt.Errorf("after the restart: %w", err)
 	}
 	restarted := again.memory()
+	if err := again.checkQueued(ctx, last); err != nil {
+		return nil, fmt.Errorf("after the restart: %w", err)
+	}
 	b.say("%d batches queued: ready again after %v", backlogBatches, again.started)
 
 	p50, p99 := percentile(before, 50), percentile(before, 99)
@@ -70,16 +74,35 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	}, nil
 }
 
-// fillQueues creates the queued batches over 8 connections.
-func (b *bench) fillQueues(ctx context.Context, c *service, body []byte) error {
+// fillQueues creates the queued batches over 8 connections, each for stores of its own.
+// It returns the last batch of every store.
+func (b *bench) fillQueues(ctx context.Context, c *client, body []byte) ([]ticket, error) {
 	const connections = 8
 	b.say("queueing %d batches", backlogBatches)
-	return atOnce(ctx, connections, func(ctx context.Context, worker int) error {
-		for i := worker; i < backlogBatches; i += connections {
-			if _, err := c.create(ctx, storeName(i%backlogStores), false, body); err != nil {
-				return err
+	last := make([]ticket, backlogStores)
+	err := atOnce(ctx, connections, func(ctx context.Context, worker int) (err error) {
+		for range backlogBatches / backlogStores {
+			for store := worker; store < backlogStores; store += connections {
+				if last[store], err = c.create(ctx, storeName(store), false, body); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
+	return last, err
+}
+
+// checkQueued sees to it that batches are there and wait.
+func (c *client) checkQueued(ctx context.Context, tickets []ticket) error {
+	for _, t := range tickets {
+		status, err := c.batchStatus(ctx, t)
+		if err != nil {
+			return err
+		}
+		if status != "QUEUED" {
+			return fmt.Errorf("a batch of %s is %s instead of QUEUED", t.store, status)
+		}
+	}
+	return nil
 }

@@ -103,19 +103,25 @@ func (c *client) status(ctx context.Context, t ticket, responses bool) ([]byte, 
 	return c.ok(ctx, http.MethodGet, batchPath(t.store, query), nil)
 }
 
+// batchStatus polls once.
+func (c *client) batchStatus(ctx context.Context, t ticket) (string, error) {
+	answer, err := c.status(ctx, t, false)
+	if err != nil {
+		return "", err
+	}
+	var batch struct{ Status string }
+	if err := json.Unmarshal(answer, &batch); err != nil {
+		return "", fmt.Errorf("status: %w: %s", err, answer)
+	}
+	return batch.Status, nil
+}
+
 // await polls until the batch is COMPLETED.
 func (c *client) await(ctx context.Context, t ticket) error {
 	for {
-		answer, err := c.status(ctx, t, false)
-		if err != nil {
+		status, err := c.batchStatus(ctx, t)
+		if err != nil || status == "COMPLETED" {
 			return err
-		}
-		var batch struct{ Status string }
-		if err := json.Unmarshal(answer, &batch); err != nil {
-			return fmt.Errorf("status: %w: %s", err, answer)
-		}
-		if batch.Status == "COMPLETED" {
-			return nil
 		}
 		select {
 		case <-time.After(pollPause):

@@ -73,7 +73,8 @@ type environment struct {
 	System string  `json:"system"`
 	CPU    string  `json:"cpu"`
 	CPUs   int     `json:"cpus"`
-	Load   string  `json:"load,omitempty"` // of the last minute, at the start
+	Load   string  `json:"load,omitempty"`      // of the last minute, before the run
+	End    string  `json:"loadAtEnd,omitempty"` // and after it
 	Sync   float64 `json:"syncMilliseconds"`
 }
 
@@ -85,12 +86,11 @@ func describe(dir string) (environment, error) {
 	}
 	release, _ := os.ReadFile("/etc/os-release")
 	cpu, _ := os.ReadFile("/proc/cpuinfo")
-	load, _ := os.ReadFile("/proc/loadavg")
 	e := environment{
 		Date: time.Now().UTC().Format(time.DateOnly), Go: runtime.Version(),
 		System: runtime.GOOS + "/" + runtime.GOARCH,
 		CPU:    lineValue(string(cpu), "model name"), CPUs: runtime.NumCPU(),
-		Sync: inMilliseconds(sync),
+		Load: load(), Sync: inMilliseconds(sync),
 	}
 	if name := lineValue(string(release), "PRETTY_NAME"); name != "" {
 		e.System += ", " + name
@@ -98,15 +98,22 @@ func describe(dir string) (environment, error) {
 	if e.CPU == "" {
 		e.CPU = "CPU of unknown model"
 	}
-	e.Load, _, _ = strings.Cut(string(load), " ")
 	return e, nil
+}
+
+// load returns how many processes wanted to run, on average over the last minute;
+// empty if the system does not tell.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	load, _, _ := strings.Cut(string(text), " ")
+	return load
 }
 
 // String returns the environment as one line.
 func (e environment) String() string {
 	s := fmt.Sprintf("%s, %s, %d × %s, %s, fsync of 4 KiB %.2f ms", e.Date, e.Go, e.CPUs, e.CPU, e.System, e.Sync)
 	if e.Load != "" {
-		s += ", load at the start " + e.Load
+		s += ", load " + e.Load + " before and " + e.End + " after"
 	}
 	return s
 }

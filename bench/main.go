@@ -160,6 +160,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (*report, error) {
 	if len(r.Throughput) > 0 {
 		r.Figures = append(r.Figures, peakOf(r.Throughput))
 	}
+	r.Environment.End = load()
 	return r, nil
 }
 

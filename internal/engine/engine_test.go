@@ -197,6 +197,24 @@ func TestTurns(t *testing.T) {
 	})
 }
 
+// The same for a store with many batches instead of many requests.
+func TestTurnsBetweenBatches(t *testing.T) {
+	scenario(t, "many small batches", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.QueuesAtOnce = 1
+		w.start()
+		for i := range 100 {
+			w.up.script(i, 0, step{answered(200), 100 * time.Millisecond})
+			w.create("busy", stop, "POST")
+		}
+		b := w.create("new", stop, "POST")
+		w.pass(2200 * time.Millisecond)
+		expect(t, "new store", w.outcome(b), "200")
+		w.pass(10 * time.Second)
+		expect(t, "busy store's last", w.outcome(w.batches[99]), "200")
+	})
+}
+
 func TestStop(t *testing.T) {
 	scenario(t, "what is under way ends, the rest is not executed", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(200), time.Minute})

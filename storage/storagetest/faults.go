@@ -4,71 +4,77 @@ import (
 	"context"
 	"errors"
 	"sync"
-
-	"github.com/sheafapi/sheaf/storage"
 )
 
-// Node is one node's access to a Memory.
-type Node struct {
-	db             *Memory
-	killed, closed bool // guarded by db.mu
+// ErrInjected is the error of a call that a fault was set for.
+var ErrInjected = errors.New("injected failure")
 
-	mu    sync.Mutex
-	fault func(op string) Fault
-}
-
-var _ storage.Storage = (*Node)(nil)
-
-// Fault is how an operation fails.
+// Fault is how a call fails.
 type Fault uint8
 
-// The faults.
+// The ways in which a call can fail. Its caller sees ErrInjected in both and can't
+// tell which it was.
 const (
-	None            Fault = iota
-	FailedNotStored       // an error, and nothing was changed
-	FailedButStored       // an error, though the change was stored
+	None            Fault = iota // it doesn't
+	FailedNotStored              // nothing happened
+	FailedButStored              // it was carried out; the answer was lost
 )
 
-// String names the fault.
+// String returns a name for test output.
 func (f Fault) String() string {
-	return [...]string{"none", "failed and not stored", "failed but stored"}[f]
+	switch f {
+	case None:
+		return "no fault"
+	case FailedNotStored:
+		return "failed and not stored"
+	case FailedButStored:
+		return "failed but stored"
+	}
+	return "unknown fault"
 }
 
-// ErrInjected is what a faulty operation returns.
-var ErrInjected = errors.New("injected storage failure")
+// hooks are what a test does to a node's calls.
+type hooks struct {
+	mu    sync.Mutex
+	fault func(op string) Fault
+	gate  func(ctx context.Context, op string) error
+}
 
-// SetFault lets the node's operations fail as f says, which is called with the name
-// of the method and may be called from many goroutines. Nil: none fails.
+// SetFault sets the function that decides, before each call, whether and how it
+// fails; nil: none fails. op is the method's name, such as "Create". No lock is
+// held meanwhile, so calls at once call it at once. Close never fails.
 func (n *Node) SetFault(f func(op string) Fault) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.fault = f
+	n.hooks.mu.Lock()
+	defer n.hooks.mu.Unlock()
+	n.hooks.fault = f
 }
 
-// call runs one operation.
-func (n *Node) call(ctx context.Context, op string, run func(m *Memory) error) error {
-	n.mu.Lock()
-	decide := n.fault
-	n.mu.Unlock()
-	fault := None
-	if decide != nil {
-		fault = decide(op)
+// SetGate sets a function that every call but Close goes through first; nil: none.
+// It may block, as a slow database does. If it returns an error, so does the call,
+// with nothing stored.
+func (n *Node) SetGate(g func(ctx context.Context, op string) error) {
+	n.hooks.mu.Lock()
+	defer n.hooks.mu.Unlock()
+	n.hooks.gate = g
+}
+
+// before lets a call pass the gate and returns the fault that it gets. An error
+// means that the call is not to be carried out.
+func (h *hooks) before(ctx context.Context, op string) (Fault, error) {
+	h.mu.Lock()
+	gate, choose := h.gate, h.fault
+	h.mu.Unlock()
+	if gate != nil {
+		if err := gate(ctx, op); err != nil {
+			return None, err
+		}
 	}
-	n.db.mu.Lock()
-	defer n.db.mu.Unlock()
-	switch {
-	case n.killed:
-		return ErrKilled
-	case n.closed:
-		return errClosed
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case fault == FailedNotStored:
-		return ErrInjected
+	if err := ctx.Err(); err != nil || choose == nil {
+		return None, err
 	}
-	err := run(n.db)
-	if fault == FailedButStored {
-		return ErrInjected
+	f := choose(op)
+	if f == FailedNotStored {
+		return f, ErrInjected
 	}
-	return err
+	return f, nil
 }

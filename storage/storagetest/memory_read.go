@@ -1,0 +1,138 @@
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Create implements storage.Storage.
+func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Created, error) {
+	return call(ctx, n, "Create", func(m *Memory) (storage.Created, error) {
+		if b := m.earlier(nb); b != nil {
+			return storage.Created{Ticket: b.Ticket, Queue: b.queue.id, Duplicate: b.Ticket != nb.Ticket}, nil
+		}
+		q := m.byName[nb.Queue]
+		if q == nil {
+			m.lastQueue++
+			q = &queue{id: m.lastQueue}
+			m.byName[nb.Queue], m.queues[q.id] = q, q
+		}
+		if nb.Quota > 0 && len(q.open) >= nb.Quota {
+			return storage.Created{}, &storage.QuotaError{Limit: nb.Quota}
+		}
+		m.lastBatch++
+		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: now()}
+		b.Requests = cloneRequests(nb.Requests)
+		b.Credential = bytes.Clone(nb.Credential)
+		m.batches = append(m.batches, b)
+		q.open = append(q.open, b)
+		return storage.Created{Ticket: b.Ticket, Queue: q.id}, nil
+	})
+}
+
+// earlier returns the batch that a Create leads to instead of a new one: its own,
+// if it is a repetition, or the one that its deduplication key stands for.
+func (m *Memory) earlier(nb *storage.NewBatch) *stored {
+	since := now().Add(-storage.DedupWindow)
+	for _, b := range slices.Backward(m.batches) {
+		if b.Ticket == nb.Ticket {
+			return b
+		}
+		if nb.DedupKey != uuid.Nil && b.DedupKey == nb.DedupKey && b.Store == nb.Store && b.Owner == nb.Owner &&
+			!b.signals.Deleted && b.createdAt.After(since) {
+			return b
+		}
+	}
+	return nil
+}
+
+// Status implements storage.Storage.
+func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error) {
+	return call(ctx, n, "Status", func(m *Memory) (*storage.Status, error) {
+		b, err := m.find(key)
+		if err != nil {
+			return nil, err
+		}
+		s := &storage.Status{
+			ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
+			CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, Reason: b.reason, IDs: b.ids(),
+		}
+		if maxBytes <= 0 {
+			return s, nil
+		}
+		for i := range b.Requests {
+			if _, ok := b.done(i); ok {
+				s.Ended.Add(i)
+			}
+		}
+		s.Results = b.results(0, maxBytes)
+		return s, nil
+	})
+}
+
+// Results implements storage.Storage.
+func (n *Node) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+	return call(ctx, n, "Results", func(m *Memory) ([]storage.Indexed, error) {
+		b := m.byID(id)
+		if b == nil || b.signals.Deleted {
+			return nil, storage.ErrNotFound
+		}
+		return b.results(from, maxBytes), nil
+	})
+}
+
+// Search implements storage.Storage.
+func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, error) {
+	return call(ctx, n, "Search", func(m *Memory) ([]storage.Found, error) {
+		var out []storage.Found
+		skip := s.Offset
+		for _, b := range m.batches {
+			if b.Store != s.Store || b.Owner != s.Owner || b.signals.Deleted || b.status() != s.Status {
+				continue
+			}
+			if skip--; skip >= 0 {
+				continue
+			}
+			if len(out) == s.Limit {
+				break
+			}
+			out = append(out, storage.Found{Ticket: b.Ticket, Status: s.Status})
+		}
+		return out, nil
+	})
+}
+
+// results returns recorded results from an index on, as many as maxBytes of bodies
+// allow and at least one.
+func (b *stored) results(from, maxBytes int) []storage.Indexed {
+	var out []storage.Indexed
+	for i := max(from, 0); i < len(b.Requests); i++ {
+		r, ok := b.done(i)
+		if !ok {
+			continue
+		}
+		if maxBytes -= len(r.Body); maxBytes < 0 && len(out) > 0 {
+			break
+		}
+		r.Body = bytes.Clone(r.Body)
+		out = append(out, storage.Indexed{Index: i, Result: r})
+	}
+	return out
+}
+
+// ids returns the requests' ids, or nil if none has one.
+func (b *stored) ids() []string {
+	if !slices.ContainsFunc(b.Requests, func(r batch.Request) bool { return r.ID != "" }) {
+		return nil
+	}
+	out := make([]string, len(b.Requests))
+	for i, r := range b.Requests {
+		out[i] = r.ID
+	}
+	return out
+}
