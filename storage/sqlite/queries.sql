@@ -1,5 +1,8 @@
 -- Every statement of the package, by name. A batch's marks have the ids from
 -- batch * 512 to batch * 512 + 511.
+--
+-- Rows of two tables are put together by subqueries, not by joins: SQLite plans a join
+-- anew for each value that is bound (measured: 9.6 instead of 0.4 µs).
 
 -- name: setting
 SELECT value FROM settings WHERE name = ?;
@@ -38,9 +41,9 @@ VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
 
 -- name: status
-SELECT b.id, b.store, b.owner, b.group_id, b.state, b.total, b.completed, b.created_at, b.started_at, b.ended_at, b.reason, r.ids
-FROM batches b JOIN requests r ON r.batch = b.id
-WHERE b.ticket = ? AND b.deleted = 0;
+SELECT id, store, owner, group_id, state, total, completed, created_at, started_at, ended_at, reason,
+    (SELECT ids FROM requests WHERE batch = batches.id)
+FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done
 SELECT id & 511 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
@@ -107,9 +110,8 @@ UPDATE queues SET owner = 0, not_before = ?2 WHERE id = ?1;
 UPDATE batches SET started_at = ?2 WHERE id = ?1 AND started_at = 0;
 
 -- name: running
-SELECT q.epoch, b.state, b.stopped, b.deleted
-FROM batches b JOIN queues q ON q.id = b.queue
-WHERE b.id = ?;
+SELECT (SELECT epoch FROM queues WHERE id = batches.queue), state, stopped, deleted
+FROM batches WHERE id = ?;
 
 -- name: progress
 UPDATE batches SET state = 2 WHERE id = ? AND state = 1;
@@ -125,9 +127,9 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE marks.state <> 3;
 
 -- name: claimed
-SELECT b.queue, b.ticket, b.store, b.owner, b.group_id, b.parallel, b.stop_on_failure, b.stopped, b.deleted, b.created_at, b.credential, r.packed
-FROM batches b JOIN requests r ON r.batch = b.id
-WHERE b.id = ?;
+SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
+    (SELECT packed FROM requests WHERE batch = batches.id)
+FROM batches WHERE id = ?;
 
 -- name: marks
 SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,

@@ -89,7 +89,7 @@ func (b *stored) abandon(inDoubt batch.Result, reason string) {
 		case k.State != storage.Waiting || k.Result.Status == 0:
 			continue
 		}
-		k.State, k.NotBefore, k.Result.Status = storage.Done, time.Time{}, batch.Failed
+		k.State, k.NotBefore = storage.Done, time.Time{}
 		b.marks[i] = cloneMark(k)
 	}
 	b.end(reason)

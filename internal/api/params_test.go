@@ -1,0 +1,135 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+)
+
+func TestBoolean(t *testing.T) {
+	for value, want := range map[string]bool{
+		"true": true, "TRUE": true, "True": true, "1": true, "yes": true, "Yes": true, "on": true, "ON": true,
+		"false": false, "FALSE": false, "0": false, "no": false, "NO": false, "off": false, "Off": false,
+	} {
+		for _, byDefault := range []bool{true, false} {
+			got, err := params{"b": {value}}.boolean("b", byDefault)
+			if got != want || err != nil {
+				t.Errorf("%q: %v, %v", value, got, err)
+			}
+		}
+	}
+	for _, value := range []string{"", " ", "2", "t", "y", "true ", "null", "10"} {
+		if _, err := (params{"b": {value}}).boolean("b", true); err == nil || !strings.Contains(err.Error(), "Parameter b ") {
+			t.Errorf("%q: %v, want an error that names the parameter", value, err)
+		}
+	}
+	for _, byDefault := range []bool{true, false} {
+		if got, err := (params{}).boolean("b", byDefault); got != byDefault || err != nil {
+			t.Errorf("absent: %v, %v", got, err)
+		}
+	}
+}
+
+// Every parameter that can't be understood is refused by its name, and nothing is
+// stored or stopped.
+func TestWrongParameters(t *testing.T) {
+	w := newWorld(t, nil)
+	const uuids = "deduplicationKey=123e4567-e89b-42d3-a456-426614174000&deduplicationKey=123e4567-e89b-42d3-a456-426614174001"
+	for _, tt := range []struct{ method, target, names string }{
+		{"POST", "?allowParallelMode=maybe", "allowParallelMode"},
+		{"POST", "?allowParallelMode", "allowParallelMode"},
+		{"POST", "?stopOnFirstFailure=", "stopOnFirstFailure"},
+		{"POST", "?stopOnFirstFailure=true&stopOnFirstFailure=false", "stopOnFirstFailure"},
+		{"POST", "?deduplicationKey=", "deduplicationKey"},
+		{"POST", "?deduplicationKey=123", "deduplicationKey"},
+		{"POST", "?deduplicationKey=123e4567e89b42d3a456426614174000", "deduplicationKey"},
+		{"POST", "?deduplicationKey={123e4567-e89b-42d3-a456-426614174000}", "deduplicationKey"},
+		{"POST", "?deduplicationKey=urn:uuid:123e4567-e89b-42d3-a456-426614174000", "deduplicationKey"},
+		{"POST", "?deduplicationKey=123e4567-e89b-42d3-a456-42661417400g", "deduplicationKey"},
+		{"POST", "?deduplicationKey=00000000-0000-0000-0000-000000000000", "deduplicationKey"},
+		{"POST", "?" + uuids, "deduplicationKey"},
+		{"POST", "?groupId=" + strings.Repeat("g", 257), "groupId"},
+		{"POST", "?groupId=%FF", "groupId"},
+		{"POST", "?groupId=a&groupId=b", "groupId"},
+		{"POST", "?a=%zz", "query"},
+		{"GET", "", "ticket"},
+		{"GET", "?ticket=", "ticket"},
+		{"GET", "?ticketId=&status=QUEUED", "ticketId"},
+		{"GET", "?ticket=a&ticket=b", "ticket"},
+		{"GET", "?ticket=a&escapedJson=maybe", "escapedJson"},
+		{"GET", "?ticket=a&responses=", "responses"},
+		{"GET", "?status=", "status"},
+		{"GET", "?status=queued", "status"},
+		{"GET", "?status=FAILED", "status"},
+		{"GET", "?status=QUEUED&status=COMPLETED", "status"},
+		{"GET", "?status=QUEUED&limit=0", "limit"},
+		{"GET", "?status=QUEUED&limit=101", "limit"},
+		{"GET", "?status=QUEUED&limit=", "limit"},
+		{"GET", "?status=QUEUED&limit=ten", "limit"},
+		{"GET", "?status=QUEUED&limit=1&limit=2", "limit"},
+		{"GET", "?status=QUEUED&offset=-1", "offset"},
+		{"GET", "?status=QUEUED&offset=99999999999999999999", "offset"},
+		{"GET", "?status=QUEUED&x=%", "query"},
+		{"POST", "/cancel-group", "groupId"},
+		{"POST", "/cancel-group?groupId=", "groupId"},
+		{"POST", "/cancel-group?ticketId=&groupId=g", "ticketId"},
+		{"POST", "/cancel-group?groupId=g&escapedJson=", "escapedJson"},
+		{"POST", "/cancel-group?groupId=%FE", "groupId"},
+		{"DELETE", "", "ticketId"},
+		{"DELETE", "?ticket=", "ticket"},
+		{"DELETE", "?ticketId=a&ticketId=b", "ticketId"},
+	} {
+		r := w.request(tt.method, base+tt.target, strings.NewReader(`[{"method":"GET","path":"a"}]`))
+		a := w.send(r)
+		if a.status != 400 || a.code(t) != "WRONG_PARAMETER" || !strings.Contains(a.body, tt.names) {
+			t.Errorf("%s %s: %d %s", tt.method, tt.target, a.status, a.body)
+		}
+	}
+	if a := w.do("GET", base+"?status=QUEUED"); a.body != `{"items":[]}` {
+		t.Errorf("a refused create left a batch: %s", a.body)
+	}
+}
+
+func FuzzBearer(f *testing.F) {
+	f.Add("Bearer abc")
+	f.Add("bearer  a=b")
+	f.Add("Basic dTpw")
+	f.Fuzz(func(t *testing.T, value string) {
+		token, err := bearer(http.Header{"Authorization": {value}})
+		if err != nil {
+			return
+		}
+		if token == "" || len(token) > batch.MaxToken || strings.ContainsAny(token, " \t\r\n\x00,\"") || !strings.HasSuffix(strings.TrimRight(value, " \t"), token) {
+			t.Errorf("%q brought the token %q", value, token)
+		}
+	})
+}
+
+func FuzzParams(f *testing.F) {
+	f.Add("ticket=123e4567-e89b-42d3-a456-426614174000&groupId=a%20b&x=%2")
+	f.Add("deduplicationKey=00000000-0000-0000-0000-000000000000;limit=5")
+	f.Fuzz(func(t *testing.T, query string) {
+		p, err := parseParams(query)
+		if err != nil {
+			return
+		}
+		if group, err := p.group(); err == nil && (len(group) > batch.MaxGroupID || !utf8.ValidString(group)) {
+			t.Errorf("group %q", group)
+		}
+		if n, err := p.integer("limit", 100, 1, 100); err == nil && (n < 1 || n > 100) {
+			t.Errorf("limit %d", n)
+		}
+		if _, given := p["deduplicationKey"]; given {
+			if key, err := p.dedupKey(); err == nil && key == uuid.Nil {
+				t.Error("a key was given and none was read")
+			}
+		}
+		if ticket, given, err := p.ticket(); err == nil && !given && ticket != uuid.Nil {
+			t.Errorf("ticket %v came from nowhere", ticket)
+		}
+	})
+}

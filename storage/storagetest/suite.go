@@ -1,0 +1,120 @@
+package storagetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Run is the conformance suite for one node. open opens a database of its own for
+// every call, empty, and closes it with t.Cleanup.
+func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
+	runTests(t, "create", open, createTests)
+	runTests(t, "order", open, orderTests)
+	runTests(t, "read", open, readTests)
+	runTests(t, "search", open, searchTests)
+	runTests(t, "run", open, runningTests)
+	runTests(t, "epoch", open, epochTests)
+	runTests(t, "repeat", open, repeatTests)
+	runTests(t, "stop", open, stopTests)
+	runTests(t, "delete", open, deleteTests)
+	runTests(t, "abandon", open, abandonTests)
+	runTests(t, "purge", open, purgeTests)
+	runTests(t, "settings", open, settingTests)
+	runTests(t, "concurrency", open, concurrencyTests)
+	runTests(t, "calls", open, callTests)
+}
+
+var callTests = []test{
+	{"an ended context ends the call", func(f *fixture) {
+		b := newBatch("s", 1)
+		c := f.claimed(newBatch("t", 1))
+		ctx, cancel := context.WithCancel(f.Context())
+		cancel()
+		for name, call := range calls(ctx, f.s, b, c) {
+			expectError(f.T, name, call(), context.Canceled)
+		}
+	}},
+	{"after Close every call fails", func(f *fixture) {
+		b := newBatch("s", 1)
+		c := f.claimed(b)
+		if err := f.s.Close(); err != nil {
+			f.Fatal(err)
+		}
+		for name, call := range calls(f.Context(), f.s, b, c) {
+			if call() == nil {
+				f.Errorf("%s still works", name)
+			}
+		}
+	}},
+	{"a ping is answered", func(f *fixture) {
+		if err := f.s.Ping(f.Context()); err != nil {
+			f.Error(err)
+		}
+	}},
+}
+
+// calls are all calls of a storage but Close, by name.
+func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *storage.Claim) map[string]func() error {
+	return map[string]func() error{
+		"Create":     func() error { _, err := s.Create(ctx, b); return err },
+		"Status":     func() error { _, err := s.Status(ctx, key(b), 1); return err },
+		"Results":    func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
+		"Search":     func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
+		"Stop":       func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
+		"Delete":     func() error { _, err := s.Delete(ctx, key(b)); return err },
+		"Runnable":   func() error { _, err := s.Runnable(ctx, 0, 1); return err },
+		"Claim":      func() error { _, err := s.Claim(ctx, c.Queue); return err },
+		"Record":     func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
+		"Finish":     func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
+		"Release":    func() error { return s.Release(ctx, c, nil, moment(0)) },
+		"Abandon":    func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
+		"Purge":      func() error { _, err := s.Purge(ctx, 0); return err },
+		"Setting":    func() error { _, err := s.Setting(ctx, "name"); return err },
+		"PutSetting": func() error { return s.PutSetting(ctx, "name", "value") },
+		"Ping":       func() error { return s.Ping(ctx) },
+	}
+}
+
+var settingTests = []test{
+	{"one that was never put is empty", func(f *fixture) {
+		f.expectSetting("none", "")
+	}},
+	{"the last value counts", func(f *fixture) {
+		for _, v := range []string{"first", "second", "second", "ключ = 🔑"} {
+			f.putSetting("name", v)
+			f.expectSetting("name", v)
+		}
+	}},
+	{"names do not meet", func(f *fixture) {
+		f.putSetting("a", "1")
+		f.putSetting("A", "2")
+		f.putSetting("a ", "3")
+		f.expectSetting("a", "1")
+		f.expectSetting("A", "2")
+		f.expectSetting("a ", "3")
+	}},
+	{"a value can be emptied", func(f *fixture) {
+		f.putSetting("name", "value")
+		f.putSetting("name", "")
+		f.expectSetting("name", "")
+	}},
+}
+
+func (f *fixture) putSetting(name, value string) {
+	f.Helper()
+	if err := f.s.PutSetting(f.Context(), name, value); err != nil {
+		f.Fatalf("PutSetting: %v", err)
+	}
+}
+
+func (f *fixture) expectSetting(name, want string) {
+	f.Helper()
+	got, err := f.s.Setting(f.Context(), name)
+	if err != nil {
+		f.Fatalf("Setting: %v", err)
+	}
+	expect(f.T, "the setting "+name, got, want)
+}
