@@ -23,7 +23,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/engine":     {"/batch", "/storage", "/internal/outbound"},
 		"/internal/api":        {"/batch", "/storage"},
 		"":                     {"/batch", "/storage", "/storage/sqlite", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
-		"/cmd/sheaf":           {"", "/internal/secret"},
+		"/cmd/sheaf":           {"", "/internal/secret", "/internal/outbound"},
 		"/examples/store":      {},
 	}
 	// Packages that open sockets, or serve them.

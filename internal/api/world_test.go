@@ -24,6 +24,8 @@ const (
 	maxBody = 10 << 20
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 // world is the API in front of a database in memory, behind a real HTTP server.
 type world struct {
 	t       testing.TB

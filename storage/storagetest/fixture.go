@@ -79,7 +79,9 @@ func tries(n int) storage.Tries {
 }
 
 // moment returns a moment that is s seconds after a fixed one.
-func moment(s int) time.Time { return time.UnixMilli(1_900_000_000_000).Add(time.Duration(s) * time.Second) }
+func moment(s int) time.Time {
+	return time.UnixMilli(1_900_000_000_000).Add(time.Duration(s) * time.Second)
+}
 
 // create stores the batch and returns its queue.
 func (f *fixture) create(b *storage.NewBatch) storage.QueueID {

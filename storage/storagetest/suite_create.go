@@ -115,21 +115,18 @@ var createTests = []test{
 		f.expectDuplicate(second, first, q)
 	}},
 	{"a deduplication key is free after the batch was deleted", func(f *fixture) {
-		for _, begin := range []func(q storage.QueueID){
-			func(storage.QueueID) {},
-			func(q storage.QueueID) { f.claim(q) },
-			func(q storage.QueueID) { f.finish(f.claim(q)) },
-		} {
-			first := withDedup(newBatch("s", 1))
+		stages := map[string]func(q storage.QueueID){
+			"queued":    func(storage.QueueID) {},
+			"under way": func(q storage.QueueID) { f.claim(q) },
+			"ended":     func(q storage.QueueID) { f.finish(f.claim(q)) },
+		}
+		for store, begin := range stages {
+			first := withDedup(newBatch(store, 1))
 			begin(f.create(first))
 			f.delete(first)
-			second := newBatch("s", 1)
+			second := newBatch(store, 1)
 			second.DedupKey = first.DedupKey
 			f.create(second)
-			f.delete(second)
-			for _, r := range f.runnable() {
-				f.finish(f.claim(r.Queue))
-			}
 		}
 	}},
 	{"of many creates with one key at once one is stored", func(f *fixture) {

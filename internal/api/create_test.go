@@ -1,0 +1,396 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+)
+
+const (
+	oneGet   = `[{"method":"GET","path":"things"}]`
+	dedupKey = "123e4567-e89b-42d3-a456-426614174000"
+)
+
+// What is stored is what the caller asked for, and the runner is told.
+func TestCreateStores(t *testing.T) {
+	for _, tt := range []struct {
+		query   string
+		options batch.Options
+		group   string
+	}{
+		{"", batch.Options{StopOnFailure: true}, ""},
+		{"?allowParallelMode=YES&stopOnFirstFailure=off", batch.Options{Parallel: true}, ""},
+		{"?groupId=spring+sale%20%26+more&unknown=1&stopOnFirstFailure=1&stopOnFirstFailure=1", batch.Options{StopOnFailure: true}, "spring sale & more"},
+		{"?groupId=" + strings.Repeat("g", batch.MaxGroupID), batch.Options{StopOnFailure: true}, strings.Repeat("g", batch.MaxGroupID)},
+		{"?groupId=", batch.Options{StopOnFailure: true}, ""},
+	} {
+		w := newWorld(t, nil)
+		a := w.post(tt.query, `[{"id":"x","method":"PUT","path":"/a?b=1","body":{"n":1.10}},{"method":"GET","path":"b"}]`)
+		ticket := w.ticket(a)
+		if got, want := a.body, `{"ticket":"`+ticket+`"}`; got != want {
+			t.Errorf("%s: answer %s, want %s", tt.query, got, want)
+		}
+		if id, err := uuid.Parse(ticket); err != nil || id.Version() != 4 {
+			t.Errorf("ticket %s can be guessed", ticket)
+		}
+		w.checkQueues("woken", &w.woken, 1)
+		c := w.claim()
+		if c.Store != "12345" || c.Owner != batch.OwnerOf(token) || c.Ticket.String() != ticket {
+			t.Errorf("%s: stored for %s, %s, %s", tt.query, c.Store, c.Owner.Short(), c.Ticket)
+		}
+		if c.Options != tt.options || c.GroupID != tt.group {
+			t.Errorf("%s: stored %+v of group %q", tt.query, c.Options, c.GroupID)
+		}
+		if len(c.Requests) != 2 || c.Requests[0].ID != "x" || string(c.Requests[0].Body) != `{"n":1.10}` {
+			t.Errorf("%s: stored %q", tt.query, c.Requests)
+		}
+		if got, want := string(c.Credential), "sealed "+ticket+" 12345 "+token; got != want {
+			t.Errorf("credential %q, want %q", got, want)
+		}
+	}
+}
+
+func TestCreateMediaTypes(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, tt := range []struct {
+		types  []string
+		status int
+	}{
+		{[]string{"application/json"}, 200},
+		{[]string{"text/json"}, 200},
+		{[]string{"Application/JSON; Charset=UTF-8"}, 200},
+		{[]string{`application/json;charset="utf-8";profile=x`}, 200},
+		{nil, 415},
+		{[]string{""}, 415},
+		{[]string{"text/plain"}, 415},
+		{[]string{"application/x-www-form-urlencoded"}, 415},
+		{[]string{"application/problem+json"}, 415},
+		{[]string{"application/json; charset=iso-8859-1"}, 415},
+		{[]string{"application/json", "application/json"}, 415},
+		{[]string{"application/json, text/plain"}, 415},
+	} {
+		r := w.request("POST", base, strings.NewReader(oneGet))
+		r.Header["Content-Type"] = tt.types
+		a := w.send(r)
+		if a.status != tt.status || tt.status == 415 && a.code(t) != "UNSUPPORTED_MEDIA_TYPE" {
+			t.Errorf("%q: %d %s", tt.types, a.status, a.body)
+		}
+	}
+}
+
+// zipped returns s as a gzip stream.
+func zipped(t testing.TB, s string) string {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := io.WriteString(z, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// ofSize returns a create body of n bytes.
+func ofSize(n int) string {
+	const head, tail = `[{"method":"PUT","path":"a","body":"`, `"}]`
+	return head + strings.Repeat("x", n-len(head)-len(tail)) + tail
+}
+
+// Whatever its size and however it comes, a body arrives byte for byte or is refused.
+func TestCreateBodies(t *testing.T) {
+	const limit = 3 << 20
+	w := newWorld(t, func(o *Options) { o.MaxBody = limit })
+	for _, size := range []int{100, freeBody - 1, freeBody, freeBody + 1, smallBody - 1, smallBody, smallBody + 1, limit - 1, limit, limit + 1, 2 * limit} {
+		for _, form := range []string{"sized", "chunked", "gzip", "x-gzip", "identity", "chunked gzip"} {
+			t.Run(fmt.Sprint(form, size), func(t *testing.T) {
+				body := ofSize(size)
+				sent := body
+				if strings.Contains(form, "gzip") {
+					sent = zipped(t, body)
+				}
+				r := w.request("POST", base, strings.NewReader(sent))
+				if strings.Contains(form, "chunked") {
+					r.ContentLength = -1
+				}
+				if coding := strings.TrimPrefix(strings.TrimPrefix(form, "chunked"), " "); coding != "" && coding != "sized" {
+					r.Header.Set("Content-Encoding", coding)
+				}
+				a, err := try(r)
+				if size > limit {
+					// The server may hang up on what it does not want to read.
+					if err == nil && (a.status != 413 || a.code(t) != "PAYLOAD_TOO_LARGE" || !strings.Contains(a.body, fmt.Sprint(limit))) {
+						t.Errorf("%d %s", a.status, a.body)
+					}
+					return
+				}
+				if err != nil || a.status != 200 {
+					t.Fatalf("%v, %d %s", err, a.status, a.body)
+				}
+				c := w.claim()
+				if got := c.Requests[0].Body; string(got) != body[len(`[{"method":"PUT","path":"a","body":"`):size-3] {
+					t.Errorf("%d bytes arrived of %d, or others", len(got), size)
+				}
+				w.finish(c, "")
+			})
+		}
+	}
+	s := w.server.Config.Handler.(*server)
+	for _, sem := range []interface{ TryAcquire(int64) bool }{s.memory.small, s.memory.large} {
+		want := int64(smallShare)
+		if sem == s.memory.large {
+			want = largeShare
+		}
+		if !sem.TryAcquire(want) {
+			t.Error("memory was not given back")
+		}
+	}
+}
+
+func TestCreateRefusesBodies(t *testing.T) {
+	w := newWorld(t, nil)
+	whole := zipped(t, oneGet)
+	corrupt := []byte(zipped(t, ofSize(1000)))
+	corrupt[len(corrupt)/2] ^= 0xff
+	for _, tt := range []struct {
+		name, coding, body string
+		status             int
+		says               string
+	}{
+		{"empty", "", "", 400, "Batch request body is invalid"},
+		{"no JSON", "", "{", 400, "Batch request body is invalid"},
+		{"no request", "", "[]", 400, "Batch request body is invalid"},
+		{"bad method", "", `[{"method":"GET","path":"a"},{"method":"FETCH","path":"b"}]`, 400, "Batch request body is invalid: $[1].method must be"},
+		{"empty gzip", "gzip", "", 400, "completely"},
+		{"no gzip", "gzip", oneGet, 400, "gzip"},
+		{"cut gzip", "gzip", whole[:len(whole)-3], 400, "completely"},
+		{"corrupt gzip", "gzip", string(corrupt), 400, "gzip"},
+		{"tail after gzip", "gzip", whole + "tail tail tail", 400, "gzip"},
+		{"deflate", "deflate", "x", 415, "Content-Encoding"},
+		{"twice zipped", "gzip, gzip", whole, 415, "Content-Encoding"},
+	} {
+		r := w.request("POST", base, strings.NewReader(tt.body))
+		if tt.coding != "" {
+			r.Header.Set("Content-Encoding", tt.coding)
+		}
+		a := w.send(r)
+		if a.code(t); a.status != tt.status || !strings.Contains(a.body, tt.says) {
+			t.Errorf("%s: %d %s", tt.name, a.status, a.body)
+		}
+	}
+	if a := w.do("GET", base+"?status=QUEUED"); a.body != `{"items":[]}` {
+		t.Errorf("a refused create left a batch: %s", a.body)
+	}
+}
+
+// A small gzip stream that unpacks to gigabytes is given up at the limit.
+func TestCreateGzipBomb(t *testing.T) {
+	w := newWorld(t, nil)
+	var once bytes.Buffer
+	z := gzip.NewWriter(&once)
+	if _, err := z.Write(make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := w.request("POST", base, strings.NewReader(strings.Repeat(once.String(), 500))) // 2 GB
+	r.Header.Set("Content-Encoding", "gzip")
+	if a, err := try(r); err == nil && (a.status != 413 || a.code(t) != "PAYLOAD_TOO_LARGE") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// broken is a body that ends with an error.
+type broken struct {
+	io.Reader
+	err error
+}
+
+func (b broken) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		err = b.err
+	}
+	return n, err
+}
+
+func (broken) Close() error { return nil }
+
+func TestCreateBodyBreaks(t *testing.T) {
+	w := newWorld(t, nil)
+	for name, tt := range map[string]struct {
+		err    error
+		length int64
+		status int
+		code   string
+	}{
+		"cut":          {io.ErrUnexpectedEOF, -1, 400, "WRONG_PARAMETER"},
+		"reset":        {errors.New("connection reset"), 500, 400, "WRONG_PARAMETER"},
+		"short":        {io.EOF, 500, 400, "WRONG_PARAMETER"},
+		"too slow":     {os.ErrDeadlineExceeded, 500, 408, "REQUEST_TIMEOUT"},
+		"said to big":  {io.EOF, maxBody + 1, 413, "PAYLOAD_TOO_LARGE"},
+		"whole":        {io.EOF, -1, 200, ""},
+		"whole, sized": {io.EOF, int64(len(oneGet)), 200, ""},
+	} {
+		r := httptest.NewRequest("POST", base, broken{strings.NewReader(oneGet), tt.err})
+		r.ContentLength = tt.length
+		r.Header = w.request("POST", base, strings.NewReader("")).Header
+		rec := httptest.NewRecorder()
+		w.server.Config.Handler.ServeHTTP(rec, r)
+		a := reply{status: rec.Code, body: rec.Body.String()}
+		if a.status != tt.status || tt.code != "" && a.code(t) != tt.code {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
+// When the memory for bodies is taken, small ones still get through, large ones wait
+// and are then told to come back; nothing is stored of those.
+func TestCreateWaitsForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := storagetest.NewMemory().Node()
+		s := New(Options{
+			Storage: node, MaxBody: maxBody, Wake: func(storage.QueueID) {},
+			Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
+		}).(*server)
+		s.Logger = discard
+		create := func(size int) int {
+			r := httptest.NewRequest("POST", base, strings.NewReader(ofSize(size)))
+			r.Header.Set("Authorization", "Bearer abc")
+			r.Header.Set("Content-Type", "application/json")
+			rec := httptest.NewRecorder()
+			s.ServeHTTP(rec, r)
+			return rec.Code
+		}
+		if !s.memory.large.TryAcquire(largeShare) {
+			t.Fatal("memory is not free")
+		}
+		if code := create(smallBody); code != 200 {
+			t.Errorf("a small body beside large ones: %d", code)
+		}
+		if code := create(maxBody); code != 503 {
+			t.Errorf("a large body without memory: %d", code)
+		}
+		if !s.memory.small.TryAcquire(smallShare) {
+			t.Error("the refused body kept memory")
+		}
+		waited := make(chan int)
+		go func() { waited <- create(smallBody) }()
+		synctest.Wait()
+		if code := create(freeBody); code != 200 {
+			t.Errorf("a body that needs no memory: %d", code)
+		}
+		s.memory.small.Release(smallShare)
+		if code := <-waited; code != 200 {
+			t.Errorf("a body that had to wait: %d", code)
+		}
+	})
+}
+
+func TestCreateQuota(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxQueued = 2 })
+	first := w.create("?deduplicationKey="+dedupKey, 1)
+	w.create("", 1)
+	a := w.post("", oneGet)
+	if a.status != 429 || a.code(t) != "RATE_LIMITED" || a.header.Get("Retry-After") != "5" || !strings.Contains(a.body, "2") {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if again := w.create("?deduplicationKey="+dedupKey, 1); again != first {
+		t.Errorf("the key was looked up after the quota: %s, want %s", again, first)
+	}
+	w.finish(w.claim(), "")
+	w.create("", 1)
+}
+
+// Of any number of creates with one key, at once, one makes a batch and wakes the
+// runner; another caller's key is another key.
+func TestCreateDedup(t *testing.T) {
+	w := newWorld(t, nil)
+	tickets := make([]string, 20)
+	var all sync.WaitGroup
+	for i := range tickets {
+		all.Go(func() { tickets[i] = w.create("?deduplicationKey="+strings.ToUpper(dedupKey), 1) })
+	}
+	all.Wait()
+	for _, ticket := range tickets {
+		if ticket != tickets[0] {
+			t.Errorf("tickets differ: %v", tickets)
+			break
+		}
+	}
+	w.checkQueues("woken", &w.woken, 1)
+	r := w.request("POST", base+"?deduplicationKey="+dedupKey, strings.NewReader(oneGet))
+	r.Header.Set("Authorization", "Bearer somebody-else")
+	if other := w.ticket(w.send(r)); other == tickets[0] {
+		t.Error("a key led to another caller's batch")
+	}
+}
+
+// A create that failed says so, and what was stored nevertheless is there to be run.
+func TestCreateFaults(t *testing.T) {
+	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
+		t.Run(fault.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.node.SetFault(func(string) storagetest.Fault { return fault })
+			a := w.post("?deduplicationKey="+dedupKey, oneGet)
+			if a.status != 503 || a.code(t) != "UNAVAILABLE" || a.header.Get("Retry-After") != "1" {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			if n := strings.Count(w.log(), "storage failed"); n != 1 {
+				t.Errorf("logged %d times: %s", n, w.log())
+			}
+			w.node.SetFault(nil)
+			ticket := w.create("?deduplicationKey="+dedupKey, 1)
+			if a := w.do("GET", base+"?status=QUEUED"); strings.Count(a.body, "ticket") != 1 || !strings.Contains(a.body, ticket) {
+				t.Errorf("after the second create there is not one batch: %s", a.body)
+			}
+		})
+	}
+}
+
+func TestCreateSealFails(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.Seal = func(batch.Ticket, string, string) ([]byte, error) { return nil, errors.New("no randomness") }
+	})
+	if a := w.post("", oneGet); a.status != 500 || a.code(t) != "INTERNAL_ERROR" || strings.Contains(a.body, "randomness") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.do("GET", base+"?status=QUEUED"); a.body != `{"items":[]}` {
+		t.Errorf("a batch without credential was stored: %s", a.body)
+	}
+}
+
+// A client that has gone gets no answer, and no line in the log.
+func TestClientGone(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, "GET", base+"?status=QUEUED", nil)
+	r.Header.Set("Authorization", "Bearer abc")
+	rec := httptest.NewRecorder()
+	defer func() {
+		if v := recover(); v != http.ErrAbortHandler {
+			t.Errorf("recovered %v, want the connection to break", v)
+		}
+		if rec.Body.Len() > 0 || w.log() != "" {
+			t.Errorf("answered %q, logged %q", rec.Body, w.log())
+		}
+	}()
+	w.server.Config.Handler.ServeHTTP(rec, r)
+}
