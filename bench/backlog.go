@@ -26,7 +26,7 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	idle := svc.memory()
 
 	body := batchBody(backlogRequests)
-	if _, err := svc.timeCreates(ctx, "empty", body, creates/10); err != nil { // warm-up
+	if _, err := svc.timeCreates(ctx, "empty", body, creates); err != nil { // warm-up
 		return nil, err
 	}
 	before, err := svc.timeCreates(ctx, "empty", body, creates)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -90,16 +91,28 @@ func (c client) do(ctx context.Context, method, store string, query url.Values, 
 }
 
 // create makes a batch and returns its ticket. A call that gets no answer is made
-// again, with the same deduplication key, until ctx ends.
+// again, with the same deduplication key (a new one if query has none), until ctx ends.
 func (c client) create(ctx context.Context, store string, query url.Values, requests []request) (ticket string, err error) {
-	keyed := url.Values{"deduplicationKey": {newKey()}}
-	for name, values := range query {
-		keyed[name] = values
+	keyed := maps.Clone(query)
+	if keyed == nil {
+		keyed = url.Values{}
 	}
+	if !keyed.Has("deduplicationKey") {
+		keyed.Set("deduplicationKey", newKey())
+	}
+	err = c.surely(ctx, func() error {
+		ticket, err = c.tryCreate(ctx, store, keyed, requests)
+		return err
+	})
+	return ticket, err
+}
+
+// tryCreate makes one call to create a batch.
+func (c client) tryCreate(ctx context.Context, store string, query url.Values, requests []request) (ticket string, err error) {
 	var answer struct {
 		Ticket string `json:"ticket"`
 	}
-	err = c.surely(ctx, func() error { return c.do(ctx, http.MethodPost, store, keyed, encode(requests), &answer) })
+	err = c.do(ctx, http.MethodPost, store, query, encode(requests), &answer)
 	return answer.Ticket, err
 }
 

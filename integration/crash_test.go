@@ -3,8 +3,10 @@ package integration
 import (
 	"context"
 	"flag"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -37,6 +39,69 @@ func TestKill9UnderLoad(t *testing.T) {
 	if *kills >= 20 && (a.inDoubt == 0 || a.repeated == 0) {
 		t.Errorf("no kill hit a request under way: the test is too gentle to prove anything")
 	}
+}
+
+// TestKill9WhileCreating kills the service in the very moment in which it hands
+// tickets out: those that were handed out are good, and a create without an answer,
+// when it is repeated, makes one batch and no second one.
+func TestKill9WhileCreating(t *testing.T) {
+	ctx := t.Context()
+	const rounds, creates = 10, 16
+	ledger := newLedger(t, steady)
+	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	c := client{s.base, "caller"}
+	answered := 0
+	var all []string
+	for round := range rounds {
+		keys, tickets := createAndKill(ctx, t, s, creates, 1+round)
+		s = s.restart(t)
+		for i, ticket := range tickets {
+			again, err := c.create(ctx, "1", keys[i], onePUT)
+			if err != nil || ticket != "" && ticket != again {
+				t.Errorf("the create that was answered with %q is answered with %q, %v", ticket, again, err)
+			}
+			if ticket != "" {
+				answered++
+			}
+			all = append(all, again)
+		}
+	}
+	for _, ticket := range all {
+		if _, err := c.ended(ctx, "1", ticket); err != nil {
+			t.Error(err)
+		}
+	}
+	found, err := c.tickets(ctx, "1")
+	slices.Sort(all)
+	slices.Sort(found)
+	if err != nil || !slices.Equal(found, all) {
+		t.Errorf("%d creates made %d batches, %v", len(all), len(found), err)
+	}
+	t.Logf("%d kills, %d creates, %d of them answered before the kill; batches: %d", rounds, len(all), answered, len(found))
+}
+
+var onePUT = []request{{Method: "PUT", Path: "x"}}
+
+// createAndKill makes n creates at once and kills the service after some answers. It
+// returns each create's deduplication key, and its ticket if it was answered.
+func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int) (keys []url.Values, tickets []string) {
+	t.Helper()
+	keys, tickets = make([]url.Values, n), make([]string, n)
+	answered := make(chan struct{}, n)
+	var creators sync.WaitGroup
+	for i := range n {
+		keys[i] = url.Values{"deduplicationKey": {newKey()}}
+		creators.Go(func() {
+			tickets[i], _ = client{s.base, "caller"}.tryCreate(ctx, "1", keys[i], onePUT)
+			answered <- struct{}{}
+		})
+	}
+	for range answers {
+		<-answered
+	}
+	s.kill9(t)
+	creators.Wait()
+	return keys, tickets
 }
 
 // TestUpstreamDies takes the upstream away under load: what was under way is in

@@ -151,14 +151,8 @@ func TestCreateBodies(t *testing.T) {
 		}
 	}
 	s := w.server.Config.Handler.(*server)
-	for _, sem := range []interface{ TryAcquire(int64) bool }{s.memory.small, s.memory.large} {
-		want := int64(smallShare)
-		if sem == s.memory.large {
-			want = largeShare
-		}
-		if !sem.TryAcquire(want) {
-			t.Error("memory was not given back")
-		}
+	if !s.memory.small.TryAcquire(smallShare) || !s.memory.large.TryAcquire(largeShare) {
+		t.Error("memory was not given back")
 	}
 }
 
@@ -244,7 +238,7 @@ func TestCreateBodyBreaks(t *testing.T) {
 		"reset":        {errors.New("connection reset"), 500, 400, "WRONG_PARAMETER"},
 		"short":        {io.EOF, 500, 400, "WRONG_PARAMETER"},
 		"too slow":     {os.ErrDeadlineExceeded, 500, 408, "REQUEST_TIMEOUT"},
-		"said to big":  {io.EOF, maxBody + 1, 413, "PAYLOAD_TOO_LARGE"},
+		"said too big":  {io.EOF, maxBody + 1, 413, "PAYLOAD_TOO_LARGE"},
 		"whole":        {io.EOF, -1, 200, ""},
 		"whole, sized": {io.EOF, int64(len(oneGet)), 200, ""},
 	} {

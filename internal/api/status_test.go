@@ -173,6 +173,13 @@ func (b *between) Results(ctx context.Context, id storage.BatchID, from, maxByte
 	return b.Storage.Results(ctx, id, from, maxBytes)
 }
 
+// lossy is a database that loses results after the first page.
+type lossy struct{ storage.Storage }
+
+func (lossy) Results(context.Context, storage.BatchID, int, int) ([]storage.Indexed, error) {
+	return nil, nil
+}
+
 // What ends while a status is being sent is not in it: it tells of one moment.
 func TestStatusIsOfOneMoment(t *testing.T) {
 	pages := &between{n: 1}
@@ -193,15 +200,18 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 // first byte it is an error, after that the connection breaks.
 func TestStatusBreaks(t *testing.T) {
 	for _, n := range []int{1, 2, 4} {
-		for _, how := range []string{"deleted", "fault"} {
+		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "made the service panic"} {
 			t.Run(fmt.Sprint(how, " at page ", n), func(t *testing.T) {
 				pages := &between{n: n}
 				w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
 				ticket, _ := w.large(60, 50, 150_000)
 				pages.do = func() {
-					if how == "fault" {
+					switch how {
+					case "fault":
 						w.node.SetFault(func(string) storagetest.Fault { return storagetest.FailedNotStored })
 						return
+					case "bug":
+						panic("a bug")
 					}
 					key := storage.Key{Store: "12345", Owner: w.owner(), Ticket: uuid.MustParse(ticket)}
 					if _, err := w.node.Delete(context.Background(), key); err != nil {
@@ -211,12 +221,19 @@ func TestStatusBreaks(t *testing.T) {
 				if a, err := try(w.request("GET", base+"?ticket="+ticket, nil)); err == nil {
 					t.Errorf("a part was sent as if it were the whole: %d, %d bytes, ends with %q", a.status, len(a.body), a.body[max(0, len(a.body)-20):])
 				}
-				if logged := strings.Contains(w.log(), "storage failed"); logged != (how == "fault") {
-					t.Errorf("log: %s", w.log())
+				if log := w.log(); !strings.Contains(log, logged) || logged == "" && strings.Contains(log, "ERROR") {
+					t.Errorf("log: %s", log)
 				}
 			})
 		}
 	}
+	t.Run("result missing", func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Storage = lossy{o.Storage} })
+		ticket, _ := w.large(60, 50, 150_000)
+		if a, err := try(w.request("GET", base+"?ticket="+ticket, nil)); err == nil {
+			t.Errorf("a status without its results was sent: %d, %d bytes", a.status, len(a.body))
+		}
+	})
 	t.Run("before the first byte", func(t *testing.T) {
 		pages := &between{n: 1}
 		w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
