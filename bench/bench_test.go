@@ -51,17 +51,22 @@ func TestMedian(t *testing.T) {
 
 func TestComparison(t *testing.T) {
 	for _, c := range []struct {
-		service []float64
-		ratio   float64
-		met     bool
+		service                []float64
+		ratio, lowest, highest float64
+		met                    bool
 	}{
-		{[]float64{100, 500, 490}, 0.49, false},
-		{[]float64{500, 900, 100}, 0.50, true},
+		{[]float64{100, 500, 490}, 0.49, 0.1, 1, false},
+		{[]float64{500, 900, 100}, 0.50, 0.05, 1.8, true},
 	} {
-		got := comparison{Plain: []float64{1000, 5, 2000}, Service: c.service, Goal: 0.5}
+		got := comparison{Plain: []float64{1000, 500, 2000}, Service: c.service, Goal: 0.5}
 		got.conclude()
-		if math.Abs(got.Ratio-c.ratio) > 1e-9 || got.Met != c.met {
-			t.Errorf("%v: got %v, %v, want %v, %v", c.service, got.Ratio, got.Met, c.ratio, c.met)
+		for _, v := range [][2]float64{{got.Ratio, c.ratio}, {got.Lowest, c.lowest}, {got.Highest, c.highest}} {
+			if math.Abs(v[0]-v[1]) > 1e-9 {
+				t.Errorf("%v: got %v, want %v", c.service, v[0], v[1])
+			}
+		}
+		if got.Met != c.met {
+			t.Errorf("%v: met is %v, want %v", c.service, got.Met, c.met)
 		}
 	}
 }

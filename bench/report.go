@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -25,16 +26,23 @@ type comparison struct {
 	Service       []float64 `json:"serviceCallsPerSecond"` // by round
 	PlainMedian   float64   `json:"plainMedian"`
 	ServiceMedian float64   `json:"serviceMedian"`
-	Ratio         float64   `json:"ratio"` // of the medians
+	Ratio         float64   `json:"ratio"`       // of the medians
+	Lowest        float64   `json:"lowestRatio"` // of a single round; far from Ratio on a machine that was not quiet
+	Highest       float64   `json:"highestRatio"`
 	Goal          float64   `json:"goal"`
 	Met           bool      `json:"met"`
 	Peak          int64     `json:"peakMemoryBytes"` // of the service; -1: not measured
 }
 
-// conclude computes the medians and judges their ratio.
+// conclude computes the medians and judges their ratio. There is at least one round.
 func (c *comparison) conclude() {
 	c.PlainMedian, c.ServiceMedian = median(c.Plain), median(c.Service)
 	c.Ratio = c.ServiceMedian / c.PlainMedian
+	ratios := make([]float64, len(c.Plain))
+	for i := range ratios {
+		ratios[i] = c.Service[i] / c.Plain[i]
+	}
+	c.Lowest, c.Highest = slices.Min(ratios), slices.Max(ratios)
 	c.Met = c.Ratio >= c.Goal
 }
 
@@ -82,11 +90,11 @@ func (r *report) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(r.Throughput) > 0 {
 		fmt.Fprintf(w, throughputText, r.Rounds)
-		fmt.Fprintln(t, "scenario\tupstream\tplain calls/s\tservice calls/s\tratio\tgoal\t\tpeak memory")
+		fmt.Fprintln(t, "scenario\tupstream\tplain calls/s\tservice calls/s\tratio\tby round\tgoal\t\tpeak memory")
 		for _, c := range r.Throughput {
 			peak := figure{Value: megabytes(c.Peak), Unit: "MB"}
-			fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t≥ %.2f\t%s\t%s\n",
-				c.Scenario, c.Upstream, c.PlainMedian, c.ServiceMedian, c.Ratio, c.Goal, verdict(c.Met), peak.text())
+			fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f–%.2f\t≥ %.2f\t%s\t%s\n",
+				c.Scenario, c.Upstream, c.PlainMedian, c.ServiceMedian, c.Ratio, c.Lowest, c.Highest, c.Goal, verdict(c.Met), peak.text())
 		}
 		if err := t.Flush(); err != nil {
 			return err

@@ -130,7 +130,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	all.Go(func() error {
 		<-ctx.Done()
 		stop()
-		log.Info("shutting down", "cause", context.Cause(ctx), "limit", s.options.ShutdownTimeout)
+		log.Info("shutting down", "cause", context.Cause(ctx), "limit", s.options.ShutdownTimeout.String())
 		shut(server, s.options.ShutdownTimeout, log)
 		return nil
 	})
@@ -159,7 +159,7 @@ func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		log.Warn("calls were cut off that took longer than the shutdown limit", "limit", limit)
+		log.Warn("calls were cut off that took longer than the shutdown limit", "limit", limit.String())
 		server.Close()
 	}
 }

@@ -149,7 +149,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return nil
 	case <-limit.C:
 	}
-	e.Logger.Warn("shutdown limit reached; what is still under way is left as after a crash", "limit", e.ShutdownTimeout)
+	e.Logger.Warn("shutdown limit reached; what is still under way is left as after a crash", "limit", e.ShutdownTimeout.String())
 	abort()
 	<-e.idle
 	return nil

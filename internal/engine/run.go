@@ -425,7 +425,7 @@ func (r *run) finish() (*storage.Claim, next, error) {
 	})
 	if err == nil {
 		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-r.failed, "failed", r.failed,
-			"not_executed", len(r.requests)-r.ended, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond))
+			"not_executed", len(r.requests)-r.ended, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond).String())
 	}
 	return c, next{again: release}, err
 }

@@ -65,8 +65,7 @@ ORDER BY id LIMIT ? OFFSET ?;
 
 -- name: open_of_group
 SELECT id, queue, started_at FROM batches
-WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND state < 3 AND stopped = 0 AND deleted = 0
-ORDER BY id;
+WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND state < 3 AND stopped = 0 AND deleted = 0;
 
 -- name: stop
 UPDATE batches SET stopped = 1 WHERE id = ?;
@@ -147,7 +146,7 @@ WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;
 UPDATE marks SET state = 3 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 2 AND status <> 0;
 
 -- name: close_queues
-UPDATE queues SET open = 0 WHERE open > 0;
+UPDATE queues SET open = 0, not_before = 0 WHERE open > 0;
 
 -- name: expired
 SELECT id, queue FROM batches WHERE state = 3 AND ended_at <= ? ORDER BY ended_at LIMIT 1;

@@ -85,7 +85,8 @@ func (m *model) marks(t *rapid.T, q *pair) (out []storage.Mark) {
 		if !open[i] {
 			continue
 		}
-		k := rapid.SampledFrom([]storage.Mark{begun(i), waiting(i), done(i, ""), done(i, "0123456789"), failed(i)}).Draw(t, "mark")
+		kinds := []storage.Mark{begun(i), waiting(i), done(i, ""), done(i, "0123456789"), failed(i)}
+		k := kinds[rapid.IntRange(0, len(kinds)-1).Draw(t, "mark")]
 		open[i] = k.State != storage.Done
 		out = append(out, k)
 	}
@@ -163,7 +164,7 @@ func (m *model) release(t *rapid.T) {
 // useStale tries a claim that is not its queue's newest any more.
 func (m *model) useStale(t *rapid.T) {
 	q := m.anyQueue(t, func(q *pair) bool { return q.claim != nil && len(q.stale) > 0 })
-	c := rapid.SampledFrom(q.stale).Draw(t, "claim")
+	c := q.stale[rapid.IntRange(0, len(q.stale)-1).Draw(t, "claim")]
 	if c.real.Queue == q.claim.real.Queue && c.real.Epoch == q.claim.real.Epoch {
 		t.Skip("a Finish went on under the same epoch")
 	}
