@@ -72,8 +72,10 @@ func TestDecodeProblems(t *testing.T) {
 		"twice, inside":     {`[{"method":"PUT","path":"p","body":{"a b":[{"c":1,"c":2}]}}]`, `$[0].body["a b"][0].c is given twice`},
 		"bad UTF-8":         {"[{\"method\":\"GET\",\"path\":\"\xff\"}]", `$[0].path invalid UTF-8`},
 		"bad UTF-8, inside": {"[{\"method\":\"GET\",\"path\":\"p\",\"x\":\"\xff\"}]", `$[0].x invalid UTF-8`},
-		"syntax after others": {`[{"method":"get","path":"p"}, {"method" "x"}]`,
-			`$[0].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].method`},
+		"syntax after others": {
+			`[{"method":"get","path":"p"}, {"method" "x"}]`,
+			`$[0].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].method`,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

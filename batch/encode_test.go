@@ -56,21 +56,31 @@ func TestAppendResult(t *testing.T) {
 		want    string
 		escaped string // empty: as want
 	}{
-		"JSON": {"000001", body("{\"n\": 12345678901234567890, \"m\":1.10 }\n"),
+		"JSON": {
+			"000001", body("{\"n\": 12345678901234567890, \"m\":1.10 }\n"),
 			`{"id":"000001","status":"COMPLETED","httpBody":{"n": 12345678901234567890, "m":1.10 }` + ok,
-			`{"id":"000001","status":"COMPLETED","escapedHttpBody":"{\"n\": 12345678901234567890, \"m\":1.10 }\n"` + ok},
-		"text": {"", body("a\"b\\\té"),
+			`{"id":"000001","status":"COMPLETED","escapedHttpBody":"{\"n\": 12345678901234567890, \"m\":1.10 }\n"` + ok,
+		},
+		"text": {
+			"", body("a\"b\\\té"),
 			`{"status":"COMPLETED","httpBody":"a\"b\\\té"` + ok,
-			`{"status":"COMPLETED","escapedHttpBody":"a\"b\\\té"` + ok},
-		"binary": {"", body("\xff\x00\xfe"),
+			`{"status":"COMPLETED","escapedHttpBody":"a\"b\\\té"` + ok,
+		},
+		"binary": {
+			"", body("\xff\x00\xfe"),
 			`{"status":"COMPLETED","httpBody":"/wD+","httpBodyEncoding":"base64"` + ok,
-			`{"status":"COMPLETED","escapedHttpBody":"/wD+","httpBodyEncoding":"base64"` + ok},
+			`{"status":"COMPLETED","escapedHttpBody":"/wD+","httpBodyEncoding":"base64"` + ok,
+		},
 		"no body": {"", body(""), `{"status":"COMPLETED"` + ok, ""},
-		"failed": {`i"d`, &Result{Status: Failed, Code: 404},
-			`{"id":"i\"d","status":"FAILED","httpStatusCode":404}`, ""},
+		"failed": {
+			`i"d`, &Result{Status: Failed, Code: 404},
+			`{"id":"i\"d","status":"FAILED","httpStatusCode":404}`, "",
+		},
 		"not executed": {"7", &Result{Status: NotExecuted}, `{"id":"7","status":"NOT_EXECUTED"}`, ""},
-		"not executed, reason": {"", &Result{Status: NotExecuted, Line: "the key was lost"},
-			`{"status":"NOT_EXECUTED","reason":"the key was lost"}`, ""},
+		"not executed, reason": {
+			"", &Result{Status: NotExecuted, Line: "the key was lost"},
+			`{"status":"NOT_EXECUTED","reason":"the key was lost"}`, "",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -78,8 +78,9 @@ const (
 	throughputText = `
 Throughput: the same 250-byte POSTs to the same loopback upstream. Medians of %d rounds, in turn.
 plain:   a tuned net/http client in its own process; from its first call to its last answer.
-service: sheaf serve, default settings; from the first create until every batch was seen COMPLETED and
-         every answer was read once. Creating, queueing, fsync, storing and reading are included.
+service: sheaf serve, default settings but for the log's level; from the first create until every batch
+         was seen COMPLETED and every answer was read once. Creating, queueing, fsync, storing and
+         reading are included; encoding the creates and decoding the answers are not.
 `
 	figuresText = "\nSingle figures, one run each:\n"
 )

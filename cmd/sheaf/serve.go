@@ -58,7 +58,7 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			}
 			log := s.logger(c.ErrOrStderr())
 			for _, sentence := range unknown(flags, vars) {
-				log.Warn(sentence)
+				log.Warn("unknown setting in the environment", "problem", sentence)
 			}
 			return serve(c.Context(), s, log)
 		},

@@ -40,7 +40,7 @@ func add[T any](f *pflag.FlagSet, name, byDefault, kind, usage string, target *T
 	v := &value[T]{target: target, kind: kind, parse: parse}
 	if byDefault != "" {
 		if err := v.Set(byDefault); err != nil {
-			panic(fmt.Sprintf("the default of --%s %v", name, err))
+			panic(fmt.Sprintf("the default of --%s %v", name, err)) //nolint:forbidigo // a mistake in this program, which every test finds
 		}
 	}
 	f.Var(v, name, usage+" ["+variable(name)+"]")

@@ -85,10 +85,10 @@ func (s *server) readBody(c *call) (body []byte, release func(), err error) {
 		n, err = src.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 	}
-	if err == io.EOF && size >= 0 && int64(len(body)) != size {
+	if errors.Is(err, io.EOF) && size >= 0 && int64(len(body)) != size {
 		err = io.ErrUnexpectedEOF
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, held.free, s.readFailed(err)
 	}
 	return body, held.free, nil

@@ -238,7 +238,7 @@ func TestCreateBodyBreaks(t *testing.T) {
 		"reset":        {errors.New("connection reset"), 500, 400, "WRONG_PARAMETER"},
 		"short":        {io.EOF, 500, 400, "WRONG_PARAMETER"},
 		"too slow":     {os.ErrDeadlineExceeded, 500, 408, "REQUEST_TIMEOUT"},
-		"said too big":  {io.EOF, maxBody + 1, 413, "PAYLOAD_TOO_LARGE"},
+		"said too big": {io.EOF, maxBody + 1, 413, "PAYLOAD_TOO_LARGE"},
 		"whole":        {io.EOF, -1, 200, ""},
 		"whole, sized": {io.EOF, int64(len(oneGet)), 200, ""},
 	} {
@@ -379,7 +379,7 @@ func TestClientGone(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer abc")
 	rec := httptest.NewRecorder()
 	defer func() {
-		if v := recover(); v != http.ErrAbortHandler {
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // a panic's value is no wrapped error
 			t.Errorf("recovered %v, want the connection to break", v)
 		}
 		if rec.Body.Len() > 0 || w.log() != "" {

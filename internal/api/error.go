@@ -16,7 +16,7 @@ type code string
 const (
 	wrongParameter       code = "WRONG_PARAMETER"
 	missingToken         code = "MISSING_API_TOKEN"
-	invalidToken         code = "INVALID_API_TOKEN"
+	invalidToken         code = "INVALID_API_TOKEN" //nolint:gosec // a word, no credential
 	notFound             code = "NOT_FOUND"
 	batchNotFound        code = "BATCH_NOT_FOUND"
 	methodNotAllowed     code = "METHOD_NOT_ALLOWED"
@@ -51,6 +51,7 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusTooManyRequests, "Retry-After", "5"
 	case unavailable:
 		return http.StatusServiceUnavailable, "Retry-After", "1"
+	case internalError:
 	}
 	return http.StatusInternalServerError, "", ""
 }

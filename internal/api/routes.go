@@ -151,7 +151,7 @@ func (c *call) write(body []byte) {
 
 // abort breaks the connection, so that the client can't take what it has got for an
 // answer.
-func abort() { panic(http.ErrAbortHandler) }
+func abort() { panic(http.ErrAbortHandler) } //nolint:forbidigo // the one way to break a connection
 
 // survive turns a panic into an answer 500, or breaks the connection if an answer is
 // on its way. Of the panic's value only what can't hold a caller's data is logged.
@@ -162,7 +162,7 @@ func (s *server) survive(c *call) {
 	}
 	err, _ := v.(error)
 	if errors.Is(err, http.ErrAbortHandler) {
-		panic(http.ErrAbortHandler)
+		abort()
 	}
 	what := fmt.Sprintf("%T", v)
 	var fault runtime.Error

@@ -205,9 +205,6 @@ func done(i, status int, body string) storage.Mark {
 	return storage.Mark{Index: i, State: storage.Done, Result: r}
 }
 
-// without returns an answer's body with the ticket replaced, for comparison.
-func without(ticket, body string) string { return strings.ReplaceAll(body, ticket, "TICKET") }
-
 func (w *world) checkQueues(what string, got *[]storage.QueueID, want ...storage.QueueID) {
 	w.t.Helper()
 	w.locked(func() {

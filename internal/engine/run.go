@@ -28,7 +28,7 @@ func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
 }
 
 func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
-	err = e.persist(e.drain, "claim a queue", slog.Int64("queue", int64(id)), func(ctx context.Context) (err error) {
+	err = e.persist(e.drain, "claim a queue", "queue", id, func(ctx context.Context) (err error) {
 		c, err = e.Storage.Claim(ctx, id)
 		return err
 	})
@@ -42,7 +42,7 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Tim
 	bytes := footprint(c)
 	if !e.memory.TryAcquire(bytes) {
 		id := c.Queue
-		c = nil // forgotten while it waits, and claimed again
+		c = nil //nolint:wastedassign // its memory is free while it waits; it is claimed again
 		if err := e.starve(bytes); err != nil {
 			return nil, next{}, err
 		}
@@ -312,7 +312,7 @@ func (r *run) record(marks []storage.Mark) error {
 	if len(marks) == 0 {
 		return nil
 	}
-	err := r.e.persist(r.e.work, "record results", r.attr(), func(ctx context.Context) error {
+	err := r.e.persist(r.e.work, "record results", "ticket", r.c.Ticket, func(ctx context.Context) error {
 		s, err := r.e.Storage.Record(ctx, r.c, marks)
 		if err == nil {
 			r.heed(s)
@@ -419,7 +419,7 @@ func (r *run) finish() (*storage.Claim, next, error) {
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
 	var c *storage.Claim
-	err := r.e.persist(ctx, "end a batch", r.attr(), func(ctx context.Context) (err error) {
+	err := r.e.persist(ctx, "end a batch", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
 		c, err = r.e.Storage.Finish(ctx, r.c, r.pending, r.reason, release)
 		return err
 	})
@@ -435,7 +435,7 @@ func (r *run) finish() (*storage.Claim, next, error) {
 func (r *run) release(due time.Time) (*storage.Claim, next, error) {
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
-	err := r.e.persist(ctx, "release a batch", r.attr(), func(ctx context.Context) error {
+	err := r.e.persist(ctx, "release a batch", "ticket", r.c.Ticket, func(ctx context.Context) error {
 		return r.e.Storage.Release(ctx, r.c, r.pending, due)
 	})
 	return nil, next{again: true, notBefore: due}, err
@@ -459,25 +459,23 @@ func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
 }
 
-func (r *run) attr() slog.Attr { return slog.Any("ticket", r.c.Ticket) }
-
 // persist calls a storage operation until storage has answered, with growing
 // pauses: every operation can be repeated. It gives up when ctx ends, and returns
 // the errors that say for certain how things are.
-func (e *Engine) persist(ctx context.Context, what string, about slog.Attr, op func(context.Context) error) error {
+func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
 	const longest = time.Second
 	for pause, failures := 20*time.Millisecond, 0; ; pause = min(2*pause, longest) {
 		err := op(ctx)
 		switch {
 		case err == nil:
 			if failures > 0 {
-				e.Logger.Info("storage works again", "operation", what, about, "failures", failures)
+				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
 			}
 			return nil
 		case errors.Is(err, storage.ErrNotOwner), errors.Is(err, storage.ErrNothing), ctx.Err() != nil:
 			return err
 		case failures == 0:
-			e.Logger.Error("storage failed; trying until it works", "operation", what, about, "error", err)
+			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err)
 		}
 		failures++
 		select {

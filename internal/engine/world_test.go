@@ -239,6 +239,7 @@ func (w *world) outcome(m *made) string {
 			words[r.Index] += "!"
 		case batch.NotExecuted:
 			words[r.Index] = "-"
+		case batch.Succeeded:
 		}
 	}
 	out := strings.Join(words, " ")

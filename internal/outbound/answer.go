@@ -131,7 +131,7 @@ var (
 // byte of the request may have been written.
 func (c *Client) failure(ctx context.Context, call *Call, sent bool, err error) Answer {
 	a := Answer{Outcome: NotSent, Code: http.StatusBadGateway}
-	timeout := context.Cause(ctx) == errTimeout
+	timeout := errors.Is(context.Cause(ctx), errTimeout)
 	interrupted := ctx.Err() != nil && !timeout
 	var what string
 	switch {

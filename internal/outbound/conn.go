@@ -44,7 +44,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	// A TLS write that failed may have sent a part of its record, except on a
 	// connection that was closed before: that one returns the bare error.
-	if first && n == 0 && (!c.secure || err == net.ErrClosed) {
+	if first && n == 0 && (!c.secure || err == net.ErrClosed) { //nolint:errorlint // a wrapped one may come after a part was sent
 		c.state.Store(clean)
 	}
 	return n, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -23,8 +24,14 @@ const unknown = "; it is not known whether the upstream carried the request out"
 // connection without an answer, is the case in which net/http likes to send again.
 func TestNeverSentTwice(t *testing.T) {
 	for _, v := range []struct{ method, body string }{
-		{"POST", `{"a":1}`}, {"POST", ""}, {"PATCH", `{"a":1}`}, {"PATCH", ""},
-		{"PUT", `{"a":1}`}, {"PUT", ""}, {"DELETE", ""}, {"GET", `{"a":1}`},
+		{"POST", `{"a":1}`},
+		{"POST", ""},
+		{"PATCH", `{"a":1}`},
+		{"PATCH", ""},
+		{"PUT", `{"a":1}`},
+		{"PUT", ""},
+		{"DELETE", ""},
+		{"GET", `{"a":1}`},
 		{"POST", strings.Repeat("1", 1<<20)},
 	} {
 		t.Run(v.method+" "+v.body[:min(9, len(v.body))], func(t *testing.T) {
@@ -387,7 +394,7 @@ func TestTLSWriteAfterClose(t *testing.T) {
 	defer there.Close()
 	c := tls.Client(here, &tls.Config{})
 	c.Close()
-	if _, err := c.Write([]byte("x")); err != net.ErrClosed {
+	if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 )
@@ -44,8 +45,8 @@ func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
 func (c *Client) run(w *writer, r *http.Request, done chan<- error) {
 	err := errPanicked
 	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler {
-			c.log.Error("the upstream's handler panicked", "method", r.Method, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // as net/http does
+			c.log.Error("the upstream's handler panicked", "method", r.Method, "panic", describe(v), "stack", string(debug.Stack()))
 		}
 		done <- err
 	}()
@@ -97,6 +98,15 @@ type writer struct {
 	tooLarge bool
 }
 
+// describe tells of a panic's value only what can't hold a caller's data.
+func describe(v any) string {
+	err, _ := v.(error)
+	if fault, ok := errors.AsType[runtime.Error](err); ok {
+		return fault.Error()
+	}
+	return fmt.Sprintf("%T", v)
+}
+
 // Header returns the header that WriteHeader will take.
 func (w *writer) Header() http.Header { return w.header }
 
@@ -104,7 +114,7 @@ func (w *writer) Header() http.Header { return w.header }
 // call counts, and informational codes don't.
 func (w *writer) WriteHeader(code int) {
 	if code < 100 || code > 999 {
-		panic(fmt.Sprintf("invalid status code %d", code)) // as net/http does; it is the handler's panic
+		panic(fmt.Sprintf("invalid status code %d", code)) //nolint:forbidigo // as net/http does; it is the handler's panic
 	}
 	if w.code != 0 || code <= 199 && code != http.StatusSwitchingProtocols {
 		return

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -51,7 +50,8 @@ func TestReopen(t *testing.T) {
 }
 
 // newBatch returns a batch of n requests for a store.
-func newBatch(store string, n int) *storage.NewBatch {
+func newBatch(n int) *storage.NewBatch {
+	const store = "s"
 	b := &storage.NewBatch{Ticket: uuid.New(), Store: store, Queue: store, Owner: batch.OwnerOf("token"), Credential: []byte("sealed")}
 	for i := range n {
 		b.Requests = append(b.Requests, batch.Request{ID: fmt.Sprint(i), Method: "POST", Path: "products", Body: []byte(`{"name":"Chair"}`)})
@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"a newer version's": {func(t *testing.T, path string) {
 			db := open(t, path)
-			create(t, db, newBatch("s", 3))
+			create(t, db, newBatch(3))
 			db.Close()
 			script(t, path, "PRAGMA user_version = 9000")
 		}, "newer version of Sheaf (schema 9000"},
@@ -207,7 +207,7 @@ func TestDurable(t *testing.T) {
 
 func TestPermissions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
-	create(t, open(t, path), newBatch("s", 1))
+	create(t, open(t, path), newBatch(1))
 	files, err := filepath.Glob(path + "*")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%v %v", files, err)
@@ -281,7 +281,7 @@ func TestDiskFull(t *testing.T) {
 	var kept []*storage.NewBatch
 	var err error
 	for range 10_000 {
-		b := newBatch("s", 50)
+		b := newBatch(50)
 		for i := range b.Requests {
 			b.Requests[i].Body = []byte(uuid.NewString())
 		}
@@ -302,16 +302,16 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	limit(1_000_000)
-	create(t, db, newBatch("s", 50))
+	create(t, db, newBatch(50))
 }
 
 // TestGroupFailure: one operation of a group that fails does not hurt the others.
 func TestGroupFailure(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	entered, goOn := make(chan struct{}), make(chan struct{})
-	errs := make(chan error, 10)
+	held := make(chan error)
 	go func() {
-		errs <- db.write(context.Background(), "hold the writer", func(*sqlite.Conn) error {
+		held <- db.write(context.Background(), "hold the writer", func(*sqlite.Conn) error {
 			close(entered)
 			<-goOn
 			return nil
@@ -319,30 +319,28 @@ func TestGroupFailure(t *testing.T) {
 	}()
 	<-entered
 	broken := errors.New("broken")
+	var group []*operation
 	for i := range 9 {
-		go func() {
-			err := db.write(context.Background(), "work", func(c *sqlite.Conn) error {
-				if err := query(c, "put_setting", nil, fmt.Sprint(i), "stored"); err != nil {
-					return err
-				}
-				if i == 5 {
-					return broken
-				}
-				return nil
-			})
-			if i == 5 && errors.Is(err, broken) {
-				err = nil
+		op := &operation{done: make(chan struct{}), run: func(c *sqlite.Conn) error {
+			if err := query(c, "put_setting", nil, fmt.Sprint(i), "stored"); err != nil {
+				return err
 			}
-			errs <- err
-		}()
-	}
-	for len(db.writer.queue) < 9 {
-		time.Sleep(time.Millisecond) // no event tells that a channel has been filled
+			if i == 5 {
+				return broken
+			}
+			return nil
+		}}
+		group = append(group, op)
+		db.writer.queue <- op
 	}
 	close(goOn)
-	for range 10 {
-		if err := <-errs; err != nil {
-			t.Error(err)
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+	for i, op := range group {
+		<-op.done
+		if i == 5 != errors.Is(op.err, broken) || i != 5 && op.err != nil {
+			t.Errorf("operation %d: %v", i, op.err)
 		}
 	}
 	for i := range 9 {
@@ -389,7 +387,7 @@ func TestSpace(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 20_000)
 	var largest int64
 	for range 10 {
-		b := newBatch("s", 200)
+		b := newBatch(200)
 		q := create(t, db, b)
 		c, err := db.Claim(t.Context(), q)
 		if err != nil {

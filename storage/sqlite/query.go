@@ -75,7 +75,7 @@ func bind(s *sqlite.Stmt, args []any) {
 				s.BindBytes(i+1, v)
 			}
 		default:
-			panic(fmt.Sprintf("sqlite: argument %d has type %T", i+1, arg))
+			panic(fmt.Sprintf("sqlite: argument %d has type %T", i+1, arg)) //nolint:forbidigo // a mistake in this package
 		}
 	}
 }

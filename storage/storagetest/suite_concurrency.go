@@ -20,9 +20,9 @@ var concurrencyTests = []test{
 		ctx, cancel := context.WithCancel(f.Context())
 		defer cancel()
 		var workers, readers sync.WaitGroup
-		queues := make([]chan *storage.NewBatch, crowdQueues)
+		queues := make([]chan crowded, crowdQueues)
 		for i := range queues {
-			queues[i] = make(chan *storage.NewBatch, crowdBatches)
+			queues[i] = make(chan crowded, crowdBatches)
 			store := fmt.Sprint("s", i)
 			readers.Go(func() { f.watch(ctx, newBatch(store, 1)) })
 			workers.Go(func() { f.fill(store, queues[i]) })
@@ -39,36 +39,38 @@ var concurrencyTests = []test{
 	}},
 }
 
-// fill creates a queue's batches, each with the index of the queue's batch as path.
-func (f *fixture) fill(store string, created chan<- *storage.NewBatch) {
-	defer close(created)
-	for range crowdBatches {
-		b := newBatch(store, 3)
-		if _, err := f.s.Create(f.Context(), b); err != nil {
-			f.Error(err)
-			return
-		}
-		created <- b
-	}
+// crowded is a batch that was created, and its queue.
+type crowded struct {
+	*storage.NewBatch
+	queue storage.QueueID
 }
 
-// drain runs a queue's batches, and checks that they come in their order.
-func (f *fixture) drain(created <-chan *storage.NewBatch) {
-	for b := range created {
-		c, err := f.s.Create(f.Context(), b) // repeated: leads to its queue
+// fill creates a queue's batches.
+func (f *fixture) fill(store string, made chan<- crowded) {
+	defer close(made)
+	for range crowdBatches {
+		b := newBatch(store, 3)
+		c, err := f.s.Create(f.Context(), b)
 		if err != nil {
 			f.Error(err)
 			return
 		}
-		if err := f.runOne(c.Queue, b); err != nil {
+		made <- crowded{b, c.Queue}
+	}
+}
+
+// drain runs a queue's batches, and checks that they come in their order.
+func (f *fixture) drain(made <-chan crowded) {
+	for b := range made {
+		if err := f.runOne(b); err != nil {
 			f.Error(err)
 			return
 		}
 	}
 }
 
-func (f *fixture) runOne(q storage.QueueID, b *storage.NewBatch) error {
-	c, err := f.s.Claim(f.Context(), q)
+func (f *fixture) runOne(b crowded) error {
+	c, err := f.s.Claim(f.Context(), b.queue)
 	if err != nil {
 		return err
 	}
@@ -86,7 +88,7 @@ func (f *fixture) runOne(q storage.QueueID, b *storage.NewBatch) error {
 	if _, err := f.s.Finish(f.Context(), c, nil, "", true); err != nil {
 		return err
 	}
-	s, err := f.s.Status(f.Context(), key(b), everything)
+	s, err := f.s.Status(f.Context(), key(b.NewBatch), everything)
 	if err == nil && (s.Status != batch.Completed || s.Completed != len(c.Requests) || string(s.Results[2].Body) != b.Ticket.String()) {
 		err = fmt.Errorf("an ended batch: %+v", s)
 	}

@@ -28,14 +28,14 @@ func (m *model) anyQueue(t *rapid.T, fits func(q *pair) bool) *pair {
 // claim claims a queue, also one that is claimed: the earlier claim is void then.
 func (m *model) claim(t *rapid.T) {
 	q := m.anyQueue(t, func(*pair) bool { return true })
-	real, memory, ok := both(t, m, "Claim", func(s storage.Storage, side int) (*storage.Claim, error) { return s.Claim(ctx(t), q.ids[side]) })
+	actual, memory, ok := both(t, m, "Claim", func(s storage.Storage, side int) (*storage.Claim, error) { return s.Claim(t.Context(), q.ids[side]) })
 	if !ok {
 		return
 	}
-	if last := q.last(); last != nil && last.real.Queue == real.Queue && real.Epoch <= last.real.Epoch {
-		t.Fatalf("epoch %d comes after %d", real.Epoch, last.real.Epoch)
+	if last := q.last(); last != nil && last.actual.Queue == actual.Queue && actual.Epoch <= last.actual.Epoch {
+		t.Fatalf("epoch %d comes after %d", actual.Epoch, last.actual.Epoch)
 	}
-	m.take(t, q, real, memory)
+	m.take(t, q, actual, memory)
 }
 
 // last returns the newest claim that there was, if any.
@@ -50,18 +50,18 @@ func (q *pair) last() *claims {
 }
 
 // take makes a claim the queue's newest.
-func (m *model) take(t *rapid.T, q *pair, real, memory *storage.Claim) {
-	if (real == nil) != (memory == nil) {
-		t.Fatalf("got claim %v, the model says %v", real, memory)
+func (m *model) take(t *rapid.T, q *pair, actual, memory *storage.Claim) {
+	if (actual == nil) != (memory == nil) {
+		t.Fatalf("got claim %v, the model says %v", actual, memory)
 	}
 	if q.claim != nil {
 		q.stale = append(q.stale, q.claim)
 	}
-	if q.claim = nil; real == nil {
+	if q.claim = nil; actual == nil {
 		return
 	}
-	same(t, "claim", plainClaim(real), plainClaim(memory))
-	q.claim = &claims{real, memory}
+	same(t, "claim", plainClaim(actual), plainClaim(memory))
+	q.claim = &claims{actual, memory}
 }
 
 // plainClaim leaves out what two databases can't agree on: ids, epochs and moments.
@@ -115,15 +115,15 @@ func twice[T any](t *rapid.T, call func(s storage.Storage, side int) (T, error))
 func (m *model) record(t *rapid.T) {
 	q := m.anyQueue(t, isClaimed)
 	marks := m.marks(t, q)
-	real, memory, _ := both(t, m, "Record", twice(t, func(s storage.Storage, side int) (storage.Signals, error) {
-		return s.Record(ctx(t), q.claim.of(side), marks)
+	actual, memory, _ := both(t, m, "Record", twice(t, func(s storage.Storage, side int) (storage.Signals, error) {
+		return s.Record(t.Context(), q.claim.of(side), marks)
 	}))
-	same(t, "signals", real, memory)
+	same(t, "signals", actual, memory)
 }
 
 func (c *claims) of(side int) *storage.Claim {
 	if side == 0 {
-		return c.real
+		return c.actual
 	}
 	return c.memory
 }
@@ -131,19 +131,19 @@ func (c *claims) of(side int) *storage.Claim {
 func (m *model) finish(t *rapid.T) {
 	q := m.anyQueue(t, isClaimed)
 	marks, release := m.marks(t, q), rapid.Bool().Draw(t, "release")
-	real, memory, ok := both(t, m, "Finish", twice(t, func(s storage.Storage, side int) (*storage.Claim, error) {
-		return s.Finish(ctx(t), q.claim.of(side), marks, "why", release)
+	actual, memory, ok := both(t, m, "Finish", twice(t, func(s storage.Storage, side int) (*storage.Claim, error) {
+		return s.Finish(t.Context(), q.claim.of(side), marks, "why", release)
 	}))
 	if !ok {
 		t.Fatal("the claim is the newest, and was not accepted")
 	}
-	if real != nil {
-		same(t, "epoch", real.Epoch, q.claim.real.Epoch)
+	if actual != nil {
+		same(t, "epoch", actual.Epoch, q.claim.actual.Epoch)
 	}
 	former := q.claim
 	q.claim = nil
-	m.take(t, q, real, memory)
-	if real == nil {
+	m.take(t, q, actual, memory)
+	if actual == nil {
 		q.stale = append(q.stale, former)
 	}
 }
@@ -153,7 +153,7 @@ func (m *model) release(t *rapid.T) {
 	marks := m.marks(t, q)
 	at := rapid.SampledFrom([]time.Time{{}, moment(5), moment(7)}).Draw(t, "not before")
 	_, _, ok := both(t, m, "Release", twice(t, func(s storage.Storage, side int) (struct{}, error) {
-		return struct{}{}, s.Release(ctx(t), q.claim.of(side), marks, at)
+		return struct{}{}, s.Release(t.Context(), q.claim.of(side), marks, at)
 	}))
 	if !ok {
 		t.Fatal("the claim is the newest, and was not accepted")
@@ -165,18 +165,18 @@ func (m *model) release(t *rapid.T) {
 func (m *model) useStale(t *rapid.T) {
 	q := m.anyQueue(t, func(q *pair) bool { return q.claim != nil && len(q.stale) > 0 })
 	c := q.stale[rapid.IntRange(0, len(q.stale)-1).Draw(t, "claim")]
-	if c.real.Queue == q.claim.real.Queue && c.real.Epoch == q.claim.real.Epoch {
+	if c.actual.Queue == q.claim.actual.Queue && c.actual.Epoch == q.claim.actual.Epoch {
 		t.Skip("a Finish went on under the same epoch")
 	}
 	how := rapid.IntRange(0, 2).Draw(t, "how")
 	_, _, ok := both(t, m, "a stale call", func(s storage.Storage, side int) (_ struct{}, err error) {
 		switch how {
 		case 0:
-			_, err = s.Record(ctx(t), c.of(side), []storage.Mark{done(0, "stale")})
+			_, err = s.Record(t.Context(), c.of(side), []storage.Mark{done(0, "stale")})
 		case 1:
-			_, err = s.Finish(ctx(t), c.of(side), []storage.Mark{done(0, "stale")}, "stale", true)
+			_, err = s.Finish(t.Context(), c.of(side), []storage.Mark{done(0, "stale")}, "stale", true)
 		default:
-			err = s.Release(ctx(t), c.of(side), []storage.Mark{done(0, "stale")}, moment(9))
+			err = s.Release(t.Context(), c.of(side), []storage.Mark{done(0, "stale")}, moment(9))
 		}
 		return struct{}{}, err
 	})

@@ -115,6 +115,13 @@ var nodeTests = []struct {
 		late := &fixture{t, c.Node(t)}
 		expectLarger(t, late.claim(first.Queue), first)
 	}},
+	{"a dead node's queue does not wait for an earlier release", func(t *testing.T, c Cluster, a, b *fixture) {
+		first := a.claimed(newBatch("s", 1))
+		a.release(first, moment(5), waiting(0))
+		a.claim(first.Queue)
+		c.Die(t, a.s)
+		expect(t, "runnable", b.runnable(), []storage.Runnable{{Queue: first.Queue}})
+	}},
 	{"a stop through another node reaches the runner", func(t *testing.T, _ Cluster, a, b *fixture) {
 		x := newBatch("s", 1)
 		c := a.claimed(x)

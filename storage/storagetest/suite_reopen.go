@@ -66,6 +66,8 @@ var reopenTests = []struct {
 		reopen()
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue, NotBefore: moment(5)}})
 		expectMarks(f.T, f.claim(c.Queue).Marks, waiting(0))
+		reopen()
+		expect(f.T, "runnable after a claim", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
 	}},
 	{"deduplication keys and quotas", func(f *fixture, reopen func()) {
 		first, deleted := withDedup(newBatch("s", 1)), withDedup(newBatch("t", 1))

@@ -77,6 +77,25 @@ var runningTests = []test{
 		f.record(c, waiting(0), again, waiting(2), begun(2), done(2, "x"), waiting(3), begun(3))
 		expectMarks(f.T, f.claim(c.Queue).Marks, waiting(0), again, unread(done(2, "x")), begun(3))
 	}},
+	{"an answer that was recorded is final", func(f *fixture) {
+		b := newBatch("s", 3)
+		c := f.claimed(b)
+		f.record(c, done(0, "x"), done(1, "y"))
+		f.record(c, begun(0), waiting(1), done(2, "z"), begun(2))
+		expect(f.T, "outcome", f.outcome(b), "IN_PROGRESS 200 200 200")
+		expectMarks(f.T, f.claim(c.Queue).Marks, unread(done(0, "")), unread(done(1, "")), unread(done(2, "")))
+	}},
+	{"a batch is started once", func(f *fixture) {
+		b := newBatch("s", 1)
+		c := f.claimed(b)
+		started := f.status(b).StartedAt
+		for !now().After(started) { // until the clock has moved by a millisecond
+			c = f.claim(c.Queue)
+		}
+		f.release(f.claim(c.Queue), time.Time{})
+		f.finish(f.claim(c.Queue))
+		expect(f.T, "the start", f.status(b).StartedAt, started)
+	}},
 	{"500 marks in one record", func(f *fixture) {
 		b := newBatch("s", batch.MaxRequests)
 		c := f.claimed(b)
