@@ -18,6 +18,9 @@
 // epoch is the queue's newest, checked in the same transaction, and return
 // ErrNotOwner otherwise, having changed nothing.
 //
+// Bytes: request ids, group ids, lines, reasons and setting values may hold NUL, and
+// queue names any bytes. Moments are kept in milliseconds.
+//
 // Concurrency: every method may be called from many goroutines at once. A call
 // whose context ends returns early with the context's error; whether it was
 // stored is then unknown, as above.
@@ -213,7 +216,9 @@ type Storage interface {
 	// looked up first, before the quota, for the same store and owner, in the
 	// same transaction: of two Creates at once, the later one returns the
 	// earlier one's ticket, after that is durable. The key is free again after
-	// DedupWindow and when the batch is deleted. Errors: *QuotaError.
+	// DedupWindow and when the batch is deleted. A Create with a ticket that is
+	// stored already is the repetition of a call and stores nothing.
+	// Errors: *QuotaError.
 	Create(ctx context.Context, b *NewBatch) (Created, error)
 
 	// Status returns a batch and, if maxBytes is positive, its first results in
@@ -229,12 +234,14 @@ type Storage interface {
 	Search(ctx context.Context, s Search) ([]Found, error)
 
 	// Stop asks for the end of unfinished batches. One that no node has
-	// started ends at once; any other is ended by its runner.
+	// started ends at once; any other is ended by its runner, and its queue is
+	// runnable at once, whatever moment Release named.
 	Stop(ctx context.Context, sel Selection) (Stopped, error)
 
-	// Delete stops a batch, whatever its state, and hides it: from now on it is
-	// not found, and its deduplication key is free. Purge removes the rest once
-	// it has ended. The queue is where it may be under way. Errors: ErrNotFound.
+	// Delete stops a batch as Stop does, whatever its state, and hides it: from
+	// now on it is not found, and its deduplication key is free. Purge removes the
+	// rest once it has ended. The queue is where it may be under way.
+	// Errors: ErrNotFound.
 	Delete(ctx context.Context, key Key) (QueueID, error)
 
 	// Runnable lists queues, with IDs above after and in their order, that have
@@ -248,14 +255,17 @@ type Storage interface {
 	Claim(ctx context.Context, q QueueID) (*Claim, error)
 
 	// Record makes marks durable, all or none, and tells what the creator asked
-	// for meanwhile. Without marks it only tells. Errors: ErrNotOwner.
+	// for meanwhile. Without marks it only tells. A Done mark is final: a later
+	// one for the same request is ignored, here and in Finish and Release.
+	// Errors: ErrNotOwner.
 	Record(ctx context.Context, c *Claim, marks []Mark) (Signals, error)
 
 	// Finish records marks, ends the batch (requests without a Done mark were
 	// not executed, for the given reason, which may be empty), removes its
 	// credential, and claims the queue's next open batch under the same epoch.
 	// If there is none, or release is set, it gives the queue up and returns
-	// nil. A batch that has ended already is left as it is. Errors: ErrNotOwner.
+	// nil. A batch that has ended already, or was purged since, is left as it is.
+	// Errors: ErrNotOwner.
 	Finish(ctx context.Context, c *Claim, marks []Mark, reason string, release bool) (*Claim, error)
 
 	// Release records marks and gives the queue up with its batch unfinished.
@@ -265,8 +275,8 @@ type Storage interface {
 
 	// Abandon ends every batch that is unfinished, for the given reason:
 	// requests in flight are recorded as failed with inDoubt, those that wait
-	// with their last answer. It returns how many batches it ended. To be called
-	// before anything is claimed.
+	// with their last answer; without one they were not executed. It returns how
+	// many batches it ended. To be called before anything is claimed.
 	Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error)
 
 	// Purge removes batches that ended longer than retention ago, or were

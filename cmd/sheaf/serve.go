@@ -9,7 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +28,11 @@ const (
 	idleTimeout    = 2 * time.Minute
 	maxHeader      = 64 << 10 // bytes
 )
+
+// diskThreads is how many threads run Go code beyond one for each CPU: the database's
+// writer holds one while the disk syncs. Measured with 50 stores on 2 CPUs: 0.46 instead
+// of 0.39 of a plain client's speed.
+const diskThreads = 1
 
 // readyInterval is how often a starting service is asked whether it is ready.
 const readyInterval = 20 * time.Millisecond
@@ -55,6 +63,9 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			}
 			if s.options.Upstream == "" {
 				return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
+			}
+			if !slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") }) {
+				runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + diskThreads)
 			}
 			log := s.logger(c.ErrOrStderr())
 			for _, sentence := range unknown(flags, vars) {
