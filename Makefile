@@ -60,6 +60,10 @@ race-ready:
 lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the linters, look for known vulnerabilities
 	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { printf '%s\n' "gofumpt would change these files; run 'make format':" "$$out"; exit 1; }
 	$(GOLANGCI_LINT) run ./...
+	@set -e; for module in $(MODULES); do \
+		echo "== $$module"; \
+		(cd $$module && ../$(GOLANGCI_LINT) run --config ../.golangci.yml --path-prefix $$module ./...); \
+	done
 	@$(VULNERABILITIES)
 
 # govulncheck ends with 3 when it found something. A database that can't be reached

@@ -188,6 +188,15 @@ func TestDurable(t *testing.T) {
 	if err := checkDurable(c); err != nil {
 		t.Error(err)
 	}
+	// 3.51.3 fixed a rare corruption of the log.
+	var version string
+	err = sqlitex.ExecuteTransient(c, "SELECT sqlite_version()", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		version = s.ColumnText(0)
+		return nil
+	}})
+	if err != nil || version < "3.51.3" {
+		t.Errorf("SQLite is version %s; %v", version, err)
+	}
 	for _, pragma := range []string{"synchronous = NORMAL", "synchronous = OFF"} {
 		if err := sqlitex.ExecuteTransient(c, "PRAGMA "+pragma, nil); err != nil {
 			t.Fatal(err)
