@@ -23,6 +23,10 @@ import (
 // Version is the version of this build. Releases set it at link time.
 var Version = "dev"
 
+// runningMemory is what the requests of the batches that run may take together, in
+// bytes. One that does not fit waits for others to hand over after their turn.
+const runningMemory = 96 << 20
+
 // Service is a batch endpoint in front of one upstream. It is an http.Handler;
 // batches run while Run does. Its methods may be called from many goroutines.
 type Service struct {
@@ -59,7 +63,7 @@ func New(o Options) (*Service, error) {
 			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
 		},
-		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound,
+		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 	})
 	s := &Service{engine: e, storage: store, outbound: client}

@@ -38,8 +38,6 @@ const (
 	// later scans.
 	maxKnown      = 100_000
 	purgeInterval = time.Minute
-	// memory is what the requests of the batches that run may take together, in bytes.
-	memory = 96 << 20
 	// lastWords is how long a batch may take to be released once its node has
 	// given up waiting for what is under way.
 	lastWords = 5 * time.Second
@@ -59,6 +57,7 @@ type Options struct {
 
 	QueuesAtOnce    int
 	MaxOutbound     int
+	Memory          int64 // bytes that the requests of the running batches may take together
 	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
@@ -105,7 +104,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
-		memory:   semaphore.NewWeighted(memory),
+		memory:   semaphore.NewWeighted(o.Memory),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),
 		scanned:  make(chan struct{}),
@@ -233,16 +232,11 @@ func (e *Engine) contested() bool {
 	return len(e.ready) > 0 || e.hungry > 0
 }
 
-// starve waits until the memory of other batches is free, and takes it.
-func (e *Engine) starve(bytes int64) error {
+// count changes a counter of the engine.
+func (e *Engine) count(counter *int, by int) {
 	e.mu.Lock()
-	e.hungry++
-	e.mu.Unlock()
-	err := e.memory.Acquire(e.drain, bytes)
-	e.mu.Lock()
-	e.hungry--
-	e.mu.Unlock()
-	return err
+	defer e.mu.Unlock()
+	*counter += by
 }
 
 // next is what a queue is to do after it gave its place back.

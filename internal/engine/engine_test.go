@@ -215,6 +215,34 @@ func TestTurnsBetweenBatches(t *testing.T) {
 	})
 }
 
+// TestMemory: batches that do not fit into memory together take turns, and one that
+// is larger than all of it runs too.
+func TestMemory(t *testing.T) {
+	scenario(t, "turns", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.Memory = 6 * 520
+		w.start()
+		for b := range 3 {
+			for i := range 100 {
+				w.up.script(b, i, step{answered(200), 100 * time.Millisecond})
+			}
+		}
+		busy := w.create("busy", stop, posts(5)...)
+		synctest.Wait()
+		large := w.create("large", stop, posts(100)...)
+		small := w.create("small", stop, posts(5)...)
+		synctest.Wait()
+		expect(t, "at first", w.sent(), "0/0")
+		w.stopBatch(large)
+		w.create("large", stop, posts(100)...)
+		w.pass(time.Second)
+		expect(t, "the busy one", w.outcome(busy), "200 200 200 200 200")
+		w.pass(time.Minute)
+		expect(t, "the small one", w.outcome(small), "200 200 200 200 200")
+		expect(t, "the last of all", w.outcome(w.batches[3]), strings.TrimSpace(strings.Repeat("200 ", 100)))
+	})
+}
+
 func TestStop(t *testing.T) {
 	scenario(t, "what is under way ends, the rest is not executed", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(200), time.Minute})

@@ -39,16 +39,10 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 // takes accounted for. It returns the claim of the queue's next batch if the turn goes
 // on, or what the queue is to do.
 func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Time) (*storage.Claim, next, error) {
-	bytes := footprint(c)
+	bytes := e.footprint(c)
 	if !e.memory.TryAcquire(bytes) {
-		id := c.Queue
-		c = nil //nolint:wastedassign // its memory is free while it waits; it is claimed again
-		if err := e.starve(bytes); err != nil {
-			return nil, next{}, err
-		}
 		var err error
-		if c, err = e.claim(id); err != nil {
-			e.memory.Release(bytes)
+		if c, bytes, err = e.starve(c.Queue, bytes); err != nil {
 			return nil, next{}, err
 		}
 		began = time.Now()
@@ -57,15 +51,39 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Tim
 	return e.newRun(c, news, began).run()
 }
 
-// footprint is about what a claimed batch takes in memory while it runs.
-func footprint(c *storage.Claim) int64 {
+// starve waits until other batches have left enough memory, takes it, and claims the
+// queue's batch, which was forgotten meanwhile. If that is another one by then, and
+// larger, it waits again.
+func (e *Engine) starve(id storage.QueueID, bytes int64) (*storage.Claim, int64, error) {
+	for {
+		e.count(&e.hungry, 1)
+		err := e.memory.Acquire(e.drain, bytes)
+		e.count(&e.hungry, -1)
+		if err != nil {
+			return nil, 0, err
+		}
+		c, err := e.claim(id)
+		if err == nil && e.footprint(c) <= bytes {
+			return c, bytes, nil
+		}
+		e.memory.Release(bytes)
+		if err != nil {
+			return nil, 0, err
+		}
+		bytes = e.footprint(c)
+	}
+}
+
+// footprint is about what a claimed batch takes in memory while it runs; at most all
+// there is, so that a large one gets its turn.
+func (e *Engine) footprint(c *storage.Claim) int64 {
 	const each = 512 // a request's own structures
 	bytes := 0
 	for i := range c.Requests {
 		r := &c.Requests[i]
 		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
 	}
-	return min(int64(bytes), memory)
+	return min(int64(bytes), e.Memory)
 }
 
 // run is one claimed batch on its way. It belongs to one goroutine; the attempts

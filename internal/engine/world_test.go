@@ -150,6 +150,9 @@ func (w *world) start() {
 	if o.MaxOutbound == 0 {
 		o.MaxOutbound = 1000
 	}
+	if o.Memory == 0 {
+		o.Memory = 1 << 20
+	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 30 * time.Second
 	}
