@@ -40,6 +40,22 @@ func TestOptionsRefused(t *testing.T) {
 	}
 }
 
+func TestSuccess(t *testing.T) {
+	for _, tt := range []struct {
+		success Success
+		want    map[int]bool
+	}{
+		{Success2xx, map[int]bool{199: false, 200: true, 201: true, 299: true, 300: false}},
+		{Success200, map[int]bool{199: false, 200: true, 201: false, 204: false, 300: false}},
+	} {
+		for code, want := range tt.want {
+			if got := tt.success.is(code); got != want {
+				t.Errorf("success %d: %d is %v, want %v", tt.success, code, got, want)
+			}
+		}
+	}
+}
+
 // TestSecretKey walks through the life of the key beside its database.
 func TestSecretKey(t *testing.T) {
 	dir := t.TempDir()

@@ -46,6 +46,15 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestDecodeBounds: what is just allowed, is.
+func TestDecodeBounds(t *testing.T) {
+	one := `{"id":"` + strings.Repeat("i", MaxID) + `","method":"GET","path":"` + strings.Repeat("p", MaxPath) + `"}`
+	got, err := Decode([]byte("[" + strings.Repeat(one+",", MaxRequests-1) + one + "]"))
+	if err != nil || len(got) != MaxRequests || got[0].ID != got[499].ID {
+		t.Errorf("%d requests, %v", len(got), err)
+	}
+}
+
 func TestDecodeProblems(t *testing.T) {
 	const ok = `{"method":"GET","path":"p"}`
 	tests := map[string]struct {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/hex"
 	"errors"
 	"mime"
 	"net/http"
@@ -39,7 +40,7 @@ func (s *server) create(c *call) error {
 	var full *storage.QuotaError
 	switch {
 	case errors.As(err, &full):
-		return fail(rateLimited, "This store already has %d unfinished batches, which is the limit. Create more when some have ended.", full.Limit)
+		return fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
 	case err != nil:
 		s.report(c, "create", b.Ticket, err)
 		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
@@ -52,10 +53,11 @@ func (s *server) create(c *call) error {
 	return nil
 }
 
-// newBatch returns a batch as its query says, without requests. Batches of one store
-// share a queue.
+// newBatch returns a batch as its query says, without requests. Nobody has checked the
+// token, so that a queue belongs to a store and a token: whoever makes a token up can't
+// block a tenant (wire contract, "How batches run").
 func (c *call) newBatch() (b *storage.NewBatch, err error) {
-	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.store}
+	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.store + "/" + hex.EncodeToString(c.owner[:])}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
 		return nil, err
 	}

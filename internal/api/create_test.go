@@ -314,6 +314,28 @@ func TestCreateQuota(t *testing.T) {
 
 // Of any number of creates with one key, at once, one makes a batch and wakes the
 // runner; another caller's key is another key.
+// TestQueues: a store's queue is the token's own, so that a made-up token blocks nobody.
+func TestQueues(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxQueued = 1 })
+	send := func(store, token string) int {
+		r := w.request("POST", "/api/v3/"+store+"/batch", strings.NewReader(`[{"method":"GET","path":"p"}]`))
+		r.Header.Set("Authorization", "Bearer "+token)
+		return w.send(r).status
+	}
+	for _, c := range []struct {
+		store, token string
+		want         int
+	}{{"1", "a", 200}, {"1", "b", 200}, {"2", "a", 200}, {"1", "a", 429}, {"1", "b", 429}} {
+		if got := send(c.store, c.token); got != c.want {
+			t.Errorf("store %s, token %s: %d, want %d", c.store, c.token, got, c.want)
+		}
+	}
+	queues, err := w.node.Runnable(t.Context(), 0, 10)
+	if err != nil || len(queues) != 3 {
+		t.Errorf("the queues are %v, %v; want three", queues, err)
+	}
+}
+
 func TestCreateDedup(t *testing.T) {
 	w := newWorld(t, nil)
 	tickets := make([]string, 20)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +102,19 @@ func TestFailure(t *testing.T) {
 		w.pass(3 * time.Second)
 		expect(t, "outcome", w.outcome(a), "200 500! "+strings.TrimSpace(strings.Repeat("200 ", 99)))
 	})
+	scenario(t, "in parallel what waits ends with its last answer", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
+		w.up.script(0, 1, step{answered(404), time.Second})
+		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(2)...)
+		w.pass(2 * time.Second)
+		expect(t, "outcome", w.outcome(a), "429! 404!")
+	})
+	scenario(t, "a POST in doubt is a failure like any other", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{noAnswer(outbound.Doubt, 502), 0})
+		a := w.create("s", stop, posts(2)...)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "502! -")
+	})
 	scenario(t, "retries 5 times, 3 s apart, and the order is kept", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(503), 0})
 		a := w.create("s", goOn, posts(2)...)
@@ -131,6 +145,20 @@ func TestFailure(t *testing.T) {
 		a := w.create("s", goOn, "DELETE")
 		w.pass(time.Minute)
 		expect(t, "outcome", w.outcome(a), "404")
+	})
+}
+
+// TestUnreadableCredential: nothing is sent, and the batch says why.
+func TestUnreadableCredential(t *testing.T) {
+	scenario(t, "ends", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.Unseal = func(*storage.Claim) (string, error) { return "", errors.New("damaged") }
+		w.start()
+		a := w.create("s", goOn, posts(2)...)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "- -")
+		expect(t, "ledger", w.sent(), "")
+		expect(t, "reason", w.status(a).Reason, "the credential that was stored with the batch can't be read")
 	})
 }
 

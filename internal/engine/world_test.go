@@ -141,7 +141,9 @@ func (w *world) start() {
 	if w.wrap != nil {
 		o.Storage = w.wrap(w.node)
 	}
-	o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
+	if o.Unseal == nil {
+		o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
+	}
 	o.Logger = slog.New(slog.DiscardHandler)
 	o.Retention = 1000 * time.Hour
 	if o.QueuesAtOnce == 0 {

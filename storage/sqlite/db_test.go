@@ -433,6 +433,31 @@ func TestSpace(t *testing.T) {
 	}
 }
 
+// TestDedupWindow: an hour after the first create its key leads nowhere.
+func TestDedupWindow(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
+	first := newBatch(1)
+	first.DedupKey = uuid.New()
+	create(t, db, first)
+	for _, tt := range []struct {
+		age       time.Duration
+		duplicate bool
+	}{{59 * time.Minute, true}, {61 * time.Minute, false}} {
+		err := db.write(t.Context(), "grow old", func(c *sqlite.Conn) error {
+			return sqlitex.Execute(c, "UPDATE batches SET created_at = ?", &sqlitex.ExecOptions{Args: []any{time.Now().Add(-tt.age).UnixMilli()}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := newBatch(1)
+		again.DedupKey = first.DedupKey
+		c, err := db.Create(t.Context(), again)
+		if err != nil || c.Duplicate != tt.duplicate || (c.Ticket == first.Ticket) != tt.duplicate {
+			t.Errorf("after %v: %+v, %v", tt.age, c, err)
+		}
+	}
+}
+
 // TestWhatIsRemoved: at a batch's end its credential goes from the row, and what was
 // deleted is purged whatever the retention.
 func TestWhatIsRemoved(t *testing.T) {
