@@ -251,9 +251,13 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 	defer e.mu.Unlock()
 	q := e.queues[id]
 	e.running--
+	if !e.open {
+		if e.running == 0 {
+			close(e.idle)
+		}
+		return
+	}
 	switch wait := time.Until(n.notBefore); {
-	case !e.open && e.running == 0:
-		close(e.idle)
 	case n.again && wait > 0 && !q.again:
 		e.wait(id, q, wait)
 	case n.again || q.again:
@@ -332,7 +336,7 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		if len(e.queues) >= maxKnown {
 			return false
 		}
-		if pause := time.Until(r.NotBefore); pause > 0 {
+		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
 			e.wait(r.Queue, &queue{}, pause)
 		} else {
 			e.enqueue(r.Queue, &queue{})

@@ -179,6 +179,22 @@ func TestThrottle(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 200")
 	})
+	scenario(t, "a clock that was ahead does not stretch it", func(t *testing.T, w *world) {
+		w.shutdown()
+		a := w.create("s", goOn, "GET")
+		c, err := w.node.Claim(t.Context(), a.queue)
+		if err == nil {
+			ahead := time.Now().Add(24 * time.Hour)
+			mark := storage.Mark{State: storage.Waiting, NotBefore: ahead, Tries: storage.Tries{ThrottledSince: ahead}, Result: batch.Result{Status: batch.Failed, Code: 429}}
+			err = w.node.Release(t.Context(), c, []storage.Mark{mark}, ahead)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.pass(10*time.Minute + time.Second)
+		expect(t, "outcome", w.outcome(a), "200")
+	})
 	scenario(t, "is a failure after the limit", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
 		a := w.create("s", stop, posts(2)...)
@@ -306,6 +322,20 @@ func TestStop(t *testing.T) {
 		expect(t, "outcome", w.outcome(b), "- -")
 		w.pass(time.Minute)
 	})
+	scenario(t, "a GET that waits for a place does not leave after the stop", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.MaxOutbound = 1
+		w.start()
+		w.up.script(0, 0, step{answered(200), 20 * time.Second})
+		w.create("other", stop, "GET")
+		synctest.Wait()
+		b := w.create("s", stop, "GET")
+		w.pass(time.Second)
+		w.stopBatch(b)
+		w.pass(time.Minute)
+		expect(t, "outcome", w.outcome(b), "-")
+		expect(t, "ledger", w.sent(), "0/0")
+	})
 	scenario(t, "delete drops the answer, then the next batch starts", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), time.Minute})
 		a := w.create("s", stop, posts(2)...)
@@ -352,6 +382,27 @@ func TestShutdown(t *testing.T) {
 		expect(t, "the PUT", w.outcome(b), "200")
 		expect(t, "ledger of the POSTs", w.sentOf("0"), "0/0 0/1")
 		expect(t, "ledger of the PUT", w.sentOf("1"), "1/0 1/0")
+	})
+	scenario(t, "the limit, in a batch that was stopped", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Hour})
+		a := w.create("s", goOn, posts(2)...)
+		synctest.Wait()
+		w.stopBatch(a)
+		w.shutdown()
+		w.start()
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "502! -")
+		expect(t, "ledger", w.sent(), "0/0")
+	})
+	scenario(t, "the limit, in a parallel batch that has failed", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Hour})
+		w.up.script(0, 1, step{answered(404), time.Second})
+		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(3)...)
+		w.pass(2 * time.Second)
+		w.shutdown()
+		w.start()
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "502! 404! 200")
 	})
 	scenario(t, "the limit, before a connection was made", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{noAnswer(outbound.NotSent, 502), time.Hour}, step{answered(200), 0})

@@ -92,6 +92,10 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	}
 }
 
+// longest is the longest pause before any attempt. What is stored and lies further
+// ahead was written while the clock was wrong.
+func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInterval) }
+
 // throttlePause reads a Retry-After (RFC 9110, section 10.2.3: seconds or a
 // date). Without a usable one the pause doubles with every 429, n of them so far.
 func throttlePause(header string, n int, now time.Time) time.Duration {

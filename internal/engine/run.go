@@ -83,6 +83,9 @@ func (e *Engine) footprint(c *storage.Claim) int64 {
 		r := &c.Requests[i]
 		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
 	}
+	for i := range c.Marks {
+		bytes += len(c.Marks[i].Result.Body) // the last answers of what waits
+	}
 	return min(int64(bytes), e.Memory)
 }
 
@@ -104,6 +107,7 @@ type run struct {
 	ended    int
 	failed   int
 	halted   bool   // starts nothing more: a failure, a stop or a delete
+	cutOff   bool   // the shutdown has left a request in doubt, for the next runner to judge
 	reason   string // why what was not executed was not
 	pending  []storage.Mark
 	answers  chan answer
@@ -154,10 +158,25 @@ func (r *run) recover() {
 			r.pending = append(r.pending, m)
 			r.apply(m)
 		case storage.Waiting:
+			if r.correct(&m, now) {
+				r.pending = append(r.pending, m)
+			}
 			r.apply(m)
 		case storage.Done:
 		}
 	}
+}
+
+// correct changes the moments of a mark that a clock which was ahead has left, and
+// reports whether there were any.
+func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
+	if latest := now.Add(r.e.Policy.longest()); m.NotBefore.After(latest) {
+		m.NotBefore, changed = latest, true
+	}
+	if m.Tries.ThrottledSince.After(now) {
+		m.Tries.ThrottledSince, changed = now, true
+	}
+	return changed
 }
 
 // apply takes a mark into account that is, or is about to be, recorded.
@@ -192,6 +211,9 @@ func (r *run) run() (*storage.Claim, next, error) {
 	for {
 		if r.halted {
 			r.endWaits()
+		}
+		if r.inflight == 0 && r.cutOff {
+			return r.release(time.Time{})
 		}
 		if r.inflight == 0 && (r.halted || r.ended == len(r.requests)) {
 			return r.finish()
@@ -283,6 +305,11 @@ func (r *run) start(begins []int) error {
 		safe = safe && r.c.Requests[i].Safe()
 	}
 	if safe && r.pendingSafe() {
+		r.listen()
+		if r.halted {
+			r.takeBack(begins)
+			return nil
+		}
 		r.dispatch(begins)
 		return r.record(r.pending)
 	}
@@ -391,6 +418,15 @@ func (r *run) await(due time.Time) {
 	}
 }
 
+// listen looks whether there is news from the creator.
+func (r *run) listen() {
+	select {
+	case <-r.news:
+		r.ask()
+	default:
+	}
+}
+
 // ask looks what the creator wants. What it can't learn now the next record tells.
 func (r *run) ask() {
 	if s, err := r.e.Storage.Record(r.e.work, r.c, nil); err == nil {
@@ -407,6 +443,8 @@ func (r *run) settle(a answer) {
 		// stays for the next runner to judge.
 		if a.Outcome == outbound.NotSent {
 			r.unsend(a.index)
+		} else {
+			r.cutOff = true
 		}
 		return
 	}

@@ -102,7 +102,7 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if db.process, err = queryInt(c, "next_process"); err != nil {
 		return errors.Join(err, c.Close())
 	}
-	db.writer = startWriter(c, db.log)
+	db.writer = startWriter(c, db.path, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,
 		PoolSize:    readers,

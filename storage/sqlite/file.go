@@ -95,31 +95,45 @@ func inspect(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	c, err := sqlite.OpenConn(path, sqlite.OpenReadOnly)
-	if err != nil {
+	h, err := readHeader(ctx, path, sqlite.OpenReadOnly)
+	if sqlite.ErrCode(err) == sqlite.ResultReadOnlyRollback {
+		// The process that made the file died in its first transaction, before the
+		// log was switched on. Opening it for writing undoes that transaction.
+		h, err = readHeader(ctx, path, sqlite.OpenReadWrite)
+	}
+	switch {
+	case err != nil:
 		return err
+	case h.application != appID && (h.application != 0 || h.schema != 0):
+		return errors.New("it is the database of another application; choose another file")
+	case h.version > int64(len(steps)):
+		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d); start that version, nothing was changed", h.version, len(steps))
+	}
+	return nil
+}
+
+// header is what a file says of itself.
+type header struct {
+	application int64 // whose it is; 0: it does not say
+	version     int64 // of our schema
+	schema      int64 // changes of the schema so far; 0: it is empty
+}
+
+func readHeader(ctx context.Context, path string, flags sqlite.OpenFlags) (h header, err error) {
+	c, err := sqlite.OpenConn(path, flags)
+	if err != nil {
+		return h, err
 	}
 	defer c.Close()
 	c.SetInterrupt(ctx.Done())
-	id, err := pragmaInt(c, "application_id")
-	if err != nil {
-		return err
+	if h.application, err = pragmaInt(c, "application_id"); err != nil {
+		return h, err
 	}
-	version, err := pragmaInt(c, "user_version")
-	if err != nil {
-		return err
+	if h.version, err = pragmaInt(c, "user_version"); err != nil {
+		return h, err
 	}
-	tables, err := pragmaInt(c, "schema_version")
-	if err != nil {
-		return err
-	}
-	switch {
-	case id != appID && (id != 0 || tables != 0):
-		return errors.New("it is the database of another application; choose another file")
-	case version > int64(len(steps)):
-		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d); start that version, nothing was changed", version, len(steps))
-	}
-	return nil
+	h.schema, err = pragmaInt(c, "schema_version")
+	return h, err
 }
 
 // openWriter opens the connection that writes, and brings the schema up to date.

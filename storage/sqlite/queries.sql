@@ -64,7 +64,7 @@ WHERE store = ? AND owner = ? AND state = ? AND deleted = 0
 ORDER BY id LIMIT ? OFFSET ?;
 
 -- name: open_of_group
-SELECT id, queue, started_at FROM batches
+SELECT id, queue, started_at FROM batches INDEXED BY batches_group
 WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND state < 3 AND stopped = 0 AND deleted = 0;
 
 -- name: stop

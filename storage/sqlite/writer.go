@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 
 	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // groupLimit bounds the operations of one transaction.
@@ -15,11 +17,13 @@ const groupLimit = 256
 // writer runs operations on the one connection that writes. It takes all that are
 // queued and commits them together.
 type writer struct {
-	conn  *sqlite.Conn
-	log   *slog.Logger
-	queue chan *operation
-	ended chan struct{}
-	err   error // of closing the connection; set before ended is closed
+	conn    *sqlite.Conn
+	path    string
+	log     *slog.Logger
+	queue   chan *operation
+	commits int
+	ended   chan struct{}
+	err     error // of closing the connection; set before ended is closed
 }
 
 // operation is one call that waits for its commit.
@@ -30,8 +34,8 @@ type operation struct {
 	done  chan struct{}
 }
 
-func startWriter(c *sqlite.Conn, log *slog.Logger) *writer {
-	w := &writer{conn: c, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
+func startWriter(c *sqlite.Conn, path string, log *slog.Logger) *writer {
+	w := &writer{conn: c, path: path, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -75,8 +79,25 @@ func (w *writer) loop() {
 			close(op.done)
 		}
 		clear(group)
+		w.shortenLog()
 	}
 	w.err = w.conn.Close()
+}
+
+// shortenLog starts the log again from its beginning when it has grown long because
+// some reader was inside it at every commit. It waits for the reads under way, which
+// are short, and is looked at now and then.
+func (w *writer) shortenLog() {
+	if w.commits++; w.commits%256 != 0 {
+		return
+	}
+	info, err := os.Stat(w.path + "-wal")
+	if err != nil || info.Size() <= logLimit {
+		return
+	}
+	if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA wal_checkpoint(RESTART)", nil); err != nil {
+		w.log.Warn("the database's log stays long", "bytes", info.Size(), "error", err)
+	}
 }
 
 // collect takes what is queued behind the first operation, and leaves out what its
@@ -130,10 +151,13 @@ func (w *writer) commit(group []*operation) (err error) {
 }
 
 // oneByOne gives each operation of a failed group a transaction of its own, so that
-// what was wrong with one does not hurt the others.
+// what was wrong with one does not hurt the others. Where somebody else holds a lock on
+// the file, none has run, and the next would wait as long again.
 func (w *writer) oneByOne(group []*operation, err error) {
-	if len(group) == 1 {
-		group[0].err = err
+	if len(group) == 1 || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultBusy {
+		for _, op := range group {
+			op.err = err
+		}
 		return
 	}
 	for _, op := range group {
