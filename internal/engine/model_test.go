@@ -284,7 +284,7 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 		pause := e.at.Sub(before.end)
 		switch {
 		case before.end.IsZero(): // cut off
-		case slices.ContainsFunc(tr.crashes, func(c time.Time) bool { return !c.Before(before.end) && c.Before(e.at) }):
+		case slices.ContainsFunc(tr.crashes, func(c time.Time) bool { return !c.Before(before.end) && !c.After(e.at) }):
 			// The answer may have been lost before it was recorded.
 		case before.answer.Code == http.StatusTooManyRequests:
 			if least := time.Second; pause < least || before.answer.Header.Get("Retry-After") == "5" && pause < 5*time.Second {

@@ -176,6 +176,35 @@ func TestOneProcess(t *testing.T) {
 	open(t, link)
 }
 
+// TestFirstStartKilled: a process that died in the very first transaction, before the log
+// was switched on, leaves a rollback journal. The next start undoes that transaction.
+func TestFirstStartKilled(t *testing.T) {
+	dir := t.TempDir()
+	c, err := sqlite.OpenConn(filepath.Join(dir, "dying.db"), sqlite.OpenReadWrite|sqlite.OpenCreate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// More than the cache holds, so that pages and journal are written before the commit.
+	for _, sql := range []string{
+		fmt.Sprintf("PRAGMA application_id = %d", appID),
+		"PRAGMA cache_size = 1", "BEGIN", "CREATE TABLE t (x)",
+		"INSERT INTO t VALUES (zeroblob(1000000))", "INSERT INTO t VALUES (zeroblob(1000000))",
+	} {
+		if err := sqlitex.ExecuteTransient(c, sql, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "sheaf.db")
+	for _, suffix := range []string{"", "-journal"} {
+		write(t, path+suffix, string(content(t, filepath.Join(dir, "dying.db"+suffix))))
+	}
+	if _, err := readHeader(t.Context(), path, sqlite.OpenReadOnly); sqlite.ErrCode(err) != sqlite.ResultReadOnlyRollback {
+		t.Fatalf("the journal is not hot: %v", err)
+	}
+	create(t, open(t, path), newBatch(1))
+}
+
 // TestDurable looks at what the writer's connection says of itself, and that one that
 // would not sync is refused.
 func TestDurable(t *testing.T) {
