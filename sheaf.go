@@ -157,7 +157,7 @@ const keySetting = "secret-key-id"
 func openStorage(ctx context.Context, o *Options) (storage.Storage, secret.Key, error) {
 	file, ok := strings.CutPrefix(o.Database, "sqlite:")
 	if !ok || file == "" {
-		return nil, secret.Key{}, fmt.Errorf("database is %q and has to be sqlite:FILE", o.Database)
+		return nil, secret.Key{}, errors.New("the database has to be sqlite:FILE, such as sqlite:sheaf.db")
 	}
 	db, err := sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 //
 // Segments are judged after percent-decoding until nothing changes, because nobody
 // knows how often what stands behind the upstream decodes; and with what follows a ';'
-// cut off, because some servers take that for a parameter.
+// (or a '?' or '#' that was encoded) cut off, because some servers take that for a
+// parameter, a query or a fragment.
 func CheckPath(path string) error {
 	if path == "" {
 		return errors.New("must not be empty")
@@ -52,7 +53,10 @@ func checkSegments(path string) error {
 	for rest, more := path, true; more; first = false {
 		var segment string
 		segment, rest, more = strings.Cut(rest, "/")
-		name, _, _ := strings.Cut(segment, ";")
+		name := segment
+		if i := strings.IndexAny(segment, ";?#"); i >= 0 {
+			name = segment[:i]
+		}
 		switch {
 		case segment == "" && more:
 			return errors.New("must not contain //")
@@ -61,7 +65,7 @@ func checkSegments(path string) error {
 		case first && strings.EqualFold(name, "batch"):
 			return errors.New("must not lead to the batch endpoint itself")
 		case name == "" && segment != "":
-			return errors.New("must not contain a segment that begins with ;")
+			return errors.New("must not contain a segment that begins with ;, ? or #")
 		}
 	}
 	return nil
@@ -87,13 +91,24 @@ func decodePath(path string) (string, error) {
 				return "", errors.New("must not contain an encoded backslash")
 			case c < ' ' || c == 0x7f:
 				return "", errors.New("must not contain an encoded control character")
-			case c == 0xC0 || c == 0xC1:
+			case overlong(out[:n-3], c):
 				return "", errors.New("must not contain an overlong UTF-8 sequence")
 			}
 			out = append(out[:n-3], c)
 		}
 	}
 	return string(out), nil
+}
+
+// overlong reports whether c, behind before, is or completes the beginning of a UTF-8
+// sequence that is longer than its character needs (RFC 3629, section 3): some decoders
+// take such a one for a dot or a slash.
+func overlong(before []byte, c byte) bool {
+	var last byte
+	if len(before) > 0 {
+		last = before[len(before)-1]
+	}
+	return c == 0xC0 || c == 0xC1 || last == 0xE0 && c >= 0x80 && c < 0xA0 || last == 0xF0 && c >= 0x80 && c < 0x90
 }
 
 func isHex(c byte) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -27,6 +29,9 @@ const (
 	requestTimeout = 5 * time.Minute // to send a request, and again to take the answer
 	idleTimeout    = 2 * time.Minute
 	maxHeader      = 64 << 10 // bytes
+	// maxConnections bounds the clients' connections; more wait to be accepted. Idle
+	// ones must not use up the files and the memory that running batches need.
+	maxConnections = 8192
 )
 
 // diskThreads is how many threads run Go code beyond one for each CPU: the database's
@@ -71,6 +76,7 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			for _, sentence := range unknown(flags, vars) {
 				log.Warn("unknown setting in the environment", "problem", sentence)
 			}
+			quote(log)
 			return serve(c.Context(), s, log)
 		},
 	}
@@ -87,6 +93,21 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(w, o))
 }
+
+// quote takes what libraries write with package log, such as net/http about an
+// upstream that breaks the protocol. It is not told word by word: it may hold a part of
+// an answer.
+func quote(logger *slog.Logger) {
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(writerFunc(func(p []byte) (int, error) {
+		logger.Debug("the HTTP library reported a connection that breaks the protocol", "bytes", len(p))
+		return len(p), nil
+	}))
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // serve runs the service until ctx ends, a signal comes or something fails. It
 // returns once everything under way is recorded and the database is closed.
@@ -133,7 +154,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
 	all.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 		}
 		return nil

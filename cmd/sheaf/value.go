@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -75,7 +76,8 @@ func parseUpstream(text string) (string, error) {
 
 func parseDatabase(text string) (string, error) {
 	if file, ok := strings.CutPrefix(text, "sqlite:"); !ok || file == "" {
-		return "", wrong(text, "sqlite:FILE, such as sqlite:sheaf.db")
+		// Not quoted: an address of another database may hold a password.
+		return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db")
 	}
 	return text, nil
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -15,6 +16,11 @@ const (
 	// flushBytes is how much of an answer is held back. A shorter answer is sent
 	// whole, with its Content-Length.
 	flushBytes = 256 << 10
+	// answersShare is how much memory all answers may take that hold responses, in
+	// bytes. An answer takes answerBytes while it is put together, and what it is long
+	// while it is sent whole.
+	answersShare = 64 << 20
+	answerBytes  = 2 * pageBytes // a page, and what is made of it
 	// maxPooled bounds the buffers that are kept for later answers.
 	maxPooled = 1 << 20
 )
@@ -29,6 +35,7 @@ type answer struct {
 	c      *call
 	pooled *[]byte
 	buf    []byte
+	held   int64 // bytes of answersShare
 }
 
 func (s *server) newAnswer(c *call) *answer {
@@ -36,8 +43,42 @@ func (s *server) newAnswer(c *call) *answer {
 	return &answer{s: s, c: c, pooled: pooled, buf: (*pooled)[:0]}
 }
 
+// reserve takes memory for responses. An error is the answer to give.
+func (a *answer) reserve() error {
+	ctx, cancel := context.WithTimeout(a.c.r.Context(), memoryWait)
+	defer cancel()
+	if err := a.s.memory.answers.Acquire(ctx, answerBytes); err != nil {
+		return fail(unavailable, "Too many large answers are being read at the moment. Ask again in a second, or with responses=false.")
+	}
+	a.held = answerBytes
+	return nil
+}
+
+// hold corrects what the answer has taken. It reports false if it would need more
+// than there is.
+func (a *answer) hold(bytes int64) bool {
+	if bytes > a.held && !a.s.memory.answers.TryAcquire(bytes-a.held) {
+		return false
+	}
+	if bytes < a.held {
+		a.s.memory.answers.Release(a.held - bytes)
+	}
+	a.held = bytes
+	return true
+}
+
+// fits takes more memory for a page with a body that is larger than pages are.
+func (a *answer) fits(page []storage.Indexed) bool {
+	bytes := 0
+	for i := range page {
+		bytes += len(page[i].Body)
+	}
+	return a.hold(max(answerBytes, 2*int64(bytes)))
+}
+
 // free gives the buffer back. The answer must not be used afterwards.
 func (a *answer) free() {
+	a.hold(0)
 	if cap(a.buf) <= maxPooled {
 		*a.pooled = a.buf
 		buffers.Put(a.pooled)
@@ -46,6 +87,10 @@ func (a *answer) free() {
 
 // end sends the rest of the answer.
 func (a *answer) end() {
+	if a.held > 0 {
+		a.hold(min(a.held, int64(len(a.buf))))
+		a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
+	}
 	switch {
 	case a.c.started:
 		a.c.write(a.buf)
@@ -66,6 +111,7 @@ func (a *answer) flush() {
 	if !a.c.started {
 		a.c.w.Header().Set("Content-Type", "application/json")
 	}
+	a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
 	a.c.write(a.buf)
 	a.buf = a.buf[:0]
 	if a.c.r.Context().Err() != nil {
@@ -78,6 +124,9 @@ func (a *answer) flush() {
 // recorded since are left out, so that the answer stays true to that moment. An
 // error is returned only while nothing was sent.
 func (a *answer) responses(st *storage.Status, escaped, all bool) error {
+	if !a.fits(st.Results) {
+		return a.failed(st, errMemory)
+	}
 	notExecuted := batch.Result{Status: batch.NotExecuted, Line: st.Reason}
 	page, separator := st.Results, ""
 	a.buf = append(a.buf, `,"responses":[`...)
@@ -105,8 +154,11 @@ func (a *answer) responses(st *storage.Status, escaped, all bool) error {
 	return nil
 }
 
-// errMissing is storage breaking its promise. It ends the answer like any failure.
-var errMissing = errors.New("a result that had been recorded can't be read")
+// These end an answer like any failure of storage.
+var (
+	errMissing = errors.New("a result that had been recorded can't be read")
+	errMemory  = errors.New("too many large answers are being read")
+)
 
 // seek returns the results from index i on, which has ended, reading more if the
 // page at hand is used up.
@@ -122,6 +174,9 @@ func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]stor
 	}
 	if len(page) == 0 || page[0].Index != i {
 		return nil, errMissing
+	}
+	if !a.fits(page) {
+		return nil, errMemory
 	}
 	return page, nil
 }

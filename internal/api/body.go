@@ -28,11 +28,15 @@ const (
 	memoryWait = 10 * time.Second
 )
 
-// memory is what create bodies may take.
-type memory struct{ small, large *semaphore.Weighted }
+// memory is what create bodies, and answers that hold responses, may take.
+type memory struct{ small, large, answers *semaphore.Weighted }
 
 func newMemory() memory {
-	return memory{small: semaphore.NewWeighted(smallShare), large: semaphore.NewWeighted(largeShare)}
+	return memory{
+		small:   semaphore.NewWeighted(smallShare),
+		large:   semaphore.NewWeighted(largeShare),
+		answers: semaphore.NewWeighted(answersShare),
+	}
 }
 
 // share is memory that one body has taken.
@@ -50,17 +54,20 @@ func (s *share) free() {
 }
 
 // take takes memory for a body that may grow to size bytes, in exchange for what
-// that body has already. A small body may wait for a large share, and no body the
-// other way round: they can't wait for each other.
+// that body has already. Who has to wait gives that back before, so that bodies can't
+// wait for each other.
 func (m *memory) take(ctx context.Context, had *share, size int64) error {
 	next := share{of: m.small, n: size}
 	if size > smallBody {
 		next = share{of: m.large, n: min(size, largeShare)}
 	}
-	ctx, cancel := context.WithTimeout(ctx, memoryWait)
-	defer cancel()
-	if err := next.of.Acquire(ctx, next.n); err != nil {
-		return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
+	if !next.of.TryAcquire(next.n) {
+		had.free()
+		ctx, cancel := context.WithTimeout(ctx, memoryWait)
+		defer cancel()
+		if err := next.of.Acquire(ctx, next.n); err != nil {
+			return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
+		}
 	}
 	had.free()
 	*had = next
@@ -76,6 +83,7 @@ func (s *server) readBody(c *call) (body []byte, release func(), err error) {
 		return nil, held.free, err
 	}
 	body = make([]byte, 0, growth(0, size, s.MaxBody))
+	c.allow(http.NewResponseController(c.w).SetReadDeadline, int64(cap(body)))
 	for err == nil && int64(len(body)) != size {
 		if len(body) == cap(body) {
 			body, err = s.grow(c, held, src, body, size)
@@ -91,7 +99,21 @@ func (s *server) readBody(c *call) (body []byte, release func(), err error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, held.free, s.readFailed(err)
 	}
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // an unknown writer has none
 	return body, held.free, nil
+}
+
+// A client that holds memory has to read, or send, at least so fast, after a while of
+// grace.
+const (
+	grace     = 10 * time.Second
+	leastRate = 16 << 10 // bytes a second
+)
+
+// allow sets a deadline by which so many bytes have to have passed.
+func (c *call) allow(set func(time.Time) error, bytes int64) {
+	// Writers that know no deadlines, such as a test's, go without.
+	_ = set(time.Now().Add(grace + time.Duration(bytes)*time.Second/leastRate))
 }
 
 // openBody returns the decompressed body and its size, -1 if that is unknown.
@@ -114,16 +136,10 @@ func (s *server) openBody(c *call) (io.Reader, int64, error) {
 	return nil, 0, fail(unsupportedMediaType, "The header Content-Encoding must be gzip or absent.")
 }
 
-// growth returns the next capacity of a buffer that is full at n bytes.
+// growth returns the next capacity of a buffer that is full at n bytes: four times as
+// much, so that memory is taken for what has arrived rather than for what was announced.
 func growth(n int, size, limit int64) int64 {
-	next := limit
-	switch {
-	case n < freeBody:
-		next = freeBody
-	case n < smallBody:
-		next = smallBody
-	}
-	next = min(next, limit)
+	next := min(max(4*int64(n), freeBody), limit)
 	if size >= 0 {
 		next = min(next, size)
 	}
@@ -144,6 +160,7 @@ func (s *server) grow(c *call, held *share, src io.Reader, body []byte, size int
 	if err := s.memory.take(c.r.Context(), held, next); err != nil {
 		return body, err
 	}
+	c.allow(http.NewResponseController(c.w).SetReadDeadline, next-int64(len(body)))
 	grown := make([]byte, len(body), next)
 	copy(grown, body)
 	return append(grown, probe[0]), nil

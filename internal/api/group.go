@@ -59,6 +59,9 @@ func (a *answer) whatHadRun(sel storage.Selection) error {
 	if sel.Ticket == (batch.Ticket{}) {
 		return nil
 	}
+	if err := a.reserve(); err != nil {
+		return err
+	}
 	st, err := a.s.Storage.Status(a.c.r.Context(), a.c.key(sel.Ticket), pageBytes)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):

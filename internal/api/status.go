@@ -38,16 +38,19 @@ func (s *server) status(c *call, ticket batch.Ticket) error {
 	if ticket == (batch.Ticket{}) {
 		return noBatch()
 	}
-	maxBytes := pageBytes
-	if !responses || c.r.Method == http.MethodHead {
-		maxBytes = 0
+	a := s.newAnswer(c)
+	defer a.free()
+	maxBytes := 0
+	if responses && c.r.Method != http.MethodHead {
+		maxBytes = pageBytes
+		if err := a.reserve(); err != nil {
+			return err
+		}
 	}
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), maxBytes)
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
-	a := s.newAnswer(c)
-	defer a.free()
 	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
 	if responses && c.r.Method != http.MethodHead {
 		if err := a.responses(st, escaped, st.Status == batch.Completed); err != nil {

@@ -67,6 +67,7 @@ type Options struct {
 type Engine struct {
 	Options
 	outbound *semaphore.Weighted // places for attempts under way
+	extra    *semaphore.Weighted // of these, places for a batch's second and further ones
 	memory   *semaphore.Weighted // bytes of the batches that run
 
 	mu      sync.Mutex
@@ -104,6 +105,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
+		extra:    semaphore.NewWeighted(int64(o.MaxOutbound) * 3 / 4),
 		memory:   semaphore.NewWeighted(o.Memory),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),

@@ -80,6 +80,36 @@ func TestOrder(t *testing.T) {
 	})
 }
 
+// TestPlaces: parallel batches on an upstream that hangs leave places to other stores.
+func TestPlaces(t *testing.T) {
+	scenario(t, "for everybody's first request", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.MaxOutbound = 40
+		w.start()
+		for b := range 3 {
+			for i := range 100 {
+				w.up.script(b, i, step{noAnswer(outbound.Doubt, 504), 30 * time.Second})
+			}
+			w.create("busy"+string(rune('0'+b)), parallel, posts(100)...)
+		}
+		synctest.Wait()
+		if n := len(strings.Fields(w.sent())); n < 30 || n > 33 {
+			t.Errorf("%d requests under way, want about three quarters of 40", n)
+		}
+		for range 5 {
+			b := w.create("quick", stop, posts(1)...)
+			synctest.Wait()
+			expect(t, "another store", w.outcome(b), "200")
+		}
+		w.pass(10 * time.Minute)
+		for b := range 3 {
+			if st := w.status(w.batches[b]); st.Completed != 100 {
+				t.Errorf("batch %d has ended %d requests", b, st.Completed)
+			}
+		}
+	})
+}
+
 func TestFailure(t *testing.T) {
 	scenario(t, "stops on the first failure", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(404), 0})

@@ -104,6 +104,7 @@ type run struct {
 	next     int   // every request below was looked at
 	waits    []int // requests that wait for their next attempt
 	inflight int
+	extras   int // places that it holds beyond its first
 	ended    int
 	failed   int
 	halted   bool   // starts nothing more: a failure, a stop or a delete
@@ -277,13 +278,37 @@ func (r *run) room(begins []int) bool {
 	if n >= r.width {
 		return false
 	}
+	if n > 0 {
+		return r.extraRoom()
+	}
 	if r.e.outbound.TryAcquire(1) {
 		return true
 	}
-	if n > 0 || r.record(r.pending) != nil { // the next record fails in the same way
+	if r.record(r.pending) != nil { // the next record fails in the same way
 		return false
 	}
 	return r.e.outbound.Acquire(r.e.drain, 1) == nil
+}
+
+// extraRoom takes a place for a second or further attempt. These have a share of the
+// places only, so that parallel batches leave some to everybody's first.
+func (r *run) extraRoom() bool {
+	if !r.e.extra.TryAcquire(1) {
+		return false
+	}
+	if !r.e.outbound.TryAcquire(1) {
+		r.e.extra.Release(1)
+		return false
+	}
+	r.extras++
+	return true
+}
+
+// giveBack gives n extra places back, if the batch holds as many.
+func (r *run) giveBack(n int) {
+	n = min(n, r.extras)
+	r.extras -= n
+	r.e.extra.Release(int64(n))
 }
 
 // turnOver reports whether the queue has to hand its place over.
@@ -337,6 +362,7 @@ func (r *run) pendingSafe() bool {
 // be recorded: they wait again, with the answer that they had, if any.
 func (r *run) takeBack(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
+	r.giveBack(len(begins))
 	for _, i := range begins {
 		r.unsend(i)
 	}
@@ -437,6 +463,7 @@ func (r *run) ask() {
 // settle decides what an answer means.
 func (r *run) settle(a answer) {
 	r.inflight--
+	r.giveBack(1)
 	q := &r.requests[a.index]
 	if r.e.work.Err() != nil && a.Outcome != outbound.Answered {
 		// We cut it off ourselves. If it may have reached the upstream, its intent
@@ -504,6 +531,7 @@ func (r *run) abandon() {
 	for ; r.inflight > 0; r.inflight-- {
 		<-r.answers
 	}
+	r.giveBack(r.extras)
 }
 
 // lastWords returns the context under which a batch is given back: the one of the

@@ -55,12 +55,15 @@ func resolve(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "", errors.New("it is not a regular file; choose another")
+	}
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		return target, nil
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
-		return "", fmt.Errorf("the database's folder: %w", err)
+		return "", fmt.Errorf("the folder %s can't be used; make it first, or choose another: %w", filepath.Dir(path), err)
 	}
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
@@ -82,14 +85,13 @@ func acquire(path string) (*flock.Flock, error) {
 // inspect refuses a file that this version must not write to, and does not change it.
 func inspect(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file")
+	case info.Size() == 0:
+		return nil
 	}
 	steps, err := migrations()
 	if err != nil {

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
+)
+
+// newBare returns the API without a server, and a function that asks it.
+func newBare() (*server, func(method, target, body string) *httptest.ResponseRecorder) {
+	s := New(Options{
+		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, Logger: discard,
+		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {},
+		Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
+	}).(*server)
+	return s, func(method, target, body string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, target, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer abc")
+		r.Header.Set("Content-Type", "application/json")
+		rec := httptest.NewRecorder()
+		s.ServeHTTP(rec, r)
+		return rec
+	}
+}
+
+// TestAnswersWaitForMemory: when slow readers hold all memory that answers may take, others
+// are told to come back; a status without responses needs none.
+func TestAnswersWaitForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ask := newBare()
+		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
+		status := func(query string) int { return ask("GET", base+"?ticket="+ticket+query, "").Code }
+		if code := status(""); code != 200 {
+			t.Errorf("with memory: %d", code)
+		}
+		if !s.memory.answers.TryAcquire(answersShare) {
+			t.Fatal("the answer kept memory")
+		}
+		if code := status(""); code != 503 {
+			t.Errorf("without memory: %d", code)
+		}
+		if code := status("&responses=false"); code != 200 {
+			t.Errorf("a status that needs none: %d", code)
+		}
+		waited := make(chan int)
+		go func() { waited <- status("") }()
+		synctest.Wait()
+		s.memory.answers.Release(answersShare)
+		if code := <-waited; code != 200 {
+			t.Errorf("one that had to wait: %d", code)
+		}
+		if !s.memory.answers.TryAcquire(answersShare) {
+			t.Error("memory was lost")
+		}
+	})
+}
+
+// TestStalledClients: over a connection that stops moving, an upload is refused and a
+// large answer broken off, long before the server's own limits.
+func TestStalledClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ask := newBare()
+		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
+		c, err := s.Storage.Claim(t.Context(), 1)
+		if err == nil {
+			_, err = s.Storage.Finish(t.Context(), c, []storage.Mark{done(0, 200, `"`+strings.Repeat("x", 3<<20)+`"`)}, "", true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pipes := make(chan net.Conn, 2)
+		server := &http.Server{Handler: s}
+		go server.Serve(pipeListener(pipes))
+		defer server.Close()
+
+		connect := func(request string) net.Conn {
+			client, end := net.Pipe()
+			pipes <- end
+			if _, err := io.WriteString(client, request); err != nil {
+				t.Fatal(err)
+			}
+			return client
+		}
+		upload := connect("POST " + base + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n[")
+		answer, err := io.ReadAll(upload)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+			t.Errorf("the upload: %q, %v", answer, err)
+		}
+		download := connect("GET " + base + "?ticket=" + ticket + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n")
+		defer download.Close()
+		synctest.Wait()
+		if s.memory.answers.TryAcquire(answersShare) {
+			t.Error("the answer under way takes no memory")
+		}
+		if err := s.memory.answers.Acquire(t.Context(), answersShare); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipeListener accepts the connections that come through a channel.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	c, ok := <-l
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (l pipeListener) Close() error   { close(l); return nil }
+func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
