@@ -10,10 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -33,11 +30,6 @@ const (
 	// ones must not use up the files and the memory that running batches need.
 	maxConnections = 8192
 )
-
-// diskThreads is how many threads run Go code beyond one for each CPU: the database's
-// writer holds one while the disk syncs. Measured with 50 stores on 2 CPUs: 0.46 instead
-// of 0.39 of a plain client's speed.
-const diskThreads = 1
 
 // readyInterval is how often a starting service is asked whether it is ready.
 const readyInterval = 20 * time.Millisecond
@@ -69,9 +61,7 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			if s.options.Upstream == "" {
 				return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
 			}
-			if !slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") }) {
-				runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + diskThreads)
-			}
+			tune(environ)
 			log := s.logger(c.ErrOrStderr())
 			for _, sentence := range unknown(flags, vars) {
 				log.Warn("unknown setting in the environment", "problem", sentence)

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+)
+
+// How the Go runtime is set up, unless the environment says something else. Measured
+// with 50 stores on 2 CPUs, as a share of a plain client's speed: 0.39 without, 0.44 with.
+const (
+	// diskThreads is how many threads run Go code beyond one for each CPU: the
+	// database's writer holds one while the disk syncs.
+	diskThreads = 1
+	// gcPercent lets the heap, which is small, grow to five times its live size
+	// before it is collected (Go's own: twice), and
+	gcPercent = 400
+	// memoryLimit, in bytes, takes that back where much is alive.
+	memoryLimit = 512 << 20
+)
+
+// tune sets the Go runtime up.
+func tune(environ []string) {
+	isSet := func(name string) bool {
+		return slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+	}
+	if !isSet("GOMAXPROCS") {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + diskThreads)
+	}
+	if !isSet("GOGC") && !isSet("GOMEMLIMIT") {
+		debug.SetGCPercent(gcPercent)
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
