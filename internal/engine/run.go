@@ -48,7 +48,9 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Tim
 		began = time.Now()
 	}
 	defer e.memory.Release(bytes)
-	return e.newRun(c, news, began).run()
+	r := e.newRun(c, news, began)
+	defer close(r.calls)
+	return r.run()
 }
 
 // starve waits until other batches have left enough memory, takes it, and claims the
@@ -111,6 +113,8 @@ type run struct {
 	cutOff   bool   // the shutdown has left a request in doubt, for the next runner to judge
 	reason   string // why what was not executed was not
 	pending  []storage.Mark
+	senders  int
+	calls    chan int // requests to send; room for all that may be under way
 	answers  chan answer
 }
 
@@ -138,7 +142,7 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, began time.Time)
 	if c.Options.Parallel {
 		r.width = min(batch.MaxParallel, len(c.Requests))
 	}
-	r.answers = make(chan answer, r.width)
+	r.calls, r.answers = make(chan int, r.width), make(chan answer, r.width)
 	r.heed(c.Signals)
 	r.recover()
 	return r
@@ -397,21 +401,30 @@ func (r *run) record(marks []storage.Mark) error {
 	return err
 }
 
-// dispatch lets the requests leave.
+// dispatch lets the requests leave. There are as many senders as requests have been
+// under way at once.
 func (r *run) dispatch(begins []int) {
 	for _, i := range begins {
 		r.requests[i].state = storage.Begun
-		r.inflight++
+		if r.inflight++; r.inflight > r.senders {
+			r.senders++
+			go r.sender()
+		}
+		r.calls <- i
+	}
+}
+
+// sender makes attempts until the run ends. It is kept for that long because its stack
+// has grown to what the HTTP client needs.
+func (r *run) sender() {
+	for i := range r.calls {
 		req := &r.c.Requests[i]
-		call := &outbound.Call{
+		a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 			Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
 			Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i),
-		}
-		go func() {
-			a := r.e.Upstream.Do(r.e.work, call)
-			r.e.outbound.Release(1)
-			r.answers <- answer{i, a}
-		}()
+		})
+		r.e.outbound.Release(1)
+		r.answers <- answer{i, a}
 	}
 }
 
