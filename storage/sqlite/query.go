@@ -36,7 +36,7 @@ func query(c *sqlite.Conn, name string, row func(s *sqlite.Stmt) error, args ...
 	for {
 		ok, err := s.Step()
 		if err == nil && !ok {
-			return nil // a statement that has run to its end is reset
+			return nil // it holds nothing any more; the next Prepare resets it
 		}
 		if err == nil && row != nil {
 			err = row(s)
