@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// How the Go runtime is set up, unless the environment says something else. Measured
-// with 50 stores on 2 CPUs, as a share of a plain client's speed: 0.39 without, 0.44 with.
+// How the Go runtime is set up, unless the environment says something else. What it
+// brings is in docs/performance.md.
 const (
 	// diskThreads is how many threads run Go code beyond one for each CPU: the
 	// database's writer holds one while the disk syncs.
