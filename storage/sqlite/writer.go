@@ -50,6 +50,9 @@ func (w *writer) close() error {
 // do runs fn and returns after its commit. When the context ends before its turn
 // has come, fn does not run at all.
 func (w *writer) do(ctx context.Context, fn func(c *sqlite.Conn) error) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the select below would choose between the two at random
+	}
 	op := &operation{run: fn, done: make(chan struct{})}
 	select {
 	case w.queue <- op:
