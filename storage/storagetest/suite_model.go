@@ -20,6 +20,9 @@ import (
 // everything that they answer. open is called once; every check has stores of its own
 // and leaves nothing unfinished. A failure is printed as the shortest sequence of
 // calls that leads to it, with its seed.
+//
+// The Skip calls below skip no test: they are rapid's, by which an action that does not
+// apply at this moment is passed over and another one drawn.
 func RunModel(t *testing.T, open func(t *testing.T) storage.Storage) {
 	s := open(t)
 	rapid.Check(t, func(t *rapid.T) {
