@@ -1,12 +1,17 @@
 package sheaf
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/storage"
 )
 
 func options(dir string) Options {
@@ -36,6 +41,26 @@ func TestOptionsRefused(t *testing.T) {
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}
+
+// TestSealedFor: a credential can't be moved to another batch or store inside the database.
+func TestSealedFor(t *testing.T) {
+	key := secret.New()
+	ticket, other := uuid.New(), uuid.New()
+	sealed, err := seal(key)(ticket, "1", "token")
+	if err != nil || bytes.Contains(sealed, []byte("token")) {
+		t.Fatalf("%q, %v", sealed, err)
+	}
+	for _, tt := range []struct {
+		ticket uuid.UUID
+		store  string
+		ok     bool
+	}{{ticket, "1", true}, {other, "1", false}, {ticket, "2", false}} {
+		token, err := unseal(key)(&storage.Claim{Ticket: tt.ticket, Store: tt.store, Credential: sealed})
+		if (err == nil) != tt.ok || tt.ok && token != "token" {
+			t.Errorf("%+v: %q, %v", tt, token, err)
 		}
 	}
 }

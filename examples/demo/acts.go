@@ -16,6 +16,16 @@ const (
 
 func ended(s *status) bool { return s.Status == completed }
 
+// conclude shows a batch's progress until it has ended, and returns its last status.
+func conclude(ctx context.Context, s *screen, c client, ticket string) (*status, error) {
+	err := c.watch(ctx, ticket, s.progress(), ended)
+	s.endProgress()
+	if err != nil {
+		return nil, err
+	}
+	return c.status(ctx, ticket)
+}
+
 // catalogue plays the first act: a batch with failures that goes on to its end.
 func catalogue(ctx context.Context, s *screen, c client) error {
 	batch := catalogueBatch()
@@ -27,12 +37,7 @@ func catalogue(ctx context.Context, s *screen, c client) error {
 	}
 	s.say("  Sent in one call. The ticket came after %v: %s\n", time.Since(began).Round(time.Millisecond), ticket)
 
-	err = c.watch(ctx, ticket, s.progress(), ended)
-	s.endProgress()
-	if err != nil {
-		return err
-	}
-	done, err := c.status(ctx, ticket)
+	done, err := conclude(ctx, s, c, ticket)
 	if err != nil {
 		return err
 	}
@@ -82,12 +87,7 @@ func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream cl
 	if err := sheaf.start(ctx); err != nil {
 		return err
 	}
-	err = c.watch(ctx, ticket, s.progress(), ended)
-	s.endProgress()
-	if err != nil {
-		return err
-	}
-	done, err := c.status(ctx, ticket)
+	done, err := conclude(ctx, s, c, ticket)
 	if err != nil {
 		return err
 	}

@@ -352,6 +352,21 @@ func TestStop(t *testing.T) {
 		expect(t, "outcome", w.outcome(b), "- -")
 		w.pass(time.Minute)
 	})
+	scenario(t, "what was about to leave stays, and gives its places back", func(t *testing.T, w *world) {
+		w.node.SetFault(func(op string) storagetest.Fault {
+			if op == "Record" {
+				return storagetest.FailedNotStored
+			}
+			return storagetest.None
+		})
+		a := w.create("s", parallel, posts(5)...)
+		w.pass(time.Second)
+		w.stopBatch(a)
+		w.node.SetFault(nil)
+		w.pass(2 * time.Second)
+		expect(t, "outcome", w.outcome(a), "- - - - -")
+		expect(t, "ledger", w.sent(), "")
+	})
 	scenario(t, "a GET that waits for a place does not leave after the stop", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.MaxOutbound = 1
@@ -536,6 +551,25 @@ func TestStorageDown(t *testing.T) {
 		w.start()
 		w.pass(time.Minute)
 		expect(t, "ledger after the crash", w.sent(), "0/0 0/0 0/1")
+	})
+}
+
+// TestOtherNodeParallel: the same with many requests under way: their places are given
+// back, though their answers are dropped.
+func TestOtherNodeParallel(t *testing.T) {
+	scenario(t, "takes over", func(t *testing.T, w *world) {
+		for i := range 20 {
+			w.up.script(0, i, step{answered(201), time.Duration(i) * time.Minute})
+		}
+		w.create("s", parallel, posts(20)...)
+		w.pass(time.Second)
+		first, firstStop, firstEnded := w.engine, w.stop, w.ended
+		w.db.Expire(w.node)
+		w.start()
+		w.pass(time.Hour)
+		firstStop()
+		<-firstEnded
+		first.checkPlaces(t)
 	})
 }
 

@@ -49,7 +49,7 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Tim
 	}
 	defer e.memory.Release(bytes)
 	r := e.newRun(c, news, began)
-	defer close(r.calls)
+	defer r.leave()
 	return r.run()
 }
 
@@ -315,6 +315,13 @@ func (r *run) giveBack(n int) {
 	r.e.extra.Release(int64(n))
 }
 
+// leave lets go of what a run that is over still holds: its senders, and the extra places
+// of requests that were taken back or abandoned.
+func (r *run) leave() {
+	close(r.calls)
+	r.giveBack(r.extras)
+}
+
 // turnOver reports whether the queue has to hand its place over.
 func (r *run) turnOver() bool { return time.Since(r.began) > turn && r.e.contested() }
 
@@ -366,7 +373,6 @@ func (r *run) pendingSafe() bool {
 // be recorded: they wait again, with the answer that they had, if any.
 func (r *run) takeBack(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
-	r.giveBack(len(begins))
 	for _, i := range begins {
 		r.unsend(i)
 	}
@@ -544,7 +550,6 @@ func (r *run) abandon() {
 	for ; r.inflight > 0; r.inflight-- {
 		<-r.answers
 	}
-	r.giveBack(r.extras)
 }
 
 // lastWords returns the context under which a batch is given back: the one of the

@@ -17,6 +17,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/storagetest"
+	"golang.org/x/sync/semaphore"
 )
 
 // A step is what the scripted upstream does with one attempt.
@@ -179,6 +180,25 @@ func (w *world) shutdown() {
 		<-z
 	}
 	w.zombies, w.left = nil, w.node
+	w.engine.checkPlaces(w.t)
+}
+
+// checkPlaces fails unless an engine that has ended holds no place and no memory.
+func (e *Engine) checkPlaces(t testing.TB) {
+	for what, of := range map[string]struct {
+		places *semaphore.Weighted
+		all    int64
+	}{
+		"outbound": {e.outbound, int64(e.MaxOutbound)},
+		"extra":    {e.extra, int64(e.MaxOutbound) * 3 / 4},
+		"memory":   {e.memory, e.Memory},
+	} {
+		if !of.places.TryAcquire(of.all) {
+			t.Errorf("the engine has ended and not given back all of %s", what)
+			continue
+		}
+		of.places.Release(of.all)
+	}
 }
 
 // crash kills the node: from this moment nothing that it does is stored, and its
