@@ -580,3 +580,42 @@ func schema(t *testing.T, path string) string {
 	}
 	return out.String()
 }
+
+// TestLongReader: a reader that stays, such as a backup, lets the log grow but nobody
+// fail; when it has gone, the log is cut.
+func TestLongReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	db := open(t, path)
+	c, err := sqlite.OpenConn(path, sqlite.OpenReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	reader := func(sql string) {
+		t.Helper()
+		if err := sqlitex.ExecuteTransient(c, sql, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work := func() {
+		t.Helper()
+		for i := range 300 { // the log is looked at every 256 commits
+			if err := db.PutSetting(t.Context(), "name", fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reader("BEGIN")
+	reader("SELECT count(*) FROM batches")
+	// As if it had grown to this by commits: behind the log's end zeros mean nothing.
+	if err := os.Truncate(path+"-wal", logLimit+1<<20); err != nil {
+		t.Fatal(err)
+	}
+	work()
+	reader("COMMIT")
+	work()
+	info, err := os.Stat(path + "-wal")
+	if err != nil || info.Size() > logLimit {
+		t.Errorf("the log has %d bytes, want at most %d; %v", info.Size(), logLimit, err)
+	}
+}

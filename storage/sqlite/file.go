@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gofrs/flock"
 	"zombiezen.com/go/sqlite"
@@ -20,11 +21,11 @@ import (
 const appID = 0x73686561
 
 const (
-	checkpointPages = 4000     // length of the log, in pages of 4 KiB, from which it is moved into the file
-	logLimit        = 64 << 20 // bytes that a log that was moved keeps on disk
-	writerCache     = 16 << 10 // KiB of pages that the writer keeps in memory
-	readerCache     = 2 << 10  // KiB of pages that each reader keeps in memory
-	busyTimeout     = "60000"  // ms to wait for a foreign lock, such as a backup's
+	checkpointPages = 4000        // length of the log, in pages of 4 KiB, from which it is moved into the file
+	logLimit        = 64 << 20    // bytes that a log that was moved keeps on disk
+	writerCache     = 16 << 10    // KiB of pages that the writer keeps in memory
+	readerCache     = 2 << 10     // KiB of pages that each reader keeps in memory
+	busyTimeout     = time.Minute // how long a foreign lock, such as a backup's, is waited for
 )
 
 //go:embed migrations/*.sql
@@ -157,8 +158,8 @@ func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
+	c.SetBusyTimeout(busyTimeout)
 	for _, pragma := range []string{
-		"busy_timeout = " + busyTimeout,
 		"auto_vacuum = INCREMENTAL", // has an effect on a new file only
 		"journal_mode = WAL",
 		"synchronous = FULL",
@@ -238,8 +239,8 @@ func checkDurable(c *sqlite.Conn) error {
 
 // prepareReader sets a connection of the read pool up.
 func prepareReader(c *sqlite.Conn) error {
+	c.SetBusyTimeout(busyTimeout)
 	for _, pragma := range []string{
-		"busy_timeout = " + busyTimeout,
 		"query_only = ON",
 		"trusted_schema = OFF",
 		fmt.Sprintf("cache_size = -%d", readerCache),

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -89,7 +90,8 @@ func (w *writer) loop() {
 
 // shortenLog starts the log again from its beginning when it has grown long because
 // some reader was inside it at every commit. It waits for the reads under way, which
-// are short, and is looked at now and then.
+// are short; one that is not, such as a backup's, only for a moment, because every
+// commit waits behind it. It is looked at now and then.
 func (w *writer) shortenLog() {
 	if w.commits++; w.commits%256 != 0 {
 		return
@@ -98,6 +100,8 @@ func (w *writer) shortenLog() {
 	if err != nil || info.Size() <= logLimit {
 		return
 	}
+	w.conn.SetBusyTimeout(100 * time.Millisecond)
+	defer w.conn.SetBusyTimeout(busyTimeout)
 	if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA wal_checkpoint(RESTART)", nil); err != nil {
 		w.log.Warn("the database's log stays long", "bytes", info.Size(), "error", err)
 	}
