@@ -18,6 +18,16 @@
 // epoch is the queue's newest, checked in the same transaction, and return
 // ErrNotOwner otherwise, having changed nothing.
 //
+// Epochs protect the database, not the upstream: what a node sends they can't call
+// back. So a node has to know that it still owns what it sends for. Authorize and
+// Authorized tell, by the node's own clock and earlier than the database lets
+// another node take the queue over. A node that was taken for dead never gets its
+// claims back; what it records for them still counts until another node claims the
+// queue.
+//
+// Clocks: moments are the node's own. Where nodes have clocks that differ, Storage
+// translates between theirs and the database's.
+//
 // Bytes: request ids, group ids, lines, reasons and setting values may hold NUL, and
 // queue names any bytes. Moments are kept in milliseconds.
 //
@@ -187,10 +197,12 @@ type Signals struct {
 }
 
 // Claim is the right to run a queue, with its oldest open batch and everything
-// recorded of it. Recovery after a crash is the same call.
+// recorded of it. Recovery after a crash is the same call. A claim is used by one
+// goroutine at a time, except by Authorized.
 type Claim struct {
 	Queue      QueueID
-	Epoch      int64
+	Epoch      int64 // Storage may raise it, to shut out what an unanswered call may still do
+	Lease      int64 // Storage's own: under which of the node's registrations it was made
 	ID         BatchID
 	Ticket     batch.Ticket
 	Store      string
@@ -269,9 +281,32 @@ type Storage interface {
 	Finish(ctx context.Context, c *Claim, marks []Mark, reason string, release bool) (*Claim, error)
 
 	// Release records marks and gives the queue up with its batch unfinished.
-	// It becomes runnable again at the given moment; zero: at once.
+	// It becomes runnable again at the given moment; zero, or where its batch was
+	// stopped: at once.
 	// Errors: ErrNotOwner.
 	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
+
+	// Authorize returns nil when the node may send for the claim's queue. While that
+	// is not certain it waits: because the database does not answer, for one.
+	// Errors: ErrNotOwner, when the node was taken for dead since it made the claim;
+	// it must start nothing more for it, and may record what was under way.
+	Authorize(ctx context.Context, c *Claim) error
+
+	// Authorized reports whether the node may send for the claim's queue at this very
+	// moment. It asks nobody, takes well under a microsecond, and may be called
+	// from many goroutines, whatever becomes of the claim.
+	Authorized(c *Claim) bool
+
+	// Offer tells the other nodes of a queue with work that this one does not run
+	// now. It does not wait, and is a hint: it may be lost, as every node finds
+	// the queue by Runnable later.
+	Offer(q QueueID)
+
+	// Watch calls wake for queues that other nodes offer, and notify for those that
+	// this node owns and in which a batch was stopped or deleted through another node.
+	// Both are hints, may come more than once, and must not block; a stop is told
+	// within 2 s even where a hint was lost. It returns when ctx ends.
+	Watch(ctx context.Context, wake, notify func(QueueID))
 
 	// Abandon ends every batch that is unfinished, for the given reason:
 	// requests in flight are recorded as failed with inDoubt, those that wait
@@ -287,6 +322,10 @@ type Storage interface {
 	// Setting returns a named value, empty if there is none; PutSetting stores it.
 	Setting(ctx context.Context, name string) (string, error)
 	PutSetting(ctx context.Context, name, value string) error
+
+	// InitSetting stores a value that is not empty under a name that has none yet, and
+	// returns what is stored then: of many nodes that start at once, all get the same.
+	InitSetting(ctx context.Context, name, value string) (string, error)
 
 	// Ping reports whether the database answers and can be written to.
 	Ping(ctx context.Context) error

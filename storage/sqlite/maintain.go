@@ -120,6 +120,20 @@ func (db *DB) PutSetting(ctx context.Context, name, value string) error {
 	})
 }
 
+// InitSetting implements storage.Storage.
+func (db *DB) InitSetting(ctx context.Context, name, value string) (stored string, err error) {
+	err = db.write(ctx, "store a setting", func(c *sqlite.Conn) error {
+		return query(c, "init_setting", func(s *sqlite.Stmt) error {
+			stored = s.ColumnText(0)
+			return nil
+		}, name, value)
+	})
+	if err != nil {
+		return "", err
+	}
+	return stored, nil
+}
+
 // Ping implements storage.Storage: a commit proves that the file can be written.
 func (db *DB) Ping(ctx context.Context) error {
 	return db.PutSetting(ctx, "ping", "")

@@ -11,6 +11,11 @@ SELECT value FROM settings WHERE name = ?;
 INSERT INTO settings (name, value) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: init_setting
+INSERT INTO settings (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = iif(value = '', excluded.value, value)
+RETURNING value;
+
 -- name: next_process
 INSERT INTO settings (name, value) VALUES ('process', '1')
 ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1
@@ -103,7 +108,9 @@ SELECT id FROM batches WHERE queue = ? AND state < 3 ORDER BY id LIMIT 1;
 UPDATE queues SET owner = ?2, epoch = ?3, not_before = 0 WHERE id = ?1;
 
 -- name: leave_queue
-UPDATE queues SET owner = 0, not_before = ?2 WHERE id = ?1;
+UPDATE queues SET owner = 0,
+    not_before = iif(EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND state < 3 AND stopped = 1), 0, ?2)
+WHERE id = ?1;
 
 -- name: start_batch
 UPDATE batches SET started_at = ?2 WHERE id = ?1 AND started_at = 0;

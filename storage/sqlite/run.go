@@ -246,7 +246,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			}
 		}
 		if next == 0 {
-			return query(c, "leave_queue", nil, int64(cl.Queue), 0)
+			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID))
 		}
 		return db.begin(c, cl.Queue, next, cl.Epoch)
 	})
@@ -282,6 +282,6 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore))
+		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore), int64(cl.ID))
 	})
 }

@@ -28,10 +28,13 @@ var (
 // callers. Its clock is time.Now, so that it works inside testing/synctest.
 //
 // Where the contract leaves room: a mark that is Done stays as it is; marks for a
-// batch that has ended are dropped; a node that was taken for dead can still claim
-// what no live node owns.
+// batch that has ended are dropped; a node that was taken for dead is registered anew,
+// under another lease, by its next Claim.
 type Memory struct {
 	mu        sync.Mutex
+	nodes     []*Node // in the order in which they were made
+	lastLease int64
+	deaf      bool // hints are lost
 	queues    map[storage.QueueID]*queue
 	byName    map[string]*queue
 	batches   []*stored // by ID
@@ -45,6 +48,7 @@ type queue struct {
 	id        storage.QueueID
 	open      []*stored // unfinished, oldest first
 	owner     *Node     // nil: none
+	lease     int64     // the owner's, when it claimed the queue
 	epoch     int64     // of the newest claim
 	notBefore time.Time
 }
@@ -70,41 +74,6 @@ func NewMemory() *Memory {
 		settings: map[string]string{},
 	}
 }
-
-// Node returns a new live node of the database.
-func (m *Memory) Node() *Node { return &Node{m: m} }
-
-// Kill lets the node die as a process does: from now on nothing that it calls is
-// stored, and its queues are free at once.
-func (m *Memory) Kill(n *Node) { m.setState(n, killed) }
-
-// Expire lets the database take the node for dead: others may claim its queues.
-// The node lives on, and its calls still reach the database.
-func (m *Memory) Expire(n *Node) { m.setState(n, expired) }
-
-func (m *Memory) setState(n *Node, s nodeState) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n.state = s
-}
-
-// Node is one node's access to a Memory. Make it with Memory.Node.
-type Node struct {
-	m     *Memory
-	state nodeState // guarded by m.mu
-	hooks hooks
-}
-
-var _ storage.Storage = (*Node)(nil)
-
-type nodeState uint8
-
-const (
-	live nodeState = iota
-	expired
-	killed
-	closed
-)
 
 // call runs one operation: fn, alone, unless the node is gone or a hook has other
 // plans.
@@ -147,7 +116,7 @@ func (n *Node) Close() error {
 	if n.state == killed {
 		return ErrKilled
 	}
-	n.state = closed
+	n.setState(closed)
 	return nil
 }
 
@@ -166,6 +135,16 @@ func (n *Node) PutSetting(ctx context.Context, name, value string) error {
 	return run(ctx, n, "PutSetting", func(m *Memory) error {
 		m.settings[name] = value
 		return nil
+	})
+}
+
+// InitSetting implements storage.Storage.
+func (n *Node) InitSetting(ctx context.Context, name, value string) (string, error) {
+	return call(ctx, n, "InitSetting", func(m *Memory) (string, error) {
+		if m.settings[name] == "" {
+			m.settings[name] = value
+		}
+		return m.settings[name], nil
 	})
 }
 
@@ -195,7 +174,9 @@ func (m *Memory) byID(id storage.BatchID) *stored {
 }
 
 // owned reports whether a live node has the queue.
-func (q *queue) owned() bool { return q.owner != nil && q.owner.state == live }
+func (q *queue) owned() bool {
+	return q.owner != nil && q.owner.state == live && q.owner.lease == q.lease
+}
 
 // done returns the result of the request at index i, if it has one.
 func (b *stored) done(i int) (batch.Result, bool) {

@@ -24,6 +24,7 @@ func (n *Node) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped
 			out.Count++
 			if b.stop() && !slices.Contains(out.Queues, b.queue.id) {
 				out.Queues = append(out.Queues, b.queue.id)
+				n.tellOwner(b.queue)
 			}
 		}
 		return out, nil
@@ -60,6 +61,7 @@ func (n *Node) Delete(ctx context.Context, key storage.Key) (storage.QueueID, er
 		b.signals = storage.Signals{Stopped: true, Deleted: true}
 		if b.endedAt.IsZero() {
 			b.stop()
+			n.tellOwner(b.queue)
 		}
 		return b.queue.id, nil
 	})

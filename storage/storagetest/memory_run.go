@@ -35,20 +35,22 @@ func (n *Node) Claim(ctx context.Context, id storage.QueueID) (*storage.Claim, e
 		case q.owned() && q.owner != n:
 			return nil, storage.ErrNotOwner
 		}
+		n.register()
 		q.epoch++
-		return q.claim(n), nil
+		return q.claim(n, n.lease), nil
 	})
 }
 
-// claim gives the queue's oldest open batch to the node, under the queue's epoch.
-func (q *queue) claim(n *Node) *storage.Claim {
-	q.owner, q.notBefore = n, time.Time{}
+// claim gives the queue's oldest open batch to the node, under the queue's epoch and
+// one of the node's leases.
+func (q *queue) claim(n *Node, lease int64) *storage.Claim {
+	q.owner, q.lease, q.notBefore = n, lease, time.Time{}
 	b := q.open[0]
 	if b.startedAt.IsZero() {
 		b.startedAt = now()
 	}
 	c := &storage.Claim{
-		Queue: q.id, Epoch: q.epoch, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
+		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
 		Options: b.Options, Requests: cloneRequests(b.Requests), Credential: bytes.Clone(b.Credential),
 		CreatedAt: b.createdAt, Signals: b.signals,
 	}
@@ -93,7 +95,7 @@ func (n *Node) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mar
 			q.release(time.Time{})
 			return nil, nil
 		}
-		return q.claim(n), nil
+		return q.claim(n, c.Lease), nil
 	})
 }
 
@@ -107,6 +109,9 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 		if b != nil {
 			if err := b.record(marks); err != nil {
 				return err
+			}
+			if b.signals.Stopped && b.endedAt.IsZero() {
+				notBefore = time.Time{}
 			}
 		}
 		q.release(notBefore)

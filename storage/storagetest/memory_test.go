@@ -32,6 +32,8 @@ type cluster struct{ *Memory }
 func (c cluster) Node(*testing.T) storage.Storage     { return c.Memory.Node() }
 func (c cluster) Die(_ *testing.T, n storage.Storage) { c.Kill(n.(*Node)) }
 
+func (c cluster) Expire(_ *testing.T, n storage.Storage) { c.Memory.Expire(n.(*Node)) }
+
 // TestTime moves the clock, as the suites for real databases can't.
 func TestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -71,23 +73,67 @@ func TestKill(t *testing.T) {
 	expectLarger(t, other.claim(c.Queue), c)
 }
 
-// TestExpire: the calls of a node that was taken for dead reach the database, and
-// count until another node has claimed the queue.
-func TestExpire(t *testing.T) {
-	m := NewMemory()
-	a, b := &fixture{t, m.Node()}, &fixture{t, m.Node()}
-	x := newBatch("s", 2)
-	first := a.claimed(x)
-	m.Expire(a.s.(*Node))
-	a.record(first, done(0, ""))
-	expect(t, "runnable", b.runnable(), []storage.Runnable{{Queue: first.Queue}})
-	second := b.claim(first.Queue)
-	expectLarger(t, second, first)
-	expectMarks(t, second.Marks, unread(done(0, "")))
-	a.expectStale(first)
-	_, err := a.s.Claim(t.Context(), first.Queue)
-	expectError(t, "Claim", err, storage.ErrNotOwner)
-	expect(t, "outcome", a.outcome(x), "IN_PROGRESS 200 -")
+// TestUncertain: while a node can't tell whether it is taken for alive, it waits; it may
+// have lost its claims then, or not.
+func TestUncertain(t *testing.T) {
+	for _, expires := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := NewMemory()
+			n := m.Node()
+			f := &fixture{t, n}
+			c := f.claimed(newBatch("s", 1))
+			n.SetCertain(false)
+			expect(t, "Authorized", n.Authorized(c), false)
+			ctx, cancel := context.WithCancel(t.Context())
+			answers := make(chan error, 2)
+			go func() { answers <- n.Authorize(ctx, c) }()
+			synctest.Wait()
+			cancel()
+			expectError(t, "Authorize that was given up", <-answers, context.Canceled)
+
+			go func() { answers <- n.Authorize(t.Context(), c) }()
+			if expires {
+				m.Expire(n)
+			}
+			synctest.Wait()
+			expect(t, "early answers", len(answers), 0)
+			n.SetCertain(true)
+			if expires {
+				expectError(t, "Authorize", <-answers, storage.ErrNotOwner)
+			} else {
+				expectError(t, "Authorize", <-answers, nil)
+			}
+			expect(t, "Authorized", n.Authorized(c), !expires)
+
+			n.SetCertain(false)
+			go func() { answers <- n.Authorize(t.Context(), c) }()
+			synctest.Wait()
+			m.Kill(n)
+			expectError(t, "Authorize of a dead node", <-answers, ErrKilled)
+			n.SetCertain(true)
+			expect(t, "Authorized", n.Authorized(c), false)
+		})
+	}
+}
+
+// TestLostHints: a stop is told all the same, in time; an offer is not.
+func TestLostHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		a, b := &fixture{t, m.Node()}, &fixture{t, m.Node()}
+		told := a.watched()
+		m.DropHints(true)
+		x := newBatch("s", 1)
+		c := a.claimed(x)
+		b.stop(byTicket(x))
+		b.s.Offer(c.Queue)
+		time.Sleep(2 * time.Second)
+		expect(t, "notified of", <-told.notified, c.Queue)
+		expect(t, "wake-ups", len(told.woken), 0)
+		m.DropHints(false)
+		b.s.Offer(c.Queue)
+		expect(t, "woken for", <-told.woken, c.Queue)
+	})
 }
 
 // TestFaults lets every call fail in both ways, and looks whether its change is there.
@@ -99,6 +145,10 @@ func TestFaults(t *testing.T) {
 		},
 		"PutSetting": func(f *fixture, _ *storage.NewBatch) bool {
 			v, err := f.s.Setting(f.Context(), "name")
+			return v == "value" && err == nil
+		},
+		"InitSetting": func(f *fixture, _ *storage.NewBatch) bool {
+			v, err := f.s.Setting(f.Context(), "first")
 			return v == "value" && err == nil
 		},
 	}

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -17,6 +18,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "search", open, searchTests)
 	runTests(t, "run", open, runningTests)
 	runTests(t, "epoch", open, epochTests)
+	runTests(t, "authority", open, authorityTests)
 	runTests(t, "repeat", open, repeatTests)
 	runTests(t, "stop", open, stopTests)
 	runTests(t, "delete", open, deleteTests)
@@ -59,22 +61,24 @@ var callTests = []test{
 // calls are all calls of a storage but Close, by name.
 func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *storage.Claim) map[string]func() error {
 	return map[string]func() error{
-		"Create":     func() error { _, err := s.Create(ctx, b); return err },
-		"Status":     func() error { _, err := s.Status(ctx, key(b), 1); return err },
-		"Results":    func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
-		"Search":     func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
-		"Stop":       func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
-		"Delete":     func() error { _, err := s.Delete(ctx, key(b)); return err },
-		"Runnable":   func() error { _, err := s.Runnable(ctx, 0, 1); return err },
-		"Claim":      func() error { _, err := s.Claim(ctx, c.Queue); return err },
-		"Record":     func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
-		"Finish":     func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
-		"Release":    func() error { return s.Release(ctx, c, nil, moment(0)) },
-		"Abandon":    func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
-		"Purge":      func() error { _, err := s.Purge(ctx, 0); return err },
-		"Setting":    func() error { _, err := s.Setting(ctx, "name"); return err },
-		"PutSetting": func() error { return s.PutSetting(ctx, "name", "value") },
-		"Ping":       func() error { return s.Ping(ctx) },
+		"Create":      func() error { _, err := s.Create(ctx, b); return err },
+		"Status":      func() error { _, err := s.Status(ctx, key(b), 1); return err },
+		"Results":     func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
+		"Search":      func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
+		"Stop":        func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
+		"Delete":      func() error { _, err := s.Delete(ctx, key(b)); return err },
+		"Runnable":    func() error { _, err := s.Runnable(ctx, 0, 1); return err },
+		"Claim":       func() error { _, err := s.Claim(ctx, c.Queue); return err },
+		"Record":      func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
+		"Finish":      func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
+		"Release":     func() error { return s.Release(ctx, c, nil, moment(0)) },
+		"Authorize":   func() error { return s.Authorize(ctx, c) },
+		"Abandon":     func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
+		"Purge":       func() error { _, err := s.Purge(ctx, 0); return err },
+		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
+		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },
+		"InitSetting": func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },
+		"Ping":        func() error { return s.Ping(ctx) },
 	}
 }
 
@@ -101,12 +105,53 @@ var settingTests = []test{
 		f.putSetting("name", "")
 		f.expectSetting("name", "")
 	}},
+	{"a first value stays", func(f *fixture) {
+		f.initSetting("name", odd, odd)
+		f.initSetting("name", "second", odd)
+		f.expectSetting("name", odd)
+		f.initSetting("another", "value", "value")
+		f.putSetting("name", "put")
+		f.initSetting("name", "third", "put")
+	}},
+	{"an empty value is none", func(f *fixture) {
+		f.putSetting("name", "")
+		f.initSetting("name", "value", "value")
+		f.expectSetting("name", "value")
+	}},
+	{"of first values at once one stays", func(f *fixture) { expectOneFirst(f.T, f.s, f.s) }},
+}
+
+func (f *fixture) initSetting(name, value, want string) {
+	f.Helper()
+	got, err := f.s.InitSetting(f.Context(), name, value)
+	if err != nil {
+		f.Fatalf("InitSetting: %v", err)
+	}
+	expect(f.T, "what is stored under "+name, got, want)
 }
 
 func (f *fixture) putSetting(name, value string) {
 	f.Helper()
 	if err := f.s.PutSetting(f.Context(), name, value); err != nil {
 		f.Fatalf("PutSetting: %v", err)
+	}
+}
+
+// expectOneFirst checks that first values that come at once through both agree.
+func expectOneFirst(t *testing.T, a, b storage.Storage) {
+	t.Helper()
+	for round := range 10 {
+		name := fmt.Sprint("round", round)
+		got := make([]string, 8)
+		errs := together(len(got), func(i int) (err error) {
+			got[i], err = []storage.Storage{a, b}[i%2].InitSetting(t.Context(), name, fmt.Sprint("value", i))
+			return err
+		})
+		for i := range got {
+			expectError(t, "InitSetting", errs[i], nil)
+			expect(t, "the value", got[i], got[0])
+		}
+		(&fixture{t, b}).expectSetting(name, got[0])
 	}
 }
 

@@ -42,6 +42,7 @@ func RunModel(t *testing.T, open func(t *testing.T) storage.Storage) {
 			"abandon":        m.abandon,
 			"page":           m.page,
 			"put a setting":  m.putSetting,
+			"first setting":  m.initSetting,
 			"look at it all": m.look,
 			"":               m.compareRunnable,
 		})
@@ -270,6 +271,15 @@ func (m *model) putSetting(t *rapid.T) {
 	both(t, m, "PutSetting", func(s storage.Storage, _ int) (struct{}, error) {
 		return struct{}{}, s.PutSetting(t.Context(), name, value)
 	})
+}
+
+func (m *model) initSetting(t *rapid.T) {
+	name := m.world + rapid.SampledFrom([]string{"0", "1"}).Draw(t, "name")
+	value := rapid.SampledFrom([]string{"first", odd}).Draw(t, "value")
+	actual, memory, _ := both(t, m, "InitSetting", func(s storage.Storage, _ int) (string, error) {
+		return s.InitSetting(t.Context(), name, value)
+	})
+	same(t, "stored", actual, memory)
 }
 
 func (m *model) purge(t *rapid.T) {

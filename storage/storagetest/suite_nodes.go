@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,12 +18,15 @@ type Cluster interface {
 	// Die lets a node's process die. When it returns, the database takes the node
 	// for dead. The node's Storage is not used afterwards.
 	Die(t *testing.T, n storage.Storage)
+	// Expire lets the database take a node for dead that lives on. When it returns,
+	// others may claim the node's queues.
+	Expire(t *testing.T, n storage.Storage)
 }
 
 // RunNodes is the conformance suite for databases that several nodes share. open
 // opens an empty one for every call.
 func RunNodes(t *testing.T, open func(t *testing.T) Cluster) {
-	for _, tt := range nodeTests {
+	for _, tt := range slices.Concat(nodeTests, expiryTests, hintTests) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := open(t)
 			tt.run(t, c, &fixture{t, c.Node(t)}, &fixture{t, c.Node(t)})
@@ -30,10 +34,13 @@ func RunNodes(t *testing.T, open func(t *testing.T) Cluster) {
 	}
 }
 
-var nodeTests = []struct {
+// nodeTest is a sentence of the contract that speaks of two nodes.
+type nodeTest struct {
 	name string
 	run  func(t *testing.T, c Cluster, a, b *fixture)
-}{
+}
+
+var nodeTests = []nodeTest{
 	{"nodes see the same batches and settings", func(t *testing.T, _ Cluster, a, b *fixture) {
 		x := newBatch("s", 1)
 		q := a.create(x)
@@ -106,14 +113,21 @@ var nodeTests = []struct {
 			t.Fatal(err)
 		}
 		expect(t, "runnable", b.runnable(), []storage.Runnable{{Queue: first.Queue}})
-		expectLarger(t, b.claim(first.Queue), first)
+		if a.s.Authorized(first) {
+			t.Error("a closed node may send")
+		}
+		second := b.claim(first.Queue)
+		expectLarger(t, second, first)
 		b.expectStale(first)
+		b.authorize(second)
 	}},
 	{"a node that starts takes over as well", func(t *testing.T, c Cluster, a, _ *fixture) {
 		first := a.claimed(newBatch("s", 1))
 		c.Die(t, a.s)
 		late := &fixture{t, c.Node(t)}
-		expectLarger(t, late.claim(first.Queue), first)
+		second := late.claim(first.Queue)
+		expectLarger(t, second, first)
+		late.authorize(second)
 	}},
 	{"a dead node's queue does not wait for an earlier release", func(t *testing.T, c Cluster, a, b *fixture) {
 		first := a.claimed(newBatch("s", 1))
@@ -140,6 +154,9 @@ var nodeTests = []struct {
 		expect(t, "told", next.Signals, storage.Signals{Stopped: true})
 		b.finish(next)
 		expect(t, "outcome", b.outcome(x), "COMPLETED -")
+	}},
+	{"of first values through many nodes at once one stays", func(t *testing.T, _ Cluster, a, b *fixture) {
+		expectOneFirst(t, a.s, b.s)
 	}},
 	{"of creates with one key through many nodes at once one is stored", func(t *testing.T, _ Cluster, a, b *fixture) {
 		for range 10 {

@@ -74,6 +74,19 @@ var stopTests = []test{
 			f.finish(again)
 		}
 	}},
+	{"a release after the stop does not make it wait", func(f *fixture) {
+		for i, end := range []func(b *storage.NewBatch){
+			func(b *storage.NewBatch) { f.stop(byTicket(b)) },
+			func(b *storage.NewBatch) { f.delete(b) },
+		} {
+			b := newBatch(fmt.Sprint("s", i), 1)
+			c := f.claimed(b)
+			end(b)
+			f.release(c, moment(5), waiting(0))
+			expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
+			f.finish(f.claim(c.Queue))
+		}
+	}},
 	{"a stop of a batch further behind does not shorten the wait", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		b := newBatch("s", 1)
