@@ -1,0 +1,191 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// sessionSettings are set on every connection, where the server knows them.
+//
+// The timeouts end what a node that is gone has left: an open transaction, a connection
+// that nobody answers on. The planner's: every statement here finds its rows by an
+// index, and is planned once, maybe while the tables are still empty and anything
+// looks cheap.
+var sessionSettings = map[string]string{
+	"idle_in_transaction_session_timeout": "5000",
+	"statement_timeout":                   fmt.Sprint(statementTimeout.Milliseconds()),
+	"lock_timeout":                        "5000",
+	"tcp_keepalives_idle":                 "5",
+	"tcp_keepalives_interval":             "2",
+	"tcp_keepalives_count":                "3",
+	"tcp_user_timeout":                    "10000",
+	"plan_cache_mode":                     "force_generic_plan",
+	"enable_seqscan":                      "off",
+	"enable_hashjoin":                     "off",
+	"enable_mergejoin":                    "off",
+	"jit":                                 "off",
+}
+
+// configure returns the configuration of a pool.
+func configure(url, process string, connections int) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("the database's address is wrong: %w", err)
+	}
+	config.MaxConns = int32(connections) //nolint:gosec // a small number
+	config.MinConns = 0
+	c := config.ConnConfig
+	c.ConnectTimeout = connectTimeout
+	c.RuntimeParams["application_name"] = process
+	if c.ValidateConnect == nil {
+		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // not a standby, if there is a choice
+	}
+	c.AfterConnect = nil
+	config.AfterConnect = prepareSession
+	return config, nil
+}
+
+// prepareSession sets a new connection up, and refuses one that would not be durable.
+func prepareSession(ctx context.Context, c *pgx.Conn) error {
+	names, values := make([]string, 0, len(sessionSettings)), make([]string, 0, len(sessionSettings))
+	for name, value := range sessionSettings {
+		names, values = append(names, name), append(values, value)
+	}
+	const set = "SELECT set_config(s.name, s.value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value) JOIN pg_settings ON pg_settings.name = s.name"
+	if _, err := c.Exec(ctx, set, pgx.QueryExecModeExec, names, values); err != nil {
+		return fmt.Errorf("set a connection up: %w", err)
+	}
+	return checkDurable(ctx, c)
+}
+
+// checkDurable refuses a server that acknowledges commits before they are on disk.
+func checkDurable(ctx context.Context, c *pgx.Conn) error {
+	for _, name := range []string{"synchronous_commit", "fsync", "full_page_writes"} {
+		var value string
+		err := c.QueryRow(ctx, "SELECT coalesce(current_setting($1, true), 'on')", pgx.QueryExecModeExec, name).Scan(&value)
+		if err != nil {
+			return err
+		}
+		if value == "off" {
+			return fmt.Errorf("the server has %s=off and would lose acknowledged batches in a crash: set it to on (ALTER SYSTEM SET %s = on; SELECT pg_reload_conf();) and start again", name, name)
+		}
+	}
+	return nil
+}
+
+// inspect refuses a server that can't keep the promises.
+func (db *DB) inspect(ctx context.Context) error {
+	first, err := db.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer first.Release()
+	second, err := db.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer second.Release()
+	var version int
+	if err := first.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return err
+	}
+	if version < 140000 {
+		return fmt.Errorf("the server is PostgreSQL %d; version 14 or later is needed", version/10000)
+	}
+	return refusePooler(ctx, first.Conn(), second.Conn())
+}
+
+// refusePooler finds out whether a pooler lets two connections share a session: a lock
+// would then be held by whoever comes next, and a LISTEN heard by nobody.
+func refusePooler(ctx context.Context, a, b *pgx.Conn) error {
+	for range 5 {
+		var one, two int32
+		if err := a.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&one); err != nil {
+			return err
+		}
+		if err := b.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&two); err != nil {
+			return err
+		}
+		if one == two {
+			return errPooler
+		}
+	}
+	return nil
+}
+
+var errPooler = errors.New("the connection goes through a pooler that gives each transaction another session, and a node needs sessions of its own: name the server itself in --database, or a pooler in session mode (PgBouncer: pool_mode = session)")
+
+// unknown reports whether an error leaves open whether the call was stored.
+func unknown(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+	}
+	return err != nil && !pgconn.SafeToRetry(err) && !neverConnected(err)
+}
+
+// neverConnected reports whether no connection could be made.
+func neverConnected(err error) bool {
+	_, ok := errors.AsType[*pgconn.ConnectError](err)
+	return ok
+}
+
+// isLost reports whether a connection broke.
+func isLost(err error) bool {
+	return neverConnected(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// explain adds to an error of PostgreSQL what its user can do about it.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	advice := ""
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		advice = adviceFor(e.Code)
+	} else if neverConnected(err) {
+		advice = "the server can't be reached: see that it runs and that the address is right"
+	}
+	if advice == "" {
+		return oneLine{err}
+	}
+	return fmt.Errorf("%s (%w)", advice, oneLine{err})
+}
+
+// oneLine is an error whose text has one line.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+
+func (e oneLine) Unwrap() error { return e.error }
+
+// adviceFor returns what to do about an SQLSTATE.
+func adviceFor(code string) string {
+	switch code {
+	case "28P01", "28000":
+		return "the server refuses the user or the password: see the address and pg_hba.conf"
+	case "3D000":
+		return "there is no such database: make it first (createdb NAME)"
+	case "42501":
+		return "the user may not do that in this database: make it the database's owner"
+	case "53100":
+		return "the database's disk is full: make room, nothing that was acknowledged is lost"
+	case "53300":
+		return "the server has no connection left: raise its max_connections, or lower --database-connections"
+	case "25006":
+		return "the server is a read-only standby: name the primary"
+	case "57P01", "57P02", "57P03":
+		return "the server is being started or stopped"
+	case "57014", "55P03":
+		return "the database took too long"
+	}
+	return ""
+}

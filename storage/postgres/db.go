@@ -1,0 +1,226 @@
+// Package postgres keeps batches in a PostgreSQL database that any number of nodes
+// share.
+//
+// # What it guarantees
+//
+// A change that was acknowledged was committed with synchronous_commit on: it survives
+// kill -9 and the loss of power of the node and of the server (and, where the server has
+// synchronous standbys, the loss of the server). A server that would not keep that
+// is refused. A change that was answered with an error other than those of package
+// storage may or may not have been stored, and the call can be made again.
+//
+// A queue is owned by one node. A node is a row in the table nodes; whoever finds that a
+// node is dead removes its row, and with it, in one commit, all its ownership. See lease.go
+// for when that is, and why the node has stopped sending by then.
+//
+// # What it asks of the server
+//
+// Transactions, row locks (FOR UPDATE, FOR SHARE, SKIP LOCKED), upserts and CTEs that
+// write: what databases that speak PostgreSQL's protocol have as well. LISTEN and NOTIFY
+// make other nodes start at once instead of at their next look, and an advisory lock
+// shows a dead node in 2 instead of 13 s. Both are found out at the start and
+// done without where they are missing (or Options.NoAccelerators says so).
+//
+// # How it works
+//
+// Every call is one round trip: its statements are sent together and run in one
+// transaction, so that a node that is cut off or stopped in the middle of one leaves no
+// lock behind. Results of all running batches are written together, as many as have come
+// meanwhile, by two connections in turn (recorder.go).
+//
+// When the server is down, restarted or full, calls fail with an error that says so.
+// Nothing that was acknowledged is lost by it, and they succeed again as soon as the
+// cause is gone.
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+const (
+	// callTimeout bounds one call, with all its tries. The server ends a statement
+	// before (statementTimeout), so that it knows what became of it.
+	callTimeout      = 10 * time.Second
+	statementTimeout = 8 * time.Second
+	connectTimeout   = 5 * time.Second
+
+	// DefaultConnections is how many connections a node opens unless it is told.
+	DefaultConnections = 8
+	leastConnections   = 4
+)
+
+var (
+	errClosed = errors.New("the database is closed")
+	errSlow   = fmt.Errorf("the database did not answer within %v", callTimeout)
+	errGone   = errors.New("the queue was removed meanwhile")
+)
+
+// Options configure Open. The zero value works.
+type Options struct {
+	Connections    int  // that this node opens at most, at least 4. Default: 8
+	NoMigrations   bool // leave the schema as it is, and refuse one that is not up to date
+	NoAccelerators bool // do without LISTEN, NOTIFY and advisory locks
+
+	Logger *slog.Logger // Default: slog.Default()
+
+	timing *timing // for tests
+}
+
+// DB is a node's storage.Storage in a PostgreSQL database.
+type DB struct {
+	log      *slog.Logger
+	pool     *pgxpool.Pool
+	process  string // the application_name of this process's connections
+	clock    clock
+	lease    lease
+	recorder *recorder
+	hints    hints
+	doubts   doubts
+
+	stop    context.CancelFunc // ends the goroutines below
+	keepers sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // calls under way; Add only under mu and while not closed
+}
+
+var _ storage.Storage = (*DB)(nil)
+
+// Open connects to the database that a URL or a keyword/value string names, brings its
+// schema up to date, and registers this process as a node.
+//
+// It fails, having changed nothing, if the server would not keep what it acknowledges,
+// if the connection goes through a pooler that shares sessions, or if the schema was made
+// by a newer version. The context bounds the opening only.
+func Open(ctx context.Context, url string, o Options) (*DB, error) {
+	db := &DB{log: o.Logger, process: processName()}
+	if db.log == nil {
+		db.log = slog.Default()
+	}
+	if o.Connections == 0 {
+		o.Connections = DefaultConnections
+	}
+	if o.Connections < leastConnections {
+		return nil, fmt.Errorf("%d connections are too few: a node needs at least %d", o.Connections, leastConnections)
+	}
+	if err := db.open(ctx, url, o); err != nil {
+		if db.pool != nil {
+			db.pool.Close()
+		}
+		return nil, explain(err)
+	}
+	return db, nil
+}
+
+func (db *DB) open(ctx context.Context, url string, o Options) (err error) {
+	config, err := configure(url, db.process, o.Connections-1) // one more is the node's session
+	if err != nil {
+		return err
+	}
+	if db.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return err
+	}
+	if err := db.inspect(ctx); err != nil {
+		return err
+	}
+	if o.NoMigrations {
+		err = lookAtSchema(ctx, config.ConnConfig)
+	} else {
+		_, err = migrate(ctx, config.ConnConfig)
+	}
+	if err != nil {
+		return err
+	}
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db.stop = stop
+	db.hints.outbox = make(chan hint, 2*mostHints)
+	if o.timing == nil {
+		o.timing = &normal
+	}
+	db.lease.init(config.ConnConfig, o.NoAccelerators, *o.timing)
+	if err := db.join(ctx); err != nil {
+		stop()
+		return err
+	}
+	db.recorder = startRecorder(db)
+	db.keepers.Go(func() { db.keepSession(keep) })
+	db.keepers.Go(func() { db.keepRegistered(keep) })
+	db.keepers.Go(func() { db.keepWatch(keep) })
+	db.keepers.Go(func() { db.sendHints(keep) })
+	return nil
+}
+
+// processName returns a name for this process's connections that no other has, and
+// that tells people where it runs.
+func processName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("sheaf %.24s %d %08x", host, os.Getpid(), uint32(randomID())) //nolint:gosec // a part will do
+}
+
+// randomID returns a random positive number.
+func randomID() int64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return int64(binary.BigEndian.Uint64(b[:])>>1) | 1 //nolint:gosec // 63 bits
+}
+
+// Close waits for the calls under way, gives up the node's queues and closes the
+// connections. A second Close does nothing.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return nil
+	}
+	db.closed = true
+	db.mu.Unlock()
+	db.calls.Wait()
+	db.recorder.close()
+	db.stop()
+	db.keepers.Wait()
+	db.lease.update(func(g *grant) { g.renewed = instant{} })
+	defer db.pool.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := db.part(ctx); err != nil {
+		db.log.Warn("the database did not hear that this node ends; other nodes will notice", "error", explain(err))
+	}
+	return nil
+}
+
+// enter counts a call as under way; leave ends that.
+func (db *DB) enter() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return errClosed
+	}
+	db.calls.Add(1)
+	return nil
+}
+
+func (db *DB) leave() { db.calls.Done() }
+
+// failure says what was being done when an error came. The errors of package storage
+// are passed on as they are.
+func (db *DB) failure(ctx context.Context, what string, err error) error {
+	switch {
+	case err == nil || isDomain(err):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	return fmt.Errorf("%s: %w", what, explain(err))
+}

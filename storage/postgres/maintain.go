@@ -1,0 +1,59 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Bounds of one step of Purge, so that no call waits long behind it.
+const (
+	purgeBatches = 64
+	purgeBytes   = 4 << 20 // of answers' bodies
+)
+
+// Purge implements storage.Storage. It passes over what others hold at the moment, other
+// nodes' purges among them. The space is used again by what comes later, after the
+// server's autovacuum.
+func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
+	removed, found := 0, false
+	age := retention.Milliseconds()
+	err = db.write(ctx, "remove expired batches",
+		do("lock_due_queues", age, purgeBatches),
+		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes))
+	return removed > 0, err
+}
+
+// Setting implements storage.Storage.
+func (db *DB) Setting(ctx context.Context, name string) (string, error) {
+	var value []byte
+	found := false
+	err := db.read(ctx, "read a setting", get("setting", scan(&found, &value), []byte(name)))
+	return string(value), err
+}
+
+// PutSetting implements storage.Storage.
+func (db *DB) PutSetting(ctx context.Context, name, value string) error {
+	return db.write(ctx, "store a setting", do("put_setting", []byte(name), []byte(value)))
+}
+
+// InitSetting implements storage.Storage.
+func (db *DB) InitSetting(ctx context.Context, name, value string) (string, error) {
+	var stored []byte
+	found := false
+	err := db.write(ctx, "store a setting", get("init_setting", scan(&found, &stored), []byte(name), []byte(value)))
+	return string(stored), err
+}
+
+// Ping implements storage.Storage: it renews the node's registration, which proves that
+// the database takes commits.
+func (db *DB) Ping(ctx context.Context) error {
+	var now int64
+	found := false
+	err := db.write(ctx, "ask the database", get("renew_node", scan(&found, &now), db.lease.node()))
+	if err == nil && !found {
+		signal(db.lease.hurry)
+		err = errors.New("this node was taken for dead and is not registered again yet")
+	}
+	return err
+}

@@ -1,0 +1,339 @@
+-- Every statement of the package, by name. $N is the N-th argument.
+--
+-- Order of locks: queues, then owners, then batches. Creates lock a queue and nothing
+-- that a running batch needs; results lock owners and no queue.
+
+-- name: sync_commit
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
+
+-- name: begin_read
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- name: commit
+COMMIT;
+
+-- name: setting
+SELECT value FROM settings WHERE name = $1;
+
+-- name: put_setting
+INSERT INTO settings (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: init_setting
+INSERT INTO settings (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = CASE WHEN settings.value = '' THEN excluded.value ELSE settings.value END
+RETURNING value;
+
+-- name: register_node
+INSERT INTO nodes (id, lock, renewed_at, started_at, name) VALUES ($1, $2, sheaf_now(), sheaf_now(), $3);
+
+-- name: renew_node
+UPDATE nodes SET renewals = renewals + 1, renewed_at = sheaf_now() WHERE id = $1
+RETURNING sheaf_now();
+
+-- name: lock_node
+UPDATE nodes SET lock = $2 WHERE id = $1 RETURNING id;
+
+-- name: remove_node
+DELETE FROM nodes WHERE id = $1;
+
+-- name: other_nodes
+SELECT id, lock, renewals FROM nodes WHERE id <> $1;
+
+-- name: lock_is_free
+SELECT pg_try_advisory_xact_lock_shared($1);
+
+-- name: bury_silent
+DELETE FROM nodes WHERE id = $1 AND renewals = $2 RETURNING name;
+
+-- name: bury_unlocked
+DELETE FROM nodes WHERE id = $1 AND lock = $2 AND pg_try_advisory_xact_lock_shared(lock) RETURNING name;
+
+-- name: end_sessions
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = $1 AND datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
+
+-- name: notify
+SELECT pg_notify('sheaf', $1);
+
+-- name: batch_by_ticket
+SELECT id, queue, store, owner FROM batches WHERE ticket = $1 AND NOT deleted;
+
+-- name: free_dedup_key
+UPDATE batches SET dedup_key = NULL
+WHERE store = $1 AND owner = $2 AND dedup_key = $3 AND created_at <= sheaf_now() - $4::bigint;
+
+-- name: enter_queue
+INSERT INTO queues (name, open, held) SELECT $1, 0, 0 WHERE NOT EXISTS (SELECT FROM queues WHERE name = $1)
+ON CONFLICT DO NOTHING;
+
+-- name: lock_queue_named
+SELECT id FROM queues WHERE name = $1 FOR UPDATE;
+
+-- name: insert_batch
+WITH here AS MATERIALIZED (
+    SELECT id, open, held FROM queues WHERE name = $1
+), same AS MATERIALIZED (
+    SELECT ticket, queue FROM batches WHERE ticket = $2 AND store = $3 AND owner = $4 AND NOT deleted
+), twin AS MATERIALIZED (
+    SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND dedup_key = $5
+), made AS (
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10 FROM here
+    WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
+    ON CONFLICT DO NOTHING
+    RETURNING id, queue
+), wrote AS (
+    INSERT INTO requests (batch, ids, packed) SELECT id, $12, $13 FROM made
+), grown AS (
+    UPDATE queues SET open = open + 1, held = held + 1 FROM made WHERE queues.id = made.queue
+), owned AS (
+    INSERT INTO owners (queue, node, epoch, not_before) SELECT made.queue, NULL, 0, 0 FROM made JOIN here ON here.held = 0
+    ON CONFLICT DO NOTHING
+)
+SELECT here.id, here.open, here.held, (SELECT id FROM made), (SELECT queue FROM same), (SELECT ticket FROM twin), (SELECT queue FROM twin)
+FROM here;
+
+-- name: leave_queue_empty
+WITH gone AS (DELETE FROM queues WHERE id = $1 AND held = 0 RETURNING id)
+DELETE FROM owners WHERE queue IN (SELECT id FROM gone);
+
+-- name: status
+SELECT id, store, owner, group_id, total, completed, created_at, started_at, ended_at, reason,
+    (SELECT ids FROM requests WHERE batch = batches.id),
+    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3) ELSE 0 END
+FROM batches WHERE ticket = $1 AND NOT deleted;
+
+-- name: done
+SELECT index FROM marks WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted) ORDER BY index;
+
+-- name: results
+SELECT index, status, code, kind, line, body FROM (
+    SELECT index, status, code, kind, line, body,
+        sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
+    FROM marks
+    WHERE state = 3 AND index >= $2 AND batch = $1
+) AS page WHERE bytes <= $3 OR nth = 1 ORDER BY index;
+
+-- name: results_by_ticket
+SELECT index, status, code, kind, line, body FROM (
+    SELECT index, status, code, kind, line, body,
+        sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
+    FROM marks
+    WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted)
+) AS page WHERE bytes <= $2 OR nth = 1 ORDER BY index;
+
+-- name: is_readable
+SELECT 1 FROM batches WHERE id = $1 AND NOT deleted;
+
+-- name: search_queued
+SELECT ticket FROM batches
+WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
+    AND (started_at = 0 OR NOT EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3))
+ORDER BY id LIMIT $3 OFFSET $4;
+
+-- name: search_in_progress
+SELECT ticket FROM batches
+WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
+    AND started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3)
+ORDER BY id LIMIT $3 OFFSET $4;
+
+-- name: search_completed
+SELECT ticket FROM batches
+WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted
+ORDER BY id LIMIT $3 OFFSET $4;
+
+-- name: open_by_ticket
+SELECT id, queue FROM batches
+WHERE ticket = $1 AND store = $2 AND owner = $3 AND ($4 = ''::bytea OR group_id = $4) AND ended_at = 0 AND NOT stopped AND NOT deleted;
+
+-- name: open_of_group
+SELECT id, queue FROM batches
+WHERE store = $1 AND owner = $2 AND group_id = $3 AND group_id <> '' AND ended_at = 0 AND NOT stopped AND NOT deleted;
+
+-- name: lock_queues
+SELECT id FROM queues WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE;
+
+-- name: stop
+WITH hit AS MATERIALIZED (
+    SELECT id, queue, started_at FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
+), told AS (
+    UPDATE batches SET stopped = true,
+        ended_at = CASE WHEN hit.started_at = 0 THEN sheaf_now() ELSE 0 END,
+        credential = CASE WHEN hit.started_at = 0 THEN NULL ELSE credential END
+    FROM hit WHERE batches.id = hit.id
+), shrunk AS (
+    UPDATE queues SET open = open - n
+    FROM (SELECT queue, count(*) AS n FROM hit WHERE started_at = 0 GROUP BY queue) AS ended WHERE queues.id = ended.queue
+), woken AS (
+    UPDATE owners SET not_before = 0 FROM hit WHERE owners.queue = hit.queue AND hit.started_at <> 0 AND not_before <> 0
+)
+SELECT hit.queue, hit.started_at <> 0, owners.node FROM hit JOIN owners ON owners.queue = hit.queue;
+
+-- name: delete
+WITH hit AS MATERIALIZED (
+    SELECT id, queue, started_at, ended_at FROM batches WHERE id = $1 AND NOT deleted
+), told AS (
+    UPDATE batches SET stopped = true, deleted = true, dedup_key = NULL,
+        ended_at = CASE WHEN hit.ended_at <> 0 OR hit.started_at = 0 THEN 1 ELSE 0 END, -- what nobody can read any more is purged at once
+        credential = CASE WHEN hit.started_at = 0 THEN NULL ELSE credential END
+    FROM hit WHERE batches.id = hit.id
+), shrunk AS (
+    UPDATE queues SET open = open - 1 FROM hit WHERE queues.id = hit.queue AND hit.started_at = 0 AND hit.ended_at = 0
+), woken AS (
+    UPDATE owners SET not_before = 0
+    FROM hit WHERE owners.queue = hit.queue AND hit.started_at <> 0 AND hit.ended_at = 0 AND not_before <> 0
+)
+SELECT hit.queue, hit.started_at <> 0 AND hit.ended_at = 0, owners.node FROM hit JOIN owners ON owners.queue = hit.queue;
+
+-- name: runnable
+SELECT queues.id, owners.not_before FROM queues JOIN owners ON owners.queue = queues.id
+WHERE queues.id > $1 AND queues.open > 0
+    AND (owners.node IS NULL OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
+ORDER BY queues.id LIMIT $2;
+
+-- name: told
+SELECT DISTINCT batches.queue FROM batches JOIN owners ON owners.queue = batches.queue
+WHERE batches.ended_at = 0 AND batches.stopped AND owners.node = $1;
+
+-- name: peek
+SELECT owners.epoch, owners.node IS NULL OR owners.node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node)
+FROM queues JOIN owners ON owners.queue = queues.id
+WHERE queues.id = $1 AND queues.open > 0;
+
+-- name: own_queue
+UPDATE owners SET node = $2, epoch = $3 + 1, not_before = 0
+WHERE queue = $1 AND epoch = $3
+    AND (node IS NULL OR node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
+    AND EXISTS (SELECT FROM nodes WHERE nodes.id = $2)
+    AND EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0)
+RETURNING epoch;
+
+-- name: start_next
+UPDATE batches SET started_at = CASE WHEN started_at = 0 THEN sheaf_now() ELSE started_at END
+WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
+    AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
+    AND NOT $3
+RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential;
+
+-- name: next_requests
+SELECT packed FROM requests
+WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
+    AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
+    AND NOT $3;
+
+-- name: next_marks
+SELECT index, state, tries, not_before, status, code, kind, line, CASE WHEN state = 3 THEN NULL ELSE body END FROM marks
+WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
+    AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
+    AND NOT $3
+ORDER BY index;
+
+-- name: renew_claim
+UPDATE owners SET epoch = $3 + 1 WHERE queue = $1 AND node = $2 AND epoch IN ($3, $3 + 1) RETURNING epoch;
+
+-- name: newest_epoch
+SELECT epoch FROM owners WHERE queue = $1 FOR UPDATE;
+
+-- name: record
+WITH claim AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS c (batch, queue, epoch, nth)
+), owned AS MATERIALIZED (
+    SELECT claim.batch, claim.nth FROM claim JOIN owners ON owners.queue = claim.queue AND owners.epoch = claim.epoch FOR SHARE OF owners
+), running AS MATERIALIZED (
+    SELECT owned.nth, stopped, deleted, ended_at FROM owned JOIN batches ON batches.id = owned.batch
+), put AS (
+    INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body)
+    SELECT batch, index, state, tries, not_before, status, code, kind, line, body
+    FROM unnest($4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], $8::bytea[], $9::bigint[], $10::smallint[],
+        $11::integer[], $12::smallint[], $13::bytea[], $14::bytea[])
+        AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body)
+    WHERE nth = ANY (ARRAY(SELECT nth FROM running WHERE ended_at = 0))
+    ON CONFLICT (batch, index) DO UPDATE SET
+        state = excluded.state, tries = excluded.tries, not_before = excluded.not_before, status = excluded.status,
+        code = excluded.code, kind = excluded.kind, line = excluded.line, body = excluded.body
+    WHERE marks.state <> 3
+)
+SELECT nth, stopped, deleted FROM running;
+
+-- name: asked
+SELECT stopped, deleted FROM batches
+WHERE id = $1 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
+
+-- name: end_batch
+WITH ended AS (
+    UPDATE batches SET
+        ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
+        completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3),
+        reason = $4,
+        credential = NULL
+    WHERE id = $1 AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
+    RETURNING queue
+)
+UPDATE queues SET open = open - 1 FROM ended WHERE queues.id = ended.queue;
+
+-- name: leave_queue
+UPDATE owners SET node = NULL,
+    not_before = CASE WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0 ELSE $3::bigint END
+WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0));
+
+-- name: lock_open_queues
+SELECT id FROM queues WHERE open > 0 ORDER BY id FOR UPDATE;
+
+-- name: end_begun
+UPDATE marks SET state = 3, status = $1, code = $2, kind = $3, line = $4, body = $5
+FROM batches WHERE batches.ended_at = 0 AND marks.batch = batches.id AND marks.state = 1;
+
+-- name: end_waiting
+UPDATE marks SET state = 3
+FROM batches WHERE batches.ended_at = 0 AND marks.batch = batches.id AND marks.state = 2 AND status <> 0;
+
+-- name: end_open
+UPDATE batches SET
+    ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
+    completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3),
+    reason = $1,
+    credential = NULL
+WHERE ended_at = 0 RETURNING id;
+
+-- name: close_queues
+WITH closed AS (UPDATE queues SET open = 0 WHERE open > 0 RETURNING id)
+UPDATE owners SET node = NULL, not_before = 0 FROM closed WHERE owners.queue = closed.id;
+
+-- name: lock_due_queues
+SELECT id FROM queues
+WHERE id IN (SELECT queue FROM batches WHERE ended_at <> 0 AND ended_at <= sheaf_now() - $1::bigint ORDER BY ended_at LIMIT $2)
+ORDER BY id FOR UPDATE SKIP LOCKED;
+
+-- name: purge
+WITH due AS MATERIALIZED (
+    SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= sheaf_now() - $1::bigint ORDER BY ended_at LIMIT $2
+), here AS MATERIALIZED (
+    SELECT id FROM queues WHERE id IN (SELECT queue FROM due) ORDER BY id FOR UPDATE SKIP LOCKED
+), gone AS MATERIALIZED (
+    SELECT batches.id, batches.queue FROM batches
+    WHERE id IN (SELECT id FROM due) AND queue IN (SELECT id FROM here) FOR UPDATE SKIP LOCKED
+), sized AS MATERIALIZED (
+    SELECT batch, index, sum(coalesce(octet_length(body), 0)) OVER (ORDER BY batch, index) - coalesce(octet_length(body), 0) AS before
+    FROM marks WHERE batch IN (SELECT id FROM gone)
+), whole AS MATERIALIZED (
+    SELECT id, queue FROM gone WHERE NOT EXISTS (SELECT FROM sized WHERE sized.batch = gone.id AND before >= $3::bigint)
+), counts AS MATERIALIZED (
+    SELECT queue, count(*) AS n FROM whole GROUP BY queue
+), hidden AS (
+    UPDATE batches SET deleted = true, dedup_key = NULL
+    WHERE id IN (SELECT id FROM gone) AND id NOT IN (SELECT id FROM whole) AND NOT deleted
+), no_marks AS (
+    DELETE FROM marks USING sized WHERE before < $3::bigint AND marks.batch = sized.batch AND marks.index = sized.index
+), no_requests AS (
+    DELETE FROM requests WHERE batch IN (SELECT id FROM whole)
+), no_batches AS (
+    DELETE FROM batches WHERE id IN (SELECT id FROM whole)
+), shrunk AS (
+    UPDATE queues SET held = held - n FROM counts WHERE queues.id = counts.queue AND held > n
+), no_queues AS (
+    DELETE FROM queues USING counts WHERE queues.id = counts.queue AND held <= n RETURNING queues.id
+), no_owners AS (
+    DELETE FROM owners WHERE queue IN (SELECT id FROM no_queues)
+)
+SELECT count(*) FROM gone;

@@ -1,0 +1,284 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Runnable implements storage.Storage.
+func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([]storage.Runnable, error) {
+	var out []storage.Runnable
+	err := db.read(ctx, "look for waiting queues", get("runnable", func(r pgx.Rows) error {
+		var q storage.Runnable
+		var notBefore int64
+		err := r.Scan(&q.Queue, &notBefore)
+		q.NotBefore = db.clock.in(notBefore)
+		out = append(out, q)
+		return err
+	}, after, limit))
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Claim implements storage.Storage. It looks first, which is cheap where another node was
+// faster, and then claims what it has seen: so a call that comes late, after it was
+// given up and repeated, claims nothing.
+func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
+	var out *storage.Claim
+	err := db.writeAgain(ctx, "claim a queue", func(ctx context.Context) error {
+		found, free := false, false
+		var epoch int64
+		node := db.lease.node()
+		err := db.send(ctx, []step{get("peek", scan(&found, &epoch, &free), q, node)})
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return storage.ErrNothing
+		case !free:
+			return storage.ErrNotOwner
+		}
+		next := db.next(q, epoch+1, false)
+		owned := false
+		steps := []step{
+			do("sync_commit"),
+			do("lock_queues", []int64{int64(q)}),
+			get("own_queue", scan(&owned, new(int64)), q, node, epoch),
+		}
+		if err := db.send(ctx, append(steps, next.steps()...)); err != nil {
+			return err
+		}
+		if !owned {
+			signal(db.lease.hurry) // in case that this node was taken for dead
+			return errGone         // something has changed meanwhile: look again
+		}
+		out, err = next.claim(node)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.doubts.forget(q)
+	return out, nil
+}
+
+// next reads a queue's next batch while it is claimed.
+type next struct {
+	db      *DB
+	queue   storage.QueueID
+	epoch   int64
+	skip    bool // there is to be no claim
+	found   bool
+	out     storage.Claim
+	packed  []byte
+	created int64
+}
+
+func (db *DB) next(q storage.QueueID, epoch int64, skip bool) *next {
+	return &next{db: db, queue: q, epoch: epoch, skip: skip}
+}
+
+// steps start the batch and read it.
+func (n *next) steps() []step {
+	return []step{
+		get("start_next", n.row, n.queue, n.epoch, n.skip),
+		get("next_requests", scan(new(bool), &n.packed), n.queue, n.epoch, n.skip),
+		get("next_marks", n.mark, n.queue, n.epoch, n.skip),
+	}
+}
+
+func (n *next) row(r pgx.Rows) error {
+	n.found = true
+	c := &n.out
+	var ticket uuid.UUID
+	var owner, group []byte
+	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
+		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential)
+	c.Ticket, c.GroupID = ticket, string(group)
+	copy(c.Owner[:], owner)
+	return err
+}
+
+func (n *next) mark(r pgx.Rows) error {
+	var m storage.Mark
+	var tries, line []byte
+	var notBefore int64
+	err := r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body)
+	if err != nil {
+		return err
+	}
+	m.NotBefore, m.Result.Line = n.db.clock.in(notBefore), string(line)
+	m.Tries, err = unpackTries(tries, &n.db.clock)
+	n.out.Marks = append(n.out.Marks, m)
+	return err
+}
+
+// claim returns what was read; nil if there was nothing.
+func (n *next) claim(lease int64) (*storage.Claim, error) {
+	if !n.found {
+		return nil, nil
+	}
+	c := n.out
+	c.Queue, c.Epoch, c.Lease, c.CreatedAt = n.queue, n.epoch, lease, n.db.clock.in(n.created)
+	var err error
+	if c.Requests, err = batch.Unpack(n.packed); err != nil {
+		return nil, fmt.Errorf("the requests of batch %s: %w", c.Ticket, err)
+	}
+	return &c, nil
+}
+
+// doubts are the claims under which a call was given up whose statements the server may
+// still carry out, whenever the network delivers them. The next call raises the claim's
+// epoch first: then they are too late.
+type doubts struct {
+	mu     sync.Mutex
+	epochs map[storage.QueueID]int64
+}
+
+func (d *doubts) add(c *storage.Claim) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epochs == nil {
+		d.epochs = map[storage.QueueID]int64{}
+	}
+	d.epochs[c.Queue] = c.Epoch
+}
+
+func (d *doubts) has(c *storage.Claim) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	epoch, ok := d.epochs[c.Queue]
+	return ok && epoch == c.Epoch
+}
+
+func (d *doubts) forget(q storage.QueueID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.epochs, q)
+}
+
+// underClaim makes a call that holds only under a claim.
+func (db *DB) underClaim(ctx context.Context, what string, c *storage.Claim, call func(ctx context.Context) error) error {
+	if err := db.enter(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer db.leave()
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	err := db.settle(limited, c)
+	if err == nil {
+		if err = call(limited); unknown(err) && !isDomain(err) {
+			db.doubts.add(c)
+		}
+	}
+	return db.failure(ctx, what, err)
+}
+
+// settle raises a claim's epoch if an earlier call may still be on its way.
+func (db *DB) settle(ctx context.Context, c *storage.Claim) error {
+	if !db.doubts.has(c) {
+		return nil
+	}
+	found := false
+	err := db.send(ctx, []step{do("sync_commit"), get("renew_claim", scan(&found, new(int64)), c.Queue, c.Lease, c.Epoch)})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return storage.ErrNotOwner
+	}
+	db.doubts.forget(c.Queue)
+	c.Epoch++
+	return nil
+}
+
+// Record implements storage.Storage.
+func (db *DB) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (out storage.Signals, err error) {
+	if len(marks) == 0 {
+		return db.asked(ctx, c)
+	}
+	err = db.underClaim(ctx, "record results", c, func(ctx context.Context) (err error) {
+		out, err = db.recorder.record(ctx, c, marks)
+		return err
+	})
+	if err != nil {
+		return storage.Signals{}, err
+	}
+	return out, nil
+}
+
+// asked reads what the creator asked for.
+func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals, err error) {
+	found := false
+	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted), c.ID, c.Queue, c.Epoch))
+	if err == nil && !found {
+		err = storage.ErrNotOwner
+	}
+	return out, err
+}
+
+// Finish implements storage.Storage.
+func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (out *storage.Claim, err error) {
+	err = db.underClaim(ctx, "end a batch", c, func(ctx context.Context) (err error) {
+		release := release || c.Lease != db.lease.node() // under a lost registration nothing is claimed
+		next := db.next(c.Queue, c.Epoch, release)
+		steps := append(db.ending(c, marks),
+			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
+		steps = append(steps, next.steps()...)
+		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID))
+		if err := db.sendUnder(ctx, c, steps); err != nil {
+			return err
+		}
+		out, err = next.claim(c.Lease)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Release implements storage.Storage.
+func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
+		steps := append(db.ending(c, marks), do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID))
+		return db.sendUnder(ctx, c, steps)
+	})
+}
+
+// ending are the first steps of a call that ends a claim's batch or gives it back.
+func (db *DB) ending(c *storage.Claim, marks []storage.Mark) []step {
+	steps := []step{do("sync_commit"), do("lock_queues", []int64{int64(c.Queue)}), {}} // the third: see sendUnder
+	if len(marks) > 0 {
+		w := &written{clock: &db.clock}
+		w.add(c, marks)
+		steps = append(steps, w.step(func(int, storage.Signals) {}))
+	}
+	return steps
+}
+
+// sendUnder sends the steps of ending. Every one of them does nothing unless the claim is
+// the queue's newest; the third one tells whether it is, and keeps it so.
+func (db *DB) sendUnder(ctx context.Context, c *storage.Claim, steps []step) error {
+	var epoch int64
+	steps[2] = get("newest_epoch", scan(new(bool), &epoch), c.Queue)
+	if err := db.send(ctx, steps); err != nil {
+		return err
+	}
+	if epoch != c.Epoch {
+		return storage.ErrNotOwner
+	}
+	return nil
+}
