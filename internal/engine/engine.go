@@ -3,12 +3,17 @@
 // The guarantee: within a queue, batches run one after the other; within a batch,
 // requests run in order (or up to batch.MaxParallel at once); no POST or PATCH
 // leaves before its intent is durable, and none whose outcome is unknown is sent
-// again (unless the policy says so); an answer that was recorded is final.
+// again (unless the policy says so); an answer that was recorded is final. A node
+// sends only for a queue that it certainly owns at that moment.
 //
 // When storage fails, a running batch pauses: it sends nothing that could not be
 // recorded, keeps the answers that it has, and tries again until storage answers or
 // the node shuts down. When the process dies, the next Claim of the queue, here or
 // on another node, finds in the batch's marks what had been sent and goes on.
+//
+// A node that was taken for dead while it lived (it was stopped, or cut off from the
+// database) starts nothing more for what it had claimed, lets end what it had sent, and
+// records that if nobody else has claimed the queue since.
 //
 // Nothing that waits is held in memory: a batch whose next attempt is due later,
 // or whose turn is over, is released to storage and claimed again. The batches that
@@ -71,10 +76,11 @@ type Engine struct {
 	memory   *semaphore.Weighted // bytes of the batches that run
 
 	mu      sync.Mutex
-	open    bool                       // between the start of Run and the end of its context
+	open    bool                       // between the start of Run and shut
 	queues  map[storage.QueueID]*queue // ready, running or waiting on this node
 	hungry  int                        // queues that hold a place and wait for memory
 	ready   []storage.QueueID          // in the order in which they get a place
+	offers  []storage.QueueID          // to be told to other nodes once mu is unlocked
 	running int                        // queues that hold a place
 	idle    chan struct{}              // closed when running falls to 0 after open was unset
 	scanned chan struct{}              // closed after the first full scan
@@ -137,6 +143,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 
 	var helpers sync.WaitGroup
+	// Storage tells of stops by Notify, also where this engine does not know the queue:
+	// what the node owns, and nobody runs, has to be claimed again to be run.
+	helpers.Go(func() { e.Storage.Watch(ctx, e.hint, e.Notify) })
 	helpers.Go(func() { e.scanLoop(ctx) })
 	helpers.Go(func() { e.purgeLoop(ctx) })
 	<-ctx.Done()
@@ -156,11 +165,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// shut keeps queues from getting a place from now on.
+// shut keeps queues from getting a place from now on, and offers those that wait for
+// one to other nodes.
 func (e *Engine) shut() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	e.open = false
+	e.offers = append(e.offers, e.ready...)
 	for _, q := range e.queues {
 		if q.timer != nil {
 			q.timer.Stop()
@@ -171,15 +182,27 @@ func (e *Engine) shut() {
 	}
 }
 
+// unlock unlocks e.mu and tells other nodes what was offered under it.
+func (e *Engine) unlock() {
+	offers := e.offers
+	e.offers = nil
+	e.mu.Unlock()
+	for _, id := range offers {
+		e.Storage.Offer(id)
+	}
+}
+
 // Wake tells that a batch was created in the queue.
 func (e *Engine) Wake(id storage.QueueID) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	switch q := e.queues[id]; {
 	case q == nil:
 		e.enqueue(id, &queue{})
 	case q.state == running:
 		q.again = true
+	case q.state == ready:
+		e.offers = append(e.offers, id)
 	}
 }
 
@@ -187,7 +210,7 @@ func (e *Engine) Wake(id storage.QueueID) {
 // next attempt, was stopped or deleted.
 func (e *Engine) Notify(id storage.QueueID) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	q := e.queues[id]
 	if q == nil {
 		e.enqueue(id, &queue{})
@@ -207,17 +230,49 @@ func (e *Engine) Notify(id storage.QueueID) {
 	}
 }
 
-// enqueue puts a queue at the end of the line for a place. e.mu is held.
+// hint tells that another node has work in the queue that it does not run now. Without
+// a free place here it is forgotten: the other node's turn may come first, and whoever
+// scans finds it.
+func (e *Engine) hint(id storage.QueueID) {
+	e.mu.Lock()
+	defer e.unlock()
+	q := e.queues[id]
+	switch {
+	case q != nil && q.state == running:
+		q.again = true
+	case q != nil && q.state == ready, e.stopping(), e.running >= e.QueuesAtOnce:
+	case q != nil: // its moment was another one
+		q.timer.Stop()
+		e.enqueue(id, q)
+	default:
+		e.enqueue(id, &queue{})
+	}
+}
+
+// enqueue puts a queue at the end of the line for a place. Where it does not get one at
+// once, another node may have one. e.mu is held; unlock tells the offer.
 func (e *Engine) enqueue(id storage.QueueID, q *queue) {
+	e.line(id, q)
+	if q.state == ready {
+		e.offers = append(e.offers, id)
+	}
+}
+
+// line is enqueue without an offer. e.mu is held.
+func (e *Engine) line(id storage.QueueID, q *queue) {
 	q.state, q.timer = ready, nil
 	e.queues[id] = q
 	e.ready = append(e.ready, id)
 	e.fill()
 }
 
+// stopping reports whether no queue gets a place: before Run has begun, and from the
+// moment on at which its context ended. e.mu is held.
+func (e *Engine) stopping() bool { return !e.open || e.drain.Err() != nil }
+
 // fill gives free places to the queues at the head of the line. e.mu is held.
 func (e *Engine) fill() {
-	for e.open && e.drain.Err() == nil && e.running < e.QueuesAtOnce && len(e.ready) > 0 {
+	for !e.stopping() && e.running < e.QueuesAtOnce && len(e.ready) > 0 {
 		id := e.ready[0]
 		e.ready = e.ready[1:]
 		q := e.queues[id]
@@ -247,27 +302,29 @@ type next struct {
 	notBefore time.Time // with again: not before this moment; zero: in its next turn
 }
 
-// leave gives a queue's place back.
+// leave gives a queue's place back. When the node shuts down, the queue is left to
+// others.
 func (e *Engine) leave(id storage.QueueID, n next) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	q := e.queues[id]
 	e.running--
-	if !e.open {
-		if e.running == 0 {
-			close(e.idle)
-		}
-		return
-	}
-	switch wait := time.Until(n.notBefore); {
-	case n.again && wait > 0 && !q.again:
+	wait, again := time.Until(n.notBefore), n.again || q.again
+	switch {
+	case again && e.stopping():
+		delete(e.queues, id)
+		e.offers = append(e.offers, id)
+	case again && wait > 0 && !q.again:
 		e.wait(id, q, wait)
-	case n.again || q.again:
+	case again:
 		e.enqueue(id, q)
 	default:
 		delete(e.queues, id)
 	}
 	e.fill()
+	if !e.open && e.running == 0 {
+		close(e.idle)
+	}
 }
 
 // wait puts a queue back into the line after a pause. e.mu is held.
@@ -276,7 +333,7 @@ func (e *Engine) wait(id storage.QueueID, q *queue, pause time.Duration) {
 	e.queues[id] = q
 	q.timer = time.AfterFunc(pause, func() {
 		e.mu.Lock()
-		defer e.mu.Unlock()
+		defer e.unlock()
 		if q.state == waiting && e.queues[id] == q {
 			e.enqueue(id, q)
 		}
@@ -341,7 +398,7 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
 			e.wait(r.Queue, &queue{}, pause)
 		} else {
-			e.enqueue(r.Queue, &queue{})
+			e.line(r.Queue, &queue{}) // other nodes scan too: no offer
 		}
 	}
 	return true

@@ -554,25 +554,6 @@ func TestStorageDown(t *testing.T) {
 	})
 }
 
-// TestOtherNodeParallel: the same with many requests under way: their places are given
-// back, though their answers are dropped.
-func TestOtherNodeParallel(t *testing.T) {
-	scenario(t, "takes over", func(t *testing.T, w *world) {
-		for i := range 20 {
-			w.up.script(0, i, step{answered(201), time.Duration(i) * time.Minute})
-		}
-		w.create("s", parallel, posts(20)...)
-		w.pass(time.Second)
-		first, firstStop, firstEnded := w.engine, w.stop, w.ended
-		w.db.Expire(w.node)
-		w.start()
-		w.pass(time.Hour)
-		firstStop()
-		<-firstEnded
-		first.checkPlaces(t)
-	})
-}
-
 // hooked calls after when a batch has been ended, before anybody knows it.
 type hooked struct {
 	storage.Storage
@@ -599,25 +580,5 @@ func TestWakeUp(t *testing.T) {
 		w.create("s", stop, "POST")
 		synctest.Wait()
 		expect(t, "the second batch", w.outcome(b), "200")
-	})
-}
-
-// TestOtherNode: a node that the database takes for dead stops sending, and its late
-// answers change nothing.
-func TestOtherNode(t *testing.T) {
-	scenario(t, "takes over", func(t *testing.T, w *world) {
-		w.up.script(0, 0, step{answered(201), time.Minute})
-		a := w.create("s", goOn, posts(3)...)
-		w.pass(time.Second)
-		first, firstStop, firstEnded := w.node, w.stop, w.ended
-		w.db.Expire(first)
-		w.start()
-		w.pass(2 * time.Second)
-		expect(t, "outcome", w.outcome(a), "502! 200 200")
-		w.pass(time.Minute)
-		expect(t, "outcome after the late answer", w.outcome(a), "502! 200 200")
-		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
-		firstStop()
-		<-firstEnded
 	})
 }

@@ -25,16 +25,28 @@ import (
 type plan struct {
 	events []event
 	seed   uint64 // of the storage's faults
+	places int    // for queues at each node; 0: enough
+	memory int64  // of each node; 0: enough
 }
 
 type event struct {
 	after   time.Duration
-	what    string // create, stop, delete, crash, restart, faults, calm
+	what    string // one of whats
+	node    int    // at which of two hosts it happens
 	store   string // create
 	options batch.Options
 	methods []string
 	scripts [][]step
+	dials   []time.Duration
 	target  int // stop, delete: which batch, counted over those that were created
+}
+
+// whats are the things that happen. The node that is uncertain can't tell whether its
+// queues are its own; the one that expires is taken for dead. With deaf, what nodes tell
+// each other is lost.
+var whats = []string{
+	"create", "create", "create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm",
+	"expire", "expire", "uncertain", "certain", "deaf", "hear",
 }
 
 // TestModel runs random plans and checks the whole promise against the upstream's
@@ -51,13 +63,17 @@ func TestModel(t *testing.T) {
 }
 
 var plans = rapid.Custom(func(t *rapid.T) plan {
-	return plan{events: rapid.SliceOfN(events, 1, 10).Draw(t, "events"), seed: rapid.Uint64().Draw(t, "seed")}
+	return plan{
+		events: rapid.SliceOfN(events, 1, 12).Draw(t, "events"), seed: rapid.Uint64().Draw(t, "seed"),
+		places: rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "places"), memory: rapid.SampledFrom([]int64{0, 0, 2000}).Draw(t, "memory"),
+	}
 })
 
 var events = rapid.Custom(func(t *rapid.T) event {
 	e := event{
 		after: time.Duration(rapid.IntRange(0, 8000).Draw(t, "after")) * time.Millisecond,
-		what:  rapid.SampledFrom([]string{"create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm"}).Draw(t, "what"),
+		what:  rapid.SampledFrom(whats).Draw(t, "what"),
+		node:  rapid.IntRange(0, 1).Draw(t, "node"),
 	}
 	if e.what != "create" {
 		e.target = rapid.IntRange(0, 4).Draw(t, "target")
@@ -68,6 +84,7 @@ var events = rapid.Custom(func(t *rapid.T) event {
 	e.methods = rapid.SliceOfN(rapid.SampledFrom([]string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}), 1, 5).Draw(t, "methods")
 	for range e.methods {
 		e.scripts = append(e.scripts, rapid.SliceOfN(steps, 1, 3).Draw(t, "script"))
+		e.dials = append(e.dials, pauses.Draw(t, "dials"))
 	}
 	return e
 })
@@ -78,19 +95,19 @@ var steps = rapid.Custom(func(t *rapid.T) step {
 		answered(429, "Retry-After", "5"), answered(429),
 		noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502), noAnswer(outbound.TooLarge, 502),
 	}
-	return step{
-		answer: rapid.SampledFrom(answers).Draw(t, "answer"),
-		takes:  time.Duration(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}).Draw(t, "takes")) * time.Millisecond,
-	}
+	return step{answer: rapid.SampledFrom(answers).Draw(t, "answer"), takes: pauses.Draw(t, "takes")}
 })
+
+var pauses = rapid.Map(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}), func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
 
 // trial is a plan being carried out.
 type trial struct {
 	*world
+	hosts   [2]*host
 	events  []event // of the batches, by number
 	stopped map[int]time.Time
 	deleted map[int]time.Time
-	crashes []time.Time
+	crashes []time.Time // and the moments at which a node was taken for dead
 	mu      sync.Mutex
 	faulty  bool // storage fails now and then
 	random  *rand.Rand
@@ -98,14 +115,27 @@ type trial struct {
 
 func carryOut(t *testing.T, p plan) []string {
 	tr := &trial{world: newWorld(t), stopped: map[int]time.Time{}, deleted: map[int]time.Time{}, random: rand.New(rand.NewPCG(p.seed, 0))}
-	tr.begin()
+	tr.options = Options{QueuesAtOnce: p.places, Memory: p.memory}
+	tr.hosts = [2]*host{tr.host, {}}
+	for _, h := range tr.hosts {
+		tr.at(h)
+		tr.begin()
+	}
 	for _, e := range p.events {
 		tr.pass(e.after)
+		tr.at(tr.hosts[e.node])
 		tr.happen(e)
 	}
 	tr.setFaulty(false)
+	tr.db.DropHints(false)
+	for _, h := range tr.hosts {
+		h.node.SetCertain(true)
+	}
 	problems := tr.untilEnd()
-	tr.shutdown()
+	for _, h := range tr.hosts {
+		tr.at(h)
+		tr.shutdown()
+	}
 	return append(problems, tr.check()...)
 }
 
@@ -133,6 +163,7 @@ func (tr *trial) happen(e event) {
 	case "create":
 		for i, s := range e.scripts {
 			tr.up.script(len(tr.batches), i, s...)
+			tr.up.dial(len(tr.batches), i, e.dials[i])
 		}
 		tr.events = append(tr.events, e)
 		tr.create(e.store, e.options, e.methods...)
@@ -152,6 +183,13 @@ func (tr *trial) happen(e event) {
 		tr.setFaulty(true)
 	case "calm":
 		tr.setFaulty(false)
+	case "expire":
+		tr.expire()
+		tr.crashes = append(tr.crashes, time.Now())
+	case "uncertain", "certain":
+		tr.node.SetCertain(e.what == "certain")
+	case "deaf", "hear":
+		tr.db.DropHints(e.what == "deaf")
 	}
 }
 
@@ -268,11 +306,11 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 		if e.key != sent[0].key {
 			say("%s: the Idempotency-Key changed", name)
 		}
-		if end := tr.stopped[i]; !end.IsZero() && e.at.After(end) && !m.reqs[j].Safe() {
-			say("%s: sent %v after its batch was stopped", name, e.at.Sub(end))
+		if end := tr.stopped[i]; !end.IsZero() && e.began.After(end) && !m.reqs[j].Safe() {
+			say("%s: begun %v after its batch was stopped", name, e.began.Sub(end))
 		}
-		if end := tr.deleted[i]; !end.IsZero() && e.at.After(end) && !m.reqs[j].Safe() {
-			say("%s: sent %v after its batch was deleted", name, e.at.Sub(end))
+		if end := tr.deleted[i]; !end.IsZero() && e.began.After(end) && !m.reqs[j].Safe() {
+			say("%s: begun %v after its batch was deleted", name, e.began.Sub(end))
 		}
 		if n == 0 {
 			continue
@@ -284,8 +322,8 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 		pause := e.at.Sub(before.end)
 		switch {
 		case before.end.IsZero(): // cut off
-		case slices.ContainsFunc(tr.crashes, func(c time.Time) bool { return !c.Before(before.end) && !c.After(e.at) }):
-			// The answer may have been lost before it was recorded.
+		case slices.ContainsFunc(tr.crashes, func(c time.Time) bool { return !c.Before(before.at) && !c.After(e.at) }):
+			// The answer may have been lost before it was recorded, or come too late.
 		case before.answer.Code == http.StatusTooManyRequests:
 			if least := time.Second; pause < least || before.answer.Header.Get("Retry-After") == "5" && pause < 5*time.Second {
 				say("%s: sent again %v after a 429", name, pause)

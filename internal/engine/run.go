@@ -12,85 +12,6 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// runQueue runs the queue's batches, oldest first, until there is none, the
-// queue's turn is over, or its batch has to wait.
-func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
-	began := time.Now()
-	c, err := e.claim(id)
-	for err == nil && c != nil {
-		var n next
-		if c, n, err = e.runBatch(c, news, began); err == nil && c == nil {
-			return n
-		}
-	}
-	// Nothing to run, owned elsewhere, or shut down: the scan finds it if that changes.
-	return next{}
-}
-
-func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
-	err = e.persist(e.drain, "claim a queue", "queue", id, func(ctx context.Context) (err error) {
-		c, err = e.Storage.Claim(ctx, id)
-		return err
-	})
-	return c, err
-}
-
-// runBatch runs one batch as far as it goes in this turn, with the memory that it
-// takes accounted for. It returns the claim of the queue's next batch if the turn goes
-// on, or what the queue is to do.
-func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Time) (*storage.Claim, next, error) {
-	bytes := e.footprint(c)
-	if !e.memory.TryAcquire(bytes) {
-		var err error
-		if c, bytes, err = e.starve(c.Queue, bytes); err != nil {
-			return nil, next{}, err
-		}
-		began = time.Now()
-	}
-	defer e.memory.Release(bytes)
-	r := e.newRun(c, news, began)
-	defer r.leave()
-	return r.run()
-}
-
-// starve waits until other batches have left enough memory, takes it, and claims the
-// queue's batch, which was forgotten meanwhile. If that is another one by then, and
-// larger, it waits again.
-func (e *Engine) starve(id storage.QueueID, bytes int64) (*storage.Claim, int64, error) {
-	for {
-		e.count(&e.hungry, 1)
-		err := e.memory.Acquire(e.drain, bytes)
-		e.count(&e.hungry, -1)
-		if err != nil {
-			return nil, 0, err
-		}
-		c, err := e.claim(id)
-		if err == nil && e.footprint(c) <= bytes {
-			return c, bytes, nil
-		}
-		e.memory.Release(bytes)
-		if err != nil {
-			return nil, 0, err
-		}
-		bytes = e.footprint(c)
-	}
-}
-
-// footprint is about what a claimed batch takes in memory while it runs; at most all
-// there is, so that a large one gets its turn.
-func (e *Engine) footprint(c *storage.Claim) int64 {
-	const each = 512 // a request's own structures
-	bytes := 0
-	for i := range c.Requests {
-		r := &c.Requests[i]
-		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
-	}
-	for i := range c.Marks {
-		bytes += len(c.Marks[i].Result.Body) // the last answers of what waits
-	}
-	return min(int64(bytes), e.Memory)
-}
-
 // run is one claimed batch on its way. It belongs to one goroutine; the attempts
 // under way talk to it through answers.
 type run struct {
@@ -101,7 +22,9 @@ type run struct {
 	news  <-chan struct{}
 	began time.Time // when the queue's turn began
 
-	width    int // requests at the same time
+	permit   func() bool // whether a request may be written now
+	lost     bool        // the node was taken for dead since it made the claim: starts nothing more
+	width    int         // requests at the same time
 	requests []request
 	next     int   // every request below was looked at
 	waits    []int // requests that wait for their next attempt
@@ -142,6 +65,9 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, began time.Time)
 	if c.Options.Parallel {
 		r.width = min(batch.MaxParallel, len(c.Requests))
 	}
+	// The claim itself changes in the hands of the run's own goroutine.
+	queue := &storage.Claim{Queue: c.Queue, Lease: c.Lease}
+	r.permit = func() bool { return e.Storage.Authorized(queue) }
 	r.calls, r.answers = make(chan int, r.width), make(chan answer, r.width)
 	r.heed(c.Signals)
 	r.recover()
@@ -241,7 +167,7 @@ func (r *run) run() (*storage.Claim, next, error) {
 // each. due is the earliest moment at which a request that waits may be sent again;
 // zero if none waits.
 func (r *run) pick() (begins []int, due time.Time) {
-	if r.halted || r.e.drain.Err() != nil || r.turnOver() {
+	if r.halted || r.lost || r.e.drain.Err() != nil || r.turnOver() {
 		return nil, time.Time{}
 	}
 	now := time.Now()
@@ -328,9 +254,13 @@ func (r *run) turnOver() bool { return time.Since(r.began) > turn && r.e.contest
 // start sends the requests. Before anything but a GET or HEAD leaves, its intent
 // and every earlier answer are durable, in one commit; that is also where a stop is
 // noticed, so that nothing leaves after the answer to it. Reads leave at once, and
-// what is pending is recorded while they are under way. On an error nothing unsafe
-// has left; any but ErrNotOwner means that the node shuts down.
+// what is pending is recorded while they are under way. Neither leaves while it is not
+// certain that the queue is still the node's. On an error nothing unsafe has left; any
+// but ErrNotOwner means that the node shuts down.
 func (r *run) start(begins []int) error {
+	if len(begins) == 0 {
+		return r.record(r.pending)
+	}
 	now := time.Now()
 	safe := true
 	for _, i := range begins {
@@ -342,9 +272,9 @@ func (r *run) start(begins []int) error {
 	}
 	if safe && r.pendingSafe() {
 		r.listen()
-		if r.halted {
+		if err := r.authorize(); err != nil || r.stays() {
 			r.takeBack(begins)
-			return nil
+			return err
 		}
 		r.dispatch(begins)
 		return r.record(r.pending)
@@ -356,11 +286,40 @@ func (r *run) start(begins []int) error {
 		}
 	}
 	err := r.record(marks)
-	if err != nil || r.halted || r.e.work.Err() != nil {
+	if err == nil {
+		err = r.authorize()
+	}
+	if err != nil || r.stays() {
 		r.takeBack(begins)
 		return err
 	}
 	r.dispatch(begins)
+	return nil
+}
+
+// stays reports whether what is about to leave has to stay.
+func (r *run) stays() bool { return r.halted || r.lost || r.e.work.Err() != nil }
+
+// authorize makes sure that the queue is still the node's, or finds out that it is lost.
+// That may take as long as storage does not answer, so that what the creator wants is
+// asked for afterwards.
+func (r *run) authorize() error {
+	for !r.halted && !r.e.Storage.Authorized(r.c) {
+		err := r.e.persist(r.e.drain, "make sure of a queue", "ticket", r.c.Ticket, func(ctx context.Context) error {
+			return r.e.Storage.Authorize(ctx, r.c)
+		})
+		if errors.Is(err, storage.ErrNotOwner) {
+			r.log.Warn("the node was taken for dead; the batch starts nothing more here")
+			r.lost = true
+			return nil
+		}
+		if err == nil {
+			err = r.recordAndAsk(r.pending)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -393,6 +352,11 @@ func (r *run) record(marks []storage.Mark) error {
 	if len(marks) == 0 {
 		return nil
 	}
+	return r.recordAndAsk(marks)
+}
+
+// recordAndAsk is record that asks also where there is no mark.
+func (r *run) recordAndAsk(marks []storage.Mark) error {
 	err := r.e.persist(r.e.work, "record results", "ticket", r.c.Ticket, func(ctx context.Context) error {
 		s, err := r.e.Storage.Record(ctx, r.c, marks)
 		if err == nil {
@@ -427,7 +391,7 @@ func (r *run) sender() {
 		req := &r.c.Requests[i]
 		a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 			Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
-			Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i),
+			Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
 		})
 		r.e.outbound.Release(1)
 		r.answers <- answer{i, a}
@@ -484,6 +448,10 @@ func (r *run) settle(a answer) {
 	r.inflight--
 	r.giveBack(1)
 	q := &r.requests[a.index]
+	if a.Outcome == outbound.Withheld {
+		r.unsend(a.index) // the next start finds out why
+		return
+	}
 	if r.e.work.Err() != nil && a.Outcome != outbound.Answered {
 		// We cut it off ourselves. If it may have reached the upstream, its intent
 		// stays for the next runner to judge.
@@ -517,7 +485,7 @@ func (r *run) endWaits() {
 
 // finish ends the batch and goes on with the queue's next one if the turn allows.
 func (r *run) finish() (*storage.Claim, next, error) {
-	release := r.e.drain.Err() != nil || r.turnOver()
+	release := r.lost || r.e.drain.Err() != nil || r.turnOver()
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
 	var c *storage.Claim
@@ -532,15 +500,10 @@ func (r *run) finish() (*storage.Claim, next, error) {
 	return c, next{again: release}, err
 }
 
-// release gives the batch back to storage, unfinished: its turn is over, the node
-// shuts down, or it has nothing to do before the given moment.
+// release gives the batch back to storage, unfinished: its turn is over, the node has
+// lost it or shuts down, or it has nothing to do before the given moment.
 func (r *run) release(due time.Time) (*storage.Claim, next, error) {
-	ctx, cancel := r.e.lastWords()
-	defer cancel()
-	err := r.e.persist(ctx, "release a batch", "ticket", r.c.Ticket, func(ctx context.Context) error {
-		return r.e.Storage.Release(ctx, r.c, r.pending, due)
-	})
-	return nil, next{again: true, notBefore: due}, err
+	return nil, next{again: true, notBefore: due}, r.e.handBack(r.c, r.pending, due)
 }
 
 // abandon leaves a batch that another node runs now, or that can't be recorded
@@ -549,41 +512,5 @@ func (r *run) release(due time.Time) (*storage.Claim, next, error) {
 func (r *run) abandon() {
 	for ; r.inflight > 0; r.inflight-- {
 		<-r.answers
-	}
-}
-
-// lastWords returns the context under which a batch is given back: the one of the
-// work, or where the shutdown limit has ended that, a short one of its own.
-func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
-	if e.work.Err() == nil {
-		return e.work, func() {}
-	}
-	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
-}
-
-// persist calls a storage operation until storage has answered, with growing
-// pauses: every operation can be repeated. It gives up when ctx ends, and returns
-// the errors that say for certain how things are.
-func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
-	const longest = time.Second
-	for pause, failures := 20*time.Millisecond, 0; ; pause = min(2*pause, longest) {
-		err := op(ctx)
-		switch {
-		case err == nil:
-			if failures > 0 {
-				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
-			}
-			return nil
-		case errors.Is(err, storage.ErrNotOwner), errors.Is(err, storage.ErrNothing), ctx.Err() != nil:
-			return err
-		case failures == 0:
-			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err)
-		}
-		failures++
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
 	}
 }

@@ -29,11 +29,13 @@ type step struct {
 // A sending is one attempt that the upstream has received (or would have, had its
 // outcome not been NotSent).
 type sending struct {
+	node   *storagetest.Node
 	store  string
 	batch  int // the batch's number in its test
 	index  int
 	method string
 	key    string
+	began  time.Time // when a connection for it was asked for
 	at     time.Time
 	end    time.Time // zero: the sender died first
 	answer outbound.Answer
@@ -42,14 +44,24 @@ type sending struct {
 // upstream answers by script and keeps a ledger. The path of a request is
 // "BATCH/INDEX"; a script's last step is repeated.
 type upstream struct {
-	mu      sync.Mutex
-	scripts map[string][]step
-	calls   map[string]int
-	ledger  []*sending
+	db       *storagetest.Memory
+	mu       sync.Mutex
+	scripts  map[string][]step
+	dials    map[string]time.Duration // until a connection is there, and something may be written
+	calls    map[string]int
+	ledger   []*sending
+	withheld int      // attempts that their permit stopped
+	foreign  []string // what was sent by a node that did not own the queue
 }
 
-func newUpstream() *upstream {
-	return &upstream{scripts: map[string][]step{}, calls: map[string]int{}}
+func newUpstream(db *storagetest.Memory) *upstream {
+	return &upstream{db: db, scripts: map[string][]step{}, dials: map[string]time.Duration{}, calls: map[string]int{}}
+}
+
+// from is the upstream as one node reaches it.
+type from struct {
+	*upstream
+	node *storagetest.Node
 }
 
 func (u *upstream) script(batch, index int, steps ...step) {
@@ -58,15 +70,41 @@ func (u *upstream) script(batch, index int, steps ...step) {
 	u.scripts[fmt.Sprintf("%d/%d", batch, index)] = steps
 }
 
-func (u *upstream) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
+// dial sets how long the attempts at a request take to get a connection.
+func (u *upstream) dial(batch, index int, takes time.Duration) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.dials[fmt.Sprintf("%d/%d", batch, index)] = takes
+}
+
+func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
+	began := time.Now()
+	u.mu.Lock()
+	dials := u.dials[c.Path]
+	u.mu.Unlock()
+	if dials > 0 {
+		select {
+		case <-time.After(dials):
+		case <-ctx.Done():
+			return outbound.Answer{Outcome: outbound.NotSent, Code: 502, Line: "interrupted"}
+		}
+	}
+	u.mu.Lock()
+	if !c.Permit() {
+		defer u.mu.Unlock()
+		u.withheld++
+		return outbound.Answer{Outcome: outbound.Withheld, Code: 502}
+	}
+	if u.db.Owner(c.Store) != u.node {
+		u.foreign = append(u.foreign, c.Path)
+	}
 	steps := u.scripts[c.Path]
 	if steps == nil {
 		steps = []step{{answer: answered(200)}}
 	}
 	s := steps[min(u.calls[c.Path], len(steps)-1)]
 	u.calls[c.Path]++
-	e := &sending{store: c.Store, method: c.Method, key: c.Key, at: time.Now()}
+	e := &sending{node: u.node, store: c.Store, method: c.Method, key: c.Key, began: began, at: time.Now()}
 	if _, err := fmt.Sscanf(c.Path, "%d/%d", &e.batch, &e.index); err != nil {
 		panic(err)
 	}
@@ -96,21 +134,33 @@ func (u *upstream) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// world is an upstream, a database, and one engine at a time.
+// world is an upstream, a database, and hosts of which one is looked at.
 type world struct {
-	t       testing.TB
-	up      *upstream
-	db      *storagetest.Memory
-	node    *storagetest.Node
-	left    *storagetest.Node // one that was shut down; still read from
-	engine  *Engine
+	t  testing.TB
+	up *upstream
+	db *storagetest.Memory
+	*host
 	policy  Policy
 	options Options                               // what differs from the defaults of start
 	wrap    func(storage.Storage) storage.Storage // nil: the node as it is
+	batches []*made
+}
+
+// host is where one engine runs at a time, each on a node of its own.
+type host struct {
+	node    *storagetest.Node
+	left    *storagetest.Node // one that was shut down; still read from
+	engine  *Engine
 	stop    context.CancelFunc
 	ended   chan struct{}
 	zombies []chan struct{} // the ends of engines that crashed
-	batches []*made
+}
+
+// at goes to another host, and returns the one that was left.
+func (w *world) at(h *host) *host {
+	before := w.host
+	w.host = h
+	return before
 }
 
 // made is a batch that a test created.
@@ -123,7 +173,8 @@ type made struct {
 }
 
 func newWorld(t testing.TB) *world {
-	return &world{t: t, up: newUpstream(), db: storagetest.NewMemory(), policy: Policy{
+	db := storagetest.NewMemory()
+	return &world{t: t, up: newUpstream(db), db: db, host: &host{}, policy: Policy{
 		RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
 		Success: func(c int) bool { return c/100 == 2 },
 	}}
@@ -138,7 +189,7 @@ func (w *world) start() {
 	}
 	w.node, w.left = w.db.Node(), nil
 	o := w.options
-	o.Storage, o.Upstream, o.Policy = w.node, w.up, w.policy
+	o.Storage, o.Upstream, o.Policy = w.node, &from{w.up, w.node}, w.policy
 	if w.wrap != nil {
 		o.Storage = w.wrap(w.node)
 	}
@@ -181,6 +232,11 @@ func (w *world) shutdown() {
 	}
 	w.zombies, w.left = nil, w.node
 	w.engine.checkPlaces(w.t)
+	w.up.mu.Lock()
+	defer w.up.mu.Unlock()
+	for _, path := range w.up.foreign {
+		w.t.Errorf("request %s was sent by a node that did not own the queue", path)
+	}
 }
 
 // checkPlaces fails unless an engine that has ended holds no place and no memory.
@@ -204,10 +260,19 @@ func (e *Engine) checkPlaces(t testing.TB) {
 // crash kills the node: from this moment nothing that it does is stored, and its
 // attempts under way are cut off.
 func (w *world) crash() {
+	w.up.mu.Lock() // no attempt is between its permit and its leaving
 	w.db.Kill(w.node)
+	w.up.mu.Unlock()
 	w.engine.abortNow()
 	w.stop()
 	w.zombies = append(w.zombies, w.ended)
+}
+
+// expire lets the database take the node for dead. It lives on.
+func (w *world) expire() {
+	w.up.mu.Lock()
+	defer w.up.mu.Unlock()
+	w.db.Expire(w.node)
 }
 
 // pass lets the bubble's time go on.

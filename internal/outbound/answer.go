@@ -45,6 +45,14 @@ func (c *Client) tooLarge() Answer {
 	}
 }
 
+// withheld returns the Answer for a request that its permit has kept from being sent.
+func withheld() Answer {
+	return Answer{
+		Outcome: Withheld, Code: http.StatusBadGateway,
+		Line: "Bad Gateway: another node took over before the request was sent",
+	}
+}
+
 // size writes a number of bytes as people do, where that is exact: 5 MiB.
 func size(n int64) string {
 	switch {

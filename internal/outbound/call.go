@@ -10,6 +10,10 @@ type Call struct {
 	Body   []byte // nil: none
 	Token  string // the credential, sent as a Bearer token
 	Key    string // the Idempotency-Key
+
+	// Permit is asked right before each write of the request, from another goroutine;
+	// nil: always. What it refuses is not written. It must not block.
+	Permit func() bool
 }
 
 // Outcome is what is certain about an attempt.
@@ -21,6 +25,7 @@ const (
 	NotSent                     // no byte of the request was written
 	Doubt                       // bytes were written and no complete answer came
 	TooLarge                    // the answer was larger than the limit; reading it was given up
+	Withheld                    // no byte of the request was written, because Permit refused
 )
 
 // Answer is what came of a Call.

@@ -5,6 +5,7 @@
 //     (Only a GET or HEAD without a body, which net/http may repeat on a connection
 //     that the upstream closed under it, is an exception, and harmless.)
 //   - An Answer tells for certain whether any byte of the request was written.
+//   - Nothing is written that the call's Permit refuses at that moment.
 //   - It goes to the configured host and nowhere else: redirects are answers, and
 //     no proxy is taken from the environment.
 //   - The bytes of a path and a body reach the upstream exactly as they came.
@@ -25,6 +26,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -91,9 +93,10 @@ func newTransport(conns int) *http.Transport {
 	t := &http.Transport{
 		// A proxy of the environment would see every credential, and "the
 		// connection could not be made" would no longer be about the upstream.
-		Proxy:                  nil,
-		DialContext:            watched(dialer.DialContext, false),
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy:       nil,
+		DialContext: watched(dialer.DialContext, false),
+		// One buffer is one TLS record, and so one system call, as without TLS.
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true},
 		Protocols:              new(http.Protocols),
 		MaxIdleConns:           conns,
 		MaxIdleConnsPerHost:    conns,
@@ -126,12 +129,12 @@ func (c *Client) Do(ctx context.Context, call *Call) Answer {
 	case c.handler != nil:
 		return c.serve(ctx, call, target)
 	}
-	return c.send(ctx, call, target)
+	return c.send(ctx, cancel, call, target)
 }
 
 // send makes an attempt over the network.
-func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
-	var a attempt
+func (c *Client) send(ctx context.Context, cancel context.CancelFunc, call *Call, target string) Answer {
+	a := attempt{permit: call.Permit, cancel: cancel}
 	req := c.request(a.trace(ctx), call, target)
 	for {
 		resp, err := c.transport.RoundTrip(req)
@@ -139,11 +142,14 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 			return c.read(ctx, call, resp)
 		}
 		sent := a.maySend()
+		if !sent && a.withheld.Load() {
+			return withheld()
+		}
 		if !sent && a.reused && ctx.Err() == nil {
 			// An idle connection that the upstream had closed, noticed before
 			// anything was written. The next one is another: either it works,
 			// or it is new and its failure is the end.
-			a, req.Body = attempt{}, body(call)
+			a.conn, a.reused, req.Body = nil, false, body(call)
 			continue
 		}
 		return c.failure(ctx, call, sent, err)
@@ -184,11 +190,16 @@ func body(call *Call) io.ReadCloser {
 	return io.NopCloser(bytes.NewReader(call.Body))
 }
 
-// attempt is the connection that an attempt was given, the last one if net/http
-// chose again.
+// attempt is one attempt over the network, with the connection that it was given, the
+// last one if net/http chose again. An idle connection keeps its last attempt, so that
+// this must not hold the call.
 type attempt struct {
-	conn   *conn
-	reused bool
+	permit   func() bool
+	cancel   context.CancelFunc
+	conn     *conn
+	reused   bool
+	wrote    bool        // to a connection before this one
+	withheld atomic.Bool // a connection was barred because the permit refused
 }
 
 // trace returns a context under which net/http tells the attempt its connection.
@@ -196,10 +207,11 @@ type attempt struct {
 func (a *attempt) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
+			a.wrote = a.maySend()
 			a.conn, _ = info.Conn.(*conn)
 			a.reused = info.Reused
 			if a.conn != nil {
-				a.conn.begin()
+				a.conn.begin(a)
 			}
 		},
 	})
@@ -207,4 +219,4 @@ func (a *attempt) trace(ctx context.Context) context.Context {
 
 // maySend reports whether any byte of the request may have been written. If not,
 // none will be.
-func (a *attempt) maySend() bool { return a.conn != nil && !a.conn.bar() }
+func (a *attempt) maySend() bool { return a.wrote || a.conn != nil && !a.conn.bar() }

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
 )
@@ -13,6 +14,7 @@ type conn struct {
 	net.Conn
 	secure bool
 	state  atomic.Uint32
+	of     *attempt // whose request it carries
 }
 
 // The states of a conn. A write goes from clean to dirty and back if it certainly
@@ -35,8 +37,17 @@ func watched(dial func(context.Context, string, string) (net.Conn, error), secur
 	}
 }
 
-// Write writes p, or nothing once the connection is barred.
+// errWithheld is what a write gets that the request's permit refuses.
+var errWithheld = errors.New("the permission to send was withdrawn")
+
+// Write writes p, or nothing once the connection is barred or the request's permit
+// refuses. The system call follows at once: a process that is stopped between the two,
+// and goes on later, writes this one piece too late and nothing more.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.state.Load() != barred && c.of.permit != nil && !c.of.permit() {
+		c.withhold()
+		return 0, errWithheld
+	}
 	first := c.state.CompareAndSwap(clean, dirty)
 	if !first && c.state.Load() == barred {
 		return 0, net.ErrClosed
@@ -51,13 +62,28 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 // begin is called when the connection is given to a request.
-func (c *conn) begin() { c.state.Store(clean) }
+func (c *conn) begin(a *attempt) {
+	c.of = a
+	c.state.Store(clean)
+}
+
+// withhold ends the connection, and the attempt with it: net/http would try the next
+// connection otherwise, and the one after that.
+func (c *conn) withhold() {
+	if c.state.CompareAndSwap(clean, barred) {
+		c.of.withheld.Store(true)
+	} else if c.state.Load() == barred {
+		return // the attempt has left this connection
+	}
+	c.of.cancel()
+	_ = c.Conn.Close()
+}
 
 // bar reports whether no byte of the request was written, and then ends the
 // connection.
 func (c *conn) bar() bool {
 	if !c.state.CompareAndSwap(clean, barred) {
-		return false
+		return c.state.Load() == barred
 	}
 	_ = c.Conn.Close() // net/http has most likely closed it
 	return true

@@ -135,7 +135,8 @@ func TestConnKnowsWhatWasWritten(t *testing.T) {
 	go io.Copy(io.Discard, there)
 	f := &failing{Conn: here}
 	c := &conn{Conn: f}
-	c.begin()
+	of := &attempt{}
+	c.begin(of)
 	f.dead.Store(true)
 	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
 		t.Fatal(n, err)
@@ -149,7 +150,7 @@ func TestConnKnowsWhatWasWritten(t *testing.T) {
 	if c.bar() {
 		t.Error("a byte was written, but the connection denies it")
 	}
-	c.begin()
+	c.begin(of)
 	if !c.bar() {
 		t.Error("nothing was written, but the connection claims it")
 	}

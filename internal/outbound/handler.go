@@ -25,13 +25,15 @@ func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
 	}
 	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
 	done := make(chan error, 1)
-	go c.run(w, req, done)
+	go c.run(w, req, call.Permit, done)
 	select {
 	case err = <-done:
 	case <-ctx.Done():
 		return c.failure(ctx, call, true, ctx.Err())
 	}
 	switch {
+	case errors.Is(err, errWithheld):
+		return withheld()
 	case w.tooLarge: // whether or not the handler panicked over it
 		return c.tooLarge()
 	case err != nil:
@@ -40,9 +42,9 @@ func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
 	return w.answer()
 }
 
-// run calls the handler and tells done how it ended. One that panics, or ends its
-// goroutine, has failed; neither takes the process with it.
-func (c *Client) run(w *writer, r *http.Request, done chan<- error) {
+// run calls the handler, if the call's permit lets it, and tells done how it ended. One
+// that panics, or ends its goroutine, has failed; neither takes the process with it.
+func (c *Client) run(w *writer, r *http.Request, permit func() bool, done chan<- error) {
 	err := errPanicked
 	defer func() {
 		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // as net/http does
@@ -50,6 +52,10 @@ func (c *Client) run(w *writer, r *http.Request, done chan<- error) {
 		}
 		done <- err
 	}()
+	if permit != nil && !permit() {
+		err = errWithheld
+		return
+	}
 	c.handler.ServeHTTP(w, r)
 	err = nil
 }

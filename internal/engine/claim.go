@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// runQueue runs the queue's batches, oldest first, until there is none, the
+// queue's turn is over, or its batch has to wait.
+func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
+	began := time.Now()
+	c, err := e.claim(id)
+	for err == nil && c != nil {
+		var n next
+		if c, n, err = e.runBatch(c, news, began); err == nil && c == nil {
+			return n
+		}
+	}
+	// Nothing to run, or owned elsewhere: the scan finds it if that changes. Or shut
+	// down, and then it may be another node's turn.
+	return next{again: e.drain.Err() != nil}
+}
+
+// claim claims the queue, unless the node shuts down. That does not interrupt a call: a
+// claim that nobody knows of would keep the queue from other nodes until Close.
+func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
+	err = e.persist(e.drain, "claim a queue", "queue", id, func(context.Context) (err error) {
+		c, err = e.Storage.Claim(e.work, id)
+		return err
+	})
+	return c, err
+}
+
+// runBatch runs one batch as far as it goes in this turn, with the memory that it
+// takes accounted for. It returns the claim of the queue's next batch if the turn goes
+// on, or what the queue is to do.
+func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Time) (*storage.Claim, next, error) {
+	bytes := e.footprint(c)
+	if !e.memory.TryAcquire(bytes) {
+		var err error
+		if c, bytes, err = e.starve(c); err != nil {
+			return nil, next{}, err
+		}
+		began = time.Now()
+	}
+	defer e.memory.Release(bytes)
+	r := e.newRun(c, news, began)
+	defer r.leave()
+	return r.run()
+}
+
+// starve gives the claim back, so that another node can run the batch, waits until other
+// batches have left enough memory, takes it, and claims the queue again. If its batch
+// is another one by then, and larger, it waits again.
+func (e *Engine) starve(c *storage.Claim) (*storage.Claim, int64, error) {
+	for {
+		id, bytes := c.Queue, e.footprint(c)
+		if err := e.handBack(c, nil, time.Time{}); err != nil {
+			return nil, 0, err
+		}
+		e.Storage.Offer(id)
+		c = nil // it would take the memory that it waits for
+		e.count(&e.hungry, 1)
+		err := e.memory.Acquire(e.drain, bytes)
+		e.count(&e.hungry, -1)
+		if err != nil {
+			return nil, 0, err
+		}
+		c, err = e.claim(id)
+		if err == nil && e.footprint(c) <= bytes {
+			return c, bytes, nil
+		}
+		e.memory.Release(bytes)
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// footprint is about what a claimed batch takes in memory while it runs; at most all
+// there is, so that a large one gets its turn.
+func (e *Engine) footprint(c *storage.Claim) int64 {
+	const each = 512 // a request's own structures
+	bytes := 0
+	for i := range c.Requests {
+		r := &c.Requests[i]
+		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
+	}
+	for i := range c.Marks {
+		bytes += len(c.Marks[i].Result.Body) // the last answers of what waits
+	}
+	return min(int64(bytes), e.Memory)
+}
+
+// handBack gives a claim up with its batch unfinished.
+func (e *Engine) handBack(c *storage.Claim, marks []storage.Mark, due time.Time) error {
+	ctx, cancel := e.lastWords()
+	defer cancel()
+	return e.persist(ctx, "release a batch", "ticket", c.Ticket, func(ctx context.Context) error {
+		return e.Storage.Release(ctx, c, marks, due)
+	})
+}
+
+// lastWords returns the context under which a batch is given back: the one of the
+// work, or where the shutdown limit has ended that, a short one of its own.
+func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
+	if e.work.Err() == nil {
+		return e.work, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
+}
+
+// persist calls a storage operation until storage has answered, with growing
+// pauses: every operation can be repeated. It gives up when ctx ends, and returns
+// the errors that say for certain how things are.
+func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
+	const longest = time.Second
+	for pause, failures := 20*time.Millisecond, 0; ; pause = min(2*pause, longest) {
+		err := op(ctx)
+		switch {
+		case err == nil:
+			if failures > 0 {
+				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
+			}
+			return nil
+		case errors.Is(err, storage.ErrNotOwner), errors.Is(err, storage.ErrNothing), ctx.Err() != nil:
+			return err
+		case failures == 0:
+			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err)
+		}
+		failures++
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
