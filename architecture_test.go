@@ -18,17 +18,19 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/storage":             {"/batch"},
 		"/storage/storagetest": {"/batch", "/storage"},
 		"/storage/sqlite":      {"/batch", "/storage"},
+		"/storage/postgres":    {"/batch", "/storage"},
 		"/internal/secret":     {},
+		"/internal/pgtest":     {},
 		"/internal/outbound":   {"/batch"},
 		"/internal/engine":     {"/batch", "/storage", "/internal/outbound"},
 		"/internal/api":        {"/batch", "/storage"},
-		"":                     {"/batch", "/storage", "/storage/sqlite", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
+		"":                     {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
 		"/cmd/sheaf":           {"", "/internal/secret", "/internal/outbound"},
 		"/examples/store":      {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */}
+	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */}
 
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {

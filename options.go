@@ -18,11 +18,24 @@ type Options struct {
 	// no socket between.
 	UpstreamHandler http.Handler
 
-	// Database is where batches are kept: "sqlite:FILE". Default: sqlite:sheaf.db.
+	// Database is where batches are kept: "sqlite:FILE", or a PostgreSQL database
+	// (version 14 or later) that any number of services share, as
+	// "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS" (RFC 3986; the parameters of
+	// libpq, sslmode and several hosts among them). Default: sqlite:sheaf.db.
 	Database string
+	// DatabaseConnections is how many connections to PostgreSQL a service opens at
+	// most, at least 4. Default: 8.
+	DatabaseConnections int
+	// NoMigrations leaves PostgreSQL's schema as it is: one that Migrate has not brought
+	// up to date is refused.
+	NoMigrations bool
+	// NoAccelerators does without LISTEN, NOTIFY and advisory locks, for databases that
+	// only look as if they had them: a dead service is noticed after 13 s instead of 3.
+	NoAccelerators bool
 	// SecretKeyFile holds the key that credentials are encrypted with: 32 bytes
-	// in base64 on one line, mode 0600. Default: the database's file name with
-	// ".key" appended; made if both it and the database are new.
+	// in base64 on one line, mode 0600. With SQLite the default is the database's file
+	// name with ".key" appended, and it is made if both it and the database are new.
+	// With PostgreSQL it is required, and the same for every service.
 	SecretKeyFile string
 	// AbandonCredentials lets the service start with a key that is not the
 	// database's: what was not sent becomes NOT_EXECUTED.

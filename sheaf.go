@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/sqlite"
 )
 
 // Version is the version of this build. Releases set it at link time.
@@ -148,62 +145,6 @@ func (s Success) is(code int) bool {
 		return code == http.StatusOK
 	}
 	return code >= 200 && code <= 299
-}
-
-// keySetting is where the database keeps the id of its secret key.
-const keySetting = "secret-key-id"
-
-// openStorage opens the database and the key that its credentials are sealed with.
-func openStorage(ctx context.Context, o *Options) (storage.Storage, secret.Key, error) {
-	file, ok := strings.CutPrefix(o.Database, "sqlite:")
-	if !ok || file == "" {
-		return nil, secret.Key{}, errors.New("the database has to be sqlite:FILE, such as sqlite:sheaf.db")
-	}
-	db, err := sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
-	if err != nil {
-		return nil, secret.Key{}, fmt.Errorf("database %s: %w", file, err)
-	}
-	fill(&o.SecretKeyFile, file+".key")
-	key, err := openKey(ctx, db, o)
-	if err != nil {
-		db.Close()
-		return nil, secret.Key{}, err
-	}
-	return db, key, nil
-}
-
-// openKey reads the secret key, or makes it if the database has never had one, and
-// sees to it that it is the database's.
-func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key, error) {
-	id, err := store.Setting(ctx, keySetting)
-	if err != nil {
-		return secret.Key{}, fmt.Errorf("database %s: %w", o.Database, err)
-	}
-	key, err := secret.Read(o.SecretKeyFile)
-	if errors.Is(err, fs.ErrNotExist) && (id == "" || o.AbandonCredentials) {
-		key, err = secret.Create(o.SecretKeyFile)
-	}
-	const advice = "restore the key file, or start once with --abandon-credentials to give up what those batches have not sent yet"
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return secret.Key{}, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, o.Database, advice)
-	case err != nil:
-		return secret.Key{}, fmt.Errorf("secret key: %w", err)
-	case id == key.ID():
-		return key, nil
-	case id != "" && !o.AbandonCredentials:
-		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.SecretKeyFile, o.Database, advice)
-	case id != "":
-		n, err := store.Abandon(ctx, engine.Unknown(), "the credential that was stored with the batch was abandoned with its secret key")
-		if err != nil {
-			return secret.Key{}, fmt.Errorf("database %s: abandon credentials: %w", o.Database, err)
-		}
-		o.Logger.Warn("credentials abandoned; what was not sent is NOT_EXECUTED", "batches", n)
-	}
-	if err := store.PutSetting(ctx, keySetting, key.ID()); err != nil {
-		return secret.Key{}, fmt.Errorf("database %s: %w", o.Database, err)
-	}
-	return key, nil
 }
 
 // A credential is sealed together with what it is for, so that it can't be moved to

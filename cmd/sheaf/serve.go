@@ -120,7 +120,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	defer stop()
 	info, _ := debug.ReadBuildInfo()
 	log.Info("listening", "address", listener.Addr().String(), "upstream", s.options.Upstream,
-		"database", s.options.Database, "version", version(info))
+		"database", sheaf.DatabaseName(s.options.Database), "version", version(info))
 	if err := runAll(ctx, stop, s, log, service, listener); err != nil {
 		return err
 	}

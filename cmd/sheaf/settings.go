@@ -38,7 +38,12 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
-	add(f, "database", "sqlite:sheaf.db", "database", "where batches are kept: sqlite:FILE", &o.Database, parseDatabase)
+	addDatabase(f, &o.Database)
+	add(f, "database-connections", "8", "count", "connections to PostgreSQL at most, at least 4", &o.DatabaseConnections, parseCount(4))
+	add(f, "database-accelerators", "on", "on|off", "use LISTEN and advisory locks where PostgreSQL has them; off: a dead node is noticed after 13s instead of 3s", &o.NoAccelerators,
+		oneOf(choice[bool]{"on", false}, choice[bool]{"off", true}))
+	add(f, "migrate", "on", "on|off", "bring PostgreSQL's schema up to date at the start; off: refuse one that is not", &o.NoMigrations,
+		oneOf(choice[bool]{"on", false}, choice[bool]{"off", true}))
 
 	add(f, "request-timeout", "30s", "duration", "bound on one attempt, from dialling to the answer's last byte", &o.RequestTimeout, parseDuration)
 	add(f, "retry-limit", "5", "count", "retries after a failure, where the batch says stopOnFirstFailure=false; 0: none", &o.RetryLimit, parseCount(0))
@@ -56,7 +61,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "stores-at-once", "4096", "count", "queues at work at the same time", &o.StoresAtOnce, parseCount(1))
 	add(f, "max-outbound", "1024", "count", "requests under way at the same time", &o.MaxOutbound, parseCount(1))
 
-	add(f, "secret-key-file", "", "file", "the key that credentials are encrypted with (default: the database's file with .key appended)", &o.SecretKeyFile, parseFile)
+	add(f, "secret-key-file", "", "file", "the key that credentials are encrypted with; required with PostgreSQL (default with SQLite: its file with .key appended)", &o.SecretKeyFile, parseFile)
 	add(f, "abandon-credentials", "false", "bool", "start although the key is not the database's: what was not sent becomes NOT_EXECUTED", &o.AbandonCredentials, parseBool)
 	f.Lookup("abandon-credentials").NoOptDefVal = "true"
 
@@ -67,6 +72,11 @@ func newSettings() (*settings, *pflag.FlagSet) {
 			choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError}))
 	add(f, "shutdown-timeout", "30s", "duration", "how long a shutdown waits for what is under way", &o.ShutdownTimeout, parseDuration)
 	return s, f
+}
+
+// addDatabase adds the flag that names the database.
+func addDatabase(f *pflag.FlagSet, to *string) {
+	add(f, "database", "sqlite:sheaf.db", "database", "where batches are kept: sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/NAME", to, parseDatabase)
 }
 
 // serviceOptions returns the options as the library counts them: there 0 stands for

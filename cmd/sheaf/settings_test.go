@@ -16,9 +16,14 @@ import (
 // samples has for every flag a right value that is not its default, and a wrong one
 // with the words that have to follow.
 var samples = map[string]struct{ right, wrong, says string }{
-	"listen":              {":0", "8080", "a host and a port from 0 to 65535"},
-	"upstream":            {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
-	"database":            {"sqlite:other.db", "other.db", "sqlite:FILE"},
+	"listen":   {":0", "8080", "a host and a port from 0 to 65535"},
+	"upstream": {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"database": {"sqlite:other.db", "other.db", "sqlite:FILE"},
+
+	"database-connections":  {"4", "3", "a whole number from 4 to"},
+	"database-accelerators": {"off", "of", "on or off"},
+	"migrate":               {"off", "no", "on or off"},
+
 	"request-timeout":     {"1m", "30", "a duration with its unit"},
 	"retry-limit":         {"0", "-1", "a whole number from 0 to 2147483647"},
 	"retry-interval":      {"1ms", "0s", "at least 1ms"},
@@ -126,7 +131,7 @@ func TestDefaults(t *testing.T) {
 	want := settings{
 		listen: "127.0.0.1:8080", logFormat: "text", logLevel: slog.LevelInfo,
 		options: sheaf.Options{
-			Database: "sqlite:sheaf.db", RequestTimeout: 30 * time.Second,
+			Database: "sqlite:sheaf.db", DatabaseConnections: 8, RequestTimeout: 30 * time.Second,
 			RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
 			MaxBody: 10 << 20, MaxAnswer: 5 << 20, MaxQueued: 10_000, Retention: 7 * 24 * time.Hour,
 			StoresAtOnce: 4096, MaxOutbound: 1024, ShutdownTimeout: 30 * time.Second,

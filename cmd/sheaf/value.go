@@ -75,11 +75,13 @@ func parseUpstream(text string) (string, error) {
 }
 
 func parseDatabase(text string) (string, error) {
-	if file, ok := strings.CutPrefix(text, "sqlite:"); !ok || file == "" {
-		// Not quoted: an address of another database may hold a password.
-		return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db")
+	for _, kind := range []string{"sqlite:", "postgres://", "postgresql://"} {
+		if rest, ok := strings.CutPrefix(text, kind); ok && rest != "" {
+			return text, nil
+		}
 	}
-	return text, nil
+	// Not quoted: it may hold a password.
+	return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
 func parseFile(text string) (string, error) {

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func newMigrate(environ []string) *cobra.Command {
+	var database string
+	flags := pflag.NewFlagSet("migrate", pflag.ContinueOnError)
+	addDatabase(flags, &database)
+	c := &cobra.Command{
+		Use:   "migrate --database postgres://USER:PASSWORD@HOST:PORT/NAME",
+		Short: "Bring a PostgreSQL database's schema up to date",
+		Long: `Bring a PostgreSQL database's schema up to date and end.
+
+sheaf serve does this at its start, one node at a time, unless it is told
+--migrate=off: then this command is to be run before a new version's first node
+starts. Nodes that run meanwhile go on. What is done can't be undone, and an older
+version refuses a newer schema.
+
+The database can be given as SHEAF_DATABASE too, which keeps a password out of the list
+of processes.`,
+		Args: atMost(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := fromEnviron(flags, variables(environ)); err != nil {
+				return err
+			}
+			version, err := sheaf.Migrate(c.Context(), database)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "the schema of %s is up to date: version %d\n", sheaf.DatabaseName(database), version)
+			return err
+		},
+	}
+	c.Flags().AddFlagSet(flags)
+	return c
+}

@@ -1,0 +1,138 @@
+package sheaf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"github.com/sheafapi/sheaf/internal/engine"
+	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/postgres"
+	"github.com/sheafapi/sheaf/storage/sqlite"
+)
+
+// keySetting is where the database keeps the id of its secret key.
+const keySetting = "secret-key-id"
+
+// Migrate brings the schema of a PostgreSQL database up to date, as the start of a
+// service does, and returns its version. Services that run meanwhile go on. An SQLite
+// database needs it not: the one process that owns it does that at its start.
+func Migrate(ctx context.Context, database string) (version int64, err error) {
+	if !isPostgres(database) {
+		return 0, errors.New("only a PostgreSQL database is brought up to date apart from a service: postgres://USER@HOST/NAME")
+	}
+	if version, err = postgres.Migrate(ctx, database); err != nil {
+		return 0, fmt.Errorf("database %s: %w", DatabaseName(database), err)
+	}
+	return version, nil
+}
+
+// DatabaseName returns what names a database in Options.Database without the password
+// that it may hold, to be shown.
+func DatabaseName(database string) string {
+	if !isPostgres(database) {
+		return database
+	}
+	u, err := url.Parse(database)
+	if err != nil {
+		return "postgres://" // the rest may hold the password
+	}
+	u.User, u.RawQuery, u.Fragment = url.User(u.User.Username()), "", ""
+	return u.String()
+}
+
+func isPostgres(database string) bool {
+	return strings.HasPrefix(database, "postgres://") || strings.HasPrefix(database, "postgresql://")
+}
+
+// openStorage opens the database and the key that its credentials are sealed with.
+func openStorage(ctx context.Context, o *Options) (storage.Storage, secret.Key, error) {
+	store, err := openDatabase(ctx, o)
+	if err != nil {
+		return nil, secret.Key{}, err
+	}
+	key, err := openKey(ctx, store, o)
+	if err != nil {
+		return nil, secret.Key{}, errors.Join(err, store.Close())
+	}
+	return store, key, nil
+}
+
+func openDatabase(ctx context.Context, o *Options) (store storage.Storage, err error) {
+	file, isSQLite := strings.CutPrefix(o.Database, "sqlite:")
+	switch {
+	case isSQLite && file != "":
+		fill(&o.SecretKeyFile, file+".key")
+		store, err = sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
+	case isPostgres(o.Database) && o.SecretKeyFile == "":
+		err = errors.New("a secret key file is required with PostgreSQL, the same on every node: make it once with: sheaf secret new FILE")
+	case isPostgres(o.Database):
+		store, err = postgres.Open(ctx, o.Database, postgres.Options{
+			Connections: o.DatabaseConnections, NoMigrations: o.NoMigrations, NoAccelerators: o.NoAccelerators, Logger: o.Logger,
+		})
+	default:
+		return nil, errors.New("the database has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER@HOST/NAME")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", DatabaseName(o.Database), err)
+	}
+	return store, nil
+}
+
+// openKey reads the secret key, or makes it if an embedded database has never had one,
+// and sees to it that it is the database's.
+func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key, error) {
+	name := DatabaseName(o.Database)
+	id, err := store.Setting(ctx, keySetting)
+	if err != nil {
+		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
+	}
+	key, err := readKey(o, id)
+	if err == nil && id == "" {
+		// Of nodes that start at once on a new database, one decides.
+		id, err = store.InitSetting(ctx, keySetting, key.ID())
+	}
+	switch {
+	case err != nil:
+		return secret.Key{}, err
+	case id == key.ID():
+		return key, nil
+	case !o.AbandonCredentials:
+		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.SecretKeyFile, name, keyAdvice)
+	}
+	n, err := store.Abandon(ctx, engine.Unknown(), "the credential that was stored with the batch was abandoned with its secret key")
+	if err != nil {
+		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
+	}
+	o.Logger.Warn("credentials abandoned; what was not sent is NOT_EXECUTED", "batches", n)
+	if err := store.PutSetting(ctx, keySetting, key.ID()); err != nil {
+		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
+	}
+	return key, nil
+}
+
+const keyAdvice = "restore the key file, or start once with --abandon-credentials to give up what those batches have not sent yet"
+
+// readKey reads the key file. Beside an embedded database that knows no key, or whose key
+// is given up, it is made; for nodes that share a database it never is, as each would make
+// its own. id is the key that the database knows, empty if none.
+func readKey(o *Options, id string) (secret.Key, error) {
+	key, err := secret.Read(o.SecretKeyFile)
+	missing := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case missing && isPostgres(o.Database) && id == "":
+		return key, fmt.Errorf("the secret key file %s is missing; nodes that share a database need the same one: make it once with: sheaf secret new %s", o.SecretKeyFile, o.SecretKeyFile)
+	case missing && !isPostgres(o.Database) && (id == "" || o.AbandonCredentials):
+		key, err = secret.Create(o.SecretKeyFile)
+	case missing:
+		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, DatabaseName(o.Database), keyAdvice)
+	}
+	if err != nil {
+		return key, fmt.Errorf("secret key: %w", err)
+	}
+	return key, nil
+}
