@@ -30,7 +30,7 @@ demo: ## See it work: a batch of 60 requests, then a kill -9 midway through anot
 # The main module comes last: its result is what a reader, or CI, sees at the end. The
 # others are never cached: Go does not see that they test a binary of this module.
 .PHONY: test
-test: race-ready ## Run every test of every module under the race detector
+test: race-ready postgres-ready ## Run every test of every module under the race detector
 	$(GO) vet ./...
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
@@ -55,6 +55,26 @@ race-ready:
 	$(CC_WORKS) || { echo "The race detector needs a C compiler and the C library's headers, and $$($(GO) env CC) does not work here." \
 		"Install them (Debian: gcc libc6-dev; Fedora: gcc glibc-devel; Alpine: gcc musl-dev; macOS: xcode-select --install)," \
 		"or run 'make test-quick', which does without."; exit 1; } >&2
+
+# The tests need PostgreSQL's programs, and pgbouncer for what a pooler does. Debian's
+# packages would start servers of their own (createcluster.d and RUNLEVEL prevent it).
+.PHONY: postgres-ready
+postgres-ready:
+	@have() { PATH="$$PATH:/usr/sbin:$$(printf '%s:' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /usr/libexec/postgresql*)" \
+		command -v "$$1" >/dev/null; }; \
+	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer; }; \
+	ready && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The tests need PostgreSQL and pgbouncer: installing them."; \
+		if ! [ -e /etc/postgresql-common/createcluster.conf ]; then \
+			mkdir -p /etc/postgresql-common/createcluster.d; \
+			echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/no-main.conf; \
+		fi; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer; \
+	fi; \
+	ready || { echo "The tests need the programs of PostgreSQL (14 or newer) and pgbouncer. Install them" \
+		"(Debian: postgresql pgbouncer; Fedora: postgresql-server pgbouncer; macOS: brew install postgresql pgbouncer)." \
+		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and pgbouncer alone has to be here."; exit 1; } >&2
 
 .PHONY: lint
 lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the linters, look for known vulnerabilities
@@ -90,9 +110,12 @@ fuzz: ## Fuzz every target for FUZZTIME (30s) each
 		done; \
 	done
 
+# What the service keeps batches in while it is measured: sqlite or postgres.
+DATABASE ?= sqlite
+
 .PHONY: bench
-bench: ## Measure Sheaf beside a plain client and beside what else people would use
-	cd bench && $(GO) run .
+bench: ## Measure Sheaf beside a plain client; DATABASE=postgres: on PostgreSQL
+	cd bench && $(GO) run . -database $(DATABASE)
 
 .PHONY: clean
 clean: ## Remove what was built, the tools included

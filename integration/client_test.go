@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
 	"time"
@@ -17,11 +18,21 @@ import (
 // pollInterval is the pause between two questions, or two tries of one call.
 const pollInterval = 10 * time.Millisecond
 
+// callTimeout bounds one call, so that a node that hangs is not waited for.
+const callTimeout = 10 * time.Second
+
 // client calls the service as one caller.
 type client struct {
-	base  string
+	bases []string // the nodes' addresses; each call goes to one of them
 	token string
+
+	// lost, if set, is told why a call is made again. Each call has a connection of its
+	// own then: one that is kept may be closed in the moment in which a call is written.
+	lost func(error)
 }
+
+// caller returns a client of these nodes.
+func caller(bases ...string) client { return client{bases: bases, token: "caller"} }
 
 // request is a request of a batch.
 type request struct {
@@ -53,8 +64,9 @@ type result struct {
 
 // refusal is an answer that is no success.
 type refusal struct {
-	code int
-	body string
+	code  int
+	after string // Retry-After
+	body  string
 }
 
 func (e *refusal) Error() string { return fmt.Sprintf("answered %d: %s", e.code, e.body) }
@@ -69,10 +81,18 @@ func newKey() string {
 
 // do makes one call and decodes its answer.
 func (c client) do(ctx context.Context, method, store string, query url.Values, body []byte, answer any) error {
-	r, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v3/"+store+"/batch?"+query.Encode(), bytes.NewReader(body))
+	return c.call(ctx, method, store+"/batch", query, body, answer)
+}
+
+func (c client) call(ctx context.Context, method, path string, query url.Values, body []byte, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	base := c.bases[mathrand.N(len(c.bases))]
+	r, err := http.NewRequestWithContext(ctx, method, base+"/api/v3/"+path+"?"+query.Encode(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
+	r.Close = c.lost != nil
 	r.Header.Set("Authorization", "Bearer "+c.token)
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(r)
@@ -85,7 +105,7 @@ func (c client) do(ctx context.Context, method, store string, query url.Values, 
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &refusal{resp.StatusCode, string(text)}
+		return &refusal{resp.StatusCode, resp.Header.Get("Retry-After"), string(text)}
 	}
 	return json.Unmarshal(text, answer)
 }
@@ -184,12 +204,27 @@ func (c client) tickets(ctx context.Context, store string) (all []string, err er
 	}
 }
 
+// stop stops a batch.
+func (c client) stop(ctx context.Context, store, ticket string) error {
+	return c.surely(ctx, func() error {
+		var any json.RawMessage
+		return c.call(ctx, http.MethodPost, store+"/batch/cancel-group", url.Values{"ticket": {ticket}}, nil, &any)
+	})
+}
+
 // surely makes a call until it is answered, as a client does whose service may be
-// down. An answer that refuses is final.
+// down. An answer that refuses is final, except that to come back later.
 func (c client) surely(ctx context.Context, call func() error) error {
 	for {
 		err := call()
-		if _, refused := errors.AsType[*refusal](err); err == nil || refused || !pause(ctx) {
+		r, refused := errors.AsType[*refusal](err)
+		if err == nil || refused && r.code != http.StatusServiceUnavailable {
+			return err
+		}
+		if c.lost != nil {
+			c.lost(err)
+		}
+		if !pause(ctx) {
 			return err
 		}
 	}

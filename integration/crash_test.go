@@ -16,16 +16,26 @@ var kills = flag.Int("kills", 20, "how often TestKill9UnderLoad kills the servic
 // TestKill9UnderLoad kills the service again and again, each time when a number of
 // requests has reached the upstream, and starts it again on what the kill left.
 func TestKill9UnderLoad(t *testing.T) {
+	onEach(t, func(t *testing.T, database string) {
+		n := *kills
+		if isPostgres(database) && !given("kills") {
+			n = 3 // each waits for the dead node's session to be missed
+		}
+		kill9UnderLoad(t, database, n)
+	})
+}
+
+func kill9UnderLoad(t *testing.T, database string, kills int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, moody)
-	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
-	l := startLoad(ctx, client{s.base, "caller"}, 8)
+	s := start(t, ledger.URL+"/api/{storeId}", database)
+	l := startLoad(ctx, caller(s.base), 8)
 
 	// A few arrivals: killed while it recovers. Many: killed in the middle of its work.
 	points := []int{250, 100, 1, 180, 20, 300, 3}
 	var ready, working []time.Duration
-	for i := range *kills {
+	for i := range kills {
 		arrived(ctx, t, ledger.After(points[i%len(points)]))
 		s.kill9(t)
 		first := ledger.After(1)
@@ -35,8 +45,8 @@ func TestKill9UnderLoad(t *testing.T) {
 	}
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
-	t.Logf("%d kills; from exec to ready: %v; from exec to the next request at the upstream: %v", *kills, spread(ready), spread(working))
-	if *kills >= 20 && (a.inDoubt == 0 || a.repeated == 0) {
+	t.Logf("%d kills; from exec to ready: %v; from exec to the next request at the upstream: %v", kills, spread(ready), spread(working))
+	if kills >= 20 && (a.inDoubt == 0 || a.repeated == 0) {
 		t.Errorf("no kill hit a request under way: the test is too gentle to prove anything")
 	}
 }
@@ -44,12 +54,14 @@ func TestKill9UnderLoad(t *testing.T) {
 // TestKill9WhileCreating kills the service in the very moment in which it hands
 // tickets out: those that were handed out are good, and a create without an answer,
 // when it is repeated, makes one batch and no second one.
-func TestKill9WhileCreating(t *testing.T) {
+func TestKill9WhileCreating(t *testing.T) { onEach(t, kill9WhileCreating) }
+
+func kill9WhileCreating(t *testing.T, database string) {
 	ctx := t.Context()
 	const rounds, creates = 10, 16
 	ledger := newLedger(t, steady)
-	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"))
-	c := client{s.base, "caller"}
+	s := start(t, ledger.URL, database)
+	c := caller(s.base)
 	answered := 0
 	var all []string
 	for round := range rounds {
@@ -92,7 +104,7 @@ func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int
 	for i := range n {
 		keys[i] = url.Values{"deduplicationKey": {newKey()}}
 		creators.Go(func() {
-			tickets[i], _ = client{s.base, "caller"}.tryCreate(ctx, "1", keys[i], onePUT)
+			tickets[i], _ = caller(s.base).tryCreate(ctx, "1", keys[i], onePUT)
 			answered <- struct{}{}
 		})
 	}
@@ -111,7 +123,7 @@ func TestUpstreamDies(t *testing.T) {
 	defer cancel()
 	ledger := newLedger(t, steady)
 	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
-	l := startLoad(ctx, client{s.base, "caller"}, 4)
+	l := startLoad(ctx, caller(s.base), 4)
 	for range 10 {
 		arrived(ctx, t, ledger.After(60))
 		ledger.Down()
@@ -130,7 +142,9 @@ func TestUpstreamDies(t *testing.T) {
 }
 
 // TestThrottleSurvivesKill9: the moment that a Retry-After named holds after a crash.
-func TestThrottleSurvivesKill9(t *testing.T) {
+func TestThrottleSurvivesKill9(t *testing.T) { onEach(t, throttleSurvivesKill9) }
+
+func throttleSurvivesKill9(t *testing.T, database string) {
 	ctx := t.Context()
 	const wait = 2 * time.Second
 	ledger := newLedger(t, func(a Arrival) (r Reply) {
@@ -139,8 +153,8 @@ func TestThrottleSurvivesKill9(t *testing.T) {
 		}
 		return r
 	})
-	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"))
-	c := client{s.base, "caller"}
+	s := start(t, ledger.URL, database)
+	c := caller(s.base)
 	both := ledger.After(2)
 	ticket, err := c.create(ctx, "1", map[string][]string{"allowParallelMode": {"true"}},
 		[]request{{Method: "POST", Path: "a"}, {Method: "GET", Path: "b"}})

@@ -4,4 +4,14 @@ go 1.26.0
 
 replace github.com/sheafapi/sheaf => ../
 
-require github.com/mccutchen/go-httpbin/v2 v2.26.0
+require (
+	github.com/mccutchen/go-httpbin/v2 v2.26.0
+	github.com/sheafapi/sheaf v0.0.0
+)
+
+require (
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/pgx/v5 v5.12.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)

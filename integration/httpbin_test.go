@@ -73,7 +73,7 @@ func TestHTTPBin(t *testing.T) {
 	t.Cleanup(upstream.Close) // after the parallel subtests
 	s := start(t, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--request-timeout", "1s",
 		"--max-answer", "64KiB", "--throttle-limit", "500ms", "--retry-limit", "2")
-	c := client{s.base, "secret-token"}
+	c := client{bases: []string{s.base}, token: "secret-token"}
 	for i, test := range cases {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +140,7 @@ func TestHTTPBinEscaped(t *testing.T) {
 	}
 	ctx := t.Context()
 	s := start(t, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"))
-	c := client{s.base, "caller"}
+	c := caller(s.base)
 	ticket, err := c.create(ctx, "1", nil, []request{{Method: "GET", Path: "json"}})
 	if err != nil {
 		t.Fatal(err)

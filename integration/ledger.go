@@ -37,13 +37,16 @@ type Arrival struct {
 	Seq    int    // place among all arrivals, from 1
 	Nth    int    // 1 for the first arrival with its Idempotency-Key
 	Key    string // the Idempotency-Key
+	Node   string // which of several nodes sent it, see For; empty: the only one
 	Method string
 	Path   string
 	Body   string
 
-	Status   int  // what it was answered
-	Executed bool // it was carried out: neither refused nor found done before
-	Answered bool // its answer was handed to the network completely
+	Status   int       // what it was answered
+	Executed bool      // it was carried out: neither refused nor found done before
+	Answered bool      // its answer was handed to the network completely
+	At       time.Time // when it had arrived whole
+	End      time.Time // just before its answer was written, or when it was cut off; zero: not yet
 }
 
 // Reply is what the upstream does with a request.
@@ -121,15 +124,41 @@ func (l *Ledger) Close() {
 	}
 }
 
+// For returns the upstream's address for one of several nodes. The ledger writes the
+// node down and takes its part off the path.
+func (l *Ledger) For(node string) string { return l.URL + nodePrefix + node }
+
+const nodePrefix = "/from-"
+
+// splitNode takes the node off a path.
+func splitNode(uri string) (node, path string) {
+	rest, ours := strings.CutPrefix(uri, nodePrefix)
+	if !ours {
+		return "", uri
+	}
+	node, path, _ = strings.Cut(rest, "/")
+	return node, "/" + path
+}
+
 // Arrivals returns what has reached the upstream so far, in order.
-func (l *Ledger) Arrivals() []Arrival {
+func (l *Ledger) Arrivals() []Arrival { return l.Since(0) }
+
+// Since returns the arrivals after the first n.
+func (l *Ledger) Since(n int) []Arrival {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]Arrival, len(l.arrivals))
-	for i, a := range l.arrivals {
+	all := make([]Arrival, len(l.arrivals)-n)
+	for i, a := range l.arrivals[n:] {
 		all[i] = *a
 	}
 	return all
+}
+
+// Count returns how many requests have arrived.
+func (l *Ledger) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.arrivals)
 }
 
 // After returns a channel that gets the moment when n more requests have arrived.
@@ -149,7 +178,11 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // it never arrived whole
 	}
 	a, reply := l.arrive(r, string(body))
-	if !hold(r, reply) {
+	held := hold(r, reply)
+	l.mu.Lock()
+	a.End = time.Now()
+	l.mu.Unlock()
+	if !held {
 		return
 	}
 	answer, _ := json.Marshal(map[string]any{"arrival": a.Seq, "path": a.Path})
@@ -185,9 +218,10 @@ func (l *Ledger) arrive(r *http.Request, body string) (*Arrival, Reply) {
 		l.calls[key] = c
 	}
 	c.arrivals++
+	node, path := splitNode(r.RequestURI)
 	a := &Arrival{
-		Seq: len(l.arrivals) + 1, Nth: c.arrivals,
-		Key: key, Method: r.Method, Path: r.RequestURI, Body: body,
+		Seq: len(l.arrivals) + 1, Nth: c.arrivals, At: time.Now(),
+		Key: key, Node: node, Method: r.Method, Path: path, Body: body,
 	}
 	reply := l.reply(*a)
 	if reply.Status == 0 {

@@ -31,8 +31,12 @@ type load struct {
 	all    sync.WaitGroup
 }
 
-// openBatches is how many unfinished batches a creator lets its store have.
-const openBatches = 6
+// openBatches is how many unfinished batches a creator lets its store have. After
+// pauseAfter batches it lets the store run empty, so that any node may run it next.
+const (
+	openBatches = 6
+	pauseAfter  = 15
+)
 
 // startLoad starts the creators. They survive that the service is down.
 func startLoad(ctx context.Context, c client, stores int) *load {
@@ -50,6 +54,16 @@ func startLoad(ctx context.Context, c client, stores int) *load {
 // storeName returns the id of a store.
 func storeName(store int) string { return "store-" + strconv.Itoa(store) }
 
+// batch returns the n-th batch of a store. One whose create was never answered is empty.
+func (l *load) batch(store string, n int) sent {
+	for i, batches := range l.stores {
+		if storeName(i) == store && n < len(batches) {
+			return batches[n]
+		}
+	}
+	return sent{}
+}
+
 // create makes batches for one store, one after the other, until it is enough.
 func (l *load) create(ctx context.Context, store int) error {
 	for {
@@ -59,8 +73,12 @@ func (l *load) create(ctx context.Context, store int) error {
 		default:
 		}
 		made := l.stores[store]
-		if n := len(made); n >= openBatches {
-			if _, err := l.client.ended(ctx, storeName(store), made[n-openBatches].ticket); err != nil {
+		open := openBatches
+		if len(made)%pauseAfter == 0 {
+			open = 1
+		}
+		if n := len(made); n >= open {
+			if _, err := l.client.ended(ctx, storeName(store), made[n-open].ticket); err != nil {
 				return err
 			}
 		}
@@ -99,11 +117,12 @@ func (l *load) finish(ctx context.Context, t *testing.T) {
 var methods = []string{"POST", "POST", "POST", "PATCH", "PATCH", "PUT", "PUT", "DELETE", "GET", "GET", "HEAD"}
 
 // newBatch returns a batch of 1 to 24 requests, the n-th of its store. Each request
-// has a path of its own, n/index.
+// has a path of its own, n/index-of-total.
 func newBatch(n int) sent {
 	b := sent{parallel: rand.N(3) == 0, stop: rand.N(2) == 0}
-	for i := range 1 + rand.N(24) {
-		name := fmt.Sprintf("%d/%d", n, i)
+	total := 1 + rand.N(24)
+	for i := range total {
+		name := fmt.Sprintf("%d/%d-of-%d", n, i, total)
 		r := request{ID: name, Path: "items/" + name, Method: methods[rand.N(len(methods))]}
 		if r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH" {
 			r.Body = json.RawMessage(fmt.Sprintf(`{"name":%q}`, name))

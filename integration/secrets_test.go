@@ -17,7 +17,7 @@ func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database str
 	t.Helper()
 	s = start(t, upstream.URL, database)
 	point := upstream.After(1)
-	ticket, err := client{s.base, "caller"}.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {"false"}}, []request{
+	ticket, err := caller(s.base).create(ctx, "1", map[string][]string{"stopOnFirstFailure": {"false"}}, []request{
 		{Method: "POST", Path: "hold"},
 		{Method: "POST", Path: "later"},
 	})
@@ -56,7 +56,7 @@ func TestWithoutItsKey(t *testing.T) {
 			}
 
 			s = s.restart(t, "--abandon-credentials")
-			got, err := client{s.base, "caller"}.ended(ctx, "1", ticket)
+			got, err := caller(s.base).ended(ctx, "1", ticket)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestNothingLeaks(t *testing.T) {
 	})
 	database := filepath.Join(t.TempDir(), "sheaf.db")
 	s := start(t, upstream.URL, database, "--log-level", "debug")
-	c := client{s.base, token}
+	c := client{bases: []string{s.base}, token: token}
 	var requests []request
 	for _, path := range []string{"fine", "conflict", "broken", "busy", "down"} {
 		for _, method := range []string{"GET", "PUT", "POST"} {

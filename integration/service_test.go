@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,10 +16,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
 // patience bounds every wait for an event. A test that reaches it fails.
 const patience = 30 * time.Second
+
+var logFolder = flag.String("logs", "", "a folder that the whole logs of all services are to be kept in")
 
 // binary is the service's executable, built by TestMain.
 var binary string
@@ -33,13 +38,24 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "sheaf")
-	build := exec.Command("go", "build", "-C", "..", "-o", binary, "./cmd/sheaf")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the service:", err)
+	if err := build("-o", binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	flag.Parse()
+	if !given("test.parallel") {
+		flag.Set("test.parallel", "8") // those that run in parallel mostly wait
+	}
+	return pgtest.Main(m)
+}
+
+// build builds the service with more arguments of go build.
+func build(args ...string) error {
+	args = append([]string{"build", "-C", ".."}, append(args, "./cmd/sheaf")...)
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build the service: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // service is a process of the real binary.
@@ -58,10 +74,17 @@ type service struct {
 // launch starts the binary without waiting for anything. The test's end kills it.
 func launch(t *testing.T, args ...string) *service {
 	t.Helper()
+	return launchBinary(t, binary, nil, args...)
+}
+
+// launchBinary starts one of several builds, with more in its environment.
+func launchBinary(t *testing.T, binary string, environ []string, args ...string) *service {
+	t.Helper()
 	s := &service{
 		args: args, cmd: exec.Command(binary, args...),
 		ended: make(chan struct{}), changed: make(chan struct{}),
 	}
+	s.cmd.Env = environ
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "SHEAF_") {
 			s.cmd.Env = append(s.cmd.Env, entry)
@@ -79,6 +102,10 @@ func launch(t *testing.T, args ...string) *service {
 	t.Cleanup(func() {
 		s.cmd.Process.Kill()
 		<-s.ended
+		if *logFolder != "" {
+			name := fmt.Sprintf("%s-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), s.cmd.Process.Pid)
+			os.WriteFile(filepath.Join(*logFolder, name), []byte(s.logged()), 0o600)
+		}
 		if t.Failed() {
 			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logged(), 2000))
 		}
@@ -86,18 +113,52 @@ func launch(t *testing.T, args ...string) *service {
 	return s
 }
 
-// start starts sheaf serve on an address of its own and waits until it is ready.
+// start starts sheaf serve on an address of its own and waits until it is ready. The
+// database is SQLite's file or PostgreSQL's URL.
 func start(t *testing.T, upstream, database string, args ...string) *service {
 	t.Helper()
 	address := freeAddress(t)
-	args = append([]string{
-		"serve", "--listen", address, "--upstream", upstream, "--database", "sqlite:" + database,
-		"--retry-interval", "10ms", "--log-format", "json",
-	}, args...)
+	args = append(serveArgs(address, upstream, database), args...)
+	if isPostgres(database) {
+		args = append(args, "--secret-key-file", newKeyFile(t))
+	}
 	s := launch(t, args...)
 	s.base = "http://" + address
 	s.waitReady(t)
 	return s
+}
+
+func isPostgres(database string) bool { return strings.HasPrefix(database, "postgres:") }
+
+// given reports whether a flag is on the command line.
+func given(name string) (found bool) {
+	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
+}
+
+// serveArgs returns the arguments that all services have.
+func serveArgs(address, upstream, database string) []string {
+	if !isPostgres(database) {
+		database = "sqlite:" + database
+	}
+	return []string{
+		"serve", "--listen", address, "--upstream", upstream, "--database", database,
+		"--retry-interval", "10ms", "--log-format", "json",
+	}
+}
+
+// newKeyFile makes a secret key.
+func newKeyFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "key")
+	command(t, "secret", "new", file)
+	return file
+}
+
+// onEach runs a test on each database that one node can use.
+func onEach(t *testing.T, test func(t *testing.T, database string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "sheaf.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, pgtest.NewDatabase(t)) })
 }
 
 // restart starts another process with the same arguments, and with more.

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,12 +10,14 @@ import (
 
 // TestSIGTERMUnderLoad stops the service in the middle of its work: what is under
 // way is recorded, so that nothing at all is sent twice or left unknown.
-func TestSIGTERMUnderLoad(t *testing.T) {
+func TestSIGTERMUnderLoad(t *testing.T) { onEach(t, sigtermUnderLoad) }
+
+func sigtermUnderLoad(t *testing.T, database string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, steady)
-	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
-	l := startLoad(ctx, client{s.base, "caller"}, 4)
+	s := start(t, ledger.URL+"/api/{storeId}", database)
+	l := startLoad(ctx, caller(s.base), 4)
 
 	var stop []time.Duration
 	for range 5 {
@@ -36,12 +37,12 @@ func TestSIGTERMUnderLoad(t *testing.T) {
 
 // hanging starts a service whose upstream never answers below /hold, and creates a
 // batch of a POST there and another request. It returns once the POST has arrived.
-func hanging(ctx context.Context, t *testing.T, limit string) (s *service, ledger *Ledger, ticket string) {
+func hanging(ctx context.Context, t *testing.T, database, limit string) (s *service, ledger *Ledger, ticket string) {
 	t.Helper()
 	ledger = holding(t)
-	s = start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", limit, "--request-timeout", "10m")
+	s = start(t, ledger.URL, database, "--shutdown-timeout", limit, "--request-timeout", "10m")
 	point := ledger.After(1)
-	ticket, err := client{s.base, "caller"}.create(ctx, "1", nil, []request{
+	ticket, err := caller(s.base).create(ctx, "1", nil, []request{
 		{Method: "POST", Path: "hold", Body: []byte(`{"n":1}`)},
 		{Method: "GET", Path: "after"},
 	})
@@ -55,7 +56,7 @@ func hanging(ctx context.Context, t *testing.T, limit string) (s *service, ledge
 // expectDoubt checks that the batch of hanging ended honestly after a restart.
 func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, ticket string) {
 	t.Helper()
-	got, err := client{s.base, "caller"}.ended(ctx, "1", ticket)
+	got, err := caller(s.base).ended(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +73,11 @@ func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, 
 
 // TestSIGTERMLimit: an upstream that does not answer holds a shutdown up no longer
 // than its limit.
-func TestSIGTERMLimit(t *testing.T) {
+func TestSIGTERMLimit(t *testing.T) { onEach(t, sigtermLimit) }
+
+func sigtermLimit(t *testing.T, database string) {
 	ctx := t.Context()
-	s, ledger, ticket := hanging(ctx, t, "700ms")
+	s, ledger, ticket := hanging(ctx, t, database, "700ms")
 	began := time.Now()
 	s.term(t)
 	if took := time.Since(began); took < 700*time.Millisecond || took > 5*time.Second {
@@ -84,9 +87,11 @@ func TestSIGTERMLimit(t *testing.T) {
 }
 
 // TestSecondSIGTERM: a second signal ends the process at once, as a crash would.
-func TestSecondSIGTERM(t *testing.T) {
+func TestSecondSIGTERM(t *testing.T) { onEach(t, secondSIGTERM) }
+
+func secondSIGTERM(t *testing.T, database string) {
 	ctx := t.Context()
-	s, ledger, ticket := hanging(ctx, t, "10m")
+	s, ledger, ticket := hanging(ctx, t, database, "10m")
 	s.signal(t, syscall.SIGTERM)
 	s.await(t, `"msg":"shutting down"`)
 	began := time.Now()
@@ -102,7 +107,9 @@ func TestSecondSIGTERM(t *testing.T) {
 
 // TestSIGTERMIdle: without work a shutdown takes no time, though a client keeps its
 // connection and one batch waits for a retry.
-func TestSIGTERMIdle(t *testing.T) {
+func TestSIGTERMIdle(t *testing.T) { onEach(t, sigtermIdle) }
+
+func sigtermIdle(t *testing.T, database string) {
 	ctx := t.Context()
 	ledger := newLedger(t, func(a Arrival) (r Reply) {
 		if a.Nth == 1 {
@@ -110,8 +117,8 @@ func TestSIGTERMIdle(t *testing.T) {
 		}
 		return r
 	})
-	s := start(t, ledger.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--shutdown-timeout", "10m", "--retry-interval", "2s")
-	c := client{s.base, "caller"}
+	s := start(t, ledger.URL, database, "--shutdown-timeout", "10m", "--retry-interval", "2s")
+	c := caller(s.base)
 	point := ledger.After(1)
 	ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {"false"}}, []request{{Method: "PUT", Path: "x"}})
 	if err != nil {
@@ -123,7 +130,7 @@ func TestSIGTERMIdle(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("an idle shutdown took %v", took)
 	}
-	got, err := client{s.restart(t).base, "caller"}.ended(ctx, "1", ticket)
+	got, err := caller(s.restart(t).base).ended(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func TestTransportNeverSendsAgain(t *testing.T) {
 			upstream := newCloser(t)
 			s := start(t, "http://"+upstream.Addr().String(), filepath.Join(t.TempDir(), "sheaf.db"))
 			defer s.term(t)
-			c := client{s.base, "caller"}
+			c := caller(s.base)
 			ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {test.stop}}, []request{
 				{Method: "GET", Path: "first"}, // opens the connection
 				{Method: test.method, Path: "second", Body: []byte(test.body)},

@@ -1,0 +1,166 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
+)
+
+// clockVariable is what sets the clock of newClockBinary's build apart, in seconds.
+const clockVariable = "TEST_CLOCK_OFFSET"
+
+// newClockBinary builds the service with a standard library whose clock is off by
+// what its environment says. Timers and the monotonic clock stay as they are. The first
+// time this takes half a minute.
+func newClockBinary(t *testing.T) string {
+	t.Helper()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	standard := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
+	source, err := os.ReadFile(filepath.Join(standard, "time.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if bytes.Count(source, []byte(begin)) != 1 {
+		t.Fatalf("time.Now of %s is not as this test knows it", runtime.Version())
+	}
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	replace := map[string]string{
+		filepath.Join(standard, "time.go"):   write("time.go", bytes.Replace(source, []byte(begin), []byte(begin+"\tsec += clockOffset\n"), 1)),
+		filepath.Join(standard, "offset.go"): write("offset.go", []byte(offsetSource)),
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "sheaf")
+	if err := build("-overlay", write("overlay.json", overlay), "-o", file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// offsetSource is a file of package time.
+const offsetSource = `package time
+
+import "syscall"
+
+var clockOffset = readOffset()
+
+func readOffset() (seconds int64) {
+	text, _ := syscall.Getenv("` + clockVariable + `")
+	for _, digit := range []byte(text) {
+		if digit >= '0' && digit <= '9' {
+			seconds = 10*seconds + int64(digit-'0')
+		}
+	}
+	if len(text) > 0 && text[0] == '-' {
+		return -seconds
+	}
+	return seconds
+}
+`
+
+// TestClocksDiffer runs nodes whose clocks are minutes apart, and kills each of them.
+// Waits that the upstream asks for last as long as it says, whoever goes on after
+// them, and a node's death is noticed as fast as with clocks that agree.
+func TestClocksDiffer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	const asked = time.Second
+	ledger := newLedger(t, func(a Arrival) Reply {
+		r := steady(a)
+		if a.Nth == 1 && rand.N(20) == 0 {
+			r.Status, r.RetryAfter = http.StatusTooManyRequests, "1"
+		}
+		return r
+	})
+	f := newFleet(t, ledger, pgtest.NewDatabase(t), 3)
+	clockBinary := newClockBinary(t)
+	for i, offset := range []string{"420", "0", "-420"} {
+		f.nodes[i].binary, f.nodes[i].environ = clockBinary, []string{clockVariable + "=" + offset}
+	}
+	f.up()
+	for i, n := range f.nodes {
+		n.clockIs(t, []time.Duration{7 * time.Minute, 0, -7 * time.Minute}[i])
+	}
+	var took takeovers
+	f.withLoad(ctx, 8, func(*load) {
+		for range times(1) {
+			for _, victim := range f.nodes {
+				arrived(ctx, t, ledger.After(60))
+				hit := f.kill9(victim)
+				took = append(took, f.takenOver(ctx, hit))
+				f.start(victim)
+			}
+		}
+	})
+	t.Logf("kill -9 with clocks that differ: %v", took)
+	took.within(t, takeoverKilled)
+	f.waitsLast(asked)
+}
+
+// clockIs checks that the node's clock is as far off as it is meant to be.
+func (n *node) clockIs(t *testing.T, off time.Duration) {
+	t.Helper()
+	var line struct {
+		Time time.Time `json:"time"`
+	}
+	first, _, _ := strings.Cut(n.logged(), "\n")
+	if err := json.Unmarshal([]byte(first), &line); err != nil {
+		t.Fatal(err)
+	}
+	if d := line.Time.Sub(n.started) - off; d.Abs() > 10*time.Second {
+		t.Fatalf("the clock of node %s is %v off, want %v", n.name, line.Time.Sub(n.started), off)
+	}
+}
+
+// waitsLast checks how long after a 429 each request came again.
+func (f *fleet) waitsLast(asked time.Duration) {
+	f.t.Helper()
+	throttled := map[string]Arrival{}
+	var waits []time.Duration
+	moved := 0
+	for _, a := range f.ledger.Arrivals() {
+		before, again := throttled[a.Key]
+		if again {
+			wait := a.At.Sub(before.End)
+			waits = append(waits, wait)
+			if a.Node != before.Node {
+				moved++
+			}
+			if wait < asked-20*time.Millisecond || wait > asked+takeoverKilled+time.Second {
+				f.t.Errorf("after %+v, which asked to wait %v, came, %v later, %+v", before, asked, wait, a)
+			}
+			delete(throttled, a.Key)
+		}
+		if a.Status == http.StatusTooManyRequests {
+			throttled[a.Key] = a
+		}
+	}
+	f.t.Logf("waits of %v: %d, of which %d ended on another node; they lasted %v (median, most)", asked, len(waits), moved, spread(waits))
+	if len(waits) == 0 || moved == 0 {
+		f.t.Error("no wait went from one node to another: the test is too gentle")
+	}
+}

@@ -1,0 +1,252 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
+)
+
+// fleet is a number of nodes over one PostgreSQL.
+type fleet struct {
+	t        *testing.T
+	ledger   *Ledger
+	database string
+	args     []string // of every node, beyond those that each needs
+	nodes    []*node
+	faults   []*fault
+}
+
+// node is a place in a fleet, and the process that is there. Each process that is
+// started has a name of its own, under which it sends.
+type node struct {
+	*service
+	name     string
+	starts   int
+	address  string
+	database string
+	binary   string
+	environ  []string
+}
+
+// fault is what was done to a process, or to the database of all.
+type fault struct {
+	node   string // empty: all nodes
+	kind   faultKind
+	at     time.Time
+	healed time.Time // zero: not yet, or never
+}
+
+// over writes down that the nodes are rid of the fault, or will be after some time.
+func (hit *fault) over(after time.Duration) { hit.healed = time.Now().Add(after) }
+
+type faultKind string
+
+const (
+	killed  faultKind = "kill -9"
+	stopped faultKind = "SIGSTOP"
+	cut     faultKind = "network cut"
+	ended   faultKind = "SIGTERM"
+	noBase  faultKind = "database gone"
+)
+
+// newFleet makes a fleet of n nodes, none of which is started.
+func newFleet(t *testing.T, ledger *Ledger, database string, n int, args ...string) *fleet {
+	t.Helper()
+	f := &fleet{t: t, ledger: ledger, database: database, args: append(args, "--secret-key-file", newKeyFile(t))}
+	for range n {
+		f.nodes = append(f.nodes, &node{address: freeAddress(t), database: database, binary: binary})
+	}
+	return f
+}
+
+// startFleet starts n nodes over a new database of the shared server.
+func startFleet(t *testing.T, ledger *Ledger, n int, args ...string) *fleet {
+	t.Helper()
+	f := newFleet(t, ledger, pgtest.NewDatabase(t), n, args...)
+	f.up()
+	return f
+}
+
+// up starts all nodes at once and waits until they are ready.
+func (f *fleet) up() {
+	f.t.Helper()
+	for _, n := range f.nodes {
+		f.launch(n)
+	}
+	for _, n := range f.nodes {
+		n.waitReady(f.t)
+	}
+}
+
+// start starts a node and waits until it is ready.
+func (f *fleet) start(n *node, more ...string) {
+	f.t.Helper()
+	f.launch(n, more...)
+	n.waitReady(f.t)
+}
+
+// launch starts a process in the node's place.
+func (f *fleet) launch(n *node, more ...string) {
+	f.t.Helper()
+	n.starts++
+	for i := range f.nodes {
+		if f.nodes[i] == n {
+			n.name = fmt.Sprintf("%d.%d", i+1, n.starts)
+		}
+	}
+	args := serveArgs(n.address, f.ledger.For(n.name)+"/api/{storeId}", n.database)
+	n.service = launchBinary(f.t, n.binary, n.environ, append(append(args, f.args...), more...)...)
+	n.base = "http://" + n.address
+}
+
+// client returns a client that spreads its calls over the nodes.
+func (f *fleet) client() client {
+	var bases []string
+	for _, n := range f.nodes {
+		bases = append(bases, "http://"+n.address)
+	}
+	return caller(bases...)
+}
+
+// strike writes down that a fault begins now.
+func (f *fleet) strike(node string, kind faultKind) *fault {
+	hit := &fault{node: node, kind: kind, at: time.Now()}
+	f.faults = append(f.faults, hit)
+	return hit
+}
+
+// kill9 kills a node as a crash would.
+func (f *fleet) kill9(n *node) *fault {
+	f.t.Helper()
+	hit := f.strike(n.name, killed)
+	n.kill9(f.t)
+	return hit
+}
+
+// storeOf returns the store of an arrival, empty if it is none of a load's.
+func storeOf(a Arrival) string {
+	rest, _ := strings.CutPrefix(a.Path, "/api/")
+	store, _, _ := strings.Cut(rest, "/")
+	return store
+}
+
+// owners returns who runs each store at a moment: who has sent last for it, as long as it
+// is in the middle of a batch.
+func (f *fleet) owners(at time.Time) map[string]string {
+	owners := map[string]string{}
+	for _, a := range f.ledger.Arrivals() {
+		if a.At.After(at) {
+			break
+		}
+		store := storeOf(a)
+		delete(owners, store)
+		underWay := a.End.IsZero() || a.End.After(at)
+		if underWay || !lastOfBatch(a) && a.Status == 200 && at.Sub(a.End) < 50*time.Millisecond {
+			owners[store] = a.Node
+		}
+	}
+	return owners
+}
+
+// lastOfBatch reports whether an arrival of a load is the last request of its batch.
+func lastOfBatch(a Arrival) bool {
+	var batch, index, of int
+	_, err := fmt.Sscanf(a.Path, "/api/"+storeOf(a)+"/items/%d/%d-of-%d", &batch, &index, &of)
+	return err != nil || index == of-1
+}
+
+// busy waits until some requests have arrived and then for a node that runs at least one
+// store, and returns one by chance.
+func (f *fleet) busy(ctx context.Context, arrivals int) *node {
+	f.t.Helper()
+	arrived(ctx, f.t, f.ledger.After(arrivals))
+	for {
+		working := map[string]bool{}
+		for _, name := range f.owners(time.Now()) {
+			working[name] = true
+		}
+		for _, i := range rand.Perm(len(f.nodes)) {
+			if working[f.nodes[i].name] {
+				return f.nodes[i]
+			}
+		}
+		arrived(ctx, f.t, f.ledger.After(1))
+	}
+}
+
+// takeover is how long stores waited for another node after a fault.
+type takeover struct {
+	stores      int
+	first, last time.Duration
+}
+
+// takenOver waits until each store that the faulty node ran is run by another node.
+func (f *fleet) takenOver(ctx context.Context, hit *fault) takeover {
+	f.t.Helper()
+	orphans := map[string]bool{}
+	for store, owner := range f.owners(hit.at) {
+		if owner == hit.node {
+			orphans[store] = true
+		}
+	}
+	return f.resumed(ctx, hit, orphans, func(a Arrival) bool { return a.Node != hit.node })
+}
+
+// resumed waits until for each of the stores an arrival after the fault was as wanted.
+func (f *fleet) resumed(ctx context.Context, hit *fault, stores map[string]bool, wanted func(Arrival) bool) (took takeover) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	took.stores = len(stores)
+	for seen := 0; len(stores) > 0; {
+		fresh := f.ledger.Since(seen)
+		seen += len(fresh)
+		for _, a := range fresh {
+			if store := storeOf(a); stores[store] && a.At.After(hit.at) && wanted(a) {
+				delete(stores, store)
+				took.last = a.At.Sub(hit.at)
+				if took.first == 0 {
+					took.first = took.last
+				}
+			}
+		}
+		if len(stores) > 0 && !pause(ctx) {
+			f.t.Fatalf("%v after %s of %s, stores %v are not run by anybody else", time.Since(hit.at), hit.kind, hit.node, stores)
+		}
+	}
+	return took
+}
+
+// takeovers collects those of one kind of fault.
+type takeovers []takeover
+
+// String says how long the first and the last store of a node had to wait: the median and
+// the most.
+func (all takeovers) String() string {
+	var first, last []time.Duration
+	stores := 0
+	for _, one := range all {
+		if one.stores == 0 {
+			continue // it had just finished what it ran
+		}
+		first, last = append(first, one.first), append(last, one.last)
+		stores += one.stores
+	}
+	return fmt.Sprintf("%d times, %d stores; until the first store went on: %v, the last: %v (median, most)",
+		len(last), stores, spread(first), spread(last))
+}
+
+// within checks a promise.
+func (all takeovers) within(t *testing.T, promise time.Duration) {
+	t.Helper()
+	for _, one := range all {
+		if one.last > promise {
+			t.Errorf("a store waited for %v, the promise is %v", one.last, promise)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a node and its database. Cut, it behaves as a network that drops
+// everything: nothing is forwarded, and neither side is told. What was swallowed comes
+// through once it heals, as TCP would have sent it again.
+type proxy struct {
+	net.Listener
+	target string
+
+	mu    sync.Mutex
+	open  chan struct{} // closed while data passes
+	conns map[net.Conn]bool
+}
+
+// newProxy starts a proxy to the database and returns it with the URL that leads through it.
+func newProxy(t *testing.T, database string) (p *proxy, through string) {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = &proxy{Listener: l, target: u.Host, open: make(chan struct{}), conns: map[net.Conn]bool{}}
+	close(p.open)
+	u.Host = l.Addr().String()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { p.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.heal()
+		p.mu.Lock()
+		for conn := range p.conns {
+			conn.Close()
+		}
+		p.mu.Unlock()
+		serving.Wait()
+	})
+	return p, u.String()
+}
+
+// serve connects both sides.
+func (p *proxy) serve(node net.Conn) {
+	defer node.Close()
+	p.passing()
+	database, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer database.Close()
+	p.mu.Lock()
+	p.conns[node], p.conns[database] = true, true
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.pass(database, node) })
+	both.Go(func() { p.pass(node, database) })
+	both.Wait()
+	p.mu.Lock()
+	delete(p.conns, node)
+	delete(p.conns, database)
+	p.mu.Unlock()
+}
+
+// passing waits until data may pass.
+func (p *proxy) passing() {
+	p.mu.Lock()
+	open := p.open
+	p.mu.Unlock()
+	<-open
+}
+
+// pass copies in one direction. The end of a connection is held up as data is.
+func (p *proxy) pass(to, from net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		p.passing()
+		if n > 0 {
+			if _, werr := to.Write(buffer[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err != nil {
+			to.Close()
+			from.Close()
+			return
+		}
+	}
+}
+
+// cut drops everything from now on.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = make(chan struct{})
+}
+
+// heal lets everything pass again.
+func (p *proxy) heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.open:
+	default:
+		close(p.open)
+	}
+}
