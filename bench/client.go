@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,13 +27,14 @@ var requestBody = `{"note":"` + strings.Repeat("x", 250-len(`{"note":""}`)) + `"
 // costs: at most 200 polls a second.
 const pollPause = 5 * time.Millisecond
 
-// client calls the service. It may be used by many goroutines.
+// client calls the service, its nodes in turn. It may be used by many goroutines.
 type client struct {
-	base string
-	http *http.Client
+	nodes []string // their addresses
+	turn  atomic.Uint64
+	http  *http.Client
 }
 
-func newClient(base string) *client { return &client{base: base, http: tunedClient(16)} }
+func newClient(nodes ...string) *client { return &client{nodes: nodes, http: tunedClient(16)} }
 
 // storeName returns the id of the store with this number.
 func storeName(n int) string { return "store-" + strconv.Itoa(n) }
@@ -47,7 +50,8 @@ func batchBody(n int) []byte {
 
 // do makes one call and reads the whole answer.
 func (c *client) do(ctx context.Context, method, path string, body []byte) (code int, answer []byte, err error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	node := c.nodes[c.turn.Add(1)%uint64(len(c.nodes))]
+	r, err := http.NewRequestWithContext(ctx, method, node+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -82,15 +86,26 @@ func (c *client) create(ctx context.Context, store string, parallel bool, body [
 	if parallel {
 		query = "allowParallelMode=true"
 	}
-	answer, err := c.ok(ctx, http.MethodPost, batchPath(store, query), body)
-	if err != nil {
+	var created struct{ Ticket string }
+	if err := c.into(ctx, http.MethodPost, batchPath(store, query), body, &created); err != nil {
 		return ticket{}, err
 	}
-	var created struct{ Ticket string }
-	if err := json.Unmarshal(answer, &created); err != nil || created.Ticket == "" {
-		return ticket{}, fmt.Errorf("create: unexpected answer %s (%w)", answer, err)
+	if created.Ticket == "" {
+		return ticket{}, errors.New("create: the answer has no ticket")
 	}
 	return ticket{store, created.Ticket}, nil
+}
+
+// into makes one call that has to be answered 200, and decodes the answer.
+func (c *client) into(ctx context.Context, method, path string, body []byte, v any) error {
+	answer, err := c.ok(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, v); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", method, path, err, answer)
+	}
+	return nil
 }
 
 // status asks for a batch, with or without its responses, and returns the answer

@@ -76,6 +76,8 @@ type environment struct {
 	Load   string  `json:"load,omitempty"`      // of the last minute, before the run
 	End    string  `json:"loadAtEnd,omitempty"` // and after it
 	Sync   float64 `json:"syncMilliseconds"`
+
+	Database string `json:"database"`
 }
 
 // describe looks at the machine. dir is where the databases will be.
@@ -109,13 +111,13 @@ func load() string {
 	return load
 }
 
-// String returns the environment as one line.
+// String returns the environment as two lines.
 func (e environment) String() string {
 	s := fmt.Sprintf("%s, %s, %d × %s, %s, fsync of 4 KiB %.2f ms", e.Date, e.Go, e.CPUs, e.CPU, e.System, e.Sync)
 	if e.Load != "" {
 		s += ", load " + e.Load + " before and " + e.End + " after"
 	}
-	return s
+	return s + "\nDatabase: " + e.Database
 }
 
 // timeSync returns the median time to append 4 KiB to a file and fsync it: what every

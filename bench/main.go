@@ -5,6 +5,10 @@
 //
 //	cd bench && go run .
 //	go run . -only stores,create -rounds 5 -json
+//	go run . -database postgres
+//
+// On PostgreSQL, for which it starts a private server, it measures too what the work costs
+// the database, how several nodes share one, and whether purging bloats.
 //
 // The figures of two runs compare only when nothing else used the machine; the
 // ratios are steadier, since both sides of a ratio are measured in turn.
@@ -22,8 +26,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
 func main() {
@@ -54,43 +61,122 @@ type bench struct {
 	self     string // this program
 	sheaf    string // the service's program
 	dir      string // for databases; removed at the end
-	rounds   int
 	progress io.Writer
+
+	cluster     *pgtest.Cluster // nil: on SQLite
+	key         string          // the secret key's file, on PostgreSQL
+	environment environment
+
+	rounds       int
+	queued       int // of the theme backlog
+	finished     int
+	plans        string // the file for the plans; empty: none
+	nodeCounts   []int
+	waves        int // of the theme purge
+	waveRequests int // a batch
 }
 
-// themes are what -only can name, in the order in which they are measured.
-var themes = []string{"parallel", "stores", "sequential", "create", "polls", "backlog"}
+// themes are what -only can name, in the order in which they are measured; the last ones
+// are PostgreSQL's.
+var (
+	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog"}
+	postgresThemes = []string{"nodes", "purge"}
+)
 
-// measure runs the chosen themes and prints the report.
-func measure(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	rounds := flags.Int("rounds", 3, "times that each comparison is measured; the median counts")
-	only := flags.String("only", strings.Join(themes, ","), "what to measure")
-	asJSON := flags.Bool("json", false, "print the report as JSON")
-	sheaf := flags.String("sheaf", "", "the service's program (default: built from the directory above)")
-	parent := flags.String("dir", "", "where databases are put for the time of the run (default: the system's directory for temporary files)")
-	if err := flags.Parse(args); err != nil {
-		return err
+// settings are the flags.
+type settings struct {
+	bench
+	database, only, nodes, parent string
+	asJSON                        bool
+}
+
+// parse reads the flags.
+func parse(args []string, stderr io.Writer) (*settings, []string, error) {
+	s := &settings{bench: bench{progress: stderr}}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&s.database, "database", onSQLite, "what the service keeps batches in: sqlite or postgres")
+	f.IntVar(&s.rounds, "rounds", 3, "times that each comparison is measured; the median counts")
+	f.StringVar(&s.only, "only", "", "what to measure, with commas between (default: everything)")
+	f.BoolVar(&s.asJSON, "json", false, "print the report as JSON")
+	f.StringVar(&s.sheaf, "sheaf", "", "the service's program (default: built from the directory above)")
+	f.StringVar(&s.parent, "dir", "", "where databases are put for the time of the run (default: the system's directory for temporary files)")
+	f.IntVar(&s.queued, "queued", 10_000, "batches that are queued in the theme backlog")
+	f.IntVar(&s.finished, "finished", 1_000_000, "finished batches beside them, on PostgreSQL")
+	f.StringVar(&s.plans, "plans", "", "file to which the theme backlog writes how PostgreSQL carries the statements out (default: none)")
+	f.StringVar(&s.nodes, "nodes", "1,2,4", "how many nodes the theme nodes measures")
+	f.IntVar(&s.waves, "waves", 20, "waves of the theme purge")
+	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests of each of the 40 batches of a wave")
+	if err := f.Parse(args); err != nil {
+		return nil, nil, err
 	}
-	chosen := strings.Split(*only, ",")
+	if f.NArg() > 0 {
+		return nil, nil, errors.New("there are no arguments beside the flags")
+	}
+	chosen, err := s.check()
+	return s, chosen, err
+}
+
+// check looks at the flags' values and returns the themes.
+func (s *settings) check() ([]string, error) {
+	known := themes
+	switch s.database {
+	case onSQLite:
+	case onPostgres:
+		known = slices.Concat(themes, postgresThemes)
+	default:
+		return nil, fmt.Errorf("-database is %q and has to be %s or %s", s.database, onSQLite, onPostgres)
+	}
+	chosen := known
+	if s.only != "" {
+		chosen = strings.Split(s.only, ",")
+	}
 	for _, name := range chosen {
-		if !slices.Contains(themes, name) {
-			return fmt.Errorf("-only names %q; there are %s", name, strings.Join(themes, ", "))
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("-only names %q; on %s there are %s", name, s.database, strings.Join(known, ", "))
 		}
 	}
-	if *rounds < 1 || flags.NArg() > 0 {
-		return errors.New("-rounds has to be at least 1, and there are no arguments beside the flags")
+	for text := range strings.SplitSeq(s.nodes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("-nodes has to be numbers with commas between, and %q is none", text)
+		}
+		s.nodeCounts = append(s.nodeCounts, n)
 	}
+	switch {
+	case s.rounds < 1 || s.waves < 1 || s.waveRequests < 1 || s.waveRequests > 500:
+		return nil, errors.New("-rounds and -waves have to be at least 1, -wave-requests 1 to 500")
+	case s.queued < backlogStores || s.finished < 1:
+		return nil, fmt.Errorf("-queued has to be at least %d, -finished at least 1", backlogStores)
+	case s.plans != "" && s.database != onPostgres:
+		return nil, errors.New("-plans needs -database postgres")
+	}
+	var err error
+	if s.plans != "" {
+		s.plans, err = filepath.Abs(s.plans)
+	}
+	return chosen, err
+}
 
-	dir, err := os.MkdirTemp(*parent, "sheaf-bench-")
+// measure runs the chosen themes and prints the report.
+func measure(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	s, chosen, err := parse(args, stderr)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{sheaf: *sheaf, dir: dir, rounds: *rounds, progress: stderr}
+	b := &s.bench
+	if b.dir, err = os.MkdirTemp(s.parent, "sheaf-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
 	if err := b.findPrograms(ctx); err != nil {
 		return err
+	}
+	if s.database == onPostgres {
+		if err := b.startCluster(ctx); err != nil {
+			return err
+		}
+		defer b.stopCluster()
 	}
 	r, err := b.themes(ctx, chosen)
 	if err != nil {
@@ -99,7 +185,7 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		}
 		return err
 	}
-	if *asJSON {
+	if s.asJSON {
 		out := json.NewEncoder(stdout)
 		out.SetIndent("", "  ")
 		return out.Encode(r)
@@ -124,12 +210,14 @@ func (b *bench) findPrograms(ctx context.Context) (err error) {
 }
 
 // themes measures what was chosen.
-func (b *bench) themes(ctx context.Context, chosen []string) (*report, error) {
-	env, err := describe(b.dir)
-	if err != nil {
+func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err error) {
+	if b.environment, err = describe(b.dir); err != nil {
 		return nil, err
 	}
-	r := &report{Environment: env, Rounds: b.rounds}
+	if b.environment.Database, err = b.describeDatabase(ctx); err != nil {
+		return nil, err
+	}
+	r = &report{Rounds: b.rounds}
 	for _, s := range scenarios {
 		if !slices.Contains(chosen, s.theme) {
 			continue
@@ -142,26 +230,39 @@ func (b *bench) themes(ctx context.Context, chosen []string) (*report, error) {
 	}
 	for _, t := range []struct {
 		name    string
-		measure func(context.Context) ([]figure, error)
+		measure func(ctx context.Context, r *report) error
 	}{
-		{"create", b.createLatency},
-		{"polls", b.polls},
-		{"backlog", b.backlog},
+		{"create", single(b.createLatency)},
+		{"polls", single(b.polls)},
+		{"backlog", single(b.backlog)},
+		{"nodes", b.nodes},
+		{"purge", b.purge},
 	} {
 		if !slices.Contains(chosen, t.name) {
 			continue
 		}
-		figures, err := t.measure(ctx)
-		if err != nil {
+		if err := t.measure(ctx, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", t.name, err)
 		}
-		r.Figures = append(r.Figures, figures...)
 	}
 	if len(r.Throughput) > 0 {
 		r.Figures = append(r.Figures, peakOf(r.Throughput))
 	}
+	if r.Churn != nil {
+		r.Figures = append(r.Figures, r.Churn.figures()...)
+	}
+	r.Environment = b.environment
 	r.Environment.End = load()
 	return r, nil
+}
+
+// single adds the figures of a measurement to the report.
+func single(measure func(context.Context) ([]figure, error)) func(context.Context, *report) error {
+	return func(ctx context.Context, r *report) error {
+		figures, err := measure(ctx)
+		r.Figures = append(r.Figures, figures...)
+		return err
+	}
 }
 
 // say reports progress.

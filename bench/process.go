@@ -9,7 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,17 +80,15 @@ type service struct {
 	ended   chan struct{}
 }
 
-// startService starts the service over a database in b.dir, which it makes unless it
-// is there, and waits until it is ready.
-func (b *bench) startService(ctx context.Context, upstream, database string, flags ...string) (*service, error) {
+// startService starts the service over a database and waits until it is ready.
+func (b *bench) startService(ctx context.Context, upstream string, db database, flags ...string) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	cmd := b.command(ctx, b.sheaf, append([]string{
-		"serve", "--listen", address, "--upstream", upstream,
-		"--database", "sqlite:" + filepath.Join(b.dir, database), "--log-level", "error",
-	}, flags...)...)
+	cmd := b.command(ctx, b.sheaf, slices.Concat([]string{
+		"serve", "--listen", address, "--upstream", upstream, "--log-level", "error",
+	}, db.flags, flags)...)
 	s := &service{client: newClient("http://" + address), cmd: cmd, ended: make(chan struct{})}
 	cmd.Stderr = &s.stderr
 	start := time.Now()
@@ -148,17 +146,31 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// setUp starts an upstream and a service in front of it, over a new database. The
-// returned function ends both.
-func (b *bench) setUp(ctx context.Context, database string, upstreamFlags, serviceFlags []string) (*upstream, *service, func(), error) {
+// world is an upstream and a service in front of it.
+type world struct {
+	upstream *upstream
+	service  *service
+	database database
+}
+
+func (w *world) end() {
+	w.service.kill()
+	w.upstream.stop()
+}
+
+// setUp starts an upstream and a service in front of it, over a new database.
+func (b *bench) setUp(ctx context.Context, name string, upstreamFlags ...string) (*world, error) {
 	u, err := b.startUpstream(ctx, upstreamFlags...)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	s, err := b.startService(ctx, u.template, database, serviceFlags...)
+	w := &world{upstream: u}
+	if w.database, err = b.newDatabase(ctx, name); err == nil {
+		w.service, err = b.startService(ctx, u.template, w.database)
+	}
 	if err != nil {
 		u.stop()
-		return nil, nil, nil, err
+		return nil, err
 	}
-	return u, s, func() { s.kill(); u.stop() }, nil
+	return w, nil
 }

@@ -15,6 +15,8 @@ type report struct {
 	Rounds      int          `json:"rounds"`
 	Throughput  []comparison `json:"throughput,omitempty"`
 	Figures     []figure     `json:"figures,omitempty"`
+	Scaling     []scaling    `json:"nodes,omitempty"`
+	Churn       *churn       `json:"purge,omitempty"`
 }
 
 // comparison is one scenario's outcome.
@@ -32,6 +34,7 @@ type comparison struct {
 	Goal          float64   `json:"goal"`
 	Met           bool      `json:"met"`
 	Peak          int64     `json:"peakMemoryBytes"` // of the service; -1: not measured
+	Cost          *cost     `json:"cost,omitempty"`  // nil on SQLite
 }
 
 // conclude computes the medians and judges their ratio. There is at least one round.
@@ -88,24 +91,53 @@ service: sheaf serve, default settings but for the log's level; from the first c
 // print writes the report for people.
 func (r *report) print(w io.Writer) error {
 	fmt.Fprintln(w, r.Environment)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if len(r.Throughput) > 0 {
-		fmt.Fprintf(w, throughputText, r.Rounds)
-		fmt.Fprintln(t, "scenario\tupstream\tplain calls/s\tservice calls/s\tratio\tby round\tgoal\t\tpeak memory")
-		for _, c := range r.Throughput {
-			peak := figure{Value: megabytes(c.Peak), Unit: "MB"}
-			fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f–%.2f\t≥ %.2f\t%s\t%s\n",
-				c.Scenario, c.Upstream, c.PlainMedian, c.ServiceMedian, c.Ratio, c.Lowest, c.Highest, c.Goal, verdict(c.Met), peak.text())
+	for _, part := range []struct {
+		there bool
+		print func() error
+	}{
+		{len(r.Throughput) > 0, func() error { return r.printThroughput(w) }},
+		{len(r.costs()) > 0, func() error { return printCosts(w, r.costs()) }},
+		{len(r.Scaling) > 0, func() error { return printScaling(w, r.Rounds, r.Scaling) }},
+		{r.Churn != nil, func() error { return printChurn(w, r.Churn) }},
+		{len(r.Figures) > 0, func() error { return r.printFigures(w) }},
+	} {
+		if !part.there {
+			continue
 		}
-		if err := t.Flush(); err != nil {
+		if err := part.print(); err != nil {
 			return err
 		}
 	}
-	if len(r.Figures) > 0 {
-		fmt.Fprint(w, figuresText)
-		for _, f := range r.Figures {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.text(), f.judgement())
+	return nil
+}
+
+func (r *report) printThroughput(w io.Writer) error {
+	fmt.Fprintf(w, throughputText, r.Rounds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "scenario\tupstream\tplain calls/s\tservice calls/s\tratio\tby round\tgoal\t\tpeak memory")
+	for _, c := range r.Throughput {
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f–%.2f\t≥ %.2f\t%s\t%s\n",
+			c.Scenario, c.Upstream, c.PlainMedian, c.ServiceMedian, c.Ratio, c.Lowest, c.Highest, c.Goal, verdict(c.Met), memoryText(c.Peak))
+	}
+	return t.Flush()
+}
+
+// costs returns what the scenarios cost, where that was measured.
+func (r *report) costs() []costed {
+	var costs []costed
+	for _, c := range r.Throughput {
+		if c.Cost != nil {
+			costs = append(costs, costed{c.Scenario + ", " + c.Upstream, c.Cost})
 		}
+	}
+	return costs
+}
+
+func (r *report) printFigures(w io.Writer) error {
+	fmt.Fprint(w, figuresText)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range r.Figures {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.text(), f.judgement())
 	}
 	return t.Flush()
 }

@@ -19,6 +19,7 @@ type scenario struct {
 	parallel bool
 	workers  int     // calls of a store that the plain client makes at the same time
 	goal     float64 // the least share of the plain client's calls a second
+	postgres float64 // the goal on PostgreSQL
 }
 
 const (
@@ -28,12 +29,12 @@ const (
 )
 
 var scenarios = []scenario{
-	{theme: "parallel", name: parallelName, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.50},
-	{theme: "parallel", name: parallelName, latency: 5 * time.Millisecond, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.65},
-	{theme: "stores", name: storesName, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.40},
-	{theme: "stores", name: storesName, latency: 5 * time.Millisecond, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.50},
-	{theme: "sequential", name: sequentialName, stores: 1, batches: 4, requests: 500, workers: 1, goal: 0.25},
-	{theme: "sequential", name: sequentialName, latency: 5 * time.Millisecond, stores: 1, batches: 1, requests: 500, workers: 1, goal: 0.85},
+	{theme: "parallel", name: parallelName, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.50, postgres: 0.40},
+	{theme: "parallel", name: parallelName, latency: 5 * time.Millisecond, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.65, postgres: 0.50},
+	{theme: "stores", name: storesName, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.40, postgres: 0.30},
+	{theme: "stores", name: storesName, latency: 5 * time.Millisecond, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.50, postgres: 0.40},
+	{theme: "sequential", name: sequentialName, stores: 1, batches: 4, requests: 500, workers: 1, goal: 0.25, postgres: 0.15},
+	{theme: "sequential", name: sequentialName, latency: 5 * time.Millisecond, stores: 1, batches: 1, requests: 500, workers: 1, goal: 0.85, postgres: 0.80},
 }
 
 // calls returns how many POSTs the scenario makes.
@@ -50,32 +51,43 @@ func (s scenario) warmUp() scenario {
 // compare measures both sides in turn, in as many rounds as asked for, against one
 // upstream and one service.
 func (b *bench) compare(ctx context.Context, s scenario) (comparison, error) {
-	c := comparison{Scenario: s.name, Upstream: milliseconds(s.latency), Calls: s.calls(), Goal: s.goal}
-	u, svc, end, err := b.setUp(ctx, fmt.Sprintf("%s-%v.db", s.theme, s.latency), []string{"-latency", s.latency.String()}, nil)
+	c := comparison{Scenario: s.name, Upstream: milliseconds(s.latency), Calls: s.calls(), Goal: b.goal(s.goal, s.postgres)}
+	w, err := b.setUp(ctx, s.theme+"-"+s.latency.String(), "-latency", s.latency.String())
 	if err != nil {
 		return c, err
 	}
-	defer end()
+	defer w.end()
+	m, err := b.startMeter(ctx, w.database, w.service)
+	if err != nil {
+		return c, err
+	}
 	for round := range b.rounds {
-		plain, err := b.plain(ctx, u.template, s)
+		plain, err := b.plain(ctx, w.upstream.template, s)
 		if err != nil {
 			return c, err
 		}
-		if _, err := svc.run(ctx, s.warmUp()); err != nil {
-			return c, fmt.Errorf("warm-up: %w", err)
-		}
-		took, err := svc.run(ctx, s)
+		took, err := w.service.round(ctx, s)
 		if err != nil {
 			return c, err
 		}
+		m.count(s.calls() + s.warmUp().calls())
 		c.Plain = append(c.Plain, rate(s.calls(), plain))
 		c.Service = append(c.Service, rate(s.calls(), took))
 		b.say("%s, upstream of %s, round %d: plain %.0f calls/s, service %.0f calls/s",
 			s.name, c.Upstream, round+1, c.Plain[round], c.Service[round])
 	}
-	c.Peak = svc.memory().peak
+	c.Peak = w.service.memory().peak
 	c.conclude()
-	return c, nil
+	c.Cost, err = m.read(ctx)
+	return c, err
+}
+
+// round runs a scenario after its warm-up.
+func (c *client) round(ctx context.Context, s scenario) (time.Duration, error) {
+	if _, err := c.run(ctx, s.warmUp()); err != nil {
+		return 0, fmt.Errorf("warm-up: %w", err)
+	}
+	return c.run(ctx, s)
 }
 
 // run has the service do the scenario's work and returns how long that took: from

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/internal/pgtest"
+)
+
+// The databases that -database can name.
+const (
+	onSQLite   = "sqlite"
+	onPostgres = "postgres"
+)
+
+// serverSettings are those of the measured server that differ from what package pgtest
+// takes for tests: PostgreSQL's own defaults. Durability is at its defaults anyway.
+var serverSettings = map[string]string{"shared_buffers": "128MB", "max_wal_size": "1GB"}
+
+// database is where the services of one measurement keep batches.
+type database struct {
+	flags []string // that name it to sheaf serve
+	url   string   // of PostgreSQL; empty: SQLite
+}
+
+// goal returns what is asked of the database that is measured.
+func (b *bench) goal(sqlite, postgres float64) float64 {
+	if b.cluster != nil {
+		return postgres
+	}
+	return sqlite
+}
+
+// startCluster starts the PostgreSQL of this run, on the same disk as everything else.
+func (b *bench) startCluster(ctx context.Context) (err error) {
+	dir := filepath.Join(b.dir, "postgres")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	// The server may run as somebody else, who has to get there.
+	if err := os.Chmod(b.dir, 0o711); err != nil {
+		return err
+	}
+	b.say("starting PostgreSQL")
+	if b.cluster, err = pgtest.Start(ctx, pgtest.Options{Dir: dir, Settings: serverSettings}); err != nil {
+		return err
+	}
+	b.key = filepath.Join(b.dir, "secret.key")
+	if out, err := b.command(ctx, b.sheaf, "secret", "new", b.key).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a secret key: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// stopCluster stops PostgreSQL, if it was started.
+func (b *bench) stopCluster() {
+	if b.cluster != nil {
+		b.cluster.Close()
+	}
+}
+
+// describeDatabase returns what the report says of the database.
+func (b *bench) describeDatabase(ctx context.Context) (string, error) {
+	if b.cluster == nil {
+		return "SQLite, embedded", nil
+	}
+	conn, err := pgx.Connect(ctx, b.cluster.URL())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var text string
+	err = conn.QueryRow(ctx, `SELECT format('PostgreSQL %s on this machine, fsync %s, synchronous_commit %s, full_page_writes %s, shared_buffers %s, max_wal_size %s',
+		current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit'),
+		current_setting('full_page_writes'), current_setting('shared_buffers'), current_setting('max_wal_size'))`).Scan(&text)
+	return text, err
+}
+
+// newDatabase returns a new, empty database. The name is for its file.
+func (b *bench) newDatabase(ctx context.Context, name string) (database, error) {
+	if b.cluster == nil {
+		return database{flags: []string{"--database", "sqlite:" + filepath.Join(b.dir, name+".db")}}, nil
+	}
+	url, err := b.cluster.Database(ctx)
+	if err != nil {
+		return database{}, err
+	}
+	return database{flags: []string{"--database", url, "--secret-key-file", b.key}, url: url}, nil
+}
+
+// query runs a statement in the database and scans its only row.
+func (d database) query(ctx context.Context, sql string, columns ...any) error {
+	return d.connected(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sql).Scan(columns...) })
+}
+
+// exec runs statements in the database, each by itself.
+func (d database) exec(ctx context.Context, statements ...string) error {
+	return d.connected(ctx, func(c *pgx.Conn) error {
+		for _, sql := range statements {
+			if _, err := c.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%w in %s", err, sql)
+			}
+		}
+		return nil
+	})
+}
+
+// connected calls f with a connection of its own.
+func (d database) connected(ctx context.Context, f func(c *pgx.Conn) error) error {
+	c, err := pgx.Connect(ctx, d.url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	return f(c)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+// scaling is what some nodes over one database achieved.
+type scaling struct {
+	Nodes   int      `json:"nodes"`
+	Creates float64  `json:"createsPerSecond"` // of 20 requests
+	Runs    []scaled `json:"scenarios"`
+}
+
+// scaled is one scenario on some nodes.
+type scaled struct {
+	Scenario string    `json:"scenario"`
+	Upstream string    `json:"upstream"`
+	Rates    []float64 `json:"callsPerSecond"` // by round
+	Median   float64   `json:"median"`
+	Cost     *cost     `json:"cost"`
+}
+
+// nodes measures how much some nodes over one database do, with creates and polls spread
+// over them in turn.
+func (b *bench) nodes(ctx context.Context, r *report) error {
+	for _, n := range b.nodeCounts {
+		s := scaling{Nodes: n}
+		var err error
+		if s.Creates, err = b.createRate(ctx, n); err != nil {
+			return fmt.Errorf("%d nodes: creates: %w", n, err)
+		}
+		b.say("%d nodes: %.0f creates/s", n, s.Creates)
+		for _, sc := range scenarios {
+			if sc.theme != "parallel" && sc.theme != "stores" {
+				continue
+			}
+			run, err := b.scale(ctx, n, sc)
+			if err != nil {
+				return fmt.Errorf("%d nodes: %s: %w", n, sc.name, err)
+			}
+			b.say("%d nodes: %s, upstream of %s: %.0f calls/s", n, sc.name, run.Upstream, run.Median)
+			s.Runs = append(s.Runs, run)
+		}
+		r.Scaling = append(r.Scaling, s)
+	}
+	return nil
+}
+
+// cluster is an upstream and nodes over one new database.
+type cluster struct {
+	upstream *upstream
+	database database
+	nodes    []*service
+	*client  // of all nodes in turn
+}
+
+func (c *cluster) end() {
+	for _, n := range c.nodes {
+		n.kill()
+	}
+	c.upstream.stop()
+}
+
+func (b *bench) startNodes(ctx context.Context, n int, upstreamFlags ...string) (*cluster, error) {
+	w, err := b.setUp(ctx, "nodes", upstreamFlags...)
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{upstream: w.upstream, database: w.database, nodes: []*service{w.service}}
+	for len(c.nodes) < n {
+		s, err := b.startService(ctx, w.upstream.template, w.database)
+		if err != nil {
+			c.end()
+			return nil, err
+		}
+		c.nodes = append(c.nodes, s)
+	}
+	var addresses []string
+	for _, s := range c.nodes {
+		addresses = append(addresses, s.client.nodes...)
+	}
+	c.client = newClient(addresses...)
+	return c, nil
+}
+
+// scale runs a scenario on n nodes, in as many rounds as asked for.
+func (b *bench) scale(ctx context.Context, n int, s scenario) (scaled, error) {
+	out := scaled{Scenario: s.name, Upstream: milliseconds(s.latency)}
+	c, err := b.startNodes(ctx, n, "-latency", s.latency.String())
+	if err != nil {
+		return out, err
+	}
+	defer c.end()
+	m, err := b.startMeter(ctx, c.database, c.nodes...)
+	if err != nil {
+		return out, err
+	}
+	for range b.rounds {
+		took, err := c.round(ctx, s)
+		if err != nil {
+			return out, err
+		}
+		m.count(s.calls() + s.warmUp().calls())
+		out.Rates = append(out.Rates, rate(s.calls(), took))
+	}
+	out.Median = median(out.Rates)
+	out.Cost, err = m.read(ctx)
+	return out, err
+}
+
+// createRate returns how many batches of 20 requests a second n nodes take, over 8
+// connections, for many stores, while the upstream answers nothing.
+func (b *bench) createRate(ctx context.Context, n int) (float64, error) {
+	const connections, length, stores = 8, 3 * time.Second, 400
+	c, err := b.startNodes(ctx, n, "-silent")
+	if err != nil {
+		return 0, err
+	}
+	defer c.end()
+	body := batchBody(backlogRequests)
+	if _, err := c.timeCreates(ctx, storeName(0), body, 100); err != nil { // warm-up
+		return 0, err
+	}
+	var counts [connections]int
+	start := time.Now()
+	err = atOnce(ctx, connections, func(ctx context.Context, worker int) error {
+		for ; time.Since(start) < length; counts[worker]++ {
+			store := (counts[worker]*connections + worker) % stores
+			if _, err := c.create(ctx, storeName(store), false, body); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return rate(total, time.Since(start)), err
+}
+
+const scalingText = `
+Nodes over one database, all on this machine: creates and polls go to them in turn. Medians of %d rounds.
+`
+
+// printScaling writes the table of nodes, and what their work cost.
+func printScaling(w io.Writer, rounds int, all []scaling) error {
+	fmt.Fprintf(w, scalingText, rounds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "nodes\tcreates/s of 20")
+	for _, s := range all[0].Runs {
+		fmt.Fprintf(t, "\t%s, %s", s.Scenario, s.Upstream)
+	}
+	fmt.Fprintln(t)
+	var costs []costed
+	for _, s := range all {
+		fmt.Fprintf(t, "%d\t%.0f", s.Nodes, s.Creates)
+		for _, run := range s.Runs {
+			fmt.Fprintf(t, "\t%.0f calls/s", run.Median)
+			costs = append(costs, costed{fmt.Sprintf("%d nodes, %s, %s", s.Nodes, run.Scenario, run.Upstream), run.Cost})
+		}
+		fmt.Fprintln(t)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printCosts(w, costs)
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// queriesFile has the statements by name, seen from the directory of this program.
+var queriesFile = filepath.Join("..", "storage", "postgres", "queries.sql")
+
+// hotTables are those that a long queue and a long history fill. Statements that touch
+// none of them have no plan worth reading.
+var hotTables = regexp.MustCompile(`\b(queues|owners|batches|requests|marks)\b`)
+
+// writePlans has a service do everything that it does often, over the full tables, and
+// writes down how PostgreSQL carried out each statement: as auto_explain saw it, with the
+// service's own settings and arguments.
+func (b *bench) writePlans(ctx context.Context, db database, upstream *bell) error {
+	text, err := os.ReadFile(queriesFile)
+	if err != nil {
+		return err
+	}
+	const on = `DO $$ BEGIN
+		EXECUTE format('ALTER DATABASE %I SET session_preload_libraries = auto_explain', current_database());
+		EXECUTE format('ALTER DATABASE %I SET auto_explain.log_min_duration = 0', current_database());
+		EXECUTE format('ALTER DATABASE %I SET auto_explain.log_analyze = on', current_database());
+		EXECUTE format('ALTER DATABASE %I SET auto_explain.log_buffers = on', current_database());
+		EXECUTE format('ALTER DATABASE %I SET auto_explain.log_parameter_max_length = 0', current_database());
+	END $$`
+	// Some of the history is due for purging.
+	const expire = `UPDATE batches SET ended_at = ended_at - 8 * 24 * 3600000 WHERE id IN (SELECT id FROM batches WHERE ended_at > 1 ORDER BY id LIMIT 1000)`
+	if err := db.exec(ctx, expire, "VACUUM (ANALYZE)", on); err != nil {
+		return err
+	}
+	logged := len(b.cluster.Log())
+	b.say("writing the plans to %s", b.plans)
+	if err := b.exercise(ctx, db, upstream); err != nil {
+		return err
+	}
+	seen := parsePlans(b.cluster.Log()[logged:], parseQueries(string(text)))
+	return os.WriteFile(b.plans, []byte(b.planText(seen)), 0o644)
+}
+
+// exercise has a service create, run, show, find, stop, delete and purge batches.
+func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error {
+	svc, err := b.startService(ctx, upstream.template, db, "--request-timeout", "1h")
+	if err != nil {
+		return err
+	}
+	defer svc.kill()
+	const idle, held, group = "idle-1", heldPrefix + "1", "plans"
+	body := batchBody(backlogRequests)
+	for i := range 10 {
+		for _, parallel := range []bool{false, true} {
+			t, err := svc.create(ctx, idle, parallel, body)
+			if err != nil {
+				return err
+			}
+			if err := svc.await(ctx, t); err != nil {
+				return err
+			}
+			if _, err := svc.status(ctx, t, true); err != nil {
+				return err
+			}
+		}
+		key := fmt.Sprintf("groupId=%s&deduplicationKey=00000000-0000-4000-8000-%012d", group, i)
+		var first, second struct{ Ticket string }
+		for _, into := range []any{&first, &second} { // the second is the repetition of the first
+			if err := svc.into(ctx, http.MethodPost, batchPath(held, key), body, into); err != nil {
+				return err
+			}
+		}
+		single, err := svc.create(ctx, held, false, body)
+		if err != nil {
+			return err
+		}
+		for _, call := range []struct{ method, path string }{
+			{http.MethodGet, batchPath(idle, "status=COMPLETED&limit=100")},
+			{http.MethodGet, batchPath(held, "status=QUEUED&limit=100")},
+			{http.MethodGet, batchPath(held, "status=IN_PROGRESS&limit=100")},
+			{http.MethodPost, strings.Replace(batchPath(held, "groupId="+group), "batch?", "batch/cancel-group?", 1)},
+			{http.MethodPost, strings.Replace(batchPath(held, "ticketId="+single.id), "batch?", "batch/cancel-group?", 1)},
+			{http.MethodDelete, batchPath(held, "ticketId="+single.id)},
+		} {
+			if _, err := svc.ok(ctx, call.method, call.path, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return pause(ctx, 5*time.Second) // what is done every second, a few times
+}
+
+// plan is how a statement was carried out once.
+type plan struct {
+	took time.Duration
+	text string
+}
+
+// statement is one of queries.sql and its plans.
+type statement struct {
+	name, sql string
+	plans     []plan
+}
+
+// parseQueries splits a file of statements, each with a line "-- name: NAME" before.
+func parseQueries(file string) []statement {
+	var out []statement
+	for _, part := range strings.Split(file, "-- name: ")[1:] {
+		name, sql, _ := strings.Cut(part, "\n")
+		out = append(out, statement{name: strings.TrimSpace(name), sql: strings.TrimSuffix(strings.TrimSpace(sql), ";")})
+	}
+	return out
+}
+
+// entry begins what auto_explain writes into the log of a statement's plan. The rest of
+// it are lines that begin with a tab.
+var entry = regexp.MustCompile(`duration: ([0-9.]+) ms  plan:$`)
+
+// parsePlans finds the statements' plans in a server's log.
+func parsePlans(log string, statements []statement) []statement {
+	lines := strings.Split(log, "\n")
+	for i := 0; i < len(lines); i++ {
+		match := entry.FindStringSubmatch(lines[i])
+		if match == nil {
+			continue
+		}
+		var text []string
+		for i+1 < len(lines) && strings.HasPrefix(lines[i+1], "\t") {
+			i++
+			text = append(text, lines[i][1:])
+		}
+		took, _ := time.ParseDuration(match[1] + "ms")
+		whole := strings.TrimPrefix(strings.Join(text, "\n"), "Query Text: ")
+		for n := range statements {
+			if rest, ok := strings.CutPrefix(whole, statements[n].sql+"\n"); ok {
+				statements[n].plans = append(statements[n].plans, plan{took, rest})
+			}
+		}
+	}
+	return statements
+}
+
+const planHeader = `# How PostgreSQL carries the statements out
+
+Written by %sgo run . -database postgres -only backlog -plans FILE%s in bench/, %s: %s,
+with %s finished and %s queued batches in the tables.
+Every statement of storage/postgres/queries.sql that ran and that touches batches or their queues, as
+auto_explain saw it while a service made, ran, showed, found, stopped, deleted and purged batches. Of each the execution
+of median duration is shown (explaining makes it slower than it is). cost is the planner's guess, Buffers are pages of
+8 KiB: hit in memory, read from the system.
+
+| statement | times | median | longest | pages touched, of the median |
+|---|---|---|---|---|
+`
+
+// planText returns the file about the plans.
+func (b *bench) planText(statements []statement) string {
+	var table, body strings.Builder
+	for _, s := range statements {
+		if len(s.plans) == 0 || !hotTables.MatchString(s.sql) {
+			continue
+		}
+		slices.SortFunc(s.plans, func(a, b plan) int { return cmp.Compare(a.took, b.took) })
+		middle, longest := s.plans[(len(s.plans)-1)/2], s.plans[len(s.plans)-1]
+		fmt.Fprintf(&table, "| [%s](#%s) | %d | %.3f ms | %.3f ms | %d |\n", s.name, s.name, len(s.plans),
+			inMilliseconds(middle.took), inMilliseconds(longest.took), pagesOf(middle.text))
+		fmt.Fprintf(&body, "\n## %s\n\n```sql\n%s\n```\n\n```\n%s\n```\n", s.name, s.sql, middle.text)
+	}
+	return fmt.Sprintf(planHeader, "`", "`", b.environment.Date, b.environment.Database, thousands(b.finished), thousands(b.queued)) +
+		table.String() + body.String()
+}
+
+var buffers = regexp.MustCompile(`Buffers: shared((?: [a-z]+=\d+)+)`)
+
+// pagesOf returns how many pages a plan touched: those of its root, which counts all
+// below it; of a statement with parts that write, PostgreSQL counts them there too.
+func pagesOf(text string) int {
+	match := buffers.FindStringSubmatch(text)
+	if match == nil {
+		return 0
+	}
+	sum := 0
+	for _, part := range strings.Fields(match[1]) {
+		var n int
+		name, number, _ := strings.Cut(part, "=")
+		fmt.Sscan(number, &n)
+		if name == "hit" || name == "read" {
+			sum += n
+		}
+	}
+	return sum
+}

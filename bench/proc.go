@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTick is the unit of CPU times in /proc: Linux has told user space 100 a second
+// for ever.
+const clockTick = 10 * time.Millisecond
+
+// processStat is a part of /proc/PID/stat.
+type processStat struct {
+	parent   int
+	own      time.Duration // CPU time, user and system
+	children time.Duration // of those that have ended and were waited for
+}
+
+// statOf reads the state of a process. It reports false where there is none to read.
+func statOf(pid int) (processStat, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return processStat{}, false
+	}
+	return parseStat(string(text))
+}
+
+func parseStat(text string) (processStat, bool) {
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the program's name may hold anything
+	const parent, user, system, childUser, childSystem = 1, 11, 12, 13, 14
+	if len(fields) <= childSystem {
+		return processStat{}, false
+	}
+	number := func(i int) int {
+		n, _ := strconv.Atoi(fields[i]) // the kernel writes numbers
+		return n
+	}
+	return processStat{
+		parent:   number(parent),
+		own:      time.Duration(number(user)+number(system)) * clockTick,
+		children: time.Duration(number(childUser)+number(childSystem)) * clockTick,
+	}, true
+}
+
+// processTime returns the CPU time of a process; negative where it is not known.
+func processTime(pid int) time.Duration {
+	s, ok := statOf(pid)
+	if !ok {
+		return -1
+	}
+	return s.own
+}
+
+// familyTime returns the CPU time of a process and its children, those that have ended
+// included; negative where it is not known.
+func familyTime(pid int) time.Duration {
+	s, ok := statOf(pid)
+	if !ok {
+		return -1
+	}
+	sum := s.own + s.children
+	for _, child := range childrenOf(pid) {
+		if c, ok := statOf(child); ok {
+			sum += c.own
+		}
+	}
+	return sum
+}
+
+// childrenOf returns the processes that a process has started and that still run.
+func childrenOf(pid int) []int {
+	var children []int
+	files, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, file := range files {
+		child, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			continue
+		}
+		if s, ok := statOf(child); ok && s.parent == pid {
+			children = append(children, child)
+		}
+	}
+	return children
+}
+
+// sharedMemory returns about the memory of a process and its children, pages that they
+// share counted once; -1 where it is not known.
+func sharedMemory(pid int) int64 {
+	sum := int64(0)
+	for _, p := range append(childrenOf(pid), pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
+		if os.IsNotExist(err) {
+			continue // it has ended
+		}
+		bytes := kibibytes(string(text), "Pss")
+		if err != nil || bytes < 0 {
+			return -1
+		}
+		sum += bytes
+	}
+	if sum == 0 {
+		return -1
+	}
+	return sum
+}
