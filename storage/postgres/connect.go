@@ -16,7 +16,8 @@ import (
 // sessionSettings are set on every connection, where the server knows them.
 //
 // The timeouts end what a node that is gone has left: an open transaction, a connection
-// that nobody answers on. The planner's: every statement here finds its rows by an
+// that nobody answers on. The isolation: each statement sees what was committed before
+// the locks were granted that it waited for, or those before it. The planner's: every statement here finds its rows by an
 // index, and is planned once, maybe while the tables are still empty and anything
 // looks cheap.
 var sessionSettings = map[string]string{
@@ -27,6 +28,7 @@ var sessionSettings = map[string]string{
 	"tcp_keepalives_interval":             "2",
 	"tcp_keepalives_count":                "3",
 	"tcp_user_timeout":                    "10000",
+	"default_transaction_isolation":       "read committed",
 	"plan_cache_mode":                     "force_generic_plan",
 	"enable_seqscan":                      "off",
 	"enable_hashjoin":                     "off",
@@ -126,7 +128,7 @@ var errPooler = errors.New("the connection goes through a pooler that gives each
 // unknown reports whether an error leaves open whether the call was stored.
 func unknown(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+		return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || e.Code == "40003" // CockroachDB's way to say so
 	}
 	return err != nil && !pgconn.SafeToRetry(err) && !neverConnected(err)
 }
