@@ -16,10 +16,10 @@ import (
 // sessionSettings are set on every connection, where the server knows them.
 //
 // The timeouts end what a node that is gone has left: an open transaction, a connection
-// that nobody answers on. The isolation: each statement sees what was committed before
-// the locks were granted that it waited for, or those before it. The planner's: every statement here finds its rows by an
-// index, and is planned once, maybe while the tables are still empty and anything
-// looks cheap.
+// that nobody answers on. The isolation: a statement sees what was committed before the
+// locks were granted that those before it have waited for. The planner's: every statement
+// here finds its rows by an index, and is planned once, maybe while the tables are still
+// empty and anything looks cheap.
 var sessionSettings = map[string]string{
 	"idle_in_transaction_session_timeout": "5000",
 	"statement_timeout":                   fmt.Sprint(statementTimeout.Milliseconds()),
