@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -16,25 +15,24 @@ import (
 // maxLine bounds a reason phrase, in bytes.
 const maxLine = 1 << 10
 
-// read reads an answer whose header has come. It closes the response; one that is
-// not read to its end takes its connection with it.
-func (c *Client) read(ctx context.Context, call *Call, resp *http.Response) Answer {
-	defer resp.Body.Close()
+// read reads an answer whose header has come. It never closes the body: that would read
+// what is left of it.
+func (c *Client) read(call *Call, resp *http.Response) (Answer, error) {
 	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
 	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
-		return a
+		return a, nil
 	}
 	if resp.ContentLength > c.maxAnswer {
-		return c.tooLarge()
+		return c.tooLarge(), nil
 	}
 	var err error
 	if a.Body, err = readBody(resp, c.maxAnswer); err != nil {
-		return c.failure(ctx, call, true, err)
+		return Answer{}, err
 	}
 	if int64(len(a.Body)) > c.maxAnswer {
-		return c.tooLarge()
+		return c.tooLarge(), nil
 	}
-	return a
+	return a, nil
 }
 
 // tooLarge returns the Answer for one that is larger than the limit.
@@ -64,8 +62,8 @@ func size(n int64) string {
 	return strconv.FormatInt(n, 10) + " bytes"
 }
 
-// buffers holds the buffers of bodies that did not tell their length.
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// bodies holds the buffers of bodies that did not tell their length.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // maxPooled is the largest buffer that is kept, so that one large answer does not
 // hold memory for ever.
@@ -78,11 +76,11 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 		_, err := io.ReadFull(resp.Body, b)
 		return b, err
 	}
-	buf := buffers.Get().(*bytes.Buffer)
+	buf := bodies.Get().(*bytes.Buffer)
 	defer func() {
 		if buf.Cap() <= maxPooled {
 			buf.Reset()
-			buffers.Put(buf)
+			bodies.Put(buf)
 		}
 	}()
 	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
@@ -128,32 +126,28 @@ func plain(s string) bool {
 	return true
 }
 
-// Causes of failures that are not the network's.
+// Causes of failures that no network has.
 var (
-	errTimeout  = errors.New("the attempt's time is up")
-	errPath     = errors.New("the path can't stand in a request line")
-	errPanicked = errors.New("the upstream's handler panicked")
+	errPath       = errors.New("the path can't stand in a request line")
+	errCredential = errors.New("the credential can't stand in a header")
+	errPanicked   = errors.New("the upstream's handler panicked")
 )
 
 // failure returns the Answer of an attempt that got none. sent says whether any
 // byte of the request may have been written.
-func (c *Client) failure(ctx context.Context, call *Call, sent bool, err error) Answer {
+func (c *Client) failure(call *Call, sent bool, err error) Answer {
 	a := Answer{Outcome: NotSent, Code: http.StatusBadGateway}
-	timeout := errors.Is(context.Cause(ctx), errTimeout)
-	interrupted := ctx.Err() != nil && !timeout
 	var what string
-	switch {
-	case sent:
+	if sent {
 		a.Outcome = Doubt
-		what = c.unanswered(err, timeout, interrupted)
+		what = c.unanswered(err)
 		if call.Method == http.MethodPost || call.Method == http.MethodPatch {
 			what += "; it is not known whether the upstream carried the request out"
 		}
-	default:
-		what = c.unsent(err, timeout, interrupted)
-		timeout = timeout || !interrupted && isTimeout(err)
+	} else {
+		what = c.unsent(err)
 	}
-	if timeout {
+	if errors.Is(err, errTimeout) || !sent && isTimeout(err) {
 		a.Code = http.StatusGatewayTimeout
 	}
 	a.Line = http.StatusText(a.Code) + ": " + what

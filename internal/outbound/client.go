@@ -1,9 +1,7 @@
 // Package outbound sends sub-requests to the upstream. It is all of the service's
 // egress. What it guarantees (wire contract, "How batches run"):
 //
-//   - It never sends a request twice by itself, whatever becomes of the connection.
-//     (Only a GET or HEAD without a body, which net/http may repeat on a connection
-//     that the upstream closed under it, is an exception, and harmless.)
+//   - It never sends a request twice, whatever becomes of the connection.
 //   - An Answer tells for certain whether any byte of the request was written.
 //   - Nothing is written that the call's Permit refuses at that moment.
 //   - It goes to the configured host and nowhere else: redirects are answers, and
@@ -13,28 +11,31 @@
 //
 // When something fails, the Answer says so in words that a caller may see: no
 // address, no host, nothing of the request.
+//
+// It speaks HTTP/1.1, one request at a time on each connection, and takes answers
+// apart with net/http's own reader. net/http's client is not used: what it writes, and
+// when, is decided in goroutines of its own, which may send again what was written
+// before, and whose changes cost more than all the rest of a call.
 package outbound
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"sync/atomic"
+	"strconv"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Bounds that need no option.
 const (
 	dialTimeout     = 10 * time.Second // name, connection and TLS handshake together
 	idleTimeout     = 90 * time.Second // how long an idle connection is kept
-	bufferSize      = 16 << 10         // bytes of a connection's buffer, one for each direction
+	bufferSize      = 16 << 10         // bytes that are written at once
 	maxAnswerHeader = 256 << 10        // bytes of an answer's header
 )
 
@@ -60,10 +61,12 @@ type Options struct {
 type Client struct {
 	to        *template
 	handler   http.Handler
-	transport *http.Transport
+	idle      pool
+	tls       *tls.Config
+	dial      func(ctx context.Context) (net.Conn, error) // with its TLS handshake
 	timeout   time.Duration
 	maxAnswer int64
-	userAgent []string
+	userAgent string
 	log       *slog.Logger
 }
 
@@ -77,146 +80,115 @@ func New(o Options) (*Client, error) {
 	if o.Timeout <= 0 || o.MaxAnswer <= 0 || o.MaxConns <= 0 {
 		return nil, errors.New("the timeout, the limit of an answer and the number of connections have to be more than 0")
 	}
+	if !httpguts.ValidHeaderFieldValue(o.UserAgent) {
+		return nil, errors.New("the user agent can't have control characters")
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Client{
-		to: to, handler: o.Handler, transport: newTransport(o.MaxConns),
-		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: []string{o.UserAgent}, log: o.Logger,
-	}, nil
+	c := &Client{
+		to: to, handler: o.Handler, idle: pool{most: o.MaxConns},
+		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, log: o.Logger,
+	}
+	c.dial = c.dialer()
+	return c, nil
 }
 
-// newTransport returns a transport that speaks HTTP/1.1 only: there one connection
-// carries one request at a time, so what was written to it belongs to that request.
-func newTransport(conns int) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	t := &http.Transport{
-		// A proxy of the environment would see every credential, and "the
-		// connection could not be made" would no longer be about the upstream.
-		Proxy:       nil,
-		DialContext: watched(dialer.DialContext, false),
-		// One buffer is one TLS record, and so one system call, as without TLS.
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true},
-		Protocols:              new(http.Protocols),
-		MaxIdleConns:           conns,
-		MaxIdleConnsPerHost:    conns,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		WriteBufferSize:        bufferSize,
-		ReadBufferSize:         bufferSize,
-		DisableCompression:     true, // a body is passed on as it came
+// dialer returns the function that connects to the upstream. It takes no proxy from the
+// environment: that would see every credential, and "the connection could not be made"
+// would no longer be about the upstream.
+func (c *Client) dialer() func(ctx context.Context) (net.Conn, error) {
+	plain := &net.Dialer{Timeout: dialTimeout}
+	if c.to.scheme == "http" {
+		return func(ctx context.Context) (net.Conn, error) { return plain.DialContext(ctx, "tcp", c.to.address) }
 	}
-	t.Protocols.SetHTTP1(true)
-	secure := &tls.Dialer{NetDialer: dialer, Config: t.TLSClientConfig}
-	t.DialTLSContext = watched(secure.DialContext, true)
-	return t
+	// One buffer is one TLS record, and so one system call, as without TLS.
+	c.tls = &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
+	secure := &tls.Dialer{NetDialer: plain, Config: c.tls}
+	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", c.to.address) }
 }
 
 // Close closes the connections that are idle. An attempt under way ends as usual.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.idle.close() }
 
 // Do makes one attempt and returns what came of it. It returns when the answer is
 // complete, when the attempt's time is up or when ctx ends, whichever is first.
 func (c *Client) Do(ctx context.Context, call *Call) Answer {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
-	defer cancel()
 	target := c.to.target(call.Store, call.Path)
 	switch {
 	case !sendable(target):
-		return c.failure(ctx, call, false, errPath)
+		return c.failure(call, false, errPath)
 	case ctx.Err() != nil:
-		return c.failure(ctx, call, false, ctx.Err())
+		return c.failure(call, false, errInterrupted)
 	case c.handler != nil:
 		return c.serve(ctx, call, target)
 	}
-	return c.send(ctx, cancel, call, target)
+	return c.send(ctx, call, target)
 }
 
 // send makes an attempt over the network.
-func (c *Client) send(ctx context.Context, cancel context.CancelFunc, call *Call, target string) Answer {
-	a := attempt{permit: call.Permit, cancel: cancel}
-	req := c.request(a.trace(ctx), call, target)
+func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
+	if !httpguts.ValidHeaderFieldValue(call.Token) || !httpguts.ValidHeaderFieldValue(call.Key) {
+		return c.failure(call, false, errCredential)
+	}
+	x := c.newExchange(call, target)
+	defer x.free()
 	for {
-		resp, err := c.transport.RoundTrip(req)
-		if err == nil {
-			return c.read(ctx, call, resp)
+		conn, err := c.connect(ctx, x.deadline)
+		if err != nil {
+			return c.failure(call, false, x.cause(ctx, err))
 		}
-		sent := a.maySend()
-		if !sent && a.withheld.Load() {
+		used := conn.used
+		a, err := x.over(ctx, conn)
+		switch {
+		case err == nil:
+			return a
+		case x.sent:
+			return c.failure(call, true, x.cause(ctx, err))
+		case errors.Is(err, errWithheld):
 			return withheld()
+		case !used || ctx.Err() != nil:
+			return c.failure(call, false, x.cause(ctx, err))
 		}
-		if !sent && a.reused && ctx.Err() == nil {
-			// An idle connection that the upstream had closed, noticed before
-			// anything was written. The next one is another: either it works,
-			// or it is new and its failure is the end.
-			a.conn, a.reused, req.Body = nil, false, body(call)
-			continue
-		}
-		return c.failure(ctx, call, sent, err)
+		// An idle connection that the upstream had closed, noticed before anything
+		// was written. The next one is another: either it works, or it is new and its
+		// failure is the end.
 	}
 }
 
-// request returns the request of an attempt.
-//
-// net/http sends a request again on a connection that broke if it holds it for
-// repeatable: where there is no body, or GetBody could make it anew, and the header
-// has an Idempotency-Key. So there is never a GetBody, and the key stands in the map
-// under a name that net/http does not look up; to the upstream, case is all one.
-func (c *Client) request(ctx context.Context, call *Call, target string) *http.Request {
-	r := new(http.Request).WithContext(ctx)
-	r.Method = call.Method
-	r.URL = &url.URL{Scheme: c.to.scheme, Host: c.to.host, Opaque: target}
-	values := [...]string{"Bearer " + call.Token, call.Key}
-	r.Header = http.Header{
-		"Authorization":   values[0:1:1],
-		"idempotency-key": values[1:2:2],
-		"User-Agent":      c.userAgent,
+// connect returns an idle connection, or else a new one.
+func (c *Client) connect(ctx context.Context, deadline time.Time) (*conn, error) {
+	if idle := c.idle.take(); idle != nil {
+		return idle, nil
 	}
-	if len(call.Body) > 0 {
-		r.Header["Content-Type"] = contentType
-		r.Body, r.ContentLength = body(call), int64(len(call.Body))
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	raw, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return r
+	return newConn(raw), nil
 }
 
-// contentType is shared by all requests; nothing changes a header's values.
-var contentType = []string{"application/json"}
-
-// body returns a reader of a call's body, nil if it has none.
-func body(call *Call) io.ReadCloser {
-	if len(call.Body) == 0 {
-		return nil
+// appendHead appends a request's head. What comes from outside was checked: the target,
+// the token and the key.
+func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
+	b = append(append(append(b, call.Method...), ' '), target...)
+	b = append(append(b, " HTTP/1.1\r\nHost: "...), c.to.host...)
+	b = append(append(b, "\r\nAuthorization: Bearer "...), call.Token...)
+	b = append(append(b, "\r\nIdempotency-Key: "...), call.Key...)
+	if c.userAgent != "" {
+		b = append(append(b, "\r\nUser-Agent: "...), c.userAgent...)
 	}
-	return io.NopCloser(bytes.NewReader(call.Body))
+	switch {
+	case len(call.Body) > 0:
+		b = append(b, "\r\nContent-Type: "+contentType+"\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, int64(len(call.Body)), 10)
+	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
+		b = append(b, "\r\nContent-Length: 0"...)
+	}
+	return append(b, "\r\n\r\n"...)
 }
 
-// attempt is one attempt over the network, with the connection that it was given, the
-// last one if net/http chose again. An idle connection keeps its last attempt, so that
-// this must not hold the call.
-type attempt struct {
-	permit   func() bool
-	cancel   context.CancelFunc
-	conn     *conn
-	reused   bool
-	wrote    bool        // to a connection before this one
-	withheld atomic.Bool // a connection was barred because the permit refused
-}
-
-// trace returns a context under which net/http tells the attempt its connection.
-// It does so in the goroutine that called RoundTrip.
-func (a *attempt) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			a.wrote = a.maySend()
-			a.conn, _ = info.Conn.(*conn)
-			a.reused = info.Reused
-			if a.conn != nil {
-				a.conn.begin(a)
-			}
-		},
-	})
-}
-
-// maySend reports whether any byte of the request may have been written. If not,
-// none will be.
-func (a *attempt) maySend() bool { return a.wrote || a.conn != nil && !a.conn.bar() }
+// contentType is that of every body.
+const contentType = "application/json"

@@ -1,90 +1,79 @@
 package outbound
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"net"
-	"sync/atomic"
+	"syscall"
+	"time"
 )
 
-// conn is a connection to the upstream that knows whether anything of the request
-// it carries may have been written. Over TLS it lies above the encryption, so that a
-// handshake or an alert does not count.
+// conn is a connection to the upstream. One exchange at a time uses it.
 type conn struct {
 	net.Conn
+	socket syscall.RawConn // below TLS; nil: it can't be looked at
 	secure bool
-	state  atomic.Uint32
-	of     *attempt // whose request it carries
+	used   bool      // carried an exchange before this one
+	since  time.Time // idle: since when
+	reader *bufio.Reader
+	room   int64 // bytes that may be read before the end of the header
 }
 
-// The states of a conn. A write goes from clean to dirty and back if it certainly
-// wrote nothing; who wants to know bars a clean connection, so that the answer "no
-// byte was written" stays true whatever net/http's goroutines still do.
-const (
-	clean  uint32 = iota // no byte of the request was written
-	dirty                // a write is under way, or has written something
-	barred               // no byte was written and none will be
-)
+const readBuffer = 4 << 10 // bytes; what is larger is read past it
 
-// watched makes a dial function return conns.
-func watched(dial func(context.Context, string, string) (net.Conn, error), secure bool) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return &conn{Conn: c, secure: secure}, nil
+func newConn(raw net.Conn) *conn {
+	c := &conn{Conn: raw}
+	below := raw
+	if t, ok := raw.(interface{ NetConn() net.Conn }); ok { // *tls.Conn
+		below, c.secure = t.NetConn(), true
 	}
+	if s, ok := below.(syscall.Conn); ok {
+		c.socket, _ = s.SyscallConn() // nil where it fails
+	}
+	c.reader = bufio.NewReaderSize((*bounded)(c), readBuffer)
+	return c
 }
 
-// errWithheld is what a write gets that the request's permit refuses.
-var errWithheld = errors.New("the permission to send was withdrawn")
+// bounded is a conn as its reader sees it.
+type bounded conn
 
-// Write writes p, or nothing once the connection is barred or the request's permit
-// refuses. The system call follows at once: a process that is stopped between the two,
-// and goes on later, writes this one piece too late and nothing more.
-func (c *conn) Write(p []byte) (int, error) {
-	if c.state.Load() != barred && c.of.permit != nil && !c.of.permit() {
-		c.withhold()
-		return 0, errWithheld
+// errHead is the error of an answer whose header has no end.
+var errHead = errors.New("the answer's header is too large")
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.room <= 0 {
+		return 0, errHead
 	}
-	first := c.state.CompareAndSwap(clean, dirty)
-	if !first && c.state.Load() == barred {
-		return 0, net.ErrClosed
-	}
-	n, err := c.Conn.Write(p)
-	// A TLS write that failed may have sent a part of its record, except on a
-	// connection that was closed before: that one returns the bare error.
-	if first && n == 0 && (!c.secure || err == net.ErrClosed) { //nolint:errorlint // a wrapped one may come after a part was sent
-		c.state.Store(clean)
-	}
+	n, err := b.Conn.Read(p[:min(int64(len(p)), b.room)])
+	b.room -= int64(n)
 	return n, err
 }
 
-// begin is called when the connection is given to a request.
-func (c *conn) begin(a *attempt) {
-	c.of = a
-	c.state.Store(clean)
+// alive reports whether an idle connection can carry another exchange: the upstream has
+// neither closed it nor said anything that nobody asked for.
+func (c *conn) alive(now time.Time) bool {
+	return now.Sub(c.since) < idleTimeout && c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) &&
+		(!c.secure || c.nothingDecrypted())
 }
 
-// withhold ends the connection, and the attempt with it: net/http would try the next
-// connection otherwise, and the one after that.
-func (c *conn) withhold() {
-	if c.state.CompareAndSwap(clean, barred) {
-		c.of.withheld.Store(true)
-	} else if c.state.Load() == barred {
-		return // the attempt has left this connection
-	}
-	c.of.cancel()
-	_ = c.Conn.Close()
+// nothingDecrypted reports whether TLS holds nothing that it has read and nobody asked
+// for. It reads no more: the deadline has passed.
+func (c *conn) nothingDecrypted() bool {
+	_ = c.SetReadDeadline(longAgo)
+	c.room = 1
+	_, err := c.reader.Peek(1)
+	return isTimeout(err)
 }
 
-// bar reports whether no byte of the request was written, and then ends the
-// connection.
-func (c *conn) bar() bool {
-	if !c.state.CompareAndSwap(clean, barred) {
-		return c.state.Load() == barred
-	}
-	_ = c.Conn.Close() // net/http has most likely closed it
-	return true
+// nothingWritten reports whether a write that failed has certainly written nothing. A
+// TLS write may have sent a part of its record, except on a connection that was closed
+// before: that one returns the bare error.
+func (c *conn) nothingWritten(n int, err error) bool {
+	return n == 0 && (!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped one may come after a part was sent
 }
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// interrupt ends the exchange that is under way.
+func (c *conn) interrupt() { _ = c.SetDeadline(longAgo) }

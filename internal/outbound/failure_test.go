@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,19 +98,15 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 			}
 		})
 		c := newClient(t, u.addr())
-		var last *conn
-		dial := c.transport.DialContext
-		c.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			last = raw.(*conn)
-			last.Conn = &failing{Conn: last.Conn}
-			return last, nil
+		var last *failing
+		dial := c.dial
+		c.dial = func(ctx context.Context) (net.Conn, error) {
+			raw, err := dial(ctx)
+			last = &failing{Conn: raw}
+			return last, err
 		}
 		expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
-		last.Conn.(*failing).dead.Store(true)
+		last.dead.Store(true)
 		expect(t, c.Do(t.Context(), newCall("POST", "/second", body)), Answered, 200)
 		if n := u.conns.Load(); n != 2 {
 			t.Errorf("%d connections were made", n)
@@ -129,36 +127,29 @@ func (f *failing) Write(p []byte) (int, error) {
 	return f.Conn.Write(p)
 }
 
-func TestConnKnowsWhatWasWritten(t *testing.T) {
-	here, there := net.Pipe()
-	defer there.Close()
-	go io.Copy(io.Discard, there)
-	f := &failing{Conn: here}
-	c := &conn{Conn: f}
-	of := &attempt{}
-	c.begin(of)
-	f.dead.Store(true)
-	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
-		t.Fatal(n, err)
-	}
-	f.dead.Store(false)
-	if _, err := c.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	f.dead.Store(true)
-	c.Write([]byte("x"))
-	if c.bar() {
-		t.Error("a byte was written, but the connection denies it")
-	}
-	c.begin(of)
-	if !c.bar() {
-		t.Error("nothing was written, but the connection claims it")
-	}
-	f.dead.Store(false)
-	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
-		t.Error("a barred connection writes")
+// What a connection wrote before it broke was sent, if it is one byte.
+func TestWrittenInPart(t *testing.T) {
+	for _, v := range []struct {
+		written int
+		outcome Outcome
+	}{{0, NotSent}, {1, Doubt}} {
+		c := newClient(t, "upstream.invalid")
+		c.dial = func(context.Context) (net.Conn, error) {
+			here, there := net.Pipe()
+			there.Close()
+			return &partial{here, v.written}, nil
+		}
+		expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), v.outcome, 502)
 	}
 }
+
+// partial is a connection that breaks after some bytes.
+type partial struct {
+	net.Conn
+	written int
+}
+
+func (p *partial) Write([]byte) (int, error) { return p.written, syscall.EPIPE }
 
 func TestConnectionRefused(t *testing.T) {
 	u := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
@@ -200,7 +191,7 @@ func TestTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newClient(t, "upstream.invalid", timeout(30*time.Second))
-				c.transport.DialContext = watched(stalling(says), false)
+				c.dial = stalling(says)
 				start := time.Now()
 				expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), Doubt, 504,
 					"Gateway Timeout: no complete answer within 30s"+unknown)
@@ -220,8 +211,8 @@ func TestTimeout(t *testing.T) {
 // stalling returns a dial function that leads to an upstream in memory, which reads
 // a request, says what was given to it, and then waits until the other side closes
 // the connection.
-func stalling(says string) func(context.Context, string, string) (net.Conn, error) {
-	return func(context.Context, string, string) (net.Conn, error) {
+func stalling(says string) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) {
 		here, there := net.Pipe()
 		go func() {
 			defer there.Close()
@@ -237,11 +228,11 @@ func stalling(says string) func(context.Context, string, string) (net.Conn, erro
 func TestTimeoutWhileSending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, "upstream.invalid", timeout(30*time.Second))
-		c.transport.DialContext = watched(func(context.Context, string, string) (net.Conn, error) {
+		c.dial = func(context.Context) (net.Conn, error) {
 			here, there := net.Pipe()
 			go there.Read(make([]byte, 1))
 			return here, nil
-		}, false)
+		}
 		expect(t, c.Do(t.Context(), newCall("POST", "/a", strings.Repeat("1", 1<<20))), Doubt, 504, unknown)
 	})
 }
@@ -249,11 +240,9 @@ func TestTimeoutWhileSending(t *testing.T) {
 func TestTimeoutOfDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, "upstream.invalid", timeout(5*time.Second))
-		ended := make(chan struct{})
-		defer close(ended)
-		c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			<-ended
-			return nil, net.ErrClosed
+		c.dial = func(ctx context.Context) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
 		}
 		expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), NotSent, 504,
 			"Gateway Timeout: no connection within 5s; the request was not sent")
@@ -262,7 +251,7 @@ func TestTimeoutOfDial(t *testing.T) {
 
 func TestTimeoutOfNetwork(t *testing.T) {
 	c := newClient(t, "upstream.invalid")
-	c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+	c.dial = func(context.Context) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded}
 	}
 	expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), NotSent, 504,
@@ -345,7 +334,7 @@ func newTLS(t *testing.T, trusted bool, h http.HandlerFunc) *Client {
 	if trusted {
 		pool := x509.NewCertPool()
 		pool.AddCert(s.Certificate())
-		c.transport.TLSClientConfig.RootCAs = pool
+		c.tls.RootCAs = pool
 	}
 	return c
 }
@@ -370,19 +359,16 @@ func TestTLS(t *testing.T) {
 
 func TestTLSDeadConnectionIsReplaced(t *testing.T) {
 	c := newTLS(t, true, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
-	var last *conn
-	dial := c.transport.DialTLSContext
-	c.transport.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		raw, err := dial(ctx, network, addr)
-		if err == nil {
-			last = raw.(*conn)
-			last.Conn = &failing{Conn: last.Conn}
-		}
-		return raw, err
+	var last *failing
+	dial := c.dial
+	c.dial = func(ctx context.Context) (net.Conn, error) {
+		raw, err := dial(ctx)
+		last = &failing{Conn: raw}
+		return last, err
 	}
 	expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), Answered, 200)
 	first := last
-	first.Conn.(*failing).dead.Store(true)
+	first.dead.Store(true)
 	expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), Answered, 200)
 	if first == last {
 		t.Error("no other connection was made")
@@ -418,4 +404,83 @@ func TestTLSToPlainServer(t *testing.T) {
 	c := newClient(t, "", func(o *Options) { o.Template = "https://" + u.addr() })
 	a := c.Do(t.Context(), newCall("POST", "/a", "{}"))
 	expect(t, a, NotSent, 502, "Bad Gateway: the connection could not be made (TLS handshake failed)")
+}
+
+// A connection that the upstream closed while it was idle, or on which it said something
+// unasked, is not used: what would be written to it could not be answered for.
+func TestIdleConnectionIsLookedAt(t *testing.T) {
+	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
+		for name, says := range map[string]string{"closed": "", "unasked": okAnswer} {
+			done := make(chan struct{})
+			u, c := start(func(n int, c net.Conn, r *bufio.Reader) {
+				readRequest(r)
+				io.WriteString(c, okAnswer)
+				if n == 1 && says != "" {
+					io.WriteString(c, says)
+					close(done)
+					r.ReadByte() // until the client has left it
+				}
+			})
+			expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
+			if says != "" {
+				<-done
+			}
+			eventually(t, func() bool { // the connection's end has arrived
+				c.idle.mu.Lock()
+				defer c.idle.mu.Unlock()
+				return len(c.idle.idle) == 0 || !c.idle.idle[0].alive(time.Now())
+			})
+			expect(t, c.Do(t.Context(), newCall("POST", "/second", "{}")), Answered, 200)
+			if n := u.conns.Load(); n != 2 {
+				t.Errorf("%s: %d connections", name, n)
+			}
+		}
+	})
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, so func() bool) {
+	t.Helper()
+	for !so() {
+		if t.Context().Err() != nil {
+			t.Fatal("it never was so")
+		}
+		runtime.Gosched()
+	}
+}
+
+// Idle connections that have ended are closed without being asked for.
+func TestIdleConnectionsAreSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, "upstream.invalid")
+		var there net.Conn
+		c.dial = func(context.Context) (net.Conn, error) {
+			here, other := net.Pipe()
+			there = other
+			go func() {
+				readRequest(bufio.NewReader(other))
+				io.WriteString(other, okAnswer)
+			}()
+			return here, nil
+		}
+		expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), Answered, 200)
+		start := time.Now()
+		there.Read(make([]byte, 1)) // until the client closes it
+		if d := time.Since(start); d < idleTimeout || d > idleTimeout+sweepInterval {
+			t.Errorf("it was closed after %v", d)
+		}
+	})
+}
+
+// An upstream that answers before it has read the request is heard.
+func TestEarlyAnswer(t *testing.T) {
+	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
+		_, c := start(func(_ int, c net.Conn, r *bufio.Reader) {
+			http.ReadRequest(r)
+			io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+			io.Copy(io.Discard, r) // until the client gives up
+		})
+		a := c.Do(t.Context(), newCall("POST", "/a", strings.Repeat("1", 64<<20)))
+		expect(t, a, Answered, 413)
+	})
 }

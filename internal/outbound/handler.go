@@ -17,7 +17,9 @@ import (
 // goroutine: one that does not heed its context is given up when the attempt's time
 // is up, and what it still does then goes nowhere. As it was called, it may have
 // acted: an attempt without an answer is in doubt.
-func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
+func (c *Client) serve(parent context.Context, call *Call, target string) Answer {
+	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	defer cancel()
 	req, err := c.served(ctx, call, target)
 	if err != nil {
 		// An HTTP server refuses this before any handler sees it.
@@ -29,7 +31,10 @@ func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		return c.failure(ctx, call, true, ctx.Err())
+		if err = errTimeout; parent.Err() != nil {
+			err = errInterrupted
+		}
+		return c.failure(call, true, err)
 	}
 	switch {
 	case errors.Is(err, errWithheld):
@@ -37,7 +42,7 @@ func (c *Client) serve(ctx context.Context, call *Call, target string) Answer {
 	case w.tooLarge: // whether or not the handler panicked over it
 		return c.tooLarge()
 	case err != nil:
-		return c.failure(ctx, call, true, err)
+		return c.failure(call, true, err)
 	}
 	return w.answer()
 }
@@ -74,13 +79,13 @@ func (c *Client) served(ctx context.Context, call *Call, target string) (*http.R
 		"Authorization":   {"Bearer " + call.Token},
 		"Idempotency-Key": {call.Key},
 	}
-	if c.userAgent[0] != "" {
-		r.Header.Set("User-Agent", c.userAgent[0])
+	if c.userAgent != "" {
+		r.Header.Set("User-Agent", c.userAgent)
 	}
 	r.Body = http.NoBody
 	switch {
 	case len(call.Body) > 0:
-		r.Header.Set("Content-Type", contentType[0])
+		r.Header.Set("Content-Type", contentType)
 		r.Header.Set("Content-Length", strconv.Itoa(len(call.Body)))
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(call.Body)), int64(len(call.Body))
 	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:

@@ -49,8 +49,8 @@ func overBoth(t *testing.T, test func(t *testing.T, start func(serve func(n int,
 				secure.Close()
 			})
 			c := newClient(t, "", func(o *Options) { o.Template = "https://" + u.addr() + "/api/v3/{storeId}" })
-			c.transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-			c.transport.TLSClientConfig.RootCAs.AddCert(s.Certificate())
+			c.tls.RootCAs = x509.NewCertPool()
+			c.tls.RootCAs.AddCert(s.Certificate())
 			return u, c
 		})
 	})
@@ -148,41 +148,6 @@ func TestRefusedMidway(t *testing.T) {
 	})
 }
 
-// A GET that net/http would repeat by itself, on a connection that the upstream closed
-// under it, asks again.
-func TestRepetitionAsksToo(t *testing.T) {
-	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
-		for lets, want := range map[int32]int32{1: 1, 2: 2} {
-			var received atomic.Int32
-			_, c := start(func(n int, c net.Conn, r *bufio.Reader) {
-				if n == 1 {
-					readRequest(r)
-					io.WriteString(c, okAnswer)
-				}
-				if readRequest(r) == "" {
-					return
-				}
-				if received.Add(1); n == 2 {
-					io.WriteString(c, okAnswer)
-				}
-			})
-			expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
-			call := newCall("GET", "/second", "")
-			p := permitted(call, lets)
-			a := c.Do(t.Context(), call)
-			if lets == 1 {
-				expect(t, a, Doubt, 502)
-			} else {
-				expect(t, a, Answered, 200)
-			}
-			c.Close()
-			if n, asked := received.Load(), p.asked.Load(); n != want || asked != 2 {
-				t.Errorf("with %d permitted writes: %d deliveries; asked %d times", lets, n, asked)
-			}
-		}
-	})
-}
-
 // A connection asks for the request that it carries, not for an earlier one.
 func TestPermitIsTheRequests(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
@@ -214,17 +179,18 @@ func TestOneWrite(t *testing.T) {
 			}
 		})
 		var writes atomic.Int32
-		dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := new(net.Dialer).DialContext(ctx, network, addr)
+		dial := func(ctx context.Context) (net.Conn, error) {
+			raw, err := new(net.Dialer).DialContext(ctx, "tcp", c.to.address)
 			return &counting{raw, &writes}, err
 		}
-		c.transport.DialContext = watched(dial, false)
-		c.transport.DialTLSContext = watched(func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := dial(ctx, network, addr)
-			config := c.transport.TLSClientConfig.Clone()
-			config.ServerName = "127.0.0.1"
-			return tls.Client(raw, config), err
-		}, true)
+		if c.dial = dial; c.tls != nil {
+			c.dial = func(ctx context.Context) (net.Conn, error) {
+				raw, err := dial(ctx)
+				config := c.tls.Clone()
+				config.ServerName = "127.0.0.1"
+				return tls.Client(raw, config), err
+			}
+		}
 		call := newCall("POST", "/a", strings.Repeat("1", 15<<10))
 		expect(t, c.Do(t.Context(), call), Answered, 200)
 		writes.Store(0)

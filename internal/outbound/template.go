@@ -2,8 +2,11 @@ package outbound
 
 import (
 	"errors"
+	"net"
 	"net/url"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // placeholder stands for the store in a template.
@@ -11,8 +14,10 @@ const placeholder = "{storeId}"
 
 // template is the upstream's address, taken apart once.
 type template struct {
-	scheme, host string
-	base         []string // the path around each placeholder, with no slash at its end
+	scheme  string
+	address string   // where to connect to
+	host    string   // as it stands in a request
+	base    []string // the path around each placeholder, with no slash at its end
 }
 
 // parseTemplate takes an address template apart. Its errors never quote it: it may
@@ -44,7 +49,20 @@ func parseTemplate(s string) (*template, error) {
 	case strings.Contains(rest, "//") || !sendable(path):
 		return nil, errors.New("the address's path can't have //, \\, a space, a control character or one outside ASCII (write %20 and the like)")
 	}
-	return &template{scheme: u.Scheme, host: u.Host, base: base}, nil
+	t := &template{scheme: u.Scheme, base: base}
+	if t.host, err = httpguts.PunycodeHostPort(u.Host); err != nil {
+		return nil, errors.New("the address's host can't be a host's name, " + example)
+	}
+	name, zone := t.host, strings.IndexByte(t.host, '%')
+	if zone >= 0 { // of an IPv6 address; it means something on this machine only
+		t.host = name[:zone] + name[strings.IndexByte(name, ']'):]
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[t.scheme]
+	}
+	t.address = net.JoinHostPort((&url.URL{Host: name}).Hostname(), port)
+	return t, nil
 }
 
 // target returns what the request line holds: the template's path for the store,

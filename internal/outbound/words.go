@@ -11,11 +11,11 @@ import (
 
 // unanswered says, in words a caller may see, why there is no complete answer to a
 // request that may have been written.
-func (c *Client) unanswered(err error, timeout, interrupted bool) string {
+func (c *Client) unanswered(err error) string {
 	switch {
-	case timeout:
+	case errors.Is(err, errTimeout):
 		return "no complete answer within " + c.timeout.String()
-	case interrupted:
+	case errors.Is(err, errInterrupted):
 		return "the service was interrupted before a complete answer came"
 	case errors.Is(err, errPanicked):
 		return "the upstream failed before its answer was complete"
@@ -26,11 +26,11 @@ func (c *Client) unanswered(err error, timeout, interrupted bool) string {
 }
 
 // unsent says, in words a caller may see, why a request was not sent.
-func (c *Client) unsent(err error, timeout, interrupted bool) string {
+func (c *Client) unsent(err error) string {
 	switch {
-	case timeout:
+	case errors.Is(err, errTimeout):
 		return "no connection within " + c.timeout.String() + "; the request was not sent"
-	case interrupted:
+	case errors.Is(err, errInterrupted):
 		return "the service was interrupted before the request was sent"
 	case isTimeout(err):
 		return "no connection within " + dialTimeout.String() + "; the request was not sent"
@@ -77,10 +77,8 @@ func dialFailure(err error) string {
 
 // broken reports whether the other side, or the way to it, ended a connection.
 func broken(err error) bool {
-	const serverClosedIdle = "http: server closed idle connection" // net/http does not export it
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed) ||
-		err != nil && err.Error() == serverClosedIdle
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed)
 }
 
 // isTimeout reports whether the network, not the attempt's own bound, timed out.

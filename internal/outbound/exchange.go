@@ -1,0 +1,161 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// exchange is one attempt over the network: a request and its answer.
+type exchange struct {
+	client   *Client
+	call     *Call
+	deadline time.Time
+	head     []byte // of the request, in a buffer with room for the beginning of its body
+	buffer   *[]byte
+	sent     bool // a byte of the request may have been written
+}
+
+// buffers holds the buffers in which requests are put together.
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, bufferSize)
+	return &b
+}}
+
+func (c *Client) newExchange(call *Call, target string) *exchange {
+	x := &exchange{client: c, call: call, deadline: time.Now().Add(c.timeout), buffer: buffers.Get().(*[]byte)}
+	x.head = c.appendHead((*x.buffer)[:0], call, target)
+	return x
+}
+
+// free gives the exchange's buffer back.
+func (x *exchange) free() { buffers.Put(x.buffer) }
+
+// The ends of an exchange that are not the network's.
+var (
+	errTimeout     = errors.New("the attempt's time is up")
+	errInterrupted = errors.New("the caller gave the attempt up")
+	errWithheld    = errors.New("the permission to send was withdrawn")
+)
+
+// cause returns why an exchange failed.
+func (x *exchange) cause(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil, errors.Is(err, errWithheld):
+		return errInterrupted
+	case !time.Now().Before(x.deadline): // the error may be another one, of a header that was cut off
+		return errTimeout
+	}
+	return err
+}
+
+// over carries the exchange out on a connection, which is its own until it returns.
+func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
+	whole := false
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer func() {
+		if stop() && whole {
+			x.client.idle.put(c)
+		} else {
+			_ = c.Close()
+		}
+	}()
+	_ = c.SetDeadline(x.deadline) // fails on a closed connection only
+	if ctx.Err() != nil {         // the interruption may have come before the deadline
+		return Answer{}, ctx.Err()
+	}
+	rest, err := x.begin(c)
+	if err != nil {
+		return Answer{}, err
+	}
+	if len(rest) == 0 {
+		a, whole, err = x.read(c)
+		return a, err
+	}
+	var upload error
+	uploaded := make(chan struct{})
+	go func() {
+		defer close(uploaded)
+		if upload = x.upload(c, rest); errors.Is(upload, errWithheld) {
+			_ = c.Close()
+		}
+	}()
+	if a, whole, err = x.read(c); whole {
+		select {
+		case <-uploaded:
+		case <-time.After(uploadGrace):
+			whole = false
+		}
+	}
+	if !whole {
+		_ = c.Close()
+	}
+	<-uploaded
+	if err != nil && errors.Is(upload, errWithheld) {
+		err = errWithheld
+	}
+	whole = whole && upload == nil
+	return a, err
+}
+
+// uploadGrace is how long a request may still be written after its answer has come.
+const uploadGrace = 50 * time.Millisecond
+
+// begin writes as much of the request as one write takes, and returns the rest. If the
+// request fits, a process that is stopped meanwhile has sent all of it or nothing.
+func (x *exchange) begin(c *conn) (rest []byte, err error) {
+	n := min(len(x.call.Body), max(0, bufferSize-len(x.head)))
+	x.head = append(x.head, x.call.Body[:n]...)
+	if !x.permitted() {
+		return nil, errWithheld
+	}
+	written, err := c.Write(x.head)
+	x.sent = err == nil || !c.nothingWritten(written, err)
+	return x.call.Body[n:], err
+}
+
+// upload writes the rest of a request.
+func (x *exchange) upload(c *conn, rest []byte) error {
+	for len(rest) > 0 {
+		n := min(len(rest), bufferSize)
+		if !x.permitted() {
+			return errWithheld
+		}
+		if _, err := c.Write(rest[:n]); err != nil {
+			return err // the answer may have come all the same
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// permitted asks the call's permit. The system call follows at once: a process that is
+// stopped between the two, and goes on later, writes this one piece too late and nothing
+// more.
+func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
+
+// read reads the answer. whole says that the connection can carry another exchange.
+func (x *exchange) read(c *conn) (a Answer, whole bool, err error) {
+	c.room = maxAnswerHeader
+	resp, err := x.response(c) //nolint:bodyclose // see Client.read
+	if err != nil {
+		return Answer{}, false, err
+	}
+	c.room = math.MaxInt64
+	a, err = x.client.read(x.call, resp)
+	return a, err == nil && a.Outcome == Answered && !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols, err
+}
+
+// response reads the header of the answer, past informational ones.
+func (x *exchange) response(c *conn) (*http.Response, error) {
+	req := &http.Request{Method: x.call.Method}
+	for {
+		resp, err := http.ReadResponse(c.reader, req)
+		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+	}
+}

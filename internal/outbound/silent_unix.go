@@ -1,0 +1,20 @@
+//go:build unix
+
+package outbound
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// silent reports whether a socket is open and has nothing to be read.
+func silent(socket syscall.RawConn) bool {
+	quiet := false
+	err := socket.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		quiet = err == unix.EAGAIN
+	})
+	return err == nil && quiet
+}
