@@ -76,6 +76,15 @@ postgres-ready:
 		"(Debian: postgresql pgbouncer; Fedora: postgresql-server pgbouncer; macOS: brew install postgresql pgbouncer)." \
 		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and pgbouncer alone has to be here."; exit 1; } >&2
 
+# How often each fault strikes in make chaos, and how often nodes are killed besides.
+FAULTS ?= 20
+KILLS  ?= 160
+CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes
+
+.PHONY: chaos
+chaos: postgres-ready ## Break fleets of nodes and their PostgreSQL, FAULTS times each, for half an hour; ends with a table
+	cd integration && $(GO) test -count=1 -v -timeout 3h -run '$(CHAOS)' . -faults $(FAULTS) -kills $(KILLS)
+
 .PHONY: lint
 lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the linters, look for known vulnerabilities
 	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { printf '%s\n' "gofumpt would change these files; run 'make format':" "$$out"; exit 1; }
@@ -116,6 +125,10 @@ DATABASE ?= sqlite
 .PHONY: bench
 bench: ## Measure Sheaf beside a plain client; DATABASE=postgres: on PostgreSQL
 	cd bench && $(GO) run . -database $(DATABASE)
+
+.PHONY: bench-scale
+bench-scale: ## Simulate a day of 10,000 stores on several nodes, and the loss of one
+	cd bench && $(GO) run ./scale
 
 .PHONY: clean
 clean: ## Remove what was built, the tools included

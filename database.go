@@ -115,7 +115,10 @@ func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key
 	return key, nil
 }
 
-const keyAdvice = "restore the key file, or start once with --abandon-credentials to give up what those batches have not sent yet"
+const (
+	keyAdvice  = "restore the key file, or " + keyAbandon
+	keyAbandon = "start once with --abandon-credentials to give up what those batches have not sent yet"
+)
 
 // readKey reads the key file. Beside an embedded database that knows no key, or whose key
 // is given up, it is made; for nodes that share a database it never is, as each would make
@@ -129,7 +132,11 @@ func readKey(o *Options, id string) (secret.Key, error) {
 	case missing && !isPostgres(o.Database) && (id == "" || o.AbandonCredentials):
 		key, err = secret.Create(o.SecretKeyFile)
 	case missing:
-		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, DatabaseName(o.Database), keyAdvice)
+		advice := keyAdvice
+		if isPostgres(o.Database) {
+			advice = "restore the key file, or make another with: sheaf secret new " + o.SecretKeyFile + ", and " + keyAbandon
+		}
+		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, DatabaseName(o.Database), advice)
 	}
 	if err != nil {
 		return key, fmt.Errorf("secret key: %w", err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
 // What the long queue consists of.
@@ -16,9 +18,9 @@ const (
 )
 
 // backlog measures what a long queue costs, and on PostgreSQL a long history beside it:
-// how much longer a create takes, and a request of an idle queue until it arrives, the
-// memory, and how long a restart after kill -9 takes. The upstream never answers the
-// queued stores, so that nothing leaves their queues.
+// how much longer a create takes, and a request of an idle queue until it arrives, than
+// with an empty database; the memory, and how long a restart after kill -9 takes. The
+// upstream never answers the queued stores, so that nothing leaves their queues.
 func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	upstream := startBell()
 	defer upstream.stop()
@@ -33,16 +35,12 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	}
 	defer svc.kill()
 	idle := svc.memory()
-	before, err := b.timeBoth(ctx, svc, upstream, heldPrefix+"empty")
-	if err != nil {
-		return nil, err
-	}
 	last, err := b.fill(ctx, svc, db)
 	if err != nil {
 		return nil, err
 	}
 	full := svc.memory()
-	after, err := b.timeBoth(ctx, svc, upstream, heldStore(0))
+	compared, err := b.compareBacklog(ctx, svc, upstream, flags...)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +52,7 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	}
 	defer again.kill()
 	// It takes the queues up; creates meanwhile have to work.
-	if _, err := again.timeCreates(ctx, heldStore(0), batchBody(backlogRequests), bothTimes/10); err != nil {
+	if _, err := again.timeCreates(ctx, heldStore(0), batchBody(backlogRequests), b.times/10); err != nil {
 		return nil, fmt.Errorf("after the restart: %w", err)
 	}
 	restarted := again.memory()
@@ -68,7 +66,7 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 			return nil, fmt.Errorf("plans: %w", err)
 		}
 	}
-	return slices.Concat(b.compareTimes(before, after), []figure{
+	return slices.Concat(compared, []figure{
 		{Name: "restart to ready, " + b.backlogName(), Value: value(again.started.Seconds()), Unit: "s", Goal: 3},
 		{Name: "memory, idle", Value: megabytes(idle.resident), Unit: "MB"},
 		{Name: "memory, " + b.backlogName() + ", above idle", Value: megabytes(above(full.resident, idle.resident)), Unit: "MB", Goal: 100},
@@ -78,57 +76,77 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 
 // backlogName says how much there is.
 func (b *bench) backlogName() string {
-	name := thousands(b.queued) + " queued"
+	name := table.Thousands(b.queued) + " queued"
 	if b.cluster != nil {
-		name += ", " + thousands(b.finished) + " finished"
+		name += ", " + table.Thousands(b.finished) + " finished"
 	}
 	return name
 }
 
-// thousands returns a number as people write it.
-func thousands(n int) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
+// compareBacklog times a service with a backlog and one with an empty database in turn.
+func (b *bench) compareBacklog(ctx context.Context, svc *service, upstream *bell, flags ...string) ([]figure, error) {
+	db, err := b.newDatabase(ctx, "empty")
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
+	empty, err := b.startService(ctx, upstream.template, db, flags...)
+	if err != nil {
+		return nil, err
+	}
+	defer empty.kill()
+	var without, with times
+	for range b.rounds {
+		if err := b.timeBoth(ctx, &without, empty, upstream); err != nil {
+			return nil, err
+		}
+		if err := b.timeBoth(ctx, &with, svc, upstream); err != nil {
+			return nil, err
+		}
+	}
+	return b.compareTimes(without, with), nil
 }
-
-// bothTimes is how many creates, and how many claims, are timed.
-const bothTimes = 200
 
 // times are those of creates and of claims.
 type times struct{ create, claim []time.Duration }
 
-// timeBoth times creates in a store whose queue does not move, and claims of idle queues.
-func (b *bench) timeBoth(ctx context.Context, svc *service, upstream *bell, store string) (t times, err error) {
+// timeBoth times creates in a store whose queue does not move, and claims of idle queues,
+// each after a warm-up.
+func (b *bench) timeBoth(ctx context.Context, t *times, svc *service, upstream *bell) error {
 	body := batchBody(backlogRequests)
-	if _, err = svc.timeCreates(ctx, store, body, bothTimes/2); err != nil { // warm-up
-		return t, err
+	for _, warmUp := range []bool{true, false} {
+		n := b.times
+		if warmUp {
+			n /= 2
+		}
+		creates, err := svc.timeCreates(ctx, heldStore(0), body, n)
+		if err != nil {
+			return err
+		}
+		claims, err := upstream.timeClaims(ctx, svc.client, idleStores, n)
+		if err != nil {
+			return err
+		}
+		if !warmUp {
+			t.create, t.claim = append(t.create, creates...), append(t.claim, claims...)
+		}
 	}
-	if t.create, err = svc.timeCreates(ctx, store, body, bothTimes); err != nil {
-		return t, err
-	}
-	if _, err = upstream.timeClaims(ctx, svc.client, idleStores, bothTimes/2); err != nil { // warm-up
-		return t, err
-	}
-	t.claim, err = upstream.timeClaims(ctx, svc.client, idleStores, bothTimes)
-	return t, err
+	return nil
 }
 
-// compareTimes reports the times with nothing queued and with the backlog.
-func (b *bench) compareTimes(before, after times) []figure {
+// compareTimes reports the times without and with the backlog.
+func (b *bench) compareTimes(without, with times) []figure {
 	var figures []figure
 	for _, kind := range []struct {
 		name          string
-		before, after []time.Duration
+		without, with []time.Duration
 	}{
-		{"create of 20 requests", before.create, after.create},
-		{"create to arrival of an idle queue's request", before.claim, after.claim},
+		{"create of 20 requests", without.create, with.create},
+		{"create to arrival of an idle queue's request", without.claim, with.claim},
 	} {
 		for _, side := range []struct {
 			name  string
 			times []time.Duration
-		}{{"nothing queued", kind.before}, {b.backlogName(), kind.after}} {
+		}{{"empty database", kind.without}, {b.backlogName(), kind.with}} {
 			for _, p := range []float64{50, 99} {
 				figures = append(figures, figure{
 					Name:  fmt.Sprintf("%s, %s, p%.0f", kind.name, side.name, p),
@@ -137,8 +155,8 @@ func (b *bench) compareTimes(before, after times) []figure {
 			}
 		}
 		figures = append(figures, figure{
-			Name:  kind.name + ", p50, " + b.backlogName() + " : nothing queued",
-			Value: value(percentile(kind.after, 50).Seconds() / percentile(kind.before, 50).Seconds()), Unit: "times", Goal: 1.5,
+			Name:  kind.name + ", p50, " + b.backlogName() + " : empty database",
+			Value: value(percentile(kind.with, 50).Seconds() / percentile(kind.without, 50).Seconds()), Unit: "times", Goal: 1.5,
 		})
 	}
 	return figures
@@ -163,7 +181,7 @@ func (b *bench) fill(ctx context.Context, svc *service, db database) ([]ticket, 
 func (b *bench) fillHistory(ctx context.Context, c *client, db database) error {
 	body := batchBody(modelRequests)
 	err := atOnce(ctx, 8, func(ctx context.Context, worker int) error {
-		for store := worker; store < 10*idleStores; store += 8 {
+		for store := worker; store < idleStores; store += 8 {
 			t, err := c.create(ctx, idleStore(store), false, body)
 			if err != nil {
 				return err
@@ -182,14 +200,14 @@ func (b *bench) fillHistory(ctx context.Context, c *client, db database) error {
 	if err != nil {
 		return err
 	}
-	return db.addHistory(ctx, b.finished, func(done int) { b.say("%s finished batches are in the tables", thousands(done)) })
+	return db.addHistory(ctx, b.finished, func(done int) { b.say("%s finished batches are in the tables", table.Thousands(done)) })
 }
 
 // fillQueues creates the queued batches over 8 connections, each for stores of its own.
 // It returns the last batch of every store.
 func (b *bench) fillQueues(ctx context.Context, c *client, body []byte) ([]ticket, error) {
 	const connections = 8
-	b.say("queueing %s batches", thousands(b.queued))
+	b.say("queueing %s batches", table.Thousands(b.queued))
 	last := make([]ticket, backlogStores)
 	err := atOnce(ctx, connections, func(ctx context.Context, worker int) (err error) {
 		for range b.queued / backlogStores {

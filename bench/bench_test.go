@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +58,7 @@ func TestComparison(t *testing.T) {
 		ratio, lowest, highest float64
 		met                    bool
 	}{
-		{[]float64{100, 500, 490}, 0.49, 0.1, 1, false},
+		{[]float64{100, 500, 490}, 0.245, 0.1, 1, false},
 		{[]float64{500, 900, 100}, 0.50, 0.05, 1.8, true},
 	} {
 		got := comparison{Plain: []float64{1000, 500, 2000}, Service: c.service, Goal: 0.5}
@@ -150,13 +153,128 @@ func TestFigure(t *testing.T) {
 		figure figure
 		want   string
 	}{
-		{figure{Value: value(14), Unit: "ms", Goal: 15}, "14.00 ms: goal ≤ 15 ms, met"},
-		{figure{Value: value(123.4), Unit: "ms", Goal: 15}, "123 ms: goal ≤ 15 ms, MISSED"},
-		{figure{Value: megabytes(-1), Unit: "MB", Goal: 200}, "not measured: goal ≤ 200 MB"},
-		{figure{Value: value(1), Unit: "s"}, "1.00 s: "},
+		{figure{Value: value(14), Unit: "ms", Goal: 15}, "14.00 ms: ≤ 15 ms: met"},
+		{figure{Value: value(123.4), Unit: "ms", Goal: 15}, "123 ms: ≤ 15 ms: MISSED"},
+		{figure{Value: megabytes(-1), Unit: "MB", Goal: 200}, "not measured: ≤ 200 MB: "},
+		{figure{Value: value(1), Unit: "s"}, "1.00 s: : "},
 	} {
-		if got := c.figure.text() + ": " + c.figure.judgement(); got != c.want {
+		if got := c.figure.text() + ": " + c.figure.goal() + ": " + c.figure.judgement(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"-database oracle", "has to be sqlite or postgres"},
+		{"-only nodes", "on sqlite there are"},
+		{"-only purge,nothing -database postgres", `names "nothing"`},
+		{"-nodes 1,x", `"x" is none`},
+		{"-rounds 0", "at least 1"},
+		{"-wave-requests 501", "1 to 500"},
+		{"-queued 1", "-queued has to be"},
+		{"-plans file", "needs -database postgres"},
+		{"more", "no arguments"},
+	} {
+		_, _, err := parse(strings.Fields(c.args), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	const line = "42 (a) b (c) S 7 42 42 0 -1 4194560 900 800 0 0 150 50 30 20 20 0 9 0 123 456 789"
+	got, ok := parseStat(line)
+	want := processStat{parent: 7, own: 2 * time.Second, children: 500 * time.Millisecond}
+	if !ok || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, ok, want)
+	}
+	if _, ok := parseStat("42 (cut off) S 7"); ok {
+		t.Error("a line that is cut off was read")
+	}
+}
+
+func TestParsePlans(t *testing.T) {
+	const file = "-- A comment.\n\n-- name: first\nSELECT 1\nFROM marks;\n\n-- name: second\nSELECT 2;\n"
+	const log = `x LOG:  duration: 2.500 ms  plan:
+	Query Text: SELECT 1
+	FROM marks
+	Index Scan using a on marks  (cost=0.4..8 rows=1 width=5)
+	  Buffers: shared hit=3 read=2 dirtied=1
+	  ->  Seq Scan on other
+	        Buffers: shared hit=1
+x LOG:  something else
+x LOG:  duration: 0.125 ms  plan:
+	Query Text: SELECT 3
+	Result
+`
+	statements := parsePlans(log, parseQueries(file))
+	if len(statements) != 2 || len(statements[0].plans) != 1 || len(statements[1].plans) != 0 {
+		t.Fatalf("got %+v, want one plan of the first statement", statements)
+	}
+	got := statements[0].plans[0]
+	if got.took != 2500*time.Microsecond || !strings.HasPrefix(got.text, "Index Scan") || pagesOf(got.text) != 5 {
+		t.Errorf("got %+v with %d pages", got, pagesOf(got.text))
+	}
+}
+
+// TestSmall measures everything in little: real services, real databases.
+func TestSmall(t *testing.T) {
+	for _, c := range []struct {
+		database string
+		want     []string
+	}{
+		{onSQLite, []string{
+			parallelName, storesName, sequentialName, "create of 500 requests, p50", "polls with 500 responses",
+			"restart to ready, 200 queued", "Database: SQLite",
+		}},
+		{onPostgres, []string{
+			parallelName, storesName, sequentialName, "What a million of these sub-requests cost", "create of 500 requests, p50",
+			"restart to ready, 200 queued, 1,000 finished", "nodes: 2, " + storesName, "dead rows after the purge",
+			"rows, 256 in a commit", "Database: PostgreSQL",
+		}},
+	} {
+		t.Run(c.database, func(t *testing.T) {
+			args := []string{"-database", c.database, "-small"}
+			plans := filepath.Join(t.TempDir(), "plans.md")
+			if c.database == onPostgres {
+				args = append(args, "-plans", plans)
+			}
+			var out, progress strings.Builder
+			if err := measure(t.Context(), args, &out, &progress); err != nil {
+				t.Fatalf("%v\n%s", err, progress.String())
+			}
+			for _, want := range c.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("the report lacks %q:\n%s", want, out.String())
+				}
+			}
+			if c.database == onPostgres {
+				checkPlans(t, plans)
+			}
+		})
+	}
+}
+
+// checkPlans sees to it that what a service does often is in the file of plans.
+func checkPlans(t *testing.T, file string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"insert_batch", "own_queue", "start_next", "record", "end_batch", "status", "runnable", "purge"} {
+		if !strings.Contains(string(text), "\n## "+name+"\n") {
+			t.Errorf("there is no plan of %s", name)
+		}
+	}
+}
+
+// TestMain stands in for the program where it starts itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == upstreamCommand || os.Args[1] == plainCommand) {
+		main()
+		return
+	}
+	os.Exit(m.Run())
 }

@@ -4,24 +4,23 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// statisticsDelay is how long PostgreSQL may take until its statistics tell what was done.
-const statisticsDelay = 1500 * time.Millisecond
-
-// cost is what sub-requests cost the database and the service.
+// cost is what a million sub-requests cost the database and the service.
 type cost struct {
-	Calls          int     `json:"calls"`                      // that were measured, the warm-ups included
-	WAL            float64 `json:"walBytesPer1000"`            // calls
-	Tables         float64 `json:"tableBytesPer1000"`          // indexes included, as long as nothing is purged
-	Rows           float64 `json:"rowsWrittenPer1000"`         // inserted, changed or removed
-	Commits        float64 `json:"commitsPer1000"`             // reading transactions included
-	ServiceCPU     float64 `json:"serviceCPUSecondsPer10000"`  // of all nodes; negative: not measured
-	DatabaseCPU    float64 `json:"databaseCPUSecondsPer10000"` // of all of PostgreSQL's processes
-	ServiceMemory  int64   `json:"servicePeakMemoryBytes"`     // of the node that took most
-	DatabaseMemory int64   `json:"databaseMemoryBytes"`        // the most at the end of any round; shared pages counted once
+	Calls          int     `json:"calls"`       // that were measured, the warm-ups included
+	Rows           float64 `json:"rowsWritten"` // inserted, changed or removed
+	Commits        float64 `json:"commits"`     // reading transactions included
+	WAL            float64 `json:"walBytes"`
+	Tables         float64 `json:"tableBytes"`         // as long as nothing is purged
+	Indexes        float64 `json:"indexBytes"`         // the same
+	ServiceCPU     float64 `json:"serviceCPUSeconds"`  // of all nodes; negative: not measured
+	DatabaseCPU    float64 `json:"databaseCPUSeconds"` // of all of PostgreSQL's processes
+	ServiceMemory  int64   `json:"servicePeakBytes"`   // of the node that took most; not for a million
+	DatabaseMemory int64   `json:"databaseBytes"`      // the most at the end of any round, pages that are shared counted once; not for a million
 }
 
 // meter measures what the work between two moments costs.
@@ -36,8 +35,8 @@ type meter struct {
 
 // usage is what was used until a moment.
 type usage struct {
-	wal, tables, rows, commits int64
-	service, database          time.Duration // of CPU; negative: not known
+	wal, tables, indexes, rows, commits int64
+	service, database                   time.Duration // of CPU; negative: not known
 }
 
 // startMeter begins a measurement. On SQLite there is nothing to measure, and the meter
@@ -60,54 +59,62 @@ func (m *meter) count(calls int) {
 	}
 }
 
-// read returns what the calls have cost; nil on SQLite.
+// read returns what the calls have cost; nil on SQLite. It ends the services: only then
+// PostgreSQL's statistics tell everything that their connections did.
 func (m *meter) read(ctx context.Context) (*cost, error) {
 	if m.database.url == "" {
 		return nil, nil
 	}
-	if err := pause(ctx, statisticsDelay); err != nil {
+	service, peak := m.serviceTime(), int64(-1)
+	for _, s := range m.services {
+		peak = max(peak, s.memory().peak)
+		s.kill()
+	}
+	if err := m.database.awaitAlone(ctx); err != nil {
 		return nil, err
 	}
 	after, err := m.usage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	per1000 := func(before, after int64) float64 { return float64(after-before) * 1000 / float64(m.calls) }
+	million := 1e6 / float64(m.calls)
+	count := func(before, after int64) float64 { return float64(after-before) * million }
 	cpu := func(before, after time.Duration) float64 {
 		if before < 0 || after < 0 {
 			return -1
 		}
-		return (after - before).Seconds() * 10_000 / float64(m.calls)
+		return (after - before).Seconds() * million
 	}
-	c := &cost{
+	return &cost{
 		Calls: m.calls,
-		WAL:   per1000(m.before.wal, after.wal), Tables: per1000(m.before.tables, after.tables),
-		Rows: per1000(m.before.rows, after.rows), Commits: per1000(m.before.commits, after.commits),
-		ServiceCPU: cpu(m.before.service, after.service), DatabaseCPU: cpu(m.before.database, after.database),
-		ServiceMemory: -1, DatabaseMemory: m.memory,
-	}
-	for _, s := range m.services {
-		c.ServiceMemory = max(c.ServiceMemory, s.memory().peak)
-	}
-	return c, nil
+		Rows:  count(m.before.rows, after.rows), Commits: count(m.before.commits, after.commits),
+		WAL: count(m.before.wal, after.wal), Tables: count(m.before.tables, after.tables), Indexes: count(m.before.indexes, after.indexes),
+		ServiceCPU: cpu(m.before.service, service), DatabaseCPU: cpu(m.before.database, after.database),
+		ServiceMemory: peak, DatabaseMemory: m.memory,
+	}, nil
 }
 
 // usage looks at the database and at the processes.
 func (m *meter) usage(ctx context.Context) (u usage, err error) {
 	err = m.database.query(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,
-		(SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_stat_user_tables),
-		tup_inserted + tup_updated + tup_deleted, xact_commit
-		FROM pg_stat_database WHERE datname = current_database()`, &u.wal, &u.tables, &u.rows, &u.commits)
-	u.database = familyTime(m.b.cluster.Pid())
+		(SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
+		sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint, sum(pg_table_size(relid))::bigint, sum(pg_indexes_size(relid))::bigint
+		FROM pg_stat_user_tables`, &u.wal, &u.commits, &u.rows, &u.tables, &u.indexes)
+	u.database, u.service = familyTime(m.b.cluster.Pid()), m.serviceTime()
+	return u, err
+}
+
+// serviceTime returns the CPU time of all services; negative where it is not known.
+func (m *meter) serviceTime() time.Duration {
+	sum := time.Duration(0)
 	for _, s := range m.services {
 		t := processTime(s.cmd.Process.Pid)
-		if t < 0 || u.service < 0 {
-			u.service = -1
-			continue
+		if t < 0 {
+			return t
 		}
-		u.service += t
+		sum += t
 	}
-	return u, err
+	return sum
 }
 
 // pause waits.
@@ -120,8 +127,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-const costText = `
-What these sub-requests cost, everything included (creates, polls, the reading of the answers):
+const costText = `What a million of these sub-requests cost, everything included (creates, polls, the reading of the answers).
+Memory is not a matter of their number: the most that one node had, and about what PostgreSQL had.
 `
 
 // costed is a cost with what it is the cost of.
@@ -133,21 +140,23 @@ type costed struct {
 // printCosts writes the table of costs.
 func printCosts(w io.Writer, costs []costed) error {
 	fmt.Fprint(w, costText)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\tper 1,000: rows\tcommits\tWAL\ttables\tCPU per 10,000: service\tPostgreSQL\tmemory: service, peak\tPostgreSQL, about")
+	t := table.New("scenario", "rows written", "commits", "WAL", "tables", "indexes",
+		"CPU: service", "CPU: PostgreSQL", "memory: a node", "memory: PostgreSQL")
 	for _, c := range costs {
-		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.0f kB\t%.0f kB\t%s\t%s\t%s\t%s\n", c.name, c.Rows, c.Commits, c.WAL/1e3, c.Tables/1e3,
+		t.Add(c.name, whole(c.Rows), whole(c.Commits), bytesText(c.WAL), bytesText(c.Tables), bytesText(c.Indexes),
 			seconds(c.ServiceCPU), seconds(c.DatabaseCPU), memoryText(c.ServiceMemory), memoryText(c.DatabaseMemory))
 	}
-	return t.Flush()
+	return t.Print(w)
 }
 
 func seconds(s float64) string {
 	if s < 0 {
 		return "not measured"
 	}
-	return fmt.Sprintf("%.2f s", s)
+	return whole(s) + " s"
 }
+
+func bytesText(bytes float64) string { return whole(bytes/1e6) + " MB" }
 
 func memoryText(bytes int64) string {
 	f := figure{Value: megabytes(bytes), Unit: "MB"}

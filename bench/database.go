@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sheafapi/sheaf/internal/pgtest"
@@ -15,6 +16,9 @@ const (
 	onSQLite   = "sqlite"
 	onPostgres = "postgres"
 )
+
+// databasePause is the pause between two questions to the database.
+const databasePause = 200 * time.Millisecond
 
 // serverSettings are those of the measured server that differ from what package pgtest
 // takes for tests: PostgreSQL's own defaults. Durability is at its defaults anyway.
@@ -116,4 +120,24 @@ func (d database) connected(ctx context.Context, f func(c *pgx.Conn) error) erro
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	return f(c)
+}
+
+// awaitAlone waits until nobody else is connected to the database.
+func (d database) awaitAlone(ctx context.Context) error {
+	return d.await(ctx, `SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+}
+
+// await asks until the answer to a question is yes.
+func (d database) await(ctx context.Context, question string) error {
+	return d.connected(ctx, func(c *pgx.Conn) error {
+		for {
+			var yes bool
+			if err := c.QueryRow(ctx, question).Scan(&yes); err != nil || yes {
+				return err
+			}
+			if err := pause(ctx, databasePause); err != nil {
+				return err
+			}
+		}
+	})
 }

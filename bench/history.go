@@ -92,7 +92,7 @@ func (h *history) statements(n int) string {
 			SELECT nextval(pg_get_serial_sequence('batches', 'id')) AS id, models.id AS model, queue, store, owner, random() AS age
 			FROM generate_series(1, %[1]d) AS n
 			JOIN models ON models.nth = n %% models.many
-			JOIN places ON places.nth = n / models.many %% places.many;
+			JOIN places ON places.nth = n %% places.many;
 		ANALYZE added;
 		INSERT INTO batches (id, queue, store, owner, ticket, created_at, started_at, ended_at, %[2]s)
 			SELECT added.id, added.queue, added.store, added.owner, gen_random_uuid(),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -68,7 +69,7 @@ func (b *bench) polls(ctx context.Context) ([]figure, error) {
 		{"polls with responses=false", false},
 		{"polls with 500 responses", true},
 	} {
-		perSecond, err := svc.pollRate(ctx, t, kind.responses)
+		perSecond, err := b.pollRate(ctx, svc.client, t, kind.responses)
 		if err != nil {
 			return nil, err
 		}
@@ -78,22 +79,26 @@ func (b *bench) polls(ctx context.Context) ([]figure, error) {
 	return figures, nil
 }
 
-// pollRate polls for two seconds over 4 connections and returns the polls a second.
-func (c *client) pollRate(ctx context.Context, t ticket, responses bool) (float64, error) {
-	const connections, length = 4, 2 * time.Second
-	var counts [connections]int
+// pollRate polls for a while over 4 connections and returns the polls a second.
+func (b *bench) pollRate(ctx context.Context, c *client, t ticket, responses bool) (float64, error) {
+	return rateOf(ctx, 4, b.length, func(ctx context.Context, _ int) error {
+		_, err := c.status(ctx, t, responses)
+		return err
+	})
+}
+
+// rateOf has workers call f for a while and returns the calls a second. f gets a number,
+// another one each time.
+func rateOf(ctx context.Context, workers int, length time.Duration, f func(ctx context.Context, n int) error) (float64, error) {
+	var calls atomic.Int64
 	start := time.Now()
-	err := atOnce(ctx, connections, func(ctx context.Context, worker int) error {
-		for ; time.Since(start) < length; counts[worker]++ {
-			if _, err := c.status(ctx, t, responses); err != nil {
+	err := atOnce(ctx, workers, func(ctx context.Context, _ int) error {
+		for time.Since(start) < length {
+			if err := f(ctx, int(calls.Add(1))); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	total := 0
-	for _, n := range counts {
-		total += n
-	}
-	return rate(total, time.Since(start)), err
+	return rate(int(calls.Load()), time.Since(start)), err
 }

@@ -6,9 +6,14 @@
 //	cd bench && go run .
 //	go run . -only stores,create -rounds 5 -json
 //	go run . -database postgres
+//	go run . -database postgres -only backlog -plans FILE
+//	go run . -database postgres -small
 //
 // On PostgreSQL, for which it starts a private server, it measures too what the work costs
-// the database, how several nodes share one, and whether purging bloats.
+// the database, what a long history costs, how several nodes share one, whether purging
+// bloats, and what the server takes by itself. That takes about a quarter of an hour, most
+// of it for a million finished batches; -small does everything in little within half a
+// minute, to see whether it works. The report is Markdown.
 //
 // The figures of two runs compare only when nothing else used the machine; the
 // ratios are steadier, since both sides of a ratio are measured in turn.
@@ -29,6 +34,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
@@ -68,19 +74,23 @@ type bench struct {
 	environment environment
 
 	rounds       int
+	small        bool
 	queued       int // of the theme backlog
 	finished     int
 	plans        string // the file for the plans; empty: none
 	nodeCounts   []int
-	waves        int // of the theme purge
-	waveRequests int // a batch
+	waves        int           // of the theme purge
+	kept         int           // of the waves
+	waveRequests int           // a batch
+	times        int           // that a create, or a claim, is timed
+	length       time.Duration // of what is measured for a while
 }
 
 // themes are what -only can name, in the order in which they are measured; the last ones
 // are PostgreSQL's.
 var (
 	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog"}
-	postgresThemes = []string{"nodes", "purge"}
+	postgresThemes = []string{"nodes", "purge", "limits"}
 )
 
 // settings are the flags.
@@ -96,6 +106,7 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&s.database, "database", onSQLite, "what the service keeps batches in: sqlite or postgres")
+	f.BoolVar(&s.small, "small", false, "everything in little, to see whether it works: other flags about amounts don't count")
 	f.IntVar(&s.rounds, "rounds", 3, "times that each comparison is measured; the median counts")
 	f.StringVar(&s.only, "only", "", "what to measure, with commas between (default: everything)")
 	f.BoolVar(&s.asJSON, "json", false, "print the report as JSON")
@@ -107,11 +118,17 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	f.StringVar(&s.nodes, "nodes", "1,2,4", "how many nodes the theme nodes measures")
 	f.IntVar(&s.waves, "waves", 20, "waves of the theme purge")
 	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests of each of the 40 batches of a wave")
+	s.kept, s.times, s.length = 5, 200, 3*time.Second
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
 	}
 	if f.NArg() > 0 {
 		return nil, nil, errors.New("there are no arguments beside the flags")
+	}
+	if s.small {
+		s.rounds, s.queued, s.finished, s.nodes = 1, 2*backlogStores, 1000, "2"
+		s.waves, s.kept, s.waveRequests = 3, 1, 20
+		s.times, s.length = 20, 300*time.Millisecond
 	}
 	chosen, err := s.check()
 	return s, chosen, err
@@ -146,8 +163,8 @@ func (s *settings) check() ([]string, error) {
 	switch {
 	case s.rounds < 1 || s.waves < 1 || s.waveRequests < 1 || s.waveRequests > 500:
 		return nil, errors.New("-rounds and -waves have to be at least 1, -wave-requests 1 to 500")
-	case s.queued < backlogStores || s.finished < 1:
-		return nil, fmt.Errorf("-queued has to be at least %d, -finished at least 1", backlogStores)
+	case s.queued < 2*backlogStores || s.finished < 1: // one runs, and one waits
+		return nil, fmt.Errorf("-queued has to be at least %d, -finished at least 1", 2*backlogStores)
 	case s.plans != "" && s.database != onPostgres:
 		return nil, errors.New("-plans needs -database postgres")
 	}
@@ -217,10 +234,13 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 	if b.environment.Database, err = b.describeDatabase(ctx); err != nil {
 		return nil, err
 	}
-	r = &report{Rounds: b.rounds}
+	r = &report{Small: b.small, Rounds: b.rounds}
 	for _, s := range scenarios {
 		if !slices.Contains(chosen, s.theme) {
 			continue
+		}
+		if b.small {
+			s = s.warmUp()
 		}
 		c, err := b.compare(ctx, s)
 		if err != nil {
@@ -237,6 +257,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"backlog", single(b.backlog)},
 		{"nodes", b.nodes},
 		{"purge", b.purge},
+		{"limits", single(b.limits)},
 	} {
 		if !slices.Contains(chosen, t.name) {
 			continue

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
-	"time"
+	"strconv"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
 // scaling is what some nodes over one database achieved.
@@ -37,6 +38,9 @@ func (b *bench) nodes(ctx context.Context, r *report) error {
 		for _, sc := range scenarios {
 			if sc.theme != "parallel" && sc.theme != "stores" {
 				continue
+			}
+			if b.small {
+				sc = sc.warmUp()
 			}
 			run, err := b.scale(ctx, n, sc)
 			if err != nil {
@@ -115,7 +119,7 @@ func (b *bench) scale(ctx context.Context, n int, s scenario) (scaled, error) {
 // createRate returns how many batches of 20 requests a second n nodes take, over 8
 // connections, for many stores, while the upstream answers nothing.
 func (b *bench) createRate(ctx context.Context, n int) (float64, error) {
-	const connections, length, stores = 8, 3 * time.Second, 400
+	const connections, stores = 8, 400
 	c, err := b.startNodes(ctx, n, "-silent")
 	if err != nil {
 		return 0, err
@@ -125,47 +129,34 @@ func (b *bench) createRate(ctx context.Context, n int) (float64, error) {
 	if _, err := c.timeCreates(ctx, storeName(0), body, 100); err != nil { // warm-up
 		return 0, err
 	}
-	var counts [connections]int
-	start := time.Now()
-	err = atOnce(ctx, connections, func(ctx context.Context, worker int) error {
-		for ; time.Since(start) < length; counts[worker]++ {
-			store := (counts[worker]*connections + worker) % stores
-			if _, err := c.create(ctx, storeName(store), false, body); err != nil {
-				return err
-			}
-		}
-		return nil
+	return rateOf(ctx, connections, b.length, func(ctx context.Context, n int) error {
+		_, err := c.create(ctx, storeName(n%stores), false, body)
+		return err
 	})
-	total := 0
-	for _, n := range counts {
-		total += n
-	}
-	return rate(total, time.Since(start)), err
 }
 
-const scalingText = `
-Nodes over one database, all on this machine: creates and polls go to them in turn. Medians of %d rounds.
+const scalingText = `Nodes over one database, all on this machine: creates and polls go to them in turn. Sub-requests a second,
+medians of %d rounds.
 `
 
 // printScaling writes the table of nodes, and what their work cost.
 func printScaling(w io.Writer, rounds int, all []scaling) error {
 	fmt.Fprintf(w, scalingText, rounds)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "nodes\tcreates/s of 20")
-	for _, s := range all[0].Runs {
-		fmt.Fprintf(t, "\t%s, %s", s.Scenario, s.Upstream)
+	headings := []string{"nodes", "creates/s of 20"}
+	for _, run := range all[0].Runs {
+		headings = append(headings, run.Scenario+", "+run.Upstream)
 	}
-	fmt.Fprintln(t)
+	t := table.New(headings...)
 	var costs []costed
 	for _, s := range all {
-		fmt.Fprintf(t, "%d\t%.0f", s.Nodes, s.Creates)
+		cells := []string{strconv.Itoa(s.Nodes), whole(s.Creates)}
 		for _, run := range s.Runs {
-			fmt.Fprintf(t, "\t%.0f calls/s", run.Median)
-			costs = append(costs, costed{fmt.Sprintf("%d nodes, %s, %s", s.Nodes, run.Scenario, run.Upstream), run.Cost})
+			cells = append(cells, whole(run.Median))
+			costs = append(costs, costed{fmt.Sprintf("nodes: %d, %s, %s", s.Nodes, run.Scenario, run.Upstream), run.Cost})
 		}
-		fmt.Fprintln(t)
+		t.Add(cells...)
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.Print(w); err != nil {
 		return err
 	}
 	return printCosts(w, costs)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
 // queriesFile has the statements by name, seen from the directory of this program.
@@ -95,7 +97,7 @@ func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error
 			}
 		}
 	}
-	return pause(ctx, 5*time.Second) // what is done every second, a few times
+	return pause(ctx, 2500*time.Millisecond) // what is done every second, too
 }
 
 // plan is how a statement was carried out once.
@@ -163,19 +165,19 @@ of median duration is shown (explaining makes it slower than it is). cost is the
 
 // planText returns the file about the plans.
 func (b *bench) planText(statements []statement) string {
-	var table, body strings.Builder
+	var summary, body strings.Builder
 	for _, s := range statements {
 		if len(s.plans) == 0 || !hotTables.MatchString(s.sql) {
 			continue
 		}
 		slices.SortFunc(s.plans, func(a, b plan) int { return cmp.Compare(a.took, b.took) })
 		middle, longest := s.plans[(len(s.plans)-1)/2], s.plans[len(s.plans)-1]
-		fmt.Fprintf(&table, "| [%s](#%s) | %d | %.3f ms | %.3f ms | %d |\n", s.name, s.name, len(s.plans),
+		fmt.Fprintf(&summary, "| [%s](#%s) | %d | %.3f ms | %.3f ms | %d |\n", s.name, s.name, len(s.plans),
 			inMilliseconds(middle.took), inMilliseconds(longest.took), pagesOf(middle.text))
 		fmt.Fprintf(&body, "\n## %s\n\n```sql\n%s\n```\n\n```\n%s\n```\n", s.name, s.sql, middle.text)
 	}
-	return fmt.Sprintf(planHeader, "`", "`", b.environment.Date, b.environment.Database, thousands(b.finished), thousands(b.queued)) +
-		table.String() + body.String()
+	return fmt.Sprintf(planHeader, "`", "`", b.environment.Date, b.environment.Database, table.Thousands(b.finished), table.Thousands(b.queued)) +
+		summary.String() + body.String()
 }
 
 var buffers = regexp.MustCompile(`Buffers: shared((?: [a-z]+=\d+)+)`)

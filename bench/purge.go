@@ -5,42 +5,45 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"text/tabwriter"
+	"slices"
+	"strconv"
 	"time"
 
+	"github.com/sheafapi/sheaf/bench/internal/table"
 	"github.com/sheafapi/sheaf/storage/postgres"
 )
 
 // churn is how large the tables are while batches come and are purged.
 type churn struct {
-	Requests int     `json:"requestsPerWave"`
-	Kept     int     `json:"wavesKept"`
-	Waves    []sizes `json:"waves"`
-	Packed   sizes   `json:"packed"` // the same data at the end, written anew by VACUUM FULL
+	Requests int       `json:"requestsPerWave"`
+	Kept     int       `json:"wavesKept"`
+	Waves    []wave    `json:"waves"`
+	Purges   []float64 `json:"purgedPerSecond"` // sub-requests, by wave
+	Packed   wave      `json:"packed"`          // the same data at the end, written anew by VACUUM FULL
 }
 
-// sizes are those of all tables after a wave, in bytes.
-type sizes struct {
-	Batches int   `json:"batches"`
-	Heap    int64 `json:"heap"`
-	Index   int64 `json:"indexes"`
-	Toast   int64 `json:"toast"`
+// wave is what the tables hold after a wave and its purge: sizes in bytes, indexes and
+// dead rows included.
+type wave struct {
+	Batches  int   `json:"batches"`
+	Heap     int64 `json:"heap"`
+	Index    int64 `json:"indexes"`
+	Toast    int64 `json:"toast"`
+	Dead     int   `json:"deadRows"` // right after the purge
+	DeadLeft int   `json:"deadRowsLeftByAutovacuum"`
 }
 
-func (s sizes) total() int64 { return s.Heap + s.Index + s.Toast }
+func (w wave) total() int64 { return w.Heap + w.Index + w.Toast }
 
-// Of a wave, and how many of them are kept.
+// Of a wave.
 const (
 	waveStores  = 20
 	waveBatches = 2 // a store
-	wavesKept   = 5
 )
 
-// The bounds of the wait for autovacuum after a wave.
-const (
-	vacuumPatience = 20 * time.Second
-	vacuumPoll     = 500 * time.Millisecond
-)
+// vacuumPatience is how long autovacuum is waited for. Sometimes it leaves dead rows until
+// the next wave: what is removed while it is at work on a table, it forgets to count.
+const vacuumPatience = 15 * time.Second
 
 // purge measures whether purging bloats: a service runs waves of batches, and after each
 // wave those of the oldest one kept are purged. A wave stands for a day; so autovacuum,
@@ -52,88 +55,101 @@ func (b *bench) purge(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	if err := db.exec(ctx, often, reload); err != nil {
+	if err := db.exec(ctx, often, reload, "CREATE EXTENSION pgstattuple"); err != nil {
 		return err
 	}
 	defer db.exec(context.WithoutCancel(ctx), usual, reload)
-	r.Churn, err = b.churn(ctx, db)
+	upstream := startBell()
+	defer upstream.stop()
+	r.Churn, err = b.churn(ctx, db, upstream)
 	return err
 }
 
-func (b *bench) churn(ctx context.Context, db database) (*churn, error) {
-	upstream := startBell()
-	defer upstream.stop()
-	svc, err := b.startService(ctx, upstream.template, db)
-	if err != nil {
-		return nil, err
-	}
-	defer svc.kill()
-	store, err := postgres.Open(ctx, db.url, postgres.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-
-	wave := scenario{stores: waveStores, batches: waveBatches, requests: b.waveRequests, parallel: true}
-	c := &churn{Requests: wave.calls(), Kept: wavesKept}
+func (b *bench) churn(ctx context.Context, db database, upstream *bell) (*churn, error) {
+	work := scenario{stores: waveStores, batches: waveBatches, requests: b.waveRequests, parallel: true}
+	c := &churn{Requests: work.calls(), Kept: b.kept}
 	var ends []time.Time
 	for n := range b.waves {
-		if _, err := svc.run(ctx, wave); err != nil {
+		if err := b.runWave(ctx, db, upstream, work); err != nil {
 			return nil, fmt.Errorf("wave %d: %w", n+1, err)
 		}
 		ends = append(ends, time.Now())
-		if n >= wavesKept {
-			for more := true; more; {
-				if more, err = store.Purge(ctx, time.Since(ends[n-wavesKept])); err != nil {
-					return nil, err
-				}
+		if n >= b.kept {
+			took, err := db.purge(ctx, ends[n-b.kept])
+			if err != nil {
+				return nil, err
 			}
+			c.Purges = append(c.Purges, rate(c.Requests, took))
 		}
-		if err := db.awaitVacuum(ctx); err != nil {
-			return nil, err
-		}
-		s, err := db.sizes(ctx)
+		w, err := db.afterWave(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("wave %d: %w", n+1, err)
 		}
-		if want := min(n+1, wavesKept) * waveStores * waveBatches; s.Batches != want {
-			return nil, fmt.Errorf("wave %d: %d batches are there, want %d", n+1, s.Batches, want)
+		if want := min(n+1, b.kept) * waveStores * waveBatches; w.Batches != want {
+			return nil, fmt.Errorf("wave %d: %d batches are there, want %d", n+1, w.Batches, want)
 		}
-		c.Waves = append(c.Waves, s)
-		b.say("wave %d: %.1f MB", n+1, float64(s.total())/1e6)
+		c.Waves = append(c.Waves, w)
+		b.say("wave %d: %.1f MB, %d dead rows after it, %d after autovacuum", n+1, float64(w.total())/1e6, w.Dead, w.DeadLeft)
 	}
-	svc.kill()
 	if err := db.exec(ctx, "VACUUM FULL"); err != nil {
 		return nil, err
 	}
-	c.Packed, err = db.sizes(ctx)
+	var err error
+	c.Packed, err = db.look(ctx)
 	return c, err
 }
 
-// awaitVacuum waits until autovacuum has nothing left to do, but not for ever.
-func (d database) awaitVacuum(ctx context.Context) error {
-	if err := pause(ctx, statisticsDelay); err != nil {
+// runWave has a service run a wave. The service ends with it: from then on autovacuum
+// knows of all that was done, which it would learn up to 10 s late otherwise.
+func (b *bench) runWave(ctx context.Context, db database, upstream *bell, work scenario) error {
+	svc, err := b.startService(ctx, upstream.template, db)
+	if err != nil {
 		return err
 	}
-	for start := time.Now(); time.Since(start) < vacuumPatience; {
-		var dirty int
-		err := d.query(ctx, `SELECT count(*) FROM pg_stat_user_tables WHERE n_dead_tup > 100 + 0.05 * n_live_tup`, &dirty)
-		if err != nil || dirty == 0 {
-			return err
-		}
-		if err := pause(ctx, vacuumPoll); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = svc.run(ctx, work)
+	svc.kill()
+	return err
 }
 
-func (d database) sizes(ctx context.Context) (s sizes, err error) {
-	err = d.query(ctx, `SELECT (SELECT count(*) FROM batches),
-		sum(pg_table_size(c.oid) - coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0))::bigint,
-		sum(pg_indexes_size(c.oid))::bigint, sum(coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0))::bigint
-		FROM pg_stat_user_tables AS t JOIN pg_class AS c ON c.oid = t.relid`, &s.Batches, &s.Heap, &s.Index, &s.Toast)
-	return s, err
+// purge removes the batches that had ended by a moment, and returns how long that took.
+func (d database) purge(ctx context.Context, end time.Time) (time.Duration, error) {
+	store, err := postgres.Open(ctx, d.url, postgres.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return 0, err
+	}
+	defer store.Close()
+	start := time.Now()
+	for more := true; more && err == nil; {
+		more, err = store.Purge(ctx, time.Since(end))
+	}
+	return time.Since(start), err
+}
+
+// afterWave gives autovacuum its time and looks at the tables.
+func (d database) afterWave(ctx context.Context) (wave, error) {
+	before, err := d.look(ctx)
+	if err != nil {
+		return wave{}, err
+	}
+	patient, cancel := context.WithTimeout(ctx, vacuumPatience)
+	defer cancel()
+	// Below this autovacuum leaves a table alone.
+	err = d.await(patient, `SELECT bool_and(dead_tuple_count <= 50 + 0.02 * tuple_count) FROM pg_stat_user_tables, pgstattuple(relid)`)
+	if err != nil && (patient.Err() == nil || ctx.Err() != nil) {
+		return wave{}, err
+	}
+	after, err := d.look(ctx)
+	after.Dead = before.DeadLeft
+	return after, err
+}
+
+// look counts what is in the tables.
+func (d database) look(ctx context.Context) (w wave, err error) {
+	err = d.query(ctx, `SELECT (SELECT count(*) FROM batches), sum(pg_table_size(c.oid) - toast)::bigint, sum(pg_indexes_size(c.oid))::bigint,
+		sum(toast)::bigint, sum(dead_tuple_count)::bigint
+		FROM pg_stat_user_tables AS t JOIN pg_class AS c ON c.oid = t.relid, pgstattuple(c.oid),
+			coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) AS toast`, &w.Batches, &w.Heap, &w.Index, &w.Toast, &w.DeadLeft)
+	return w, err
 }
 
 // growth returns how much larger the tables are after the last wave than after the first
@@ -149,33 +165,36 @@ func (c *churn) growth() *float64 {
 func (c *churn) figures() []figure {
 	last := c.Waves[len(c.Waves)-1]
 	live := c.Requests * min(c.Kept, len(c.Waves))
+	var purged *float64
+	if len(c.Purges) > 0 {
+		purged = value(median(c.Purges))
+	}
 	return []figure{
 		{Name: fmt.Sprintf("tables after wave %d : after wave %d, the first with a purge", len(c.Waves), c.Kept+1), Value: c.growth(), Unit: "times", Goal: 1.25},
 		{Name: "tables after the last wave : the same data packed", Value: value(float64(last.total()) / float64(c.Packed.total())), Unit: "times"},
 		{Name: "tables after the last wave, per 1,000 sub-requests kept", Value: value(float64(last.total()) / float64(live)), Unit: "kB"},
+		{Name: "sub-requests purged, one node, median of the waves", Value: purged, Unit: "/s"},
 	}
 }
 
-const churnText = `
-Purging: each wave is %s sub-requests, run by a service; the last %d waves are kept. After each, autovacuum had its time.
+const churnText = `Purging: each wave is %s sub-requests, run by a service; the last %d waves are kept. After each, autovacuum had its time.
 `
 
 // printChurn writes the sizes wave by wave.
 func printChurn(w io.Writer, c *churn) error {
-	fmt.Fprintf(w, churnText, thousands(c.Requests), c.Kept)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "wave\tbatches\ttables\theap\tindexes\ttoast\t: packed")
-	line := func(name string, s sizes, times string) {
-		fmt.Fprintf(t, "%s\t%d\t%.1f MB\t%.1f MB\t%.1f MB\t%.1f MB\t%s\n", name, s.Batches,
-			float64(s.total())/1e6, float64(s.Heap)/1e6, float64(s.Index)/1e6, float64(s.Toast)/1e6, times)
-	}
-	for i, s := range c.Waves {
-		times := ""
-		if i+1 >= c.Kept {
-			times = fmt.Sprintf("%.2f times", float64(s.total())/float64(c.Packed.total()))
+	fmt.Fprintf(w, churnText, table.Thousands(c.Requests), c.Kept)
+	t := table.New("wave", "batches", "all", "heap", "indexes", "toast", ": packed", "dead rows after the purge", "after autovacuum")
+	mega := func(bytes int64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/1e6) }
+	for i, wave := range append(slices.Clone(c.Waves), c.Packed) {
+		name, times := "packed", ""
+		if i < len(c.Waves) {
+			name = strconv.Itoa(i + 1)
+			if i+1 >= c.Kept {
+				times = fmt.Sprintf("%.2f times", float64(wave.total())/float64(c.Packed.total()))
+			}
 		}
-		line(fmt.Sprint(i+1), s, times)
+		t.Add(name, table.Thousands(wave.Batches), mega(wave.total()), mega(wave.Heap), mega(wave.Index), mega(wave.Toast), times,
+			table.Thousands(wave.Dead), table.Thousands(wave.DeadLeft))
 	}
-	line("packed", c.Packed, "")
-	return t.Flush()
+	return t.Print(w)
 }

@@ -3,15 +3,18 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
 // report is all that was measured.
 type report struct {
 	Environment environment  `json:"environment"`
+	Small       bool         `json:"small,omitempty"`
 	Rounds      int          `json:"rounds"`
 	Throughput  []comparison `json:"throughput,omitempty"`
 	Figures     []figure     `json:"figures,omitempty"`
@@ -28,7 +31,7 @@ type comparison struct {
 	Service       []float64 `json:"serviceCallsPerSecond"` // by round
 	PlainMedian   float64   `json:"plainMedian"`
 	ServiceMedian float64   `json:"serviceMedian"`
-	Ratio         float64   `json:"ratio"`       // of the medians
+	Ratio         float64   `json:"ratio"`       // the median of the rounds' ratios: both sides of each were measured within seconds
 	Lowest        float64   `json:"lowestRatio"` // of a single round; far from Ratio on a machine that was not quiet
 	Highest       float64   `json:"highestRatio"`
 	Goal          float64   `json:"goal"`
@@ -37,15 +40,14 @@ type comparison struct {
 	Cost          *cost     `json:"cost,omitempty"`  // nil on SQLite
 }
 
-// conclude computes the medians and judges their ratio. There is at least one round.
+// conclude computes the medians and judges the ratio. There is at least one round.
 func (c *comparison) conclude() {
 	c.PlainMedian, c.ServiceMedian = median(c.Plain), median(c.Service)
-	c.Ratio = c.ServiceMedian / c.PlainMedian
 	ratios := make([]float64, len(c.Plain))
 	for i := range ratios {
 		ratios[i] = c.Service[i] / c.Plain[i]
 	}
-	c.Lowest, c.Highest = slices.Min(ratios), slices.Max(ratios)
+	c.Ratio, c.Lowest, c.Highest = median(ratios), slices.Min(ratios), slices.Max(ratios)
 	c.Met = c.Ratio >= c.Goal
 }
 
@@ -78,19 +80,23 @@ func peakOf(comparisons []comparison) figure {
 
 // The texts of the report that say what was measured.
 const (
-	throughputText = `
-Throughput: the same 250-byte POSTs to the same loopback upstream. Medians of %d rounds, in turn.
-plain:   a tuned net/http client in its own process; from its first call to its last answer.
-service: sheaf serve, default settings but for the log's level; from the first create until every batch
-         was seen COMPLETED and every answer was read once. Creating, queueing, fsync, storing and
-         reading are included; encoding the creates and decoding the answers are not.
+	throughputText = `Throughput: the same 250-byte POSTs to the same loopback upstream. Medians of %d rounds, in turn.
+
+- plain: a tuned net/http client in its own process; from its first call to its last answer.
+- service: sheaf serve, default settings but for the log's level; from the first create until every batch
+  was seen COMPLETED and every answer was read once. Creating, queueing, fsync, storing and
+  reading are included; encoding the creates and decoding the answers are not.
+- ratio: the median of the rounds' ratios.
 `
-	figuresText = "\nSingle figures, one run each:\n"
+	figuresText = "Single figures, one run each.\n"
 )
 
 // print writes the report for people.
 func (r *report) print(w io.Writer) error {
-	fmt.Fprintln(w, r.Environment)
+	fmt.Fprintf(w, "%s\n\n", r.Environment)
+	if r.Small {
+		fmt.Fprint(w, "Everything in little: what follows shows that it works, and measures nothing.\n\n")
+	}
 	for _, part := range []struct {
 		there bool
 		print func() error
@@ -113,13 +119,12 @@ func (r *report) print(w io.Writer) error {
 
 func (r *report) printThroughput(w io.Writer) error {
 	fmt.Fprintf(w, throughputText, r.Rounds)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "scenario\tupstream\tplain calls/s\tservice calls/s\tratio\tby round\tgoal\t\tpeak memory")
+	t := table.New("scenario", "upstream", "plain, calls/s", "service, calls/s", "ratio", "single rounds", "goal", "", "peak memory")
 	for _, c := range r.Throughput {
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f–%.2f\t≥ %.2f\t%s\t%s\n",
-			c.Scenario, c.Upstream, c.PlainMedian, c.ServiceMedian, c.Ratio, c.Lowest, c.Highest, c.Goal, verdict(c.Met), memoryText(c.Peak))
+		t.Add(c.Scenario, c.Upstream, whole(c.PlainMedian), whole(c.ServiceMedian), fmt.Sprintf("%.2f", c.Ratio),
+			fmt.Sprintf("%.2f–%.2f", c.Lowest, c.Highest), fmt.Sprintf("≥ %.2f", c.Goal), verdict(c.Met), memoryText(c.Peak))
 	}
-	return t.Flush()
+	return t.Print(w)
 }
 
 // costs returns what the scenarios cost, where that was measured.
@@ -135,11 +140,11 @@ func (r *report) costs() []costed {
 
 func (r *report) printFigures(w io.Writer) error {
 	fmt.Fprint(w, figuresText)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := table.New("what", "measured", "goal", "")
 	for _, f := range r.Figures {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.text(), f.judgement())
+		t.Add(f.Name, f.text(), f.goal(), f.judgement())
 	}
-	return t.Flush()
+	return t.Print(w)
 }
 
 // text returns the value with its unit.
@@ -148,22 +153,29 @@ func (f figure) text() string {
 	case f.Value == nil:
 		return "not measured"
 	case *f.Value >= 100:
-		return fmt.Sprintf("%.0f %s", *f.Value, f.Unit)
+		return whole(*f.Value) + " " + f.Unit
 	}
 	return fmt.Sprintf("%.2f %s", *f.Value, f.Unit)
 }
 
-// judgement returns the goal and whether it was met; empty without a goal.
-func (f figure) judgement() string {
-	switch goal := "goal ≤ " + strconv.FormatFloat(f.Goal, 'f', -1, 64) + " " + f.Unit; {
-	case f.Goal == 0:
+// goal returns the goal with its unit; empty without one.
+func (f figure) goal() string {
+	if f.Goal == 0 {
 		return ""
-	case f.Value == nil:
-		return goal
-	default:
-		return goal + ", " + verdict(*f.Value <= f.Goal)
 	}
+	return "≤ " + strconv.FormatFloat(f.Goal, 'f', -1, 64) + " " + f.Unit
 }
+
+// judgement says whether the goal was met; empty where there is nothing to judge.
+func (f figure) judgement() string {
+	if f.Goal == 0 || f.Value == nil {
+		return ""
+	}
+	return verdict(*f.Value <= f.Goal)
+}
+
+// whole returns a number without its fraction, with commas.
+func whole(v float64) string { return table.Thousands(int(math.Round(v))) }
 
 func verdict(met bool) string {
 	if met {

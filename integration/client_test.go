@@ -207,8 +207,8 @@ func (c client) tickets(ctx context.Context, store string) (all []string, err er
 // stop stops a batch.
 func (c client) stop(ctx context.Context, store, ticket string) error {
 	return c.surely(ctx, func() error {
-		var any json.RawMessage
-		return c.call(ctx, http.MethodPost, store+"/batch/cancel-group", url.Values{"ticket": {ticket}}, nil, &any)
+		var counts json.RawMessage
+		return c.call(ctx, http.MethodPost, store+"/batch/cancel-group", url.Values{"ticket": {ticket}}, nil, &counts)
 	})
 }
 

@@ -2,26 +2,22 @@ package integration
 
 import (
 	"context"
-	"flag"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 )
 
-var kills = flag.Int("kills", 20, "how often TestKill9UnderLoad kills the service")
-
 // TestKill9UnderLoad kills the service again and again, each time when a number of
 // requests has reached the upstream, and starts it again on what the kill left.
 func TestKill9UnderLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, database string) {
-		n := *kills
-		if isPostgres(database) && !given("kills") {
+		n := 20
+		if isPostgres(database) {
 			n = 3 // each waits for the dead node's session to be missed
 		}
-		kill9UnderLoad(t, database, n)
+		kill9UnderLoad(t, database, timesKilled(n))
 	})
 }
 
@@ -118,11 +114,13 @@ func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int
 
 // TestUpstreamDies takes the upstream away under load: what was under way is in
 // doubt, what could not be connected was not sent, and both are told as they are.
-func TestUpstreamDies(t *testing.T) {
+func TestUpstreamDies(t *testing.T) { onEach(t, upstreamDies) }
+
+func upstreamDies(t *testing.T, database string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, steady)
-	s := start(t, ledger.URL+"/api/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"))
+	s := start(t, ledger.URL+"/api/{storeId}", database)
 	l := startLoad(ctx, caller(s.base), 4)
 	for range 10 {
 		arrived(ctx, t, ledger.After(60))

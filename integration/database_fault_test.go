@@ -3,22 +3,30 @@ package integration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// settled is how long the nodes may take after the database is back until they have
-// sorted out who is alive.
-const settled = 20 * time.Second
+const (
+	// settled is how long the nodes may take after the database is back until they have
+	// sorted out who is alive.
+	settled = 20 * time.Second
+	// resumedIn is how soon after it every store runs again.
+	resumedIn = 15 * time.Second
+)
 
 // newBase starts a PostgreSQL of the test's own and returns it with a database.
-func newBase(ctx context.Context, t *testing.T) (base *pgtest.Cluster, database string) {
+func newBase(t *testing.T, o pgtest.Options) (base *pgtest.Cluster, database string) {
 	t.Helper()
-	base, err := pgtest.Start(ctx, pgtest.Options{})
+	base, err := pgtest.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,46 +36,23 @@ func newBase(ctx context.Context, t *testing.T) (base *pgtest.Cluster, database 
 		}
 		base.Close()
 	})
-	if database, err = base.Database(ctx); err != nil {
+	if database, err = base.Database(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return base, database
 }
 
-// allStores returns the stores of a load.
-func allStores(l *load) map[string]bool {
+// baseBack waits until every store of a load runs again, after the database was back at
+// some moment.
+func (f *fleet) baseBack(ctx context.Context, hit *fault, back time.Time, l *load) {
+	f.t.Helper()
 	all := map[string]bool{}
 	for i := range l.stores {
 		all[storeName(i)] = true
 	}
-	return all
+	f.resumed(ctx, hit, back, all, func(Arrival) bool { return true })
+	hit.over(settled)
 }
-
-// TestPostgresKilled kills PostgreSQL under load and starts it again.
-func TestPostgresKilled(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	base, database := newBase(ctx, t)
-	f := newFleet(t, newLedger(t, moody), database, 3)
-	f.up()
-	var took takeovers
-	f.withLoad(ctx, 6, func(l *load) {
-		for range times(2) {
-			arrived(ctx, t, f.ledger.After(150))
-			hit := f.strike("", noBase)
-			if err := base.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			wait(ctx, rand.N(time.Second))
-			up := f.databaseUp(ctx, base)
-			took = append(took, f.resumed(ctx, &fault{kind: noBase, at: up}, allStores(l), anything))
-			hit.over(settled)
-		}
-	})
-	t.Logf("PostgreSQL killed, from its start to the next request of a store: %v", took)
-}
-
-func anything(Arrival) bool { return true }
 
 // databaseUp starts PostgreSQL again and returns when it accepted connections.
 func (f *fleet) databaseUp(ctx context.Context, base *pgtest.Cluster) time.Time {
@@ -78,8 +63,30 @@ func (f *fleet) databaseUp(ctx context.Context, base *pgtest.Cluster) time.Time 
 	return time.Now()
 }
 
-// wait waits, as long as somebody else's outage lasts.
-func wait(ctx context.Context, d time.Duration) {
+// TestPostgresKilled kills PostgreSQL under load and starts it again.
+func TestPostgresKilled(t *testing.T) {
+	r := newRow("`kill -9` of PostgreSQL, up to 1 s, then its start", resumedIn)
+	r.repeat(t, times(2), func(t *testing.T, times int) {
+		ctx := t.Context()
+		base, database := newBase(t, pgtest.Options{})
+		f := newFleet(t, r, newLedger(t, moody), database, 3)
+		f.up()
+		f.withLoad(ctx, 6, func(l *load) {
+			for range times {
+				arrived(ctx, t, f.ledger.After(150))
+				hit := f.strike("", baseKilled)
+				if err := base.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				outage(ctx, rand.N(time.Second))
+				f.baseBack(ctx, hit, f.databaseUp(ctx, base), l)
+			}
+		})
+	})
+}
+
+// outage waits as long as something else is to be away.
+func outage(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
@@ -89,50 +96,58 @@ func wait(ctx context.Context, d time.Duration) {
 // TestPostgresDown takes PostgreSQL away for some seconds. Creates are told to come
 // back, nothing is sent that could not be recorded, and afterwards all is well.
 func TestPostgresDown(t *testing.T) {
+	r := newRow("PostgreSQL shut down, 3 s, then its start", resumedIn)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	base, database := newBase(ctx, t)
-	f := newFleet(t, newLedger(t, steady), database, 3)
-	f.up()
-	var took takeovers
-	var silent []time.Duration
-	f.withLoad(ctx, 6, func(l *load) {
-		for range times(1) {
-			arrived(ctx, t, f.ledger.After(150))
-			hit := f.strike("", noBase)
-			if err := base.Down(); err != nil {
-				t.Fatal(err)
+	r.repeat(t, times(1), func(t *testing.T, times int) {
+		ctx := t.Context()
+		base, database := newBase(t, pgtest.Options{})
+		f := newFleet(t, r, newLedger(t, steady), database, 3)
+		f.up()
+		var silent []time.Duration
+		f.withLoad(ctx, 6, func(l *load) {
+			for range times {
+				arrived(ctx, t, f.ledger.After(150))
+				hit := f.strike("", baseDown)
+				if err := base.Down(); err != nil {
+					t.Fatal(err)
+				}
+				outage(ctx, time.Second) // what was under way ends
+				before := f.ledger.Count()
+				for _, n := range f.nodes {
+					n.turnsReady(ctx, t, http.StatusServiceUnavailable)
+					f.refusesCreate(ctx, n)
+				}
+				outage(ctx, 2*time.Second)
+				if sent := f.ledger.Since(before); len(sent) > 0 {
+					t.Errorf("%v after the database was gone %d requests were sent, such as %+v", sent[0].At.Sub(hit.at), len(sent), sent[0])
+				}
+				arrivals := f.ledger.Arrivals()
+				silent = append(silent, arrivals[len(arrivals)-1].At.Sub(hit.at))
+				f.baseBack(ctx, hit, f.databaseUp(ctx, base), l)
+				for _, n := range f.nodes {
+					n.turnsReady(ctx, t, http.StatusOK)
+				}
 			}
-			wait(ctx, time.Second)
-			before := f.ledger.Count()
-			f.refusesWork(ctx)
-			wait(ctx, 2*time.Second)
-			if sent := f.ledger.Since(before); len(sent) > 0 {
-				t.Errorf("%v after the database was gone %d requests were sent, such as %+v", sent[0].At.Sub(hit.at), len(sent), sent[0])
-			}
-			arrivals := f.ledger.Arrivals()
-			silent = append(silent, arrivals[len(arrivals)-1].At.Sub(hit.at))
-			up := f.databaseUp(ctx, base)
-			took = append(took, f.resumed(ctx, &fault{kind: noBase, at: up}, allStores(l), anything))
-			hit.over(settled)
-			for _, n := range f.nodes {
-				n.turnsReady(ctx, t, http.StatusOK)
-			}
-		}
+		})
+		t.Logf("without a database the nodes sent their last request after %v (median, most)", spread(silent))
 	})
-	t.Logf("PostgreSQL gone for 3 s, from its start to the next request of a store: %v; the last request had been sent after %v", took, spread(silent))
 }
 
-// refusesWork checks what each node answers while its database is away.
-func (f *fleet) refusesWork(ctx context.Context) {
+// refusesCreate waits until a node can't store batches, and checks how it says so.
+func (f *fleet) refusesCreate(ctx context.Context, n *node) {
 	f.t.Helper()
-	for _, n := range f.nodes {
-		n.turnsReady(ctx, f.t, http.StatusServiceUnavailable)
-		_, err := caller(n.base).tryCreate(ctx, "other", nil, onePUT)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for i := 0; ; i++ {
+		one := []request{{Method: "PUT", Path: fmt.Sprintf("items/%d/0-of-1", time.Now().UnixNano())}}
+		_, err := caller(n.base).tryCreate(ctx, "other", nil, one)
 		r, refused := errors.AsType[*refusal](err)
-		if !refused || r.code != http.StatusServiceUnavailable || r.after == "" {
-			f.t.Errorf("node %s without its database answers a create with %v, want 503 and Retry-After", n.name, err)
+		switch {
+		case err == nil && pause(ctx): // there was room left
+		case !refused || r.code != http.StatusServiceUnavailable || r.after == "":
+			f.t.Fatalf("node %s without its database answers create %d with %v, want 503 and Retry-After", n.name, i, err)
+		default:
+			return
 		}
 	}
 }
@@ -157,6 +172,87 @@ func (s *service) turnsReady(ctx context.Context, t *testing.T, want int) {
 		}
 		if !pause(ctx) {
 			t.Fatalf("/readyz answers %d, want %d", got, want)
+		}
+	}
+}
+
+// TestPostgresFull fills PostgreSQL's disk under load and makes room again. Creates are told
+// to come back meanwhile. Where PostgreSQL gives up for want of room, it is started again.
+func TestPostgresFull(t *testing.T) {
+	r := newRow("PostgreSQL's disk full until creates are refused by all nodes", resumedIn)
+	r.repeat(t, times(1), func(t *testing.T, times int) {
+		ctx := t.Context()
+		disk := smallDisk(t)
+		if disk == "" {
+			return
+		}
+		base, database := newBase(t, pgtest.Options{
+			Dir:      filepath.Join(disk, "postgres"),
+			Settings: map[string]string{"max_wal_size": "48MB", "min_wal_size": "32MB"},
+		})
+		f := newFleet(t, r, newLedger(t, steady), database, 3)
+		f.up()
+		ended := 0
+		f.withLoad(ctx, 6, func(l *load) {
+			for range times {
+				arrived(ctx, t, f.ledger.After(150))
+				hit := f.strike("", baseFull)
+				ballast := filepath.Join(disk, "ballast")
+				fill(t, ballast)
+				for _, n := range f.nodes {
+					f.refusesCreate(ctx, n)
+				}
+				if err := os.Remove(ballast); err != nil {
+					t.Fatal(err)
+				}
+				back := time.Now()
+				if base.Pid() == 0 {
+					ended++
+					back = f.databaseUp(ctx, base)
+				}
+				f.baseBack(ctx, hit, back, l)
+			}
+		})
+		t.Logf("PostgreSQL ended for want of room %d of %d times", ended, times)
+	})
+}
+
+// smallDisk returns a folder on a file system of its own, or nothing where the user may
+// not make one.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sheaf-disk-") // t.TempDir is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "sheaf-test", dir).CombinedOutput(); err != nil {
+		os.Remove(dir)
+		t.Logf("NOT TESTED: a full disk. Only root can make a small one: %v: %s", err, out)
+		return ""
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		os.Remove(dir)
+	})
+	if err := os.Mkdir(filepath.Join(dir, "postgres"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// fill takes all the room that a disk has.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
 		}
 	}
 }

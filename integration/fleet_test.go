@@ -14,9 +14,11 @@ import (
 // fleet is a number of nodes over one PostgreSQL.
 type fleet struct {
 	t        *testing.T
+	row      *row
 	ledger   *Ledger
 	database string
-	args     []string // of every node, beyond those that each needs
+	lost     func(error) // see client
+	args     []string    // of every node, beyond those that each needs
 	nodes    []*node
 	faults   []*fault
 }
@@ -47,17 +49,19 @@ func (hit *fault) over(after time.Duration) { hit.healed = time.Now().Add(after)
 type faultKind string
 
 const (
-	killed  faultKind = "kill -9"
-	stopped faultKind = "SIGSTOP"
-	cut     faultKind = "network cut"
-	ended   faultKind = "SIGTERM"
-	noBase  faultKind = "database gone"
+	killed     faultKind = "kill -9"
+	stopped    faultKind = "SIGSTOP"
+	cut        faultKind = "network cut"
+	ended      faultKind = "SIGTERM"
+	baseKilled faultKind = "kill -9 of the database"
+	baseDown   faultKind = "database down"
+	baseFull   faultKind = "database full"
 )
 
 // newFleet makes a fleet of n nodes, none of which is started.
-func newFleet(t *testing.T, ledger *Ledger, database string, n int, args ...string) *fleet {
+func newFleet(t *testing.T, r *row, ledger *Ledger, database string, n int, args ...string) *fleet {
 	t.Helper()
-	f := &fleet{t: t, ledger: ledger, database: database, args: append(args, "--secret-key-file", newKeyFile(t))}
+	f := &fleet{t: t, row: r, ledger: ledger, database: database, args: append(args, "--secret-key-file", newKeyFile(t))}
 	for range n {
 		f.nodes = append(f.nodes, &node{address: freeAddress(t), database: database, binary: binary})
 	}
@@ -65,9 +69,9 @@ func newFleet(t *testing.T, ledger *Ledger, database string, n int, args ...stri
 }
 
 // startFleet starts n nodes over a new database of the shared server.
-func startFleet(t *testing.T, ledger *Ledger, n int, args ...string) *fleet {
+func startFleet(t *testing.T, r *row, ledger *Ledger, n int, args ...string) *fleet {
 	t.Helper()
-	f := newFleet(t, ledger, pgtest.NewDatabase(t), n, args...)
+	f := newFleet(t, r, ledger, pgtest.NewDatabase(t), n, args...)
 	f.up()
 	return f
 }
@@ -110,7 +114,20 @@ func (f *fleet) client() client {
 	for _, n := range f.nodes {
 		bases = append(bases, "http://"+n.address)
 	}
-	return caller(bases...)
+	c := caller(bases...)
+	c.lost = f.lost
+	return c
+}
+
+// withLoad runs a test while a load is on the fleet, and audits all of it.
+func (f *fleet) withLoad(ctx context.Context, stores int, test func(*load)) *audit {
+	f.t.Helper()
+	l := startLoad(ctx, f.client(), stores)
+	test(l)
+	f.row.stuck += l.finish(ctx, f.t)
+	a := auditLoad(ctx, f.t, l, f.ledger, f.auditOwnership(l)...)
+	f.row.add(f, a)
+	return a
 }
 
 // strike writes down that a fault begins now.
@@ -139,7 +156,7 @@ func storeOf(a Arrival) string {
 // is in the middle of a batch.
 func (f *fleet) owners(at time.Time) map[string]string {
 	owners := map[string]string{}
-	for _, a := range f.ledger.Arrivals() {
+	for _, a := range f.ledger.Since(f.ledger.Before(at.Add(-5 * time.Second))) {
 		if a.At.After(at) {
 			break
 		}
@@ -179,14 +196,14 @@ func (f *fleet) busy(ctx context.Context, arrivals int) *node {
 	}
 }
 
-// takeover is how long stores waited for another node after a fault.
+// takeover is how long stores waited until they ran again.
 type takeover struct {
-	stores      int
-	first, last time.Duration
+	stores int
+	last   time.Duration
 }
 
 // takenOver waits until each store that the faulty node ran is run by another node.
-func (f *fleet) takenOver(ctx context.Context, hit *fault) takeover {
+func (f *fleet) takenOver(ctx context.Context, hit *fault) {
 	f.t.Helper()
 	orphans := map[string]bool{}
 	for store, owner := range f.owners(hit.at) {
@@ -194,59 +211,28 @@ func (f *fleet) takenOver(ctx context.Context, hit *fault) takeover {
 			orphans[store] = true
 		}
 	}
-	return f.resumed(ctx, hit, orphans, func(a Arrival) bool { return a.Node != hit.node })
+	f.resumed(ctx, hit, hit.at, orphans, func(a Arrival) bool { return a.Node != hit.node })
 }
 
-// resumed waits until for each of the stores an arrival after the fault was as wanted.
-func (f *fleet) resumed(ctx context.Context, hit *fault, stores map[string]bool, wanted func(Arrival) bool) (took takeover) {
+// resumed waits until for each of the stores an arrival after the moment was as wanted.
+func (f *fleet) resumed(ctx context.Context, hit *fault, moment time.Time, stores map[string]bool, wanted func(Arrival) bool) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	took.stores = len(stores)
-	for seen := 0; len(stores) > 0; {
+	took := takeover{stores: len(stores)}
+	for seen := f.ledger.Before(moment); len(stores) > 0; {
 		fresh := f.ledger.Since(seen)
 		seen += len(fresh)
 		for _, a := range fresh {
-			if store := storeOf(a); stores[store] && a.At.After(hit.at) && wanted(a) {
+			if store := storeOf(a); stores[store] && a.At.After(moment) && wanted(a) {
 				delete(stores, store)
-				took.last = a.At.Sub(hit.at)
-				if took.first == 0 {
-					took.first = took.last
-				}
+				took.last = a.At.Sub(moment)
 			}
 		}
 		if len(stores) > 0 && !pause(ctx) {
-			f.t.Fatalf("%v after %s of %s, stores %v are not run by anybody else", time.Since(hit.at), hit.kind, hit.node, stores)
+			f.row.stuck += len(stores)
+			f.t.Fatalf("%v after %s %s, stores %v are not run by anybody", time.Since(moment), hit.kind, hit.node, stores)
 		}
 	}
-	return took
-}
-
-// takeovers collects those of one kind of fault.
-type takeovers []takeover
-
-// String says how long the first and the last store of a node had to wait: the median and
-// the most.
-func (all takeovers) String() string {
-	var first, last []time.Duration
-	stores := 0
-	for _, one := range all {
-		if one.stores == 0 {
-			continue // it had just finished what it ran
-		}
-		first, last = append(first, one.first), append(last, one.last)
-		stores += one.stores
-	}
-	return fmt.Sprintf("%d times, %d stores; until the first store went on: %v, the last: %v (median, most)",
-		len(last), stores, spread(first), spread(last))
-}
-
-// within checks a promise.
-func (all takeovers) within(t *testing.T, promise time.Duration) {
-	t.Helper()
-	for _, one := range all {
-		if one.last > promise {
-			t.Errorf("a store waited for %v, the promise is %v", one.last, promise)
-		}
-	}
+	f.row.ranAgain(f.t, took)
 }

@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/sheafapi/sheaf => ../
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/mccutchen/go-httpbin/v2 v2.26.0
 	github.com/sheafapi/sheaf v0.0.0
 )

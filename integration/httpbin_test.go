@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +28,9 @@ type httpbinCase struct {
 }
 
 // TestHTTPBin walks through an upstream that somebody else wrote.
-func TestHTTPBin(t *testing.T) {
+func TestHTTPBin(t *testing.T) { onEach(t, throughHTTPBin) }
+
+func throughHTTPBin(t *testing.T, database string) {
 	const ok, failed = "COMPLETED", "FAILED"
 	big := `{"id":12345678901234567890,"price":1.10,"name":"Bäcker \u0041"}`
 	cases := []httpbinCase{
@@ -71,7 +72,7 @@ func TestHTTPBin(t *testing.T) {
 	var seen recorder
 	upstream := httptest.NewServer(seen.record(httpbin.New()))
 	t.Cleanup(upstream.Close) // after the parallel subtests
-	s := start(t, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--request-timeout", "1s",
+	s := start(t, upstream.URL, database, "--request-timeout", "1s",
 		"--max-answer", "64KiB", "--throttle-limit", "500ms", "--retry-limit", "2")
 	c := client{bases: []string{s.base}, token: "secret-token"}
 	for i, test := range cases {
@@ -126,7 +127,9 @@ func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorde
 }
 
 // TestHTTPBinEscaped: escapedJson=true holds a body exactly as the upstream sent it.
-func TestHTTPBinEscaped(t *testing.T) {
+func TestHTTPBinEscaped(t *testing.T) { onEach(t, httpBinEscaped) }
+
+func httpBinEscaped(t *testing.T, database string) {
 	upstream := httptest.NewServer(httpbin.New())
 	defer upstream.Close()
 	resp, err := http.Get(upstream.URL + "/json")
@@ -139,7 +142,7 @@ func TestHTTPBinEscaped(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	s := start(t, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	s := start(t, upstream.URL, database)
 	c := caller(s.base)
 	ticket, err := c.create(ctx, "1", nil, []request{{Method: "GET", Path: "json"}})
 	if err != nil {

@@ -154,6 +154,14 @@ func (l *Ledger) Since(n int) []Arrival {
 	return all
 }
 
+// Before returns how many requests had arrived before a moment.
+func (l *Ledger) Before(moment time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, _ := slices.BinarySearchFunc(l.arrivals, moment, func(a *Arrival, t time.Time) int { return a.At.Compare(t) })
+	return n
+}
+
 // Count returns how many requests have arrived.
 func (l *Ledger) Count() int {
 	l.mu.Lock()

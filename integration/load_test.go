@@ -26,8 +26,8 @@ type load struct {
 	client client
 	stores [][]sent // by store, in the order of creation; complete once finish returned
 	enough chan struct{}
-	err    error // the first creator's that failed
-	once   sync.Once
+	cancel context.CancelFunc // ends the creators in the middle of what they do
+	failed []error            // by store, why its creator could not go on
 	all    sync.WaitGroup
 }
 
@@ -40,13 +40,10 @@ const (
 
 // startLoad starts the creators. They survive that the service is down.
 func startLoad(ctx context.Context, c client, stores int) *load {
-	l := &load{client: c, stores: make([][]sent, stores), enough: make(chan struct{})}
+	l := &load{client: c, stores: make([][]sent, stores), enough: make(chan struct{}), failed: make([]error, stores)}
+	ctx, l.cancel = context.WithCancel(ctx)
 	for store := range stores {
-		l.all.Go(func() {
-			if err := l.create(ctx, store); err != nil {
-				l.once.Do(func() { l.err = err })
-			}
-		})
+		l.all.Go(func() { l.failed[store] = l.create(ctx, store) })
 	}
 	return l
 }
@@ -95,22 +92,26 @@ func (l *load) create(ctx context.Context, store int) error {
 	}
 }
 
-// finish ends the creation and waits until every batch that got a ticket has ended.
-func (l *load) finish(ctx context.Context, t *testing.T) {
+// finish ends the creation and waits until every batch that got a ticket has ended. It
+// returns how many stores did not get that far.
+func (l *load) finish(ctx context.Context, t *testing.T) (stuck int) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	defer cancel()
+	defer context.AfterFunc(ctx, l.cancel)()
 	close(l.enough)
 	l.all.Wait()
-	if l.err != nil {
-		t.Fatal(l.err)
-	}
 	for store, batches := range l.stores {
-		if len(batches) == 0 {
-			t.Fatalf("store %d got no batch", store)
+		err := l.failed[store]
+		if n := len(batches); err == nil && n > 0 {
+			_, err = l.client.ended(ctx, storeName(store), batches[n-1].ticket)
 		}
-		if _, err := l.client.ended(ctx, storeName(store), batches[len(batches)-1].ticket); err != nil {
-			t.Fatal(err)
+		if err != nil || len(batches) == 0 {
+			t.Errorf("store %d, after %d batches: %v", store, len(batches), err)
+			stuck++
 		}
 	}
+	return stuck
 }
 
 // methods are the methods of requests, those more often that must not be repeated.

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
 // heldBatch starts a service on the database, creates a batch whose first request
@@ -34,46 +38,62 @@ func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database str
 func TestWithoutItsKey(t *testing.T) {
 	for name, replace := range map[string]bool{"missing": false, "another": true} {
 		t.Run(name, func(t *testing.T) {
-			ctx := t.Context()
-			upstream := holding(t)
-			database := filepath.Join(t.TempDir(), "sheaf.db")
-			s, ticket := heldBatch(ctx, t, upstream, database)
-			if err := os.Remove(database + ".key"); err != nil {
-				t.Fatal(err)
-			}
-			if replace {
-				command(t, "secret", "new", database+".key")
-			}
-
-			said := refuses(t, s.args...)
-			for _, word := range []string{database + ".key", "restore the key file", "--abandon-credentials"} {
-				if !strings.Contains(said, word) {
-					t.Errorf("the refusal does not speak of %q: %s", word, said)
-				}
-			}
-			if n := strings.Count(said, "\n"); n != 1 {
-				t.Errorf("the refusal has %d lines: %s", n, said)
-			}
-
-			s = s.restart(t, "--abandon-credentials")
-			got, err := caller(s.base).ended(ctx, "1", ticket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r := got.Responses[0]; r.Status != "FAILED" || r.Code != 502 || !strings.Contains(r.Line, "not known") {
-				t.Errorf("what was in flight is %+v, want FAILED, 502, not known", r)
-			}
-			if r := got.Responses[1]; r.Status != "NOT_EXECUTED" || !strings.Contains(r.Reason, "credential") {
-				t.Errorf("what was not sent is %+v, want NOT_EXECUTED and a reason", r)
-			}
-			if n := len(upstream.Arrivals()); n != 1 {
-				t.Errorf("%d requests arrived, want 1", n)
-			}
-			s.term(t)
-			again := &service{args: s.args[:len(s.args)-1], base: s.base} // given up once is enough
-			again.restart(t).term(t)
+			onEach(t, func(t *testing.T, database string) { withoutItsKey(t, database, replace) })
 		})
 	}
+}
+
+func withoutItsKey(t *testing.T, database string, replace bool) {
+	ctx := t.Context()
+	upstream := holding(t)
+	s, ticket := heldBatch(ctx, t, upstream, database)
+	key := s.keyFile()
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	if replace {
+		command(t, "secret", "new", key)
+	}
+
+	said := refuses(t, s.args...)
+	for _, word := range []string{key, "restore the key file", "--abandon-credentials"} {
+		if !strings.Contains(said, word) {
+			t.Errorf("the refusal does not speak of %q: %s", word, said)
+		}
+	}
+	if n := strings.Count(said, "\n"); n != 1 {
+		t.Errorf("the refusal has %d lines: %s", n, said)
+	}
+
+	if !replace && isPostgres(database) { // nodes share a key: none makes it by itself
+		command(t, "secret", "new", key)
+	}
+	s = s.restart(t, "--abandon-credentials")
+	got, err := caller(s.base).ended(ctx, "1", ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Responses[0]; r.Status != "FAILED" || r.Code != 502 || !strings.Contains(r.Line, "not known") {
+		t.Errorf("what was in flight is %+v, want FAILED, 502, not known", r)
+	}
+	if r := got.Responses[1]; r.Status != "NOT_EXECUTED" || !strings.Contains(r.Reason, "credential") {
+		t.Errorf("what was not sent is %+v, want NOT_EXECUTED and a reason", r)
+	}
+	if n := len(upstream.Arrivals()); n != 1 {
+		t.Errorf("%d requests arrived, want 1", n)
+	}
+	s.term(t)
+	again := &service{args: s.args[:len(s.args)-1], base: s.base} // given up once is enough
+	again.restart(t).term(t)
+}
+
+// keyFile returns where the service's secret key is.
+func (s *service) keyFile() string {
+	if i := slices.Index(s.args, "--secret-key-file"); i >= 0 {
+		return s.args[i+1]
+	}
+	database := s.args[slices.Index(s.args, "--database")+1]
+	return strings.TrimPrefix(database, "sqlite:") + ".key"
 }
 
 // command runs a command of the binary and expects success.
@@ -88,6 +108,22 @@ func command(t *testing.T, args ...string) {
 // TestNothingLeaks: neither the log, at its most talkative, nor the files of the
 // database show a token; the log shows no body and no query string either.
 func TestNothingLeaks(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		dir := t.TempDir()
+		nothingLeaks(t, filepath.Join(dir, "sheaf.db"), dir)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		dir, err := os.MkdirTemp("", "sheaf-postgres-") // t.TempDir is root's alone
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, database := newBase(t, pgtest.Options{Dir: dir})
+		nothingLeaks(t, database, dir)
+	})
+}
+
+// nothingLeaks checks the log, and all files in the database's folder.
+func nothingLeaks(t *testing.T, database, dir string) {
 	const (
 		token = "token-Zq7vWx93LrTk"
 		body  = "body-Jm4nHb81PsQd"
@@ -107,7 +143,6 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		return Reply{}
 	})
-	database := filepath.Join(t.TempDir(), "sheaf.db")
 	s := start(t, upstream.URL, database, "--log-level", "debug")
 	c := client{bases: []string{s.base}, token: token}
 	var requests []request
@@ -128,7 +163,7 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		if i == 1 {
 			arrived(ctx, t, point)
-			mustNotHold(t, database, token) // while the credential is in use
+			mustNotHold(t, dir, token) // while the credential is in use
 			s.kill9(t)
 			s = s.restart(t)
 		}
@@ -144,7 +179,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	s.term(t)
 	logs(t, s, token, body, query)
-	mustNotHold(t, database, token)
+	mustNotHold(t, dir, token)
 }
 
 // logs checks that the log speaks, and of none of the words.
@@ -161,20 +196,30 @@ func logs(t *testing.T, s *service, words ...string) {
 	}
 }
 
-// mustNotHold checks that no file of the database holds the word.
-func mustNotHold(t *testing.T, database, word string) {
+// mustNotHold checks that no file in the database's folder holds the word.
+func mustNotHold(t *testing.T, dir, word string) {
 	t.Helper()
-	files, err := filepath.Glob(database + "*")
-	if err != nil || len(files) < 2 {
-		t.Fatalf("files of the database: %v, %v", files, err)
-	}
-	for _, file := range files {
+	files := 0
+	err := filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return gone(err)
+		}
 		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
 		if bytes.Contains(content, []byte(word)) {
-			t.Errorf("%s holds the token in clear", filepath.Base(file))
+			t.Errorf("%s holds the token in clear", file)
 		}
+		files++
+		return gone(err)
+	})
+	if err != nil || files < 2 {
+		t.Fatalf("%d files of the database: %v", files, err)
 	}
+}
+
+// gone takes away an error that says that a file has been removed meanwhile.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -46,7 +46,11 @@ func buildAndRun(m *testing.M) int {
 	if !given("test.parallel") {
 		flag.Set("test.parallel", "8") // those that run in parallel mostly wait
 	}
-	return pgtest.Main(m)
+	code := pgtest.Main(m)
+	if given("faults") {
+		printReport(os.Stdout)
+	}
+	return code
 }
 
 // build builds the service with more arguments of go build.

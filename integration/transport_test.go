@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -76,17 +75,20 @@ func answerOK(conn net.Conn) bool {
 	return err == nil
 }
 
+// closerCase is a request that runs into a closing connection.
+type closerCase struct {
+	name     string
+	method   string
+	body     string
+	stop     string // stopOnFirstFailure
+	arrivals int
+	status   string
+}
+
 // TestTransportNeverSendsAgain lets requests run into closing connections.
 func TestTransportNeverSendsAgain(t *testing.T) {
 	const body = `{"n":1}`
-	for _, test := range []struct {
-		name     string
-		method   string
-		body     string
-		stop     string
-		arrivals int
-		status   string
-	}{
+	for _, test := range []closerCase{
 		{"POST without a body", "POST", "", "true", 1, "FAILED"},
 		{"POST without a body, failures allowed", "POST", "", "false", 1, "FAILED"},
 		{"POST with a body", "POST", body, "true", 1, "FAILED"},
@@ -101,40 +103,42 @@ func TestTransportNeverSendsAgain(t *testing.T) {
 		{"DELETE, failures allowed", "DELETE", "", "false", 2, "COMPLETED"},
 		{"GET, failures allowed", "GET", "", "false", 2, "COMPLETED"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			ctx := t.Context()
-			upstream := newCloser(t)
-			s := start(t, "http://"+upstream.Addr().String(), filepath.Join(t.TempDir(), "sheaf.db"))
-			defer s.term(t)
-			c := caller(s.base)
-			ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {test.stop}}, []request{
-				{Method: "GET", Path: "first"}, // opens the connection
-				{Method: test.method, Path: "second", Body: []byte(test.body)},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := c.ended(ctx, "1", ticket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := got.Responses[1]
-			if r.Status != test.status {
-				t.Errorf("the result is %+v, want %s", r, test.status)
-			}
-			once := test.method == "POST" || test.method == "PATCH"
-			if r.Status == "FAILED" && (r.Code != 502 || once != strings.Contains(r.Line, "not known")) {
-				t.Errorf("the result is %+v, want 502 and an honest line", r)
-			}
-			upstream.mu.Lock()
-			defer upstream.mu.Unlock()
-			name := test.method + " /second"
-			if n := upstream.counts[name]; n != test.arrivals {
-				t.Errorf("it arrived %d times, want %d", n, test.arrivals)
-			}
-			if upstream.bodies[name] != test.body || upstream.keys[name] == "" {
-				t.Errorf("it arrived with the body %q and the key %q", upstream.bodies[name], upstream.keys[name])
-			}
-		})
+		t.Run(test.name, func(t *testing.T) { onEach(t, test.run) })
+	}
+}
+
+func (test closerCase) run(t *testing.T, database string) {
+	ctx := t.Context()
+	upstream := newCloser(t)
+	s := start(t, "http://"+upstream.Addr().String(), database)
+	defer s.term(t)
+	c := caller(s.base)
+	ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {test.stop}}, []request{
+		{Method: "GET", Path: "first"}, // opens the connection
+		{Method: test.method, Path: "second", Body: []byte(test.body)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.ended(ctx, "1", ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := got.Responses[1]
+	if r.Status != test.status {
+		t.Errorf("the result is %+v, want %s", r, test.status)
+	}
+	once := test.method == "POST" || test.method == "PATCH"
+	if r.Status == "FAILED" && (r.Code != 502 || once != strings.Contains(r.Line, "not known")) {
+		t.Errorf("the result is %+v, want 502 and an honest line", r)
+	}
+	upstream.mu.Lock()
+	defer upstream.mu.Unlock()
+	name := test.method + " /second"
+	if n := upstream.counts[name]; n != test.arrivals {
+		t.Errorf("it arrived %d times, want %d", n, test.arrivals)
+	}
+	if upstream.bodies[name] != test.body || upstream.keys[name] == "" {
+		t.Errorf("it arrived with the body %q and the key %q", upstream.bodies[name], upstream.keys[name])
 	}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strconv"
 	"time"
+
+	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
 // report is all that was simulated.
@@ -31,75 +33,82 @@ func className(i, from, to int) string {
 	return fmt.Sprintf("%d to %d", from+1, to)
 }
 
-const workText = `A day of %d stores: %d sub-requests in %d batches, %.0f %% of them parallel; skew %.2f; seed %d.
-Upstream: median %v, 99th percentile %v%s. A node makes %.0f calls/s; the database takes %.0f commits/s
-and %.0f rows/s, a lone commit takes %v.
+const workText = `A day of %s stores: %s sub-requests in %s batches, %.0f %% of them parallel; skew %.2f; seed %d.
+Upstream: median %v, 99th percentile %v%s. A node makes %s calls/s; the database takes %s commits/s
+and %s rows/s, a lone commit takes %v.
+
 `
 
-// print writes the report for people.
+// print writes the report for people: as Markdown.
 func (r *report) print(w io.Writer) error {
 	o := r.Options
 	limit := ""
 	if o.Limit > 0 {
 		limit = fmt.Sprintf(", at most %g calls/s a store", o.Limit)
 	}
-	fmt.Fprintf(w, workText, o.Stores, o.Requests, r.Batches, 100*o.Parallel, o.Skew, o.Seed,
-		o.Latency50, o.Latency99, limit, o.NodeCalls, o.DatabaseCommits, o.DatabaseRows, o.CommitTime)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	r.printWaits(t)
-	r.printLoads(t)
-	r.printLosses(t)
-	if err := t.Flush(); err != nil {
-		return err
+	fmt.Fprintf(w, workText, table.Thousands(o.Stores), table.Thousands(o.Requests), table.Thousands(r.Batches), 100*o.Parallel, o.Skew, o.Seed,
+		o.Latency50, o.Latency99, limit, capacity(o.NodeCalls), capacity(o.DatabaseCommits), capacity(o.DatabaseRows), o.CommitTime)
+	for _, part := range []func(w io.Writer) error{r.printWaits, r.printLoads, r.printLosses, r.printVerdict} {
+		if err := part(w); err != nil {
+			return err
+		}
 	}
-	return r.printVerdict(w)
+	return nil
 }
 
-func (r *report) printWaits(t *tabwriter.Writer) {
-	fmt.Fprint(t, "\nWaiting times of batches, by the size of their stores: p50 / p95 / p99 / longest, since the create.\n")
-	fmt.Fprint(t, "The last column leaves out the wait for the store's own earlier batches.\n\n")
-	t.Flush()
-	fmt.Fprintln(t, "nodes\tstores\tbatches\tsub-requests\tto the first request\tto the batch's end\tto the first, not for itself")
+func (r *report) printWaits(w io.Writer) error {
+	fmt.Fprint(w, "Waiting times of batches, by the size of their stores: p50 / p95 / p99 / longest, since the create.\n")
+	fmt.Fprint(w, "The last column leaves out the wait for the store's own earlier batches.\n")
+	t := table.New("nodes", "stores", "batches", "sub-requests", "to the first request", "to the batch's end", "to the first, not for itself")
 	for _, d := range r.Days {
 		for _, c := range d.Classes {
-			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%s\t%s\n", d.Nodes, c.Name, c.Batches, c.Requests, c.First, c.End, c.Others)
+			t.Add(strconv.Itoa(d.Nodes), c.Name, table.Thousands(c.Batches), table.Thousands(c.Requests), c.First.String(), c.End.String(), c.Others.String())
 		}
 	}
-	t.Flush()
+	return t.Print(w)
 }
 
-func (r *report) printLoads(t *tabwriter.Writer) {
-	fmt.Fprint(t, "\nHow busy: over the day / in the busiest hour / in the busiest minute.\n\n")
-	t.Flush()
-	fmt.Fprintln(t, "nodes\tbusiest node\tdatabase\tcommits\tmost calls under way\trefused\tended after the day")
+func (r *report) printLoads(w io.Writer) error {
+	fmt.Fprint(w, "How busy: over the day / in the busiest hour / in the busiest minute.\n")
+	t := table.New("nodes", "busiest node", "database", "commits", "most calls under way", "refused", "ended after the day")
 	for _, d := range r.Days {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%d\t%d\n", d.Nodes, d.Node, d.Database, d.Commits, d.Peak, d.Refused, d.Late+d.Open)
+		t.Add(strconv.Itoa(d.Nodes), d.Node.String(), d.Database.String(), table.Thousands(d.Commits), table.Thousands(d.Peak),
+			table.Thousands(d.Refused), table.Thousands(d.Late+d.Open))
 	}
-	t.Flush()
+	return t.Print(w)
 }
 
-func (r *report) printLosses(t *tabwriter.Writer) {
-	fmt.Fprintf(t, "\nOne node is lost at %s and stays away. Affected: began or ended over %v later\nthan without the loss.\n\n", clock(r.Options.LostAt), noticeable)
-	t.Flush()
-	fmt.Fprintln(t, "nodes\tloss\ttaken over\tstores on it\tstores affected\tbatches\tin doubt\tcreates repeated\textra wait, p50 / p95 / p99 / longest\tover after\tbusiest node then")
+func (r *report) printLosses(w io.Writer) error {
+	fmt.Fprintf(w, "One node is lost at %s and stays away. Affected: began or ended over %v later than without the loss.\n",
+		clock(r.Options.LostAt), noticeable)
+	t := table.New("nodes", "loss", "taken over after", "stores on it", "stores affected", "batches", "in doubt", "creates repeated",
+		"extra wait, p50 / p95 / p99 / longest", "over after", "busiest node then")
 	for _, d := range r.Days {
 		for _, l := range d.Losses {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", d.Nodes, l.Kind, short(l.Takeover),
-				l.Owned, l.Affected, l.Batches, l.Doubt, l.Repeats, l.Extra, short(l.Settled), l.Node)
+			t.Add(strconv.Itoa(d.Nodes), l.Kind, short(l.Takeover), table.Thousands(l.Owned), table.Thousands(l.Affected), table.Thousands(l.Batches),
+				table.Thousands(l.Doubt), table.Thousands(l.Repeats), l.Extra.String(), short(l.Settled), l.Node.String())
 		}
 	}
-	t.Flush()
+	return t.Print(w)
 }
 
 func (r *report) printVerdict(w io.Writer) error {
 	criterion := fmt.Sprintf("one can be lost at that moment, all batches end, and neither a node nor the database is busy for more than %.0f %% of any minute",
 		100*r.Options.MostLoaded)
 	if r.Needed == 0 {
-		_, err := fmt.Fprintf(w, "\nNeeded: more nodes than were simulated (or a faster database). Enough means: %s.\n", criterion)
+		_, err := fmt.Fprintf(w, "Needed: more nodes than were simulated (or a faster database). Enough means: %s.\n", criterion)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nNeeded: %d nodes. Then %s.\n", r.Needed, criterion)
+	_, err := fmt.Fprintf(w, "Needed: %d nodes. Then %s.\n", r.Needed, criterion)
 	return err
+}
+
+// capacity returns a number a second; 0 stands for no limit.
+func capacity(n float64) string {
+	if n == 0 {
+		return "any number of"
+	}
+	return table.Thousands(int(n))
 }
 
 // String returns the summary as the tables show it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"syscall"
 
@@ -37,10 +38,10 @@ var sessionSettings = map[string]string{
 }
 
 // configure returns the configuration of a pool.
-func configure(url, process string, connections int) (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig(url)
+func configure(address, process string, connections int) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(address)
 	if err != nil {
-		return nil, fmt.Errorf("the database's address is wrong: %w", err)
+		return nil, badAddress(address, err)
 	}
 	config.MaxConns = int32(connections) //nolint:gosec // a small number
 	config.MinConns = 0
@@ -53,6 +54,20 @@ func configure(url, process string, connections int) (*pgxpool.Config, error) {
 	c.AfterConnect = nil
 	config.AfterConnect = prepareSession
 	return config, nil
+}
+
+// badAddress says what is wrong with an address without repeating it: where it can't be
+// read, nobody knows what in it is the password.
+func badAddress(address string, err error) error {
+	if _, malformed := url.Parse(address); malformed != nil {
+		return errors.New("the database's address is wrong: it can't be read as a URL; in user and password every special character has to be escaped (% is %25, / is %2F, # is %23)")
+	}
+	if e, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		bare := *e
+		bare.ConnString = ""
+		err = &bare
+	}
+	return fmt.Errorf("the database's address is wrong: %w", err)
 }
 
 // prepareSession sets a new connection up, and refuses one that would not be durable.
@@ -96,7 +111,7 @@ func (db *DB) inspect(ctx context.Context) error {
 	}
 	defer second.Release()
 	var version int
-	if err := first.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+	if err := first.QueryRow(ctx, "SELECT current_setting('server_version_num')::int", pgx.QueryExecModeSimpleProtocol).Scan(&version); err != nil {
 		return err
 	}
 	if version < 140000 {
@@ -108,7 +123,7 @@ func (db *DB) inspect(ctx context.Context) error {
 // refusePooler finds out whether a pooler lets two connections share a session: a lock
 // would then be held by whoever comes next, and a LISTEN heard by nobody.
 func refusePooler(ctx context.Context, a, b *pgx.Conn) error {
-	for range 5 {
+	for first, nth := int32(0), 0; nth < 5; nth++ {
 		var one, two int32
 		if err := a.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&one); err != nil {
 			return err
@@ -116,7 +131,10 @@ func refusePooler(ctx context.Context, a, b *pgx.Conn) error {
 		if err := b.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&two); err != nil {
 			return err
 		}
-		if one == two {
+		if first == 0 {
+			first = one
+		}
+		if one == two || one != first {
 			return errPooler
 		}
 	}
@@ -186,6 +204,8 @@ func adviceFor(code string) string {
 		return "the server is a read-only standby: name the primary"
 	case "57P01", "57P02", "57P03":
 		return "the server is being started or stopped"
+	case "26000", "42P05":
+		return errPooler.Error()
 	case "57014", "55P03":
 		return "the database took too long"
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -26,7 +27,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		}
 		if b.DedupKey != uuid.Nil {
 			free := do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, storage.DedupWindow.Milliseconds())
-			steps = append([]step{free}, steps...)
+			steps = slices.Insert(steps, len(steps)-1, free)
 		}
 		if err := db.send(ctx, steps); err != nil {
 			return err

@@ -1,7 +1,8 @@
 package postgres
 
 import (
-	"os"
+	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -9,12 +10,21 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/storagetest"
+	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(suite{m}) }
+
+// suite stops the shared server before goroutines are counted.
+type suite struct{ *testing.M }
+
+func (s suite) Run() int { return pgtest.Main(s.M) }
 
 func open(t *testing.T, url string, o Options) *DB {
 	t.Helper()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	db, err := Open(t.Context(), url, o)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +110,7 @@ func (c *cluster) Expire(t *testing.T, n storage.Storage) {
 // connection returns a connection of the test's own.
 func connection(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
-	c, err := pgx.Connect(t.Context(), url)
+	c, err := pgx.Connect(context.WithoutCancel(t.Context()), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,9 +120,10 @@ func connection(t *testing.T, url string) *pgx.Conn {
 // execute runs SQL the way another program would.
 func execute(t *testing.T, url, sql string, args ...any) {
 	t.Helper()
+	ctx := context.WithoutCancel(t.Context()) // also while the test cleans up
 	c := connection(t, url)
-	defer c.Close(t.Context())
-	if _, err := c.Exec(t.Context(), sql, args...); err != nil {
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, sql, args...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,9 +131,10 @@ func execute(t *testing.T, url, sql string, args ...any) {
 // number reads one number.
 func number(t *testing.T, url, sql string, args ...any) (n int) {
 	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
 	c := connection(t, url)
-	defer c.Close(t.Context())
-	if err := c.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+	defer c.Close(ctx)
+	if err := c.QueryRow(ctx, sql, args...).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -66,6 +66,7 @@ type lease struct {
 
 	row     sync.Mutex // held while the node's row is made or changed
 	session *session   // nil: none
+	namings int64      // how often the row was told its lock
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the grant was changed
@@ -176,15 +177,17 @@ func (db *DB) join(ctx context.Context) error {
 // void. l.row is held.
 func (db *DB) register(ctx context.Context) error {
 	l := &db.lease
-	id, began := randomID(), nowInstant()
+	id, began, before := randomID(), nowInstant(), time.Now()
 	var lock *int64
+	var now int64
 	if l.session != nil && l.session.lock != 0 {
 		lock = &l.session.lock
 	}
-	err := db.exchange(ctx, do("register_node", id, lock, db.process))
+	err := db.exchange(ctx, get("register_node", scan(new(bool), &now), id, lock, db.process))
 	if err != nil {
 		return err
 	}
+	db.clock.set(before, now, time.Now())
 	l.update(func(g *grant) { g.node, g.locked, g.renewed = id, lock != nil, began })
 	return nil
 }

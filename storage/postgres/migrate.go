@@ -65,7 +65,7 @@ func makeLock(ctx context.Context, c *pgx.Conn) (err error) {
 			CREATE TABLE IF NOT EXISTS sheaf_lock (id integer PRIMARY KEY);
 			INSERT INTO sheaf_lock (id) VALUES (1) ON CONFLICT DO NOTHING`)
 		e, ours := errors.AsType[*pgconn.PgError](err)
-		if !ours || e.Code != "23505" && e.Code != "42P07" && e.Code != "40001" {
+		if !ours || e.Code != "23505" && e.Code != "42P07" && e.Code != "42710" && e.Code != "40001" {
 			return err
 		}
 	}

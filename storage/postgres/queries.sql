@@ -25,14 +25,15 @@ ON CONFLICT (name) DO UPDATE SET value = CASE WHEN settings.value = '' THEN excl
 RETURNING value;
 
 -- name: register_node
-INSERT INTO nodes (id, lock, renewed_at, started_at, name) VALUES ($1, $2, sheaf_now(), sheaf_now(), $3);
+INSERT INTO nodes (id, lock, renewed_at, started_at, name) VALUES ($1, $2, sheaf_now(), sheaf_now(), $3)
+RETURNING sheaf_now();
 
 -- name: renew_node
 UPDATE nodes SET renewals = renewals + 1, renewed_at = sheaf_now() WHERE id = $1
 RETURNING sheaf_now();
 
 -- name: lock_node
-UPDATE nodes SET lock = $2 WHERE id = $1 RETURNING id;
+UPDATE nodes SET lock = $2, named = $3 WHERE id = $1 AND named < $3 RETURNING id;
 
 -- name: remove_node
 DELETE FROM nodes WHERE id = $1;
@@ -202,7 +203,7 @@ FROM queues JOIN owners ON owners.queue = queues.id
 WHERE queues.id = $1 AND queues.open > 0;
 
 -- name: own_queue
-UPDATE owners SET node = $2, epoch = $3 + 1, not_before = 0
+UPDATE owners SET node = $2, epoch = $3::bigint + 1, not_before = 0
 WHERE queue = $1 AND epoch = $3
     AND (node IS NULL OR node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
     AND EXISTS (SELECT FROM nodes WHERE nodes.id = $2)
@@ -230,7 +231,7 @@ WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY
 ORDER BY index;
 
 -- name: renew_claim
-UPDATE owners SET epoch = $3 + 1 WHERE queue = $1 AND node = $2 AND epoch IN ($3, $3 + 1) RETURNING epoch;
+UPDATE owners SET epoch = $3::bigint + 1 WHERE queue = $1 AND node = $2 AND epoch IN ($3, $3::bigint + 1) RETURNING epoch;
 
 -- name: newest_epoch
 SELECT epoch FROM owners WHERE queue = $1 FOR UPDATE;

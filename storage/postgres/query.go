@@ -31,9 +31,10 @@ func parseQueries(file string) map[string]string {
 
 // step is one statement of a call.
 type step struct {
-	name string
-	args []any
-	row  func(r pgx.Rows) error // called for each row; nil: rows don't matter
+	name  string
+	args  []any
+	row   func(r pgx.Rows) error // called for each row; nil: rows don't matter
+	fresh func()                 // called before the rows; nil: nothing to forget
 }
 
 // do is a step whose rows don't matter.
@@ -42,6 +43,13 @@ func do(name string, args ...any) step { return step{name: name, args: args} }
 // get is a step whose rows are read.
 func get(name string, row func(r pgx.Rows) error, args ...any) step {
 	return step{name: name, args: args, row: row}
+}
+
+// anew returns the step with what forgets the rows that an earlier try of the call has
+// read before it failed.
+func (s step) anew(forget func()) step {
+	
+	return s
 }
 
 // scan returns a row function that reads the columns of a row, the last one if there
@@ -121,6 +129,9 @@ func (db *DB) send(ctx context.Context, steps []step) error {
 
 // take reads the rows of one statement.
 func take(results pgx.BatchResults, s step) error {
+	if s.fresh != nil {
+		s.fresh()
+	}
 	rows, err := results.Query()
 	if err == nil {
 		for rows.Next() && err == nil && s.row != nil {
@@ -151,6 +162,7 @@ func again(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch e.Code {
 		case "40001", "40P01", // serialization failure, deadlock
+			"0A000",                   // a cached plan's result has another type since a migration
 			"57P01", "57P02", "57P03": // the server shuts down, crashed, starts
 			return true
 		}

@@ -16,7 +16,7 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 	status := get("status", func(r pgx.Rows) (err error) {
 		out, err = db.readStatus(r, key)
 		return err
-	}, key.Ticket)
+	}, key.Ticket).anew(func() { out = nil })
 	if maxBytes <= 0 {
 		err = db.read(ctx, what, status)
 	} else {
@@ -27,8 +27,8 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 			get("done", func(r pgx.Rows) error {
 				completed++
 				return scanSet(r, &ended)
-			}, key.Ticket),
-			get("results_by_ticket", readResult(&results), key.Ticket, maxBytes))
+			}, key.Ticket).anew(func() { ended, completed = batch.Set{}, 0 }),
+			get("results_by_ticket", readResult(&results), key.Ticket, maxBytes).anew(func() { results = nil }))
 		if out != nil {
 			out.Ended, out.Completed, out.Results = ended, completed, results
 		}
@@ -91,8 +91,8 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 	var out []storage.Indexed
 	there := false
 	err := db.readAtOnce(ctx, "read results",
-		get("is_readable", scan(&there, new(int)), id),
-		get("results", readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes))
+		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
+		get("results", readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes).anew(func() { out = nil }))
 	if err == nil && !there {
 		err = storage.ErrNotFound
 	}
@@ -128,7 +128,7 @@ func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, er
 		err := r.Scan(&ticket)
 		out = append(out, storage.Found{Ticket: ticket, Status: q.Status})
 		return err
-	}, q.Store, q.Owner[:], q.Limit, q.Offset))
+	}, q.Store, q.Owner[:], q.Limit, q.Offset).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
 	}

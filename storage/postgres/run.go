@@ -22,7 +22,7 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 		q.NotBefore = db.clock.in(notBefore)
 		out = append(out, q)
 		return err
-	}, after, limit))
+	}, after, limit).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (db *DB) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark
 // asked reads what the creator asked for.
 func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals, err error) {
 	found := false
-	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted), c.ID, c.Queue, c.Epoch))
+	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
 	if err == nil && !found {
 		err = storage.ErrNotOwner
 	}

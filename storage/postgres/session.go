@@ -38,30 +38,42 @@ func (db *DB) openSession(ctx context.Context) (_ *session, err error) {
 	if s.pid, err = s.backend(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := c.Exec(ctx, "SELECT pg_advisory_lock($1)", pgx.QueryExecModeExec, s.lock); err != nil {
-		return s, db.without(ctx, s, "advisory locks", err)
-	}
-	// Some databases take the words and lock nothing.
-	free := false
-	if err := db.send(ctx, []step{get("lock_is_free", scan(new(bool), &free), s.lock)}); err != nil || free {
-		return s, db.without(ctx, s, "advisory locks", err)
+	if err := db.takeLock(ctx, s); err != nil {
+		s.lock = 0
+		if err := db.without(ctx, "advisory locks", err); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := c.Exec(ctx, "LISTEN sheaf"); err != nil {
-		return s, db.without(ctx, s, "LISTEN", err)
+		if err := db.without(ctx, "LISTEN", err); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
-// without goes on without an accelerator that the server does not have. Any other error
-// than its refusal is passed on.
-func (db *DB) without(ctx context.Context, s *session, what string, err error) error {
-	if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused || ctx.Err() != nil {
+var errSeeming = errors.New("it takes the words and locks nothing")
+
+// takeLock takes the session's lock, and sees that others can't.
+func (db *DB) takeLock(ctx context.Context, s *session) error {
+	if _, err := s.conn.Exec(ctx, "SELECT pg_advisory_lock($1)", pgx.QueryExecModeExec, s.lock); err != nil {
 		return err
 	}
-	if what != "LISTEN" {
-		s.lock = 0
+	free := false
+	err := db.send(ctx, []step{get("lock_is_free", scan(new(bool), &free), s.lock)})
+	if err == nil && free {
+		err = errSeeming
 	}
-	db.log.Warn("the database lacks an accelerator; the node does without: starts on other nodes and takeovers are slower", "accelerator", what, "error", err)
+	return err
+}
+
+// without goes on without an accelerator that the server does not have. Any other error
+// than its refusal is passed on.
+func (db *DB) without(ctx context.Context, what string, err error) error {
+	if ctx.Err() != nil || !errors.Is(err, errSeeming) && !refused(err) {
+		return err
+	}
+	db.log.Warn("the database lacks an accelerator; the node does without: starts on other nodes and takeovers are slower", "accelerator", what, "error", explain(err))
 	return nil
 }
 
@@ -186,7 +198,8 @@ func (db *DB) unlock(ctx context.Context) {
 }
 
 // nameLock writes a lock, 0 for none, into the node's row. Where its answer is lost, the
-// row may name the lock and the node takes it as named: the stricter way. l.row is held.
+// row may name the lock and the node takes it as named: the stricter way. A statement that
+// the network delivers after a later one changes nothing. l.row is held.
 func (db *DB) nameLock(ctx context.Context, lock int64) error {
 	l := &db.lease
 	var named *int64
@@ -194,8 +207,9 @@ func (db *DB) nameLock(ctx context.Context, lock int64) error {
 		named = &lock
 		l.update(func(g *grant) { g.locked = true })
 	}
+	l.namings++
 	there := false
-	err := db.exchange(ctx, get("lock_node", scan(&there, new(int64)), l.node(), named))
+	err := db.exchange(ctx, get("lock_node", scan(&there, new(int64)), l.node(), named, l.namings))
 	switch {
 	case err != nil:
 		return err

@@ -25,12 +25,13 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 	if sel.Ticket != uuid.Nil {
 		selected = get("open_by_ticket", row, sel.Ticket, sel.Store, sel.Owner[:], []byte(sel.GroupID))
 	}
+	selected = selected.anew(func() { ids, queues = nil, nil })
 	if err := db.read(ctx, what, selected); err != nil || len(ids) == 0 {
 		return storage.Stopped{}, err
 	}
 	slices.Sort(queues)
 	var hit stopped
-	err := db.write(ctx, what, do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids))
+	err := db.write(ctx, what, do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget))
 	if err != nil {
 		return storage.Stopped{}, err
 	}
@@ -44,6 +45,8 @@ type stopped struct {
 	queues  []storage.QueueID // where a batch may be under way
 	runners []int64           // the nodes that run them; 0: none
 }
+
+func (s *stopped) forget() { *s = stopped{} }
 
 func (s *stopped) row(r pgx.Rows) error {
 	var q storage.QueueID
@@ -81,7 +84,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 	var store string
 	var owner []byte
 	found := false
-	err := db.read(ctx, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), key.Ticket))
+	err := db.read(ctx, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), key.Ticket).anew(func() { found = false }))
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +92,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 		return 0, storage.ErrNotFound
 	}
 	var hit stopped
-	err = db.write(ctx, what, do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id))
+	err = db.write(ctx, what, do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget))
 	switch {
 	case err != nil:
 		return 0, err
@@ -111,7 +114,7 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 		do("lock_open_queues"),
 		do("end_begun", inDoubt.Status, inDoubt.Code, inDoubt.Kind, []byte(inDoubt.Line), inDoubt.Body),
 		do("end_waiting"),
-		get("end_open", func(pgx.Rows) error { count++; return nil }, []byte(reason)),
+		get("end_open", func(pgx.Rows) error { count++; return nil }, []byte(reason)).anew(func() { count = 0 }),
 		do("close_queues"))
 	return count, err
 }

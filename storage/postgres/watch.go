@@ -38,6 +38,9 @@ const (
 // bytes.
 const mostHints = 200
 
+// lastHints is how long hints are still sent after the database was closed.
+const lastHints = time.Second
+
 // Offer implements storage.Storage.
 func (db *DB) Offer(q storage.QueueID) { db.hints.send(hint{offered, q}) }
 
@@ -55,23 +58,41 @@ func (h *hints) send(what hint) {
 	}
 }
 
-// sendHints sends what is in the outbox, together what has come meanwhile, until ctx
-// ends.
+// sendHints says that this node is there, so that others send it hints at once, and then
+// sends what is in the outbox, together what has come meanwhile. When ctx ends it
+// sends the rest, as far as it gets in a moment: a node's last offers are those of the
+// queues that it hands over when it shuts down.
 func (db *DB) sendHints(ctx context.Context) {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastHints, cancel) })()
+	if !db.lease.noLocks {
+		db.notify(sending, offered, nil)
+	}
 	for {
+		var first hint
 		select {
+		case first = <-db.hints.outbox:
 		case <-ctx.Done():
-			return
-		case first := <-db.hints.outbox:
-			if db.lease.noLocks {
-				continue
-			}
-			for kind, ids := range db.hints.gather(first) {
-				payload := fmt.Sprintf("%s %d %s", kind, db.lease.node(), strings.Join(ids, " "))
-				_ = db.exchange(ctx, do("notify", payload)) // only a hint
+			select {
+			case first = <-db.hints.outbox:
+			default:
+				return
 			}
 		}
+		if db.lease.noLocks {
+			continue
+		}
+		for kind, ids := range db.hints.gather(first) {
+			db.notify(sending, kind, ids)
+		}
 	}
+}
+
+// notify sends hints of one kind. They are only hints.
+func (db *DB) notify(ctx context.Context, kind string, ids []string) {
+	payload := fmt.Sprintf("%s %d %s", kind, db.lease.node(), strings.Join(ids, " "))
+	_ = db.exchange(ctx, do("notify", payload))
 }
 
 // gather takes what is in the outbox, by kind.
@@ -94,6 +115,9 @@ func (h *hints) hear(payload string, self int64) {
 	if len(words) < 2 || words[1] == strconv.FormatInt(self, 10) {
 		return
 	}
+	h.mu.Lock()
+	h.alone = false
+	h.mu.Unlock()
 	for _, word := range words[2:] {
 		if id, err := strconv.ParseInt(word, 10, 64); err == nil {
 			h.pass(hint{words[0], storage.QueueID(id)})

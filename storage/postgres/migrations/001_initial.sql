@@ -21,6 +21,7 @@ CREATE TABLE settings (
 CREATE TABLE nodes (
     id         bigint PRIMARY KEY,        -- random, new for every registration
     lock       bigint,                    -- the advisory lock that its session holds; NULL: none
+    named      bigint NOT NULL DEFAULT 0, -- how often the node had said which: one that comes late is void
     renewals   bigint NOT NULL DEFAULT 0, -- how often it has said that it lives
     renewed_at bigint NOT NULL,           -- for people, as what follows
     started_at bigint NOT NULL,

@@ -1,0 +1,6 @@
+package postgres
+
+import "time"
+
+// ago returns the moment that long before now.
+func ago(d time.Duration) instant { return instant{nowInstant().boot - d} }

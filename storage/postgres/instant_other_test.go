@@ -1,0 +1,8 @@
+//go:build !linux
+
+package postgres
+
+import "time"
+
+// ago returns the moment that long before now.
+func ago(d time.Duration) instant { return instant{time.Now().Add(-d)} }

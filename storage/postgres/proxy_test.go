@@ -1,0 +1,249 @@
+package postgres
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+)
+
+// proxy is the network between a node and its server. It can lose and delay what goes
+// through.
+type proxy struct {
+	url      string // of the database, through it
+	listener net.Listener
+	target   string
+	ended    sync.WaitGroup
+
+	mu    sync.Mutex
+	pairs map[*pair]struct{}
+	open  chan struct{} // closed while bytes go through
+	rule  *rule
+	alter func(call []byte) []byte
+}
+
+// pair is a connection through the proxy.
+type pair struct {
+	client, server net.Conn
+	breaks         chan fate     // at the next answer
+	ended          chan struct{} // closed when the server has done all that it was sent
+}
+
+// rule is what happens to the next call with a statement.
+type rule struct {
+	name []byte // of the prepared statement
+	text []byte // its SQL
+	fate fate
+	hit  chan *held
+}
+
+// fate is what becomes of a call. In each its connection breaks.
+type fate int
+
+const (
+	isLate      fate = iota // it is held back
+	losesAnswer             // it is carried out
+	losesRest               // it is carried out, and the first part of the answer arrives
+)
+
+// held is a call that hangs in the network. Its node has lost the connection.
+type held struct {
+	pair    *pair
+	deliver chan struct{}
+}
+
+// newProxy returns a proxy in front of a database's server.
+func newProxy(t *testing.T, address string) *proxy {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, pairs: map[*pair]struct{}{}, open: make(chan struct{})}
+	close(p.open)
+	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	u.Host = p.listener.Addr().String()
+	p.url = u.String()
+	p.ended.Go(p.accept)
+	t.Cleanup(func() {
+		p.listener.Close()
+		p.thaw()
+		p.cut()
+		p.ended.Wait()
+	})
+	return p
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		c := &pair{client: client, server: server, breaks: make(chan fate, 1), ended: make(chan struct{})}
+		p.mu.Lock()
+		p.pairs[c] = struct{}{}
+		p.mu.Unlock()
+		p.ended.Go(func() { p.up(c) })
+		p.ended.Go(func() { p.down(c) })
+	}
+}
+
+// up carries what the node says.
+func (p *proxy) up(c *pair) {
+	defer c.server.(*net.TCPConn).CloseWrite()
+	buffer := make([]byte, 1<<20) // a call is one write of the node's
+	for {
+		n, err := c.client.Read(buffer)
+		if err != nil {
+			return
+		}
+		call, r := p.pass(buffer[:n])
+		if r != nil && r.fate == isLate {
+			c.client.Close()
+			h := &held{pair: c, deliver: make(chan struct{})}
+			r.hit <- h
+			<-h.deliver
+		} else if r != nil {
+			c.breaks <- r.fate
+			r.hit <- nil
+		}
+		if _, err := c.server.Write(call); err != nil {
+			c.client.Close()
+			return
+		}
+	}
+}
+
+// down carries what the server says.
+func (p *proxy) down(c *pair) {
+	defer func() {
+		c.client.Close()
+		c.server.Close()
+		p.mu.Lock()
+		delete(p.pairs, c)
+		p.mu.Unlock()
+		close(c.ended)
+	}()
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := c.server.Read(buffer)
+		if err != nil {
+			return
+		}
+		<-p.gate()
+		select {
+		case f := <-c.breaks: // the server has answered: if it is short, the transaction has ended
+			if f == losesRest {
+				c.client.Write(buffer[:n])
+			}
+			c.client.Close()
+		default:
+			c.client.Write(buffer[:n]) // it may be gone: the server goes on
+		}
+	}
+}
+
+func (p *proxy) gate() chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
+// pass waits while the network is frozen, and returns the call and the rule for it.
+func (p *proxy) pass(call []byte) ([]byte, *rule) {
+	<-p.gate()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.alter != nil {
+		call = p.alter(call)
+	}
+	r := p.rule
+	if r == nil || !bytes.Contains(call, r.name) || bytes.Contains(call, r.text) {
+		return call, nil // or it only prepares the statement
+	}
+	p.rule = nil
+	return call, r
+}
+
+// next sets what happens to the next call with a statement.
+func (p *proxy) next(statement string, f fate) *rule {
+	sum := sha256.Sum256([]byte(queries[statement])) // as pgx names what it prepares
+	r := &rule{
+		name: []byte("stmtcache_" + hex.EncodeToString(sum[:24])), text: []byte(queries[statement]),
+		fate: f, hit: make(chan *held, 1),
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rule = r
+	return r
+}
+
+// loseAnswer lets the next call with a statement be carried out, and loses the answer.
+func (p *proxy) loseAnswer(statement string) *rule { return p.next(statement, losesAnswer) }
+
+// delay holds the next call with a statement back; its connection breaks.
+func (p *proxy) delay(statement string) *rule { return p.next(statement, isLate) }
+
+// breakOff lets the first part of the answer to the next call with a statement arrive.
+func (p *proxy) breakOff(statement string) *rule { return p.next(statement, losesRest) }
+
+// wait waits until the rule has been followed.
+func (r *rule) wait(t *testing.T) *held {
+	t.Helper()
+	select {
+	case h := <-r.hit:
+		return h
+	case <-time.After(30 * time.Second):
+		t.Fatal("the call did not come")
+		return nil
+	}
+}
+
+// arrive delivers the call and waits until the server has carried it out.
+func (h *held) arrive() {
+	close(h.deliver)
+	<-h.pair.ended
+}
+
+// freeze stops everything that goes through, thaw lets it arrive.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.open:
+		p.open = make(chan struct{})
+	default:
+	}
+}
+
+func (p *proxy) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.open:
+	default:
+		close(p.open)
+	}
+}
+
+// cut breaks all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.pairs {
+		c.client.Close()
+		c.server.Close()
+	}
+}
