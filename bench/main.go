@@ -11,9 +11,9 @@
 //
 // On PostgreSQL, for which it starts a private server, it measures too what the work costs
 // the database, what a long history costs, how several nodes share one, whether purging
-// bloats, and what the server takes by itself. That takes about a quarter of an hour, most
-// of it for a million finished batches; -small does everything in little within half a
-// minute, to see whether it works. The report is Markdown.
+// bloats, and what the server takes by itself. That takes about ten minutes; -small
+// does everything in little within half a minute, to see whether it works. The report is
+// Markdown.
 //
 // The figures of two runs compare only when nothing else used the machine; the
 // ratios are steadier, since both sides of a ratio are measured in turn.

@@ -302,13 +302,14 @@ WITH closed AS (UPDATE queues SET open = 0 WHERE open > 0 RETURNING id)
 UPDATE owners SET node = NULL, not_before = 0 FROM closed WHERE owners.queue = closed.id;
 
 -- name: lock_due_queues
+-- The subquery around sheaf_now makes it one value, which the index can be asked for.
 SELECT id FROM queues
-WHERE id IN (SELECT queue FROM batches WHERE ended_at <> 0 AND ended_at <= sheaf_now() - $1::bigint ORDER BY ended_at LIMIT $2)
+WHERE id IN (SELECT queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint ORDER BY ended_at LIMIT $2)
 ORDER BY id FOR UPDATE SKIP LOCKED;
 
 -- name: purge
 WITH due AS MATERIALIZED (
-    SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= sheaf_now() - $1::bigint ORDER BY ended_at LIMIT $2
+    SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint ORDER BY ended_at LIMIT $2
 ), here AS MATERIALIZED (
     SELECT id FROM queues WHERE id IN (SELECT queue FROM due) ORDER BY id FOR UPDATE SKIP LOCKED
 ), gone AS MATERIALIZED (
@@ -318,7 +319,7 @@ WITH due AS MATERIALIZED (
     SELECT batch, index, sum(coalesce(octet_length(body), 0)) OVER (ORDER BY batch, index) - coalesce(octet_length(body), 0) AS before
     FROM marks WHERE batch IN (SELECT id FROM gone)
 ), whole AS MATERIALIZED (
-    SELECT id, queue FROM gone WHERE NOT EXISTS (SELECT FROM sized WHERE sized.batch = gone.id AND before >= $3::bigint)
+    SELECT id, queue FROM gone WHERE id NOT IN (SELECT batch FROM sized WHERE before >= $3::bigint)
 ), counts AS MATERIALIZED (
     SELECT queue, count(*) AS n FROM whole GROUP BY queue
 ), hidden AS (
