@@ -112,8 +112,7 @@ func killUnequal(t *testing.T, r *row, clockBinary string, times int) {
 	}
 	f.withLoad(ctx, 8, func(*load) {
 		for i := range times {
-			victim := f.nodes[i%len(f.nodes)]
-			arrived(ctx, t, ledger.After(60))
+			victim := f.busy(ctx, 60, f.nodes[i%len(f.nodes)])
 			hit := f.kill9(victim)
 			f.takenOver(ctx, hit)
 			f.start(victim)

@@ -1,9 +1,10 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,22 +178,28 @@ func lastOfBatch(a Arrival) bool {
 	return err != nil || index == of-1
 }
 
-// busy waits until some requests have arrived and then for a node that runs at least one
-// store, and returns one by chance.
-func (f *fleet) busy(ctx context.Context, arrivals int) *node {
+// busy waits until some requests have arrived and then until one of the nodes (of all, if
+// none is named) runs stores. It returns the one that runs most.
+func (f *fleet) busy(ctx context.Context, arrivals int, among ...*node) *node {
 	f.t.Helper()
 	arrived(ctx, f.t, f.ledger.After(arrivals))
-	for {
-		working := map[string]bool{}
+	if len(among) == 0 {
+		among = f.nodes
+	}
+	for limit := time.After(patience); ; arrived(ctx, f.t, f.ledger.After(1)) {
+		stores := map[string]int{}
 		for _, name := range f.owners(time.Now()) {
-			working[name] = true
+			stores[name]++
 		}
-		for _, i := range rand.Perm(len(f.nodes)) {
-			if working[f.nodes[i].name] {
-				return f.nodes[i]
-			}
+		most := slices.MaxFunc(among, func(a, b *node) int { return cmp.Compare(stores[a.name], stores[b.name]) })
+		if stores[most.name] > 0 {
+			return most
 		}
-		arrived(ctx, f.t, f.ledger.After(1))
+		select {
+		case <-limit:
+			f.t.Fatalf("no store is run by node %s", most.name)
+		default:
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -178,8 +179,7 @@ func TestTakeoverRollingRestart(t *testing.T) {
 		var exit []time.Duration
 		a := f.withLoad(ctx, 6, func(*load) {
 			for i := range times {
-				n := f.nodes[i%len(f.nodes)]
-				arrived(ctx, t, f.ledger.After(100))
+				n := f.busy(ctx, 100, f.nodes[i%len(f.nodes)])
 				hit := f.strike(n.name, ended)
 				n.term(t)
 				exit = append(exit, time.Since(hit.at))
@@ -232,5 +232,86 @@ func TestManyNodesAtOnce(t *testing.T) {
 				t.Errorf("%d requests arrived, want %d", n, nodes)
 			}
 		})
+	}
+}
+
+// TestLostStoresGetNothing stops a node, and cuts one off, while each of its stores waits for
+// an answer. When the answers come, another node has run the stores, and the first sends
+// nothing more for them, though what comes next are GETs, which need no record before.
+func TestLostStoresGetNothing(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []faultKind{stopped, cut} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			loseStores(t, kind)
+		})
+	}
+}
+
+func loseStores(t *testing.T, kind faultKind) {
+	const stores = 10
+	ctx := t.Context()
+	release := make(chan struct{})
+	ledger := newLedger(t, func(a Arrival) (r Reply) {
+		if strings.HasSuffix(a.Path, "/hold") && a.Nth == 1 {
+			r.Until = release
+		}
+		return r
+	})
+	f := newFleet(t, nil, ledger, pgtest.NewDatabase(t), 2, "--request-timeout", "10m")
+	first, second := f.nodes[0], f.nodes[1]
+	network, through := newProxy(t, f.database)
+	first.database = through
+	f.start(first)
+	held := ledger.After(stores)
+	tickets := map[string]string{}
+	for i := range stores {
+		ticket, err := caller(first.base).create(ctx, storeName(i), nil, []request{
+			{Method: "GET", Path: "hold"}, {Method: "GET", Path: "next"}, {Method: "POST", Path: "last"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tickets[storeName(i)] = ticket
+	}
+	arrived(ctx, t, held)
+	f.start(second)
+	if kind == stopped {
+		first.signal(t, syscall.SIGSTOP)
+	} else {
+		network.cut()
+	}
+	for store, ticket := range tickets {
+		got, err := caller(second.base).ended(ctx, store, ticket)
+		if err != nil || got.Responses[2].Status != "COMPLETED" {
+			t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
+		}
+	}
+	close(release)
+	for answered := 0; answered < stores && pause(ctx); {
+		answered = 0
+		for _, a := range ledger.Arrivals()[:stores] {
+			if a.Answered {
+				answered++
+			}
+		}
+	}
+	if kind == stopped {
+		first.signal(t, syscall.SIGCONT)
+	} else {
+		network.heal()
+	}
+	first.await(t, "was taken for dead and starts anew")
+	ticket, err := caller(first.base).create(ctx, "new", nil, onePUT)
+	if err == nil {
+		_, err = caller(first.base).ended(ctx, "new", ticket)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range ledger.Arrivals()[stores:] {
+		if a.Node == first.name && a.Path != "/api/new/x" {
+			t.Errorf("node %s sent for a store that it had lost: %+v", first.name, a)
+		}
 	}
 }

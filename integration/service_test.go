@@ -47,7 +47,7 @@ func buildAndRun(m *testing.M) int {
 		flag.Set("test.parallel", "8") // those that run in parallel mostly wait
 	}
 	code := pgtest.Main(m)
-	if given("faults") {
+	if len(rows) > 0 && (given("faults") || testing.Verbose()) {
 		printReport(os.Stdout)
 	}
 	return code
