@@ -48,7 +48,7 @@ func get(name string, row func(r pgx.Rows) error, args ...any) step {
 // anew returns the step with what forgets the rows that an earlier try of the call has
 // read before it failed.
 func (s step) anew(forget func()) step {
-	
+	s.fresh = forget
 	return s
 }
 
