@@ -56,13 +56,12 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Tim
 // batches have left enough memory, takes it, and claims the queue again. If its batch
 // is another one by then, and larger, it waits again.
 func (e *Engine) starve(c *storage.Claim) (*storage.Claim, int64, error) {
-	for {
-		id, bytes := c.Queue, e.footprint(c)
+	for id := c.Queue; ; {
+		bytes := e.footprint(c)
 		if err := e.handBack(c, nil, time.Time{}); err != nil {
 			return nil, 0, err
 		}
 		e.Storage.Offer(id)
-		c = nil // it would take the memory that it waits for
 		e.count(&e.hungry, 1)
 		err := e.memory.Acquire(e.drain, bytes)
 		e.count(&e.hungry, -1)

@@ -94,12 +94,11 @@ func TestOtherNodeParallel(t *testing.T) {
 
 // TestOffer: what one node has no place for runs at once on another that has.
 func TestOffer(t *testing.T) {
-	full := func(w *world) *made {
+	full := func(w *world) {
 		w.restart(Options{QueuesAtOnce: 1})
 		w.up.script(len(w.batches), 0, step{answered(200), 10 * time.Second})
-		m := w.create("busy", stop, "POST")
+		w.create("busy", stop, "POST")
 		synctest.Wait()
-		return m
 	}
 	pair(t, "a new batch", func(t *testing.T, w *world, other *host) {
 		full(w)

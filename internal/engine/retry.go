@@ -84,6 +84,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 		again = r.Repeatable() || p.RetryInDoubt
 		m.Tries.MaybeDone = true
 	case outbound.TooLarge: // the next answer would be as large
+	case outbound.Withheld: // nothing has failed; not judged here
 	}
 	if again && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++

@@ -101,7 +101,7 @@ func (c *Cluster) begin(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	initdb := exec.CommandContext(ctx, c.programs.initdb, "-D", c.data(), "-U", "postgres",
+	initdb := exec.CommandContext(ctx, c.programs.initdb, "-D", c.data(), "-U", "postgres", //nolint:gosec // the programs are PostgreSQL's
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	c.prepare(initdb)
 	if out, err := initdb.CombinedOutput(); err != nil {
@@ -250,7 +250,7 @@ func (c *Cluster) launch() (*process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(c.programs.postgres, slices.Concat([]string{"-D", c.data(), "-p", fmt.Sprint(c.port)}, c.settings)...)
+	cmd := exec.Command(c.programs.postgres, slices.Concat([]string{"-D", c.data(), "-p", fmt.Sprint(c.port)}, c.settings)...) //nolint:gosec // as above
 	c.prepare(cmd)
 	cmd.Stdout, cmd.Stderr = out, out
 	p := &process{exited: make(chan struct{})}
