@@ -43,7 +43,7 @@ func configure(address, process string, connections int) (*pgxpool.Config, error
 	if err != nil {
 		return nil, badAddress(address, err)
 	}
-	config.MaxConns = int32(connections) //nolint:gosec // a small number
+	config.MaxConns = int32(connections)
 	config.MinConns = 0
 	c := config.ConnConfig
 	c.ConnectTimeout = connectTimeout

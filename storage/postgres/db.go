@@ -166,14 +166,14 @@ func (db *DB) open(ctx context.Context, url string, o Options) (err error) {
 // that tells people where it runs.
 func processName() string {
 	host, _ := os.Hostname()
-	return fmt.Sprintf("sheaf %.24s %d %08x", host, os.Getpid(), uint32(randomID())) //nolint:gosec // a part will do
+	return fmt.Sprintf("sheaf %.24s %d %08x", host, os.Getpid(), uint32(randomID()))
 }
 
 // randomID returns a random positive number.
 func randomID() int64 {
 	var b [8]byte
 	rand.Read(b[:])
-	return int64(binary.BigEndian.Uint64(b[:])>>1) | 1 //nolint:gosec // 63 bits
+	return int64(binary.BigEndian.Uint64(b[:])>>1) | 1
 }
 
 // Close waits for the calls under way, gives up the node's queues and closes the

@@ -243,7 +243,7 @@ func TestCutOff(t *testing.T) {
 func TestLostSession(t *testing.T) {
 	db, p, c := lone(t, Options{timing: &still})
 	for range 3 {
-		lock := number(t, p.url, "SELECT lock FROM nodes")
+		lock := number(t, p.url, "SELECT coalesce(lock, 0) FROM nodes")
 		p.cut()
 		eventually(t, "its row names no other lock", func() bool { return number(t, p.url, "SELECT coalesce(lock, 0) FROM nodes") != lock })
 		authorize(t, db, c)

@@ -84,9 +84,16 @@ func TestMigrationUnderWay(t *testing.T) {
 	db := open(t, url, Options{timing: &still})
 	x := newBatch("s", 2)
 	c := claimed(t, db, x)
-	outcome(t, db, x)
+	reads := func() {
+		var wg sync.WaitGroup
+		for range 2 * DefaultConnections { // each connection has prepared its own
+			wg.Go(func() { expect(t, "outcome", outcome(t, db, x), "QUEUED") })
+		}
+		wg.Wait()
+	}
+	reads()
 	execute(t, url, "ALTER TABLE batches ALTER total TYPE integer; ALTER TABLE marks ALTER code TYPE bigint")
-	expect(t, "outcome", outcome(t, db, x), "QUEUED")
+	reads()
 	if _, err := db.Record(t.Context(), c, nil); err != nil {
 		t.Error(err)
 	}

@@ -112,7 +112,7 @@ func TestRefusals(t *testing.T) {
 	used := func(sql string) func(t *testing.T, root string) {
 		return func(t *testing.T, root string) {
 			t.Helper()
-			db := open(t, root, Options{})
+			db := open(t, withUser(t, root, url.UserPassword("sheaf", planted)), Options{})
 			create(t, db, newBatch("s", 3))
 			db.Close()
 			execute(t, root, sql)

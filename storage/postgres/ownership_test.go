@@ -136,7 +136,7 @@ func (m *member) reopen(t *testing.T) {
 }
 
 // own claims queues and gives them up until ctx ends, and notes when it did.
-func (m *member) own(ctx context.Context, t *testing.T, h *history, store string) {
+func (m *member) own(ctx context.Context, h *history, store string) {
 	q := storage.QueueID(0)
 	for ctx.Err() == nil {
 		m.mu.RLock()
@@ -199,10 +199,14 @@ func (m *member) fault(ctx context.Context, t *testing.T, url string) string {
 		execute(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", process)
 		return "its connections end"
 	case 2, 3:
+		pause, text := hasty.lease/4, "it is cut off for a moment"
+		if what == 3 {
+			pause, text = hasty.lease*3/2, "it is cut off"
+		}
 		m.net.freeze()
-		wait(ctx, []time.Duration{200, 1200}[what-2]*time.Millisecond)
+		wait(ctx, pause)
 		m.net.thaw()
-		return []string{"it is cut off for a moment", "it is cut off"}[what-2]
+		return text
 	default:
 		m.reopen(t)
 		return "it is closed"
@@ -223,12 +227,12 @@ func TestOwnership(t *testing.T) {
 		t.Cleanup(func() { m.db.Close() })
 		members[i] = m
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, m := range members {
 		for q := range queues {
-			wg.Go(func() { m.own(ctx, t, h, fmt.Sprint("s", q)) })
+			wg.Go(func() { m.own(ctx, h, fmt.Sprint("s", q)) })
 		}
 	}
 	faults := map[string]int{}

@@ -18,6 +18,7 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	ended    sync.WaitGroup
+	closed   chan struct{}
 
 	mu    sync.Mutex
 	pairs map[*pair]struct{}
@@ -63,7 +64,7 @@ func newProxy(t *testing.T, address string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: u.Host, pairs: map[*pair]struct{}{}, open: make(chan struct{})}
+	p := &proxy{target: u.Host, pairs: map[*pair]struct{}{}, open: make(chan struct{}), closed: make(chan struct{})}
 	close(p.open)
 	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ func newProxy(t *testing.T, address string) *proxy {
 	p.ended.Go(p.accept)
 	t.Cleanup(func() {
 		p.listener.Close()
+		close(p.closed)
 		p.thaw()
 		p.cut()
 		p.ended.Wait()
@@ -114,7 +116,10 @@ func (p *proxy) up(c *pair) {
 			c.client.Close()
 			h := &held{pair: c, deliver: make(chan struct{})}
 			r.hit <- h
-			<-h.deliver
+			select {
+			case <-h.deliver:
+			case <-p.closed:
+			}
 		} else if r != nil {
 			c.breaks <- r.fate
 			r.hit <- nil

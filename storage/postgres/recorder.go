@@ -175,9 +175,9 @@ func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 			continue
 		}
 		r := &m.Result
-		w.claim, w.batch, w.index = append(w.claim, int64(len(w.batches))), append(w.batch, int64(c.ID)), append(w.index, int16(m.Index)) //nolint:gosec // below 512
+		w.claim, w.batch, w.index = append(w.claim, int64(len(w.batches))), append(w.batch, int64(c.ID)), append(w.index, int16(m.Index))
 		w.state, w.status = append(w.state, int16(m.State)), append(w.status, int16(r.Status))
-		w.kind, w.code = append(w.kind, int16(r.Kind)), append(w.code, int32(r.Code)) //nolint:gosec // three digits
+		w.kind, w.code = append(w.kind, int16(r.Kind)), append(w.code, int32(r.Code))
 		w.notBefore = append(w.notBefore, w.clock.out(m.NotBefore))
 		w.tries, w.line = append(w.tries, packTries(&m.Tries, w.clock)), append(w.line, []byte(r.Line))
 		body := r.Body

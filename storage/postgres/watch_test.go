@@ -84,7 +84,6 @@ func fastest(t *testing.T, c chan storage.QueueID, cause func() storage.QueueID)
 // both at their next look.
 func TestHints(t *testing.T) {
 	look := quick
-	look.look = 300 * time.Millisecond
 	look.lease, look.send = time.Hour, time.Hour
 	for name, tt := range map[string]struct {
 		options Options
