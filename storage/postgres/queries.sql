@@ -203,7 +203,7 @@ FROM queues JOIN owners ON owners.queue = queues.id
 WHERE queues.id = $1 AND queues.open > 0;
 
 -- name: own_queue
-UPDATE owners SET node = $2, epoch = $3::bigint + 1, not_before = 0
+UPDATE owners SET node = $2, epoch = $4, not_before = 0
 WHERE queue = $1 AND epoch = $3
     AND (node IS NULL OR node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
     AND EXISTS (SELECT FROM nodes WHERE nodes.id = $2)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -47,12 +48,13 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 		case !free:
 			return storage.ErrNotOwner
 		}
-		next := db.next(q, epoch+1, false)
+		newer := epoch + 1 + rand.Int64N(epochStep) //nolint:gosec // no secret
+		next := db.next(q, newer, false)
 		owned := false
 		steps := []step{
 			do("sync_commit"),
 			do("lock_queues", []int64{int64(q)}),
-			get("own_queue", scan(&owned, new(int64)), q, node, epoch),
+			get("own_queue", scan(&owned, new(int64)), q, node, epoch, newer),
 		}
 		if err := db.send(ctx, append(steps, next.steps()...)); err != nil {
 			return err
@@ -70,6 +72,11 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 	db.doubts.forget(q)
 	return out, nil
 }
+
+// epochStep bounds what a claim adds to a queue's epoch. It is random, so that a server
+// that has lost its last commits, as an asynchronous standby may have when it takes over,
+// does not give the same epoch to another node.
+const epochStep = 1 << 20
 
 // next reads a queue's next batch while it is claimed.
 type next struct {
