@@ -18,8 +18,9 @@ import (
 // pollInterval is the pause between two questions, or two tries of one call.
 const pollInterval = 10 * time.Millisecond
 
-// callTimeout bounds one call, so that a node that hangs is not waited for.
-const callTimeout = 10 * time.Second
+// callTimeout bounds one call, so that a node that hangs is not waited for: the next call
+// may go to another one.
+const callTimeout = 4 * time.Second
 
 // client calls the service as one caller.
 type client struct {
