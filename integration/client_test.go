@@ -12,20 +12,26 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"time"
 )
 
 // pollInterval is the pause between two questions, or two tries of one call.
 const pollInterval = 10 * time.Millisecond
 
-// callTimeout bounds one call, so that a node that hangs is not waited for: the next call
-// may go to another one.
-const callTimeout = 4 * time.Second
+// callTimeout bounds one call, so that a node that hangs is not waited for. It is left out
+// for leaveOut then, as a load balancer would.
+const (
+	callTimeout = 4 * time.Second
+	leaveOut    = 20 * time.Second
+)
 
 // client calls the service as one caller.
 type client struct {
 	bases []string // the nodes' addresses; each call goes to one of them
 	token string
+	hung  *sync.Map // when an address last let a call hang
 
 	// lost, if set, is told why a call is made again. Each call has a connection of its
 	// own then: one that is kept may be closed in the moment in which a call is written.
@@ -33,7 +39,21 @@ type client struct {
 }
 
 // caller returns a client of these nodes.
-func caller(bases ...string) client { return client{bases: bases, token: "caller"} }
+func caller(bases ...string) client {
+	return client{bases: bases, token: "caller", hung: new(sync.Map)}
+}
+
+// base returns the address of a node that answers, as far as is known.
+func (c client) base() string {
+	answering := slices.DeleteFunc(slices.Clone(c.bases), func(base string) bool {
+		when, hung := c.hung.Load(base)
+		return hung && time.Since(when.(time.Time)) < leaveOut
+	})
+	if len(answering) == 0 {
+		answering = c.bases
+	}
+	return answering[mathrand.N(len(answering))]
+}
 
 // request is a request of a batch.
 type request struct {
@@ -88,7 +108,7 @@ func (c client) do(ctx context.Context, method, store string, query url.Values, 
 func (c client) call(ctx context.Context, method, path string, query url.Values, body []byte, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	base := c.bases[mathrand.N(len(c.bases))]
+	base := c.base()
 	r, err := http.NewRequestWithContext(ctx, method, base+"/api/v3/"+path+"?"+query.Encode(), bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -97,6 +117,9 @@ func (c client) call(ctx context.Context, method, path string, query url.Values,
 	r.Header.Set("Authorization", "Bearer "+c.token)
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(r)
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.hung.Store(base, time.Now())
+	}
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,8 @@ func throughHTTPBin(t *testing.T, database string) {
 	t.Cleanup(upstream.Close) // after the parallel subtests
 	s := start(t, upstream.URL, database, "--request-timeout", "1s",
 		"--max-answer", "64KiB", "--throttle-limit", "500ms", "--retry-limit", "2")
-	c := client{bases: []string{s.base}, token: "secret-token"}
+	c := caller(s.base)
+	c.token = "secret-token"
 	for i, test := range cases {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			t.Parallel()

@@ -144,7 +144,8 @@ func nothingLeaks(t *testing.T, database, dir string) {
 		return Reply{}
 	})
 	s := start(t, upstream.URL, database, "--log-level", "debug")
-	c := client{bases: []string{s.base}, token: token}
+	c := caller(s.base)
+	c.token = token
 	var requests []request
 	for _, path := range []string{"fine", "conflict", "broken", "busy", "down"} {
 		for _, method := range []string{"GET", "PUT", "POST"} {
