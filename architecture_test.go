@@ -14,19 +14,20 @@ import (
 func TestWhoMayImportWhom(t *testing.T) {
 	const module = "github.com/sheafapi/sheaf"
 	rules := map[string][]string{
-		"/batch":               {},
-		"/storage":             {"/batch"},
-		"/storage/storagetest": {"/batch", "/storage"},
-		"/storage/sqlite":      {"/batch", "/storage"},
-		"/storage/postgres":    {"/batch", "/storage"},
-		"/internal/secret":     {},
-		"/internal/pgtest":     {},
-		"/internal/outbound":   {"/batch"},
-		"/internal/engine":     {"/batch", "/storage", "/internal/outbound"},
-		"/internal/api":        {"/batch", "/storage"},
-		"":                     {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
-		"/cmd/sheaf":           {"", "/internal/secret", "/internal/outbound"},
-		"/examples/store":      {},
+		"/batch":                   {},
+		"/storage":                 {"/batch"},
+		"/storage/storagetest":     {"/batch", "/storage"},
+		"/storage/internal/driver": {},
+		"/storage/sqlite":          {"/batch", "/storage", "/storage/internal/driver"},
+		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
+		"/internal/secret":         {},
+		"/internal/pgtest":         {},
+		"/internal/outbound":       {"/batch"},
+		"/internal/engine":         {"/batch", "/storage", "/internal/outbound"},
+		"/internal/api":            {"/batch", "/storage"},
+		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
+		"/cmd/sheaf":               {"", "/internal/secret", "/internal/outbound"},
+		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}

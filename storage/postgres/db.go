@@ -46,6 +46,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
 const (
@@ -61,9 +62,8 @@ const (
 )
 
 var (
-	errClosed = errors.New("the database is closed")
-	errSlow   = fmt.Errorf("the database did not answer within %v", callTimeout)
-	errGone   = errors.New("the queue was removed meanwhile")
+	errSlow = fmt.Errorf("the database did not answer within %v", callTimeout)
+	errGone = errors.New("the queue was removed meanwhile")
 )
 
 // Options configure Open. The zero value works.
@@ -91,9 +91,7 @@ type DB struct {
 	stop    context.CancelFunc // ends the goroutines below
 	keepers sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup // calls under way; Add only under mu and while not closed
+	gate driver.Gate // of the calls under way
 }
 
 var _ storage.Storage = (*DB)(nil)
@@ -179,14 +177,9 @@ func randomID() int64 {
 // Close waits for the calls under way, gives up the node's queues and closes the
 // connections. A second Close does nothing.
 func (db *DB) Close() error {
-	db.mu.Lock()
-	if db.closed {
-		db.mu.Unlock()
+	if !db.gate.Close() {
 		return nil
 	}
-	db.closed = true
-	db.mu.Unlock()
-	db.calls.Wait()
 	db.recorder.close()
 	db.stop()
 	db.keepers.Wait()
@@ -199,19 +192,6 @@ func (db *DB) Close() error {
 	}
 	return nil
 }
-
-// enter counts a call as under way; leave ends that.
-func (db *DB) enter() error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if db.closed {
-		return errClosed
-	}
-	db.calls.Add(1)
-	return nil
-}
-
-func (db *DB) leave() { db.calls.Done() }
 
 // failure says what was being done when an error came. The errors of package storage
 // are passed on as they are.

@@ -85,9 +85,7 @@ func (c *cluster) Die(t *testing.T, n storage.Storage) {
 
 // crash ends a node as the death of its process does.
 func (db *DB) crash() {
-	db.mu.Lock()
-	db.closed = true
-	db.mu.Unlock()
+	db.gate.Shut()
 	db.stop()
 	db.keepers.Wait()
 	db.recorder.close()

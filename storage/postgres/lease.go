@@ -118,10 +118,10 @@ func (db *DB) Authorized(c *storage.Claim) bool {
 
 // Authorize implements storage.Storage.
 func (db *DB) Authorize(ctx context.Context, c *storage.Claim) error {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("ask for the right to send: %w", err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	l := &db.lease
 	for {
 		l.mu.Lock()

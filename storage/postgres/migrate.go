@@ -40,6 +40,11 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 		return 0, fmt.Errorf("make the lock of the schema: %w", err)
 	}
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		// The transaction is idle while others wait for it and goose works beside it.
+		const patient = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"
+		if _, err := tx.Exec(ctx, patient); err != nil {
+			return fmt.Errorf("set the lock of the schema up: %w", err)
+		}
 		if _, err := tx.Exec(ctx, "SELECT id FROM sheaf_lock FOR UPDATE"); err != nil {
 			return fmt.Errorf("lock the schema: %w", err)
 		}

@@ -5,29 +5,19 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
 //go:embed queries.sql
 var queryFile string
 
 // queries are the statements of queries.sql by name.
-var queries = parseQueries(queryFile)
-
-// parseQueries splits a file of statements, each with a line "-- name: NAME" before.
-func parseQueries(file string) map[string]string {
-	out := map[string]string{}
-	for _, part := range strings.Split(file, "-- name: ")[1:] {
-		name, text, _ := strings.Cut(part, "\n")
-		out[name] = strings.TrimSuffix(strings.TrimSpace(text), ";")
-	}
-	return out
-}
+var queries = driver.ParseQueries(queryFile)
 
 // step is one statement of a call.
 type step struct {
@@ -91,10 +81,10 @@ func (db *DB) writeAgain(ctx context.Context, what string, call func(ctx context
 // call makes a call, again after failures that pass. It gives up in good time for its
 // caller.
 func (db *DB) call(ctx context.Context, what string, repeat func(error) bool, call func(ctx context.Context) error) error {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	limited, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
 	for pause := firstPause; ; pause *= 2 {

@@ -175,10 +175,10 @@ func (d *doubts) forget(q storage.QueueID) {
 
 // underClaim makes a call that holds only under a claim.
 func (db *DB) underClaim(ctx context.Context, what string, c *storage.Claim, call func(ctx context.Context) error) error {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"go.uber.org/goleak"
 )
 
@@ -134,12 +135,12 @@ func TestClose(t *testing.T) {
 				}
 			}
 			goleak.VerifyNone(t, before)
-			if _, err := db.Create(t.Context(), newBatch("s", 1)); !errors.Is(err, errClosed) {
+			if _, err := db.Create(t.Context(), newBatch("s", 1)); !errors.Is(err, driver.ErrClosed) {
 				t.Errorf("Create: %v", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := db.Authorize(ctx, c); !errors.Is(err, errClosed) || db.Authorized(c) {
+			if err := db.Authorize(ctx, c); !errors.Is(err, driver.ErrClosed) || db.Authorized(c) {
 				t.Errorf("Authorize: %v", err)
 			}
 			eventually(t, "connections are left", func() bool {

@@ -122,10 +122,10 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 // awaitAlone returns when no other node is registered. Those that are dead will be found
 // so before long; one that renews its registration lives.
 func (db *DB) awaitAlone(ctx context.Context) error {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return err
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	ctx, cancel := context.WithTimeout(ctx, db.lease.timing.lease+2*db.lease.look+callTimeout)
 	defer cancel()
 	renewals := map[int64]int64{}

@@ -14,10 +14,10 @@ import (
 // Authorize implements storage.Storage.
 func (db *DB) Authorize(ctx context.Context, _ *storage.Claim) error {
 	const what = "ask for the right to send"
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	return db.failure(ctx, what, ctx.Err())
 }
 

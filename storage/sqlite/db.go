@@ -34,18 +34,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	"github.com/gofrs/flock"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // readers is how many reads run at the same time.
 const readers = 4
-
-var errClosed = errors.New("the database is closed")
 
 // Options configure Open. The zero value works.
 type Options struct {
@@ -61,9 +59,7 @@ type DB struct {
 	writer  *writer
 	pool    *sqlitex.Pool // of read-only connections
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup // calls under way; Add only under mu and while not closed
+	gate driver.Gate // of the calls under way
 }
 
 var _ storage.Storage = (*DB)(nil)
@@ -114,14 +110,9 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 // Close waits for the calls under way, gives up the queues, moves the log into
 // the file and releases the lock. A second Close does nothing.
 func (db *DB) Close() error {
-	db.mu.Lock()
-	if db.closed {
-		db.mu.Unlock()
+	if !db.gate.Close() {
 		return nil
 	}
-	db.closed = true
-	db.mu.Unlock()
-	db.calls.Wait()
 	if err := db.release(); err != nil {
 		return fmt.Errorf("close the database: %w", explain(err))
 	}
@@ -144,26 +135,13 @@ func (db *DB) release() error {
 	return errors.Join(errs...)
 }
 
-// enter counts a call as under way; leave ends that.
-func (db *DB) enter() error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if db.closed {
-		return errClosed
-	}
-	db.calls.Add(1)
-	return nil
-}
-
-func (db *DB) leave() { db.calls.Done() }
-
 // read runs fn in a read transaction of its own. what says in an error what was
 // being done.
 func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) error) (err error) {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	c, err := db.pool.Take(ctx)
 	if err != nil {
 		return db.failure(ctx, what, err)
@@ -179,10 +157,10 @@ func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) err
 // other calls, and returns when that is committed. fn may run more than once; it
 // returns an error of package storage only before it has changed anything.
 func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
-	if err := db.enter(); err != nil {
+	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer db.leave()
+	defer db.gate.Leave()
 	return db.failure(ctx, what, db.writer.do(ctx, fn))
 }
 

@@ -4,8 +4,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -13,17 +13,7 @@ import (
 var queryFile string
 
 // queries are the statements of queries.sql by name.
-var queries = parseQueries(queryFile)
-
-// parseQueries splits a file of statements, each with a line "-- name: NAME" before.
-func parseQueries(file string) map[string]string {
-	out := map[string]string{}
-	for _, part := range strings.Split(file, "-- name: ")[1:] {
-		name, text, _ := strings.Cut(part, "\n")
-		out[name] = strings.TrimSpace(text)
-	}
-	return out
-}
+var queries = driver.ParseQueries(queryFile)
 
 // query runs the statement of that name and calls row, unless nil, for each row. The
 // arguments are int, int64, bool, string or []byte (nil: NULL).

@@ -20,9 +20,6 @@ import (
 // everything that they answer. open is called once; every check has stores of its own
 // and leaves nothing unfinished. A failure is printed as the shortest sequence of
 // calls that leads to it, with its seed.
-//
-// The Skip calls below skip no test: they are rapid's, by which an action that does not
-// apply at this moment is passed over and another one drawn.
 func RunModel(t *testing.T, open func(t *testing.T) storage.Storage) {
 	s := open(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -147,15 +144,19 @@ func (m *model) createAgain(t *rapid.T) {
 	b := m.anyBatch(t)
 	s, err := m.memory.Status(t.Context(), key(b), 0)
 	if err != nil {
-		t.Skip("deleted or purged: nobody could repeat its Create")
+		redraw(t, "deleted or purged: nobody could repeat its Create")
 	}
 	c, _ := m.createBoth(t, b)
 	same(t, "ticket", c.Ticket, s.Ticket)
 }
 
+// redraw passes over an action that does not apply at this moment: rapid draws another
+// one. No test is skipped by it.
+func redraw(t *rapid.T, why string) { t.Skip(why) }
+
 func (m *model) anyBatch(t *rapid.T) *storage.NewBatch {
 	if len(m.batches) == 0 {
-		t.Skip("no batch yet")
+		redraw(t, "no batch yet")
 	}
 	return m.batches[rapid.IntRange(0, len(m.batches)-1).Draw(t, "batch")]
 }
@@ -298,11 +299,11 @@ func (m *model) purge(t *rapid.T) {
 func (m *model) abandon(t *rapid.T) {
 	for _, q := range m.queues {
 		if q.claim != nil {
-			t.Skip("a queue is claimed")
+			redraw(t, "a queue is claimed")
 		}
 	}
 	if rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
-		t.Skip("not now")
+		redraw(t, "not now")
 	}
 	actual, memory, _ := both(t, m, "Abandon", func(s storage.Storage, _ int) (int, error) { return s.Abandon(t.Context(), inDoubt, "abandoned") })
 	same(t, "abandoned", actual, memory)

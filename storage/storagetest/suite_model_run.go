@@ -20,7 +20,7 @@ func (m *model) anyQueue(t *rapid.T, fits func(q *pair) bool) *pair {
 		}
 	}
 	if len(names) == 0 {
-		t.Skip("no such queue") // rapid's, see RunModel: another action is drawn
+		redraw(t, "no such queue")
 	}
 	return m.queues[rapid.SampledFrom(names).Draw(t, "queue")]
 }
@@ -166,7 +166,7 @@ func (m *model) useStale(t *rapid.T) {
 	q := m.anyQueue(t, func(q *pair) bool { return q.claim != nil && len(q.stale) > 0 })
 	c := q.stale[rapid.IntRange(0, len(q.stale)-1).Draw(t, "claim")]
 	if c.actual.Queue == q.claim.actual.Queue && c.actual.Epoch == q.claim.actual.Epoch {
-		t.Skip("a Finish went on under the same epoch") // rapid's, as above
+		redraw(t, "a Finish went on under the same epoch")
 	}
 	how := rapid.IntRange(0, 2).Draw(t, "how")
 	_, _, ok := both(t, m, "a stale call", func(s storage.Storage, side int) (_ struct{}, err error) {
