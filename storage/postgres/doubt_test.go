@@ -225,22 +225,35 @@ func TestLateCalls(t *testing.T) {
 		}
 		must(t, n.Release(ctx, c, nil, time.Time{}))
 	})
-	t.Run("Claim", func(t *testing.T) {
-		n := newUnsure(t)
-		x := newBatch("s", 1)
-		q := create(t, n.DB, x)
-		r := n.net.delay("own_queue")
-		c, err := n.Claim(ctx, q) // it is repeated at once
-		must(t, err)
-		h := r.wait(t)
-		must(t, n.Release(ctx, c, nil, time.Time{}))
-		taken, err := n.sight.Claim(ctx, q)
-		must(t, err)
-		h.arrive()
-		if _, err := n.sight.Record(ctx, taken, []storage.Mark{done(0, "a")}); err != nil {
-			t.Error(err)
-		}
-	})
+	// It would take the queue from whoever has it, or for a node that knows nothing of it.
+	for name, next := range map[string]func(n *unsure) *DB{
+		"Claim, another node was next":   func(n *unsure) *DB { return n.sight },
+		"Claim, the same node was next":  func(n *unsure) *DB { return n.DB },
+		"Claim, the queue is free again": func(*unsure) *DB { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newUnsure(t)
+			q := create(t, n.DB, newBatch("s", 1))
+			r := n.net.delay("own_queue")
+			c, err := n.Claim(ctx, q) // it is repeated at once
+			must(t, err)
+			h := r.wait(t)
+			must(t, n.Release(ctx, c, nil, time.Time{}))
+			db := next(n)
+			if db != nil {
+				c, err = db.Claim(ctx, q)
+				must(t, err)
+			}
+			h.arrive()
+			if db == nil {
+				db = n.sight
+				c, err = db.Claim(ctx, q)
+				must(t, err)
+			}
+			_, err = db.Record(ctx, c, []storage.Mark{done(0, "a")})
+			must(t, err)
+		})
+	}
 	t.Run("Create", func(t *testing.T) {
 		n := newUnsure(t)
 		x := newBatch("s", 1)

@@ -36,15 +36,13 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 		return 0, err
 	}
 	defer c.Close(context.WithoutCancel(ctx))
+	if err := bePatient(ctx, c); err != nil {
+		return 0, err
+	}
 	if err := makeLock(ctx, c); err != nil {
 		return 0, fmt.Errorf("make the lock of the schema: %w", err)
 	}
 	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		// The transaction is idle while others wait for it and goose works beside it.
-		const patient = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"
-		if _, err := tx.Exec(ctx, patient); err != nil {
-			return fmt.Errorf("set the lock of the schema up: %w", err)
-		}
 		if _, err := tx.Exec(ctx, "SELECT id FROM sheaf_lock FOR UPDATE"); err != nil {
 			return fmt.Errorf("lock the schema: %w", err)
 		}
@@ -60,6 +58,16 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 		})
 	})
 	return version, err
+}
+
+// bePatient ends the timeouts that the server may have for everybody: one caller's
+// transaction is idle while goose works beside it, and others wait for it.
+func bePatient(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, "SET idle_in_transaction_session_timeout = 0; SET lock_timeout = 0; SET statement_timeout = 0")
+	if err != nil {
+		return fmt.Errorf("set a connection up: %w", err)
+	}
+	return nil
 }
 
 // makeLock makes the row that is locked while the schema changes. Of several that make
@@ -82,7 +90,7 @@ func withGoose(config *pgx.ConnConfig, fn func(p *goose.Provider) error) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDB(*config), steps, goose.WithTableName(versionTable),
+	p, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDB(*config, stdlib.OptionAfterConnect(bePatient)), steps, goose.WithTableName(versionTable),
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err

@@ -58,6 +58,26 @@ func TestMigrate(t *testing.T) {
 	}
 }
 
+// TestMigrateOnImpatientServer: timeouts that the server has for everybody end neither the
+// lock of the schema nor the wait for it.
+func TestMigrateOnImpatientServer(t *testing.T) {
+	url := pgtest.NewDatabase(t)
+	execute(t, url, `CREATE TABLE sheaf_lock (id integer PRIMARY KEY); INSERT INTO sheaf_lock VALUES (1);
+		DO $$ BEGIN
+			EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = 1', current_database());
+			EXECUTE format('ALTER DATABASE %I SET lock_timeout = 1', current_database());
+		END $$`)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if _, err := Migrate(t.Context(), url); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestFailedMigration: a step of the schema that fails leaves nothing of itself, and is made
 // when its obstacle is gone.
 func TestFailedMigration(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,4 +150,63 @@ func TestClose(t *testing.T) {
 			expect(t, "nodes", number(t, url, "SELECT count(*) FROM nodes"), 0)
 		})
 	}
+}
+
+// TestLostClaim: a standby that takes over without the last commits lets another node claim
+// what was claimed before. The first one's results are refused all the same.
+func TestLostClaim(t *testing.T) {
+	url := pgtest.NewDatabase(t)
+	first, second := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
+	x := newBatch("s", 1)
+	q := create(t, first, x)
+	lost, err := first.Claim(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, url, "UPDATE owners SET node = NULL, epoch = 0") // as before the claim
+	c, err := second.Claim(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Record(t.Context(), lost, []storage.Mark{done(0, "first")}); !errors.Is(err, storage.ErrNotOwner) {
+		t.Errorf("the claim that was lost records: %v", err)
+	}
+	if _, err := second.Finish(t.Context(), c, []storage.Mark{done(0, "second")}, "", true); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestServerDefaults: what the server's owner has set for everybody does not change how a
+// node works.
+func TestServerDefaults(t *testing.T) {
+	url := pgtest.NewDatabase(t)
+	execute(t, url, `DO $$ BEGIN EXECUTE format(
+		'ALTER DATABASE %I SET default_transaction_isolation = ''serializable''', current_database()); END $$`)
+	db := open(t, url, Options{timing: &still})
+	q := create(t, db, newBatch("s", 1))
+	// In a snapshot of before the wait for the queue's lock, the release would not see
+	// the batch that came meanwhile, or would be refused again and again.
+	for range 20 {
+		c, err := db.Claim(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		both.Go(func() { create(t, db, newBatch("s", 1)) })
+		both.Go(func() {
+			if _, err := db.Finish(t.Context(), c, nil, "", true); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+	}
+	expect(t, "the isolation of a node's statements", isolation(t, db), "read committed")
+}
+
+func isolation(t *testing.T, db *DB) (level string) {
+	t.Helper()
+	if err := db.pool.QueryRow(t.Context(), "SHOW transaction_isolation").Scan(&level); err != nil {
+		t.Fatal(err)
+	}
+	return level
 }
