@@ -7,6 +7,7 @@ package batch
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"math/bits"
 	"time"
 
 	"github.com/google/uuid"
@@ -141,6 +142,14 @@ func (s *Set) Add(i int) { s[i>>6] |= 1 << (i & 63) }
 
 // Has reports whether index i is in the set.
 func (s *Set) Has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
+
+// Len returns how many indexes are in the set.
+func (s *Set) Len() (n int) {
+	for _, word := range s {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
 
 // IdempotencyKey returns the key that the request at index i of the batch
 // carries to the upstream: a UUID (version 8, RFC 9562) that is the same over all

@@ -21,6 +21,10 @@
 // one wait. If an operation fails, the group is rolled back and its operations
 // run one by one, so that none is hurt by another.
 //
+// Results are recorded in a journal (see there), from which they are moved to their
+// places when their batch ends: so a commit writes two or three pages, however many
+// batches it records results of.
+//
 // Reads run beside it, on connections of their own that can't write, each in one
 // short transaction. Nothing is held while a client is slow.
 //
@@ -57,6 +61,7 @@ type DB struct {
 	log     *slog.Logger
 	lock    *flock.Flock
 	writer  *writer
+	journal *journal
 	pool    *sqlitex.Pool // of read-only connections
 
 	gate driver.Gate // of the calls under way
@@ -98,7 +103,11 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if db.process, err = queryInt(c, "next_process"); err != nil {
 		return errors.Join(err, c.Close())
 	}
-	db.writer = startWriter(c, db.path, db.log)
+	if err := replay(c); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	db.journal = newJournal()
+	db.writer = startWriter(c, db.journal, db.path, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,
 		PoolSize:    readers,

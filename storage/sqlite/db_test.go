@@ -288,6 +288,9 @@ func TestPlans(t *testing.T) {
 				break
 			}
 			step := s.ColumnText(3)
+			if name == "read_journal" { // when a file is opened, the whole table is read
+				continue
+			}
 			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "INDEX batches_open") && !strings.Contains(step, "INDEX queues_open") && step != "SCAN CONSTANT ROW" || strings.Contains(step, "TEMP B-TREE") {
 				t.Errorf("statement %s: %s", name, step)
 			}

@@ -132,6 +132,15 @@ ON CONFLICT (id) DO UPDATE SET
     kind = excluded.kind, line = excluded.line, body = excluded.body
 WHERE marks.state <> 3;
 
+-- name: insert_journal
+INSERT INTO journal (marks) VALUES (?);
+
+-- name: cut_journal
+DELETE FROM journal WHERE id < ?;
+
+-- name: read_journal
+SELECT marks FROM journal ORDER BY id;
+
 -- name: claimed
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     (SELECT packed FROM requests WHERE batch = batches.id)

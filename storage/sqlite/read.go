@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
@@ -12,28 +13,54 @@ import (
 // Status implements storage.Storage.
 func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error) {
 	var out *storage.Status
-	err := db.read(ctx, "read a batch", func(c *sqlite.Conn) (err error) {
-		if out, err = readStatus(c, key); err != nil {
-			return err
-		}
-		if maxBytes > 0 {
-			if err := readEnded(c, out); err != nil {
+	var held []freshMark
+	look := func(again bool) func(c *sqlite.Conn) error {
+		return func(c *sqlite.Conn) (err error) {
+			out, err = readStatus(c, key)
+			if err != nil || isRunning(out) && !again {
 				return err
 			}
-			out.Results, err = readResults(c, out.ID, 0, maxBytes)
-			return err
+			return readResultsOf(c, out, held, maxBytes)
 		}
-		if out.Status != batch.Completed {
-			n, err := queryInt(c, "count_done", int64(out.ID))
-			out.Completed = int(n)
-			return err
-		}
-		return nil
-	})
+	}
+	err := db.read(ctx, "read a batch", look(false))
+	if err == nil && isRunning(out) {
+		held = db.journal.of(out.ID)
+		err = db.read(ctx, "read a batch", look(true))
+	}
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// isRunning reports whether a batch may have results in the journal.
+func isRunning(s *storage.Status) bool {
+	return s.Status != batch.Completed && !s.StartedAt.IsZero()
+}
+
+// readResultsOf fills in what the batch's own row does not know. held is what the journal
+// held of it before the transaction began.
+func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxBytes int) (err error) {
+	if maxBytes > 0 || len(held) > 0 {
+		out.Ended = ended(held)
+		if err := readEnded(c, out); err != nil {
+			return err
+		}
+	}
+	switch {
+	case maxBytes > 0:
+		out.Results, err = readResults(c, out.ID, held, 0, maxBytes)
+		return err
+	case len(held) > 0:
+		out.Ended = batch.Set{}
+		return nil
+	case isRunning(out):
+		n, err := queryInt(c, "count_done", int64(out.ID))
+		out.Completed = int(n)
+		return err
+	}
+	return nil
 }
 
 // readStatus reads what the batch's own row knows.
@@ -72,19 +99,20 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 	return store == key.Store && same
 }
 
-// readEnded fills in which requests have ended.
+// readEnded adds which requests have ended, and counts them.
 func readEnded(c *sqlite.Conn, out *storage.Status) error {
-	out.Completed = 0
-	return query(c, "done", func(s *sqlite.Stmt) error {
+	err := query(c, "done", func(s *sqlite.Stmt) error {
 		out.Ended.Add(s.ColumnInt(0))
-		out.Completed++
 		return nil
 	}, int64(out.ID))
+	out.Completed = out.Ended.Len()
+	return err
 }
 
 // Results implements storage.Storage.
 func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
 	var out []storage.Indexed
+	held := db.journal.of(id)
 	err := db.read(ctx, "read results", func(c *sqlite.Conn) error {
 		there, err := queryInt(c, "is_readable", int64(id))
 		if err != nil {
@@ -93,7 +121,7 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 		if there == 0 {
 			return storage.ErrNotFound
 		}
-		out, err = readResults(c, id, from, maxBytes)
+		out, err = readResults(c, id, held, from, maxBytes)
 		return err
 	})
 	if err != nil {
@@ -102,24 +130,71 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 	return out, nil
 }
 
-// readResults reads results from an index on: as many as maxBytes of bodies allow,
-// and at least one.
-func readResults(c *sqlite.Conn, id storage.BatchID, from, maxBytes int) (out []storage.Indexed, err error) {
-	bytes := 0
-	err = query(c, "results", func(s *sqlite.Stmt) error {
-		if bytes += s.ColumnLen(5); bytes > maxBytes && len(out) > 0 {
+// readResults reads results from an index on, out of the table and of what the journal
+// held: as many as maxBytes of bodies allow, and at least one.
+func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, maxBytes int) ([]storage.Indexed, error) {
+	p := page{held: held, from: from, left: maxBytes}
+	err := query(c, "results", func(s *sqlite.Stmt) error {
+		index := s.ColumnInt(0)
+		if err := p.addHeld(index); err != nil {
+			return err
+		}
+		if !p.fits(s.ColumnLen(5)) {
 			return errEnough
 		}
-		out = append(out, storage.Indexed{Index: s.ColumnInt(0), Result: batch.Result{
+		p.out = append(p.out, storage.Indexed{Index: index, Result: batch.Result{
 			Status: batch.ResultStatus(s.ColumnInt(1)),
 			Code:   s.ColumnInt(2),
 			Kind:   batch.BodyKind(s.ColumnInt(3)),
 			Line:   s.ColumnText(4),
 			Body:   blob(s, 5),
 		}})
+		p.from = index + 1
 		return nil
 	}, int64(id), from)
-	return out, err
+	if err == nil && !p.full {
+		err = p.addHeld(batch.MaxRequests)
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	return p.out, nil
+}
+
+// page is a page of results on its way.
+type page struct {
+	held []freshMark // what is left of it
+	from int         // the least index that may follow
+	left int         // bytes
+	full bool
+	out  []storage.Indexed
+}
+
+// fits reports whether a body of n bytes belongs to the page.
+func (p *page) fits(n int) bool {
+	p.left -= n
+	p.full = p.left < 0 && len(p.out) > 0
+	return !p.full
+}
+
+// addHeld adds the results with smaller indexes that only the journal held.
+// Errors: errEnough, when the page is full.
+func (p *page) addHeld(before int) error {
+	for ; len(p.held) > 0 && p.held[0].index <= before; p.held = p.held[1:] {
+		h := &p.held[0]
+		if h.index < p.from || h.index == before || h.state() != storage.Done {
+			continue
+		}
+		m, err := unpackMark(h.mark)
+		if err != nil {
+			return err
+		}
+		if !p.fits(len(m.Result.Body)) {
+			return errEnough
+		}
+		p.out = append(p.out, storage.Indexed{Index: m.Index, Result: m.Result})
+	}
+	return nil
 }
 
 // Search implements storage.Storage.

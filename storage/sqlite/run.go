@@ -2,7 +2,7 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -72,8 +72,12 @@ func newestEpoch(c *sqlite.Conn, q storage.QueueID) (epoch int64, err error) {
 func (db *DB) load(ctx context.Context, id, epoch int64) (*storage.Claim, error) {
 	var out *storage.Claim
 	var packed []byte
+	held := db.journal.of(storage.BatchID(id))
 	err := db.read(ctx, "read a claimed batch", func(c *sqlite.Conn) (err error) {
 		out, packed, err = readClaim(c, id, epoch)
+		if err == nil {
+			out.Marks, err = newest(out.Marks, held)
+		}
 		return err
 	})
 	if err != nil {
@@ -116,29 +120,33 @@ func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []by
 	return out, packed, err
 }
 
-// readMark reads a row of the statement "marks".
-func readMark(s *sqlite.Stmt) storage.Mark {
-	return storage.Mark{
-		Index: s.ColumnInt(0),
-		State: storage.MarkState(s.ColumnInt(1)),
-		Tries: storage.Tries{
-			Attempts:       s.ColumnInt(2),
-			Retries:        s.ColumnInt(3),
-			Throttles:      s.ColumnInt(4),
-			ThrottledSince: batch.FromMillis(s.ColumnInt64(5)),
-			MaybeDone:      s.ColumnBool(6),
-			StartedAt:      batch.FromMillis(s.ColumnInt64(7)),
-			EndedAt:        batch.FromMillis(s.ColumnInt64(8)),
-		},
-		NotBefore: batch.FromMillis(s.ColumnInt64(9)),
-		Result: batch.Result{
-			Status: batch.ResultStatus(s.ColumnInt(10)),
-			Code:   s.ColumnInt(11),
-			Kind:   batch.BodyKind(s.ColumnInt(12)),
-			Line:   s.ColumnText(13),
-			Body:   blob(s, 14),
-		},
+// newest puts together what the database and the journal hold of a batch, both by
+// index. A result's body is left out.
+func newest(stored []storage.Mark, held []freshMark) ([]storage.Mark, error) {
+	if len(held) == 0 {
+		return stored, nil
 	}
+	out := make([]storage.Mark, 0, len(stored)+len(held))
+	for i := range held {
+		m, err := unpackMark(held[i].mark)
+		if err != nil {
+			return nil, err
+		}
+		if m.State == storage.Done {
+			m.Result.Body = nil
+		}
+		for len(stored) > 0 && stored[0].Index < m.Index {
+			out, stored = append(out, stored[0]), stored[1:]
+		}
+		if len(stored) > 0 && stored[0].Index == m.Index {
+			if stored[0].State == storage.Done {
+				m = stored[0]
+			}
+			stored = stored[1:]
+		}
+		out = append(out, m)
+	}
+	return append(out, stored...), nil
 }
 
 // Record implements storage.Storage.
@@ -150,7 +158,10 @@ func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 		if err != nil || state == batch.Completed {
 			return err
 		}
-		return putMarks(c, cl.ID, state, marks)
+		if err := progress(c, cl.ID, state, marks); err != nil {
+			return err
+		}
+		return db.journal.record(c, cl.ID, marks)
 	}
 	var err error
 	if len(marks) == 0 {
@@ -179,48 +190,12 @@ func running(c *sqlite.Conn, cl *storage.Claim) (state batch.Status, signals sto
 	return state, signals, err
 }
 
-// putMarks stores marks of a batch that has not ended.
-func putMarks(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []storage.Mark) error {
-	s, err := c.Prepare(queries["put_mark"])
-	if err != nil {
-		return fmt.Errorf("statement put_mark: %w", err)
+// progress notes that a batch has a result.
+func progress(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []storage.Mark) error {
+	if state != batch.Queued || !slices.ContainsFunc(marks, func(m storage.Mark) bool { return m.State == storage.Done }) {
+		return nil
 	}
-	progress := false
-	for i := range marks {
-		bindMark(s, id, &marks[i])
-		_, err := s.Step()
-		if again := s.Reset(); err == nil {
-			err = again
-		}
-		if err != nil {
-			return fmt.Errorf("statement put_mark: %w", err)
-		}
-		progress = progress || marks[i].State == storage.Done
-	}
-	if progress && state == batch.Queued {
-		return query(c, "progress", nil, int64(id))
-	}
-	return nil
-}
-
-// bindMark binds a mark to the statement "put_mark". This is the service's most frequent
-// statement by far, so it does without query's boxes.
-func bindMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) {
-	t, r := &m.Tries, &m.Result
-	for i, n := range [...]int64{
-		int64(id)*512 + int64(m.Index), int64(m.State), int64(t.Attempts), int64(t.Retries), int64(t.Throttles),
-		batch.Millis(t.ThrottledSince), 0, batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
-		int64(r.Status), int64(r.Code), int64(r.Kind),
-	} {
-		s.BindInt64(i+1, n)
-	}
-	s.BindBool(7, t.MaybeDone)
-	s.BindText(14, r.Line)
-	if len(r.Body) == 0 {
-		s.BindNull(15)
-	} else {
-		s.BindBytes(15, r.Body)
-	}
+	return query(c, "progress", nil, int64(id))
 }
 
 // Finish implements storage.Storage.
@@ -233,7 +208,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			return err
 		}
 		if state != 0 && state != batch.Completed {
-			if err := putMarks(c, cl.ID, state, marks); err != nil {
+			if err := db.journal.settle(c, cl.ID, marks); err != nil {
 				return err
 			}
 			if err := end(c, cl.ID, cl.Queue, reason); err != nil {
@@ -278,7 +253,10 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 			return err
 		}
 		if state != 0 && state != batch.Completed {
-			if err := putMarks(c, cl.ID, state, marks); err != nil {
+			if err := progress(c, cl.ID, state, marks); err != nil {
+				return err
+			}
+			if err := db.journal.settle(c, cl.ID, marks); err != nil {
 				return err
 			}
 		}

@@ -107,6 +107,9 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error) {
 	var n int
 	err := db.write(ctx, "abandon credentials", func(c *sqlite.Conn) error {
+		if err := db.journal.settleAll(c); err != nil {
+			return err
+		}
 		var ids []int64
 		err := query(c, "open_batches", func(s *sqlite.Stmt) error {
 			ids = append(ids, s.ColumnInt64(0))

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,6 +20,7 @@ const groupLimit = 256
 // queued and commits them together.
 type writer struct {
 	conn    *sqlite.Conn
+	journal *journal
 	path    string
 	log     *slog.Logger
 	queue   chan *operation
@@ -35,8 +37,8 @@ type operation struct {
 	done  chan struct{}
 }
 
-func startWriter(c *sqlite.Conn, path string, log *slog.Logger) *writer {
-	w := &writer{conn: c, path: path, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
+func startWriter(c *sqlite.Conn, j *journal, path string, log *slog.Logger) *writer {
+	w := &writer{conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -85,7 +87,7 @@ func (w *writer) loop() {
 		clear(group)
 		w.shortenLog()
 	}
-	w.err = w.conn.Close()
+	w.err = errors.Join(w.commit([]*operation{{run: w.journal.empty}}), w.conn.Close())
 }
 
 // shortenLog starts the log again from its beginning when it has grown long because
@@ -135,6 +137,7 @@ func (w *writer) commit(group []*operation) (err error) {
 	if len(group) == 0 {
 		return nil
 	}
+	w.journal.begin()
 	if err := query(w.conn, "begin", nil); err != nil {
 		return err
 	}
@@ -151,9 +154,13 @@ func (w *writer) commit(group []*operation) (err error) {
 			return op.err
 		}
 	}
+	if err := w.journal.flush(w.conn); err != nil {
+		return err
+	}
 	if err := query(w.conn, "commit", nil); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	w.journal.commit()
 	return nil
 }
 
