@@ -56,25 +56,26 @@ race-ready:
 		"Install them (Debian: gcc libc6-dev; Fedora: gcc glibc-devel; Alpine: gcc musl-dev; macOS: xcode-select --install)," \
 		"or run 'make test-quick', which does without."; exit 1; } >&2
 
-# The tests need PostgreSQL's programs, and pgbouncer for what a pooler does. Debian's
-# packages would start servers of their own (createcluster.d and RUNLEVEL prevent it).
+# The tests need PostgreSQL's programs, pgbouncer for what a pooler does, and Redis for
+# what bench compares with. Debian's packages would start servers of their own
+# (createcluster.d and RUNLEVEL prevent it).
 .PHONY: postgres-ready
 postgres-ready:
 	@have() { PATH="$$PATH:/usr/sbin:$$(printf '%s:' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /usr/libexec/postgresql*)" \
 		command -v "$$1" >/dev/null; }; \
-	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer; }; \
+	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer && have redis-server; }; \
 	ready && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "The tests need PostgreSQL and pgbouncer: installing them."; \
+		echo "The tests need PostgreSQL, pgbouncer and Redis: installing them."; \
 		if ! [ -e /etc/postgresql-common/createcluster.conf ]; then \
 			mkdir -p /etc/postgresql-common/createcluster.d; \
 			echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/no-main.conf; \
 		fi; \
-		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server; \
 	fi; \
-	ready || { echo "The tests need the programs of PostgreSQL (14 or newer) and pgbouncer. Install them" \
-		"(Debian: postgresql pgbouncer; Fedora: postgresql-server pgbouncer; macOS: brew install postgresql pgbouncer)." \
-		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and pgbouncer alone has to be here."; exit 1; } >&2
+	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer and Redis. Install them" \
+		"(Debian: postgresql pgbouncer redis-server; Fedora: postgresql-server pgbouncer redis; macOS: brew install postgresql pgbouncer redis)." \
+		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and only pgbouncer and Redis have to be here."; exit 1; } >&2
 
 # How often each fault strikes in make chaos, and how often nodes are killed besides.
 FAULTS ?= 20

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,7 +233,7 @@ func TestSmall(t *testing.T) {
 		{onPostgres, []string{
 			parallelName, storesName, sequentialName, "What a million of these sub-requests cost", "create of 500 requests, p50",
 			"restart to ready, 200 queued, 1,000 finished", "nodes: 2, " + storesName, "dead rows after the purge",
-			"rows, 256 in a commit", "Database: PostgreSQL",
+			"rows, 256 in a commit", "Database: PostgreSQL", sheafOnSQLite, riverName, asynqAlways, "plain client, 50 at once",
 		}},
 	} {
 		t.Run(c.database, func(t *testing.T) {
@@ -272,7 +273,7 @@ func checkPlans(t *testing.T, file string) {
 
 // TestMain stands in for the program where it starts itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == upstreamCommand || os.Args[1] == plainCommand) {
+	if len(os.Args) > 1 && slices.Contains([]string{upstreamCommand, plainCommand, riverCommand, asynqCommand}, os.Args[1]) {
 		main()
 		return
 	}

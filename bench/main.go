@@ -57,6 +57,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return serveUpstream(ctx, args[1:], stdout)
 		case plainCommand:
 			return runPlain(ctx, args[1:], stdout)
+		case riverCommand:
+			return runRiver(ctx, args[1:], stdout)
+		case asynqCommand:
+			return runAsynq(ctx, args[1:], stdout)
 		}
 	}
 	return measure(ctx, args, stdout, stderr)
@@ -90,7 +94,7 @@ type bench struct {
 // are PostgreSQL's.
 var (
 	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog"}
-	postgresThemes = []string{"nodes", "purge", "limits"}
+	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
 )
 
 // settings are the flags.
@@ -258,6 +262,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"nodes", b.nodes},
 		{"purge", b.purge},
 		{"limits", single(b.limits)},
+		{"peers", b.peers},
 	} {
 		if !slices.Contains(chosen, t.name) {
 			continue

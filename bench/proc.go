@@ -107,3 +107,26 @@ func sharedMemory(pid int) int64 {
 	}
 	return sum
 }
+
+// machineTime returns the CPU time that all processes and the kernel took since the
+// machine started; negative where it is not known.
+func machineTime() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return -1
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal …
+	sum := int64(0)
+	for i, field := range fields {
+		n, err := strconv.ParseInt(field, 10, 64)
+		switch {
+		case i == 0 || i == 4 || i == 5 || i > 7:
+			continue
+		case err != nil:
+			return -1
+		}
+		sum += n
+	}
+	return time.Duration(sum) * clockTick
+}

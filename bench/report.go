@@ -20,6 +20,7 @@ type report struct {
 	Figures     []figure     `json:"figures,omitempty"`
 	Scaling     []scaling    `json:"nodes,omitempty"`
 	Churn       *churn       `json:"purge,omitempty"`
+	Peers       []peerResult `json:"peers,omitempty"`
 }
 
 // comparison is one scenario's outcome.
@@ -56,7 +57,8 @@ type figure struct {
 	Name  string   `json:"name"`
 	Value *float64 `json:"value"` // nil: not measured on this system
 	Unit  string   `json:"unit"`
-	Goal  float64  `json:"goal,omitempty"` // the most that it should be; 0: no goal
+	Goal  float64  `json:"goal,omitempty"`  // the most that it should be; 0: no such goal
+	Least float64  `json:"least,omitempty"` // the least that it should be; 0: no such goal
 }
 
 func value(v float64) *float64 { return &v }
@@ -105,6 +107,7 @@ func (r *report) print(w io.Writer) error {
 		{len(r.costs()) > 0, func() error { return printCosts(w, r.costs()) }},
 		{len(r.Scaling) > 0, func() error { return printScaling(w, r.Rounds, r.Scaling) }},
 		{r.Churn != nil, func() error { return printChurn(w, r.Churn) }},
+		{len(r.Peers) > 0, func() error { return r.printPeers(w) }},
 		{len(r.Figures) > 0, func() error { return r.printFigures(w) }},
 	} {
 		if !part.there {
@@ -160,18 +163,27 @@ func (f figure) text() string {
 
 // goal returns the goal with its unit; empty without one.
 func (f figure) goal() string {
-	if f.Goal == 0 {
+	sign, bound := "≤ ", f.Goal
+	if f.Least != 0 {
+		sign, bound = "≥ ", f.Least
+	}
+	if bound == 0 {
 		return ""
 	}
-	return "≤ " + strconv.FormatFloat(f.Goal, 'f', -1, 64) + " " + f.Unit
+	return sign + strconv.FormatFloat(bound, 'f', -1, 64) + " " + f.Unit
 }
 
 // judgement says whether the goal was met; empty where there is nothing to judge.
 func (f figure) judgement() string {
-	if f.Goal == 0 || f.Value == nil {
+	switch {
+	case f.Value == nil:
 		return ""
+	case f.Least != 0:
+		return verdict(*f.Value >= f.Least)
+	case f.Goal != 0:
+		return verdict(*f.Value <= f.Goal)
 	}
-	return verdict(*f.Value <= f.Goal)
+	return ""
 }
 
 // whole returns a number without its fraction, with commas.
