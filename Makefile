@@ -36,6 +36,7 @@ test: race-ready postgres-ready ## Run every test of every module under the race
 		echo "== $$module"; \
 		(cd $$module && $(GO) vet ./... && CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m ./...); \
 	done
+	$(GO) test -run Allocs -count=1 ./batch ./internal/... ./storage/... # the race detector allocates itself
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 .PHONY: test-quick

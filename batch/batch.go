@@ -155,12 +155,11 @@ func (s *Set) Len() (n int) {
 // carries to the upstream: a UUID (version 8, RFC 9562) that is the same over all
 // retries and after a crash, and that does not give the ticket away.
 func IdempotencyKey(ticket Ticket, i int) string {
-	h := sha256.New()
-	h.Write([]byte("sheaf idempotency key\x00"))
-	h.Write(ticket[:])
-	h.Write([]byte{byte(i >> 8), byte(i)})
-	var u uuid.UUID
-	copy(u[:], h.Sum(nil))
+	const salt = "sheaf idempotency key\x00"
+	text := make([]byte, 0, len(salt)+len(ticket)+2)
+	text = append(append(text, salt...), ticket[:]...)
+	sum := sha256.Sum256(append(text, byte(i>>8), byte(i)))
+	u := uuid.UUID(sum[:16])
 	u[6] = u[6]&0x0f | 0x80
 	u[8] = u[8]&0x3f | 0x80
 	return u.String()

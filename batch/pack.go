@@ -74,7 +74,7 @@ func Unpack(data []byte) ([]Request, error) {
 				return nil, err
 			}
 		}
-		r := Request{ID: string(fields[0]), Method: string(fields[1]), Path: string(fields[2])}
+		r := Request{ID: string(fields[0]), Method: method(fields[1]), Path: string(fields[2])}
 		if len(fields[3]) > 0 {
 			r.Body = fields[3]
 		}
@@ -84,6 +84,16 @@ func Unpack(data []byte) ([]Request, error) {
 		return nil, fmt.Errorf("%w: there is none", errDamaged)
 	}
 	return out, nil
+}
+
+// method returns a method as a string, without a copy of it for each request.
+func method(b []byte) string {
+	for _, m := range Methods {
+		if m == string(b) {
+			return m
+		}
+	}
+	return string(b)
 }
 
 // PackIDs returns the stored form of the requests' ids, which a status needs without

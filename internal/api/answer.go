@@ -35,7 +35,8 @@ type answer struct {
 	c      *call
 	pooled *[]byte
 	buf    []byte
-	held   int64 // bytes of answersShare
+	held   int64       // bytes of answersShare
+	coder  *compressor // of an answer that is sent in pieces; nil: as it is
 }
 
 func (s *server) newAnswer(c *call) *answer {
@@ -93,7 +94,7 @@ func (a *answer) end() {
 	}
 	switch {
 	case a.c.started:
-		a.c.write(a.buf)
+		a.write(true)
 	case a.c.r.Method == http.MethodHead:
 		// The length of what a GET would bring is not known.
 		a.c.w.Header().Set("Content-Type", "application/json")
@@ -110,13 +111,25 @@ func (a *answer) flush() {
 	}
 	if !a.c.started {
 		a.c.w.Header().Set("Content-Type", "application/json")
+		if a.coder = newCompressor(a.c.coding); a.coder != nil {
+			a.c.w.Header().Set("Content-Encoding", string(a.c.coding))
+		}
 	}
 	a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
-	a.c.write(a.buf)
+	a.write(false)
 	a.buf = a.buf[:0]
 	if a.c.r.Context().Err() != nil {
 		abort() // nobody reads the rest
 	}
+}
+
+// write sends what is in the buffer as a piece of the answer.
+func (a *answer) write(last bool) {
+	if a.coder == nil {
+		a.c.write(a.buf)
+		return
+	}
+	a.coder.piece(a.buf, last, a.c.write)
 }
 
 // responses appends the field responses: what had ended at the moment of the status,

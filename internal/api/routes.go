@@ -25,6 +25,8 @@ type call struct {
 	owner batch.Owner
 	store string
 	query params
+
+	coding coding // of an answer that is worth it
 }
 
 // endpoint answers a call, or returns the error to answer with, having sent nothing.
@@ -32,27 +34,29 @@ type endpoint func(*server, *call) error
 
 // route is what can be done with one path. HEAD is served as GET.
 type route struct {
-	path    string // {storeId} stands for any segment
-	open    bool   // needs no token and has no store
+	path    []string // its segments; {storeId} stands for any
+	open    bool     // needs no token and has no store
 	methods map[string]endpoint
 	allow   string // the Allow header
 }
 
 var routes = []route{
-	{path: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", methods: map[string]endpoint{
+	{path: segments("/api/v3/{storeId}/batch"), allow: "GET, HEAD, POST, DELETE", methods: map[string]endpoint{
 		"GET": (*server).statusOrSearch, "POST": (*server).create, "DELETE": (*server).delete,
 	}},
-	{path: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: map[string]endpoint{
+	{path: segments("/api/v3/{storeId}/batch/cancel-group"), allow: "POST", methods: map[string]endpoint{
 		"POST": (*server).cancelGroup,
 	}},
-	{path: "/healthz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).healthz}},
-	{path: "/readyz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).readyz}},
+	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).healthz}},
+	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).readyz}},
 }
+
+func segments(path string) []string { return strings.Split(path, "/") }
 
 // match compares a path segment by segment, before any decoding, so that an encoded
 // slash is part of a segment. The store is returned decoded, and not judged yet.
-func (rt *route) match(escaped string) (store string, ok bool) {
-	want, got := strings.Split(rt.path, "/"), strings.Split(escaped, "/")
+func (rt *route) match(got []string) (store string, ok bool) {
+	want := rt.path
 	if len(want) != len(got) {
 		return "", false
 	}
@@ -73,8 +77,7 @@ func (rt *route) match(escaped string) (store string, ok bool) {
 // ServeHTTP answers one request.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
 	c := &call{w: w, r: r}
 	defer s.survive(c)
 	if err := s.serve(c); err != nil {
@@ -85,7 +88,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve finds the endpoint and checks what all calls have in common, in the order
 // route, method, token, store, query (wire contract, "Base").
 func (s *server) serve(c *call) error {
-	path := c.r.URL.EscapedPath()
+	path := segments(c.r.URL.EscapedPath())
 	for i := range routes {
 		rt := &routes[i]
 		store, ok := rt.match(path)
@@ -105,6 +108,10 @@ func (s *server) serve(c *call) error {
 			if err := c.admit(store); err != nil {
 				return err
 			}
+		}
+		if method == http.MethodGet && !rt.open {
+			c.w.Header()["Vary"] = byCoding // whether this one is compressed or not
+			c.coding = negotiate(c.r.Header["Accept-Encoding"])
 		}
 		return serve(s, c)
 	}
@@ -130,11 +137,29 @@ func (c *call) key(ticket batch.Ticket) storage.Key {
 	return storage.Key{Store: c.store, Owner: c.owner, Ticket: ticket}
 }
 
+// Values of headers that many answers have. They are shared, and never changed.
+var (
+	noStore  = []string{"no-store"}
+	noSniff  = []string{"nosniff"}
+	isJSON   = []string{"application/json"}
+	byCoding = []string{"Accept-Encoding"}
+)
+
 // send sends a whole answer.
 func (c *call) send(status int, body []byte) {
+	if c.coding != identity && status == http.StatusOK && len(body) >= worthCompressing {
+		c.w.Header().Set("Content-Encoding", string(c.coding))
+		newCompressor(c.coding).piece(body, true, func(body []byte) { c.sendAs(status, body) })
+		return
+	}
+	c.sendAs(status, body)
+}
+
+// sendAs sends a whole answer as it is.
+func (c *call) sendAs(status int, body []byte) {
 	h := c.w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h["Content-Type"] = isJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.started = true
 	c.w.WriteHeader(status)
 	c.write(body)

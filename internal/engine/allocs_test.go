@@ -1,0 +1,35 @@
+//go:build !race
+
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// TestAllocs counts what the judgement of an answer allocates: nothing, unless the answer
+// is no JSON or has to be waited for. The count holds without the race
+// detector, which allocates itself; make test runs this test once without it.
+func TestAllocs(t *testing.T) {
+	p := &Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(code int) bool { return code == 201 }}
+	r := &batch.Request{Method: "POST", Path: "products"}
+	now := time.Now()
+	for _, c := range []struct {
+		want   float64
+		answer outbound.Answer
+	}{
+		{0, outbound.Answer{Outcome: outbound.Answered, Code: 201, Line: "Created", Body: []byte(`{"id":1}`)}},
+		{0, outbound.Answer{Outcome: outbound.Answered, Code: 404, Line: "Not Found", Body: []byte(`{"message":"none"}`)}},
+		{8, outbound.Answer{Outcome: outbound.Answered, Code: 404, Line: "Not Found", Body: []byte("none")}},
+		{4, outbound.Answer{Outcome: outbound.Answered, Code: 429, Line: "Too Many Requests"}},
+	} {
+		got := testing.AllocsPerRun(200, func() { _ = p.judge(r, batch.Options{}, storage.Tries{Attempts: 1}, &c.answer, now) })
+		if got != c.want {
+			t.Errorf("%d %s: %v allocations, want %v", c.answer.Code, c.answer.Body, got, c.want)
+		}
+	}
+}
