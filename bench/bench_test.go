@@ -227,7 +227,7 @@ func TestSmall(t *testing.T) {
 		want     []string
 	}{
 		{onSQLite, []string{
-			parallelName, storesName, sequentialName, "create of 500 requests, p50", "polls with 500 responses",
+			parallelName, storesName, sequentialName, "create of 500 requests, p50", "polls with 500 responses", "polls with responses=false, 64 connections",
 			"restart to ready, 200 queued", "Database: SQLite",
 		}},
 		{onPostgres, []string{

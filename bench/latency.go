@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -44,47 +47,98 @@ func (c *client) timeCreates(ctx context.Context, store string, body []byte, n i
 	return times, nil
 }
 
-// polls measures how many polls of a finished batch of 500 requests the service
-// answers over 4 connections.
+// What is polled.
+const (
+	pollRequests    = 500
+	pollAnswer      = 1 << 10 // bytes of each answer's body
+	pollConnections = 64
+	pollReaders     = 200
+)
+
+// polls measures how many polls of a finished batch the service answers, without its
+// responses and with all of them; the latter beside a server that only copies as many bytes.
+// The drivers cost little, as they share the machine with the service.
 func (b *bench) polls(ctx context.Context) ([]figure, error) {
-	const requests = 500
-	w, err := b.setUp(ctx, "polls")
+	w, err := b.setUp(ctx, "polls", "-answer", strconv.Itoa(pollAnswer))
 	if err != nil {
 		return nil, err
 	}
 	defer w.end()
 	svc := w.service
-	t, err := svc.create(ctx, storeName(0), true, batchBody(requests))
+	t, err := svc.create(ctx, storeName(0), true, batchBody(pollRequests))
 	if err != nil {
 		return nil, err
 	}
 	if err := svc.await(ctx, t); err != nil {
 		return nil, err
 	}
-	var figures []figure
-	for _, kind := range []struct {
-		name      string
-		responses bool
-	}{
-		{"polls with responses=false", false},
-		{"polls with 500 responses", true},
-	} {
-		perSecond, err := b.pollRate(ctx, svc.client, t, kind.responses)
-		if err != nil {
-			return nil, err
-		}
-		b.say("%s: %.0f/s", kind.name, perSecond)
-		figures = append(figures, figure{Name: kind.name, Value: value(perSecond), Unit: "/s"})
+	whole, err := svc.status(ctx, t, true)
+	if err != nil {
+		return nil, err
 	}
-	return figures, nil
+	copier, err := b.startUpstream(ctx, "-answer", strconv.Itoa(len(whole)))
+	if err != nil {
+		return nil, err
+	}
+	defer copier.stop()
+
+	target := batchPath(t.store, "ticket="+t.id)
+	polls, err := b.pollRate(ctx, svc.nodes[0], target+"&responses=false", pollConnections)
+	if err != nil {
+		return nil, err
+	}
+	b.say("polls with responses=false: %.0f/s", polls)
+	var full, bare []float64
+	for range b.rounds {
+		for _, side := range []struct {
+			rates        *[]float64
+			node, target string
+		}{{&bare, strings.TrimSuffix(copier.template, "/api/v3/{storeId}"), "/"}, {&full, svc.nodes[0], target}} {
+			r, err := b.pollRate(ctx, side.node, side.target, 4)
+			if err != nil {
+				return nil, err
+			}
+			*side.rates = append(*side.rates, r)
+		}
+	}
+	few := svc.memory().peak
+	if _, err := b.pollRate(ctx, svc.nodes[0], target, pollReaders); err != nil {
+		return nil, err
+	}
+	many := svc.memory().peak
+	b.say("polls with %d responses of 1 KiB: %.0f/s; copying their bytes: %.0f/s", pollRequests, median(full), median(bare))
+	return []figure{
+		{Name: fmt.Sprintf("polls with responses=false, %d connections", pollConnections), Value: value(polls), Unit: "/s", Least: 20_000},
+		{Name: fmt.Sprintf("polls with %d responses of 1 KiB, 4 connections", pollRequests), Value: value(median(full)), Unit: "/s"},
+		{Name: "a server that only copies as many bytes", Value: value(median(bare)), Unit: "/s"},
+		{Name: "memory at the peak, 4 readers", Value: megabytes(few), Unit: "MB"},
+		{Name: fmt.Sprintf("memory at the peak, %d readers", pollReaders), Value: megabytes(many), Unit: "MB", Goal: 300},
+	}, nil
 }
 
-// pollRate polls for a while over 4 connections and returns the polls a second.
-func (b *bench) pollRate(ctx context.Context, c *client, t ticket, responses bool) (float64, error) {
-	return rateOf(ctx, 4, b.length, func(ctx context.Context, _ int) error {
-		_, err := c.status(ctx, t, responses)
-		return err
+// pollRate polls for a while over a number of connections and returns the polls a second.
+func (b *bench) pollRate(ctx context.Context, node, target string, connections int) (float64, error) {
+	pollers := make([]*poller, connections)
+	for i := range pollers {
+		p, err := newPoller(node, target)
+		if err != nil {
+			return 0, err
+		}
+		defer p.conn.Close()
+		pollers[i] = p
+	}
+	var calls atomic.Int64
+	start := time.Now()
+	err := atOnce(ctx, connections, func(ctx context.Context, worker int) error {
+		for time.Since(start) < b.length && ctx.Err() == nil {
+			if err := pollers[worker].poll(); err != nil {
+				return err
+			}
+			calls.Add(1)
+		}
+		return nil
 	})
+	return rate(int(calls.Load()), time.Since(start)), err
 }
 
 // rateOf has workers call f for a while and returns the calls a second. f gets a number,

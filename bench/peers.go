@@ -250,8 +250,10 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 
 // peer runs a peer in a process of its own.
 func (b *bench) peer(ctx context.Context, u *upstream, s scenario, command string, flags ...string) (out spent, err error) {
-	args := append([]string{command, "-upstream", u.template, "-calls", strconv.Itoa(s.calls()), "-workers", strconv.Itoa(s.workers),
-		"-warm-up", strconv.Itoa(s.calls() / 10)}, flags...)
+	args := append([]string{
+		command, "-upstream", u.template, "-calls", strconv.Itoa(s.calls()), "-workers", strconv.Itoa(s.workers),
+		"-warm-up", strconv.Itoa(s.calls() / 10),
+	}, flags...)
 	text, err := b.command(ctx, b.self, args...).Output()
 	if err != nil {
 		return out, withStderr(err)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,6 +24,7 @@ const upstreamAnswer = `{"id":1234567,"updateCount":1,"status":"created"}`
 func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet(upstreamCommand, flag.ContinueOnError)
 	latency := flags.Duration("latency", 0, "pause before each answer")
+	size := flags.Int("answer", 0, "bytes of each answer's body (default: those of a short one)")
 	silent := flags.Bool("silent", false, "never answer")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -29,6 +32,10 @@ func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
+	}
+	answer := []byte(upstreamAnswer)
+	if *size > 0 {
+		answer = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", max(*size-len(`{"text":""}`), 0)))
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -42,8 +49,9 @@ func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 			time.Sleep(*latency)
 		}
 		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 		w.WriteHeader(http.StatusCreated)
-		io.WriteString(w, upstreamAnswer)
+		w.Write(answer)
 	})}
 	fmt.Fprintln(stdout, listener.Addr())
 	go func() {

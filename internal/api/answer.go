@@ -12,15 +12,19 @@ import (
 
 const (
 	// pageBytes is how much of the bodies of a batch is read at once.
-	pageBytes = 1 << 20
+	pageBytes = 256 << 10
 	// flushBytes is how much of an answer is held back. A shorter answer is sent
 	// whole, with its Content-Length.
 	flushBytes = 256 << 10
 	// answersShare is how much memory all answers may take that hold responses, in
 	// bytes. An answer takes answerBytes while it is put together, and what it is long
 	// while it is sent whole.
-	answersShare = 64 << 20
+	answersShare = 32 << 20
 	answerBytes  = 2 * pageBytes // a page, and what is made of it
+	// buildersPerCPU bounds how many answers are read and put together at once; while
+	// they are sent, others are. More would not be faster, and leave more behind for the
+	// garbage collector.
+	buildersPerCPU = 4
 	// maxPooled bounds the buffers that are kept for later answers.
 	maxPooled = 1 << 20
 )
@@ -36,12 +40,16 @@ type answer struct {
 	pooled *[]byte
 	buf    []byte
 	held   int64       // bytes of answersShare
+	builds bool        // it has a place among the builders
 	coder  *compressor // of an answer that is sent in pieces; nil: as it is
 }
 
-func (s *server) newAnswer(c *call) *answer {
-	pooled := buffers.Get().(*[]byte)
-	return &answer{s: s, c: c, pooled: pooled, buf: (*pooled)[:0]}
+func (s *server) newAnswer(c *call) *answer { return &answer{s: s, c: c} }
+
+// open takes a buffer: after the memory for responses, if there are to be any.
+func (a *answer) open() {
+	a.pooled = buffers.Get().(*[]byte)
+	a.buf = (*a.pooled)[:0]
 }
 
 // reserve takes memory for responses. An error is the answer to give.
@@ -52,7 +60,22 @@ func (a *answer) reserve() error {
 		return fail(unavailable, "Too many large answers are being read at the moment. Ask again in a second, or with responses=false.")
 	}
 	a.held = answerBytes
+	a.build()
 	return nil
+}
+
+// build takes a place among those that are put together. Nobody keeps one for long.
+func (a *answer) build() {
+	a.s.memory.builders <- struct{}{}
+	a.builds = true
+}
+
+// rest gives the place back.
+func (a *answer) rest() {
+	if a.builds {
+		<-a.s.memory.builders
+		a.builds = false
+	}
 }
 
 // hold corrects what the answer has taken. It reports false if it would need more
@@ -79,8 +102,9 @@ func (a *answer) fits(page []storage.Indexed) bool {
 
 // free gives the buffer back. The answer must not be used afterwards.
 func (a *answer) free() {
+	a.rest()
 	a.hold(0)
-	if cap(a.buf) <= maxPooled {
+	if a.pooled != nil && cap(a.buf) <= maxPooled {
 		*a.pooled = a.buf
 		buffers.Put(a.pooled)
 	}
@@ -88,6 +112,7 @@ func (a *answer) free() {
 
 // end sends the rest of the answer.
 func (a *answer) end() {
+	a.rest()
 	if a.held > 0 {
 		a.hold(min(a.held, int64(len(a.buf))))
 		a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
@@ -116,11 +141,13 @@ func (a *answer) flush() {
 		}
 	}
 	a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
+	a.rest()
 	a.write(false)
 	a.buf = a.buf[:0]
 	if a.c.r.Context().Err() != nil {
 		abort() // nobody reads the rest
 	}
+	a.build()
 }
 
 // write sends what is in the buffer as a piece of the answer.
@@ -184,12 +211,12 @@ func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]stor
 		if page, err = a.s.Storage.Results(a.c.r.Context(), st.ID, i, pageBytes); err != nil {
 			return nil, err
 		}
+		if !a.fits(page) {
+			return nil, errMemory
+		}
 	}
 	if len(page) == 0 || page[0].Index != i {
 		return nil, errMissing
-	}
-	if !a.fits(page) {
-		return nil, errMemory
 	}
 	return page, nil
 }

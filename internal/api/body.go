@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -29,13 +30,17 @@ const (
 )
 
 // memory is what create bodies, and answers that hold responses, may take.
-type memory struct{ small, large, answers *semaphore.Weighted }
+type memory struct {
+	small, large, answers *semaphore.Weighted
+	builders              chan struct{} // of answers; see builders
+}
 
 func newMemory() memory {
 	return memory{
-		small:   semaphore.NewWeighted(smallShare),
-		large:   semaphore.NewWeighted(largeShare),
-		answers: semaphore.NewWeighted(answersShare),
+		small:    semaphore.NewWeighted(smallShare),
+		large:    semaphore.NewWeighted(largeShare),
+		answers:  semaphore.NewWeighted(answersShare),
+		builders: make(chan struct{}, buildersPerCPU*runtime.GOMAXPROCS(0)),
 	}
 }
 

@@ -41,6 +41,7 @@ func (s *server) cancelGroup(c *call) error {
 
 	a := s.newAnswer(c)
 	defer a.free()
+	a.open()
 	a.buf = append(a.buf, `{"updateCount":`...)
 	a.buf = strconv.AppendInt(a.buf, int64(stopped.Count), 10)
 	if byTicket && escaped {

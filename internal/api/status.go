@@ -51,6 +51,7 @@ func (s *server) status(c *call, ticket batch.Ticket) error {
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
+	a.open()
 	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
 	if responses && c.r.Method != http.MethodHead {
 		if err := a.responses(st, escaped, st.Status == batch.Completed); err != nil {

@@ -101,6 +101,12 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 
 // readEnded adds which requests have ended, and counts them.
 func readEnded(c *sqlite.Conn, out *storage.Status) error {
+	if out.Status == batch.Completed && out.Completed == out.Total {
+		for i := range out.Total {
+			out.Ended.Add(i)
+		}
+		return nil
+	}
 	err := query(c, "done", func(s *sqlite.Stmt) error {
 		out.Ended.Add(s.ColumnInt(0))
 		return nil
