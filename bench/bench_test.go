@@ -175,12 +175,57 @@ func TestFlags(t *testing.T) {
 		{"-wave-requests 501", "1 to 500"},
 		{"-queued 1", "-queued has to be"},
 		{"-plans file", "needs -database postgres"},
+		{"-renew", "needs -baseline"},
 		{"more", "no arguments"},
 	} {
 		_, _, err := parse(strings.Fields(c.args), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.args, err, c.want)
 		}
+	}
+}
+
+func TestBaseline(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "baseline.json")
+	measured := func(parallel, stores float64) []comparison {
+		return []comparison{{Scenario: parallelName, Upstream: "0 ms", Ratio: parallel}, {Scenario: storesName, Upstream: "0 ms", Ratio: stores}}
+	}
+	check := func(database string, c []comparison) (string, error) {
+		b, err := readBaseline(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		err = b.check(&out, database, c)
+		return out.String(), err
+	}
+	if _, err := check(onSQLite, measured(1, 1)); err == nil {
+		t.Error("without a baseline nothing fails")
+	}
+	b, err := readBaseline(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.renew(file, onSQLite, measured(0.8, 0.4)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := check(onPostgres, measured(0.8, 0.4)); err == nil {
+		t.Error("one database's ratios are another's")
+	}
+	for _, c := range []struct {
+		parallel, stores float64
+		lost             int
+	}{{0.8, 0.4, 0}, {0.69, 0.35, 0}, {2, 0.33, 1}, {0.67, 0.4, 1}, {0.1, 0.1, 2}} {
+		out, err := check(onSQLite, measured(c.parallel, c.stores))
+		if (err != nil) != (c.lost > 0) || strings.Count(out, "LOST") != c.lost {
+			t.Errorf("%.2f and %.2f: %v\n%s", c.parallel, c.stores, err, out)
+		}
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readBaseline(file); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("a broken file: %v", err)
 	}
 }
 

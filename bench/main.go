@@ -8,6 +8,7 @@
 //	go run . -database postgres
 //	go run . -database postgres -only backlog -plans FILE
 //	go run . -database postgres -small
+//	go run . -only parallel,stores,sequential -baseline baseline.json
 //
 // On PostgreSQL, for which it starts a private server, it measures too what the work costs
 // the database, what a long history costs, how several nodes share one, whether purging
@@ -102,6 +103,8 @@ type settings struct {
 	bench
 	database, only, nodes, parent string
 	asJSON                        bool
+	baseline                      string // a file; empty: nothing is compared
+	renew                         bool
 }
 
 // parse reads the flags.
@@ -122,6 +125,8 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	f.StringVar(&s.nodes, "nodes", "1,2,4", "how many nodes the theme nodes measures")
 	f.IntVar(&s.waves, "waves", 20, "waves of the theme purge")
 	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests of each of the 40 batches of a wave")
+	f.StringVar(&s.baseline, "baseline", "", "file with the ratios of an earlier run, to compare with: fails on a loss of more than 15% (default: none)")
+	f.BoolVar(&s.renew, "renew", false, "put the ratios into the file of -baseline instead")
 	s.kept, s.times, s.length = 5, 200, 3*time.Second
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
@@ -169,6 +174,8 @@ func (s *settings) check() ([]string, error) {
 		return nil, errors.New("-rounds and -waves have to be at least 1, -wave-requests 1 to 500")
 	case s.queued < 2*backlogStores || s.finished < 1: // one runs, and one waits
 		return nil, fmt.Errorf("-queued has to be at least %d, -finished at least 1", 2*backlogStores)
+	case s.renew && s.baseline == "":
+		return nil, errors.New("-renew needs -baseline FILE")
 	case s.plans != "" && s.database != onPostgres:
 		return nil, errors.New("-plans needs -database postgres")
 	}
@@ -211,7 +218,17 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 		out.SetIndent("", "  ")
 		return out.Encode(r)
 	}
-	return r.print(stdout)
+	if err := r.print(stdout); err != nil || s.baseline == "" {
+		return err
+	}
+	base, err := readBaseline(s.baseline)
+	switch {
+	case err != nil:
+		return err
+	case s.renew:
+		return base.renew(s.baseline, s.database, r.Throughput)
+	}
+	return base.check(stdout, s.database, r.Throughput)
 }
 
 // findPrograms finds this program and builds the service unless it is given.
