@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"image/png"
 	"io"
 	"math"
 	"os"
@@ -273,16 +274,17 @@ func TestSmall(t *testing.T) {
 	}{
 		{onSQLite, []string{
 			parallelName, storesName, sequentialName, "create of 500 requests, p50", "polls with 500 responses", "polls with responses=false, 64 connections",
-			"restart to ready, 200 queued", "Database: SQLite",
+			"restart to ready, 200 queued", "Database: SQLite", "stores at work",
 		}},
 		{onPostgres, []string{
 			parallelName, storesName, sequentialName, "What a million of these sub-requests cost", "create of 500 requests, p50",
 			"restart to ready, 200 queued, 1,000 finished", "nodes: 2, " + storesName, "dead rows after the purge",
-			"rows, 256 in a commit", "Database: PostgreSQL", sheafOnSQLite, riverName, asynqAlways, "plain client, 50 at once",
+			"rows, 256 in a commit", "Database: PostgreSQL", sheafOnSQLite, riverName, asynqAlways, "memory with 20 stores at work", "plain client, 50 at once",
 		}},
 	} {
 		t.Run(c.database, func(t *testing.T) {
-			args := []string{"-database", c.database, "-small"}
+			plots := t.TempDir()
+			args := []string{"-database", c.database, "-small", "-plots", plots}
 			plans := filepath.Join(t.TempDir(), "plans.md")
 			if c.database == onPostgres {
 				args = append(args, "-plans", plans)
@@ -298,6 +300,11 @@ func TestSmall(t *testing.T) {
 			}
 			if c.database == onPostgres {
 				checkPlans(t, plans)
+			}
+			if f, err := os.Open(filepath.Join(plots, "growth-"+c.database+".png")); err != nil {
+				t.Error(err)
+			} else if _, err := png.DecodeConfig(f); err != nil {
+				t.Error(err)
 			}
 		})
 	}

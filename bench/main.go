@@ -83,6 +83,7 @@ type bench struct {
 	queued       int // of the theme backlog
 	finished     int
 	plans        string // the file for the plans; empty: none
+	plots        string // the directory for the plots; empty: none
 	nodeCounts   []int
 	waves        int           // of the theme purge
 	kept         int           // of the waves
@@ -94,7 +95,7 @@ type bench struct {
 // themes are what -only can name, in the order in which they are measured; the last ones
 // are PostgreSQL's.
 var (
-	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog"}
+	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth"}
 	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
 )
 
@@ -122,6 +123,7 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	f.IntVar(&s.queued, "queued", 10_000, "batches that are queued in the theme backlog")
 	f.IntVar(&s.finished, "finished", 1_000_000, "finished batches beside them, on PostgreSQL")
 	f.StringVar(&s.plans, "plans", "", "file to which the theme backlog writes how PostgreSQL carries the statements out (default: none)")
+	f.StringVar(&s.plots, "plots", "", "directory to which the theme growth writes its curves as a PNG file (default: none)")
 	f.StringVar(&s.nodes, "nodes", "1,2,4", "how many nodes the theme nodes measures")
 	f.IntVar(&s.waves, "waves", 20, "waves of the theme purge")
 	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests of each of the 40 batches of a wave")
@@ -276,6 +278,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"create", single(b.createLatency)},
 		{"polls", single(b.polls)},
 		{"backlog", single(b.backlog)},
+		{"growth", b.growth},
 		{"nodes", b.nodes},
 		{"purge", b.purge},
 		{"limits", single(b.limits)},
@@ -290,6 +293,9 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 	}
 	if len(r.Throughput) > 0 {
 		r.Figures = append(r.Figures, peakOf(r.Throughput))
+	}
+	if r.Growth != nil {
+		r.Figures = append(r.Figures, r.Growth.figures()...)
 	}
 	if r.Churn != nil {
 		r.Figures = append(r.Figures, r.Churn.figures()...)

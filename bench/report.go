@@ -21,6 +21,7 @@ type report struct {
 	Scaling     []scaling    `json:"nodes,omitempty"`
 	Churn       *churn       `json:"purge,omitempty"`
 	Peers       []peerResult `json:"peers,omitempty"`
+	Growth      *growth      `json:"growth,omitempty"`
 }
 
 // comparison is one scenario's outcome.
@@ -107,6 +108,7 @@ func (r *report) print(w io.Writer) error {
 		{len(r.costs()) > 0, func() error { return printCosts(w, r.costs()) }},
 		{len(r.Scaling) > 0, func() error { return printScaling(w, r.Rounds, r.Scaling) }},
 		{r.Churn != nil, func() error { return printChurn(w, r.Churn) }},
+		{r.Growth != nil, func() error { return r.Growth.print(w) }},
 		{len(r.Peers) > 0, func() error { return r.printPeers(w) }},
 		{len(r.Figures) > 0, func() error { return r.printFigures(w) }},
 	} {
