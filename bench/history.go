@@ -66,7 +66,8 @@ func (h *history) prepare(ctx context.Context) error {
 		h.columns[table] = columns
 	}
 	_, err := h.c.Exec(ctx, `CREATE TEMPORARY TABLE models AS
-			SELECT id, row_number() OVER (ORDER BY id) - 1 AS nth, count(*) OVER () AS many FROM batches WHERE ended_at > 1;
+			SELECT id, row_number() OVER (ORDER BY id) - 1 AS nth, count(*) OVER () AS many
+			FROM (SELECT id FROM batches WHERE ended_at > 1 ORDER BY id LIMIT 100) AS ended;
 		CREATE TEMPORARY TABLE places AS
 			SELECT queue, store, owner, row_number() OVER (ORDER BY queue) - 1 AS nth, count(*) OVER () AS many
 			FROM (SELECT DISTINCT queue, store, owner FROM batches) AS all_of_them;

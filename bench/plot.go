@@ -51,7 +51,7 @@ func (g *growth) plot(dir, database string) error {
 		return err
 	}
 	stores, err := newPlot("Longest wait by stores at work", "stores, one call of 1 s each", "s",
-		curve{"measured", blue, false, waits}, curve{"least possible", orange, true, ideal})
+		curve{"measured", blue, false, waits}, curve{"if all came at once", orange, true, ideal})
 	if err != nil {
 		return err
 	}

@@ -438,11 +438,11 @@ func TestIdleConnectionIsLookedAt(t *testing.T) {
 	})
 }
 
-// eventually waits until something is so.
+// eventually waits until something is so that takes a moment.
 func eventually(t *testing.T, so func() bool) {
 	t.Helper()
-	for !so() {
-		if t.Context().Err() != nil {
+	for limit := time.Now().Add(10 * time.Second); !so(); {
+		if time.Now().After(limit) {
 			t.Fatal("it never was so")
 		}
 		runtime.Gosched()

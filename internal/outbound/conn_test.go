@@ -1,0 +1,115 @@
+package outbound
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// breaking is a connection that, once told so, writes a part of what it is given and
+// fails.
+type breaking struct {
+	net.Conn
+	now atomic.Bool
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	if !b.now.Load() {
+		return b.Conn.Write(p)
+	}
+	n, err := b.Conn.Write(p[:len(p)/2])
+	if err == nil {
+		err = errors.New("the network broke")
+	}
+	return n, err
+}
+
+// gathering is a connection that holds back what is written until it is let go, in one
+// piece.
+type gathering struct {
+	net.Conn
+	holds bool
+	held  []byte
+}
+
+func (g *gathering) Write(p []byte) (int, error) {
+	if !g.holds {
+		return g.Conn.Write(p)
+	}
+	g.held = append(g.held, p...)
+	return len(p), nil
+}
+
+// overTLS returns a conn over TLS whose raw connections on both sides are what the
+// functions make of them. serve is the server's side, after the handshake.
+func overTLS(t *testing.T, wrapClient, wrapServer func(net.Conn) net.Conn, serve func(*tls.Conn)) *conn {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	there, here := net.Pipe()
+	t.Cleanup(func() { there.Close(); here.Close() })
+	go func() {
+		secure := tls.Server(wrapServer(there), &tls.Config{Certificates: server.TLS.Certificates, SessionTicketsDisabled: true})
+		if err := secure.HandshakeContext(t.Context()); err == nil {
+			serve(secure)
+		}
+	}()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	secure := tls.Client(wrapClient(here), &tls.Config{RootCAs: roots, ServerName: "example.com"})
+	if err := secure.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return newConn(secure)
+}
+
+func asItIs(c net.Conn) net.Conn { return c }
+
+// What nobody asked for is noticed too where it came together with what was asked for:
+// in a TLS record of its own, which the socket has no more and the reader has not yet.
+func TestUnaskedRecord(t *testing.T) {
+	for name, records := range map[string][]string{"nothing more": {"a"}, "a record more": {"a", "b"}} {
+		var raw *gathering
+		c := overTLS(t, asItIs, func(c net.Conn) net.Conn { raw = &gathering{Conn: c}; return raw }, func(secure *tls.Conn) {
+			raw.holds = true
+			for _, r := range records {
+				_, _ = io.WriteString(secure, r)
+			}
+			_, _ = raw.Conn.Write(raw.held)
+		})
+		c.room, c.since = 1000, time.Now()
+		if b, err := c.reader.ReadByte(); b != 'a' || err != nil {
+			t.Fatalf("%s: read %q, %v", name, b, err)
+		}
+		if got, want := c.alive(time.Now()), len(records) == 1; got != want {
+			t.Errorf("%s: it can carry another exchange: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// A write over TLS that fails may have sent a part of its record, though TLS says that it
+// wrote nothing. One on a connection that was closed before has certainly sent nothing.
+func TestNothingWrittenOverTLS(t *testing.T) {
+	var raw *breaking
+	c := overTLS(t, func(c net.Conn) net.Conn { raw = &breaking{Conn: c}; return raw }, asItIs, func(secure *tls.Conn) {
+		_, _ = io.Copy(io.Discard, secure)
+	})
+	raw.now.Store(true)
+	n, err := c.Write([]byte("POST /orders HTTP/1.1\r\n\r\n"))
+	if n != 0 || err == nil {
+		t.Fatalf("wrote %d, %v: not the case that this is about", n, err)
+	}
+	if c.nothingWritten(n, err) {
+		t.Error("a half record counts as nothing")
+	}
+	c.Close()
+	if n, err := c.Write([]byte("POST")); !c.nothingWritten(n, err) {
+		t.Errorf("wrote %d, %v on a connection that was closed, which counts as something", n, err)
+	}
+}
