@@ -78,7 +78,7 @@ func peakOf(comparisons []comparison) figure {
 	for _, c := range comparisons {
 		peak = max(peak, c.Peak)
 	}
-	return figure{Name: "peak memory of the service in these runs", Value: megabytes(peak), Unit: "MB", Goal: 200}
+	return figure{Name: "peak memory of the service in these runs", Value: megabytes(peak), Unit: "MB", Goal: 120}
 }
 
 // The texts of the report that say what was measured.

@@ -29,12 +29,12 @@ const (
 )
 
 var scenarios = []scenario{
-	{theme: "parallel", name: parallelName, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.50, postgres: 0.40},
+	{theme: "parallel", name: parallelName, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.90, postgres: 0.60},
 	{theme: "parallel", name: parallelName, latency: 5 * time.Millisecond, stores: 4, batches: 5, requests: 500, parallel: true, workers: 100, goal: 0.65, postgres: 0.50},
-	{theme: "stores", name: storesName, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.40, postgres: 0.30},
+	{theme: "stores", name: storesName, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.60, postgres: 0.40},
 	{theme: "stores", name: storesName, latency: 5 * time.Millisecond, stores: 50, batches: 1, requests: 200, workers: 1, goal: 0.50, postgres: 0.40},
-	{theme: "sequential", name: sequentialName, stores: 1, batches: 4, requests: 500, workers: 1, goal: 0.25, postgres: 0.15},
-	{theme: "sequential", name: sequentialName, latency: 5 * time.Millisecond, stores: 1, batches: 1, requests: 500, workers: 1, goal: 0.85, postgres: 0.80},
+	{theme: "sequential", name: sequentialName, stores: 1, batches: 4, requests: 500, workers: 1, goal: 0.30, postgres: 0.15},
+	{theme: "sequential", name: sequentialName, latency: 5 * time.Millisecond, stores: 1, batches: 1, requests: 500, workers: 1, goal: 0.88, postgres: 0.82},
 }
 
 // calls returns how many POSTs the scenario makes.

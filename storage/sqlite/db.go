@@ -166,11 +166,16 @@ func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) err
 // other calls, and returns when that is committed. fn may run more than once; it
 // returns an error of package storage only before it has changed anything.
 func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
+	return db.operate(ctx, what, &operation{run: fn})
+}
+
+// operate is write for any operation.
+func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer db.gate.Leave()
-	return db.failure(ctx, what, db.writer.do(ctx, fn))
+	return db.failure(ctx, what, db.writer.do(ctx, op))
 }
 
 // failure says what was being done when an error came. The errors of package storage

@@ -150,24 +150,17 @@ func newest(stored []storage.Mark, held []freshMark) ([]storage.Mark, error) {
 }
 
 // Record implements storage.Storage.
-func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
-	var out storage.Signals
-	look := func(c *sqlite.Conn) error {
-		state, signals, err := running(c, cl)
-		out = signals
-		if err != nil || state == batch.Completed {
-			return err
-		}
-		if err := progress(c, cl.ID, state, marks); err != nil {
-			return err
-		}
-		return db.journal.record(c, cl.ID, marks)
-	}
-	var err error
+func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mark) (out storage.Signals, err error) {
 	if len(marks) == 0 {
-		err = db.read(ctx, "ask for a creator's wishes", look)
+		err = db.read(ctx, "ask for a creator's wishes", func(c *sqlite.Conn) error {
+			_, out, err = running(c, cl)
+			return err
+		})
 	} else {
-		err = db.write(ctx, "record results", look)
+		err = db.operate(ctx, "record results", &operation{records: true, run: func(c *sqlite.Conn) (err error) {
+			out, err = db.record(c, cl, marks)
+			return err
+		}})
 	}
 	if err != nil {
 		return storage.Signals{}, err
@@ -175,19 +168,50 @@ func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 	return out, nil
 }
 
-// running reads the state of a claimed batch, if the claim is the queue's newest.
-func running(c *sqlite.Conn, cl *storage.Claim) (state batch.Status, signals storage.Signals, err error) {
-	err = query(c, "running", func(s *sqlite.Stmt) error {
-		if s.ColumnInt64(0) == cl.Epoch {
-			state = batch.Status(s.ColumnInt(1))
-			signals = storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3)}
+// record adds marks to the journal, on the writer's connection.
+func (db *DB) record(c *sqlite.Conn, cl *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
+	now, known := db.writer.known[cl.ID]
+	if !known {
+		var err error
+		if now, err = claimedNow(c, cl.ID); err != nil {
+			return storage.Signals{}, err
 		}
+		db.writer.known[cl.ID] = now
+	}
+	if now.epoch != cl.Epoch {
+		return storage.Signals{}, storage.ErrNotOwner
+	}
+	if now.state == batch.Completed {
+		return now.signals, nil
+	}
+	if now.state == batch.Queued {
+		delete(db.writer.known, cl.ID) // it changes
+	}
+	if err := progress(c, cl.ID, now.state, marks); err != nil {
+		return storage.Signals{}, err
+	}
+	return now.signals, db.journal.record(c, cl.ID, marks)
+}
+
+// claimedNow reads what is known of a batch; nothing of one that is gone.
+func claimedNow(c *sqlite.Conn, id storage.BatchID) (now claimed, err error) {
+	err = query(c, "running", func(s *sqlite.Stmt) error {
+		now = claimed{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3)}}
 		return nil
-	}, int64(cl.ID))
-	if err == nil && state == 0 {
+	}, int64(id))
+	return now, err
+}
+
+// running reads the state of a claimed batch, if the claim is the queue's newest.
+func running(c *sqlite.Conn, cl *storage.Claim) (batch.Status, storage.Signals, error) {
+	now, err := claimedNow(c, cl.ID)
+	if err == nil && (now.state == 0 || now.epoch != cl.Epoch) {
 		err = storage.ErrNotOwner
 	}
-	return state, signals, err
+	if err != nil {
+		return 0, storage.Signals{}, err
+	}
+	return now.state, now.signals, nil
 }
 
 // progress notes that a batch has a result.

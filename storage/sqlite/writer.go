@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -24,21 +26,30 @@ type writer struct {
 	path    string
 	log     *slog.Logger
 	queue   chan *operation
+	known   map[storage.BatchID]claimed // of batches that run; whatever is no Record forgets it
 	commits int
 	ended   chan struct{}
 	err     error // of closing the connection; set before ended is closed
 }
 
+// claimed is what Record has to know of a batch.
+type claimed struct {
+	epoch   int64 // the newest of its queue
+	state   batch.Status
+	signals storage.Signals
+}
+
 // operation is one call that waits for its commit.
 type operation struct {
-	run   func(c *sqlite.Conn) error
-	taken atomic.Bool // by the writer, or by a caller who gave up
-	err   error       // set before done is closed
-	done  chan struct{}
+	run     func(c *sqlite.Conn) error
+	records bool        // it is a Record
+	taken   atomic.Bool // by the writer, or by a caller who gave up
+	err     error       // set before done is closed
+	done    chan struct{}
 }
 
 func startWriter(c *sqlite.Conn, j *journal, path string, log *slog.Logger) *writer {
-	w := &writer{conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), ended: make(chan struct{})}
+	w := &writer{conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), known: map[storage.BatchID]claimed{}, ended: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -50,13 +61,13 @@ func (w *writer) close() error {
 	return w.err
 }
 
-// do runs fn and returns after its commit. When the context ends before its turn
-// has come, fn does not run at all.
-func (w *writer) do(ctx context.Context, fn func(c *sqlite.Conn) error) error {
+// do runs an operation and returns after its commit. When the context ends before its
+// turn has come, it does not run at all.
+func (w *writer) do(ctx context.Context, op *operation) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // the select below would choose between the two at random
 	}
-	op := &operation{run: fn, done: make(chan struct{})}
+	op.done = make(chan struct{})
 	select {
 	case w.queue <- op:
 	case <-ctx.Done():
@@ -142,6 +153,9 @@ func (w *writer) commit(group []*operation) (err error) {
 		return err
 	}
 	defer func() {
+		if err != nil {
+			clear(w.known)
+		}
 		// Some errors have ended the transaction already.
 		if err != nil && !w.conn.AutocommitEnabled() {
 			if e := query(w.conn, "rollback", nil); e != nil {
@@ -150,6 +164,9 @@ func (w *writer) commit(group []*operation) (err error) {
 		}
 	}()
 	for _, op := range group {
+		if !op.records {
+			clear(w.known)
+		}
 		if op.err = op.run(w.conn); op.err != nil && !isDomain(op.err) {
 			return op.err
 		}
