@@ -130,8 +130,8 @@ bench: ## Measure Sheaf beside a plain client; DATABASE=postgres: on PostgreSQL
 
 .PHONY: bench-check
 bench-check: ## Before a release: fail if a ratio lost more than 15% against bench/baseline.json
-	cd bench && $(GO) run . -only parallel,stores,sequential -baseline baseline.json
-	cd bench && $(GO) run . -database postgres -only parallel,stores,sequential -baseline baseline.json
+	cd bench && $(GO) run . -rounds 7 -only parallel,stores,sequential -baseline baseline.json
+	cd bench && $(GO) run . -database postgres -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 
 .PHONY: bench-scale
 bench-scale: ## Simulate a day of 10,000 stores on several nodes, and the loss of one
