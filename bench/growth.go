@@ -185,7 +185,7 @@ func (b *bench) growStores(ctx context.Context, stores int) (g grownStores, err 
 			close(all)
 		}
 		mu.Unlock()
-		time.Sleep(growthLatency)
+		pause(r.Context(), growthLatency)
 		w.WriteHeader(http.StatusCreated)
 		io.WriteString(w, upstreamAnswer)
 	}))

@@ -100,7 +100,7 @@ func TestCompressed(t *testing.T) {
 	w.finish(w.claim(), "")
 	medium, c := w.large(40, 40, 1000)
 	w.finish(c, "")
-	large, c := w.large(60, 50, 150_000)
+	large, _ := w.large(60, 50, 150_000)
 	for _, b := range []struct {
 		name, ticket string
 		pieces       bool

@@ -3,7 +3,6 @@ package postgres
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sheafapi/sheaf/internal/pgtest"
@@ -50,17 +49,11 @@ func TestCreatesTakeTurns(t *testing.T) {
 		return ended
 	}
 	slow := created(first)
-	for waiting() < 1 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the first create is not held up", func() bool { return waiting() == 1 })
 	fast := created(second)
-	for waiting() < 2 {
-		select {
-		case err := <-fast:
-			t.Fatalf("the second create did not wait: %v", err)
-		default:
-			time.Sleep(time.Millisecond)
-		}
+	eventually(t, "the second create neither waits nor ends", func() bool { return waiting() == 2 || len(fast) > 0 })
+	if len(fast) > 0 {
+		t.Fatalf("the second create did not wait: %v", <-fast)
 	}
 	exec(`SELECT pg_advisory_unlock(42)`)
 	if err := <-slow; err != nil {

@@ -125,7 +125,7 @@ func (j *journal) record(c *sqlite.Conn, id storage.BatchID, marks []storage.Mar
 		j.buf = append(j.buf, 0, 0, 0, 0)
 		start := len(j.buf)
 		j.buf = packMark(j.buf, &marks[i])
-		binary.LittleEndian.PutUint32(j.buf[start-4:], uint32(len(j.buf)-start)) //nolint:gosec // bounded by call
+		binary.LittleEndian.PutUint32(j.buf[start-4:], uint32(len(j.buf)-start))
 		j.steps = append(j.steps, step{id, marks[i].Index, start, len(j.buf)})
 	}
 	return nil
@@ -135,7 +135,7 @@ func (j *journal) entry(id storage.BatchID, marks int) {
 	if j.buf == nil {
 		j.buf = make([]byte, 0, j.usual+j.usual/4+512)
 	}
-	j.buf = binary.AppendUvarint(j.buf, uint64(id)) //nolint:gosec // ids are positive
+	j.buf = binary.AppendUvarint(j.buf, uint64(id))
 	j.buf = binary.AppendUvarint(j.buf, uint64(marks))
 }
 
@@ -348,13 +348,13 @@ func takeUp(batches map[storage.BatchID]*fresh, row []byte) error {
 		}
 		row = row[idWidth+width:]
 		if marks == 0 {
-			delete(batches, storage.BatchID(id)) //nolint:gosec // as it was written
+			delete(batches, storage.BatchID(id))
 			continue
 		}
-		f := batches[storage.BatchID(id)] //nolint:gosec // as it was written
+		f := batches[storage.BatchID(id)]
 		if f == nil {
 			f = &fresh{}
-			batches[storage.BatchID(id)] = f //nolint:gosec // as it was written
+			batches[storage.BatchID(id)] = f
 		}
 		for range marks {
 			if len(row) < 4 {
