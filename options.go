@@ -1,8 +1,10 @@
 package sheaf
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -17,6 +19,15 @@ type Options struct {
 	// UpstreamHandler, if set, answers the sub-requests in this process, with
 	// no socket between.
 	UpstreamHandler http.Handler
+
+	// UpstreamTLS is what connections to an https upstream begin from: the authorities that
+	// are trusted, a certificate to show. Default: the system's authorities, no certificate.
+	UpstreamTLS *tls.Config
+	// UpstreamGuard refuses to connect to an address of the upstream that is not public,
+	// as it is at the moment of connecting: for an upstream whose name somebody else
+	// controls. UpstreamAllow are networks that are let through all the same.
+	UpstreamGuard bool
+	UpstreamAllow []netip.Prefix
 
 	// Database is where batches are kept: "sqlite:FILE", or a PostgreSQL database
 	// (version 14 or later) that any number of services share, as

@@ -40,8 +40,12 @@ func New(o Options) (*Service, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	var guard *outbound.Guard
+	if o.UpstreamGuard {
+		guard = &outbound.Guard{Allow: o.UpstreamAllow}
+	}
 	client, err := outbound.New(outbound.Options{
-		Template: o.Upstream, Handler: o.UpstreamHandler,
+		Template: o.Upstream, Handler: o.UpstreamHandler, TLS: o.UpstreamTLS, Guard: guard,
 		Timeout: o.RequestTimeout, MaxAnswer: o.MaxAnswer, MaxConns: o.MaxOutbound,
 		UserAgent: "sheaf/" + Version, Logger: o.Logger,
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,17 +16,23 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/certificate"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
-// Bounds on what one connection of a client may take.
+// limits bound the time that one connection of a client may take.
+type limits struct {
+	header  time.Duration // to send a request's header; over TLS, for the handshake, too
+	request time.Duration // to send a request, and again to take the answer
+	idle    time.Duration // between two requests
+}
+
+var usualLimits = limits{header: 10 * time.Second, request: 5 * time.Minute, idle: 2 * time.Minute}
+
 const (
-	headerTimeout  = 10 * time.Second
-	requestTimeout = 5 * time.Minute // to send a request, and again to take the answer
-	idleTimeout    = 2 * time.Minute
-	maxHeader      = 64 << 10 // bytes
+	maxHeader = 64 << 10 // bytes
 	// maxConnections bounds the clients' connections; more wait to be accepted. Idle
 	// ones must not use up the files and the memory that running batches need.
 	maxConnections = 8192
@@ -58,8 +65,8 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			if err := fromEnviron(flags, vars); err != nil {
 				return err
 			}
-			if s.options.Upstream == "" {
-				return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
+			if err := s.check(); err != nil {
+				return err
 			}
 			tune(environ)
 			log := s.logger(c.ErrOrStderr())
@@ -102,7 +109,15 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // serve runs the service until ctx ends, a signal comes or something fails. It
 // returns once everything under way is recorded and the database is closed.
 func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
-	service, err := sheaf.New(s.serviceOptions(log))
+	options := s.serviceOptions(log)
+	if options.UpstreamTLS, err = s.towardsUpstream(log); err != nil {
+		return err
+	}
+	secure, err := s.towardsClients(log)
+	if err != nil {
+		return err
+	}
+	service, err := sheaf.New(options)
 	if err != nil {
 		return err
 	}
@@ -119,9 +134,9 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	info, _ := debug.ReadBuildInfo()
-	log.Info("listening", "address", listener.Addr().String(), "upstream", s.options.Upstream,
+	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream,
 		"database", sheaf.DatabaseName(s.options.Database), "version", version(info))
-	if err := runAll(ctx, stop, s, log, service, listener); err != nil {
+	if err := runAll(ctx, stop, s, log, service, listener, secure); err != nil {
 		return err
 	}
 	log.Info("stopped")
@@ -136,15 +151,51 @@ func listenError(address string, err error) error {
 	return fmt.Errorf("can't serve on %s: %w: choose another address with --listen", address, err)
 }
 
+// towardsUpstream returns what connections to the upstream begin from.
+func (s *settings) towardsUpstream(log *slog.Logger) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
+	if s.upstreamCA != "" {
+		if config.RootCAs, err = certificate.Authorities(s.upstreamCA); err != nil {
+			return nil, fmt.Errorf("--upstream-ca: %w", err)
+		}
+	}
+	if s.upstreamTLS.cert != "" {
+		pair, err := certificate.Load(s.upstreamTLS.cert, s.upstreamTLS.key, log)
+		if err != nil {
+			return nil, fmt.Errorf("--upstream-cert: %w", err)
+		}
+		config.GetClientCertificate = pair.ForServer
+	}
+	return config, nil
+}
+
+// towardsClients returns what the API is served with; nil: without TLS.
+func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
+	if s.tls.cert == "" {
+		return nil, nil
+	}
+	pair, err := certificate.Load(s.tls.cert, s.tls.key, log)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.ForClients}, nil
+}
+
 // runAll runs the engine and the HTTP server side by side. When ctx ends both drain,
 // each within the shutdown timeout; when one fails the other is stopped too. stop gives
 // the signals their usual effect back, so that a second one ends the process.
-func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener) error {
-	server := newServer(service, log)
+func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config) error {
+	server := newServer(service, log, usualLimits)
+	server.TLSConfig = secure
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
 	all.Go(func() error {
-		if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+		serve := server.Serve
+		if secure != nil {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		if err := serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 		}
 		return nil
@@ -163,13 +214,13 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	return all.Wait()
 }
 
-func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 	return &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       requestTimeout,
-		WriteTimeout:      requestTimeout,
-		IdleTimeout:       idleTimeout,
+		ReadHeaderTimeout: l.header,
+		ReadTimeout:       l.request,
+		WriteTimeout:      l.request,
+		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf"
@@ -16,6 +17,30 @@ type settings struct {
 	options   sheaf.Options // RetryLimit and MaxQueued as the user counts them: 0 means none
 	logFormat string        // "text" or "json"
 	logLevel  slog.Level
+
+	tls         files  // what the API is served with; empty: without TLS
+	upstreamTLS files  // what the upstream is shown
+	upstreamCA  string // a file; empty: the system's authorities
+}
+
+// files are those of a certificate and its key.
+type files struct{ cert, key string }
+
+// check returns what is wrong with settings that are fine one by one.
+func (s *settings) check() error {
+	switch {
+	case s.options.Upstream == "":
+		return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
+	case (s.tls.cert == "") != (s.tls.key == ""):
+		return usagef("--tls-cert and --tls-key (or %s and %s) go together: the one is missing", variable("tls-cert"), variable("tls-key"))
+	case (s.upstreamTLS.cert == "") != (s.upstreamTLS.key == ""):
+		return usagef("--upstream-cert and --upstream-key (or %s and %s) go together: the one is missing", variable("upstream-cert"), variable("upstream-key"))
+	case (s.upstreamTLS.cert != "" || s.upstreamCA != "") && !strings.HasPrefix(strings.ToLower(s.options.Upstream), "https:"):
+		return usagef("--upstream-ca, --upstream-cert and --upstream-key are for an upstream with https://, and --upstream has none")
+	case len(s.options.UpstreamAllow) > 0 && !s.options.UpstreamGuard:
+		return usagef("--upstream-allow makes exceptions from --upstream-guard, which is off: add --upstream-guard=on")
+	}
+	return nil
 }
 
 // The bounds of values.
@@ -38,6 +63,14 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
+	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)
+	add(f, "tls-key", "", "file", "the key of --tls-cert", &s.tls.key, parseFile)
+	add(f, "upstream-ca", "", "file", "authorities that an https upstream is trusted by, in PEM, instead of the system's", &s.upstreamCA, parseFile)
+	add(f, "upstream-cert", "", "file", "certificate that an https upstream is shown, in PEM; taken up anew when the file changes", &s.upstreamTLS.cert, parseFile)
+	add(f, "upstream-key", "", "file", "the key of --upstream-cert", &s.upstreamTLS.key, parseFile)
+	add(f, "upstream-guard", "off", "off|on", "refuse to connect to an upstream's address that is not public, as it is when it is connected to", &o.UpstreamGuard,
+		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
+	add(f, "upstream-allow", "", "networks", "networks that --upstream-guard lets through, such as 10.1.0.0/16,fd00::/8", &o.UpstreamAllow, parseNetworks)
 	addDatabase(f, &o.Database)
 	add(f, "database-connections", "8", "count", "connections to PostgreSQL at most, at least 4", &o.DatabaseConnections, parseCount(4))
 	add(f, "database-accelerators", "on", "on|off", "use LISTEN and advisory locks where PostgreSQL has them; off: a dead node is noticed after 13s instead of 3s", &o.NoAccelerators,

@@ -16,8 +16,16 @@ import (
 // samples has for every flag a right value that is not its default, and a wrong one
 // with the words that have to follow.
 var samples = map[string]struct{ right, wrong, says string }{
-	"listen":   {":0", "8080", "a host and a port from 0 to 65535"},
-	"upstream": {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"listen":         {":0", "8080", "a host and a port from 0 to 65535"},
+	"upstream":       {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"tls-cert":       {"cert.pem", "", "the name of a file"},
+	"tls-key":        {"key.pem", "", "the name of a file"},
+	"upstream-ca":    {"ca.pem", "", "the name of a file"},
+	"upstream-cert":  {"cert.pem", "", "the name of a file"},
+	"upstream-key":   {"key.pem", "", "the name of a file"},
+	"upstream-guard": {"on", "yes", "off or on"},
+	"upstream-allow": {"10.1.0.0/16, fd00::/8", "10.1.0.0", "networks in CIDR notation"},
+
 	"database": {"sqlite:other.db", "other.db", "sqlite:FILE"},
 
 	"database-connections":  {"4", "3", "a whole number from 4 to"},
@@ -147,7 +155,10 @@ func TestHelp(t *testing.T) {
 	if code := run(t.Context(), []string{"serve", "--help"}, nil, &stdout, io.Discard); code != exitOK {
 		t.Fatalf("exit code %d", code)
 	}
-	noDefault := map[string]bool{"upstream": true, "secret-key-file": true, "abandon-credentials": true}
+	noDefault := map[string]bool{
+		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
+		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true,
+	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
 		for line := range strings.Lines(stdout.String()) {
 			if !strings.HasPrefix(strings.TrimSpace(line), "--"+flag.Name+" ") {
@@ -164,6 +175,23 @@ func TestHelp(t *testing.T) {
 		}
 		t.Error("the help has no line for the flag")
 	})
+}
+
+// Settings that don't go together are refused before anything is done.
+func TestTogether(t *testing.T) {
+	for args, want := range map[string]string{
+		"--tls-cert=a":                                     "--tls-cert and --tls-key",
+		"--tls-key=a":                                      "--tls-cert and --tls-key",
+		"--upstream=https://a --upstream-cert=a":           "--upstream-cert and --upstream-key",
+		"--upstream-cert=a --upstream-key=b":               "upstream with https://",
+		"--upstream-ca=a":                                  "upstream with https://",
+		"--upstream-allow=10.0.0.0/8":                      "--upstream-guard=on",
+		"--upstream-allow=10.0.0.0/8 --upstream-guard=off": "--upstream-guard=on",
+	} {
+		if said := serveUsage(t, nil, append([]string{"--upstream=http://localhost:1"}, strings.Fields(args)...)...); !strings.Contains(said, want) {
+			t.Errorf("%s: said %q, want %q", args, said, want)
+		}
+	}
 }
 
 func TestServiceOptions(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -89,6 +90,18 @@ func parseFile(text string) (string, error) {
 		return "", wrong(text, "the name of a file")
 	}
 	return text, nil
+}
+
+// parseNetworks reads addresses in CIDR notation, with commas between.
+func parseNetworks(text string) (out []netip.Prefix, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, wrong(text, "networks in CIDR notation with commas between, such as 10.1.0.0/16,fd00::/8")
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 func parseDuration(text string) (time.Duration, error) {

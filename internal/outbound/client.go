@@ -5,7 +5,7 @@
 //   - An Answer tells for certain whether any byte of the request was written.
 //   - Nothing is written that the call's Permit refuses at that moment.
 //   - It goes to the configured host and nowhere else: redirects are answers, and
-//     no proxy is taken from the environment.
+//     no proxy is taken from the environment. A Guard judges where that leads.
 //   - The bytes of a path and a body reach the upstream exactly as they came.
 //   - An answer is bounded while it is read, and an attempt in time.
 //
@@ -48,6 +48,9 @@ type Options struct {
 	// path and host of Template count then.
 	Handler http.Handler
 
+	TLS   *tls.Config // what a connection over TLS begins from: authorities, a client's certificate. Default: the system's authorities, no certificate
+	Guard *Guard      // judges the addresses that are connected to; nil: all are let through
+
 	Timeout   time.Duration // bound on one attempt, from dialling to the answer's last byte; positive
 	MaxAnswer int64         // bytes of an answer's body; positive
 	MaxConns  int           // idle connections kept; as many as there are attempts at the same time; positive
@@ -63,6 +66,7 @@ type Client struct {
 	handler   http.Handler
 	idle      pool
 	tls       *tls.Config
+	network   *net.Dialer
 	dial      func(ctx context.Context) (net.Conn, error) // with its TLS handshake
 	timeout   time.Duration
 	maxAnswer int64
@@ -90,21 +94,28 @@ func New(o Options) (*Client, error) {
 		to: to, handler: o.Handler, idle: pool{most: o.MaxConns},
 		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, log: o.Logger,
 	}
-	c.dial = c.dialer()
+	c.dial = c.dialer(o)
 	return c, nil
 }
 
 // dialer returns the function that connects to the upstream. It takes no proxy from the
 // environment: that would see every credential, and "the connection could not be made"
 // would no longer be about the upstream.
-func (c *Client) dialer() func(ctx context.Context) (net.Conn, error) {
-	plain := &net.Dialer{Timeout: dialTimeout}
-	if c.to.scheme == "http" {
-		return func(ctx context.Context) (net.Conn, error) { return plain.DialContext(ctx, "tcp", c.to.address) }
+func (c *Client) dialer(o Options) func(ctx context.Context) (net.Conn, error) {
+	c.network = &net.Dialer{Timeout: dialTimeout}
+	if o.Guard != nil {
+		c.network.ControlContext = o.Guard.control
 	}
-	// One buffer is one TLS record, and so one system call, as without TLS.
-	c.tls = &tls.Config{MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
-	secure := &tls.Dialer{NetDialer: plain, Config: c.tls}
+	if c.to.scheme == "http" {
+		return func(ctx context.Context) (net.Conn, error) { return c.network.DialContext(ctx, "tcp", c.to.address) }
+	}
+	c.tls = &tls.Config{}
+	if o.TLS != nil {
+		c.tls = o.TLS.Clone()
+	}
+	c.tls.MinVersion, c.tls.NextProtos = max(c.tls.MinVersion, tls.VersionTLS12), []string{"http/1.1"}
+	c.tls.DynamicRecordSizingDisabled = true // one buffer is one TLS record, and so one system call, as without TLS
+	secure := &tls.Dialer{NetDialer: c.network, Config: c.tls}
 	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", c.to.address) }
 }
 

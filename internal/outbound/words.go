@@ -55,6 +55,8 @@ func dialFailure(err error) string {
 		op          *net.OpError
 	)
 	switch {
+	case errors.Is(err, errGuarded):
+		return "the upstream's address is not allowed"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -69,6 +71,8 @@ func dialFailure(err error) string {
 		return "TLS handshake failed"
 	case broken(err):
 		return "connection closed"
+	case errors.As(err, &op) && op.Op == "remote error": // an alert
+		return "TLS handshake failed"
 	case errors.As(err, &op):
 		return "network error"
 	}
