@@ -29,6 +29,10 @@ type Options struct {
 	UpstreamGuard bool
 	UpstreamAllow []netip.Prefix
 
+	// Passthrough has the service forward everything else below /api/v3/{storeId}/ to the
+	// upstream, as it came, so that one base URL serves an API's clients unchanged.
+	Passthrough bool
+
 	// Database is where batches are kept: "sqlite:FILE", or a PostgreSQL database
 	// (version 14 or later) that any number of services share, as
 	// "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS" (RFC 3986; the parameters of

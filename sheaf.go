@@ -68,7 +68,18 @@ func New(o Options) (*Service, error) {
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 	})
 	s := &Service{engine: e, storage: store, outbound: client}
+	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
+	if o.Passthrough {
+		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
+			err := client.Forward(w, r, store, path)
+			if failed, ok := errors.AsType[*outbound.ForwardError](err); ok {
+				return failed.Status, err
+			}
+			return 0, err
+		}
+	}
 	s.handler = api.New(api.Options{
+		Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
 	})

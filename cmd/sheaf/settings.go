@@ -63,6 +63,8 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
+	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
+		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)
 	add(f, "tls-key", "", "file", "the key of --tls-cert", &s.tls.key, parseFile)
 	add(f, "upstream-ca", "", "file", "authorities that an https upstream is trusted by, in PEM, instead of the system's", &s.upstreamCA, parseFile)

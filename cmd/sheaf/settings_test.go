@@ -18,6 +18,7 @@ import (
 var samples = map[string]struct{ right, wrong, says string }{
 	"listen":         {":0", "8080", "a host and a port from 0 to 65535"},
 	"upstream":       {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"passthrough":    {"on", "true", "off or on"},
 	"tls-cert":       {"cert.pem", "", "the name of a file"},
 	"tls-key":        {"key.pem", "", "the name of a file"},
 	"upstream-ca":    {"ca.pem", "", "the name of a file"},

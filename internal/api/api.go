@@ -19,7 +19,7 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// Options configure the API. All have to be set, but MaxQueued.
+// Options configure the API. All have to be set, but MaxQueued and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -31,6 +31,11 @@ type Options struct {
 	// Ready returns nil while the service can do its work; its error is shown at
 	// /readyz.
 	Ready func(context.Context) error
+
+	// Forward, if set, answers what is below a store and no batch resource: with the
+	// path behind the store as it came, and the query. It returns an error when it has sent nothing,
+	// with the status, 400, 502 or 504, that says why.
+	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit

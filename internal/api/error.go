@@ -26,6 +26,8 @@ const (
 	rateLimited          code = "RATE_LIMITED"
 	internalError        code = "INTERNAL_ERROR"
 	unavailable          code = "UNAVAILABLE"
+	upstreamFailed       code = "UPSTREAM_FAILED"
+	upstreamTimeout      code = "UPSTREAM_TIMEOUT"
 )
 
 // http returns how a code is answered: the status, and a header that goes with it.
@@ -49,6 +51,10 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusUnsupportedMediaType, "", ""
 	case rateLimited:
 		return http.StatusTooManyRequests, "Retry-After", "5"
+	case upstreamFailed:
+		return http.StatusBadGateway, "", ""
+	case upstreamTimeout:
+		return http.StatusGatewayTimeout, "", ""
 	case unavailable:
 		return http.StatusServiceUnavailable, "Retry-After", "1"
 	case internalError:

@@ -115,6 +115,9 @@ func (s *server) serve(c *call) error {
 		}
 		return serve(s, c)
 	}
+	if s.Forward != nil && len(path) > 4 && path[1] == "api" && path[2] == "v3" {
+		return s.forward(c, path)
+	}
 	return fail(notFound, "There is nothing at this address; batches are at /api/v3/{storeId}/batch.")
 }
 

@@ -26,6 +26,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -62,12 +63,16 @@ type Options struct {
 // Client sends requests to one upstream. It may be used by many goroutines, and
 // does not limit how many attempts there are at the same time.
 type Client struct {
-	to        *template
-	handler   http.Handler
-	idle      pool
-	tls       *tls.Config
-	network   *net.Dialer
-	dial      func(ctx context.Context) (net.Conn, error) // with its TLS handshake
+	to      *template
+	handler http.Handler
+	idle    pool
+	tls     *tls.Config
+	network *net.Dialer
+	dial    func(ctx context.Context) (net.Conn, error) // with its TLS handshake
+
+	forwarding sync.Once
+	transport  *http.Transport // of Forward; nil: not used yet
+
 	timeout   time.Duration
 	maxAnswer int64
 	userAgent string
@@ -120,7 +125,10 @@ func (c *Client) dialer(o Options) func(ctx context.Context) (net.Conn, error) {
 }
 
 // Close closes the connections that are idle. An attempt under way ends as usual.
-func (c *Client) Close() { c.idle.close() }
+func (c *Client) Close() {
+	c.idle.close()
+	c.forward().CloseIdleConnections()
+}
 
 // Do makes one attempt and returns what came of it. It returns when the answer is
 // complete, when the attempt's time is up or when ctx ends, whichever is first.

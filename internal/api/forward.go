@@ -1,0 +1,43 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// forward has the upstream answer a call that is no batch's: segments are those of its
+// path, escaped, from /api/v3/{storeId}/ on. The same rules hold as for the path of a
+// batch's request. The token is the upstream's to judge.
+func (s *server) forward(c *call, segments []string) error {
+	store, err := url.PathUnescape(segments[3])
+	if err != nil || !batch.ValidStoreID(store) {
+		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
+	}
+	if !strings.HasPrefix(c.r.RequestURI, c.r.URL.EscapedPath()) {
+		return fail(wrongParameter, "The request's address must be a path in which everything special is percent-encoded.")
+	}
+	path := "/" + strings.Join(segments[4:], "/")
+	if c.r.URL.RawQuery != "" || c.r.URL.ForceQuery {
+		path += "?" + c.r.URL.RawQuery
+	}
+	if err := batch.CheckPath(path); err != nil {
+		return fail(wrongParameter, "The path behind the store %v.", err)
+	}
+	// What this service says of its own answers, the upstream says of its.
+	for _, name := range []string{"Cache-Control", "X-Content-Type-Options"} {
+		c.w.Header().Del(name)
+	}
+	status, err := s.Forward(c.w, c.r, store, path)
+	switch {
+	case err == nil:
+		return nil
+	case status == http.StatusGatewayTimeout:
+		return fail(upstreamTimeout, "Upstream: %v.", err)
+	case status == http.StatusBadRequest:
+		return fail(wrongParameter, "Upstream: %v.", err)
+	}
+	return fail(upstreamFailed, "Upstream: %v.", err)
+}
