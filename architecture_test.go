@@ -22,17 +22,18 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
 		"/internal/secret":         {},
 		"/internal/certificate":    {},
+		"/internal/auth":           {"/batch", "/internal/outbound"},
 		"/internal/pgtest":         {},
 		"/internal/outbound":       {"/batch"},
 		"/internal/engine":         {"/batch", "/storage", "/internal/outbound"},
 		"/internal/api":            {"/batch", "/storage"},
-		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api"},
+		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api", "/internal/auth"},
 		"/cmd/sheaf":               {"", "/internal/certificate", "/internal/secret", "/internal/outbound"},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate"}
+	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */}
 
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {

@@ -29,6 +29,15 @@ type Options struct {
 	UpstreamGuard bool
 	UpstreamAllow []netip.Prefix
 
+	// AuthCheck is an address of the API, a template as Upstream, that is asked with the
+	// caller's token before anything is done for it: whom it answers 2xx may use the
+	// store's batches, all of them together, for a minute; 401 and 403 are passed on.
+	// Empty: nobody checks a token before the upstream does, and a batch is its token's.
+	AuthCheck string
+	// TrustedProxies are networks whose X-Forwarded-For is believed, where refused tokens
+	// are counted by address.
+	TrustedProxies []netip.Prefix
+
 	// Passthrough has the service forward everything else below /api/v3/{storeId}/ to the
 	// upstream, as it came, so that one base URL serves an API's clients unchanged.
 	Passthrough bool

@@ -52,9 +52,15 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
+	gate, closeGate, err := o.gate(guard)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
 	ctx := context.Background()
 	store, key, err := openStorage(ctx, &o)
 	if err != nil {
+		closeGate()
 		client.Close()
 		return nil, err
 	}
@@ -79,11 +85,12 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	s.handler = api.New(api.Options{
-		Forward: forward,
+		Authorize: gate, Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
 	})
 	s.close = sync.OnceValue(func() error {
+		closeGate()
 		client.Close()
 		return store.Close()
 	})

@@ -63,6 +63,8 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
+	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it) or check=URL (asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile; a store's batches are everybody's whom it lets in)", &o.AuthCheck, parseAuth)
+	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
 	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)

@@ -18,6 +18,8 @@ import (
 var samples = map[string]struct{ right, wrong, says string }{
 	"listen":         {":0", "8080", "a host and a port from 0 to 65535"},
 	"upstream":       {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"auth":           {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, or check=URL"},
+	"trusted-proxy":  {"10.0.0.0/8", "10", "networks in CIDR notation"},
 	"passthrough":    {"on", "true", "off or on"},
 	"tls-cert":       {"cert.pem", "", "the name of a file"},
 	"tls-key":        {"key.pem", "", "the name of a file"},
@@ -158,7 +160,7 @@ func TestHelp(t *testing.T) {
 	}
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
-		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true,
+		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true,
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
 		for line := range strings.Lines(stdout.String()) {

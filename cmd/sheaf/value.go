@@ -75,6 +75,18 @@ func parseUpstream(text string) (string, error) {
 	return text, nil
 }
 
+// parseAuth returns the address to ask; empty: none.
+func parseAuth(text string) (string, error) {
+	if text == "passthrough" {
+		return "", nil
+	}
+	address, isCheck := strings.CutPrefix(text, "check=")
+	if !isCheck {
+		return "", wrong(text, "passthrough, or check=URL with the address to ask")
+	}
+	return parseUpstream(address)
+}
+
 func parseDatabase(text string) (string, error) {
 	for _, kind := range []string{"sqlite:", "postgres://", "postgresql://"} {
 		if rest, ok := strings.CutPrefix(text, kind); ok && rest != "" {

@@ -19,7 +19,8 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// Options configure the API. All have to be set, but MaxQueued and Forward.
+// Options configure the API. All have to be set, but MaxQueued,
+// Authorize and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -31,6 +32,11 @@ type Options struct {
 	// Ready returns nil while the service can do its work; its error is shown at
 	// /readyz.
 	Ready func(context.Context) error
+
+	// Authorize, if set, judges a caller's token for a store before anything else is done, and
+	// returns whose the store's batches are. An error that is no *Denial is a failure.
+	// Without it nobody judges a token here, and a batch is its token's.
+	Authorize func(r *http.Request, store, token string) (batch.Owner, error)
 
 	// Forward, if set, answers what is below a store and no batch resource: with the
 	// path behind the store as it came, and the query. It returns an error when it has sent nothing,

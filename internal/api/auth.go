@@ -1,11 +1,58 @@
 package api
 
 import (
+	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 )
+
+// Denial is Authorize's error for a caller that is not let in.
+type Denial struct {
+	Status int           // 401, 403, 429 or 503
+	Reason string        // a sentence for the caller
+	Wait   time.Duration // 429: until it is worth asking again
+}
+
+func (d *Denial) Error() string { return d.Reason }
+
+// authorize finds out whose batches the caller may see.
+func (s *server) authorize(c *call) error {
+	if s.Authorize == nil {
+		c.owner = batch.OwnerOf(c.token)
+		return nil
+	}
+	owner, err := s.Authorize(c.r, c.store, c.token)
+	var denial *Denial
+	switch {
+	case err == nil:
+		c.owner = owner
+		return nil
+	case !errors.As(err, &denial):
+		s.report(c, "authorize", batch.Ticket{}, err)
+		return fail(unavailable, "The service could not find out whether this token is let in. Ask again in a second.")
+	}
+	code := map[int]code{
+		http.StatusUnauthorized: refusedToken, http.StatusForbidden: invalidToken, http.StatusTooManyRequests: rateLimited,
+	}[denial.Status]
+	if code == "" {
+		code = unavailable
+	}
+	return &apiError{code: code, message: denial.Reason, wait: denial.Wait}
+}
+
+// queue returns where the caller's batches run one after the other: in its store. Where
+// nobody has checked the token, a queue belongs to a store and a token, so that whoever
+// makes a token up can't block a tenant (wire contract, "How batches run").
+func (s *server) queue(c *call) string {
+	if s.Authorize == nil {
+		return c.store + "/" + hex.EncodeToString(c.owner[:])
+	}
+	return c.store
+}
 
 // bearer returns the caller's token (RFC 6750, section 2.1; wire contract, "Base").
 // Whether the token is any good is for the upstream to say.

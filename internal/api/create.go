@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/hex"
 	"errors"
 	"mime"
 	"net/http"
@@ -15,7 +14,7 @@ import (
 // create stores a batch (wire contract, "Create"). Everything that can be refused
 // without the body is refused before it is read.
 func (s *server) create(c *call) error {
-	b, err := c.newBatch()
+	b, err := s.newBatch(c)
 	if err != nil {
 		return err
 	}
@@ -53,11 +52,9 @@ func (s *server) create(c *call) error {
 	return nil
 }
 
-// newBatch returns a batch as its query says, without requests. Nobody has checked the
-// token, so that a queue belongs to a store and a token: whoever makes a token up can't
-// block a tenant (wire contract, "How batches run").
-func (c *call) newBatch() (b *storage.NewBatch, err error) {
-	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.store + "/" + hex.EncodeToString(c.owner[:])}
+// newBatch returns a batch as its query says, without requests.
+func (s *server) newBatch(c *call) (b *storage.NewBatch, err error) {
+	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c)}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
@@ -17,6 +19,7 @@ const (
 	wrongParameter       code = "WRONG_PARAMETER"
 	missingToken         code = "MISSING_API_TOKEN"
 	invalidToken         code = "INVALID_API_TOKEN" //nolint:gosec // a word, no credential
+	refusedToken         code = "REFUSED_API_TOKEN" //nolint:gosec // a word, no credential
 	notFound             code = "NOT_FOUND"
 	batchNotFound        code = "BATCH_NOT_FOUND"
 	methodNotAllowed     code = "METHOD_NOT_ALLOWED"
@@ -37,6 +40,8 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusBadRequest, "", ""
 	case missingToken:
 		return http.StatusUnauthorized, "WWW-Authenticate", "Bearer"
+	case refusedToken:
+		return http.StatusUnauthorized, "WWW-Authenticate", `Bearer error="invalid_token"`
 	case invalidToken:
 		return http.StatusForbidden, "", ""
 	case notFound, batchNotFound:
@@ -65,7 +70,8 @@ func (c code) http() (status int, header, value string) {
 // apiError is an answer other than success.
 type apiError struct {
 	code    code
-	message string // a sentence for the caller
+	message string        // a sentence for the caller
+	wait    time.Duration // of rateLimited: what Retry-After says, in whole seconds; 0: the code's own
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -82,6 +88,9 @@ func (c *call) fail(err error) {
 	status, header, value := e.code.http()
 	if header != "" {
 		c.w.Header().Set(header, value)
+	}
+	if e.wait > 0 {
+		c.w.Header().Set("Retry-After", strconv.Itoa(int((e.wait+time.Second-1)/time.Second)))
 	}
 	body := append([]byte(nil), `{"errorMessage":`...)
 	body = batch.AppendString(body, e.message)

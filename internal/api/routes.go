@@ -108,6 +108,9 @@ func (s *server) serve(c *call) error {
 			if err := c.admit(store); err != nil {
 				return err
 			}
+			if err := s.authorize(c); err != nil {
+				return err
+			}
 		}
 		if method == http.MethodGet && !rt.open {
 			c.w.Header()["Vary"] = byCoding // whether this one is compressed or not
@@ -126,7 +129,6 @@ func (c *call) admit(store string) (err error) {
 	if c.token, err = bearer(c.r.Header); err != nil {
 		return err
 	}
-	c.owner = batch.OwnerOf(c.token)
 	if !batch.ValidStoreID(store) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
 	}

@@ -9,7 +9,7 @@ type Call struct {
 	Path   string // as the batch's creator wrote it and batch.CheckPath let it pass
 	Body   []byte // nil: none
 	Token  string // the credential, sent as a Bearer token
-	Key    string // the Idempotency-Key
+	Key    string // the Idempotency-Key; empty: none
 
 	// Permit is asked right before each write of the request, from another goroutine;
 	// nil: always. What it refuses is not written. It must not block.

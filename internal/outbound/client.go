@@ -195,7 +195,9 @@ func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
 	b = append(append(append(b, call.Method...), ' '), target...)
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), c.to.host...)
 	b = append(append(b, "\r\nAuthorization: Bearer "...), call.Token...)
-	b = append(append(b, "\r\nIdempotency-Key: "...), call.Key...)
+	if call.Key != "" {
+		b = append(append(b, "\r\nIdempotency-Key: "...), call.Key...)
+	}
 	if c.userAgent != "" {
 		b = append(append(b, "\r\nUser-Agent: "...), c.userAgent...)
 	}

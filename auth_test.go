@@ -1,0 +1,167 @@
+package sheaf_test
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sheafapi/sheaf"
+)
+
+// checked is a service whose callers an API judges: a token is let in at the store that it
+// names.
+type checked struct {
+	t       *testing.T
+	address string
+	asked   atomic.Int64
+	broken  atomic.Bool
+}
+
+func newChecked(t *testing.T, change ...func(*sheaf.Options)) *checked {
+	c := &checked{t: t}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{store}/me", func(w http.ResponseWriter, r *http.Request) {
+		c.asked.Add(1)
+		store, _, _ := strings.Cut(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), ".")
+		switch {
+		case c.broken.Load():
+			w.WriteHeader(http.StatusBadGateway)
+		case r.Header["Idempotency-Key"] != nil:
+			t.Error("a check carries an Idempotency-Key")
+		case store == "nobody":
+			w.WriteHeader(http.StatusUnauthorized)
+		case store != r.PathValue("store"):
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	up := httptest.NewServer(mux)
+	t.Cleanup(up.Close)
+	c.address = forwarding(t, echo, append(change, func(o *sheaf.Options) { o.AuthCheck = up.URL + "/{storeId}/me" })...)
+	return c
+}
+
+func (c *checked) ask(method, store, token, query, body string, header ...string) (int, http.Header, string) {
+	c.t.Helper()
+	r, err := http.NewRequest(method, "http://"+c.address+"/api/v3/"+store+"/batch"+query, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(text)
+}
+
+func (c *checked) create(store, token, query string) string {
+	c.t.Helper()
+	code, _, text := c.ask("POST", store, token, query, `[{"method":"GET","path":"a"}]`)
+	var created struct{ Ticket string }
+	if err := json.Unmarshal([]byte(text), &created); err != nil || code != http.StatusOK {
+		c.t.Fatalf("create: %d %s", code, text)
+	}
+	return created.Ticket
+}
+
+// Whom the API lets in at a store shares its batches, and nobody else has a part in them.
+func TestAuthCheck(t *testing.T) {
+	c := newChecked(t)
+	const key = "?deduplicationKey=123e4567-e89b-42d3-a456-426614174000"
+	ticket := c.create("a", "a.one", key)
+	if again := c.create("a", "a.two", key); again != ticket {
+		t.Error("two callers of one store are two owners")
+	}
+	if other := c.create("b", "b.one", key); other == ticket {
+		t.Error("two stores share a batch")
+	}
+	for _, v := range []struct {
+		store, token string
+		code         int
+		says         string
+	}{
+		{"a", "a.one", 200, "totalRequests"},
+		{"a", "a.two", 200, "totalRequests"},
+		{"b", "b.one", 404, "BATCH_NOT_FOUND"},
+		{"a", "b.one", 403, "INVALID_API_TOKEN"},
+		{"a", "nobody", 401, "REFUSED_API_TOKEN"},
+	} {
+		code, header, text := c.ask("GET", v.store, v.token, "?ticket="+ticket, "")
+		if code != v.code || !strings.Contains(text, v.says) {
+			t.Errorf("%s at %s: %d %s", v.token, v.store, code, text)
+		}
+		if code == 401 && !strings.Contains(header.Get("WWW-Authenticate"), "Bearer") {
+			t.Errorf("401 without WWW-Authenticate: %v", header)
+		}
+	}
+	if n := c.asked.Load(); n != 5 {
+		t.Errorf("the API was asked %d times about 5 tokens at stores", n)
+	}
+}
+
+// Nothing is stored for who is not let in, nor while the API can't be asked.
+func TestAuthCheckStoresNothing(t *testing.T) {
+	c := newChecked(t)
+	for _, broken := range []bool{false, true} {
+		c.broken.Store(broken)
+		want := map[bool]int{false: 403, true: 503}[broken]
+		code, header, text := c.ask("POST", "a", map[bool]string{false: "b.x", true: "a.new"}[broken], "", `[{"method":"GET","path":"a"}]`)
+		if code != want || broken && header.Get("Retry-After") == "" {
+			t.Errorf("broken %v: %d %s", broken, code, text)
+		}
+	}
+	c.broken.Store(false)
+	for _, status := range []string{"QUEUED", "IN_PROGRESS", "COMPLETED"} {
+		if code, _, text := c.ask("GET", "a", "a.one", "?status="+status, ""); code != 200 || strings.Contains(text, "ticket") {
+			t.Errorf("%s: %d %s", status, code, text)
+		}
+	}
+}
+
+// Who guesses tokens is slowed down, by the address that a trusted proxy tells; others are not.
+func TestAuthGuessing(t *testing.T) {
+	c := newChecked(t, func(o *sheaf.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	guess := func(from, token string) (int, string) {
+		code, header, _ := c.ask("GET", "a", token, "?status=QUEUED", "", "X-Forwarded-For", from)
+		return code, header.Get("Retry-After")
+	}
+	for i := range 20 {
+		if code, _ := guess("198.51.100.7", "b.x"); code != 403 {
+			t.Fatalf("guess %d: %d", i, code)
+		}
+	}
+	for _, token := range []string{"b.x", "a.one"} {
+		if code, after := guess("198.51.100.7", token); code != 429 || after == "" || after == "0" {
+			t.Errorf("%s: %d, Retry-After %q", token, code, after)
+		}
+	}
+	if code, _ := guess("198.51.100.8", "a.one"); code != 200 {
+		t.Errorf("another address: %d", code)
+	}
+}
+
+func TestAuthCheckRefused(t *testing.T) {
+	_, err := sheaf.New(sheaf.Options{
+		Upstream: "http://127.0.0.1:9/{storeId}", AuthCheck: "ftp://host", Logger: slog.New(slog.DiscardHandler),
+		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+	})
+	if err == nil || !strings.Contains(err.Error(), "auth check:") {
+		t.Errorf("got %v", err)
+	}
+}
