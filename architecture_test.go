@@ -22,13 +22,13 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
 		"/internal/secret":         {},
 		"/internal/certificate":    {},
-		"/internal/auth":           {"/batch", "/internal/outbound"},
+		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/secret"},
 		"/internal/pgtest":         {},
 		"/internal/outbound":       {"/batch"},
 		"/internal/engine":         {"/batch", "/storage", "/internal/outbound"},
 		"/internal/api":            {"/batch", "/storage"},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api", "/internal/auth"},
-		"/cmd/sheaf":               {"", "/internal/certificate", "/internal/secret", "/internal/outbound"},
+		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound"},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.

@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/secret"
 )
 
 // The bounds of one question whether a token is let in.
@@ -20,23 +20,53 @@ const (
 )
 
 // gate returns what judges callers' tokens, nil where nobody does, and what ends it.
-func (o *Options) gate(guard *outbound.Guard) (judge func(r *http.Request, store, token string) (batch.Owner, error), end func(), err error) {
-	if o.AuthCheck == "" {
-		return nil, func() {}, nil
-	}
-	client, err := outbound.New(outbound.Options{
-		Template: o.AuthCheck, TLS: o.UpstreamTLS, Guard: guard, Timeout: checkTimeout, MaxAnswer: checkAnswer, MaxConns: checkConns,
-		UserAgent: "sheaf/" + Version, Logger: o.Logger,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("auth check: %w", err)
-	}
-	gate := auth.NewGate(auth.NewCheck(client, checkTimeout, o.Logger), o.TrustedProxies)
-	return func(r *http.Request, store, token string) (batch.Owner, error) {
-		err := gate.Judge(r.Context(), r.RemoteAddr, r.Header["X-Forwarded-For"], store, token)
-		if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
-			return batch.Owner{}, &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
+func (o *Options) gate(guard *outbound.Guard, key secret.Key) (g *auth.Gate, end func(), err error) {
+	nothing := func() {}
+	switch {
+	case o.AuthCheck != "" && o.AuthKeys != "":
+		return nil, nothing, errors.New("tokens are judged by AuthCheck or by AuthKeys, not by both")
+	case o.AuthKeys != "" && o.Passthrough:
+		return nil, nothing, errors.New("with AuthKeys nothing can be passed through: a call would go to the upstream with a key that it does not know")
+	case o.AuthCheck != "":
+		client, err := outbound.New(outbound.Options{
+			Template: o.AuthCheck, TLS: o.UpstreamTLS, Guard: guard, Timeout: checkTimeout, MaxAnswer: checkAnswer, MaxConns: checkConns,
+			UserAgent: "sheaf/" + Version, Logger: o.Logger,
+		})
+		if err != nil {
+			return nil, nothing, fmt.Errorf("auth check: %w", err)
 		}
-		return auth.StoreOwner(store), err
-	}, client.Close, nil
+		return auth.NewGate(auth.NewCheck(client, checkTimeout, o.Logger), nil, o.TrustedProxies), client.Close, nil
+	case o.AuthKeys != "":
+		keys, err := auth.OpenKeys(o.AuthKeys, key)
+		if err != nil {
+			return nil, nothing, err
+		}
+		return auth.NewGate(nil, keys, o.TrustedProxies), nothing, nil
+	}
+	return nil, nothing, nil
+}
+
+// authorize returns what the API asks about tokens; nil where nobody judges them.
+func authorize(g *auth.Gate) func(r *http.Request, store, token, right string) (api.Caller, error) {
+	if g == nil {
+		return nil
+	}
+	return func(r *http.Request, store, token, right string) (api.Caller, error) {
+		credential, err := g.Judge(r.Context(), auth.Call{
+			Remote: r.RemoteAddr, ForwardedFor: r.Header["X-Forwarded-For"], Store: store, Token: token, Right: right,
+		})
+		if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
+			return api.Caller{}, &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
+		}
+		return api.Caller{Owner: auth.StoreOwner(store), Token: credential}, err
+	}
+}
+
+// Reload reads the file of AuthKeys again. If it can't be used, the keys stay as they
+// were, and the error says why.
+func (s *Service) Reload() error {
+	if s.gate == nil {
+		return nil
+	}
+	return s.gate.Reload()
 }

@@ -1,7 +1,9 @@
 package sheaf_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -11,8 +13,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/secret"
 )
 
 // checked is a service whose callers an API judges: a token is let in at the store that it
@@ -163,5 +168,64 @@ func TestAuthCheckRefused(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "auth check:") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The upstream gets the credential that the operator has given, not the key; two keys of a
+// store see its batches.
+func TestAuthKeys(t *testing.T) {
+	dir := t.TempDir()
+	file, keyFile := filepath.Join(dir, "keys.json"), filepath.Join(dir, "sheaf.key")
+	seal, err := secret.Create(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, name := range []string{"one", "two"} {
+		key, issued := auth.Issue(seal, name, []string{"a"}, auth.Rights, "upstream-"+name, time.Now(), nil)
+		if err := auth.ChangeIssued(file, func(all []auth.Issued) ([]auth.Issued, error) { return append(all, issued), nil }); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	arrived := make(chan string, 10)
+	options := sheaf.Options{
+		Upstream: "http://in-process/{storeId}", AuthKeys: file, SecretKeyFile: keyFile,
+		Database: "sqlite:" + filepath.Join(dir, "sheaf.db"), Logger: slog.New(slog.DiscardHandler),
+		UpstreamHandler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("Authorization") }),
+	}
+	service, err := sheaf.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	server := httptest.NewServer(service)
+	defer func() {
+		server.Close()
+		stop()
+		if err := errors.Join(<-ended, service.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := &checked{t: t, address: strings.TrimPrefix(server.URL, "http://")}
+	ticket := c.create("a", keys[1], "")
+	if got := <-arrived; got != "Bearer upstream-two" {
+		t.Errorf("the upstream got %q", got)
+	}
+	if code, _, text := c.ask("GET", "a", keys[0], "?ticket="+ticket, ""); code != 200 {
+		t.Errorf("the other key: %d %s", code, text)
+	}
+
+	options.Passthrough, options.Database = true, "sqlite:"+filepath.Join(dir, "other.db")
+	if s, err := sheaf.New(options); err == nil {
+		s.Close()
+		t.Error("keys and passthrough go together")
+	}
+	options.Passthrough, options.AuthCheck = false, "http://a/{storeId}"
+	if s, err := sheaf.New(options); err == nil {
+		s.Close()
+		t.Error("keys and a check go together")
 	}
 }

@@ -34,6 +34,9 @@ type Options struct {
 	// store's batches, all of them together, for a minute; 401 and 403 are passed on.
 	// Empty: nobody checks a token before the upstream does, and a batch is its token's.
 	AuthCheck string
+	// AuthKeys is a file of keys that the operator issued (sheaf keys): only those are let
+	// in, and the upstream gets the credential in their place. Instead of AuthCheck. See Reload.
+	AuthKeys string
 	// TrustedProxies are networks whose X-Forwarded-For is believed, where refused tokens
 	// are counted by address.
 	TrustedProxies []netip.Prefix

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
@@ -31,6 +32,7 @@ type Service struct {
 	engine   *engine.Engine
 	storage  storage.Storage
 	outbound *outbound.Client
+	gate     *auth.Gate // nil: nobody judges tokens
 	close    func() error
 }
 
@@ -52,17 +54,16 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
-	gate, closeGate, err := o.gate(guard)
+	ctx := context.Background()
+	store, key, err := openStorage(ctx, &o)
 	if err != nil {
 		client.Close()
 		return nil, err
 	}
-	ctx := context.Background()
-	store, key, err := openStorage(ctx, &o)
+	gate, closeGate, err := o.gate(guard, key)
 	if err != nil {
-		closeGate()
 		client.Close()
-		return nil, err
+		return nil, errors.Join(err, store.Close())
 	}
 	e := engine.New(engine.Options{
 		Storage: store, Upstream: client, Unseal: unseal(key),
@@ -73,7 +74,7 @@ func New(o Options) (*Service, error) {
 		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 	})
-	s := &Service{engine: e, storage: store, outbound: client}
+	s := &Service{engine: e, storage: store, outbound: client, gate: gate}
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
 	if o.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
@@ -85,7 +86,7 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	s.handler = api.New(api.Options{
-		Authorize: gate, Forward: forward,
+		Authorize: authorize(gate), Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
 	})

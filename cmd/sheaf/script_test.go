@@ -34,9 +34,10 @@ func TestMain(m *testing.M) {
 //	arrived, release      wait until a request is held; let it and all later ones go
 //	serve [N=V…] [FLAG…]  start sheaf serve on a free port, $ADDRESS and $URL, and wait until it is ready
 //	logged REGEXP         wait until the server's log has it
-//	signal TERM|INT|KILL  send a signal to the server
+//	signal TERM|INT|HUP|KILL
+//	                      send a signal to the server
 //	exited CODE|NAME      wait until the server has ended, with that exit code or by that signal
-//	http [-status N] [-until REGEXP] METHOD URL [BODY]
+//	http [-status N] [-until REGEXP] [-token FILE] METHOD URL [BODY]
 //	                      call, again until the answer has REGEXP, expect the status (200), print the body
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -141,7 +142,7 @@ func cmdLogged(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
-	sig := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[0]]
+	sig := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}[args[0]]
 	ts.Check(worldOf(ts).server.cmd.Process.Signal(sig))
 }
 
@@ -214,13 +215,15 @@ func (p *process) await(ts *testscript.TestScript, pattern string) string {
 }
 
 func cmdHTTP(ts *testscript.TestScript, _ bool, args []string) {
-	status, until := "200", regexp.MustCompile("")
+	status, until, token := "200", regexp.MustCompile(""), "t0ken"
 	for ; strings.HasPrefix(args[0], "-"); args = args[2:] {
 		switch args[0] {
 		case "-status":
 			status = args[1]
 		case "-until":
 			until = regexp.MustCompile(args[1])
+		case "-token":
+			token = strings.TrimSpace(ts.ReadFile(args[1]))
 		}
 	}
 	body := ""
@@ -230,7 +233,7 @@ func cmdHTTP(ts *testscript.TestScript, _ bool, args []string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); ; <-tick.C {
-		code, text := call(ts, args[0], args[1], body)
+		code, text := call(ts, token, args[0], args[1], body)
 		switch {
 		case strconv.Itoa(code) == status && until.MatchString(text):
 			fmt.Fprintln(ts.Stdout(), text)
@@ -242,10 +245,10 @@ func cmdHTTP(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // call makes one call with a token.
-func call(ts *testscript.TestScript, method, url, body string) (code int, answer string) {
+func call(ts *testscript.TestScript, token, method, url, body string) (code int, answer string) {
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
 	ts.Check(err)
-	r.Header.Set("Authorization", "Bearer t0ken")
+	r.Header.Set("Authorization", "Bearer "+token)
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(r)
 	ts.Check(err)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
@@ -53,6 +54,8 @@ wins, and an empty variable counts as unset. Durations have a unit: 500ms, 30s, 
 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
+
+SIGHUP: the file of --auth keys=FILE is read again.
 
 SIGTERM or SIGINT: no connection is accepted and no request started any more; those
 under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code
@@ -211,6 +214,10 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 		announce(ctx, service, log)
 		return nil
 	})
+	all.Go(func() error {
+		reload(ctx, service, log)
+		return nil
+	})
 	return all.Wait()
 }
 
@@ -234,6 +241,25 @@ func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
 	if err := server.Shutdown(ctx); err != nil {
 		log.Warn("calls were cut off that took longer than the shutdown limit", "limit", limit.String())
 		server.Close()
+	}
+}
+
+// reload reads the issued keys again at every SIGHUP, until ctx ends.
+func reload(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		if err := service.Reload(); err != nil {
+			log.Error("the keys were not reloaded; those before stay", "error", err)
+		} else {
+			log.Info("reloaded")
+		}
 	}
 }
 

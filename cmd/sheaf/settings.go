@@ -18,6 +18,7 @@ type settings struct {
 	logFormat string        // "text" or "json"
 	logLevel  slog.Level
 
+	auth        authMode
 	tls         files  // what the API is served with; empty: without TLS
 	upstreamTLS files  // what the upstream is shown
 	upstreamCA  string // a file; empty: the system's authorities
@@ -37,6 +38,8 @@ func (s *settings) check() error {
 		return usagef("--upstream-cert and --upstream-key (or %s and %s) go together: the one is missing", variable("upstream-cert"), variable("upstream-key"))
 	case (s.upstreamTLS.cert != "" || s.upstreamCA != "") && !strings.HasPrefix(strings.ToLower(s.options.Upstream), "https:"):
 		return usagef("--upstream-ca, --upstream-cert and --upstream-key are for an upstream with https://, and --upstream has none")
+	case s.auth.keys != "" && s.options.Passthrough:
+		return usagef("--passthrough does not go with --auth keys: a call would go to the upstream with a key that it does not know")
 	case len(s.options.UpstreamAllow) > 0 && !s.options.UpstreamGuard:
 		return usagef("--upstream-allow makes exceptions from --upstream-guard, which is off: add --upstream-guard=on")
 	}
@@ -63,7 +66,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
-	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it) or check=URL (asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile; a store's batches are everybody's whom it lets in)", &o.AuthCheck, parseAuth)
+	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
 	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
 	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
@@ -121,6 +124,7 @@ func addDatabase(f *pflag.FlagSet, to *string) {
 func (s *settings) serviceOptions(log *slog.Logger) sheaf.Options {
 	o := s.options
 	o.Logger = log
+	o.AuthCheck, o.AuthKeys = s.auth.check, s.auth.keys
 	for _, n := range []*int{&o.RetryLimit, &o.MaxQueued} {
 		if *n == 0 {
 			*n = -1

@@ -18,7 +18,7 @@ import (
 var samples = map[string]struct{ right, wrong, says string }{
 	"listen":         {":0", "8080", "a host and a port from 0 to 65535"},
 	"upstream":       {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
-	"auth":           {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, or check=URL"},
+	"auth":           {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, check=URL"},
 	"trusted-proxy":  {"10.0.0.0/8", "10", "networks in CIDR notation"},
 	"passthrough":    {"on", "true", "off or on"},
 	"tls-cert":       {"cert.pem", "", "the name of a file"},
@@ -189,6 +189,7 @@ func TestTogether(t *testing.T) {
 		"--upstream-cert=a --upstream-key=b":               "upstream with https://",
 		"--upstream-ca=a":                                  "upstream with https://",
 		"--upstream-allow=10.0.0.0/8":                      "--upstream-guard=on",
+		"--auth=keys=a --passthrough=on":                   "does not go with",
 		"--upstream-allow=10.0.0.0/8 --upstream-guard=off": "--upstream-guard=on",
 	} {
 		if said := serveUsage(t, nil, append([]string{"--upstream=http://localhost:1"}, strings.Fields(args)...)...); !strings.Contains(said, want) {

@@ -75,16 +75,22 @@ func parseUpstream(text string) (string, error) {
 	return text, nil
 }
 
-// parseAuth returns the address to ask; empty: none.
-func parseAuth(text string) (string, error) {
+// authMode is who is let in; the zero value: everybody.
+type authMode struct{ check, keys string }
+
+func parseAuth(text string) (m authMode, err error) {
 	if text == "passthrough" {
-		return "", nil
+		return m, nil
 	}
-	address, isCheck := strings.CutPrefix(text, "check=")
-	if !isCheck {
-		return "", wrong(text, "passthrough, or check=URL with the address to ask")
+	if address, ok := strings.CutPrefix(text, "check="); ok {
+		m.check, err = parseUpstream(address)
+		return m, err
 	}
-	return parseUpstream(address)
+	if file, ok := strings.CutPrefix(text, "keys="); ok && file != "" {
+		m.keys = file
+		return m, nil
+	}
+	return m, wrong(text, "passthrough, check=URL with the address to ask, or keys=FILE")
 }
 
 func parseDatabase(text string) (string, error) {

@@ -33,10 +33,9 @@ type Options struct {
 	// /readyz.
 	Ready func(context.Context) error
 
-	// Authorize, if set, judges a caller's token for a store before anything else is done, and
-	// returns whose the store's batches are. An error that is no *Denial is a failure.
-	// Without it nobody judges a token here, and a batch is its token's.
-	Authorize func(r *http.Request, store, token string) (batch.Owner, error)
+	// Authorize, if set, judges a caller's token for a store before anything else is done.
+	// An error that is no *Denial is a failure. Without it nobody judges a token here, and a batch is its token's.
+	Authorize func(r *http.Request, store, token, right string) (Caller, error)
 
 	// Forward, if set, answers what is below a store and no batch resource: with the
 	// path behind the store as it came, and the query. It returns an error when it has sent nothing,

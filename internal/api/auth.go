@@ -10,6 +10,19 @@ import (
 	"github.com/sheafapi/sheaf/batch"
 )
 
+// The rights that Authorize is asked about.
+const (
+	rightCreate = "create"
+	rightRead   = "read"
+	rightCancel = "cancel"
+)
+
+// Caller is who was let in.
+type Caller struct {
+	Owner batch.Owner // whose batches it sees
+	Token string      // what the upstream gets
+}
+
 // Denial is Authorize's error for a caller that is not let in.
 type Denial struct {
 	Status int           // 401, 403, 429 or 503
@@ -20,16 +33,16 @@ type Denial struct {
 func (d *Denial) Error() string { return d.Reason }
 
 // authorize finds out whose batches the caller may see.
-func (s *server) authorize(c *call) error {
+func (s *server) authorize(c *call, right string) error {
 	if s.Authorize == nil {
 		c.owner = batch.OwnerOf(c.token)
 		return nil
 	}
-	owner, err := s.Authorize(c.r, c.store, c.token)
+	caller, err := s.Authorize(c.r, c.store, c.token, right)
 	var denial *Denial
 	switch {
 	case err == nil:
-		c.owner = owner
+		c.owner, c.token = caller.Owner, caller.Token
 		return nil
 	case !errors.As(err, &denial):
 		s.report(c, "authorize", batch.Ticket{}, err)

@@ -74,6 +74,20 @@ func (rt *route) match(got []string) (store string, ok bool) {
 	return store, true
 }
 
+// right returns what a caller has to have the right to.
+func (rt *route) right(method string) string {
+	switch {
+	case method == http.MethodGet:
+		return rightRead
+	case method == http.MethodPost && len(rt.path) == createDepth:
+		return rightCreate
+	}
+	return rightCancel
+}
+
+// createDepth is how many segments the path of create has; what is below it cancels.
+const createDepth = 5
+
 // ServeHTTP answers one request.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
@@ -108,7 +122,7 @@ func (s *server) serve(c *call) error {
 			if err := c.admit(store); err != nil {
 				return err
 			}
-			if err := s.authorize(c); err != nil {
+			if err := s.authorize(c, rt.right(method)); err != nil {
 				return err
 			}
 		}

@@ -2,7 +2,9 @@
 //
 // Without it a token is the caller's own business and its batches' owner: nobody checks
 // it before the upstream does (passthrough). Check asks an address of the API with the
-// caller's token first; whom it lets in, it makes one owner of the store's batches.
+// caller's token first; whom it lets in, it makes one owner of the store's batches. Keys
+// are the operator's own, in a file, with the upstream's credential in their place, so that
+// callers never hold that.
 package auth
 
 import (
@@ -28,7 +30,7 @@ const (
 
 // A Refusal is the error for a token that is not let in.
 type Refusal struct {
-	Status int           // 401 or 403, the API's own answer; 429: too many guesses; 503: the API could not be asked
+	Status int           // 401 or 403; 429: too many guesses; 503: the API could not be asked
 	Reason string        // a sentence for the caller
 	Wait   time.Duration // 429: until another token is looked at
 }

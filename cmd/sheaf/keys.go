@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/spf13/cobra"
+)
+
+// credentialVariable is where keys add takes the upstream's credential from, unless
+// stdin brings it.
+const credentialVariable = "SHEAF_UPSTREAM_TOKEN" //nolint:gosec // a name, no credential
+
+func newKeys(environ []string) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "keys",
+		Short: "Issue keys to callers, for sheaf serve --auth keys=FILE",
+		Long: `Issue keys to callers, for sheaf serve --auth keys=FILE.
+
+The file holds hashes of the keys, what each may do and where, and, encrypted with the
+secret key, the credential that the upstream gets in its place: callers never hold that.
+A running sheaf serve takes a change up at SIGHUP.`,
+		Args: noCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newKeysAdd(environ), newKeysList(), newKeysRevoke())
+	return c
+}
+
+// fileFlag adds the flag that names the file of keys.
+func fileFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "file", "keys.json", "the file of keys")
+}
+
+func newKeysAdd(environ []string) *cobra.Command {
+	var file, sealFile, name string
+	var stores, rights []string
+	var expires time.Duration
+	c := &cobra.Command{
+		Use:   "add --name NAME --store STORE --secret-key-file FILE",
+		Short: "Issue a key and print it, once",
+		Long: `Issue a key and print it. It is nowhere else: who loses it gets another one.
+
+The credential that the upstream gets in its place is read from ` + credentialVariable + `, or
+else from stdin; never from the command line, where others would see it.`,
+		Example: `  sheaf keys add --name importer --store 12345 --right create,read --secret-key-file sheaf.key <upstream-token
+  sheaf keys add --name reports --store '*' --right read --expires 720h --secret-key-file sheaf.key <upstream-token`,
+		Args: atMost(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch {
+			case name == "" || len(stores) == 0 || sealFile == "":
+				return usagef("--name, --store and --secret-key-file are required")
+			case expires < 0:
+				return usagef("--expires is %v and has to be more than 0", expires)
+			}
+			for _, s := range stores {
+				if s != "*" && !batch.ValidStoreID(s) {
+					return usagef("--store is %q and has to be a store id, or * for all", s)
+				}
+			}
+			for _, r := range rights {
+				if !slices.Contains(auth.Rights, r) {
+					return usagef("--right is %q and has to be of %s", r, strings.Join(auth.Rights, ", "))
+				}
+			}
+			seal, err := secret.Read(sealFile)
+			if err != nil {
+				return fmt.Errorf("secret key: %w", err)
+			}
+			credential, err := readCredential(environ, c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			var until *time.Time
+			if expires > 0 {
+				at := time.Now().Add(expires).UTC().Truncate(time.Second)
+				until = &at
+			}
+			key, issued := auth.Issue(seal, name, stores, rights, credential, time.Now(), until)
+			err = auth.ChangeIssued(file, func(keys []auth.Issued) ([]auth.Issued, error) {
+				if slices.ContainsFunc(keys, func(k auth.Issued) bool { return k.Name == name }) {
+					return nil, fmt.Errorf("%s has a key named %q already: choose another name, or revoke that one first", file, name)
+				}
+				return append(keys, issued), nil
+			})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), key)
+			return err
+		},
+	}
+	fileFlag(c, &file)
+	c.Flags().StringVar(&name, "name", "", "what the key is for; one key a name")
+	c.Flags().StringSliceVar(&stores, "store", nil, "where it may be used; again, or with commas, for several; * for all")
+	c.Flags().StringSliceVar(&rights, "right", auth.Rights, "what may be done with it")
+	c.Flags().DurationVar(&expires, "expires", 0, "when it ends, from now; 0: never")
+	c.Flags().StringVar(&sealFile, "secret-key-file", "", "the service's key file, which the credential is encrypted with")
+	return c
+}
+
+// readCredential reads the upstream's credential.
+func readCredential(environ []string, stdin io.Reader) (string, error) {
+	if v := variables(environ)[credentialVariable]; v != "" {
+		return v, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, batch.MaxToken+2))
+	if err != nil {
+		return "", fmt.Errorf("read the upstream's credential from stdin: %w", err)
+	}
+	credential := strings.TrimSpace(string(text))
+	switch {
+	case credential == "":
+		return "", usagef("the upstream's credential is missing: set %s, or write it to stdin", credentialVariable)
+	case len(credential) > batch.MaxToken || strings.ContainsFunc(credential, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", usagef("the upstream's credential has to be one word of at most %d visible characters", batch.MaxToken)
+	}
+	return credential, nil
+}
+
+// listed is a key as keys list --json shows it.
+type listed struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	Stores  []string   `json:"stores"`
+	Rights  []string   `json:"rights"`
+	Created time.Time  `json:"created"`
+	Expires *time.Time `json:"expires"`
+}
+
+func newKeysList() *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the keys that were issued",
+		Args:  atMost(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			keys, err := auth.ReadIssued(file)
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("there is no file %s: name another with --file, or make it with sheaf keys add", file)
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				out := make([]listed, len(keys))
+				for i, k := range keys {
+					out[i] = listed{k.ID, k.Name, k.Stores, k.Rights, k.Created, k.Expires}
+				}
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(out)
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tNAME\tSTORES\tRIGHTS\tCREATED\tEXPIRES")
+			for _, k := range keys {
+				expires := "never"
+				if k.Expires != nil {
+					expires = k.Expires.UTC().Format(time.RFC3339)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, strings.Join(k.Stores, ","), strings.Join(k.Rights, ","), k.Created.Format(time.RFC3339), expires)
+			}
+			return w.Flush()
+		},
+	}
+	fileFlag(c, &file)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newKeysRevoke() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "revoke NAME|ID",
+		Short: "Revoke a key",
+		Long: `Revoke a key: a running sheaf serve refuses it from the next SIGHUP on. Batches that
+were created with it go on with the upstream's credential that they were stored with.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("sheaf keys revoke takes the name or the id of one key; sheaf keys list shows both")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			return auth.ChangeIssued(file, func(keys []auth.Issued) ([]auth.Issued, error) {
+				left := slices.DeleteFunc(slices.Clone(keys), func(k auth.Issued) bool { return k.Name == args[0] || k.ID == args[0] })
+				if len(left) == len(keys) {
+					return nil, fmt.Errorf("%s has no key with the name or id %q; sheaf keys list --file %s shows them", file, args[0], file)
+				}
+				return left, nil
+			})
+		},
+	}
+	fileFlag(c, &file)
+	return c
+}
