@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
@@ -52,13 +53,13 @@ func authorize(g *auth.Gate) func(r *http.Request, store, token, right string) (
 		return nil
 	}
 	return func(r *http.Request, store, token, right string) (api.Caller, error) {
-		credential, err := g.Judge(r.Context(), auth.Call{
+		in, err := g.Judge(r.Context(), auth.Call{
 			Remote: r.RemoteAddr, ForwardedFor: r.Header["X-Forwarded-For"], Store: store, Token: token, Right: right,
 		})
 		if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
 			return api.Caller{}, &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
 		}
-		return api.Caller{Owner: auth.StoreOwner(store), Token: credential}, err
+		return api.Caller{Owner: auth.StoreOwner(store), Token: in.Credential, Name: in.Name}, err
 	}
 }
 
@@ -69,4 +70,18 @@ func (s *Service) Reload() error {
 		return nil
 	}
 	return s.gate.Reload()
+}
+
+// audit returns what the API tells of calls; nil where nobody asks.
+func (o *Options) audit() func(r *http.Request, e api.Event) {
+	if o.AuditLog == nil {
+		return nil
+	}
+	log, from := audit.New(o.AuditLog, o.Logger), auth.NewGuesses(o.TrustedProxies)
+	return func(r *http.Request, e api.Event) {
+		log.Add(audit.Event{
+			Action: e.Action, Store: e.Store, Who: e.Who, Address: from.From(r.RemoteAddr, r.Header["X-Forwarded-For"]),
+			Ticket: e.Ticket, Group: e.Group, Status: e.Status,
+		})
+	}
 }

@@ -2,6 +2,7 @@ package sheaf
 
 import (
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -37,8 +38,12 @@ type Options struct {
 	// AuthKeys is a file of keys that the operator issued (sheaf keys): only those are let
 	// in, and the upstream gets the credential in their place. Instead of AuthCheck. See Reload.
 	AuthKeys string
+	// AuditLog, if set, gets a JSON line, in one call of Write, for each call to the API of batches: who
+	// created, read and cancelled what, without tokens, bodies, paths or queries. The same read by the same caller is told
+	// once a minute. That it fails is logged, and no call's failure.
+	AuditLog io.Writer
 	// TrustedProxies are networks whose X-Forwarded-For is believed, where refused tokens
-	// are counted by address.
+	// are counted by address, and in the audit log.
 	TrustedProxies []netip.Prefix
 
 	// Passthrough has the service forward everything else below /api/v3/{storeId}/ to the

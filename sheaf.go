@@ -86,7 +86,7 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	s.handler = api.New(api.Options{
-		Authorize: authorize(gate), Forward: forward,
+		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
 	})

@@ -55,7 +55,7 @@ wins, and an empty variable counts as unset. Durations have a unit: 500ms, 30s, 
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
 
-SIGHUP: the file of --auth keys=FILE is read again.
+SIGHUP: the file of --auth keys=FILE is read again, and the audit log opened again.
 
 SIGTERM or SIGINT: no connection is accepted and no request started any more; those
 under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code
@@ -120,6 +120,14 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	var audit *auditLog
+	if s.auditLog != "" {
+		if audit, err = openAuditLog(s.auditLog); err != nil {
+			return err
+		}
+		defer audit.Close()
+		options.AuditLog = audit
+	}
 	service, err := sheaf.New(options)
 	if err != nil {
 		return err
@@ -139,7 +147,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	info, _ := debug.ReadBuildInfo()
 	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream,
 		"database", sheaf.DatabaseName(s.options.Database), "version", version(info))
-	if err := runAll(ctx, stop, s, log, service, listener, secure); err != nil {
+	if err := runAll(ctx, stop, s, log, service, listener, secure, audit); err != nil {
 		return err
 	}
 	log.Info("stopped")
@@ -188,7 +196,7 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 // runAll runs the engine and the HTTP server side by side. When ctx ends both drain,
 // each within the shutdown timeout; when one fails the other is stopped too. stop gives
 // the signals their usual effect back, so that a second one ends the process.
-func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config) error {
+func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
 	server := newServer(service, log, usualLimits)
 	server.TLSConfig = secure
 	all, ctx := errgroup.WithContext(ctx)
@@ -215,7 +223,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 		return nil
 	})
 	all.Go(func() error {
-		reload(ctx, service, log)
+		reload(ctx, service, audit, log)
 		return nil
 	})
 	return all.Wait()
@@ -244,8 +252,9 @@ func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
 	}
 }
 
-// reload reads the issued keys again at every SIGHUP, until ctx ends.
-func reload(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
+// reload reads the issued keys again, and opens the audit log again, at every SIGHUP until
+// ctx ends.
+func reload(ctx context.Context, service *sheaf.Service, audit *auditLog, log *slog.Logger) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -255,8 +264,12 @@ func reload(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
 			return
 		case <-hangups:
 		}
-		if err := service.Reload(); err != nil {
-			log.Error("the keys were not reloaded; those before stay", "error", err)
+		err := service.Reload()
+		if audit != nil {
+			err = errors.Join(err, audit.reopen())
+		}
+		if err != nil {
+			log.Error("not everything was reloaded; what was not stays as before", "error", err)
 		} else {
 			log.Info("reloaded")
 		}

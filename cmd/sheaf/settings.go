@@ -19,6 +19,7 @@ type settings struct {
 	logLevel  slog.Level
 
 	auth        authMode
+	auditLog    string // a file; empty: none
 	tls         files  // what the API is served with; empty: without TLS
 	upstreamTLS files  // what the upstream is shown
 	upstreamCA  string // a file; empty: the system's authorities
@@ -67,7 +68,8 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
 	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
-	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
+	add(f, "audit-log", "", "file", "append a JSON line for each call to the API of batches: who created, read and cancelled what; opened anew at SIGHUP", &s.auditLog, parseFile)
+	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
 	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)

@@ -19,6 +19,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"listen":         {":0", "8080", "a host and a port from 0 to 65535"},
 	"upstream":       {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
 	"auth":           {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, check=URL"},
+	"audit-log":      {"audit.log", "", "the name of a file"},
 	"trusted-proxy":  {"10.0.0.0/8", "10", "networks in CIDR notation"},
 	"passthrough":    {"on", "true", "off or on"},
 	"tls-cert":       {"cert.pem", "", "the name of a file"},
@@ -160,7 +161,7 @@ func TestHelp(t *testing.T) {
 	}
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
-		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true,
+		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
 		for line := range strings.Lines(stdout.String()) {

@@ -122,6 +122,7 @@ func (a *answer) end() {
 		a.write(true)
 	case a.c.r.Method == http.MethodHead:
 		// The length of what a GET would bring is not known.
+		a.c.status = http.StatusOK
 		a.c.w.Header().Set("Content-Type", "application/json")
 		a.c.w.WriteHeader(http.StatusOK)
 	default:
@@ -135,6 +136,7 @@ func (a *answer) flush() {
 		return
 	}
 	if !a.c.started {
+		a.c.status = http.StatusOK
 		a.c.w.Header().Set("Content-Type", "application/json")
 		if a.coder = newCompressor(a.c.coding); a.coder != nil {
 			a.c.w.Header().Set("Content-Encoding", string(a.c.coding))

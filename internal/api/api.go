@@ -20,7 +20,7 @@ import (
 )
 
 // Options configure the API. All have to be set, but MaxQueued,
-// Authorize and Forward.
+// Authorize, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -37,6 +37,9 @@ type Options struct {
 	// An error that is no *Denial is a failure. Without it nobody judges a token here, and a batch is its token's.
 	Authorize func(r *http.Request, store, token, right string) (Caller, error)
 
+	// Audit, if set, is told of every call to a resource of batches, after its answer.
+	Audit func(r *http.Request, e Event)
+
 	// Forward, if set, answers what is below a store and no batch resource: with the
 	// path behind the store as it came, and the query. It returns an error when it has sent nothing,
 	// with the status, 400, 502 or 504, that says why.
@@ -46,6 +49,16 @@ type Options struct {
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 
 	Logger *slog.Logger
+}
+
+// Event is what a call was, for an audit: nothing in it is a secret.
+type Event struct {
+	Action string // create, status, search, stop or delete
+	Store  string // empty: what was named can't be one
+	Who    string // who was let in, by name, or the beginning of the SHA-256 of a token; empty: there was none
+	Ticket string // of the batch that it was about, or that was created; empty: none
+	Group  string // likewise
+	Status int    // of the answer; 0: the connection was broken instead
 }
 
 // server is the API. It holds no state but the memory that bodies may take.

@@ -21,6 +21,7 @@ const (
 type Caller struct {
 	Owner batch.Owner // whose batches it sees
 	Token string      // what the upstream gets
+	Name  string      // for an audit; empty: the beginning of its token's SHA-256
 }
 
 // Denial is Authorize's error for a caller that is not let in.
@@ -42,7 +43,7 @@ func (s *server) authorize(c *call, right string) error {
 	var denial *Denial
 	switch {
 	case err == nil:
-		c.owner, c.token = caller.Owner, caller.Token
+		c.owner, c.token, c.who = caller.Owner, caller.Token, caller.Name
 		return nil
 	case !errors.As(err, &denial):
 		s.report(c, "authorize", batch.Ticket{}, err)

@@ -44,6 +44,7 @@ func (s *server) create(c *call) error {
 		s.report(c, "create", b.Ticket, err)
 		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
 	}
+	c.created = created.Ticket
 	if !created.Duplicate {
 		s.Wake(created.Queue)
 	}

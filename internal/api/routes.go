@@ -27,6 +27,12 @@ type call struct {
 	query params
 
 	coding coding // of an answer that is worth it
+
+	// For an audit:
+	action  string // empty: there is nothing to tell
+	who     string // the caller's name; empty: it has none
+	created batch.Ticket
+	status  int // of the answer
 }
 
 // endpoint answers a call, or returns the error to answer with, having sent nothing.
@@ -85,6 +91,19 @@ func (rt *route) right(method string) string {
 	return rightCancel
 }
 
+// action is what an audit calls it.
+func (rt *route) action(method string) string {
+	switch {
+	case method == http.MethodGet:
+		return "status" // or a search
+	case method == http.MethodDelete:
+		return "delete"
+	case rt.right(method) == rightCreate:
+		return "create"
+	}
+	return "stop"
+}
+
 // createDepth is how many segments the path of create has; what is below it cancels.
 const createDepth = 5
 
@@ -93,6 +112,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
 	c := &call{w: w, r: r}
+	if s.Audit != nil {
+		defer s.audit(c) // after survive
+	}
 	defer s.survive(c)
 	if err := s.serve(c); err != nil {
 		c.fail(err)
@@ -119,6 +141,7 @@ func (s *server) serve(c *call) error {
 			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
 		}
 		if !rt.open {
+			c.action = rt.action(method)
 			if err := c.admit(store); err != nil {
 				return err
 			}
@@ -179,7 +202,7 @@ func (c *call) sendAs(status int, body []byte) {
 	h := c.w.Header()
 	h["Content-Type"] = isJSON
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	c.started = true
+	c.started, c.status = true, status
 	c.w.WriteHeader(status)
 	c.write(body)
 }
@@ -206,6 +229,7 @@ func (s *server) survive(c *call) {
 	}
 	err, _ := v.(error)
 	if errors.Is(err, http.ErrAbortHandler) {
+		c.status = 0
 		abort()
 	}
 	what := fmt.Sprintf("%T", v)
@@ -215,6 +239,7 @@ func (s *server) survive(c *call) {
 	}
 	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.store, "stack", string(debug.Stack()))
 	if c.started {
+		c.status = 0
 		abort()
 	}
 	c.fail(fail(internalError, "The service failed to answer this request. Its log says more."))

@@ -36,22 +36,28 @@ type Call struct {
 	Right        string // what is to be done
 }
 
+// LetIn is whom the gate has let in.
+type LetIn struct {
+	Credential string // what goes to the upstream
+	Name       string // of the key; empty: there is none
+}
+
 // Judge returns the credential for the upstream if a call's token is let in at the store.
 // From an address that has guessed too often no token is looked at for a while, good or
 // bad. Errors: *Refusal; the context's.
-func (g *Gate) Judge(ctx context.Context, c Call) (credential string, err error) {
+func (g *Gate) Judge(ctx context.Context, c Call) (in LetIn, err error) {
 	from := g.guesses.From(c.Remote, c.ForwardedFor)
 	if wait := g.guesses.Wait(from); wait > 0 {
-		return "", &Refusal{http.StatusTooManyRequests, "Too many tokens from your address were refused. Come back later.", wait}
+		return in, &Refusal{http.StatusTooManyRequests, "Too many tokens from your address were refused. Come back later.", wait}
 	}
 	if g.check != nil {
-		credential, err = c.Token, g.check.Judge(ctx, c.Store, c.Token)
+		in.Credential, err = c.Token, g.check.Judge(ctx, c.Store, c.Token)
 	} else {
-		credential, err = g.keys.Judge(c.Store, c.Token, c.Right)
+		in, err = g.keys.Judge(c.Store, c.Token, c.Right)
 	}
 	var refusal *Refusal
 	if errors.As(err, &refusal) && refusal.Status != http.StatusServiceUnavailable {
 		g.guesses.Refused(from)
 	}
-	return credential, err
+	return in, err
 }

@@ -232,20 +232,19 @@ func (k *Keys) Reload() error {
 	return nil
 }
 
-// Judge returns the credential that goes to the upstream in a key's place, if the key
-// may be used at the store for what the right says. A key is found by its hash, so that
+// Judge returns what goes to the upstream in a key's place, if the key may be used at the store for what the right says. A key is found by its hash, so that
 // the time that takes tells nothing about others. Errors: *Refusal.
-func (k *Keys) Judge(store, key, right string) (credential string, err error) {
+func (k *Keys) Judge(store, key, right string) (in LetIn, err error) {
 	found := (*k.current.Load())[hashOf(key)]
 	switch {
 	case found == nil:
-		return "", &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked."}
+		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked."}
 	case found.Expires != nil && !time.Now().Before(*found.Expires):
-		return "", &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
+		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
 	case !slices.Contains(found.Stores, store) && !slices.Contains(found.Stores, everyStore):
-		return "", &Refusal{Status: http.StatusForbidden, Reason: "This key may not be used at this store."}
+		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key may not be used at this store."}
 	case !slices.Contains(found.Rights, right):
-		return "", &Refusal{Status: http.StatusForbidden, Reason: "This key does not have the right to " + right + "."}
+		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key does not have the right to " + right + "."}
 	}
-	return found.credential, nil
+	return LetIn{found.credential, found.Name}, nil
 }

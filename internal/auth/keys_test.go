@@ -50,9 +50,9 @@ func TestKeys(t *testing.T) {
 		{"1", hashOf(one), Read, 401, ""},
 		{"1", "", Read, 401, ""},
 	} {
-		credential, err := keys.Judge(c.store, c.key, c.right)
-		if status(err) != c.want || credential != c.credential {
-			t.Errorf("%s at %s: %q, %v, want %d", c.right, c.store, credential, err, c.want)
+		in, err := keys.Judge(c.store, c.key, c.right)
+		if status(err) != c.want || in.Credential != c.credential {
+			t.Errorf("%s at %s: %+v, %v, want %d", c.right, c.store, in, err, c.want)
 		}
 	}
 	text, err := os.ReadFile(file)

@@ -1,0 +1,27 @@
+package api
+
+import "github.com/sheafapi/sheaf/batch"
+
+// audit tells what a call was, once it is over.
+func (s *server) audit(c *call) {
+	if c.action == "" {
+		return
+	}
+	e := Event{Action: c.action, Store: c.store, Who: c.who, Status: c.status}
+	if ticket, _, err := c.query.ticket(); err == nil && ticket != (batch.Ticket{}) {
+		e.Ticket = ticket.String()
+	}
+	if e.Who == "" && c.token != "" {
+		e.Who = batch.OwnerOf(c.token).Short()
+	}
+	if _, given, _ := c.query.ticket(); e.Action == "status" && !given {
+		e.Action = "search"
+	}
+	if c.created != (batch.Ticket{}) {
+		e.Ticket = c.created.String()
+	}
+	if group, err := c.query.group(); err == nil {
+		e.Group = group
+	}
+	s.Audit(c.r, e)
+}
