@@ -58,10 +58,8 @@ func New(out io.Writer, own *slog.Logger) *Log {
 	l := &Log{own: own, reads: reads, out: out}
 	l.lines = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Key {
-		case slog.LevelKey:
+		case slog.LevelKey, slog.MessageKey:
 			return slog.Attr{}
-		case slog.MessageKey:
-			a.Key = "action"
 		case slog.TimeKey:
 			a.Value = slog.StringValue(a.Value.Time().UTC().Format(time.RFC3339Nano))
 		}
@@ -90,14 +88,14 @@ func (l *Log) Add(e Event) {
 	if (e.Action == "status" || e.Action == "search") && l.repeated(read{e.Action, e.Store, e.Who, e.Ticket, e.Status}) {
 		return
 	}
-	attrs := []slog.Attr{slog.String("store", e.Store), slog.String("who", e.Who), slog.String("address", e.Address.String())}
+	attrs := []slog.Attr{slog.String("action", e.Action), slog.String("store", e.Store), slog.String("who", e.Who), slog.String("address", e.Address.String())}
 	if e.Ticket != "" {
 		attrs = append(attrs, slog.String("ticket", e.Ticket))
 	}
 	if e.Group != "" {
 		attrs = append(attrs, slog.String("group", e.Group))
 	}
-	l.lines.LogAttrs(context.Background(), slog.LevelInfo, e.Action, append(attrs, slog.Int("status", e.Status))...)
+	l.lines.LogAttrs(context.Background(), slog.LevelInfo, "audit", append(attrs, slog.Int("status", e.Status))...)
 }
 
 func (l *Log) repeated(r read) bool {
