@@ -2,7 +2,7 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-FUZZTIME ?= 30s
+FUZZTIME ?= 60s
 
 # The tools of `make lint`. They are built once into .tools, under their version's name.
 GOLANGCI_LINT := .tools/golangci-lint-v2.15.0
@@ -113,7 +113,7 @@ format: $(GOFUMPT) ## Format the code
 	$(GOFUMPT) -w .
 
 .PHONY: fuzz
-fuzz: ## Fuzz every target for FUZZTIME (30s) each
+fuzz: ## Fuzz every target for FUZZTIME (60s) each
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n 1 dirname | sort -u | while read -r dir; do \
 		for target in $$(cat "$$dir"/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
 			echo "== $$dir $$target"; \
