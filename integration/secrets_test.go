@@ -105,8 +105,8 @@ func command(t *testing.T, args ...string) {
 	}
 }
 
-// TestNothingLeaks: neither the log, at its most talkative, nor the files of the
-// database show a token; the log shows no body and no query string either.
+// TestNothingLeaks: neither the logs, at their most talkative, nor the files of the
+// database show a token; the log and the audit log show no body and no query string either.
 func TestNothingLeaks(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		dir := t.TempDir()
@@ -143,7 +143,8 @@ func nothingLeaks(t *testing.T, database, dir string) {
 		}
 		return Reply{}
 	})
-	s := start(t, upstream.URL, database, "--log-level", "debug")
+	audit := filepath.Join(t.TempDir(), "audit.log")
+	s := start(t, upstream.URL, database, "--log-level", "debug", "--audit-log", audit)
 	c := caller(s.base)
 	c.token = token
 	var requests []request
@@ -181,6 +182,18 @@ func nothingLeaks(t *testing.T, database, dir string) {
 	s.term(t)
 	logs(t, s, token, body, query)
 	mustNotHold(t, dir, token)
+	told, err := os.ReadFile(audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(told), `"action":"create"`); n != 4 {
+		t.Errorf("the audit log tells of %d creates, want 4", n)
+	}
+	for _, word := range []string{token, body, query} {
+		if strings.Contains(string(told), word) {
+			t.Errorf("the audit log has %q: %s", word, told)
+		}
+	}
 }
 
 // logs checks that the log speaks, and of none of the words.
