@@ -59,10 +59,14 @@ var (
 
 // QuotaError is returned by Create when the queue is full. Nothing was stored.
 type QuotaError struct {
-	Limit int // unfinished batches that the queue may hold
+	Limit int   // unfinished batches that the queue may hold; 0: these are not the reason
+	Bytes int64 // bytes that the queue's batches may take; 0: these are not the reason
 }
 
 func (e *QuotaError) Error() string {
+	if e.Limit == 0 {
+		return fmt.Sprintf("the queue's batches would take more than %d bytes", e.Bytes)
+	}
 	return fmt.Sprintf("the queue already holds %d unfinished batches", e.Limit)
 }
 
@@ -92,7 +96,11 @@ type NewBatch struct {
 	Requests   []batch.Request // 1 to batch.MaxRequests
 	Credential []byte          // sealed; removed when the batch ends
 	Quota      int             // unfinished batches that the queue may hold; 0: no limit
+	QuotaBytes int64           // bytes that its batches may take, this one included; 0: no limit
 }
+
+// What a batch takes, in bytes, for QuotaBytes: its requests as batch.Pack returns them
+// and, once it has ended, the bodies of its results. It counts until it is purged.
 
 // DedupWindow is how long a deduplication key leads to the batch that it
 // created first.
@@ -216,6 +224,12 @@ type Claim struct {
 	Signals    Signals
 }
 
+// Hold is a moment before which nothing may be sent with an upstream credential.
+type Hold struct {
+	Credential batch.Owner // the credential's SHA-256
+	Until      time.Time
+}
+
 // Runnable is a queue that has work and no live owner.
 type Runnable struct {
 	Queue     QueueID
@@ -318,6 +332,17 @@ type Storage interface {
 	// deleted and have ended. It does a bounded amount of work in one
 	// transaction and reports whether there is more to do.
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
+
+	// Hold lets every node know that nothing may be sent with the credential before the
+	// moment. Of two, the later one counts. Holds lists those whose moment has not come.
+	Hold(ctx context.Context, h Hold) error
+	Holds(ctx context.Context) ([]Hold, error)
+
+	// Reserve takes the next span of time in the schedule that all nodes keep of the
+	// credential, and returns where it begins: not before now, and not before the end of
+	// every span that was taken earlier. A span that is not used is lost. It is the one
+	// method that does not do the same when it is called again: it takes another span.
+	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 
 	// Setting returns a named value, empty if there is none; PutSetting stores it.
 	Setting(ctx context.Context, name string) (string, error)

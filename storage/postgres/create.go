@@ -21,9 +21,9 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 			do("sync_commit"),
 			do("enter_queue", []byte(b.Queue)),
 			do("lock_queue_named", []byte(b.Queue)),
-			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.made, &r.same, &r.twin, &r.twinQueue),
+			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.bytes, &r.made, &r.same, &r.twin, &r.twinQueue),
 				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], dedupKey(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
-				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed),
+				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes),
 		}
 		if b.DedupKey != uuid.Nil {
 			free := do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, storage.DedupWindow.Milliseconds())
@@ -35,7 +35,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		if !found {
 			return errGone
 		}
-		out, err = r.outcome(b)
+		out, err = r.outcome(b, len(packed))
 		if r.made == nil && r.held == 0 {
 			// The queue's row was made for nothing. If this fails, an empty row stays.
 			_ = db.send(ctx, []step{do("leave_queue_empty", r.queue)})
@@ -52,13 +52,14 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 type inserted struct {
 	queue      storage.QueueID
 	open, held int
+	bytes      int64
 	made       *int64           // the new batch
 	same       *storage.QueueID // of the batch with this very ticket
 	twin       *uuid.UUID       // the ticket of the batch with the same deduplication key
 	twinQueue  *storage.QueueID
 }
 
-func (r *inserted) outcome(b *storage.NewBatch) (storage.Created, error) {
+func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.Created, error) {
 	switch {
 	case r.made != nil:
 		return storage.Created{Ticket: b.Ticket, Queue: r.queue}, nil
@@ -68,6 +69,8 @@ func (r *inserted) outcome(b *storage.NewBatch) (storage.Created, error) {
 		return storage.Created{Ticket: *r.twin, Queue: *r.twinQueue, Duplicate: true}, nil
 	case b.Quota > 0 && r.open >= b.Quota:
 		return storage.Created{}, &storage.QuotaError{Limit: b.Quota}
+	case b.QuotaBytes > 0 && r.bytes+int64(size) > b.QuotaBytes:
+		return storage.Created{}, &storage.QuotaError{Bytes: b.QuotaBytes}
 	}
 	return storage.Created{}, errGone // another create with this key was committed meanwhile: look again
 }

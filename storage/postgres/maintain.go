@@ -20,7 +20,8 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 	age := retention.Milliseconds()
 	err = db.write(ctx, "remove expired batches",
 		do("lock_due_queues", age, purgeBatches),
-		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes))
+		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes),
+		do("delete_holds"))
 	return removed > 0, err
 }
 

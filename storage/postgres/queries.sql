@@ -73,26 +73,27 @@ SELECT id FROM queues WHERE name = $1 FOR UPDATE;
 
 -- name: insert_batch
 WITH here AS MATERIALIZED (
-    SELECT id, open, held FROM queues WHERE name = $1
+    SELECT id, open, held, bytes FROM queues WHERE name = $1
 ), same AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE ticket = $2 AND store = $3 AND owner = $4 AND NOT deleted
 ), twin AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND dedup_key = $5
 ), made AS (
-    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential)
-    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10 FROM here
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea) FROM here
     WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
+        AND ($14::bigint = 0 OR here.bytes + octet_length($13::bytea) <= $14)
     ON CONFLICT DO NOTHING
     RETURNING id, queue
 ), wrote AS (
-    INSERT INTO requests (batch, ids, packed) SELECT id, $12, $13 FROM made
+    INSERT INTO requests (batch, ids, packed) SELECT id, $12, $13::bytea FROM made
 ), grown AS (
-    UPDATE queues SET open = open + 1, held = held + 1 FROM made WHERE queues.id = made.queue
+    UPDATE queues SET open = open + 1, held = held + 1, bytes = bytes + octet_length($13::bytea) FROM made WHERE queues.id = made.queue
 ), owned AS (
     INSERT INTO owners (queue, node, epoch, not_before) SELECT made.queue, NULL, 0, 0 FROM made JOIN here ON here.held = 0
     ON CONFLICT DO NOTHING
 )
-SELECT here.id, here.open, here.held, (SELECT id FROM made), (SELECT queue FROM same), (SELECT ticket FROM twin), (SELECT queue FROM twin)
+SELECT here.id, here.open, here.held, here.bytes, (SELECT id FROM made), (SELECT queue FROM same), (SELECT ticket FROM twin), (SELECT queue FROM twin)
 FROM here;
 
 -- name: leave_queue_empty
@@ -262,16 +263,19 @@ SELECT stopped, deleted FROM batches
 WHERE id = $1 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
 
 -- name: end_batch
-WITH ended AS (
+WITH results AS (
+    SELECT coalesce(sum(octet_length(body)), 0) AS n FROM marks WHERE batch = $1 AND state = 3
+), ended AS (
     UPDATE batches SET
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
         completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3),
+        bytes = bytes + (SELECT n FROM results),
         reason = $4,
         credential = NULL
     WHERE id = $1 AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
     RETURNING queue
 )
-UPDATE queues SET open = open - 1 FROM ended WHERE queues.id = ended.queue;
+UPDATE queues SET open = open - 1, bytes = bytes + (SELECT n FROM results) FROM ended WHERE queues.id = ended.queue;
 
 -- name: leave_queue
 UPDATE owners SET node = NULL,
@@ -290,12 +294,21 @@ UPDATE marks SET state = 3
 FROM batches WHERE batches.ended_at = 0 AND marks.batch = batches.id AND marks.state = 2 AND status <> 0;
 
 -- name: end_open
-UPDATE batches SET
-    ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
-    completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3),
-    reason = $1,
-    credential = NULL
-WHERE ended_at = 0 RETURNING id;
+WITH results AS (
+    SELECT batches.id, coalesce(sum(octet_length(body)) FILTER (WHERE state = 3), 0) AS n
+    FROM batches LEFT JOIN marks ON marks.batch = batches.id WHERE ended_at = 0 GROUP BY batches.id
+), ended AS (
+    UPDATE batches SET
+        ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
+        completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3),
+        bytes = bytes + results.n,
+        reason = $1,
+        credential = NULL
+    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n
+), grown AS (
+    UPDATE queues SET bytes = bytes + more.n FROM (SELECT queue, sum(n) AS n FROM ended GROUP BY queue) AS more WHERE queues.id = more.queue
+)
+SELECT id FROM ended;
 
 -- name: close_queues
 WITH closed AS (UPDATE queues SET open = 0 WHERE open > 0 RETURNING id)
@@ -313,15 +326,15 @@ WITH due AS MATERIALIZED (
 ), here AS MATERIALIZED (
     SELECT id FROM queues WHERE id IN (SELECT queue FROM due) ORDER BY id FOR UPDATE SKIP LOCKED
 ), gone AS MATERIALIZED (
-    SELECT batches.id, batches.queue FROM batches
+    SELECT batches.id, batches.queue, batches.bytes FROM batches
     WHERE id IN (SELECT id FROM due) AND queue IN (SELECT id FROM here) FOR UPDATE SKIP LOCKED
 ), sized AS MATERIALIZED (
     SELECT batch, index, sum(coalesce(octet_length(body), 0)) OVER (ORDER BY batch, index) - coalesce(octet_length(body), 0) AS before
     FROM marks WHERE batch IN (SELECT id FROM gone)
 ), whole AS MATERIALIZED (
-    SELECT id, queue FROM gone WHERE id NOT IN (SELECT batch FROM sized WHERE before >= $3::bigint)
+    SELECT id, queue, bytes FROM gone WHERE id NOT IN (SELECT batch FROM sized WHERE before >= $3::bigint)
 ), counts AS MATERIALIZED (
-    SELECT queue, count(*) AS n FROM whole GROUP BY queue
+    SELECT queue, count(*) AS n, sum(bytes) AS size FROM whole GROUP BY queue
 ), hidden AS (
     UPDATE batches SET deleted = true, dedup_key = NULL
     WHERE id IN (SELECT id FROM gone) AND id NOT IN (SELECT id FROM whole) AND NOT deleted
@@ -332,10 +345,25 @@ WITH due AS MATERIALIZED (
 ), no_batches AS (
     DELETE FROM batches WHERE id IN (SELECT id FROM whole)
 ), shrunk AS (
-    UPDATE queues SET held = held - n FROM counts WHERE queues.id = counts.queue AND held > n
+    UPDATE queues SET held = held - n, bytes = bytes - size FROM counts WHERE queues.id = counts.queue AND held > n
 ), no_queues AS (
     DELETE FROM queues USING counts WHERE queues.id = counts.queue AND held <= n RETURNING queues.id
 ), no_owners AS (
     DELETE FROM owners WHERE queue IN (SELECT id FROM no_queues)
 )
 SELECT count(*) FROM gone;
+
+-- name: hold
+INSERT INTO holds (credential, until) VALUES ($1, $2)
+ON CONFLICT (credential) DO UPDATE SET until = excluded.until WHERE holds.until < excluded.until;
+
+-- name: holds
+SELECT credential, until FROM holds WHERE until > sheaf_now();
+
+-- name: reserve
+INSERT INTO holds (credential, next) VALUES ($1, sheaf_now() + $2::bigint)
+ON CONFLICT (credential) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint
+RETURNING next - $2::bigint;
+
+-- name: delete_holds
+DELETE FROM holds WHERE until <= sheaf_now() AND next <= sheaf_now();

@@ -20,15 +20,15 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		if out, found, err = earlier(c, b, now); err != nil || found {
 			return err
 		}
-		if err := checkQuota(c, b); err != nil {
+		if err := checkQuota(c, b, len(packed)); err != nil {
 			return err
 		}
-		queue, err := queryInt(c, "grow_queue", b.Queue)
+		queue, err := queryInt(c, "grow_queue", b.Queue, len(packed))
 		if err != nil {
 			return err
 		}
 		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
-			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential)
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed))
 		if err != nil {
 			return err
 		}
@@ -68,16 +68,24 @@ func notFoundIsFine(err error) error {
 	return err
 }
 
-func checkQuota(c *sqlite.Conn, b *storage.NewBatch) error {
-	if b.Quota == 0 {
+func checkQuota(c *sqlite.Conn, b *storage.NewBatch, size int) error {
+	if b.Quota == 0 && b.QuotaBytes == 0 {
 		return nil
 	}
-	return query(c, "queue_by_name", func(s *sqlite.Stmt) error {
-		if s.ColumnInt(1) >= b.Quota {
-			return &storage.QuotaError{Limit: b.Quota}
-		}
+	open, bytes := 0, int64(0)
+	err := query(c, "queue_by_name", func(s *sqlite.Stmt) error {
+		open, bytes = s.ColumnInt(1), s.ColumnInt64(2)
 		return nil
 	}, b.Queue)
+	switch {
+	case err != nil:
+		return err
+	case b.Quota > 0 && open >= b.Quota:
+		return &storage.QuotaError{Limit: b.Quota}
+	case b.QuotaBytes > 0 && bytes+int64(size) > b.QuotaBytes:
+		return &storage.QuotaError{Bytes: b.QuotaBytes}
+	}
+	return nil
 }
 
 // dedupKey returns the column's value: NULL for none.

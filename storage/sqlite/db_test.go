@@ -288,7 +288,10 @@ func TestPlans(t *testing.T) {
 				break
 			}
 			step := s.ColumnText(3)
-			if name == "read_journal" { // when a file is opened, the whole table is read
+			switch name {
+			case "read_journal", "release_queues": // when a file is opened, and once after a restore: the whole table
+				continue
+			case "holds", "delete_holds": // a row for each credential that was held back in the last minutes
 				continue
 			}
 			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "INDEX batches_open") && !strings.Contains(step, "INDEX queues_open") && step != "SCAN CONSTANT ROW" || strings.Contains(step, "TEMP B-TREE") {

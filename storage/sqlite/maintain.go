@@ -28,8 +28,10 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 				return err
 			}
 			if !gone {
-				cut, err := shrink(c)
-				more = cut
+				if err := query(c, "delete_holds", nil, time.Now().UnixMilli()); err != nil {
+					return err
+				}
+				more, err = shrink(c)
 				return err
 			}
 			if bytes = left; bytes <= 0 {
@@ -46,9 +48,9 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 // returns what is left of them. What is removed in part is hidden first. It reports
 // false if nothing is expired.
 func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err error) {
-	var id, queue int64
+	var id, queue, size int64
 	err = query(c, "expired", func(s *sqlite.Stmt) error {
-		id, queue = s.ColumnInt64(0), s.ColumnInt64(1)
+		id, queue, size = s.ColumnInt64(0), s.ColumnInt64(1), s.ColumnInt64(2)
 		return nil
 	}, before)
 	if err != nil || id == 0 {
@@ -77,12 +79,10 @@ func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err e
 			return 0, false, err
 		}
 	}
-	for _, statement := range []string{"empty_queue", "delete_queue"} {
-		if err := query(c, statement, nil, queue); err != nil {
-			return 0, false, err
-		}
+	if err := query(c, "empty_queue", nil, queue, size); err != nil {
+		return 0, false, err
 	}
-	return bytes, true, nil
+	return bytes, true, query(c, "delete_queue", nil, queue)
 }
 
 // shrink gives free pages back to the file system, some at a time, while they are

@@ -31,16 +31,16 @@ WHERE store = ? AND owner = ? AND dedup_key = ? AND created_at > ?
 ORDER BY created_at LIMIT 1;
 
 -- name: queue_by_name
-SELECT id, open FROM queues WHERE name = ?;
+SELECT id, open, bytes FROM queues WHERE name = ?;
 
 -- name: grow_queue
-INSERT INTO queues (name, open, held) VALUES (?, 1, 1)
-ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1
+INSERT INTO queues (name, open, held, bytes) VALUES (?, 1, 1, ?)
+ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1, bytes = bytes + excluded.bytes
 RETURNING id;
 
 -- name: insert_batch
-INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_requests
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
@@ -90,8 +90,14 @@ UPDATE batches SET
     credential = NULL
 WHERE id = ?1;
 
+-- name: result_bytes
+SELECT coalesce(sum(length(body)), 0) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3;
+
+-- name: weigh_batch
+UPDATE batches SET bytes = bytes + ?2 WHERE id = ?1;
+
 -- name: shrink_queue
-UPDATE queues SET open = open - 1 WHERE id = ?;
+UPDATE queues SET open = open - 1, bytes = bytes + ?2 WHERE id = ?1;
 
 -- name: runnable
 SELECT id, not_before FROM queues
@@ -152,7 +158,7 @@ SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_don
 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 
 -- name: open_batches
-SELECT id FROM batches INDEXED BY batches_open WHERE state < 3;
+SELECT id, queue FROM batches INDEXED BY batches_open WHERE state < 3;
 
 -- name: end_begun
 UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6
@@ -161,11 +167,11 @@ WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;
 -- name: end_waiting
 UPDATE marks SET state = 3 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 2 AND status <> 0;
 
--- name: close_queues
-UPDATE queues SET open = 0, not_before = 0 WHERE open > 0;
+-- name: release_queues
+UPDATE queues SET not_before = 0 WHERE not_before <> 0;
 
 -- name: expired
-SELECT id, queue FROM batches WHERE state = 3 AND ended_at <= ? ORDER BY ended_at LIMIT 1;
+SELECT id, queue, bytes FROM batches WHERE state = 3 AND ended_at <= ? ORDER BY ended_at LIMIT 1;
 
 -- name: hide
 UPDATE batches SET deleted = 1, dedup_key = NULL WHERE id = ? AND deleted = 0;
@@ -183,10 +189,25 @@ DELETE FROM requests WHERE batch = ?;
 DELETE FROM batches WHERE id = ?;
 
 -- name: empty_queue
-UPDATE queues SET held = held - 1 WHERE id = ?;
+UPDATE queues SET held = held - 1, bytes = bytes - ?2 WHERE id = ?1;
 
 -- name: delete_queue
 DELETE FROM queues WHERE id = ? AND held = 0;
+
+-- name: hold
+INSERT INTO holds (credential, until) VALUES (?, ?)
+ON CONFLICT (credential) DO UPDATE SET until = max(until, excluded.until);
+
+-- name: holds
+SELECT credential, until FROM holds WHERE until > ?;
+
+-- name: reserve
+INSERT INTO holds (credential, next) VALUES (?1, ?2 + ?3)
+ON CONFLICT (credential) DO UPDATE SET next = max(next, ?2) + ?3
+RETURNING next - ?3;
+
+-- name: delete_holds
+DELETE FROM holds WHERE until <= ?1 AND next <= ?1;
 
 -- name: begin
 BEGIN IMMEDIATE;

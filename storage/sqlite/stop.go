@@ -83,7 +83,14 @@ func end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) e
 	if err := query(c, "end_batch", nil, int64(id), time.Now().UnixMilli(), reason); err != nil {
 		return err
 	}
-	return query(c, "shrink_queue", nil, int64(q))
+	bytes, err := queryInt(c, "result_bytes", int64(id))
+	if err != nil {
+		return err
+	}
+	if err := query(c, "weigh_batch", nil, int64(id), bytes); err != nil {
+		return err
+	}
+	return query(c, "shrink_queue", nil, int64(q), bytes)
 }
 
 // Delete implements storage.Storage.
@@ -110,28 +117,28 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 		if err := db.journal.settleAll(c); err != nil {
 			return err
 		}
-		var ids []int64
+		var open []row
 		err := query(c, "open_batches", func(s *sqlite.Stmt) error {
-			ids = append(ids, s.ColumnInt64(0))
+			open = append(open, row{id: storage.BatchID(s.ColumnInt64(0)), queue: storage.QueueID(s.ColumnInt64(1))})
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		now := time.Now().UnixMilli()
-		for _, id := range ids {
+		for _, b := range open {
+			id := int64(b.id)
 			if err := query(c, "end_begun", nil, id, int(inDoubt.Status), inDoubt.Code, int(inDoubt.Kind), inDoubt.Line, inDoubt.Body); err != nil {
 				return err
 			}
 			if err := query(c, "end_waiting", nil, id); err != nil {
 				return err
 			}
-			if err := query(c, "end_batch", nil, id, now, reason); err != nil {
+			if err := end(c, b.id, b.queue, reason); err != nil {
 				return err
 			}
 		}
-		n = len(ids)
-		return query(c, "close_queues", nil)
+		n = len(open)
+		return query(c, "release_queues", nil)
 	})
 	if err != nil {
 		return 0, err

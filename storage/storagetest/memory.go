@@ -39,6 +39,7 @@ type Memory struct {
 	byName    map[string]*queue
 	batches   []*stored // by ID
 	settings  map[string]string
+	holds     map[batch.Owner]*hold
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
 }
@@ -53,6 +54,9 @@ type queue struct {
 	notBefore time.Time
 }
 
+// hold is what a credential has to wait for.
+type hold struct{ until, next time.Time }
+
 // stored is the state of one batch.
 type stored struct {
 	storage.NewBatch
@@ -63,6 +67,7 @@ type stored struct {
 	createdAt time.Time
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished
+	bytes     int64     // of its requests, packed, and once it has ended, of its results
 	reason    string
 }
 
@@ -72,6 +77,7 @@ func NewMemory() *Memory {
 		queues:   map[storage.QueueID]*queue{},
 		byName:   map[string]*queue{},
 		settings: map[string]string{},
+		holds:    map[batch.Owner]*hold{},
 	}
 }
 
@@ -148,6 +154,50 @@ func (n *Node) InitSetting(ctx context.Context, name, value string) (string, err
 	})
 }
 
+// hold returns what is kept of a credential.
+func (m *Memory) hold(credential batch.Owner) *hold {
+	if m.holds[credential] == nil {
+		m.holds[credential] = &hold{}
+	}
+	return m.holds[credential]
+}
+
+// Hold implements storage.Storage.
+func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
+	return run(ctx, n, "Hold", func(m *Memory) error {
+		if kept := m.hold(h.Credential); h.Until.After(kept.until) {
+			kept.until = stamp(h.Until)
+		}
+		return nil
+	})
+}
+
+// Holds implements storage.Storage.
+func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
+	return call(ctx, n, "Holds", func(m *Memory) ([]storage.Hold, error) {
+		var out []storage.Hold
+		for credential, h := range m.holds {
+			if h.until.After(now()) {
+				out = append(out, storage.Hold{Credential: credential, Until: h.until})
+			}
+		}
+		return out, nil
+	})
+}
+
+// Reserve implements storage.Storage.
+func (n *Node) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
+	return call(ctx, n, "Reserve", func(m *Memory) (time.Time, error) {
+		h := m.hold(credential)
+		from := h.next
+		if from.Before(now()) {
+			from = now()
+		}
+		h.next = from.Add(span.Truncate(time.Millisecond))
+		return from, nil
+	})
+}
+
 // run is call for an operation that returns nothing but an error.
 func run(ctx context.Context, n *Node, op string, fn func(m *Memory) error) error {
 	_, err := call(ctx, n, op, func(m *Memory) (struct{}, error) { return struct{}{}, fn(m) })
@@ -209,6 +259,11 @@ func (b *stored) status() batch.Status {
 // end ends the batch.
 func (b *stored) end(reason string) {
 	b.endedAt, b.reason, b.Credential = now(), reason, nil
+	for i := range b.Requests {
+		if r, ok := b.done(i); ok {
+			b.bytes += int64(len(r.Body))
+		}
+	}
 	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
 }
 

@@ -25,14 +25,28 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 		if nb.Quota > 0 && len(q.open) >= nb.Quota {
 			return storage.Created{}, &storage.QuotaError{Limit: nb.Quota}
 		}
+		size := int64(len(batch.Pack(nb.Requests)))
+		if nb.QuotaBytes > 0 && m.bytesOf(q)+size > nb.QuotaBytes {
+			return storage.Created{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
+		}
 		m.lastBatch++
-		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: now()}
+		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: now(), bytes: size}
 		b.Requests = cloneRequests(nb.Requests)
 		b.Credential = bytes.Clone(nb.Credential)
 		m.batches = append(m.batches, b)
 		q.open = append(q.open, b)
 		return storage.Created{Ticket: b.Ticket, Queue: q.id}, nil
 	})
+}
+
+// bytesOf adds up what a queue's batches take.
+func (m *Memory) bytesOf(q *queue) (n int64) {
+	for _, b := range m.batches {
+		if b.queue == q {
+			n += b.bytes
+		}
+	}
+	return n
 }
 
 // earlier returns the batch that a Create leads to instead of a new one: its own,

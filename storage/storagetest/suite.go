@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
@@ -24,6 +25,8 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "delete", open, deleteTests)
 	runTests(t, "abandon", open, abandonTests)
 	runTests(t, "purge", open, purgeTests)
+	runTests(t, "bytes", open, byteTests)
+	runTests(t, "holds", open, holdTests)
 	runTests(t, "settings", open, settingTests)
 	runTests(t, "concurrency", open, concurrencyTests)
 	runTests(t, "calls", open, callTests)
@@ -75,6 +78,9 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Authorize":   func() error { return s.Authorize(ctx, c) },
 		"Abandon":     func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
 		"Purge":       func() error { _, err := s.Purge(ctx, 0); return err },
+		"Hold":        func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
+		"Holds":       func() error { _, err := s.Holds(ctx); return err },
+		"Reserve":     func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
 		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
 		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },
 		"InitSetting": func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },

@@ -83,7 +83,7 @@ func class(err error) string {
 	case err == nil:
 		return ""
 	case errors.As(err, &full):
-		return fmt.Sprint("quota ", full.Limit)
+		return fmt.Sprint("quota ", full.Limit, " ", full.Bytes)
 	}
 	for _, known := range []error{storage.ErrNotFound, storage.ErrNotOwner, storage.ErrNothing} {
 		if errors.Is(err, known) {
@@ -110,6 +110,7 @@ func (m *model) create(t *rapid.T) {
 	b.Queue = m.name(t, "queue", 2)
 	b.GroupID = rapid.SampledFrom([]string{"", "g", "g"}).Draw(t, "group")
 	b.Quota = rapid.SampledFrom([]int{0, 0, 3}).Draw(t, "quota")
+	b.QuotaBytes = rapid.SampledFrom([]int64{0, 0, 150, 400}).Draw(t, "quota of bytes")
 	b.Options.Parallel, b.Options.StopOnFailure = rapid.Bool().Draw(t, "parallel"), rapid.Bool().Draw(t, "stop on failure")
 	if key := rapid.IntRange(0, 2).Draw(t, "dedup"); key > 0 {
 		b.DedupKey = uuid.NewSHA1(uuid.Nil, fmt.Append(nil, m.world, key))
