@@ -83,6 +83,7 @@ type Options struct {
 	MaxBody   int64         // bytes of a create body, after decompression. Default: 10 MiB
 	MaxAnswer int64         // bytes of one answer's body. Default: 5 MiB
 	MaxQueued int           // unfinished batches of one queue. Default: 10,000; negative: no limit
+	MaxStored int64         // bytes of the batches of one queue, finished ones too: requests, and bodies of answers. Default: no limit
 	Retention time.Duration // how long a batch is kept after its end, at least 1h. Default: 168h
 
 	StoresAtOnce    int           // queues at work at the same time. Default: 4096

@@ -88,7 +88,7 @@ func New(o Options) (*Service, error) {
 	s.handler = api.New(api.Options{
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
-		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, Logger: o.Logger,
+		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	s.close = sync.OnceValue(func() error {
 		closeGate()
@@ -146,7 +146,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("retention is %v and has to be at least 1h: tickets and deduplication keys are promised that long", o.Retention)
 	case o.RequestTimeout < 0 || o.RetryInterval < 0 || o.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
 		return errors.New("a duration can't be negative")
-	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
+	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxStored < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
 		return errors.New("a limit can't be negative")
 	case o.Success > Success200:
 		return fmt.Errorf("unknown meaning of success: %d", o.Success)

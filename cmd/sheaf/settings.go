@@ -55,6 +55,8 @@ const (
 	// mostBytes: a value in SQLite holds less than 1 GB, and the JSON of an answer
 	// can be longer than the answer.
 	mostBytes = 512 << 20
+	// mostStored is more than a database of any size takes.
+	mostStored = 1 << 60
 )
 
 // newSettings returns settings that hold the defaults, and the flags that change
@@ -99,6 +101,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "max-body", "10MiB", "size", "bytes of a create body, after decompression", &o.MaxBody, parseSize)
 	add(f, "max-answer", "5MiB", "size", "bytes of one answer's body", &o.MaxAnswer, parseSize)
 	add(f, "max-queued", "10000", "count", "unfinished batches of one queue; 0: no limit", &o.MaxQueued, parseCount(0))
+	add(f, "max-stored", "0", "size", "bytes of the batches of one queue, finished ones too: requests, and bodies of answers; 0: no limit", &o.MaxStored, parseStored)
 	add(f, "retention", "168h", "duration", "how long a batch is kept after its end, at least 1h", &o.Retention, parseRetention)
 	add(f, "stores-at-once", "4096", "count", "queues at work at the same time", &o.StoresAtOnce, parseCount(1))
 	add(f, "max-outbound", "1024", "count", "requests under way at the same time", &o.MaxOutbound, parseCount(1))

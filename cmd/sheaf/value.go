@@ -153,6 +153,15 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
+// parseStored reads a size that may be more than memory holds, and 0.
+func parseStored(text string) (int64, error) {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > mostStored {
+		return 0, wrong(text, "a size such as 500MiB or 2GiB, at most "+humanize.IBytes(mostStored)+"; 0: no limit")
+	}
+	return int64(n), nil
+}
+
 func parseCount(least int) func(string) (int, error) {
 	return func(text string) (int, error) {
 		n, err := strconv.Atoi(text)

@@ -19,7 +19,7 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// Options configure the API. All have to be set, but MaxQueued,
+// Options configure the API. All have to be set, but MaxQueued and MaxStored,
 // Authorize, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
@@ -47,6 +47,7 @@ type Options struct {
 
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
+	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
 
 	Logger *slog.Logger
 }

@@ -2,9 +2,11 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -33,11 +35,13 @@ func (s *server) create(c *call) error {
 		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
 		return fail(internalError, "The service failed to store the token. Its log says more.")
 	}
-	b.Quota = s.MaxQueued
+	b.Quota, b.QuotaBytes = s.MaxQueued, s.MaxStored
 
 	created, err := s.Storage.Create(c.r.Context(), b)
 	var full *storage.QuotaError
 	switch {
+	case errors.As(err, &full) && full.Bytes > 0:
+		return s.noSpace(full.Bytes)
 	case errors.As(err, &full):
 		return fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
 	case err != nil:
@@ -51,6 +55,14 @@ func (s *server) create(c *call) error {
 	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
 	c.send(http.StatusOK, []byte(`{"ticket":"`+created.Ticket.String()+`"}`))
 	return nil
+}
+
+// noSpace tells of a quota in bytes. What has ended makes room only when it is deleted or
+// expires, so that asking again soon is of no use.
+func (s *server) noSpace(limit int64) error {
+	return &apiError{code: rateLimited, wait: time.Minute, message: fmt.Sprintf(
+		"Your batches in this store take up to %d bytes, requests and answers, and this one would not fit in what is left. "+
+			"Delete batches whose answers you have read (DELETE with their ticket), or wait until some expire.", limit)}
 }
 
 // newBatch returns a batch as its query says, without requests.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -309,6 +311,45 @@ func TestCreateQuota(t *testing.T) {
 		t.Errorf("the key was looked up after the quota: %s, want %s", again, first)
 	}
 	w.finish(w.claim(), "")
+	w.create("", 1)
+}
+
+// TestCreateQuotaBytes: what has ended counts until it is gone, with its answers.
+func TestCreateQuotaBytes(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxStored = 1000 })
+	full := func(what string) {
+		t.Helper()
+		if a := w.post("", oneGet); a.status != 429 || a.code(t) != "RATE_LIMITED" || a.header.Get("Retry-After") != "60" ||
+			!strings.Contains(a.body, "1000 bytes") || !strings.Contains(a.body, "Delete") {
+			t.Errorf("%s: %d %v %s", what, a.status, a.header, a.body)
+		}
+	}
+	incompressible := ""
+	for range 60 {
+		incompressible += rand.Text()
+	}
+	if a := w.post("", `[{"method":"POST","path":"p","body":"`+incompressible+`"}]`); a.status != 429 {
+		t.Errorf("a batch that is larger than the quota: %d %s", a.status, a.body)
+	}
+	first := w.create("?deduplicationKey="+dedupKey, 1)
+	c := w.claim()
+	w.record(c, done(0, 200, `"`+strings.Repeat("y", 998)+`"`))
+	w.create("", 1) // its answers count when it ends
+	w.finish(c, "")
+	full("after the end of a batch whose answer is as large as the quota")
+	if again := w.create("?deduplicationKey="+dedupKey, 1); again != first {
+		t.Errorf("the key was looked up after the quota: %s, want %s", again, first)
+	}
+	if a := w.do("DELETE", base+"?ticket="+first); a.status != 200 && a.status != 204 {
+		t.Fatal(a.status)
+	}
+	full("before the deleted batch is gone")
+	for more := true; more; {
+		var err error
+		if more, err = w.node.Purge(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.create("", 1)
 }
 
