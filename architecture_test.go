@@ -26,9 +26,10 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/secret"},
 		"/internal/pgtest":         {},
 		"/internal/outbound":       {"/batch"},
-		"/internal/engine":         {"/batch", "/storage", "/internal/outbound"},
+		"/internal/governor":       {"/batch", "/storage"},
+		"/internal/engine":         {"/batch", "/storage", "/internal/governor", "/internal/outbound"},
 		"/internal/api":            {"/batch", "/storage"},
-		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth"},
+		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth"},
 		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound"},
 		"/examples/store":          {},
 	}

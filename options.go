@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/sheafapi/sheaf/internal/governor"
 )
 
 // Options configure a Service. Only Upstream has to be set; every other zero
@@ -80,6 +82,10 @@ type Options struct {
 	Success        Success       // which answers are no failure. Default: Success2xx
 	RetryInDoubt   bool          // send a POST or PATCH again whose outcome is unknown: only for upstreams that honour the Idempotency-Key
 
+	// Rate is how many requests may be sent with one credential, by all services over one
+	// database together. Default: no limit but what the upstream teaches.
+	Rate Rate
+
 	MaxBody   int64         // bytes of a create body, after decompression. Default: 10 MiB
 	MaxAnswer int64         // bytes of one answer's body. Default: 5 MiB
 	MaxQueued int           // unfinished batches of one queue. Default: 10,000; negative: no limit
@@ -92,6 +98,9 @@ type Options struct {
 
 	Logger *slog.Logger // Default: slog.Default()
 }
+
+// Rate is N requests in each span of time, evenly spread, such as {600, time.Minute}.
+type Rate = governor.Rate
 
 // Success says which answers of the upstream are no failure.
 type Success uint8

@@ -71,6 +71,7 @@ func New(o Options) (*Service, error) {
 			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
 		},
+		Rate:         o.Rate,
 		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 	})
@@ -148,6 +149,8 @@ func (o *Options) complete() error {
 		return errors.New("a duration can't be negative")
 	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxStored < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
 		return errors.New("a limit can't be negative")
+	case o.Rate != Rate{} && !o.Rate.Valid():
+		return fmt.Errorf("a rate of %d in %v is none that can be kept: it has to be from 1 in 24h to 1,000,000 in 1s", o.Rate.N, o.Rate.Per)
 	case o.Success > Success200:
 		return fmt.Errorf("unknown meaning of success: %d", o.Success)
 	}

@@ -93,6 +93,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "retry-limit", "5", "count", "retries after a failure, where the batch says stopOnFirstFailure=false; 0: none", &o.RetryLimit, parseCount(0))
 	add(f, "retry-interval", "3s", "duration", "pause before a retry", &o.RetryInterval, parseDuration)
 	add(f, "throttle-limit", "20m", "duration", "how long a request may be answered 429 before that is a failure", &o.ThrottleLimit, parseDuration)
+	add(f, "rate", "", "rate", "requests that may be sent with one credential, by all nodes together, evenly spread, such as 600/m, 10/s or 5000/h (default: what the upstream's answers 429 teach)", &o.Rate, parseRate)
 	add(f, "success", "2xx", "2xx|200", "which answers are no failure: any 2xx, or 200 alone", &o.Success,
 		oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200}))
 	add(f, "in-doubt", "fail", "fail|retry", "a POST or PATCH whose outcome is unknown: retry only if the upstream honours Idempotency-Key", &o.RetryInDoubt,

@@ -40,6 +40,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"retry-limit":         {"0", "-1", "a whole number from 0 to 2147483647"},
 	"retry-interval":      {"1ms", "0s", "at least 1ms"},
 	"throttle-limit":      {"1h", "-1m", "at least 1ms"},
+	"rate":                {"600/m", "600", "such as 600/m"},
 	"success":             {"200", "201", "2xx or 200"},
 	"in-doubt":            {"retry", "Retry", "fail or retry"},
 	"max-body":            {"1048576", "10 apples", "a size such as 10MiB"},
@@ -163,7 +164,7 @@ func TestHelp(t *testing.T) {
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
 		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
-		"max-stored": true, // 0, which pflag does not print
+		"rate": true, "max-stored": true, // 0, which pflag does not print
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
 		for line := range strings.Lines(stdout.String()) {
@@ -252,5 +253,17 @@ func TestVariablesTakesTheLast(t *testing.T) {
 	got := variables([]string{"SHEAF_A=1", "SHEAF_B=1", "SHEAF_A=2=3", "SHEAF_B="})
 	if want := map[string]string{"SHEAF_A": "2=3"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestRate(t *testing.T) {
+	for text, want := range map[string]sheaf.Rate{
+		"600/m": {N: 600, Per: time.Minute}, "10/s": {N: 10, Per: time.Second}, "5000/h": {N: 5000, Per: time.Hour},
+		"100/10s": {N: 100, Per: 10 * time.Second}, "1/24h": {N: 1, Per: 24 * time.Hour}, "1/1m30s": {N: 1, Per: 90 * time.Second},
+		"": {}, "/s": {}, "10": {}, "10/": {}, "0/s": {}, "-1/s": {}, "10/-1s": {}, "1/25h": {}, "1000001/s": {}, "10/day": {}, "10/s/s": {}, "1e3/s": {}, "10/0s": {},
+	} {
+		if got, err := parseRate(text); got != want || (err == nil) != want.Valid() {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/spf13/pflag"
 )
@@ -160,6 +161,22 @@ func parseStored(text string) (int64, error) {
 		return 0, wrong(text, "a size such as 500MiB or 2GiB, at most "+humanize.IBytes(mostStored)+"; 0: no limit")
 	}
 	return int64(n), nil
+}
+
+// parseRate reads a number of requests and a span of time.
+func parseRate(text string) (r sheaf.Rate, err error) {
+	const right = "a number of requests in a time, such as 600/m, 10/s, 5000/h or 100/10s, from 1/24h to 1000000/s"
+	n, per, ok := strings.Cut(text, "/")
+	if per != "" && (per[0] < '0' || per[0] > '9') {
+		per = "1" + per
+	}
+	if r.N, err = strconv.Atoi(n); err != nil || !ok {
+		return sheaf.Rate{}, wrong(text, right)
+	}
+	if r.Per, err = time.ParseDuration(per); err != nil || !r.Valid() {
+		return sheaf.Rate{}, wrong(text, right)
+	}
+	return r, nil
 }
 
 func parseCount(least int) func(string) (int, error) {

@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
 	"golang.org/x/sync/semaphore"
@@ -35,6 +36,8 @@ import (
 const (
 	// turn is how long a queue may run while others wait for a place.
 	turn = 2 * time.Second
+	// mostAhead is how many queues that were idle get a place before one that was busy.
+	mostAhead = 8
 	// scanInterval is how often storage is asked for queues that nobody runs: those
 	// of dead nodes, and whatever a lost wake-up left behind.
 	scanInterval = time.Second
@@ -53,12 +56,13 @@ type Upstream interface {
 	Do(ctx context.Context, c *outbound.Call) outbound.Answer
 }
 
-// Options configure an Engine. All have to be set.
+// Options configure an Engine. All have to be set but Rate.
 type Options struct {
 	Storage  storage.Storage
 	Upstream Upstream
 	Unseal   func(c *storage.Claim) (token string, err error)
 	Policy   Policy
+	Rate     governor.Rate // of what is sent with one credential, by all nodes together
 
 	QueuesAtOnce    int
 	MaxOutbound     int
@@ -72,14 +76,17 @@ type Options struct {
 type Engine struct {
 	Options
 	outbound *semaphore.Weighted // places for attempts under way
-	extra    *semaphore.Weighted // of these, places for a batch's second and further ones
+	extras   *extras             // of these, places for a batch's second and further ones
 	memory   *semaphore.Weighted // bytes of the batches that run
+	governor *governor.Governor
 
 	mu      sync.Mutex
 	open    bool                       // between the start of Run and shut
 	queues  map[storage.QueueID]*queue // ready, running or waiting on this node
 	hungry  int                        // queues that hold a place and wait for memory
-	ready   []storage.QueueID          // in the order in which they get a place
+	fresh   []storage.QueueID          // woken by a create and not yet run, in the order in which they get a place
+	ready   []storage.QueueID          // the others that get one, likewise
+	ahead   int                        // how many of fresh went ahead of ready's first
 	offers  []storage.QueueID          // to be told to other nodes once mu is unlocked
 	running int                        // queues that hold a place
 	idle    chan struct{}              // closed when running falls to 0 after open was unset
@@ -92,6 +99,7 @@ type Engine struct {
 // queue is what the engine knows of one queue. Guarded by Engine.mu.
 type queue struct {
 	state queueState
+	fresh bool          // ready: it had nothing to run before
 	again bool          // woken while it was running
 	news  chan struct{} // running: its creator may have stopped or deleted the batch
 	timer *time.Timer   // waiting: until then
@@ -111,8 +119,9 @@ func New(o Options) *Engine {
 	return &Engine{
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
-		extra:    semaphore.NewWeighted(int64(o.MaxOutbound) * 3 / 4),
+		extras:   newExtras(o.MaxOutbound * 3 / 4),
 		memory:   semaphore.NewWeighted(o.Memory),
+		governor: governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),
 		scanned:  make(chan struct{}),
@@ -137,6 +146,7 @@ func (e *Engine) Ready() error {
 func (e *Engine) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
+	e.governor.Poll(ctx)
 	e.mu.Lock()
 	e.open, e.work, e.drain, e.abort = true, work, ctx, abort
 	e.fill()
@@ -147,6 +157,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	// what the node owns, and nobody runs, has to be claimed again to be run.
 	helpers.Go(func() { e.Storage.Watch(ctx, e.hint, e.Notify) })
 	helpers.Go(func() { e.scanLoop(ctx) })
+	helpers.Go(func() { e.governor.Run(ctx) })
 	helpers.Go(func() { e.purgeLoop(ctx) })
 	<-ctx.Done()
 	helpers.Wait()
@@ -171,7 +182,7 @@ func (e *Engine) shut() {
 	e.mu.Lock()
 	defer e.unlock()
 	e.open = false
-	e.offers = append(e.offers, e.ready...)
+	e.offers = append(append(e.offers, e.fresh...), e.ready...)
 	for _, q := range e.queues {
 		if q.timer != nil {
 			q.timer.Stop()
@@ -198,7 +209,7 @@ func (e *Engine) Wake(id storage.QueueID) {
 	defer e.unlock()
 	switch q := e.queues[id]; {
 	case q == nil:
-		e.enqueue(id, &queue{})
+		e.enqueue(id, &queue{fresh: true})
 	case q.state == running:
 		q.again = true
 	case q.state == ready:
@@ -262,7 +273,11 @@ func (e *Engine) enqueue(id storage.QueueID, q *queue) {
 func (e *Engine) line(id storage.QueueID, q *queue) {
 	q.state, q.timer = ready, nil
 	e.queues[id] = q
-	e.ready = append(e.ready, id)
+	if q.fresh {
+		e.fresh = append(e.fresh, id)
+	} else {
+		e.ready = append(e.ready, id)
+	}
 	e.fill()
 }
 
@@ -270,13 +285,21 @@ func (e *Engine) line(id storage.QueueID, q *queue) {
 // moment on at which its context ended. e.mu is held.
 func (e *Engine) stopping() bool { return !e.open || e.drain.Err() != nil }
 
-// fill gives free places to the queues at the head of the line. e.mu is held.
+// fill gives free places to the queues at the heads of the lines. A queue that was idle does
+// not wait behind all that are busy (like the new flows of FQ-CoDel, RFC 8290), and many
+// that were idle don't keep those from going on. e.mu is held.
 func (e *Engine) fill() {
-	for !e.stopping() && e.running < e.QueuesAtOnce && len(e.ready) > 0 {
-		id := e.ready[0]
-		e.ready = e.ready[1:]
+	for !e.stopping() && e.running < e.QueuesAtOnce && len(e.ready)+len(e.fresh) > 0 {
+		line := &e.fresh
+		if len(e.fresh) == 0 || len(e.ready) > 0 && e.ahead >= mostAhead {
+			line, e.ahead = &e.ready, 0
+		} else {
+			e.ahead++
+		}
+		id := (*line)[0]
+		*line = (*line)[1:]
 		q := e.queues[id]
-		q.state, q.again, q.news = running, false, make(chan struct{}, 1)
+		q.state, q.fresh, q.again, q.news = running, false, false, make(chan struct{}, 1)
 		e.running++
 		go func() { e.leave(id, e.runQueue(id, q.news)) }()
 	}
@@ -286,7 +309,7 @@ func (e *Engine) fill() {
 func (e *Engine) contested() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.ready) > 0 || e.hungry > 0
+	return len(e.ready)+len(e.fresh) > 0 || e.hungry > 0
 }
 
 // count changes a counter of the engine.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -341,6 +342,9 @@ func TestStop(t *testing.T) {
 		w.stopBatch(a)
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "429! -")
+		expect(t, "the next batch: the upstream still wants to be left alone", w.outcome(b), "QUEUED -")
+		w.pass(249 * time.Second)
+		synctest.Wait()
 		expect(t, "the next batch", w.outcome(b), "200")
 	})
 	scenario(t, "a queued batch ends at once", func(t *testing.T, w *world) {
@@ -580,5 +584,94 @@ func TestWakeUp(t *testing.T) {
 		w.create("s", stop, "POST")
 		synctest.Wait()
 		expect(t, "the second batch", w.outcome(b), "200")
+	})
+}
+
+// TestFresh: a store that was idle starts within one turn, however many are busy, and many
+// that were idle don't keep a busy one from going on.
+func TestFresh(t *testing.T) {
+	scenario(t, "behind many that are busy", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.QueuesAtOnce = 5
+		w.start()
+		for b := range 40 {
+			for i := range 100 {
+				w.up.script(b, i, step{answered(200), 20 * time.Millisecond})
+			}
+			w.create(fmt.Sprint("busy", b), stop, posts(100)...)
+		}
+		w.pass(30 * time.Second) // every store has had a turn
+		b := w.create("new", stop, "POST")
+		w.pass(turn + 100*time.Millisecond)
+		expect(t, "new store", w.outcome(b), "200")
+		w.pass(5 * time.Minute)
+	})
+	scenario(t, "a busy one among many that are idle", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.QueuesAtOnce = 1
+		w.start()
+		for i := range 100 {
+			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
+		}
+		busy := w.create("busy", stop, posts(100)...)
+		synctest.Wait()
+		for range 30 { // every second 10 stores come, and each takes a tenth of it
+			for range 10 {
+				n := len(w.batches)
+				w.up.script(n, 0, step{answered(200), 100 * time.Millisecond})
+				w.create(fmt.Sprint("new", n), stop, "POST")
+			}
+			w.pass(time.Second)
+		}
+		if n := w.status(busy).Completed; n < 60 {
+			t.Errorf("the busy store has got %d requests through in 30 s", n)
+		}
+		w.pass(5 * time.Minute)
+	})
+}
+
+// TestShares: parallel batches share what places there are, whoever came first.
+func TestShares(t *testing.T) {
+	scenario(t, "evenly", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.MaxOutbound = 100
+		w.start()
+		latency := 100 * time.Millisecond
+		for b := range 4 {
+			for i := range 500 {
+				w.up.script(b, i, step{answered(200), latency})
+			}
+		}
+		first := w.create("first", parallel, posts(500)...)
+		w.pass(latency / 2)
+		for _, store := range []string{"b", "c", "d"} {
+			w.create(store, parallel, posts(500)...)
+		}
+		w.pass(20 * latency)
+		// 75 places beyond the first one of each: 18.75 each, and 19.75 every latency.
+		for _, b := range w.batches[1:] {
+			if n := w.status(b).Completed; n < 320 || n > 430 {
+				t.Errorf("a batch that came later has got %d requests through in 20 times the latency; 395 is its part", n)
+			}
+		}
+		if n := w.status(first).Completed; n > 500 {
+			t.Errorf("the first one has %d", n)
+		}
+		w.pass(time.Minute)
+	})
+	scenario(t, "all of them to one that is alone", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.MaxOutbound = 40
+		w.start()
+		for i := range 300 {
+			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
+		}
+		w.create("alone", parallel, posts(300)...)
+		w.create("small", parallel, posts(3)...)
+		w.pass(1050 * time.Millisecond)
+		if n := w.status(w.batches[0]).Completed; n < 290 {
+			t.Errorf("%d requests in ten times the latency, want 31 each time", n)
+		}
+		w.pass(time.Minute)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
 )
@@ -64,7 +65,7 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 		return
 	}
 	m.State = storage.Waiting
-	m.NotBefore = now.Add(throttlePause(a.Header.Get("Retry-After"), t.Throttles, now))
+	m.NotBefore = batch.CeilMillis(now.Add(throttlePause(a.Header.Get("Retry-After"), t.Throttles, now)))
 }
 
 // fail handles a failure: with stopOnFirstFailure it is the end, else some are
@@ -89,7 +90,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	if again && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++
 		m.State = storage.Waiting
-		m.NotBefore = now.Add(p.RetryInterval)
+		m.NotBefore = batch.CeilMillis(now.Add(p.RetryInterval))
 	}
 }
 
@@ -100,17 +101,44 @@ func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInter
 // throttlePause reads a Retry-After (RFC 9110, section 10.2.3: seconds or a
 // date). Without a usable one the pause doubles with every 429, n of them so far.
 func throttlePause(header string, n int, now time.Time) time.Duration {
-	pause := mostThrottle
-	if shift := n - 1; shift < 16 {
-		pause = firstThrottle << shift
+	pause, ok := retryAfter(header, now)
+	if ok {
+		return pause
 	}
+	if shift := n - 1; shift < 16 {
+		return min(firstThrottle<<shift, mostThrottle)
+	}
+	return mostThrottle
+}
+
+// retryAfter reads a Retry-After, and reports whether it is a usable one.
+func retryAfter(header string, now time.Time) (pause time.Duration, ok bool) {
 	header = strings.TrimSpace(header)
 	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil || errors.Is(err, strconv.ErrRange) {
 		pause = time.Duration(seconds) * time.Second
 	} else if date, err := http.ParseTime(header); err == nil {
 		pause = date.Sub(now)
+	} else {
+		return 0, false
 	}
-	return min(max(pause, leastThrottle), mostThrottle)
+	return min(max(pause, leastThrottle), mostThrottle), true
+}
+
+// lesson is what the governor learns from an attempt that was made.
+func lesson(a *outbound.Answer, began, ended time.Time) governor.Answer {
+	out := governor.Answer{Kind: governor.Fine, Began: began, Ended: ended}
+	switch {
+	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
+		out.Kind, out.Pause = governor.Throttled, throttlePause(a.Header.Get("Retry-After"), 1, ended)
+	case a.Outcome == outbound.Answered && a.Code == http.StatusServiceUnavailable:
+		out.Kind = governor.Busy
+		out.Pause, _ = retryAfter(a.Header.Get("Retry-After"), ended)
+	case a.Outcome == outbound.Doubt:
+		out.Kind = governor.Lost
+	case a.Outcome == outbound.NotSent:
+		out.Kind = governor.Silent
+	}
+	return out
 }
 
 // unknown is the result of a request that was in flight when its node died and

@@ -8,19 +8,29 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
+)
+
+const (
+	// patience is how long a batch waits where it is for the governor; briefly: although
+	// others want its place.
+	patience = 500 * time.Millisecond
+	briefly  = 50 * time.Millisecond
 )
 
 // run is one claimed batch on its way. It belongs to one goroutine; the attempts
 // under way talk to it through answers.
 type run struct {
-	e     *Engine
-	c     *storage.Claim
-	log   *slog.Logger
-	token string
-	news  <-chan struct{}
-	began time.Time // when the queue's turn began
+	e        *Engine
+	c        *storage.Claim
+	log      *slog.Logger
+	token    string
+	upstream *governor.Credential // what all who use the token share; nil: nothing is sent
+	later    time.Time            // when the governor wants to be asked again; zero: it refused nothing
+	news     <-chan struct{}
+	began    time.Time // when the queue's turn began
 
 	permit   func() bool // whether a request may be written now
 	lost     bool        // the node was taken for dead since it made the claim: starts nothing more
@@ -29,7 +39,8 @@ type run struct {
 	next     int   // every request below was looked at
 	waits    []int // requests that wait for their next attempt
 	inflight int
-	extras   int // places that it holds beyond its first
+	share    *share // of the places beyond its first; nil: not parallel
+	refused  bool   // it was refused one of them
 	ended    int
 	failed   int
 	halted   bool   // starts nothing more: a failure, a stop or a delete
@@ -64,6 +75,9 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, began time.Time)
 	}
 	if c.Options.Parallel {
 		r.width = min(batch.MaxParallel, len(c.Requests))
+	}
+	if r.width > 1 {
+		r.share = e.extras.join()
 	}
 	// The claim itself changes in the hands of the run's own goroutine.
 	queue := &storage.Claim{Queue: c.Queue, Lease: c.Lease}
@@ -138,6 +152,8 @@ func (r *run) run() (*storage.Claim, next, error) {
 	if r.token, err = r.e.Unseal(r.c); err != nil {
 		r.log.Error("the credential can't be read; nothing of the batch is sent", "error", err)
 		r.halted, r.reason = true, "the credential that was stored with the batch can't be read"
+	} else {
+		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
 	}
 	for {
 		if r.halted {
@@ -150,14 +166,14 @@ func (r *run) run() (*storage.Claim, next, error) {
 			return r.finish()
 		}
 		begins, due := r.pick()
-		if r.inflight == 0 && len(begins) == 0 {
+		if r.inflight == 0 && len(begins) == 0 && !r.patient(due) {
 			return r.release(due)
 		}
 		if err := r.start(begins); errors.Is(err, storage.ErrNotOwner) {
 			r.abandon()
 			return nil, next{}, err
 		}
-		if r.inflight > 0 {
+		if r.inflight > 0 || len(begins) == 0 {
 			r.await(due)
 		}
 	}
@@ -167,6 +183,13 @@ func (r *run) run() (*storage.Claim, next, error) {
 // each. due is the earliest moment at which a request that waits may be sent again;
 // zero if none waits.
 func (r *run) pick() (begins []int, due time.Time) {
+	refused := r.refused
+	r.later, r.refused = time.Time{}, false
+	defer func() {
+		if refused && !r.refused {
+			r.e.extras.content(r.share)
+		}
+	}()
 	if r.halted || r.lost || r.e.drain.Err() != nil || r.turnOver() {
 		return nil, time.Time{}
 	}
@@ -185,10 +208,10 @@ func (r *run) pick() (begins []int, due time.Time) {
 		begins = append(begins, i)
 		return true
 	})
-	if r.width == 1 && len(r.waits) > 0 {
-		return begins, due // in order: what comes after a request that waits, waits too
-	}
 	for ; r.next < len(r.requests); r.next++ {
+		if r.width == 1 && len(r.waits) > 0 {
+			break // in order: what comes after a request that waits, waits too
+		}
 		if r.requests[r.next].state != 0 {
 			continue
 		}
@@ -197,55 +220,102 @@ func (r *run) pick() (begins []int, due time.Time) {
 		}
 		begins = append(begins, r.next)
 	}
+	if due.IsZero() || !r.later.IsZero() && r.later.Before(due) {
+		due = r.later
+	}
 	return begins, due
 }
 
-// room reports whether one more request may start, and takes an outbound place for
-// it. A batch with nothing under way waits for a place, with what it has recorded; one
-// with something under way gets another chance when that ends.
+// room reports whether one more request may start, and takes what it needs to: leave of
+// the governor, and an outbound place. A batch with nothing under way waits for a
+// place, with what it has recorded; one with something under way gets another chance
+// when that ends.
 func (r *run) room(begins []int) bool {
 	n := r.inflight + len(begins)
-	if n >= r.width {
+	if n >= r.width || !r.later.IsZero() {
 		return false
 	}
-	if n > 0 {
-		return r.extraRoom()
+	var ok bool
+	r.later, ok = r.upstream.Try(r.e.drain, r.c.Queue, time.Now())
+	if !ok && n == 0 && r.later.IsZero() {
+		r.later, ok = r.stand()
 	}
-	if r.e.outbound.TryAcquire(1) {
-		return true
-	}
-	if r.record(r.pending) != nil { // the next record fails in the same way
+	if ok && !r.place(n == 0) {
+		r.upstream.Undo(r.c.Queue)
 		return false
 	}
-	return r.e.outbound.Acquire(r.e.drain, 1) == nil
+	return ok
 }
 
-// extraRoom takes a place for a second or further attempt. These have a share of the
-// places only, so that parallel batches leave some to everybody's first.
-func (r *run) extraRoom() bool {
-	if !r.e.extra.TryAcquire(1) {
+// stand stands in line for one of the places that the governor leaves to the credential. It
+// gives up when the batch is to end, the node shuts down, or the queue's turn is over.
+func (r *run) stand() (later time.Time, ok bool) {
+	if r.record(r.pending) != nil { // the next record fails in the same way
+		return time.Time{}, false
+	}
+	place := r.upstream.Line()
+	over := time.NewTicker(turn)
+	defer over.Stop()
+	for {
+		select {
+		case <-place.Granted:
+			return r.upstream.Claim(r.e.drain, r.c.Queue)
+		case <-r.news:
+			if r.ask(); !r.halted {
+				continue
+			}
+		case <-over.C:
+			if !r.e.contested() {
+				continue
+			}
+		case <-r.e.drain.Done():
+		}
+		r.upstream.Leave(place)
+		return time.Time{}, false
+	}
+}
+
+// place takes an outbound place: for a batch's first attempt, or for a further one. Those
+// have a share of the places only, so that parallel batches leave some to everybody's
+// first.
+func (r *run) place(first bool) bool {
+	if first {
+		return r.e.outbound.TryAcquire(1) || r.record(r.pending) == nil && r.e.outbound.Acquire(r.e.drain, 1) == nil
+	}
+	if r.refused = !r.e.extras.take(r.share); r.refused {
 		return false
 	}
 	if !r.e.outbound.TryAcquire(1) {
-		r.e.extra.Release(1)
+		r.e.extras.give(r.share, 1)
 		return false
 	}
-	r.extras++
 	return true
 }
 
-// giveBack gives n extra places back, if the batch holds as many.
-func (r *run) giveBack(n int) {
-	n = min(n, r.extras)
-	r.extras -= n
-	r.e.extra.Release(int64(n))
+// patient reports whether a batch with nothing under way waits where it is for the moment
+// that the governor has named, instead of giving its place to others.
+func (r *run) patient(due time.Time) bool {
+	if r.later.IsZero() {
+		return false
+	}
+	wait := time.Until(due)
+	return wait <= briefly || wait <= patience && !r.e.contested()
 }
 
 // leave lets go of what a run that is over still holds: its senders, and the extra places
 // of requests that were taken back or abandoned.
 func (r *run) leave() {
 	close(r.calls)
-	r.giveBack(r.extras)
+	if r.share != nil {
+		r.e.extras.leave(r.share)
+	}
+	if r.upstream == nil {
+		return
+	}
+	if r.later.IsZero() { // else the queue comes back for its slot
+		r.upstream.Forget(r.c.Queue)
+	}
+	r.upstream.Detach()
 }
 
 // turnOver reports whether the queue has to hand its place over.
@@ -337,6 +407,7 @@ func (r *run) pendingSafe() bool {
 func (r *run) takeBack(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
 	for _, i := range begins {
+		r.upstream.Undo(r.c.Queue)
 		r.unsend(i)
 	}
 }
@@ -408,11 +479,17 @@ func (r *run) sender() {
 // send makes one attempt and gives its place back.
 func (r *run) send(i int) outbound.Answer {
 	req := &r.c.Requests[i]
+	began := time.Now()
 	a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 		Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
 		Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
 	})
 	r.e.outbound.Release(1)
+	if a.Outcome == outbound.Withheld {
+		r.upstream.Undo(r.c.Queue)
+	} else {
+		r.upstream.Done(lesson(&a, began, time.Now()))
+	}
 	return a
 }
 
@@ -427,7 +504,12 @@ func (r *run) await(due time.Time) {
 	if r.e.drain.Err() != nil {
 		drain = nil
 	}
+	var again <-chan struct{}
+	if r.share != nil {
+		again = r.share.again
+	}
 	select {
+	case <-again:
 	case a := <-r.answers:
 		r.settle(a)
 		for r.inflight > 0 {
@@ -463,8 +545,9 @@ func (r *run) ask() {
 
 // settle decides what an answer means.
 func (r *run) settle(a answer) {
-	r.inflight--
-	r.giveBack(1)
+	if r.inflight--; r.share != nil {
+		r.e.extras.give(r.share, 1)
+	}
 	q := &r.requests[a.index]
 	if a.Outcome == outbound.Withheld {
 		r.unsend(a.index) // the next start finds out why

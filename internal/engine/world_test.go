@@ -189,7 +189,10 @@ func (w *world) start() {
 	}
 	w.node, w.left = w.db.Node(), nil
 	o := w.options
-	o.Storage, o.Upstream, o.Policy = w.node, &from{w.up, w.node}, w.policy
+	o.Storage, o.Policy = w.node, w.policy
+	if o.Upstream == nil {
+		o.Upstream = &from{w.up, w.node}
+	}
 	if w.wrap != nil {
 		o.Storage = w.wrap(w.node)
 	}
@@ -246,7 +249,6 @@ func (e *Engine) checkPlaces(t testing.TB) {
 		all    int64
 	}{
 		"outbound": {e.outbound, int64(e.MaxOutbound)},
-		"extra":    {e.extra, int64(e.MaxOutbound) * 3 / 4},
 		"memory":   {e.memory, e.Memory},
 	} {
 		if !of.places.TryAcquire(of.all) {
@@ -254,6 +256,12 @@ func (e *Engine) checkPlaces(t testing.TB) {
 			continue
 		}
 		of.places.Release(of.all)
+	}
+	if x := e.extras; x.free != x.all || len(x.shares)+len(x.poor) > 0 {
+		t.Errorf("the engine has ended with %d of %d extra places, %d shares and %d that wait", x.free, x.all, len(x.shares), len(x.poor))
+	}
+	for _, c := range e.governor.Leftovers() {
+		t.Errorf("the engine has ended, and a credential is left with %s", c)
 	}
 }
 

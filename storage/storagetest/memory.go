@@ -67,7 +67,7 @@ type stored struct {
 	createdAt time.Time
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished
-	bytes     int64     // of its requests, packed, and once it has ended, of its results
+	bytes     int64     // of its results, once it has ended
 	reason    string
 }
 

@@ -1,0 +1,72 @@
+package governor
+
+import (
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// Kind is what an attempt says about the upstream.
+type Kind uint8
+
+// The kinds.
+const (
+	Silent    Kind = iota // nothing: it was not sent
+	Fine                  // the upstream answered, whatever it was
+	Throttled             // it answered 429
+	Busy                  // it answered 503
+	Lost                  // it did not answer in time, or broke off
+)
+
+// Answer is what came of one attempt.
+type Answer struct {
+	Kind         Kind
+	Began, Ended time.Time
+	Pause        time.Duration // how long the upstream wants to be left alone; 0: it did not say
+}
+
+// judge takes an answer into account. It returns a moment that other nodes have to be told:
+// nothing may be sent before; zero: there is none. mu is held.
+func (c *Credential) judge(a Answer) (held time.Time) {
+	c.inflight--
+	switch a.Kind {
+	case Silent:
+		return time.Time{}
+	case Fine:
+		c.accept(a.Began)
+		c.grow(&a, c.governor.most)
+		c.watch(&a)
+		return time.Time{}
+	case Throttled, Busy, Lost:
+	}
+	until := batch.CeilMillis(a.Ended.Add(a.Pause))
+	switch a.Kind {
+	case Throttled:
+		c.teach(&a, until)
+	case Lost:
+		c.cut(&a, leastLost)
+	default:
+		c.cut(&a, 1)
+	}
+	if a.Pause > 0 && until.After(c.hold) {
+		c.hold, held = until, until
+	}
+	return held
+}
+
+// teach draws a lesson from an answer 429, unless it belongs to the same burst as
+// the last one. Places are cut too where the pace is not what helps.
+func (c *Credential) teach(a *Answer, until time.Time) {
+	if !a.Began.After(c.at) {
+		return
+	}
+	if !c.learned(a.Ended) || a.Ended.Sub(c.from) <= soon {
+		c.cut(a, 1)
+	}
+	c.learn(a.Ended, until)
+	if a.Ended.Sub(c.spoke) >= time.Minute {
+		c.spoke = a.Ended
+		c.governor.log.Info("the upstream answered 429: what is sent with this credential waits, and is paced from then on",
+			"credential", c.key.Short(), "until", until, "pace_per_minute", int(60*c.base))
+	}
+}

@@ -1,0 +1,105 @@
+package governor
+
+import "time"
+
+const (
+	// leastEpoch is the shortest time over which a pace is measured: an upstream's limit
+	// is one for a second or longer.
+	leastEpoch = time.Second
+	// leastAccepted is how many requests a pace can be measured by. Where fewer were let
+	// through, what the upstream says is left to regulate it alone.
+	leastAccepted = 5
+	// soon after a lesson another one says that the first was not hard enough.
+	soon = 5 * time.Second
+	// plateau is how long the pace approaches the one that was too fast.
+	plateau = 10 * time.Second
+	// Beyond, or where no such pace is known, it grows by a quarter in probing, and
+	// faster from then on. The shape is CUBIC's (RFC 9438).
+	probing      = 30 * time.Second
+	firstProbing = 15 * time.Second
+)
+
+// lesson is what answers 429 have taught about the upstream's limit. Guarded by
+// Credential.mu.
+type lesson struct {
+	epoch    time.Time // since when what the upstream accepted is counted
+	accepted int
+	last     time.Time // when something was last sent
+
+	credit float64   // by how much each answer raises the base that belongs to the burst before the lesson
+	at     time.Time // of the last lesson; zero: none
+	from   time.Time // when the pace began to grow again
+	base   float64   // requests a second at that time
+	peak   float64   // the pace to approach; 0: none is known
+}
+
+// learned reports whether a lesson counts.
+func (l *lesson) learned(now time.Time) bool { return l.base > 0 && now.Sub(l.from) < memoryOf }
+
+// speed is the pace in requests a second.
+func (l *lesson) speed(now time.Time) float64 {
+	t := max(now.Sub(l.from), 0)
+	cube := func(t, unit time.Duration) float64 {
+		x := float64(t) / float64(unit)
+		return x * x * x
+	}
+	switch {
+	case l.peak == 0:
+		return l.base * (1 + cube(t, firstProbing)/4)
+	case t < plateau:
+		return l.peak - (l.peak-l.base)*cube(plateau-t, plateau)
+	default:
+		return l.peak * (1 + cube(t-plateau, probing)/4)
+	}
+}
+
+// interval is the time from one slot to the next; 0: no lesson counts.
+func (l *lesson) interval(now time.Time) time.Duration {
+	if !l.learned(now) {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / l.speed(now))
+}
+
+// begin notes that something is sent. What comes after a time in which nobody wanted
+// to send anything is counted anew.
+func (l *lesson) begin(now time.Time, idle bool) {
+	if idle && now.Sub(l.last) > leastEpoch || l.epoch.IsZero() {
+		l.epoch, l.accepted = now, 0
+	}
+	l.last = now
+}
+
+// accept takes a request into account that the upstream let through.
+func (l *lesson) accept(began time.Time) {
+	if l.accepted++; !began.After(l.at) {
+		l.base += l.credit
+	}
+}
+
+// learn draws the lesson from an answer 429, after which nothing is sent before until.
+func (l *lesson) learn(now, until time.Time) {
+	span := until.Sub(l.epoch)
+	l.credit = 0
+	estimate := float64(l.accepted) / max(span, leastEpoch).Seconds()
+	switch {
+	case l.accepted < leastAccepted && l.learned(now):
+		l.base, l.peak = l.speed(now)/2, 0
+	case l.accepted < leastAccepted:
+		l.base = 0
+	case !l.learned(now):
+		l.base, l.peak, l.credit = estimate, 0, 1/max(span, leastEpoch).Seconds()
+	case now.Sub(l.from) > soon:
+		// It went well for a while: the limit is a little below, and near what went through.
+		fast := l.speed(now)
+		l.peak = min(0.98*fast, 1.03*float64(l.accepted)/now.Sub(l.epoch).Seconds())
+		l.base = min(l.peak, max(estimate, 0.97*l.peak))
+	default:
+		fast := l.speed(now)
+		l.base, l.peak = min(0.9*fast, max(estimate, 0.75*fast)), 0.95*fast
+	}
+	l.at, l.from = now, until
+	if span >= leastEpoch {
+		l.epoch, l.accepted = until, 0
+	}
+}

@@ -1,0 +1,208 @@
+package governor
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/sheafapi/sheaf/storage"
+)
+
+const (
+	// early is how long before its moment a slot may be used: timers are not exact.
+	early = 5 * time.Millisecond
+	// late is how long after its moment a slot counts. What comes later has to fit in with
+	// what was sent since.
+	late = 100 * time.Millisecond
+	// piece is how much of the common schedule is taken at a time.
+	piece = 250 * time.Millisecond
+	// refillPause is when storage is asked again that has failed.
+	refillPause = 250 * time.Millisecond
+)
+
+// pace is a schedule of slots, each for one request. Guarded by Credential.mu.
+type pace struct {
+	lesson                                // what the upstream has taught
+	common  slots                         // what is left of the last piece of all nodes' schedule
+	next    time.Time                     // the next slot of the learned schedule
+	ahead   map[storage.QueueID]time.Time // the slot that a queue holds
+	free    []time.Time                   // slots that were given up, earliest first
+	arrival time.Time                     // when the next request would be on time, by what was sent (GCRA, ITU-T I.371)
+}
+
+// slots are moments at even distances.
+type slots struct {
+	first time.Time
+	step  time.Duration
+	left  int
+}
+
+// pop takes the first slot that is not before t.
+func (s *slots) pop(t time.Time) (time.Time, bool) {
+	if behind := t.Sub(s.first); behind > 0 && s.left > 0 {
+		n := min(s.left, int((behind+s.step-1)/s.step))
+		s.first, s.left = s.first.Add(time.Duration(n)*s.step), s.left-n
+	}
+	if s.left == 0 {
+		return time.Time{}, false
+	}
+	first := s.first
+	s.first, s.left = first.Add(s.step), s.left-1
+	return first, true
+}
+
+// paced reports whether requests have to wait for slots.
+func (c *Credential) paced(now time.Time) bool { return c.governor.rate.N > 0 || c.learned(now) }
+
+// slot returns the slot that the queue holds, if it still counts.
+func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
+	t, ok := c.ahead[q]
+	return t, ok && !t.Before(c.hold)
+}
+
+// starved reports whether storage has to be asked before the queue can get a slot.
+func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
+	if c.governor.rate.N == 0 || now.Before(c.hold) {
+		return false
+	}
+	if _, ok := c.slot(q); ok || len(c.free) > 0 {
+		return false
+	}
+	s := c.common
+	_, ok := s.pop(c.earliest(now))
+	return !ok
+}
+
+// earliest is the earliest moment of a slot that is of use now.
+func (c *Credential) earliest(now time.Time) time.Time {
+	if t := now.Add(-late); t.After(c.hold) {
+		return t
+	}
+	return c.hold
+}
+
+// due returns when the queue may send its next request; zero: now. The queue holds a slot
+// from then on.
+func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
+	if !c.paced(now) {
+		c.ahead, c.free = nil, nil
+		if now.Before(c.hold) {
+			return c.hold
+		}
+		return time.Time{}
+	}
+	t, ok := c.slot(q)
+	switch {
+	case !ok && c.governor.rate.N > 0 && now.Before(c.hold):
+		return c.hold // the common schedule goes on meanwhile: no slot of it is wasted on who waits
+	case !ok:
+		if t, ok = c.take(now); !ok {
+			return now.Add(early)
+		}
+	case now.Sub(t) > late && c.arrival.After(now):
+		t = c.arrival
+	}
+	if t.Sub(now) <= early && !now.Before(c.hold) {
+		t = now
+	}
+	if c.ahead == nil {
+		c.ahead = map[storage.QueueID]time.Time{}
+	}
+	c.ahead[q] = t
+	if t.After(now) {
+		return t
+	}
+	return time.Time{}
+}
+
+// take takes the next slot of the schedule. It reports false if storage has to be asked.
+func (c *Credential) take(now time.Time) (time.Time, bool) {
+	least := c.earliest(now)
+	for len(c.free) > 0 {
+		t := c.free[0]
+		c.free = c.free[1:]
+		if !t.Before(least) {
+			return t, true
+		}
+	}
+	t := least
+	if c.governor.rate.N > 0 {
+		var ok bool
+		if t, ok = c.common.pop(least); !ok {
+			return t, false
+		}
+	}
+	if c.learned(now) {
+		if c.next.After(t) {
+			t = c.next
+		}
+		c.next = t.Add(c.interval(t))
+	}
+	return t, true
+}
+
+// spend uses the queue's slot.
+func (c *Credential) spend(q storage.QueueID, now time.Time) {
+	delete(c.ahead, q)
+	c.begin(now, c.inflight == 1 && len(c.ahead) == 0)
+	if !c.paced(now) {
+		return
+	}
+	if t := now.Add(-late); c.arrival.Before(t) {
+		c.arrival = t
+	}
+	step := c.interval(now)
+	if r := c.governor.rate; r.N > 0 {
+		step = max(step, r.interval())
+	}
+	c.arrival = c.arrival.Add(step)
+}
+
+// unspend gives a slot back to its queue, which may use it at once.
+func (c *Credential) unspend(q storage.QueueID, now time.Time) {
+	if _, ok := c.ahead[q]; !ok && c.paced(now) && c.ahead != nil {
+		c.ahead[q] = now
+	}
+}
+
+// giveUp gives the slot that the queue holds to whoever asks next.
+func (c *Credential) giveUp(q storage.QueueID, now time.Time) {
+	t, ok := c.ahead[q]
+	if !ok {
+		return
+	}
+	delete(c.ahead, q)
+	if t.After(now) {
+		i, _ := slices.BinarySearchFunc(c.free, t, time.Time.Compare)
+		c.free = slices.Insert(c.free, i, t)
+	}
+}
+
+// refill takes a piece of the schedule that all nodes share, unless somebody else has done
+// so meanwhile.
+func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
+	select {
+	case c.refilling <- struct{}{}:
+		defer func() { <-c.refilling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	needed := c.starved(q, time.Now())
+	c.mu.Unlock()
+	if !needed {
+		return nil
+	}
+	step := c.governor.rate.interval()
+	n := max(1, int(piece/max(step, 1)))
+	// Rounded up: storage counts milliseconds.
+	span := (time.Duration(n)*step + time.Millisecond - 1).Truncate(time.Millisecond)
+	first, err := c.governor.shared.Reserve(ctx, c.key, span)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.common = slots{first: first, step: span / time.Duration(n), left: n}
+	return nil
+}
