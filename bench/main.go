@@ -95,7 +95,7 @@ type bench struct {
 // themes are what -only can name, in the order in which they are measured; the last ones
 // are PostgreSQL's.
 var (
-	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth"}
+	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness"}
 	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
 )
 
@@ -279,6 +279,8 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"polls", single(b.polls)},
 		{"backlog", single(b.backlog)},
 		{"growth", b.growth},
+		{"governor", single(b.governor)},
+		{"fairness", single(b.fairness)},
 		{"nodes", b.nodes},
 		{"purge", b.purge},
 		{"limits", single(b.limits)},

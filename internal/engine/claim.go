@@ -10,12 +10,11 @@ import (
 
 // runQueue runs the queue's batches, oldest first, until there is none, the
 // queue's turn is over, or its batch has to wait.
-func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}) next {
-	began := time.Now()
+func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) next {
 	c, err := e.claim(id)
 	for err == nil && c != nil {
 		var n next
-		if c, n, err = e.runBatch(c, news, began); err == nil && c == nil {
+		if c, n, err = e.runBatch(c, news, t); err == nil && c == nil {
 			return n
 		}
 	}
@@ -37,17 +36,17 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 // runBatch runs one batch as far as it goes in this turn, with the memory that it
 // takes accounted for. It returns the claim of the queue's next batch if the turn goes
 // on, or what the queue is to do.
-func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, began time.Time) (*storage.Claim, next, error) {
+func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, next, error) {
 	bytes := e.footprint(c)
 	if !e.memory.TryAcquire(bytes) {
 		var err error
 		if c, bytes, err = e.starve(c); err != nil {
 			return nil, next{}, err
 		}
-		began = time.Now()
+		t.began = time.Now()
 	}
 	defer e.memory.Release(bytes)
-	r := e.newRun(c, news, began)
+	r := e.newRun(c, news, t)
 	defer r.leave()
 	return r.run()
 }

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,8 +35,11 @@ import (
 )
 
 const (
-	// turn is how long a queue may run while others wait for a place.
-	turn = 2 * time.Second
+	// turn is how long a queue may run while others wait for a place; shortTurn while one of
+	// them was idle until now, and firstTurn if it was idle itself before.
+	turn      = 2 * time.Second
+	shortTurn = time.Second
+	firstTurn = 250 * time.Millisecond
 	// mostAhead is how many queues that were idle get a place before one that was busy.
 	mostAhead = 8
 	// scanInterval is how often storage is asked for queues that nobody runs: those
@@ -100,6 +104,7 @@ type Engine struct {
 type queue struct {
 	state queueState
 	fresh bool          // ready: it had nothing to run before
+	found bool          // ready: by a scan, and not known before
 	again bool          // woken while it was running
 	news  chan struct{} // running: its creator may have stopped or deleted the batch
 	timer *time.Timer   // waiting: until then
@@ -213,6 +218,12 @@ func (e *Engine) Wake(id storage.QueueID) {
 	case q.state == running:
 		q.again = true
 	case q.state == ready:
+		if q.found { // the scan has seen the batch before its creator could tell
+			q.found, q.fresh = false, true
+			i := slices.Index(e.ready, id)
+			e.ready = slices.Delete(e.ready, i, i+1)
+			e.fresh = append(e.fresh, id)
+		}
 		e.offers = append(e.offers, id)
 	}
 }
@@ -299,10 +310,34 @@ func (e *Engine) fill() {
 		id := (*line)[0]
 		*line = (*line)[1:]
 		q := e.queues[id]
-		q.state, q.fresh, q.again, q.news = running, false, false, make(chan struct{}, 1)
+		t := &term{began: time.Now(), first: q.fresh}
+		*q = queue{state: running, news: make(chan struct{}, 1)}
 		e.running++
-		go func() { e.leave(id, e.runQueue(id, q.news)) }()
+		go func() { e.leave(id, e.runQueue(id, q.news, t)) }()
 	}
+}
+
+// term is the time for which a queue holds its place.
+type term struct {
+	began time.Time
+	first bool // the queue was idle before
+}
+
+// over reports whether the queue has to hand its place over.
+func (e *Engine) over(t *term) bool {
+	since := time.Since(t.began)
+	if since <= firstTurn {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case len(e.fresh) > 0 && t.first:
+		return true
+	case len(e.fresh) > 0:
+		return since > shortTurn
+	}
+	return since > turn && (len(e.ready) > 0 || e.hungry > 0)
 }
 
 // contested reports whether queues wait for a place, or for memory.
@@ -421,7 +456,7 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
 			e.wait(r.Queue, &queue{}, pause)
 		} else {
-			e.line(r.Queue, &queue{}) // other nodes scan too: no offer
+			e.line(r.Queue, &queue{found: true}) // other nodes scan too: no offer
 		}
 	}
 	return true

@@ -125,8 +125,8 @@ func retryAfter(header string, now time.Time) (pause time.Duration, ok bool) {
 }
 
 // lesson is what the governor learns from an attempt that was made.
-func lesson(a *outbound.Answer, began, ended time.Time) governor.Answer {
-	out := governor.Answer{Kind: governor.Fine, Began: began, Ended: ended}
+func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
+	out := governor.Answer{Kind: governor.Fine, Asked: asked, Began: began, Ended: ended}
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
 		out.Kind, out.Pause = governor.Throttled, throttlePause(a.Header.Get("Retry-After"), 1, ended)

@@ -30,7 +30,7 @@ type run struct {
 	upstream *governor.Credential // what all who use the token share; nil: nothing is sent
 	later    time.Time            // when the governor wants to be asked again; zero: it refused nothing
 	news     <-chan struct{}
-	began    time.Time // when the queue's turn began
+	term     *term // of the queue
 
 	permit   func() bool // whether a request may be written now
 	lost     bool        // the node was taken for dead since it made the claim: starts nothing more
@@ -58,6 +58,7 @@ type request struct {
 	tries     storage.Tries
 	notBefore time.Time    // Waiting
 	last      batch.Result // Waiting: the last answer
+	allowed   time.Time    // when the governor allowed what is under way
 }
 
 // answer is what came of one attempt.
@@ -66,9 +67,9 @@ type answer struct {
 	outbound.Answer
 }
 
-func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, began time.Time) *run {
+func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 	r := &run{
-		e: e, c: c, news: news, began: began,
+		e: e, c: c, news: news, term: t,
 		log:      e.Logger.With("ticket", c.Ticket, "store", c.Store),
 		width:    1,
 		requests: make([]request, len(c.Requests)),
@@ -190,7 +191,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 			r.e.extras.content(r.share)
 		}
 	}()
-	if r.halted || r.lost || r.e.drain.Err() != nil || r.turnOver() {
+	if r.halted || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
 		return nil, time.Time{}
 	}
 	now := time.Now()
@@ -202,7 +203,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 			}
 			return false
 		}
-		if !r.room(begins) {
+		if !r.room(i, len(begins)) {
 			return false
 		}
 		begins = append(begins, i)
@@ -215,7 +216,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 		if r.requests[r.next].state != 0 {
 			continue
 		}
-		if !r.room(begins) {
+		if !r.room(r.next, len(begins)) {
 			break
 		}
 		begins = append(begins, r.next)
@@ -226,20 +227,23 @@ func (r *run) pick() (begins []int, due time.Time) {
 	return begins, due
 }
 
-// room reports whether one more request may start, and takes what it needs to: leave of
+// room reports whether request i may start beside those that begin with it, and takes what it needs to: leave of
 // the governor, and an outbound place. A batch with nothing under way waits for a
 // place, with what it has recorded; one with something under way gets another chance
 // when that ends.
-func (r *run) room(begins []int) bool {
-	n := r.inflight + len(begins)
+func (r *run) room(i, begins int) bool {
+	n := r.inflight + begins
 	if n >= r.width || !r.later.IsZero() {
 		return false
 	}
 	var ok bool
-	r.later, ok = r.upstream.Try(r.e.drain, r.c.Queue, time.Now())
+	now := time.Now()
+	r.later, ok = r.upstream.Try(r.e.drain, r.c.Queue, now)
 	if !ok && n == 0 && r.later.IsZero() {
 		r.later, ok = r.stand()
+		now = time.Now()
 	}
+	r.requests[i].allowed = now
 	if ok && !r.place(n == 0) {
 		r.upstream.Undo(r.c.Queue)
 		return false
@@ -254,7 +258,7 @@ func (r *run) stand() (later time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	place := r.upstream.Line()
-	over := time.NewTicker(turn)
+	over := time.NewTicker(shortTurn)
 	defer over.Stop()
 	for {
 		select {
@@ -265,7 +269,7 @@ func (r *run) stand() (later time.Time, ok bool) {
 				continue
 			}
 		case <-over.C:
-			if !r.e.contested() {
+			if !r.e.over(r.term) {
 				continue
 			}
 		case <-r.e.drain.Done():
@@ -317,9 +321,6 @@ func (r *run) leave() {
 	}
 	r.upstream.Detach()
 }
-
-// turnOver reports whether the queue has to hand its place over.
-func (r *run) turnOver() bool { return time.Since(r.began) > turn && r.e.contested() }
 
 // start sends the requests. Before anything but a GET or HEAD leaves, its intent
 // and every earlier answer are durable, in one commit; that is also where a stop is
@@ -488,7 +489,7 @@ func (r *run) send(i int) outbound.Answer {
 	if a.Outcome == outbound.Withheld {
 		r.upstream.Undo(r.c.Queue)
 	} else {
-		r.upstream.Done(lesson(&a, began, time.Now()))
+		r.upstream.Done(lesson(&a, r.requests[i].allowed, began, time.Now()))
 	}
 	return a
 }
@@ -586,7 +587,7 @@ func (r *run) endWaits() {
 
 // finish ends the batch and goes on with the queue's next one if the turn allows.
 func (r *run) finish() (*storage.Claim, next, error) {
-	release := r.lost || r.e.drain.Err() != nil || r.turnOver()
+	release := r.lost || r.e.drain.Err() != nil || r.e.over(r.term)
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
 	var c *storage.Claim

@@ -21,6 +21,7 @@ const (
 // Answer is what came of one attempt.
 type Answer struct {
 	Kind         Kind
+	Asked        time.Time // when Try or Claim allowed it
 	Began, Ended time.Time
 	Pause        time.Duration // how long the upstream wants to be left alone; 0: it did not say
 }
@@ -29,24 +30,25 @@ type Answer struct {
 // nothing may be sent before; zero: there is none. mu is held.
 func (c *Credential) judge(a Answer) (held time.Time) {
 	c.inflight--
+	now := time.Now() // whatever was allowed until now was asked for before
 	switch a.Kind {
 	case Silent:
 		return time.Time{}
 	case Fine:
-		c.accept(a.Began)
+		c.accept(a.Asked)
 		c.grow(&a, c.governor.most)
-		c.watch(&a)
+		c.watch(&a, now)
 		return time.Time{}
 	case Throttled, Busy, Lost:
 	}
 	until := batch.CeilMillis(a.Ended.Add(a.Pause))
 	switch a.Kind {
 	case Throttled:
-		c.teach(&a, until)
+		c.teach(&a, until, now)
 	case Lost:
-		c.cut(&a, leastLost)
+		c.cut(&a, leastLost, now)
 	default:
-		c.cut(&a, 1)
+		c.cut(&a, 1, now)
 	}
 	if a.Pause > 0 && until.After(c.hold) {
 		c.hold, held = until, until
@@ -56,14 +58,14 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 
 // teach draws a lesson from an answer 429, unless it belongs to the same burst as
 // the last one. Places are cut too where the pace is not what helps.
-func (c *Credential) teach(a *Answer, until time.Time) {
-	if !a.Began.After(c.at) {
+func (c *Credential) teach(a *Answer, until, now time.Time) {
+	if !a.Asked.After(c.at) || a.Asked.Before(c.from) {
 		return
 	}
 	if !c.learned(a.Ended) || a.Ended.Sub(c.from) <= soon {
-		c.cut(a, 1)
+		c.cut(a, 1, now)
 	}
-	c.learn(a.Ended, until)
+	c.learn(now, until, c.governor.rate.perSecond())
 	if a.Ended.Sub(c.spoke) >= time.Minute {
 		c.spoke = a.Ended
 		c.governor.log.Info("the upstream answered 429: what is sent with this credential waits, and is paced from then on",

@@ -44,6 +44,14 @@ func (r Rate) Valid() bool {
 	return r.N > 0 && r.Per > 0 && r.interval() >= time.Microsecond && r.interval() <= 24*time.Hour
 }
 
+// perSecond is the rate in requests a second; 0: none.
+func (r Rate) perSecond() float64 {
+	if r.N == 0 {
+		return 0
+	}
+	return float64(r.N) / r.Per.Seconds()
+}
+
 // interval is the time between two requests.
 func (r Rate) interval() time.Duration { return r.Per / time.Duration(r.N) }
 

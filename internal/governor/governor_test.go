@@ -98,7 +98,7 @@ func TestPace(t *testing.T) {
 					c.Undo(q)
 				case ok:
 					sent = append(sent, time.Now())
-					c.Done(Answer{Kind: Fine, Began: time.Now(), Ended: time.Now()})
+					c.Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 				case due.IsZero():
 					rt.Fatal("refused for want of a place, and there is no limit")
 				case !due.After(time.Now()):
@@ -111,7 +111,7 @@ func TestPace(t *testing.T) {
 						rt.Fatalf("who comes at the moment that it was told is sent away for %v", time.Until(again))
 					} else if ok {
 						sent = append(sent, time.Now())
-						c.Done(Answer{Kind: Fine, Began: time.Now(), Ended: time.Now()})
+						c.Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 					}
 				}
 				<-time.After(s.pass)
@@ -146,7 +146,7 @@ func TestRateBusy(t *testing.T) {
 					if ok {
 						sent[i]++
 						<-time.After(7 * time.Millisecond)
-						c.Done(Answer{Kind: Fine, Began: time.Now(), Ended: time.Now()})
+						c.Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 						continue
 					}
 					<-time.After(time.Until(due))
@@ -201,7 +201,7 @@ func TestHold(t *testing.T) {
 		if _, ok := here.Try(ctx, 1, time.Now()); !ok {
 			t.Error("refused without a reason")
 		}
-		here.Done(Answer{Kind: Throttled, Began: time.Now(), Ended: time.Now(), Pause: time.Minute})
+		here.Done(Answer{Kind: Throttled, Asked: time.Now(), Began: time.Now(), Ended: time.Now(), Pause: time.Minute})
 		until := time.Now().Add(time.Minute)
 		if due, ok := here.Try(ctx, 2, time.Now()); ok || !due.Equal(until) {
 			t.Errorf("here: %v, %v", due, ok)
@@ -296,7 +296,7 @@ func drive(t *testing.T, c *Credential, workers int, span time.Duration, takes f
 				mu.Lock()
 				under--
 				mu.Unlock()
-				c.Done(Answer{Kind: Fine, Began: began, Ended: time.Now()})
+				c.Done(Answer{Kind: Fine, Asked: began, Began: began, Ended: time.Now()})
 			}
 		})
 	}
@@ -354,9 +354,9 @@ func TestLatency(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	now := time.Now()
 	l := &limit{inflight: 99}
-	l.cut(&Answer{Began: now, Ended: now.Add(time.Second)}, 1)
+	l.cut(&Answer{Asked: now}, 1, now.Add(time.Second))
 	l.inflight--
-	l.cut(&Answer{Began: now.Add(time.Millisecond), Ended: now.Add(time.Second)}, 1)
+	l.cut(&Answer{Asked: now.Add(time.Millisecond)}, 1, now.Add(time.Second))
 	if l.most != 50 {
 		t.Errorf("after a burst the limit is %v, want 50", l.most)
 	}

@@ -71,31 +71,37 @@ func (l *lesson) begin(now time.Time, idle bool) {
 }
 
 // accept takes a request into account that the upstream let through.
-func (l *lesson) accept(began time.Time) {
-	if l.accepted++; !began.After(l.at) {
+func (l *lesson) accept(asked time.Time) {
+	if l.accepted++; !asked.After(l.at) {
 		l.base += l.credit
 	}
 }
 
 // learn draws the lesson from an answer 429, after which nothing is sent before until.
-func (l *lesson) learn(now, until time.Time) {
+// configured is the rate in requests a second; 0: none.
+func (l *lesson) learn(now, until time.Time, configured float64) {
 	span := until.Sub(l.epoch)
 	l.credit = 0
 	estimate := float64(l.accepted) / max(span, leastEpoch).Seconds()
+	fast := configured // the pace that was too fast
+	if l.learned(now) && (fast == 0 || l.speed(now) < fast) {
+		fast = l.speed(now)
+	}
 	switch {
 	case l.accepted < leastAccepted && l.learned(now):
-		l.base, l.peak = l.speed(now)/2, 0
+		l.base, l.peak = fast/2, 0
 	case l.accepted < leastAccepted:
 		l.base = 0
+	case !l.learned(now) && fast > 0 && float64(l.accepted) > 0.9*fast*max(leastEpoch, now.Sub(l.epoch)).Seconds():
+		// What is configured is just above the limit.
+		l.base, l.peak = 0.95*fast, 0.98*fast
 	case !l.learned(now):
 		l.base, l.peak, l.credit = estimate, 0, 1/max(span, leastEpoch).Seconds()
 	case now.Sub(l.from) > soon:
 		// It went well for a while: the limit is a little below, and near what went through.
-		fast := l.speed(now)
 		l.peak = min(0.98*fast, 1.03*float64(l.accepted)/now.Sub(l.epoch).Seconds())
 		l.base = min(l.peak, max(estimate, 0.97*l.peak))
 	default:
-		fast := l.speed(now)
 		l.base, l.peak = min(0.9*fast, max(estimate, 0.75*fast)), 0.95*fast
 	}
 	l.at, l.from = now, until

@@ -22,7 +22,7 @@ const (
 type limit struct {
 	inflight int
 	most     float64   // 0: no limit
-	cutAt    time.Time // answers to what began before tell nothing new
+	cutAt    time.Time // answers to what was asked for before tell nothing new
 	latency
 }
 
@@ -43,11 +43,11 @@ func (l *limit) full() bool { return l.most > 0 && l.inflight >= int(l.most) }
 
 // cut halves the limit, but not below least, once for all that was under way when the
 // upstream was overloaded. The answer's own place is given back already.
-func (l *limit) cut(a *Answer, least float64) {
-	if !a.Began.After(l.cutAt) {
+func (l *limit) cut(a *Answer, least float64, now time.Time) {
+	if !a.Asked.After(l.cutAt) {
 		return
 	}
-	l.most, l.cutAt, l.trial = max(least, l.under()/2), a.Ended, 0
+	l.most, l.cutAt, l.trial = max(least, l.under()/2), now, 0
 }
 
 // under is how many were under way with the one whose answer is looked at, as far as the limit
@@ -76,8 +76,8 @@ func (l *limit) grow(a *Answer, most int) {
 
 // watch takes a latency into account. A cut for latency alone is on trial: if the upstream
 // is not faster with fewer requests, it is slow for a reason of its own.
-func (l *limit) watch(a *Answer) {
-	if !a.Began.After(l.cutAt) {
+func (l *limit) watch(a *Answer, now time.Time) {
+	if !a.Asked.After(l.cutAt) {
 		return
 	}
 	d := a.Ended.Sub(a.Began)
@@ -102,7 +102,7 @@ func (l *limit) watch(a *Answer) {
 		l.slow = true
 	default:
 		l.trial, l.before, l.slow = mean, l.most, false
-		l.most, l.cutAt = max(leastTrial, 0.7*l.under()), a.Ended
+		l.most, l.cutAt = max(leastTrial, 0.7*l.under()), now
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 const (
 	// early is how long before its moment a slot may be used: timers are not exact.
-	early = 5 * time.Millisecond
+	early = time.Millisecond
 	// late is how long after its moment a slot counts. What comes later has to fit in with
 	// what was sent since.
 	late = 100 * time.Millisecond
@@ -97,7 +97,7 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 		return c.hold // the common schedule goes on meanwhile: no slot of it is wasted on who waits
 	case !ok:
 		if t, ok = c.take(now); !ok {
-			return now.Add(early)
+			return now.Add(5 * early)
 		}
 	case now.Sub(t) > late && c.arrival.After(now):
 		t = c.arrival
