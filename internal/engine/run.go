@@ -203,7 +203,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 			}
 			return false
 		}
-		if !r.room(i, len(begins)) {
+		if !r.room(i, len(begins), now) {
 			return false
 		}
 		begins = append(begins, i)
@@ -216,7 +216,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 		if r.requests[r.next].state != 0 {
 			continue
 		}
-		if !r.room(r.next, len(begins)) {
+		if !r.room(r.next, len(begins), now) {
 			break
 		}
 		begins = append(begins, r.next)
@@ -227,17 +227,16 @@ func (r *run) pick() (begins []int, due time.Time) {
 	return begins, due
 }
 
-// room reports whether request i may start beside those that begin with it, and takes what it needs to: leave of
-// the governor, and an outbound place. A batch with nothing under way waits for a
-// place, with what it has recorded; one with something under way gets another chance
-// when that ends.
-func (r *run) room(i, begins int) bool {
+// room reports whether request i may start beside those that begin with it, and takes what
+// it needs to: leave of the governor, and an outbound place. A batch with nothing under way
+// waits for a place, with what it has recorded; one with something under way gets another
+// chance when that ends.
+func (r *run) room(i, begins int, now time.Time) bool {
 	n := r.inflight + begins
 	if n >= r.width || !r.later.IsZero() {
 		return false
 	}
 	var ok bool
-	now := time.Now()
 	r.later, ok = r.upstream.Try(r.e.drain, r.c.Queue, now)
 	if !ok && n == 0 && r.later.IsZero() {
 		r.later, ok = r.stand()

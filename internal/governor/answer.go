@@ -30,17 +30,17 @@ type Answer struct {
 // nothing may be sent before; zero: there is none. mu is held.
 func (c *Credential) judge(a Answer) (held time.Time) {
 	c.inflight--
-	now := time.Now() // whatever was allowed until now was asked for before
 	switch a.Kind {
 	case Silent:
 		return time.Time{}
 	case Fine:
 		c.accept(a.Asked)
 		c.grow(&a, c.governor.most)
-		c.watch(&a, now)
+		c.watch(&a)
 		return time.Time{}
 	case Throttled, Busy, Lost:
 	}
+	now := time.Now() // whatever was allowed until now was asked for before
 	until := batch.CeilMillis(a.Ended.Add(a.Pause))
 	switch a.Kind {
 	case Throttled:

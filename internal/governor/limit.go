@@ -76,7 +76,7 @@ func (l *limit) grow(a *Answer, most int) {
 
 // watch takes a latency into account. A cut for latency alone is on trial: if the upstream
 // is not faster with fewer requests, it is slow for a reason of its own.
-func (l *limit) watch(a *Answer, now time.Time) {
+func (l *limit) watch(a *Answer) {
 	if !a.Asked.After(l.cutAt) {
 		return
 	}
@@ -102,7 +102,7 @@ func (l *limit) watch(a *Answer, now time.Time) {
 		l.slow = true
 	default:
 		l.trial, l.before, l.slow = mean, l.most, false
-		l.most, l.cutAt = max(leastTrial, 0.7*l.under()), now
+		l.most, l.cutAt = max(leastTrial, 0.7*l.under()), time.Now()
 	}
 }
 
