@@ -96,23 +96,51 @@ func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key
 		// Of nodes that start at once on a new database, one decides.
 		id, err = store.InitSetting(ctx, keySetting, key.ID())
 	}
+	if err != nil {
+		return secret.Key{}, err
+	}
+	missing, err := missingKeys(ctx, store, key)
 	switch {
 	case err != nil:
-		return secret.Key{}, err
-	case id == key.ID():
+		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
+	case len(missing) == 0 && id == key.ID():
 		return key, nil
-	case !o.AbandonCredentials:
+	case len(missing) == 0 && key.Has(id):
+		o.Logger.Info("credentials are encrypted with another secret key from now on", "key", key, "before", id)
+		return key, putKey(ctx, store, key, name)
+	case o.AbandonCredentials:
+	case !key.Has(id):
 		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.SecretKeyFile, name, keyAdvice)
+	default:
+		return secret.Key{}, fmt.Errorf("batches in the database %s that have not ended need the secret key %s, which is not in %s any more: add its line again below the first one (the last step of sheaf keys rotate-secret has put it into %s.old), or %s",
+			name, strings.Join(missing, " and "), o.SecretKeyFile, o.SecretKeyFile, keyAbandon)
 	}
 	n, err := store.Abandon(ctx, engine.Unknown(), "the credential that was stored with the batch was abandoned with its secret key")
 	if err != nil {
 		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
 	}
 	o.Logger.Warn("credentials abandoned; what was not sent is NOT_EXECUTED", "batches", n)
+	return key, putKey(ctx, store, key, name)
+}
+
+// putKey stores the id of the key that seals from now on.
+func putKey(ctx context.Context, store storage.Storage, key secret.Key, name string) error {
 	if err := store.PutSetting(ctx, keySetting, key.ID()); err != nil {
-		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
+		return fmt.Errorf("database %s: %w", name, err)
 	}
-	return key, nil
+	return nil
+}
+
+// missingKeys returns the ids of the keys that batches need which have not ended, and that
+// the key file does not hold.
+func missingKeys(ctx context.Context, store storage.Storage, key secret.Key) (ids []string, err error) {
+	seals, err := store.Seals(ctx, secret.MarkSize)
+	for _, s := range seals {
+		if id := secret.SealedBy(s); id != "" && !key.Has(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
 }
 
 const (

@@ -344,6 +344,10 @@ type Storage interface {
 	// method that does not do the same when it is called again: it takes another span.
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 
+	// Seals returns the distinct first n bytes of the credentials of the batches that have
+	// not ended: what they were sealed with, as the sealer marks it there.
+	Seals(ctx context.Context, n int) ([][]byte, error)
+
 	// Setting returns a named value, empty if there is none; PutSetting stores it.
 	Setting(ctx context.Context, name string) (string, error)
 	PutSetting(ctx context.Context, name, value string) error

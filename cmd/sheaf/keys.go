@@ -24,7 +24,7 @@ const credentialVariable = "SHEAF_UPSTREAM_TOKEN" //nolint:gosec // a name, no c
 func newKeys(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keys",
-		Short: "Issue keys to callers, for sheaf serve --auth keys=FILE",
+		Short: "Issue keys to callers, for sheaf serve --auth keys=FILE; rotate the secret key",
 		Long: `Issue keys to callers, for sheaf serve --auth keys=FILE.
 
 The file holds hashes of the keys, what each may do and where, and, encrypted with the
@@ -33,7 +33,7 @@ A running sheaf serve takes a change up at SIGHUP.`,
 		Args: noCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newKeysAdd(environ), newKeysList(), newKeysRevoke())
+	c.AddCommand(newKeysAdd(environ), newKeysList(), newKeysRevoke(), newKeysRotate())
 	return c
 }
 

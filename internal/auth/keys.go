@@ -195,6 +195,22 @@ func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err err
 	return os.Rename(f.Name(), file)
 }
 
+// Reseal seals the credentials in a file of keys anew, with the key that seals now.
+func Reseal(file string, key secret.Key) (n int, err error) {
+	err = ChangeIssued(file, func(keys []Issued) ([]Issued, error) {
+		for i := range keys {
+			credential, err := key.Open(keys[i].Credential, sealedFor(keys[i].Hash))
+			if err != nil {
+				return nil, fmt.Errorf("%s: the credential of %q: %w", file, keys[i].Name, err)
+			}
+			keys[i].Credential = key.Seal(credential, sealedFor(keys[i].Hash))
+		}
+		n = len(keys)
+		return keys, nil
+	})
+	return n, err
+}
+
 // Keys judges tokens by a file of issued keys. It may be used by many goroutines.
 type Keys struct {
 	file    string

@@ -14,10 +14,10 @@ import (
 // right says what a key file has to hold; every error about its content ends with it.
 const right = "it has to be 32 bytes in base64 on one line; make one with: sheaf secret new"
 
-// maxFile bounds what is read of a key file. A key's line has 44 characters.
-const maxFile = 1 << 10
+// maxFile bounds what is read of a key file, in bytes. A key's line has 44 characters.
+const maxFile = 4 << 10
 
-// Read reads the key in a file. It refuses a file that others than its owner may
+// Read reads the key in a file, and on further lines those that it follows. It refuses a file that others than its owner may
 // read (on systems that have permission bits) and one that holds no key, in words
 // that name the file and say what to do. Without a file the error wraps
 // fs.ErrNotExist.
@@ -52,17 +52,26 @@ func Read(file string) (Key, error) {
 // hold another secret.
 func decode(text []byte) (Key, error) {
 	text = bytes.TrimSpace(text)
-	switch {
-	case len(text) == 0:
+	if len(text) == 0 {
 		return Key{}, errors.New("it is empty")
-	case bytes.ContainsAny(text, "\r\n"):
-		return Key{}, errors.New("it has more than one line")
 	}
-	raw, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
-	if err != nil {
-		return Key{}, errors.New("it is not base64")
+	var keys []Key
+	for line := range bytes.Lines(text) {
+		raw, err := base64.StdEncoding.Strict().AppendDecode(nil, bytes.TrimSpace(line))
+		if err != nil {
+			return Key{}, fmt.Errorf("line %d is not base64", len(keys)+1)
+		}
+		key, err := newKey(raw)
+		if err != nil {
+			return Key{}, fmt.Errorf("line %d: %w", len(keys)+1, err)
+		}
+		if len(keys) > 0 && keys[0].Has(key.ID()) {
+			return Key{}, fmt.Errorf("line %d repeats a key", len(keys)+1)
+		}
+		keys = append(keys, key)
+		keys[0].older = keys[1:len(keys):len(keys)]
 	}
-	return newKey(raw)
+	return keys[0], nil
 }
 
 // Create makes a random key and a file of mode 0600 that holds it. When it returns

@@ -6,6 +6,9 @@
 // whoever can write to the database but has no key can neither read a credential,
 // nor change it, nor move it to another batch. What a value is sealed with is
 // AES-256-GCM with a random nonce, good for 2³² values under one key.
+//
+// During a rotation there are several keys, a line of the key file each: the first one
+// seals, and each opens what it has sealed. A sealed value names its key.
 package secret
 
 import (
@@ -25,16 +28,26 @@ import (
 // keySize is the length of a key in bytes: AES-256.
 const keySize = 32
 
-// version is the first byte of a sealed value, so that another way of sealing can
-// be told from this one.
-const version = 1
+// The first byte of a sealed value says how it was sealed.
+const (
+	unnamed = 1 // nonce and ciphertext; written by builds that knew no rotation
+	named   = 2 // the key's id, nonce and ciphertext
+)
 
-// Key is a secret key. Its zero value seals and opens nothing; keys come from New,
-// Read and Create. It may be used by many goroutines. However it is formatted or
-// logged, only its ID shows.
+// idSize is the length of a key's id in bytes.
+const idSize = 8
+
+// MarkSize is how many bytes of a sealed value SealedBy needs.
+const MarkSize = 1 + idSize
+
+// Key is a secret key, with those that it follows. Its zero value seals and opens nothing;
+// keys come from New, Read and Create. It may be used by many goroutines. However it is
+// formatted or logged, only its ID shows.
 type Key struct {
-	aead cipher.AEAD
-	raw  [keySize]byte
+	aead  cipher.AEAD
+	raw   [keySize]byte
+	id    [idSize]byte
+	older []Key // open what they have sealed
 }
 
 // New makes a random key.
@@ -61,26 +74,46 @@ func newKey(raw []byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	return Key{aead: aead, raw: [keySize]byte(raw)}, nil
+	key := Key{aead: aead, raw: [keySize]byte(raw)}
+	h := sha256.New()
+	h.Write([]byte("sheaf secret key id\x00"))
+	h.Write(raw)
+	key.id = [idSize]byte(h.Sum(nil))
+	return key, nil
 }
 
 // Encode returns the key as a key file holds it: base64, one line, without the
-// line's end. It is the secret itself.
+// line's end, and without those that it follows. It is the secret itself.
 func (k Key) Encode() string { return base64.StdEncoding.EncodeToString(k.raw[:]) }
 
 // ID names the key without giving anything of it away: 16 hexadecimal digits.
-func (k Key) ID() string {
-	h := sha256.New()
-	h.Write([]byte("sheaf secret key id\x00"))
-	h.Write(k.raw[:])
-	return hex.EncodeToString(h.Sum(nil)[:8])
+func (k Key) ID() string { return hex.EncodeToString(k.id[:]) }
+
+// all returns the key and those that it follows.
+func (k Key) all() []Key { return append([]Key{k}, k.older...) }
+
+// Count returns how many keys these are.
+func (k Key) Count() int { return 1 + len(k.older) }
+
+// Has reports whether the key, or one that it follows, has the id.
+func (k Key) Has(id string) bool {
+	return slices.ContainsFunc(k.all(), func(o Key) bool { return o.ID() == id })
+}
+
+// SealedBy returns the id of the key that has sealed a value, of which the first MarkSize
+// bytes are enough; empty: the value does not say.
+func SealedBy(sealed []byte) string {
+	if len(sealed) < MarkSize || sealed[0] != named {
+		return ""
+	}
+	return hex.EncodeToString(sealed[1:MarkSize])
 }
 
 // Seal encrypts plain. The context, which is not stored, says what the value is
 // for; Open needs the same one.
 func (k Key) Seal(plain, context []byte) []byte {
-	sealed := slices.Grow([]byte{version}, k.aead.Overhead()+len(plain))
-	return k.aead.Seal(sealed, nil, plain, context)
+	sealed := append(make([]byte, 0, MarkSize+k.aead.Overhead()+len(plain)), named)
+	return k.aead.Seal(append(sealed, k.id[:]...), nil, plain, context)
 }
 
 // Open decrypts what Seal returned. It returns an error if the value was changed or
@@ -91,14 +124,25 @@ func (k Key) Open(sealed, context []byte) ([]byte, error) {
 		return nil, errors.New("there is no secret key")
 	case len(sealed) == 0:
 		return nil, errors.New("the sealed value is empty")
-	case sealed[0] != version:
-		return nil, fmt.Errorf("the sealed value has version %d; this build knows version %d only", sealed[0], version)
+	case sealed[0] != unnamed && sealed[0] != named:
+		return nil, fmt.Errorf("the sealed value has version %d; this build knows versions %d and %d only", sealed[0], unnamed, named)
 	}
-	plain, err := k.aead.Open(nil, nil, sealed[1:], context)
-	if err != nil {
-		return nil, errors.New("the sealed value is damaged, or was sealed with another key or for another purpose")
+	body, id := sealed[1:], SealedBy(sealed)
+	if id != "" {
+		body = sealed[MarkSize:]
+		if !k.Has(id) {
+			return nil, fmt.Errorf("the value was sealed with the secret key %s, which the key file does not hold", id)
+		}
 	}
-	return plain, nil
+	for _, key := range k.all() {
+		if id != "" && id != key.ID() {
+			continue
+		}
+		if plain, err := key.aead.Open(nil, nil, body, context); err == nil {
+			return plain, nil
+		}
+	}
+	return nil, errors.New("the sealed value is damaged, or was sealed with another key or for another purpose")
 }
 
 // String returns words that name the key and do not hold it.

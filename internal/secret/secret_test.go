@@ -2,6 +2,8 @@ package secret_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -168,8 +170,8 @@ func TestReadRefuses(t *testing.T) {
 		"long":          {base64.StdEncoding.EncodeToString(make([]byte, 33)), 0o600, right},
 		"huge":          {strings.Repeat("A", 1<<20), 0o600, right},
 		"not base64":    {"my password is swordfish", 0o600, right},
-		"two lines":     {good + "\n" + good, 0o600, "more than one line"},
-		"broken line":   {good[:20] + "\n" + good[20:], 0o600, "more than one line"},
+		"two lines":     {good + "\n" + good, 0o600, "line 2 repeats a key"},
+		"broken line":   {good[:20] + "\n" + good[20:], 0o600, "line 1: the key has 15 bytes"},
 		"group reads":   {good, 0o640, "chmod 600 "},
 		"others read":   {good, 0o604, "chmod 600 "},
 		"others write":  {good, 0o602, "chmod 600 "},
@@ -215,5 +217,137 @@ func TestReadTakesLineEnds(t *testing.T) {
 		if got, err := secret.Read(file); err != nil || got.ID() != want.ID() {
 			t.Errorf("with %q at the end Read gave %v, %v", end, got, err)
 		}
+	}
+}
+
+// TestRotate walks through a rotation on several nodes: at each step, what any node has
+// sealed every node opens.
+func TestRotate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if _, err := secret.Create(file); err != nil {
+		t.Fatal(err)
+	}
+	read := func() secret.Key {
+		t.Helper()
+		k, err := secret.Read(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	purpose := []byte("batch 1")
+	nodes := []secret.Key{read(), read(), read()}
+	check := func(what string) {
+		t.Helper()
+		for i, from := range nodes {
+			sealed := from.Seal([]byte("token"), purpose)
+			if id := secret.SealedBy(sealed[:secret.MarkSize]); id != from.ID() {
+				t.Errorf("%s: sealed by %q, want %q", what, id, from.ID())
+			}
+			for j, to := range nodes {
+				if got, err := to.Open(sealed, purpose); err != nil || string(got) != "token" {
+					t.Errorf("%s: node %d can't open what node %d has sealed: %v", what, j, i, err)
+				}
+			}
+		}
+	}
+	first := read().Seal([]byte("token"), purpose)
+	for _, step := range []secret.Step{secret.Prepare, secret.Activate, secret.Finish} {
+		before := read().ID()
+		key, err := secret.Rotate(file, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key.ID() != read().ID() || key.Count() != read().Count() || (key.ID() != before) != (step == secret.Activate) {
+			t.Errorf("%s: key %s of %d, before %s; the file has %s", step, key.ID(), key.Count(), before, read().ID())
+		}
+		for i := range nodes {
+			check(fmt.Sprintf("%s, %d restarted", step, i))
+			nodes[i] = read()
+		}
+		check(string(step))
+	}
+	if _, err := nodes[0].Open(first, purpose); err == nil || !strings.Contains(err.Error(), secret.SealedBy(first)) {
+		t.Errorf("what a dropped key has sealed: %v", err)
+	}
+	dropped, err := secret.Read(file + ".old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := dropped.Open(first, purpose); err != nil || string(got) != "token" {
+		t.Errorf("the dropped key does not open what it has sealed: %v", err)
+	}
+}
+
+func TestRotateRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if _, err := secret.Rotate(file, secret.Begin); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a file: %v", err)
+	}
+	if _, err := secret.Create(file); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(steps ...secret.Step) {
+		t.Helper()
+		before, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range steps {
+			if _, err := secret.Rotate(file, step); !errors.Is(err, secret.ErrStep) {
+				t.Errorf("step %q: %v", step, err)
+			}
+		}
+		if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, before) {
+			t.Errorf("the file has changed: %v", err)
+		}
+	}
+	refused(secret.Activate, secret.Finish)
+	if _, err := secret.Rotate(file, secret.Begin); err != nil {
+		t.Fatal(err)
+	}
+	refused(secret.Begin, secret.Prepare)
+	if _, err := secret.Rotate(file, secret.Finish); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 3 { // key, key.lock, key.old
+		t.Errorf("files are left: %v, %v", entries, err)
+	}
+}
+
+// TestOpensUnnamed: what was sealed before values named their key is still opened.
+func TestOpensUnnamed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	key, err := secret.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(key.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := aead.Seal([]byte{1}, nil, []byte("token"), []byte("batch 1"))
+	if secret.SealedBy(sealed) != "" {
+		t.Error("an old value names a key")
+	}
+	rotated, err := secret.Rotate(file, secret.Begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []secret.Key{key, rotated} {
+		if got, err := k.Open(sealed, []byte("batch 1")); err != nil || string(got) != "token" {
+			t.Errorf("%v: %v", k, err)
+		}
+	}
+	if _, err := secret.New().Open(sealed, []byte("batch 1")); err == nil {
+		t.Error("another key opens it")
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Bounds of one step of Purge, so that no call waits long behind it.
@@ -31,6 +33,19 @@ func (db *DB) Setting(ctx context.Context, name string) (string, error) {
 	found := false
 	err := db.read(ctx, "read a setting", get("setting", scan(&found, &value), []byte(name)))
 	return string(value), err
+}
+
+// Seals implements storage.Storage.
+func (db *DB) Seals(ctx context.Context, n int) ([][]byte, error) {
+	var out [][]byte
+	row := func(r pgx.Rows) error {
+		var seal []byte
+		err := r.Scan(&seal)
+		out = append(out, seal)
+		return err
+	}
+	err := db.read(ctx, "look what credentials are sealed with", get("seals", row, n).anew(func() { out = nil }))
+	return out, err
 }
 
 // PutSetting implements storage.Storage.

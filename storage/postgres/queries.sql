@@ -12,6 +12,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- name: commit
 COMMIT;
 
+-- name: seals
+SELECT DISTINCT substr(credential, 1, $1::int) FROM batches WHERE ended_at = 0 AND credential IS NOT NULL;
+
 -- name: setting
 SELECT value FROM settings WHERE name = $1;
 

@@ -113,6 +113,19 @@ func (db *DB) Setting(ctx context.Context, name string) (value string, err error
 	return value, err
 }
 
+// Seals implements storage.Storage.
+func (db *DB) Seals(ctx context.Context, n int) (out [][]byte, err error) {
+	err = db.read(ctx, "look what credentials are sealed with", func(c *sqlite.Conn) error {
+		return query(c, "seals", func(s *sqlite.Stmt) error {
+			seal := make([]byte, s.ColumnLen(0))
+			s.ColumnBytes(0, seal)
+			out = append(out, seal)
+			return nil
+		}, n)
+	})
+	return out, err
+}
+
 // PutSetting implements storage.Storage.
 func (db *DB) PutSetting(ctx context.Context, name, value string) error {
 	return db.write(ctx, "store a setting", func(c *sqlite.Conn) error {

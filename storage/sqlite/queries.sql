@@ -160,6 +160,9 @@ FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 -- name: open_batches
 SELECT id, queue FROM batches INDEXED BY batches_open WHERE state < 3;
 
+-- name: seals
+SELECT DISTINCT substr(credential, 1, ?) FROM batches INDEXED BY batches_open WHERE state < 3 AND credential IS NOT NULL;
+
 -- name: end_begun
 UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6
 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;

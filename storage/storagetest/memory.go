@@ -136,6 +136,22 @@ func (n *Node) Setting(ctx context.Context, name string) (string, error) {
 	return call(ctx, n, "Setting", func(m *Memory) (string, error) { return m.settings[name], nil })
 }
 
+// Seals implements storage.Storage.
+func (n *Node) Seals(ctx context.Context, size int) ([][]byte, error) {
+	return call(ctx, n, "Seals", func(m *Memory) (out [][]byte, err error) {
+		for _, b := range m.batches {
+			if b.Credential == nil {
+				continue
+			}
+			seal := b.Credential[:min(size, len(b.Credential))]
+			if !slices.ContainsFunc(out, func(o []byte) bool { return bytes.Equal(o, seal) }) {
+				out = append(out, bytes.Clone(seal))
+			}
+		}
+		return out, nil
+	})
+}
+
 // PutSetting implements storage.Storage.
 func (n *Node) PutSetting(ctx context.Context, name, value string) error {
 	return run(ctx, n, "PutSetting", func(m *Memory) error {

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "purge", open, purgeTests)
 	runTests(t, "bytes", open, byteTests)
 	runTests(t, "holds", open, holdTests)
+	runTests(t, "seals", open, sealTests)
 	runTests(t, "settings", open, settingTests)
 	runTests(t, "concurrency", open, concurrencyTests)
 	runTests(t, "calls", open, callTests)
@@ -81,6 +82,7 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Hold":        func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
 		"Holds":       func() error { _, err := s.Holds(ctx); return err },
 		"Reserve":     func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
+		"Seals":       func() error { _, err := s.Seals(ctx, 9); return err },
 		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
 		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },
 		"InitSetting": func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },

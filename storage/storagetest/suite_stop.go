@@ -3,6 +3,8 @@ package storagetest
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -260,6 +262,42 @@ var abandonTests = []test{
 		f.abandon(120)
 		expect(f.T, "runnable", len(f.runnable()), 0)
 	}},
+}
+
+var sealTests = []test{
+	{"of what has not ended, each once, cut", func(f *fixture) {
+		sealed := func(store, credential string) *storage.NewBatch {
+			b := newBatch(store, 1)
+			b.Credential = []byte(credential)
+			return b
+		}
+		f.expectSeals(4)
+		f.finish(f.claimed(sealed("ended", "ended-1")))
+		running := f.claimed(sealed("running", "aaaa-1"))
+		f.create(sealed("a", "aaaa-2"))
+		f.create(sealed("b", "bbbb-1"))
+		f.create(sealed("c", "cc"))
+		f.expectSeals(4, "aaaa", "bbbb", "cc")
+		f.expectSeals(6, "aaaa-1", "aaaa-2", "bbbb-1", "cc")
+		f.finish(running)
+		f.expectSeals(6, "aaaa-2", "bbbb-1", "cc")
+		f.abandon(3)
+		f.expectSeals(4)
+	}},
+}
+
+func (f *fixture) expectSeals(n int, want ...string) {
+	f.Helper()
+	seals, err := f.s.Seals(f.Context(), n)
+	if err != nil {
+		f.Fatalf("Seals: %v", err)
+	}
+	got := make([]string, 0, len(seals))
+	for _, s := range seals {
+		got = append(got, string(s))
+	}
+	slices.Sort(got)
+	expect(f.T, fmt.Sprintf("the seals of %d bytes", n), strings.Join(got, " "), strings.Join(want, " "))
 }
 
 // inDoubt is how Abandon ends a request in flight.
