@@ -44,7 +44,7 @@ func (u *counter) answer(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return
 	}
-	time.Sleep(u.latency)
+	<-time.After(u.latency)
 	if !ok {
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusTooManyRequests)

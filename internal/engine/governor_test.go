@@ -35,18 +35,19 @@ func window(n int, offset time.Duration) limiter {
 	}
 }
 
-// bucket lets n through in a second, evenly, and as many at once after a time without.
-func bucket(n int) limiter {
+// bucket lets ten through in a second, evenly, and as many at once after a time without.
+func bucket() limiter {
+	const n = 10
 	tokens, at := float64(n), time.Time{}
 	return func(now time.Time) (bool, time.Duration) {
 		if !at.IsZero() {
-			tokens = min(float64(n), tokens+float64(n)*now.Sub(at).Seconds())
+			tokens = min(n, tokens+n*now.Sub(at).Seconds())
 		}
 		if at = now; tokens >= 1 {
 			tokens--
 			return true, 0
 		}
-		return false, time.Duration((1 - tokens) / float64(n) * float64(time.Second))
+		return false, time.Duration((1 - tokens) / n * float64(time.Second))
 	}
 }
 
@@ -151,13 +152,13 @@ func TestGovernorPace(t *testing.T) {
 		{"window that began before", func() limiter { return window(10, 500*time.Millisecond) }, inSeconds, governor.Rate{}},
 		{"window, one second", func() limiter { return window(10, 0) }, oneSecond, governor.Rate{}},
 		{"window, without Retry-After", func() limiter { return window(10, 0) }, silent, governor.Rate{}},
-		{"bucket", func() limiter { return bucket(10) }, inSeconds, governor.Rate{}},
-		{"bucket, without Retry-After", func() limiter { return bucket(10) }, silent, governor.Rate{}},
-		{"bucket, at once", func() limiter { return bucket(10) }, atOnce, governor.Rate{}},
+		{"bucket", bucket, inSeconds, governor.Rate{}},
+		{"bucket, without Retry-After", bucket, silent, governor.Rate{}},
+		{"bucket, at once", bucket, atOnce, governor.Rate{}},
 		{"sliding", func() limiter { return sliding(10) }, inSeconds, governor.Rate{}},
 		{"sliding, without Retry-After", func() limiter { return sliding(10) }, silent, governor.Rate{}},
 		{"rate, window", func() limiter { return window(10, 0) }, inSeconds, governor.Rate{N: 600, Per: time.Minute}},
-		{"rate, bucket", func() limiter { return bucket(10) }, inSeconds, governor.Rate{N: 10, Per: time.Second}},
+		{"rate, bucket", bucket, inSeconds, governor.Rate{N: 10, Per: time.Second}},
 		{"rate, sliding", func() limiter { return sliding(10) }, inSeconds, governor.Rate{N: 600, Per: time.Minute}},
 	} {
 		scenario(t, tt.name, func(t *testing.T, w *world) {
@@ -238,7 +239,7 @@ func TestGovernorHold(t *testing.T) {
 	scenario(t, "on another node", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.sharing()
-		refuse := &limited{limit: func() limiter { return refusal() }, after: func(time.Duration) string { return "30" }}
+		refuse := &limited{limit: refusal, after: func(time.Duration) string { return "30" }}
 		w.options.Upstream = refuse
 		w.start()
 		one := w.at(&host{})

@@ -10,9 +10,9 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// room fails unless exactly n bytes are left of a quota of that many bytes in the
+// room fails unless exactly n bytes are left of the quota in the
 // queue of store s: a batch of one request that takes them fits, one more byte does not.
-func (f *fixture) room(quota, n int64) {
+func (f *fixture) room(n int64) {
 	f.Helper()
 	_, err := f.s.Create(f.Context(), sized(n+1, quota))
 	full, ok := errors.AsType[*storage.QuotaError](err)
@@ -27,6 +27,9 @@ func (f *fixture) room(quota, n int64) {
 	f.delete(b)
 	f.purge(time.Hour) // deleted and ended: removed at once
 }
+
+// quota is the bytes that the queues may take here.
+const quota = 400
 
 // smallest is what a batch of one request with a body of one byte takes.
 var smallest = int64(len(batch.Pack(sizedRequest(0, 1))))
@@ -50,22 +53,20 @@ func sized(bytes, quota int64) *storage.NewBatch {
 
 var byteTests = []test{
 	{"a batch counts from its creation until it is purged", func(f *fixture) {
-		const quota = 400
-		f.room(quota, quota)
+		f.room(quota)
 		b := sized(100, quota)
 		c := f.claimed(b)
-		f.room(quota, quota-100)
+		f.room(quota - 100)
 		f.record(c, done(0, strings.Repeat("a", 50)))
 		f.finish(c)
-		f.room(quota, quota-150)
+		f.room(quota - 150)
 		f.purge(time.Hour)
-		f.room(quota, quota-150)
+		f.room(quota - 150)
 		f.delete(b)
 		f.purge(time.Hour)
-		f.room(quota, quota)
+		f.room(quota)
 	}},
 	{"results count once, however they were recorded", func(f *fixture) {
-		const quota = 400
 		b := newBatch("s", 4)
 		c := f.claimed(b)
 		f.record(c, done(0, "aaaa"), waiting(1), begun(2))
@@ -73,7 +74,7 @@ var byteTests = []test{
 		c = f.claim(c.Queue)
 		f.finish(c, done(1, "late"), done(2, "c"))
 		f.finish(c, done(3, "after the end"))
-		f.room(quota, quota-int64(len(batch.Pack(b.Requests)))-int64(len("aaaabbc")))
+		f.room(quota - int64(len(batch.Pack(b.Requests))) - int64(len("aaaabbc")))
 	}},
 	{"a refused batch takes nothing", func(f *fixture) {
 		f.create(sized(300, 400))
@@ -83,14 +84,14 @@ var byteTests = []test{
 				f.Fatalf("got error %v, want a quota error", err)
 			}
 		}
-		f.room(400, 100)
+		f.room(100)
 	}},
 	{"a queue without a quota counts too, and queues do not count for each other", func(f *fixture) {
 		f.create(sized(300, 0))
 		other := sized(400, 400)
 		other.Queue = "another"
 		f.create(other)
-		f.room(400, 100)
+		f.room(100)
 	}},
 	{"a repetition is let through where there is no room", func(f *fixture) {
 		b := withDedup(sized(350, 400))
@@ -100,19 +101,18 @@ var byteTests = []test{
 		f.expectDuplicate(again, b, q)
 	}},
 	{"what is abandoned and stopped counts until it is purged", func(f *fixture) {
-		const quota = 400
 		a, b := sized(100, quota), sized(100, quota)
 		c := f.claimed(a)
 		f.create(b)
 		f.release(c, time.Time{}, waiting(0))
 		f.abandon(2)
-		f.room(quota, quota-200-int64(len(waiting(0).Result.Body)))
+		f.room(quota - 200 - int64(len(waiting(0).Result.Body)))
 		f.purge(0)
-		f.room(quota, quota)
+		f.room(quota)
 		f.create(a)
 		f.stop(byTicket(a))
 		f.purge(time.Hour)
-		f.room(quota, quota-100)
+		f.room(quota - 100)
 	}},
 	{"of many creates at once as many as there is room for are stored", func(f *fixture) {
 		errs := together(8, func(int) error {
