@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -29,8 +30,8 @@ const (
 
 // client calls the service as one caller.
 type client struct {
-	bases []string // the nodes' addresses; each call goes to one of them
-	token string
+	bases []string  // the nodes' addresses; each call goes to one of them
+	token string    // empty: another one for each store
 	hung  *sync.Map // when an address last let a call hang
 
 	// lost, if set, is told why a call is made again. Each call has a connection of its
@@ -40,7 +41,17 @@ type client struct {
 
 // caller returns a client of these nodes.
 func caller(bases ...string) client {
-	return client{bases: bases, token: "caller", hung: new(sync.Map)}
+	return client{bases: bases, hung: new(sync.Map)}
+}
+
+// tokenOf returns the token for a path below a store. Each store has its own, so that what
+// the upstream says to one holds no other one back.
+func (c client) tokenOf(path string) string {
+	if c.token != "" {
+		return c.token
+	}
+	store, _, _ := strings.Cut(path, "/")
+	return "caller-of-" + store
 }
 
 // base returns the address of a node that answers, as far as is known.
@@ -114,7 +125,7 @@ func (c client) call(ctx context.Context, method, path string, query url.Values,
 		return err
 	}
 	r.Close = c.lost != nil
-	r.Header.Set("Authorization", "Bearer "+c.token)
+	r.Header.Set("Authorization", "Bearer "+c.tokenOf(path))
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(r)
 	if errors.Is(err, context.DeadlineExceeded) {

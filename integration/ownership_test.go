@@ -3,6 +3,7 @@ package integration
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ type turn struct {
 	batch, index int    // the latest
 	underWay     int    // requests
 	waited       bool   // a request of the batch was refused or broken off: it may wait
+	throttled    bool   // a request of the store was answered 429: from then on any may have to wait
 	late         bool   // in this turn and batch a request came late
 	at           time.Time
 }
@@ -47,7 +49,7 @@ type turn struct {
 // begin returns the turn after a request was sent, if it may be.
 func (s turn) begin(m move, faults []*fault) (bool, turn) {
 	other, sameBatch := s.node != m.Node, s.batch == m.batch
-	free := s.node == "" || m.batch > s.batch || s.waited || freed(faults, s.node, s.at, m.At)
+	free := s.node == "" || m.batch > s.batch || s.waited || s.throttled || freed(faults, s.node, s.at, m.At)
 	switch alone := s.underWay == 0; {
 	case m.batch < s.batch && s.node != "",
 		other && !(free && alone),
@@ -80,6 +82,7 @@ func (s turn) next(m move, faults []*fault) (bool, turn) {
 	case ends:
 		s.underWay--
 		s.waited = s.waited || !m.Answered || m.Status >= 400
+		s.throttled = s.throttled || m.Status == http.StatusTooManyRequests
 		return s.node == m.Node && s.underWay >= 0, s
 	default:
 		// One for each connection, of which a batch in order has one.

@@ -301,6 +301,33 @@ func TestGovernorHold(t *testing.T) {
 	})
 }
 
+// TestGovernorRandom: an upstream whose 429 does not depend on the pace is not made
+// slower and slower.
+func TestGovernorRandom(t *testing.T) {
+	scenario(t, "one in a hundred", func(t *testing.T, w *world) {
+		w.shutdown()
+		n := 0
+		every := func() limiter {
+			return func(time.Time) (bool, time.Duration) { n++; return n%100 != 0, 0 }
+		}
+		up := &limited{limit: every, after: atOnce, latency: 5 * time.Millisecond}
+		w.options.Upstream = up
+		w.sharing()
+		w.start()
+		var batches []*made
+		for i := range 4 {
+			for range 20 {
+				batches = append(batches, w.create(fmt.Sprint("s", i), stop, posts(500)...))
+			}
+		}
+		took := w.await(t, batches...)
+		t.Logf("40,000 requests with 400 refused took %v; 50 s without any", took)
+		if took > 3*time.Minute {
+			t.Errorf("40,000 requests took %v", took)
+		}
+	})
+}
+
 // counted counts the calls that cost storage something.
 type counted struct {
 	storage.Storage

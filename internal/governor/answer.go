@@ -1,6 +1,7 @@
 package governor
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -68,7 +69,10 @@ func (c *Credential) teach(a *Answer, until, now time.Time) {
 	c.learn(now, until, c.governor.rate.perSecond())
 	if a.Ended.Sub(c.spoke) >= time.Minute {
 		c.spoke = a.Ended
-		c.governor.log.Info("the upstream answered 429: what is sent with this credential waits, and is paced from then on",
-			"credential", c.key.Short(), "until", until, "pace_per_minute", int(60*c.base))
+		pace := "none"
+		if c.base > 0 {
+			pace = fmt.Sprintf("%.0f a minute", 60*c.base)
+		}
+		c.governor.log.Info("the upstream answered 429: what is sent with this credential waits", "credential", c.key.Short(), "until", until, "pace", pace)
 	}
 }

@@ -26,11 +26,44 @@ type lesson struct {
 	accepted int
 	last     time.Time // when something was last sent
 
+	chain
 	credit float64   // by how much each answer raises the base that belongs to the burst before the lesson
 	at     time.Time // of the last lesson; zero: none
 	from   time.Time // when the pace began to grow again
 	base   float64   // requests a second at that time
 	peak   float64   // the pace to approach; 0: none is known
+}
+
+// A chain is a run of lessons of which none was followed by a much longer time of success.
+// One in which the pace has fallen to less than half says that answers 429 do not depend on
+// the pace: then nobody is paced for a while, and what the upstream says regulates alone.
+type chain struct {
+	lessons int
+	first   float64   // the pace after the first one
+	most    int       // requests that were accepted between two
+	off     time.Time // until when nobody is paced
+}
+
+const (
+	// longChain is how many lessons a chain has at least before it says anything.
+	longChain = 6
+	// muchLonger ends a chain: so many times as many accepted requests as ever before in it.
+	muchLonger = 4
+)
+
+// follow adds a lesson to the chain, after so many accepted requests.
+func (c *chain) follow(l *lesson, now time.Time) {
+	if c.lessons == 0 || l.accepted >= muchLonger*max(c.most, leastAccepted) || now.Sub(l.at) > time.Minute {
+		*c = chain{first: l.base, off: c.off}
+	}
+	c.lessons++
+	c.most = max(c.most, l.accepted)
+	if c.lessons >= longChain && l.base < c.first/2 {
+		*c = chain{off: now.Add(memoryOf)}
+	}
+	if now.Before(c.off) {
+		l.base, l.credit = 0, 0
+	}
 }
 
 // learned reports whether a lesson counts.
@@ -91,7 +124,7 @@ func (l *lesson) learn(now, until time.Time, configured float64) {
 	case l.accepted < leastAccepted && l.learned(now):
 		l.base, l.peak = fast/2, 0
 	case l.accepted < leastAccepted:
-		l.base = 0
+		l.base, l.credit = 0, 0
 	case !l.learned(now) && fast > 0 && float64(l.accepted) > 0.9*fast*max(leastEpoch, now.Sub(l.epoch)).Seconds():
 		// What is configured is just above the limit.
 		l.base, l.peak = 0.95*fast, 0.98*fast
@@ -104,6 +137,7 @@ func (l *lesson) learn(now, until time.Time, configured float64) {
 	default:
 		l.base, l.peak = min(0.9*fast, max(estimate, 0.75*fast)), 0.95*fast
 	}
+	l.follow(l, now)
 	l.at, l.from = now, until
 	if span >= leastEpoch {
 		l.epoch, l.accepted = until, 0
