@@ -235,6 +235,8 @@ func TestOwnershipCheck(t *testing.T) {
 		{name: "some of a parallel batch that slipped", history: "A 5/0 0-5, B 5/1 40-45, A 5/2 61-65, A 5/3 61-66, B 5/4 62-66", faults: []*fault{pause}, late: 2},
 		{name: "owned again", history: "A 0/0 0-5, B 0/1 40-45, A 1/0 61-65", faults: []*fault{pause}},
 
+		{name: "in one batch, of a store that was throttled", history: "A 0/0 0-5?, B 0/0 10-15, C 0/1 20-25, A 0/2 30-35"},
+		{name: "two nodes at once, of a store that was throttled", history: "A 0/0 0-5?, B 0/0 10-25, C 0/1 20-25", bad: true},
 		{name: "two nodes at once", history: "A 0/0 0-15, B 1/0 10-12", bad: true},
 		{name: "two nodes at once after a death", history: "A 0/0 0-45, B 0/1 40-42", faults: []*fault{kill}, bad: true},
 		{name: "another node after another's refusal", history: "A 0/0 0-5!, B 0/0 10-15, C 0/1 20-25", bad: true},
@@ -259,7 +261,10 @@ func TestOwnershipCheck(t *testing.T) {
 					t.Fatal(err)
 				}
 				if strings.HasSuffix(call, "!") {
-					a.Status = 429
+					a.Status = http.StatusServiceUnavailable
+				}
+				if strings.HasSuffix(call, "?") {
+					a.Status = http.StatusTooManyRequests
 				}
 				a.Path, a.At, a.End = fmt.Sprintf("/api/s/items/%d/%d-of-9", batch, index), at(from), at(to)
 				arrivals = append(arrivals, a)
