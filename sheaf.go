@@ -28,7 +28,7 @@ const runningMemory = 96 << 20
 // Service is a batch endpoint in front of one upstream. It is an http.Handler;
 // batches run while Run does. Its methods may be called from many goroutines.
 type Service struct {
-	handler  http.Handler
+	api      *api.API
 	engine   *engine.Engine
 	storage  storage.Storage
 	outbound *outbound.Client
@@ -65,8 +65,9 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
+	watched := &observed{Storage: store}
 	e := engine.New(engine.Options{
-		Storage: store, Upstream: client, Unseal: unseal(key),
+		Storage: watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
 			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
@@ -86,11 +87,14 @@ func New(o Options) (*Service, error) {
 			return 0, err
 		}
 	}
-	s.handler = api.New(api.Options{
+	s.api = api.New(api.Options{
+		Alone: !isPostgres(o.Database),
+
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
+	watched.changed = s.api.Changed
 	s.close = sync.OnceValue(func() error {
 		closeGate()
 		client.Close()
@@ -101,13 +105,18 @@ func New(o Options) (*Service, error) {
 
 // ServeHTTP serves the API: /api/v3/{storeId}/batch and what is below it, /healthz
 // and /readyz. Batches are accepted whether Run runs or not.
-func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.api.ServeHTTP(w, r) }
 
 // Run runs batches until ctx ends. Then it starts nothing more and waits for the
 // sub-requests under way, at most Options.ShutdownTimeout, so that their answers are
 // recorded; what is still under way after that is treated as after a crash at the
 // next start. Run may be called once.
-func (s *Service) Run(ctx context.Context) error { return s.engine.Run(ctx) }
+func (s *Service) Run(ctx context.Context) error {
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	watch.Go(func() { s.api.Run(ctx) })
+	return s.engine.Run(ctx)
+}
 
 // Ready returns nil when the database answers and the batches of an earlier process
 // have been taken up.

@@ -42,6 +42,7 @@ type Request struct {
 	Method string // GET, HEAD, POST, PUT, PATCH or DELETE
 	Path   string // as it came: relative to the store's root, query included
 	Body   []byte // the bytes to send; nil: no body
+	Links  *Links // what else it may have; nil: nothing
 }
 
 // Safe reports whether the method only reads (RFC 9110, section 9.2.1), so that
@@ -127,11 +128,12 @@ const (
 
 // Result is the end of one request.
 type Result struct {
-	Status ResultStatus
-	Code   int    // HTTP status code; 0 when the request was not executed
-	Line   string // reason phrase, or what happened where no answer came; valid UTF-8
-	Body   []byte // the answer's body, exactly as it came
-	Kind   BodyKind
+	Status  ResultStatus
+	Code    int    // HTTP status code; 0 when the request was not executed
+	Line    string // reason phrase, or what happened where no answer came; valid UTF-8
+	Body    []byte // the answer's body, exactly as it came
+	Kind    BodyKind
+	Headers []Header // of the answer: see KeepHeaders
 }
 
 // Set is a set of request indexes of one batch.

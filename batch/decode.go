@@ -41,14 +41,17 @@ func (e *InvalidError) Error() string {
 	return b.String()
 }
 
-// Decode reads a create body: an array of 1 to MaxRequests requests. An error is an
-// *InvalidError that tells all problems, found in one pass; only a body that is no
+// Decode reads a create body: an array of 1 to MaxRequests requests, for a batch with these
+// options. An error is an
+// *InvalidError that tells all problems, found in one pass over the body; only a body that is no
 // JSON (RFC 8259; keys must not repeat) is not read past that place. The requests'
 // bodies are parts of body, which must not change afterwards.
-func Decode(body []byte) ([]Request, error) {
-	d := decoding{body: body, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+func Decode(body []byte, o Options) ([]Request, error) {
+	d := decoding{body: body, options: o, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
 	if err := d.array(); err != nil {
 		d.syntax(err)
+	} else {
+		d.resolve()
 	}
 	if d.invalid.Problems != nil {
 		return nil, &d.invalid
@@ -63,6 +66,9 @@ type decoding struct {
 	json     *jsontext.Decoder
 	requests []Request
 	index    int // of the element being read
+	linked   []linked
+	values   Set // of the elements whose body is a JSON value as it stands
+	options  Options
 	invalid  InvalidError
 }
 
@@ -196,6 +202,14 @@ func (d *decoding) element() error {
 			err = d.path(&r)
 		case "body":
 			err = d.payload(&r)
+		case "headers":
+			err = d.headers(&r)
+		case "dependsOn":
+			err = d.dependsOn(&r)
+		case "runIf":
+			err = d.runIf(&r)
+		case "refs":
+			err = d.refs(&r)
 		default:
 			err = d.json.SkipValue()
 		}
@@ -282,5 +296,6 @@ func (d *decoding) payload(r *Request) error {
 	}
 	end := int(d.json.InputOffset())
 	r.Body = d.body[end-len(v) : end : end]
+	d.values.Add(d.index)
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func ExampleDecode() {
-	_, err := Decode([]byte(`[{"method": "GET", "path": "products"}, {"method": "get", "path": "../other"}]`))
+	_, err := Decode([]byte(`[{"method": "GET", "path": "products"}, {"method": "get", "path": "../other"}]`), Options{})
 	fmt.Println(err)
 	// Output:
 	// Batch request body is invalid: $[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].path must not contain a "." or ".." segment
@@ -21,12 +21,12 @@ func TestDecode(t *testing.T) {
 		want Request
 	}{
 		"least":                 {`{"method":"GET","path":"products"}`, Request{Method: "GET", Path: "products"}},
-		"all":                   {`{"id":"7","method":"POST","path":"/p?x=1","body":{"a":1}}`, Request{"7", "POST", "/p?x=1", []byte(`{"a":1}`)}},
-		"body as it came":       {`{"method":"PUT","path":"p","body": { "n" : 12345678901234567890, "m":1.10 } }`, Request{"", "PUT", "p", []byte(`{ "n" : 12345678901234567890, "m":1.10 }`)}},
-		"body array":            {`{"method":"PUT","path":"p","body":[1, 2]}`, Request{"", "PUT", "p", []byte(`[1, 2]`)}},
-		"body number":           {`{"method":"PUT","path":"p","body":1.50}`, Request{"", "PUT", "p", []byte(`1.50`)}},
-		"body false":            {`{"method":"PUT","path":"p","body":false}`, Request{"", "PUT", "p", []byte(`false`)}},
-		"body text":             {`{"method":"PUT","path":"p","body":"{\"a\":\u00e9}\n"}`, Request{"", "PUT", "p", []byte("{\"a\":é}\n")}},
+		"all":                   {`{"id":"7","method":"POST","path":"/p?x=1","body":{"a":1}}`, Request{ID: "7", Method: "POST", Path: "/p?x=1", Body: []byte(`{"a":1}`)}},
+		"body as it came":       {`{"method":"PUT","path":"p","body": { "n" : 12345678901234567890, "m":1.10 } }`, Request{Method: "PUT", Path: "p", Body: []byte(`{ "n" : 12345678901234567890, "m":1.10 }`)}},
+		"body array":            {`{"method":"PUT","path":"p","body":[1, 2]}`, Request{Method: "PUT", Path: "p", Body: []byte(`[1, 2]`)}},
+		"body number":           {`{"method":"PUT","path":"p","body":1.50}`, Request{Method: "PUT", Path: "p", Body: []byte(`1.50`)}},
+		"body false":            {`{"method":"PUT","path":"p","body":false}`, Request{Method: "PUT", Path: "p", Body: []byte(`false`)}},
+		"body text":             {`{"method":"PUT","path":"p","body":"{\"a\":\u00e9}\n"}`, Request{Method: "PUT", Path: "p", Body: []byte("{\"a\":é}\n")}},
 		"no body: null":         {`{"method":"PUT","path":"p","body":null}`, Request{Method: "PUT", Path: "p"}},
 		"no body: empty string": {`{"method":"PUT","path":"p","body":""}`, Request{Method: "PUT", Path: "p"}},
 		"no id: null":           {`{"id":null,"method":"PUT","path":"p"}`, Request{Method: "PUT", Path: "p"}},
@@ -35,7 +35,7 @@ func TestDecode(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := Decode([]byte(" [\n" + tt.body + " ]\n"))
+			got, err := Decode([]byte(" [\n"+tt.body+" ]\n"), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestDecode(t *testing.T) {
 // TestDecodeBounds: what is just allowed, is.
 func TestDecodeBounds(t *testing.T) {
 	one := `{"id":"` + strings.Repeat("i", MaxID) + `","method":"GET","path":"` + strings.Repeat("p", MaxPath) + `"}`
-	got, err := Decode([]byte("[" + strings.Repeat(one+",", MaxRequests-1) + one + "]"))
+	got, err := Decode([]byte("["+strings.Repeat(one+",", MaxRequests-1)+one+"]"), Options{})
 	if err != nil || len(got) != MaxRequests || got[0].ID != got[499].ID {
 		t.Errorf("%d requests, %v", len(got), err)
 	}
@@ -88,7 +88,7 @@ func TestDecodeProblems(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := Decode([]byte(tt.body))
+			got, err := Decode([]byte(tt.body), Options{})
 			var invalid *InvalidError
 			if !errors.As(err, &invalid) {
 				t.Fatalf("got %+v, %v", got, err)
@@ -101,7 +101,7 @@ func TestDecodeProblems(t *testing.T) {
 }
 
 func TestDecodeTellsTwenty(t *testing.T) {
-	_, err := Decode([]byte(`[` + strings.Repeat(`{"method":"GET"},`, 50) + `{"path":"x","method":"GET"}]`))
+	_, err := Decode([]byte(`[`+strings.Repeat(`{"method":"GET"},`, 50)+`{"path":"x","method":"GET"}]`), Options{})
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) || len(invalid.Problems) != 20 || invalid.More != 30 {
 		t.Fatalf("got %v", err)
@@ -114,7 +114,7 @@ func TestDecodeTellsTwenty(t *testing.T) {
 // TestDecodeLarge: a body of many more requests than allowed is counted, not kept.
 func TestDecodeLarge(t *testing.T) {
 	body := []byte(`[` + strings.Repeat(`0,`, 200_000) + `0]`)
-	_, err := Decode(body)
+	_, err := Decode(body, Options{})
 	if err == nil || !strings.Contains(err.Error(), "it has 200001") && !strings.Contains(err.Error(), "more problems") {
 		t.Errorf("got %v", err)
 	}
@@ -129,7 +129,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		requests, err := Decode(body)
+		requests, err := Decode(body, Options{})
 		if err != nil {
 			var invalid *InvalidError
 			if !errors.As(err, &invalid) || len(invalid.Problems) == 0 || len(invalid.Problems) > MaxProblems || requests != nil {
@@ -169,14 +169,14 @@ func BenchmarkDecode500(b *testing.B) {
 	body := body500()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, err := Decode(body); err != nil {
+		if _, err := Decode(body, Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func BenchmarkPack500(b *testing.B) {
-	requests, err := Decode(body500())
+	requests, err := Decode(body500(), Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestDecodePlaceIsBounded(t *testing.T) {
 		`[{"body":` + strings.Repeat(`{"aaaaaaaa":`, 5000) + `?`,
 		`[{"body":` + strings.Repeat("[", 20_000),
 	} {
-		_, err := Decode([]byte(body))
+		_, err := Decode([]byte(body), Options{})
 		if err == nil || len(err.Error()) > 1000 {
 			t.Errorf("%.20s…: the error takes %d bytes", body, len(err.Error()))
 		}

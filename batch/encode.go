@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,7 +40,62 @@ func AppendHead(dst []byte, s Status, total, completed int) []byte {
 // bytes that are no UTF-8 are base64 in both forms. What is absent has no field.
 // A line of a request that was not executed is told as the reason.
 func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
-	dst = append(dst, '{')
+	return append(appendResult(append(dst, '{'), id, r, escaped), '}')
+}
+
+// Details are what a response tells beyond the wire contract, where it was asked for.
+type Details struct {
+	Request   *Request
+	Attempts  int
+	StartedAt time.Time // of the first attempt; zero: it was not sent
+	EndedAt   time.Time // of the last attempt
+}
+
+// AppendIndexed is AppendResult with the request's place in the batch and, unless they are
+// nil, the details.
+func AppendIndexed(dst []byte, index int, id string, r *Result, escaped bool, d *Details) []byte {
+	dst = append(dst, `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(index), 10)
+	dst = append(dst, ',')
+	dst = appendResult(dst, id, r, escaped)
+	if d != nil {
+		dst = d.append(dst, r)
+	}
+	return append(dst, '}')
+}
+
+// Moment is the form of a moment in JSON: RFC 3339 in UTC, to the millisecond.
+const Moment = "2006-01-02T15:04:05.000Z"
+
+func (d *Details) append(dst []byte, r *Result) []byte {
+	dst = append(dst, `,"method":"`...)
+	dst = append(dst, d.Request.Method...)
+	dst = append(dst, `","path":`...)
+	dst = AppendString(dst, d.Request.Path)
+	if len(r.Headers) > 0 {
+		dst = append(dst, `,"headers":{`...)
+		for i := range r.Headers {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendString(dst, r.Headers[i].Name)
+			dst = append(dst, ':')
+			dst = AppendString(dst, r.Headers[i].Value)
+		}
+		dst = append(dst, '}')
+	}
+	dst = append(dst, `,"attempts":`...)
+	dst = strconv.AppendInt(dst, int64(d.Attempts), 10)
+	if d.StartedAt.IsZero() {
+		return dst
+	}
+	dst = append(dst, `,"startedAt":"`...)
+	dst = d.StartedAt.UTC().AppendFormat(dst, Moment)
+	dst = append(dst, `","durationMs":`...)
+	return strconv.AppendInt(dst, max(d.EndedAt.Sub(d.StartedAt).Milliseconds(), 0), 10)
+}
+
+func appendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 	if id != "" {
 		dst = append(dst, `"id":`...)
 		dst = AppendString(dst, id)
@@ -53,7 +109,7 @@ func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 			dst = append(dst, `,"reason":`...)
 			dst = AppendString(dst, r.Line)
 		}
-		return append(dst, '}')
+		return dst
 	}
 	dst = appendBody(dst, r, escaped)
 	dst = append(dst, `,"httpStatusCode":`...)
@@ -62,7 +118,7 @@ func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 		dst = append(dst, `,"httpStatusLine":`...)
 		dst = AppendString(dst, r.Line)
 	}
-	return append(dst, '}')
+	return dst
 }
 
 func appendBody(dst []byte, r *Result, escaped bool) []byte {

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,10 +11,12 @@ import (
 )
 
 // The stored form of a batch's requests: a byte that names the form, then strings,
-// each with its length before (uvarint). A request is its id, method, path and body.
+// each with its length before (uvarint). A request is its id, method, path and body,
+// and, in the forms of linked requests, its links in JSON or an empty string.
 const (
 	plainForm = 0 // as it is
 	zstdForm  = 1 // compressed (RFC 8878)
+	withLinks = 2 // a bit beside these
 )
 
 // worthPacking is the size in bytes below which compressing does not pay.
@@ -43,25 +46,43 @@ var errDamaged = errors.New("the stored requests are damaged")
 
 // Pack returns the stored form of a batch's requests, compressed where that pays.
 func Pack(requests []Request) []byte {
-	size := 1
+	size, form := 1, byte(plainForm)
 	for i := range requests {
 		r := &requests[i]
+		if r.Links != nil {
+			form = withLinks
+		}
 		size += len(r.ID) + len(r.Method) + len(r.Path) + len(r.Body) + 4*binary.MaxVarintLen16
 	}
-	buf := append(make([]byte, 0, size), plainForm)
+	buf := append(make([]byte, 0, size), form)
 	for i := range requests {
 		r := &requests[i]
 		buf = appendField(buf, r.ID)
 		buf = appendField(buf, r.Method)
 		buf = appendField(buf, r.Path)
 		buf = appendField(buf, r.Body)
+		if form == withLinks {
+			buf = appendField(buf, packLinks(r.Links))
+		}
 	}
 	return compress(buf)
+}
+
+func packLinks(l *Links) []byte {
+	if l == nil {
+		return nil
+	}
+	text, err := json.Marshal(l)
+	if err != nil {
+		panic(err) //nolint:forbidigo // strings and numbers only: no input leads here
+	}
+	return text
 }
 
 // Unpack is the inverse of Pack. The requests share one buffer. Damaged data is an
 // error, and so is data without a request: no batch is empty.
 func Unpack(data []byte) ([]Request, error) {
+	linked := len(data) > 0 && data[0]&withLinks != 0
 	data, err := decompress(data)
 	if err != nil {
 		return nil, err
@@ -78,12 +99,29 @@ func Unpack(data []byte) ([]Request, error) {
 		if len(fields[3]) > 0 {
 			r.Body = fields[3]
 		}
+		if linked {
+			if r.Links, data, err = cutLinks(data); err != nil {
+				return nil, err
+			}
+		}
 		out = append(out, r)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: there is none", errDamaged)
 	}
 	return out, nil
+}
+
+// cutLinks reads a request's links.
+func cutLinks(data []byte) (l *Links, rest []byte, err error) {
+	text, rest, err := cutField(data)
+	if err != nil || len(text) == 0 {
+		return nil, rest, err
+	}
+	if err := json.Unmarshal(text, &l); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return l, rest, nil
 }
 
 // method returns a method as a string, without a copy of it for each request.
@@ -146,7 +184,7 @@ func compress(plain []byte) []byte {
 	if len(plain) < worthPacking {
 		return plain
 	}
-	out := encoder().EncodeAll(plain[1:], append(make([]byte, 0, len(plain)/2), zstdForm))
+	out := encoder().EncodeAll(plain[1:], append(make([]byte, 0, len(plain)/2), plain[0]|zstdForm))
 	if len(out) >= len(plain) {
 		return plain
 	}
@@ -158,7 +196,7 @@ func decompress(data []byte) ([]byte, error) {
 	if len(data) == 0 {
 		return nil, nil
 	}
-	switch data[0] {
+	switch data[0] &^ withLinks {
 	case plainForm:
 		return data[1:], nil
 	case zstdForm:
@@ -169,4 +207,28 @@ func decompress(data []byte) ([]byte, error) {
 		return out, nil
 	}
 	return nil, fmt.Errorf("%w: unknown form %d", errDamaged, data[0])
+}
+
+// PackHeaders returns the stored form of an answer's headers; nil: there is none.
+func PackHeaders(headers []Header) []byte {
+	var buf []byte
+	for _, h := range headers {
+		buf = appendField(appendField(buf, h.Name), h.Value)
+	}
+	return buf
+}
+
+// UnpackHeaders is the inverse of PackHeaders.
+func UnpackHeaders(data []byte) (out []Header, err error) {
+	for len(data) > 0 {
+		var name, value []byte
+		if name, data, err = cutField(data); err != nil {
+			return nil, err
+		}
+		if value, data, err = cutField(data); err != nil {
+			return nil, err
+		}
+		out = append(out, Header{string(name), string(value)})
+	}
+	return out, nil
 }

@@ -134,13 +134,24 @@ type Status struct {
 type Indexed struct {
 	Index int
 	batch.Result
+	Attempts  int
+	StartedAt time.Time // of the first attempt; zero: it was not sent
+	EndedAt   time.Time // of the last attempt
+}
+
+// News is how far a batch has come.
+type News struct {
+	ID        BatchID
+	Status    batch.Status
+	Completed int // requests that ran to an end
+	Results   int // requests that have a result: these, and those that were not executed for a reason of their own
 }
 
 // Search selects batches of one creator.
 type Search struct {
 	Store  string
 	Owner  batch.Owner
-	Status batch.Status
+	Status batch.Status // zero: any, newest first
 	Limit  int
 	Offset int
 }
@@ -256,7 +267,14 @@ type Storage interface {
 	// from, bounded like those of Status. Errors: ErrNotFound if the batch is gone.
 	Results(ctx context.Context, id BatchID, from, maxBytes int) ([]Indexed, error)
 
-	// Search returns a creator's batches of one status, oldest first.
+	// Requests returns a batch's requests. Errors: ErrNotFound if the batch is gone.
+	Requests(ctx context.Context, id BatchID) ([]batch.Request, error)
+
+	// News returns how far batches have come, in any order; one that is gone is left out.
+	News(ctx context.Context, ids []BatchID) ([]News, error)
+
+	// Search returns a creator's batches of one status, oldest first; without one all of
+	// them, newest first.
 	Search(ctx context.Context, s Search) ([]Found, error)
 
 	// Stop asks for the end of unfinished batches. One that no node has

@@ -35,7 +35,7 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // answer is a successful answer that holds responses and may be too large to be held
 // in memory.
 type answer struct {
-	s      *server
+	s      *API
 	c      *call
 	pooled *[]byte
 	buf    []byte
@@ -44,7 +44,7 @@ type answer struct {
 	coder  *compressor // of an answer that is sent in pieces; nil: as it is
 }
 
-func (s *server) newAnswer(c *call) *answer { return &answer{s: s, c: c} }
+func (s *API) newAnswer(c *call) *answer { return &answer{s: s, c: c} }
 
 // open takes a buffer: after the memory for responses, if there are to be any.
 func (a *answer) open() {
@@ -123,7 +123,7 @@ func (a *answer) end() {
 	case a.c.r.Method == http.MethodHead:
 		// The length of what a GET would bring is not known.
 		a.c.status = http.StatusOK
-		a.c.w.Header().Set("Content-Type", "application/json")
+		a.c.typed()
 		a.c.w.WriteHeader(http.StatusOK)
 	default:
 		a.c.send(http.StatusOK, a.buf)
@@ -137,7 +137,7 @@ func (a *answer) flush() {
 	}
 	if !a.c.started {
 		a.c.status = http.StatusOK
-		a.c.w.Header().Set("Content-Type", "application/json")
+		a.c.typed()
 		if a.coder = newCompressor(a.c.coding); a.coder != nil {
 			a.c.w.Header().Set("Content-Encoding", string(a.c.coding))
 		}
@@ -161,38 +161,42 @@ func (a *answer) write(last bool) {
 	a.coder.piece(a.buf, last, a.c.write)
 }
 
-// responses appends the field responses: what had ended at the moment of the status,
-// in request order, and with all set also what was not executed. Results that were
-// recorded since are left out, so that the answer stays true to that moment. An
-// error is returned only while nothing was sent.
-func (a *answer) responses(st *storage.Status, escaped, all bool) error {
+// responses appends responses: what had ended at the moment of the status, in request
+// order, and where the view has all also what was not executed. Results that were recorded
+// since are left out, so that the answer stays true to that moment. Without a separator each
+// is a line. An error is returned only while nothing was sent.
+func (a *answer) responses(st *storage.Status, v *view, separator string) error {
 	if !a.fits(st.Results) {
 		return a.failed(st, errMemory)
 	}
-	notExecuted := batch.Result{Status: batch.NotExecuted, Line: st.Reason}
-	page, separator := st.Results, ""
-	a.buf = append(a.buf, `,"responses":[`...)
-	for i := range st.Total {
+	notExecuted := storage.Indexed{Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
+	page := st.Results
+	for i, n := v.after+1, 0; i < st.Total && (v.limit == 0 || n < v.limit); i++ {
 		result := &notExecuted
 		if st.Ended.Has(i) {
 			var err error
 			if page, err = a.seek(st, page, i); err != nil {
 				return a.failed(st, err)
 			}
-			result = &page[0].Result
-		} else if !all {
+			result = &page[0]
+		} else if result.Index = i; !v.all {
+			continue
+		}
+		if v.only != 0 && result.Status != v.only {
 			continue
 		}
 		id := ""
 		if st.IDs != nil {
 			id = st.IDs[i]
 		}
-		a.buf = append(a.buf, separator...)
-		a.buf = batch.AppendResult(a.buf, id, result, escaped)
-		separator = ","
+		if n++; n > 1 {
+			a.buf = append(a.buf, separator...)
+		}
+		if a.buf = v.append(a.buf, id, result); v.lines {
+			a.buf = append(a.buf, '\n')
+		}
 		a.flush()
 	}
-	a.buf = append(a.buf, ']')
 	return nil
 }
 

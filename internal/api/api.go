@@ -45,6 +45,8 @@ type Options struct {
 	// with the status, 400, 502 or 504, that says why.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
+	Alone bool // no other node uses the database: Changed tells of all that happens
+
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
@@ -62,14 +64,13 @@ type Event struct {
 	Status int    // of the answer; 0: the connection was broken instead
 }
 
-// server is the API. It holds no state but the memory that bodies may take.
-type server struct {
+// API is the HTTP API, a handler that answers every path: unknown ones with a 404 in its
+// own form. It holds no state but the memory that bodies may take, and who waits for news.
+type API struct {
 	Options
 	memory memory
+	hub    hub
 }
 
-// New returns the API's handler. It answers every path: unknown ones with a 404 in
-// the API's own form.
-func New(o Options) http.Handler {
-	return &server{Options: o, memory: newMemory()}
-}
+// New returns an API. While Run runs, it learns what other nodes do.
+func New(o Options) *API { return &API{Options: o, memory: newMemory()} }

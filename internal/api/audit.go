@@ -3,7 +3,7 @@ package api
 import "github.com/sheafapi/sheaf/batch"
 
 // audit tells what a call was, once it is over.
-func (s *server) audit(c *call) {
+func (s *API) audit(c *call) {
 	if c.action == "" {
 		return
 	}

@@ -34,7 +34,7 @@ type Denial struct {
 func (d *Denial) Error() string { return d.Reason }
 
 // authorize finds out whose batches the caller may see.
-func (s *server) authorize(c *call, right string) error {
+func (s *API) authorize(c *call, right string) error {
 	if s.Authorize == nil {
 		c.owner = batch.OwnerOf(c.token)
 		return nil
@@ -61,7 +61,7 @@ func (s *server) authorize(c *call, right string) error {
 // queue returns where the caller's batches run one after the other: in its store. Where
 // nobody has checked the token, a queue belongs to a store and a token, so that whoever
 // makes a token up can't block a tenant (wire contract, "How batches run").
-func (s *server) queue(c *call) string {
+func (s *API) queue(c *call) string {
 	if s.Authorize == nil {
 		return c.store + "/" + hex.EncodeToString(c.owner[:])
 	}

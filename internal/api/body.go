@@ -81,7 +81,7 @@ func (m *memory) take(ctx context.Context, had *share, size int64) error {
 
 // readBody reads a create body, decompressed. The caller calls release, also after
 // an error, when it needs the body no more.
-func (s *server) readBody(c *call) (body []byte, release func(), err error) {
+func (s *API) readBody(c *call) (body []byte, release func(), err error) {
 	held := &share{}
 	src, size, err := s.openBody(c)
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *call) allow(set func(time.Time) error, bytes int64) {
 }
 
 // openBody returns the decompressed body and its size, -1 if that is unknown.
-func (s *server) openBody(c *call) (io.Reader, int64, error) {
+func (s *API) openBody(c *call) (io.Reader, int64, error) {
 	if c.r.ContentLength > s.MaxBody {
 		return nil, 0, s.tooLarge()
 	}
@@ -152,7 +152,7 @@ func growth(n int, size, limit int64) int64 {
 }
 
 // grow returns a full buffer with room for more, or an error, io.EOF if no more comes.
-func (s *server) grow(c *call, held *share, src io.Reader, body []byte, size int64) ([]byte, error) {
+func (s *API) grow(c *call, held *share, src io.Reader, body []byte, size int64) ([]byte, error) {
 	// One byte tells whether there is more, before memory is taken for it.
 	var probe [1]byte
 	if _, err := io.ReadFull(src, probe[:]); err != nil {
@@ -171,12 +171,12 @@ func (s *server) grow(c *call, held *share, src io.Reader, body []byte, size int
 	return append(grown, probe[0]), nil
 }
 
-func (s *server) tooLarge() error {
+func (s *API) tooLarge() error {
 	return fail(payloadTooLarge, "The body is larger than %d bytes, before or after decompression. Split the batch.", s.MaxBody)
 }
 
 // readFailed returns the answer for an error of reading the body.
-func (s *server) readFailed(err error) error {
+func (s *API) readFailed(err error) error {
 	var answer *apiError
 	var large *http.MaxBytesError
 	var corrupt flate.CorruptInputError

@@ -15,7 +15,7 @@ import (
 
 // create stores a batch (wire contract, "Create"). Everything that can be refused
 // without the body is refused before it is read.
-func (s *server) create(c *call) error {
+func (s *API) create(c *call) error {
 	b, err := s.newBatch(c)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (s *server) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	if b.Requests, err = batch.Decode(body); err != nil {
+	if b.Requests, err = batch.Decode(body, b.Options); err != nil {
 		return fail(wrongParameter, "%v", err)
 	}
 	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
@@ -59,14 +59,14 @@ func (s *server) create(c *call) error {
 
 // noSpace tells of a quota in bytes. What has ended makes room only when it is deleted or
 // expires, so that asking again soon is of no use.
-func (s *server) noSpace(limit int64) error {
+func (s *API) noSpace(limit int64) error {
 	return &apiError{code: rateLimited, wait: time.Minute, message: fmt.Sprintf(
 		"Your batches in this store take up to %d bytes, requests and answers, and this one would not fit in what is left. "+
 			"Delete batches whose answers you have read (DELETE with their ticket), or wait until some expire.", limit)}
 }
 
 // newBatch returns a batch as its query says, without requests.
-func (s *server) newBatch(c *call) (b *storage.NewBatch, err error) {
+func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c)}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
 		return nil, err

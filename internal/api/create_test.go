@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +60,7 @@ func TestCreateStores(t *testing.T) {
 			t.Errorf("%s: stored %+v of group %q", tt.query, c.Options, c.GroupID)
 		}
 		if len(c.Requests) != 2 || c.Requests[0].ID != "x" || string(c.Requests[0].Body) != `{"n":1.10}` {
-			t.Errorf("%s: stored %q", tt.query, c.Requests)
+			t.Errorf("%s: stored %+v", tt.query, c.Requests)
 		}
 		if got, want := string(c.Credential), "sealed "+ticket+" 12345 "+token; got != want {
 			t.Errorf("credential %q, want %q", got, want)
@@ -152,7 +153,7 @@ func TestCreateBodies(t *testing.T) {
 			})
 		}
 	}
-	s := w.server.Config.Handler.(*server)
+	s := w.server.Config.Handler.(*API)
 	if !s.memory.small.TryAcquire(smallShare) || !s.memory.large.TryAcquire(largeShare) {
 		t.Error("memory was not given back")
 	}
@@ -264,7 +265,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 		s := New(Options{
 			Storage: node, MaxBody: maxBody, Wake: func(storage.QueueID) {},
 			Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
-		}).(*server)
+		})
 		s.Logger = discard
 		create := func(size int) int {
 			r := httptest.NewRequest("POST", base, strings.NewReader(ofSize(size)))
@@ -351,6 +352,27 @@ func TestCreateQuotaBytes(t *testing.T) {
 		}
 	}
 	w.create("", 1)
+}
+
+// TestCreateLinks: what requests say of each other is judged with the batch's options,
+// and stored.
+func TestCreateLinks(t *testing.T) {
+	w := newWorld(t, nil)
+	const body = `[{"id":"p","method":"POST","path":"/products"},
+		{"method":"DELETE","path":"/products/{id}","headers":{"If-Match":"*"},"runIf":"always","refs":{"path:id":"p#/id"}}]`
+	a := w.post("", body)
+	if a.status != 400 || !strings.Contains(a.body, "$[1].runIf can be always only with stopOnFirstFailure=false") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	w.ticket(w.post("?stopOnFirstFailure=false", body))
+	l := w.claim().Requests[1].Links
+	want := &batch.Links{
+		Headers: []batch.Header{{Name: "If-Match", Value: "*"}}, DependsOn: []int{0}, RunIf: batch.Always,
+		Refs: []batch.Ref{{Where: batch.InPath, Name: "id", From: 0, Path: "/id"}},
+	}
+	if !reflect.DeepEqual(l, want) {
+		t.Errorf("stored %+v, want %+v", l, want)
+	}
 }
 
 // Of any number of creates with one key, at once, one makes a batch and wakes the

@@ -9,7 +9,7 @@ import (
 )
 
 // delete stops a batch and removes it (wire contract, "Stop and delete").
-func (s *server) delete(c *call) error {
+func (s *API) delete(c *call) error {
 	ticket, given, err := c.query.ticket()
 	switch {
 	case err != nil:
@@ -29,6 +29,7 @@ func (s *server) delete(c *call) error {
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
+	s.hub.stirred()
 	s.Logger.Debug("batch deleted", "store", c.store, "ticket", ticket)
 	c.send(http.StatusOK, []byte(`{"deleteCount":1}`))
 	return nil

@@ -106,7 +106,7 @@ func noBatch() error {
 }
 
 // storageFailed returns the answer for an error of storage, and logs it.
-func (s *server) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
+func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
 	if errors.Is(err, storage.ErrNotFound) {
 		return noBatch()
 	}
@@ -116,7 +116,7 @@ func (s *server) storageFailed(c *call, op string, ticket batch.Ticket, err erro
 
 // report logs a failure of storage. When the client is gone, the operation only ended
 // for that reason, and there is nobody to answer.
-func (s *server) report(c *call, op string, ticket batch.Ticket, err error) {
+func (s *API) report(c *call, op string, ticket batch.Ticket, err error) {
 	if c.r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		abort()
 	}

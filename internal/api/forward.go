@@ -11,7 +11,7 @@ import (
 // forward has the upstream answer a call that is no batch's: segments are those of its
 // path, escaped, from /api/v3/{storeId}/ on. The same rules hold as for the path of a
 // batch's request. The token is the upstream's to judge.
-func (s *server) forward(c *call, segments []string) error {
+func (s *API) forward(c *call, segments []string) error {
 	store, err := url.PathUnescape(segments[3])
 	if err != nil || !batch.ValidStoreID(store) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)

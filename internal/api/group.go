@@ -10,7 +10,7 @@ import (
 
 // cancelGroup stops the unfinished batches of a group, or one batch (wire contract,
 // "Stop"). A body is not looked at.
-func (s *server) cancelGroup(c *call) error {
+func (s *API) cancelGroup(c *call) error {
 	sel := storage.Selection{Store: c.store, Owner: c.owner}
 	var byTicket bool
 	var err error
@@ -37,6 +37,7 @@ func (s *server) cancelGroup(c *call) error {
 	for _, queue := range stopped.Queues {
 		s.Notify(queue)
 	}
+	s.hub.stirred()
 	s.Logger.Debug("batches stopped", "store", c.store, "count", stopped.Count)
 
 	a := s.newAnswer(c)
@@ -72,5 +73,10 @@ func (a *answer) whatHadRun(sel storage.Selection) error {
 	case sel.GroupID != "" && sel.GroupID != st.GroupID:
 		return nil
 	}
-	return a.responses(st, true, false)
+	a.buf = append(a.buf, `,"responses":[`...)
+	if err := a.responses(st, &view{escaped: true, after: -1}, ","); err != nil {
+		return err
+	}
+	a.buf = append(a.buf, ']')
+	return nil
 }

@@ -13,13 +13,13 @@ import (
 const readyTimeout = 5 * time.Second
 
 // healthz says that the process lives.
-func (s *server) healthz(c *call) error {
+func (s *API) healthz(c *call) error {
 	c.send(http.StatusOK, []byte(`{"status":"ok"}`))
 	return nil
 }
 
 // readyz says whether the service can do its work now, and if not, why.
-func (s *server) readyz(c *call) error {
+func (s *API) readyz(c *call) error {
 	ctx, cancel := context.WithTimeout(c.r.Context(), readyTimeout)
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {

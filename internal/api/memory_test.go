@@ -15,12 +15,12 @@ import (
 )
 
 // newBare returns the API without a server, and a function that asks it.
-func newBare() (*server, func(method, target, body string) *httptest.ResponseRecorder) {
+func newBare() (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
 		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, Logger: discard,
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {},
 		Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
-	}).(*server)
+	})
 	return s, func(method, target, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, target, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer abc")

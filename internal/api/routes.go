@@ -36,7 +36,7 @@ type call struct {
 }
 
 // endpoint answers a call, or returns the error to answer with, having sent nothing.
-type endpoint func(*server, *call) error
+type endpoint func(*API, *call) error
 
 // route is what can be done with one path. HEAD is served as GET.
 type route struct {
@@ -48,13 +48,13 @@ type route struct {
 
 var routes = []route{
 	{path: segments("/api/v3/{storeId}/batch"), allow: "GET, HEAD, POST, DELETE", methods: map[string]endpoint{
-		"GET": (*server).statusOrSearch, "POST": (*server).create, "DELETE": (*server).delete,
+		"GET": (*API).statusOrSearch, "POST": (*API).create, "DELETE": (*API).delete,
 	}},
 	{path: segments("/api/v3/{storeId}/batch/cancel-group"), allow: "POST", methods: map[string]endpoint{
-		"POST": (*server).cancelGroup,
+		"POST": (*API).cancelGroup,
 	}},
-	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).healthz}},
-	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*server).readyz}},
+	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
+	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
 }
 
 func segments(path string) []string { return strings.Split(path, "/") }
@@ -108,7 +108,7 @@ func (rt *route) action(method string) string {
 const createDepth = 5
 
 // ServeHTTP answers one request.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
 	c := &call{w: w, r: r}
@@ -123,7 +123,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve finds the endpoint and checks what all calls have in common, in the order
 // route, method, token, store, query (wire contract, "Base").
-func (s *server) serve(c *call) error {
+func (s *API) serve(c *call) error {
 	path := segments(c.r.URL.EscapedPath())
 	for i := range routes {
 		rt := &routes[i]
@@ -197,10 +197,17 @@ func (c *call) send(status int, body []byte) {
 	c.sendAs(status, body)
 }
 
+// typed sets the type of what is sent, unless it is another one than JSON.
+func (c *call) typed() {
+	if h := c.w.Header(); h["Content-Type"] == nil {
+		h["Content-Type"] = isJSON
+	}
+}
+
 // sendAs sends a whole answer as it is.
 func (c *call) sendAs(status int, body []byte) {
 	h := c.w.Header()
-	h["Content-Type"] = isJSON
+	c.typed()
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.started, c.status = true, status
 	c.w.WriteHeader(status)
@@ -222,7 +229,7 @@ func abort() { panic(http.ErrAbortHandler) } //nolint:forbidigo // the one way t
 
 // survive turns a panic into an answer 500, or breaks the connection if an answer is
 // on its way. Of the panic's value only what can't hold a caller's data is logged.
-func (s *server) survive(c *call) {
+func (s *API) survive(c *call) {
 	v := recover()
 	if v == nil {
 		return

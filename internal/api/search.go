@@ -11,10 +11,15 @@ import (
 // maxFound is how many batches one search tells at most (wire contract, "Search").
 const maxFound = 100
 
-// search lists the caller's batches of one status, oldest first.
-func (s *server) search(c *call, status string) error {
+// search lists the caller's batches of one status, oldest first, or all of them, newest
+// first.
+func (s *API) search(c *call) error {
+	status, given, err := c.query.get("status")
+	if err != nil {
+		return err
+	}
 	st, ok := batch.ParseStatus(status)
-	if !ok {
+	if given && !ok {
 		return fail(wrongParameter, "Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED.")
 	}
 	limit, err := c.query.integer("limit", maxFound, 1, maxFound)

@@ -2,12 +2,14 @@ package api
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
 )
 
 // statusOrSearch serves GET: with a ticket the status of that batch, else a search.
-func (s *server) statusOrSearch(c *call) error {
+func (s *API) statusOrSearch(c *call) error {
 	ticket, given, err := c.query.ticket()
 	if err != nil {
 		return err
@@ -15,33 +17,34 @@ func (s *server) statusOrSearch(c *call) error {
 	if given {
 		return s.status(c, ticket)
 	}
-	status, given, err := c.query.get("status")
-	if err != nil {
-		return err
-	}
-	if given {
-		return s.search(c, status)
-	}
-	return fail(wrongParameter, "Parameter ticket (one batch) or status (a search) is missing.")
+	return s.search(c)
 }
 
 // status shows one batch (wire contract, "Status").
-func (s *server) status(c *call, ticket batch.Ticket) error {
-	escaped, err := c.query.boolean("escapedJson", false)
+func (s *API) status(c *call, ticket batch.Ticket) error {
+	v, err := c.view()
 	if err != nil {
 		return err
 	}
-	responses, err := c.query.boolean("responses", true)
+	wait, err := c.waits()
 	if err != nil {
 		return err
 	}
 	if ticket == (batch.Ticket{}) {
 		return noBatch()
 	}
+	if accepts(c.r.Header, eventsType) && c.r.Method == http.MethodGet {
+		return s.events(c, ticket, v)
+	}
+	if wait > 0 {
+		if err := s.await(c, c.key(ticket), wait); err != nil {
+			return s.storageFailed(c, "status", ticket, err)
+		}
+	}
 	a := s.newAnswer(c)
 	defer a.free()
 	maxBytes := 0
-	if responses && c.r.Method != http.MethodHead {
+	if v.responses {
 		maxBytes = pageBytes
 		if err := a.reserve(); err != nil {
 			return err
@@ -51,14 +54,51 @@ func (s *server) status(c *call, ticket batch.Ticket) error {
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
+	tag := v.tag(st, c.r.URL.RawQuery)
+	c.w.Header()["Etag"] = []string{tag}
+	if st.Status != batch.Completed {
+		c.w.Header()["Retry-After"] = pause(st, time.Now())
+	}
+	if unchanged(c.r.Header, tag) {
+		c.started, c.status = true, http.StatusNotModified
+		c.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if v.details && v.responses {
+		if v.requests, err = s.Storage.Requests(c.r.Context(), st.ID); err != nil {
+			return s.storageFailed(c, "requests", ticket, err)
+		}
+	}
+	v.all = st.Status == batch.Completed
 	a.open()
+	if v.lines {
+		return a.allLines(st, &v)
+	}
 	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
-	if responses && c.r.Method != http.MethodHead {
-		if err := a.responses(st, escaped, st.Status == batch.Completed); err != nil {
+	if v.details {
+		a.buf = appendBatchDetails(a.buf, st)
+	}
+	if v.responses {
+		a.buf = append(a.buf, `,"responses":[`...)
+		if err := a.responses(st, &v, ","); err != nil {
+			return err
+		}
+		a.buf = append(a.buf, ']')
+	}
+	a.buf = append(a.buf, '}')
+	a.end()
+	return nil
+}
+
+// allLines sends the responses as lines of JSON, and nothing else.
+func (a *answer) allLines(st *storage.Status, v *view) error {
+	a.c.w.Header()["Content-Type"] = []string{linesType}
+	if v.responses {
+		if err := a.responses(st, v, ""); err != nil {
+			a.c.w.Header().Del("Content-Type")
 			return err
 		}
 	}
-	a.buf = append(a.buf, '}')
 	a.end()
 	return nil
 }

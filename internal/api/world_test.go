@@ -29,6 +29,7 @@ var discard = slog.New(slog.DiscardHandler)
 // world is the API in front of a database in memory, behind a real HTTP server.
 type world struct {
 	t       testing.TB
+	api     *API
 	node    *storagetest.Node
 	server  *httptest.Server
 	options Options
@@ -57,7 +58,8 @@ func newWorld(t testing.TB, configure func(*Options)) *world {
 	if configure != nil {
 		configure(&w.options)
 	}
-	w.server = httptest.NewServer(New(w.options))
+	w.api = New(w.options)
+	w.server = httptest.NewServer(w.api)
 	t.Cleanup(w.server.Close)
 	return w
 }

@@ -36,7 +36,7 @@ type Policy struct {
 func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, now time.Time) storage.Mark {
 	t.EndedAt = now
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
-		Status: batch.Failed, Code: a.Code, Line: a.Line, Body: a.Body, Kind: batch.KindOf(a.Body),
+		Status: batch.Failed, Code: a.Code, Line: a.Line, Body: a.Body, Kind: batch.KindOf(a.Body), Headers: a.Kept(),
 	}}
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:

@@ -39,6 +39,7 @@ type run struct {
 	next     int   // every request below was looked at
 	waits    []int // requests that wait for their next attempt
 	inflight int
+	graph    *graph // nil: no request builds on another
 	share    *share // of the places beyond its first; nil: not parallel
 	refused  bool   // it was refused one of them
 	ended    int
@@ -56,9 +57,11 @@ type run struct {
 type request struct {
 	state     storage.MarkState // 0: not sent
 	tries     storage.Tries
-	notBefore time.Time    // Waiting
-	last      batch.Result // Waiting: the last answer
-	allowed   time.Time    // when the governor allowed what is under way
+	notBefore time.Time          // Waiting
+	last      batch.Result       // Waiting: the last answer
+	allowed   time.Time          // when the governor allowed what is under way
+	end       batch.ResultStatus // Done
+	outgoing  *batch.Request     // what is sent, where references were filled; nil: the request as it is
 }
 
 // answer is what came of one attempt.
@@ -84,6 +87,7 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 	queue := &storage.Claim{Queue: c.Queue, Lease: c.Lease}
 	r.permit = func() bool { return e.Storage.Authorized(queue) }
 	r.calls, r.answers = make(chan int, r.width), make(chan answer, r.width)
+	r.graph = newGraph(c.Requests)
 	r.heed(c.Signals)
 	r.recover()
 	return r
@@ -134,6 +138,8 @@ func (r *run) apply(m storage.Mark) {
 		q.last = m.Result
 		r.waits = append(r.waits, m.Index)
 	case storage.Done:
+		q.end, q.outgoing = m.Result.Status, nil
+		r.graph.take(r.c.Requests, m.Index, &m.Result)
 		r.ended++
 		if m.Result.Status == batch.Failed {
 			r.failed++
@@ -156,6 +162,11 @@ func (r *run) run() (*storage.Claim, next, error) {
 	} else {
 		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
 	}
+	if err := r.recall(); errors.Is(err, storage.ErrNotFound) {
+		r.halted = true
+	} else if err != nil {
+		return r.release(time.Time{})
+	}
 	for {
 		if r.halted {
 			r.endWaits()
@@ -167,6 +178,9 @@ func (r *run) run() (*storage.Claim, next, error) {
 			return r.finish()
 		}
 		begins, due := r.pick()
+		if r.inflight == 0 && len(begins) == 0 && (r.halted || r.ended == len(r.requests)) {
+			continue // all that was left has ended without being sent
+		}
 		if r.inflight == 0 && len(begins) == 0 && !r.patient(due) {
 			return r.release(due)
 		}
@@ -203,17 +217,30 @@ func (r *run) pick() (begins []int, due time.Time) {
 			}
 			return false
 		}
+		if !r.prepare(i) {
+			return true
+		}
 		if !r.room(i, len(begins), now) {
 			return false
 		}
 		begins = append(begins, i)
 		return true
 	})
-	for ; r.next < len(r.requests); r.next++ {
+	if r.graph != nil {
+		begins = r.unblock(begins, now)
+	}
+	for ; r.next < len(r.requests) && !r.halted; r.next++ {
 		if r.width == 1 && len(r.waits) > 0 {
 			break // in order: what comes after a request that waits, waits too
 		}
 		if r.requests[r.next].state != 0 {
+			continue
+		}
+		if !r.free(r.next) {
+			r.graph.blocked = append(r.graph.blocked, r.next)
+			continue
+		}
+		if !r.prepare(r.next) {
 			continue
 		}
 		if !r.room(r.next, len(begins), now) {
@@ -478,11 +505,15 @@ func (r *run) sender() {
 
 // send makes one attempt and gives its place back.
 func (r *run) send(i int) outbound.Answer {
-	req := &r.c.Requests[i]
+	req := r.request(i)
+	var headers []batch.Header
+	if req.Links != nil {
+		headers = req.Links.Headers
+	}
 	began := time.Now()
 	a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 		Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
-		Token: r.token, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
+		Token: r.token, Headers: headers, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
 	})
 	r.e.outbound.Release(1)
 	if a.Outcome == outbound.Withheld {
@@ -595,8 +626,12 @@ func (r *run) finish() (*storage.Claim, next, error) {
 		return err
 	})
 	if err == nil {
-		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-r.failed, "failed", r.failed,
-			"not_executed", len(r.requests)-r.ended, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond).String())
+		skipped := 0
+		if r.graph != nil {
+			skipped = r.graph.skipped
+		}
+		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-skipped-r.failed, "failed", r.failed,
+			"not_executed", len(r.requests)-r.ended+skipped, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond).String())
 	}
 	return c, next{again: release}, err
 }

@@ -130,6 +130,7 @@ func plain(s string) bool {
 var (
 	errPath       = errors.New("the path can't stand in a request line")
 	errCredential = errors.New("the credential can't stand in a header")
+	errHeader     = errors.New("a header can't be sent")
 	errPanicked   = errors.New("the upstream's handler panicked")
 )
 

@@ -1,6 +1,11 @@
 package outbound
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+)
 
 // Call is one attempt at one sub-request.
 type Call struct {
@@ -11,9 +16,23 @@ type Call struct {
 	Token  string // the credential, sent as a Bearer token
 	Key    string // the Idempotency-Key; empty: none
 
+	// Headers are sent too. One that the client would set itself (User-Agent, Content-Type,
+	// Idempotency-Key) takes its place.
+	Headers []batch.Header
+
 	// Permit is asked right before each write of the request, from another goroutine;
 	// nil: always. What it refuses is not written. It must not block.
 	Permit func() bool
+}
+
+// has reports whether the caller has given the header.
+func (c *Call) has(name string) bool {
+	for i := range c.Headers {
+		if strings.EqualFold(c.Headers[i].Name, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Outcome is what is certain about an attempt.

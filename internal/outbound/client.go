@@ -150,6 +150,11 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 	if !httpguts.ValidHeaderFieldValue(call.Token) || !httpguts.ValidHeaderFieldValue(call.Key) {
 		return c.failure(call, false, errCredential)
 	}
+	for i := range call.Headers { // the last door: they were checked when the batch was created
+		if h := &call.Headers[i]; !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) {
+			return c.failure(call, false, errHeader)
+		}
+	}
 	x := c.newExchange(call, target)
 	defer x.free()
 	for {
@@ -195,15 +200,22 @@ func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
 	b = append(append(append(b, call.Method...), ' '), target...)
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), c.to.host...)
 	b = append(append(b, "\r\nAuthorization: Bearer "...), call.Token...)
-	if call.Key != "" {
+	if call.Key != "" && !call.has("Idempotency-Key") {
 		b = append(append(b, "\r\nIdempotency-Key: "...), call.Key...)
 	}
-	if c.userAgent != "" {
+	if c.userAgent != "" && !call.has("User-Agent") {
 		b = append(append(b, "\r\nUser-Agent: "...), c.userAgent...)
+	}
+	for i := range call.Headers {
+		h := &call.Headers[i]
+		b = append(append(append(append(b, "\r\n"...), h.Name...), ": "...), h.Value...)
 	}
 	switch {
 	case len(call.Body) > 0:
-		b = append(b, "\r\nContent-Type: "+contentType+"\r\nContent-Length: "...)
+		if !call.has("Content-Type") {
+			b = append(b, "\r\nContent-Type: "+contentType...)
+		}
+		b = append(b, "\r\nContent-Length: "...)
 		b = strconv.AppendInt(b, int64(len(call.Body)), 10)
 	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
 		b = append(b, "\r\nContent-Length: 0"...)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sheafapi/sheaf/batch"
+
 	"go.uber.org/goleak"
 )
 
@@ -146,18 +148,26 @@ func TestRequestAsSent(t *testing.T) {
 	})
 	c := newClient(t, u.addr())
 	const common = "authorization: Bearer secret-token\nidempotency-key: key-1\nuser-agent: sheaf/test"
-	for _, v := range []struct{ method, body, want string }{
-		{"GET", "", common},
-		{"HEAD", "", common},
-		{"DELETE", "", common},
-		{"POST", "", common + "\ncontent-length: 0"},
-		{"PUT", "", common + "\ncontent-length: 0"},
-		{"PATCH", "", common + "\ncontent-length: 0"},
-		{"POST", `{"a":1.10}`, common + "\ncontent-length: 10\ncontent-type: application/json"},
-		{"GET", `[]`, common + "\ncontent-length: 2\ncontent-type: application/json"},
-		{"DELETE", `[]`, common + "\ncontent-length: 2\ncontent-type: application/json"},
+	for _, v := range []struct {
+		method, body, want string
+		headers            []batch.Header
+	}{
+		{method: "GET", want: "authorization: Bearer secret-token\nidempotency-key: mine\nuser-agent: me\nif-match: \"1\"\nx-empty: ", headers: []batch.Header{
+			{Name: "idempotency-key", Value: "mine"}, {Name: "USER-AGENT", Value: "me"}, {Name: "If-Match", Value: `"1"`}, {Name: "X-Empty", Value: ""},
+		}},
+		{method: "PUT", body: "text", want: common + "\ncontent-length: 4\ncontent-type: text/plain", headers: []batch.Header{{Name: "content-type", Value: "text/plain"}}},
+		{method: "HEAD", body: "", want: common},
+		{method: "DELETE", body: "", want: common},
+		{method: "POST", body: "", want: common + "\ncontent-length: 0"},
+		{method: "PUT", body: "", want: common + "\ncontent-length: 0"},
+		{method: "PATCH", body: "", want: common + "\ncontent-length: 0"},
+		{method: "POST", body: `{"a":1.10}`, want: common + "\ncontent-length: 10\ncontent-type: application/json"},
+		{method: "GET", body: `[]`, want: common + "\ncontent-length: 2\ncontent-type: application/json"},
+		{method: "DELETE", body: `[]`, want: common + "\ncontent-length: 2\ncontent-type: application/json"},
 	} {
-		expect(t, c.Do(t.Context(), newCall(v.method, "products", v.body)), Answered, 200)
+		call := newCall(v.method, "products", v.body)
+		call.Headers = v.headers
+		expect(t, c.Do(t.Context(), call), Answered, 200)
 		head, body, _ := strings.Cut(<-got, "\r\n\r\n")
 		lines := strings.Split(head, "\r\n")
 		for i, l := range lines[1:] {

@@ -91,6 +91,9 @@ func (c *Client) served(ctx context.Context, call *Call, target string) (*http.R
 	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
 		r.Header.Set("Content-Length", "0")
 	}
+	for _, h := range call.Headers {
+		r.Header.Set(h.Name, h.Value)
+	}
 	return r, nil
 }
 

@@ -34,6 +34,8 @@ func (c *Client) unsent(err error) string {
 		return "the service was interrupted before the request was sent"
 	case isTimeout(err):
 		return "no connection within " + dialTimeout.String() + "; the request was not sent"
+	case errors.Is(err, errHeader):
+		return "a header of the request is not valid"
 	case errors.Is(err, errPath):
 		return "the request's path can't be sent as it is"
 	}

@@ -106,23 +106,23 @@ DELETE FROM owners WHERE queue IN (SELECT id FROM gone);
 -- name: status
 SELECT id, store, owner, group_id, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id),
-    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3) ELSE 0 END
+    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END
 FROM batches WHERE ticket = $1 AND NOT deleted;
 
 -- name: done
-SELECT index FROM marks WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted) ORDER BY index;
+SELECT index, status FROM marks WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted) ORDER BY index;
 
 -- name: results
-SELECT index, status, code, kind, line, body FROM (
-    SELECT index, status, code, kind, line, body,
+SELECT index, status, code, kind, line, body, headers, tries FROM (
+    SELECT index, status, code, kind, line, body, headers, tries,
         sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
     FROM marks
     WHERE state = 3 AND index >= $2 AND batch = $1
 ) AS page WHERE bytes <= $3 OR nth = 1 ORDER BY index;
 
 -- name: results_by_ticket
-SELECT index, status, code, kind, line, body FROM (
-    SELECT index, status, code, kind, line, body,
+SELECT index, status, code, kind, line, body, headers, tries FROM (
+    SELECT index, status, code, kind, line, body, headers, tries,
         sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
     FROM marks
     WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted)
@@ -131,16 +131,35 @@ SELECT index, status, code, kind, line, body FROM (
 -- name: is_readable
 SELECT 1 FROM batches WHERE id = $1 AND NOT deleted;
 
+-- name: search_all
+SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = found.id AND state = 3 AND status <> 3) FROM (
+    (SELECT id, ticket, started_at, ended_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
+    UNION ALL
+    (SELECT id, ticket, started_at, ended_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
+    ORDER BY id DESC LIMIT $3 OFFSET $4
+) AS found ORDER BY id DESC;
+
+-- name: requests_of
+SELECT packed FROM requests WHERE batch = (SELECT id FROM batches WHERE id = $1 AND NOT deleted);
+
+-- name: news
+SELECT id, ended_at <> 0, completed, m.done, m.results FROM batches
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) AS results FROM marks
+    WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0
+) AS m
+WHERE id = ANY ($1::bigint[]) AND NOT deleted;
+
 -- name: search_queued
 SELECT ticket FROM batches
 WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
-    AND (started_at = 0 OR NOT EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3))
+    AND (started_at = 0 OR NOT EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3))
 ORDER BY id LIMIT $3 OFFSET $4;
 
 -- name: search_in_progress
 SELECT ticket FROM batches
 WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
-    AND started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3)
+    AND started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3)
 ORDER BY id LIMIT $3 OFFSET $4;
 
 -- name: search_completed
@@ -228,7 +247,7 @@ WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY
     AND NOT $3;
 
 -- name: next_marks
-SELECT index, state, tries, not_before, status, code, kind, line, CASE WHEN state = 3 THEN NULL ELSE body END FROM marks
+SELECT index, state, tries, not_before, status, code, kind, line, CASE WHEN state = 3 THEN NULL ELSE body END, headers FROM marks
 WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3
@@ -248,15 +267,15 @@ WITH claim AS MATERIALIZED (
 ), running AS MATERIALIZED (
     SELECT owned.nth, stopped, deleted, ended_at FROM owned JOIN batches ON batches.id = owned.batch
 ), put AS (
-    INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body)
-    SELECT batch, index, state, tries, not_before, status, code, kind, line, body
+    INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body, headers)
+    SELECT batch, index, state, tries, not_before, status, code, kind, line, body, headers
     FROM unnest($4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], $8::bytea[], $9::bigint[], $10::smallint[],
-        $11::integer[], $12::smallint[], $13::bytea[], $14::bytea[])
-        AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body)
+        $11::integer[], $12::smallint[], $13::bytea[], $14::bytea[], $15::bytea[])
+        AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body, headers)
     WHERE nth = ANY (ARRAY(SELECT nth FROM running WHERE ended_at = 0))
     ON CONFLICT (batch, index) DO UPDATE SET
         state = excluded.state, tries = excluded.tries, not_before = excluded.not_before, status = excluded.status,
-        code = excluded.code, kind = excluded.kind, line = excluded.line, body = excluded.body
+        code = excluded.code, kind = excluded.kind, line = excluded.line, body = excluded.body, headers = excluded.headers
     WHERE marks.state <> 3
 )
 SELECT nth, stopped, deleted FROM running;
@@ -271,7 +290,7 @@ WITH results AS (
 ), ended AS (
     UPDATE batches SET
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
-        completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3),
+        completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status <> 3),
         bytes = bytes + (SELECT n FROM results),
         reason = $4,
         credential = NULL
@@ -289,7 +308,7 @@ WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE
 SELECT id FROM queues WHERE open > 0 ORDER BY id FOR UPDATE;
 
 -- name: end_begun
-UPDATE marks SET state = 3, status = $1, code = $2, kind = $3, line = $4, body = $5
+UPDATE marks SET state = 3, status = $1, code = $2, kind = $3, line = $4, body = $5, headers = NULL
 FROM batches WHERE batches.ended_at = 0 AND marks.batch = batches.id AND marks.state = 1;
 
 -- name: end_waiting
@@ -303,7 +322,7 @@ WITH results AS (
 ), ended AS (
     UPDATE batches SET
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
-        completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3),
+        completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3),
         bytes = bytes + results.n,
         reason = $1,
         credential = NULL

@@ -25,10 +25,15 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 		var results []storage.Indexed
 		err = db.readAtOnce(ctx, what, status,
 			get("done", func(r pgx.Rows) error {
-				completed++
-				return scanSet(r, &ended)
+				var i int
+				var status batch.ResultStatus
+				err := r.Scan(&i, &status)
+				if ended.Add(i); status != batch.NotExecuted {
+					completed++
+				}
+				return err
 			}, key.Ticket).anew(func() { ended, completed = batch.Set{}, 0 }),
-			get("results_by_ticket", readResult(&results), key.Ticket, maxBytes).anew(func() { results = nil }))
+			get("results_by_ticket", db.readResult(&results), key.Ticket, maxBytes).anew(func() { results = nil }))
 		if out != nil {
 			out.Ended, out.Completed, out.Results = ended, completed, results
 		}
@@ -40,16 +45,6 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 		return nil, err
 	}
 	return out, nil
-}
-
-// scanSet adds a row's only column to a set.
-func scanSet(r pgx.Rows, set *batch.Set) error {
-	var i int
-	if err := r.Scan(&i); err != nil {
-		return err
-	}
-	set.Add(i)
-	return nil
 }
 
 // readStatus reads what the batch's own row knows; nil if the caller may not see it.
@@ -92,7 +87,7 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 	there := false
 	err := db.readAtOnce(ctx, "read results",
 		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
-		get("results", readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes).anew(func() { out = nil }))
+		get("results", db.readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes).anew(func() { out = nil }))
 	if err == nil && !there {
 		err = storage.ErrNotFound
 	}
@@ -103,19 +98,85 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 }
 
 // readResult reads a row of the statements "results".
-func readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
+func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 	return func(r pgx.Rows) error {
 		var x storage.Indexed
-		var line []byte
-		err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body)
-		x.Line = string(line)
+		var line, headers, packed []byte
+		if err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body, &headers, &packed); err != nil {
+			return err
+		}
+		tries, err := unpackTries(packed, &db.clock)
+		if err != nil {
+			return err
+		}
+		x.Line, x.Attempts, x.StartedAt, x.EndedAt = string(line), tries.Attempts, tries.StartedAt, tries.EndedAt
+		x.Headers, err = batch.UnpackHeaders(headers)
 		*out = append(*out, x)
 		return err
 	}
 }
 
+// Requests implements storage.Storage.
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, error) {
+	var packed []byte
+	found := false
+	err := db.read(ctx, "read requests", get("requests_of", scan(&found, &packed), id).anew(func() { found = false }))
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, storage.ErrNotFound
+	}
+	return batch.Unpack(packed)
+}
+
+// News implements storage.Storage.
+func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
+	var out []storage.News
+	err := db.read(ctx, "read how far batches have come", get("news", func(r pgx.Rows) error {
+		var n storage.News
+		var isEnded bool
+		var completed int
+		err := r.Scan(&n.ID, &isEnded, &completed, &n.Completed, &n.Results)
+		switch {
+		case isEnded:
+			n.Status = batch.Completed
+		case n.Completed > 0:
+			n.Status = batch.InProgress
+		default:
+			n.Status = batch.Queued
+		}
+		out = append(out, n)
+		return err
+	}, ids).anew(func() { out = nil }))
+	return out, err
+}
+
+// searchAll is Search for any status.
+func (db *DB) searchAll(ctx context.Context, q storage.Search) ([]storage.Found, error) {
+	var out []storage.Found
+	err := db.read(ctx, "search batches", get("search_all", func(r pgx.Rows) error {
+		var ticket uuid.UUID
+		var isEnded, some bool
+		err := r.Scan(&ticket, &isEnded, &some)
+		f := storage.Found{Ticket: ticket, Status: batch.Queued}
+		switch {
+		case isEnded:
+			f.Status = batch.Completed
+		case some:
+			f.Status = batch.InProgress
+		}
+		out = append(out, f)
+		return err
+	}, q.Store, q.Owner[:], q.Limit, q.Offset).anew(func() { out = nil }))
+	return out, err
+}
+
 // Search implements storage.Storage.
 func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
+	if q.Status == 0 {
+		return db.searchAll(ctx, q)
+	}
 	name := map[batch.Status]string{
 		batch.Queued: "search_queued", batch.InProgress: "search_in_progress", batch.Completed: "search_completed",
 	}[q.Status]

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 )
 
@@ -156,7 +157,7 @@ type written struct {
 	claim, batch, notBefore    []int64 // claim: the place of its claim among the claims, from 1
 	index, state, status, kind []int16
 	code                       []int32
-	tries, line, body          [][]byte
+	tries, line, body, headers [][]byte
 }
 
 // add adds a claim and the marks that are written under it. Of several marks of one
@@ -184,7 +185,7 @@ func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 		if len(body) == 0 {
 			body = nil
 		}
-		w.body = append(w.body, body)
+		w.body, w.headers = append(w.body, body), append(w.headers, batch.PackHeaders(r.Headers))
 	}
 }
 
@@ -200,7 +201,7 @@ func (w *written) step(owned func(nth int, s storage.Signals)) step {
 		owned(nth-1, s)
 		return nil
 	}, w.batches, w.queues, w.epochs,
-		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body)
+		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body, w.headers)
 }
 
 // packTries encodes what was tried: numbers as varints, moments in milliseconds of the

@@ -117,10 +117,13 @@ func (n *next) row(r pgx.Rows) error {
 
 func (n *next) mark(r pgx.Rows) error {
 	var m storage.Mark
-	var tries, line []byte
+	var tries, line, headers []byte
 	var notBefore int64
-	err := r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body)
+	err := r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body, &headers)
 	if err != nil {
+		return err
+	}
+	if m.Result.Headers, err = batch.UnpackHeaders(headers); err != nil {
 		return err
 	}
 	m.NotBefore, m.Result.Line = n.db.clock.in(notBefore), string(line)

@@ -68,7 +68,9 @@ type freshMark struct {
 	mark  []byte
 }
 
-func (m *freshMark) state() storage.MarkState { return storage.MarkState(m.mark[0]) }
+func (m *freshMark) state() storage.MarkState {
+	return storage.MarkState(m.mark[0] &^ (withHeaders | wasSkipped))
+}
 
 // step is one entry of the transaction under way.
 type step struct {
@@ -375,12 +377,17 @@ func takeUp(batches map[storage.BatchID]*fresh, row []byte) error {
 	return nil
 }
 
-// ended returns which requests have ended by what the journal held.
-func ended(held []freshMark) (out batch.Set) {
+// ended returns which requests have ended by what the journal held, and which of these
+// were not executed.
+func ended(held []freshMark) (out, skipped batch.Set) {
 	for i := range held {
-		if held[i].state() == storage.Done {
-			out.Add(held[i].index)
+		if held[i].state() != storage.Done {
+			continue
+		}
+		out.Add(held[i].index)
+		if held[i].mark[0]&wasSkipped != 0 {
+			skipped.Add(held[i].index)
 		}
 	}
-	return out
+	return out, skipped
 }

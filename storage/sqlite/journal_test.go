@@ -203,7 +203,7 @@ func drawMark(t *rapid.T, requests int) storage.Mark {
 	}
 	if m.State != storage.Begun {
 		m.Result = batch.Result{
-			Status: rapid.SampledFrom([]batch.ResultStatus{batch.Succeeded, batch.Failed}).Draw(t, "status"),
+			Status: rapid.SampledFrom([]batch.ResultStatus{batch.Succeeded, batch.Failed, batch.NotExecuted}).Draw(t, "status"),
 			Code:   rapid.IntRange(0, 999).Draw(t, "code"),
 			Kind:   batch.JSONBody,
 			Line:   rapid.StringN(0, 20, 40).Draw(t, "line"),
@@ -211,6 +211,9 @@ func drawMark(t *rapid.T, requests int) storage.Mark {
 		}
 		if len(m.Result.Body) == 0 {
 			m.Result.Body = nil
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "headers") {
+			m.Result.Headers = append(m.Result.Headers, batch.Header{Name: rapid.String().Draw(t, "name"), Value: rapid.String().Draw(t, "value")})
 		}
 	}
 	return m

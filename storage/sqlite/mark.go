@@ -11,8 +11,14 @@ import (
 // A packed mark is its state (one byte), then numbers as varints: index, attempts,
 // retries, throttles, the moment of the first throttle, maybe done (0 or 1), when it
 // started and ended, not before, the result's status, code and kind, the length of its
-// line; then the line, and what is left is the body. Moments are in milliseconds.
-const packedNumbers = 13
+// line; then the line, and what is left is the body. Moments are in milliseconds. With
+// the bit withHeaders in the first byte, the length of the packed headers and they
+// themselves stand before the body.
+const (
+	packedNumbers = 13
+	withHeaders   = 0x40
+	wasSkipped    = 0x20 // the result is NOT_EXECUTED
+)
 
 // packMark appends a mark in its packed form.
 func packMark(buf []byte, m *storage.Mark) []byte {
@@ -21,7 +27,15 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	if t.MaybeDone {
 		maybe = 1
 	}
-	buf = append(buf, byte(m.State))
+	headers := batch.PackHeaders(r.Headers)
+	state := byte(m.State)
+	if headers != nil {
+		state |= withHeaders
+	}
+	if r.Status == batch.NotExecuted {
+		state |= wasSkipped
+	}
+	buf = append(buf, state)
 	for _, n := range [packedNumbers]int64{
 		int64(m.Index), int64(t.Attempts), int64(t.Retries), int64(t.Throttles), batch.Millis(t.ThrottledSince), maybe,
 		batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
@@ -29,7 +43,11 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	} {
 		buf = binary.AppendVarint(buf, n)
 	}
-	return append(append(buf, r.Line...), r.Body...)
+	buf = append(buf, r.Line...)
+	if headers != nil {
+		buf = append(binary.AppendUvarint(buf, uint64(len(headers))), headers...)
+	}
+	return append(buf, r.Body...)
 }
 
 // unpackMark is the inverse of packMark. The body is a part of data.
@@ -37,7 +55,8 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	if len(data) == 0 {
 		return m, errDamagedJournal
 	}
-	m.State = storage.MarkState(data[0])
+	headers := data[0]&withHeaders != 0
+	m.State = storage.MarkState(data[0] &^ (withHeaders | wasSkipped))
 	data = data[1:]
 	var n [packedNumbers]int64
 	for i := range n {
@@ -58,14 +77,27 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	}
 	m.NotBefore = batch.FromMillis(n[8])
 	m.Result = batch.Result{Status: batch.ResultStatus(n[9]), Code: int(n[10]), Kind: batch.BodyKind(n[11]), Line: string(data[:line])}
-	if body := data[line:]; len(body) > 0 {
+	body := data[line:]
+	if headers {
+		n, width := binary.Uvarint(body)
+		if width <= 0 || n > uint64(len(body)-width) {
+			return m, errDamagedJournal
+		}
+		end := width + int(n)
+		if m.Result.Headers, err = batch.UnpackHeaders(body[width:end]); err != nil {
+			return m, err
+		}
+		body = body[end:]
+	}
+	if len(body) > 0 {
 		m.Result.Body = body[:len(body):len(body)]
 	}
 	return m, nil
 }
 
 // readMark reads a row of the statement "marks".
-func readMark(s *sqlite.Stmt) storage.Mark {
+func readMark(s *sqlite.Stmt) (storage.Mark, error) {
+	headers, err := batch.UnpackHeaders(blob(s, 15))
 	return storage.Mark{
 		Index: s.ColumnInt(0),
 		State: storage.MarkState(s.ColumnInt(1)),
@@ -80,13 +112,14 @@ func readMark(s *sqlite.Stmt) storage.Mark {
 		},
 		NotBefore: batch.FromMillis(s.ColumnInt64(9)),
 		Result: batch.Result{
-			Status: batch.ResultStatus(s.ColumnInt(10)),
-			Code:   s.ColumnInt(11),
-			Kind:   batch.BodyKind(s.ColumnInt(12)),
-			Line:   s.ColumnText(13),
-			Body:   blob(s, 14),
+			Status:  batch.ResultStatus(s.ColumnInt(10)),
+			Code:    s.ColumnInt(11),
+			Kind:    batch.BodyKind(s.ColumnInt(12)),
+			Line:    s.ColumnText(13),
+			Body:    blob(s, 14),
+			Headers: headers,
 		},
-	}
+	}, err
 }
 
 // putMark stores a mark in its place, unless one that is Done is there. This is the
@@ -106,6 +139,11 @@ func putMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) error {
 		s.BindNull(15)
 	} else {
 		s.BindBytes(15, r.Body)
+	}
+	if headers := batch.PackHeaders(r.Headers); headers == nil {
+		s.BindNull(16)
+	} else {
+		s.BindBytes(16, headers)
 	}
 	_, err := s.Step()
 	if again := s.Reset(); err == nil {

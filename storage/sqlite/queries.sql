@@ -51,13 +51,13 @@ SELECT id, store, owner, group_id, state, total, completed, created_at, started_
 FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done
-SELECT id & 511 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
+SELECT id & 511, status FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 
 -- name: count_done
-SELECT count(*) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3;
+SELECT count(*) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND status <> 3;
 
 -- name: results
-SELECT id & 511, status, code, kind, line, body FROM marks
+SELECT id & 511, status, code, kind, line, body, headers, attempts, started_at, ended_at FROM marks
 WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 
 -- name: is_readable
@@ -67,6 +67,21 @@ SELECT 1 FROM batches WHERE id = ? AND deleted = 0;
 SELECT ticket FROM batches
 WHERE store = ? AND owner = ? AND state = ? AND deleted = 0
 ORDER BY id LIMIT ? OFFSET ?;
+
+-- name: search_all
+SELECT ticket, state FROM (
+    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+    UNION ALL
+    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+    UNION ALL
+    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+) ORDER BY id DESC LIMIT ?3 OFFSET ?4;
+
+-- name: requests_of
+SELECT packed FROM requests WHERE batch = (SELECT id FROM batches WHERE id = ? AND deleted = 0);
+
+-- name: news
+SELECT state, completed, started_at FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: open_of_group
 SELECT id, queue, started_at FROM batches INDEXED BY batches_group
@@ -85,7 +100,7 @@ UPDATE queues SET not_before = 0 WHERE id = ?;
 UPDATE batches SET
     state = 3,
     ended_at = iif(deleted, 1, ?2), -- what nobody can read any more is purged at once
-    completed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3),
+    completed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3 AND marks.status <> 3),
     reason = ?3,
     credential = NULL
 WHERE id = ?1;
@@ -129,13 +144,13 @@ FROM batches WHERE id = ?;
 UPDATE batches SET state = 2 WHERE id = ? AND state = 1;
 
 -- name: put_mark
-INSERT INTO marks (id, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before, status, code, kind, line, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO marks (id, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before, status, code, kind, line, body, headers)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, attempts = excluded.attempts, retries = excluded.retries, throttles = excluded.throttles,
     throttled_since = excluded.throttled_since, maybe_done = excluded.maybe_done, started_at = excluded.started_at,
     ended_at = excluded.ended_at, not_before = excluded.not_before, status = excluded.status, code = excluded.code,
-    kind = excluded.kind, line = excluded.line, body = excluded.body
+    kind = excluded.kind, line = excluded.line, body = excluded.body, headers = excluded.headers
 WHERE marks.state <> 3;
 
 -- name: insert_journal
@@ -154,7 +169,7 @@ FROM batches WHERE id = ?;
 
 -- name: marks
 SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
-    status, code, kind, line, iif(state = 3, NULL, body)
+    status, code, kind, line, iif(state = 3, NULL, body), headers
 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 
 -- name: open_batches
@@ -164,7 +179,7 @@ SELECT id, queue FROM batches INDEXED BY batches_open WHERE state < 3;
 SELECT DISTINCT substr(credential, 1, ?) FROM batches INDEXED BY batches_open WHERE state < 3 AND credential IS NOT NULL;
 
 -- name: end_begun
-UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6
+UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6, headers = NULL
 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;
 
 -- name: end_waiting

@@ -43,8 +43,9 @@ func isRunning(s *storage.Status) bool {
 // held of it before the transaction began.
 func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxBytes int) (err error) {
 	if maxBytes > 0 || len(held) > 0 {
-		out.Ended = ended(held)
-		if err := readEnded(c, out); err != nil {
+		var skipped batch.Set
+		out.Ended, skipped = ended(held)
+		if err := readEnded(c, out, skipped); err != nil {
 			return err
 		}
 	}
@@ -100,7 +101,8 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 }
 
 // readEnded adds which requests have ended, and counts them.
-func readEnded(c *sqlite.Conn, out *storage.Status) error {
+// skipped are those of them in the journal that were not executed.
+func readEnded(c *sqlite.Conn, out *storage.Status, skipped batch.Set) error {
 	if out.Status == batch.Completed && out.Completed == out.Total {
 		for i := range out.Total {
 			out.Ended.Add(i)
@@ -109,9 +111,12 @@ func readEnded(c *sqlite.Conn, out *storage.Status) error {
 	}
 	err := query(c, "done", func(s *sqlite.Stmt) error {
 		out.Ended.Add(s.ColumnInt(0))
+		if batch.ResultStatus(s.ColumnInt(1)) == batch.NotExecuted {
+			skipped.Add(s.ColumnInt(0))
+		}
 		return nil
 	}, int64(out.ID))
-	out.Completed = out.Ended.Len()
+	out.Completed = out.Ended.Len() - skipped.Len()
 	return err
 }
 
@@ -148,13 +153,20 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 		if !p.fits(s.ColumnLen(5)) {
 			return errEnough
 		}
+		headers, err := batch.UnpackHeaders(blob(s, 6))
+		if err != nil {
+			return err
+		}
 		p.out = append(p.out, storage.Indexed{Index: index, Result: batch.Result{
-			Status: batch.ResultStatus(s.ColumnInt(1)),
-			Code:   s.ColumnInt(2),
-			Kind:   batch.BodyKind(s.ColumnInt(3)),
-			Line:   s.ColumnText(4),
-			Body:   blob(s, 5),
+			Headers: headers,
+			Status:  batch.ResultStatus(s.ColumnInt(1)),
+			Code:    s.ColumnInt(2),
+			Kind:    batch.BodyKind(s.ColumnInt(3)),
+			Line:    s.ColumnText(4),
+			Body:    blob(s, 5),
 		}})
+		last := &p.out[len(p.out)-1]
+		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
 		p.from = index + 1
 		return nil
 	}, int64(id), from)
@@ -198,15 +210,76 @@ func (p *page) addHeld(before int) error {
 		if !p.fits(len(m.Result.Body)) {
 			return errEnough
 		}
-		p.out = append(p.out, storage.Indexed{Index: m.Index, Result: m.Result})
+		p.out = append(p.out, storage.Indexed{
+			Index: m.Index, Result: m.Result, Attempts: m.Tries.Attempts, StartedAt: m.Tries.StartedAt, EndedAt: m.Tries.EndedAt,
+		})
 	}
 	return nil
+}
+
+// Requests implements storage.Storage.
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, err error) {
+	err = db.read(ctx, "read requests", func(c *sqlite.Conn) error {
+		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
+			out, err = batch.Unpack(blob(s, 0))
+			return err
+		}, int64(id))
+	})
+	if err == nil && out == nil {
+		err = storage.ErrNotFound
+	}
+	return out, err
+}
+
+// News implements storage.Storage.
+func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
+	var out []storage.News
+	held := make([][]freshMark, len(ids))
+	for i, id := range ids {
+		held[i] = db.journal.of(id)
+	}
+	err := db.read(ctx, "read how far batches have come", func(c *sqlite.Conn) error {
+		for i, id := range ids {
+			n := storage.News{ID: id}
+			started := false
+			err := query(c, "news", func(s *sqlite.Stmt) error {
+				n.Status, n.Completed, started = batch.Status(s.ColumnInt(0)), s.ColumnInt(1), s.ColumnInt64(2) != 0
+				return nil
+			}, int64(id))
+			if err != nil {
+				return err
+			}
+			if n.Status == 0 {
+				continue
+			}
+			if started || n.Status == batch.Completed {
+				st := storage.Status{ID: id}
+				var skipped batch.Set
+				st.Ended, skipped = ended(held[i])
+				if err := readEnded(c, &st, skipped); err != nil {
+					return err
+				}
+				n.Completed, n.Results = st.Completed, st.Ended.Len()
+			}
+			out = append(out, n)
+		}
+		return nil
+	})
+	return out, err
 }
 
 // Search implements storage.Storage.
 func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
 	var out []storage.Found
 	err := db.read(ctx, "search batches", func(c *sqlite.Conn) error {
+		if q.Status == 0 {
+			return query(c, "search_all", func(s *sqlite.Stmt) error {
+				f := storage.Found{Status: batch.Status(s.ColumnInt(1))}
+				s.ColumnBytes(0, f.Ticket[:])
+				out = append(out, f)
+				return nil
+			}, q.Store, q.Owner[:], q.Limit, q.Offset)
+		}
 		return query(c, "search", func(s *sqlite.Stmt) error {
 			f := storage.Found{Status: q.Status}
 			s.ColumnBytes(0, f.Ticket[:])

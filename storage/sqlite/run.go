@@ -114,7 +114,11 @@ func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []by
 		return nil, nil, storage.ErrNotOwner // ended and purged since
 	}
 	err = query(c, "marks", func(s *sqlite.Stmt) error {
-		out.Marks = append(out.Marks, readMark(s))
+		m, err := readMark(s)
+		out.Marks = append(out.Marks, m)
+		if err != nil {
+			return err
+		}
 		return nil
 	}, id)
 	return out, packed, err
@@ -216,7 +220,7 @@ func running(c *sqlite.Conn, cl *storage.Claim) (batch.Status, storage.Signals, 
 
 // progress notes that a batch has a result.
 func progress(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []storage.Mark) error {
-	if state != batch.Queued || !slices.ContainsFunc(marks, func(m storage.Mark) bool { return m.State == storage.Done }) {
+	if state != batch.Queued || !slices.ContainsFunc(marks, func(m storage.Mark) bool { return m.State == storage.Done && m.Result.Status != batch.NotExecuted }) {
 		return nil
 	}
 	return query(c, "progress", nil, int64(id))

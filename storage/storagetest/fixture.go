@@ -56,8 +56,16 @@ func key(b *storage.NewBatch) storage.Key {
 func done(i int, body string) storage.Mark {
 	return storage.Mark{
 		Index: i, State: storage.Done, Tries: tries(1),
-		Result: batch.Result{Status: batch.Succeeded, Code: 200, Line: "OK", Body: []byte(body), Kind: batch.TextBody},
+		Result: batch.Result{
+			Status: batch.Succeeded, Code: 200, Line: "OK", Body: []byte(body), Kind: batch.TextBody,
+			Headers: []batch.Header{{Name: "Etag", Value: odd}, {Name: "X", Value: ""}},
+		},
 	}
+}
+
+// skipped returns the mark of a request that was not executed.
+func skipped(i int) storage.Mark {
+	return storage.Mark{Index: i, State: storage.Done, Tries: tries(1), Result: batch.Result{Status: batch.NotExecuted, Line: "its parent failed"}}
 }
 
 func begun(i int) storage.Mark {

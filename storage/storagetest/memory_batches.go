@@ -100,13 +100,48 @@ func (n *Node) Results(ctx context.Context, id storage.BatchID, from, maxBytes i
 	})
 }
 
+// Requests implements storage.Storage.
+func (n *Node) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, error) {
+	return call(ctx, n, "Requests", func(m *Memory) ([]batch.Request, error) {
+		b := m.byID(id)
+		if b == nil || b.signals.Deleted {
+			return nil, storage.ErrNotFound
+		}
+		return cloneRequests(b.Requests), nil
+	})
+}
+
+// News implements storage.Storage.
+func (n *Node) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
+	return call(ctx, n, "News", func(m *Memory) (out []storage.News, err error) {
+		for _, id := range ids {
+			b := m.byID(id)
+			if b == nil || b.signals.Deleted {
+				continue
+			}
+			results := 0
+			for i := range b.Requests {
+				if _, ok := b.done(i); ok {
+					results++
+				}
+			}
+			out = append(out, storage.News{ID: id, Status: b.status(), Completed: b.completed(), Results: results})
+		}
+		return out, nil
+	})
+}
+
 // Search implements storage.Storage.
 func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, error) {
 	return call(ctx, n, "Search", func(m *Memory) ([]storage.Found, error) {
 		var out []storage.Found
 		skip := s.Offset
-		for _, b := range m.batches {
-			if b.Store != s.Store || b.Owner != s.Owner || b.signals.Deleted || b.status() != s.Status {
+		all := slices.Clone(m.batches)
+		if s.Status == 0 {
+			slices.Reverse(all)
+		}
+		for _, b := range all {
+			if b.Store != s.Store || b.Owner != s.Owner || b.signals.Deleted || s.Status != 0 && b.status() != s.Status {
 				continue
 			}
 			if skip--; skip >= 0 {
@@ -115,7 +150,7 @@ func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, e
 			if len(out) == s.Limit {
 				break
 			}
-			out = append(out, storage.Found{Ticket: b.Ticket, Status: s.Status})
+			out = append(out, storage.Found{Ticket: b.Ticket, Status: b.status()})
 		}
 		return out, nil
 	})
@@ -134,7 +169,8 @@ func (b *stored) results(from, maxBytes int) []storage.Indexed {
 			break
 		}
 		r.Body = bytes.Clone(r.Body)
-		out = append(out, storage.Indexed{Index: i, Result: r})
+		t := b.marks[i].Tries
+		out = append(out, storage.Indexed{Index: i, Result: r, Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt})
 	}
 	return out
 }

@@ -82,6 +82,8 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Hold":        func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
 		"Holds":       func() error { _, err := s.Holds(ctx); return err },
 		"Reserve":     func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
+		"Requests":    func() error { _, err := s.Requests(ctx, 1); return err },
+		"News":        func() error { _, err := s.News(ctx, []storage.BatchID{1}); return err },
 		"Seals":       func() error { _, err := s.Seals(ctx, 9); return err },
 		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
 		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },

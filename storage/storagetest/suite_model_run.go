@@ -66,7 +66,7 @@ func (m *model) take(t *rapid.T, q *pair, actual, memory *storage.Claim) {
 
 // plainClaim leaves out what two databases can't agree on: ids, epochs and moments.
 func plainClaim(c *storage.Claim) string {
-	return fmt.Sprintf("%s %q %x %q %+v %q %q %+v %+v", c.Ticket, c.Store, c.Owner, c.GroupID, c.Options, c.Requests, c.Credential,
+	return fmt.Sprintf("%s %q %x %q %+v %+v %q %+v %+v", c.Ticket, c.Store, c.Owner, c.GroupID, c.Options, c.Requests, c.Credential,
 		plainMarks(c.Marks), c.Signals)
 }
 
@@ -85,7 +85,7 @@ func (m *model) marks(t *rapid.T, q *pair) (out []storage.Mark) {
 		if !open[i] {
 			continue
 		}
-		kinds := []storage.Mark{begun(i), waiting(i), done(i, ""), done(i, "0123456789"), failed(i)}
+		kinds := []storage.Mark{begun(i), waiting(i), done(i, ""), done(i, "0123456789"), failed(i), skipped(i)}
 		k := kinds[rapid.IntRange(0, len(kinds)-1).Draw(t, "mark")]
 		open[i] = k.State != storage.Done
 		out = append(out, k)

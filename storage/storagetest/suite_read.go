@@ -2,7 +2,10 @@ package storagetest
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,6 +47,113 @@ var readTests = []test{
 			expect(f.T, "completed", f.status(b).Completed, 1)
 			expect(f.T, "found", f.search(b, batch.InProgress), []batch.Ticket{b.Ticket})
 		}
+	}},
+	{"what was not executed has a result, and is not completed", func(f *fixture) {
+		b := newBatch("s", 4)
+		c := f.claimed(b)
+		f.record(c, skipped(1))
+		s := f.status(b)
+		expect(f.T, "status", s.Status, batch.Queued)
+		expect(f.T, "completed", s.Completed, 0)
+		expect(f.T, "found", f.search(b, batch.Queued), []batch.Ticket{b.Ticket})
+		expect(f.T, "reason", s.Results[0].Line, "its parent failed")
+		f.record(c, done(0, "a"), skipped(3))
+		s = f.status(b)
+		expect(f.T, "status", s.Status, batch.InProgress)
+		expect(f.T, "completed", s.Completed, 1)
+		expect(f.T, "results", len(s.Results), 3)
+		expect(f.T, "found", f.search(b, batch.InProgress), []batch.Ticket{b.Ticket})
+		f.finish(c)
+		s = f.status(b)
+		expect(f.T, "completed at the end", s.Completed, 1)
+		expect(f.T, "results at the end", len(s.Results), 3)
+		expect(f.T, "headers", s.Results[0].Headers, done(0, "a").Result.Headers)
+	}},
+	{"news", func(f *fixture) {
+		news := func(what string, batches []*storage.NewBatch, want ...storage.News) {
+			f.Helper()
+			var ids []storage.BatchID
+			for i, b := range batches {
+				id := storage.BatchID(1 << 40) // of a batch that is not there
+				if b != nil {
+					id = f.status(b).ID
+				}
+				ids = append(ids, id)
+				if i < len(want) {
+					want[i].ID = id
+				}
+			}
+			got, err := f.s.News(f.Context(), ids)
+			if err != nil {
+				f.Fatal(err)
+			}
+			slices.SortFunc(got, func(a, b storage.News) int { return cmp.Compare(a.ID, b.ID) })
+			expect(f.T, what, got, want)
+		}
+		a, b := newBatch("a", 4), newBatch("b", 1)
+		f.create(a)
+		f.create(b)
+		news("queued", []*storage.NewBatch{a, b, nil}, storage.News{Status: batch.Queued}, storage.News{Status: batch.Queued})
+		c := f.claim(f.runnable()[0].Queue)
+		f.record(c, skipped(3), begun(0))
+		news("one not executed", []*storage.NewBatch{a, b}, storage.News{Status: batch.Queued, Results: 1}, storage.News{Status: batch.Queued})
+		f.record(c, done(0, "x"))
+		news("one done", []*storage.NewBatch{a}, storage.News{Status: batch.InProgress, Completed: 1, Results: 2})
+		f.finish(c, done(1, "y"))
+		news("ended", []*storage.NewBatch{a}, storage.News{Status: batch.Completed, Completed: 2, Results: 3})
+		got, err := f.s.News(f.Context(), nil)
+		if err != nil || len(got) != 0 {
+			f.Errorf("of no batch: %v, %v", got, err)
+		}
+	}},
+	{"requests, and what was tried", func(f *fixture) {
+		b := newBatch("s", 3)
+		b.Requests[1].Links = &batch.Links{DependsOn: []int{0}, RunIf: batch.IfFailure}
+		c := f.claimed(b)
+		f.record(c, done(0, "x"))
+		id := f.status(b).ID
+		got, err := f.s.Requests(f.Context(), id)
+		if err != nil {
+			f.Fatal(err)
+		}
+		expect(f.T, "requests", got, b.Requests)
+		r := f.status(b).Results[0]
+		expect(f.T, "attempts", r.Attempts, 1)
+		expect(f.T, "started", r.StartedAt.Equal(moment(2)), true)
+		expect(f.T, "ended", r.EndedAt.Equal(moment(3)), true)
+		f.delete(b)
+		if _, err := f.s.Requests(f.Context(), id); !errors.Is(err, storage.ErrNotFound) {
+			f.Errorf("of a deleted batch: %v", err)
+		}
+	}},
+	{"a search without a status finds all, newest first", func(f *fixture) {
+		var all []*storage.NewBatch
+		for i := range 6 {
+			b := newBatch(fmt.Sprint("q", i%3), 2)
+			b.Store, b.Owner = "s", batch.OwnerOf("s")
+			f.create(b)
+			all = append(all, b)
+		}
+		c := f.claim(f.runnable()[1].Queue)
+		f.finish(c, done(0, "x"))
+		f.record(f.claim(f.runnable()[0].Queue), done(0, "x"))
+		f.delete(all[2])
+		found, err := f.s.Search(f.Context(), storage.Search{Store: "s", Owner: all[0].Owner, Limit: 100})
+		if err != nil {
+			f.Fatal(err)
+		}
+		expect(f.T, "found", found, []storage.Found{
+			{Ticket: all[5].Ticket, Status: batch.Queued},
+			{Ticket: all[4].Ticket, Status: batch.Queued},
+			{Ticket: all[3].Ticket, Status: batch.Queued},
+			{Ticket: all[1].Ticket, Status: batch.Completed},
+			{Ticket: all[0].Ticket, Status: batch.InProgress},
+		})
+		found, err = f.s.Search(f.Context(), storage.Search{Store: "s", Owner: all[0].Owner, Limit: 2, Offset: 3})
+		if err != nil {
+			f.Fatal(err)
+		}
+		expect(f.T, "found from the fourth on", found, []storage.Found{{Ticket: all[1].Ticket, Status: batch.Completed}, {Ticket: all[0].Ticket, Status: batch.InProgress}})
 	}},
 	{"a batch that ended is completed and says why", func(f *fixture) {
 		b := newBatch("s", 4)

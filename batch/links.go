@@ -1,0 +1,141 @@
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Limits of what a request may have beyond the wire contract.
+const (
+	MaxHeaders     = 50       // headers of one request
+	MaxHeaderBytes = 8 << 10  // names and values of one request's headers
+	MaxRefs        = 100      // references of one request
+	MaxRefName     = 64       // bytes of the name of a place in a path or query
+	MaxRefValue    = 64 << 10 // bytes of a value that is taken from an answer, as JSON
+)
+
+// Links are what a request may have beyond id, method, path and body.
+type Links struct {
+	Headers   []Header `json:"h,omitempty"` // to be sent, in the order in which they came
+	DependsOn []int    `json:"d,omitempty"` // indexes of earlier requests of the batch, ascending; those of Refs are among them
+	RunIf     RunIf    `json:"i,omitempty"`
+	Refs      []Ref    `json:"r,omitempty"`
+}
+
+// Header is one header field (RFC 9110, section 5).
+type Header struct {
+	Name  string `json:"n"`
+	Value string `json:"v"`
+}
+
+// RunIf says by which ends of the requests that it depends on a request is sent.
+type RunIf uint8
+
+// The conditions. One that does not hold leaves the request NOT_EXECUTED.
+const (
+	IfSuccess RunIf = iota // every one is COMPLETED
+	IfFailure              // at least one is not
+	Always                 // whatever they are
+)
+
+// runIfs are the words of the wire format.
+var runIfs = []string{"success", "failure", "always"}
+
+func (r RunIf) String() string { return runIfs[r] }
+
+// Holds reports whether a request with these parents' ends is sent, and if not, why.
+func (r RunIf) Holds(ends []ResultStatus) (ok bool, why string) {
+	bad := slices.IndexFunc(ends, func(s ResultStatus) bool { return s != Succeeded })
+	switch {
+	case r == IfSuccess && bad >= 0:
+		return false, "a request that it depends on is not COMPLETED"
+	case r == IfFailure && bad < 0:
+		return false, "every request that it depends on is COMPLETED, and it runs only after a failure"
+	}
+	return true, ""
+}
+
+// Where is the kind of a place that a reference fills.
+type Where uint8
+
+// The kinds of places.
+const (
+	InPath   Where = iota + 1 // a {NAME} in the path, within its segment
+	InQuery                   // a {NAME} in the query
+	InBody                    // a value in the JSON of the body
+	InHeader                  // a header
+)
+
+// wheres are the words of the wire format.
+var wheres = []string{"", "path", "query", "body", "header"}
+
+func (w Where) String() string { return wheres[w] }
+
+// Ref fills a place of a request from an earlier answer.
+type Ref struct {
+	Where Where  `json:"w"`
+	Name  string `json:"n"`           // of the place; InBody: a pointer (RFC 6901)
+	From  int    `json:"f"`           // index of the request whose answer it is
+	Field string `json:"h,omitempty"` // the answer's header; empty: its body
+	Path  string `json:"p,omitempty"` // a pointer into the answer's body
+}
+
+// text is the reference as its creator wrote it, the referred request by index.
+func (r *Ref) text() string {
+	from := fmt.Sprintf("$[%d]#%s", r.From, r.Path)
+	if r.Field != "" {
+		from = fmt.Sprintf("$[%d]@%s", r.From, r.Field)
+	}
+	return fmt.Sprintf("%s:%s from %s", r.Where, r.Name, from)
+}
+
+// refusedHeaders are those that a request may not set: what belongs to the connection,
+// to whom a request is for and from, and to the credential (gateways have been broken
+// through exactly these, CVE-2022-24112 for one).
+var refusedHeaders = []string{
+	"Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Expect", "Te", "Trailer", "Keep-Alive",
+	"Forwarded", "X-Real-Ip", "Authorization", "Cookie", "Http2-Settings",
+}
+
+// refusedPrefixes begin the names of further ones.
+var refusedPrefixes = []string{"Proxy-", "X-Forwarded-"}
+
+// checkHeaderName reports whether a request may set the header. An error completes a
+// sentence.
+func checkHeaderName(name string) error {
+	if err := checkToken(name); err != nil {
+		return err
+	}
+	for _, r := range refusedHeaders {
+		if strings.EqualFold(r, name) {
+			return errors.New("can't be set: it is the service's own")
+		}
+	}
+	for _, p := range refusedPrefixes {
+		if len(name) >= len(p) && strings.EqualFold(p, name[:len(p)]) {
+			return errors.New("can't be set: it is the service's own")
+		}
+	}
+	return nil
+}
+
+// checkToken reports whether a text can name a header. An error completes a sentence.
+func checkToken(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return errors.New("must be named by letters, digits and hyphens (RFC 9110, section 5.1)")
+	}
+	return nil
+}
+
+// checkHeaderValue reports whether a text can be a header's value. An error completes a
+// sentence.
+func checkHeaderValue(value string) error {
+	if !httpguts.ValidHeaderFieldValue(value) || strings.TrimSpace(value) != value {
+		return errors.New("must be a valid header value: no control character, no space at its ends")
+	}
+	return nil
+}

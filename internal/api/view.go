@@ -1,0 +1,177 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// The media types that a status is asked for in, beside JSON.
+const (
+	linesType  = "application/x-ndjson"
+	eventsType = "text/event-stream"
+)
+
+// view is which responses of a batch are told, and how.
+type view struct {
+	responses bool
+	escaped   bool // the form of bodies: see batch.AppendResult
+	all       bool // with what was not executed for no reason of its own
+	after     int  // those behind this index; -1: from the first one on
+	limit     int  // at most so many; 0: all
+	only      batch.ResultStatus
+	indexed   bool            // each tells its index
+	lines     bool            // each is a line, and nothing else is told
+	requests  []batch.Request // each tells details; nil: no
+	details   bool
+}
+
+// view reads what a status is asked for.
+func (c *call) view() (v view, err error) {
+	if v.escaped, err = c.query.boolean("escapedJson", false); err != nil {
+		return v, err
+	}
+	if v.responses, err = c.query.boolean("responses", true); err != nil {
+		return v, err
+	}
+	if v.details, err = c.query.boolean("details", false); err != nil {
+		return v, err
+	}
+	if v.after, err = c.query.integer("after", -1, -1, batch.MaxRequests-1); err != nil {
+		return v, err
+	}
+	if v.limit, err = c.query.integer("limit", 0, 1, batch.MaxRequests); err != nil {
+		return v, err
+	}
+	only, given, err := c.query.get("only")
+	if err != nil {
+		return v, err
+	}
+	for _, s := range []batch.ResultStatus{batch.Succeeded, batch.Failed, batch.NotExecuted} {
+		if given && only == s.String() {
+			v.only = s
+		}
+	}
+	if given && v.only == 0 {
+		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, NOT_EXECUTED.")
+	}
+	v.lines = accepts(c.r.Header, linesType)
+	v.responses = v.responses && c.r.Method != http.MethodHead
+	v.indexed = v.lines || v.details || v.after >= 0 || v.limit > 0 || given
+	return v, nil
+}
+
+// accepts reports whether a client names the media type (RFC 9110, section 12.5.1): a wish
+// for any type is none for this one.
+func accepts(h http.Header, mediaType string) bool {
+	for _, field := range h.Values("Accept") {
+		for part := range strings.SplitSeq(field, ",") {
+			name, params, _ := strings.Cut(part, ";")
+			if !strings.EqualFold(strings.TrimSpace(name), mediaType) {
+				continue
+			}
+			q, given := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
+			weight, err := strconv.ParseFloat(q, 64)
+			return !given || err == nil && weight > 0
+		}
+	}
+	return false
+}
+
+// tag is the validator of a status in this view (RFC 9110, section 8.8.3). It is weak: the
+// same status may come compressed or not.
+func (v *view) tag(st *storage.Status, query string) string {
+	const prime, basis = 1099511628211, 14695981039346656037 // FNV-1a
+	hash := uint64(basis)
+	for i := range len(query) {
+		hash = (hash ^ uint64(query[i])) * prime
+	}
+	if v.lines {
+		hash++
+	}
+	if v.responses {
+		hash += 2
+	}
+	b := append(make([]byte, 0, 64), `W/"`...)
+	b = append(strconv.AppendInt(b, int64(st.Status), 10), '-')
+	b = append(strconv.AppendInt(b, int64(st.Completed), 10), '-')
+	b = append(strconv.AppendInt(b, int64(st.Ended.Len()), 10), '-')
+	return string(append(strconv.AppendUint(b, hash, 16), '"'))
+}
+
+// unchanged reports whether the client has the status already (RFC 9110, section 13.1.2).
+func unchanged(h http.Header, tag string) bool {
+	for _, field := range h.Values("If-None-Match") {
+		for part := range strings.SplitSeq(field, ",") {
+			if part = strings.TrimSpace(part); part == "*" || strings.TrimPrefix(part, "W/") == strings.TrimPrefix(tag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pauses are the values of Retry-After, by seconds.
+var pauses = func() (out [11][]string) {
+	for i := range out {
+		out[i] = []string{strconv.Itoa(i)}
+	}
+	return out
+}()
+
+// pause is when it makes sense to ask for an unfinished batch again: in about a tenth of
+// the time that the rest will take, from one second to ten.
+func pause(st *storage.Status, now time.Time) []string {
+	if st.Completed == 0 || st.StartedAt.IsZero() {
+		return pauses[2]
+	}
+	each := now.Sub(st.StartedAt) / time.Duration(st.Completed)
+	return pauses[min(max(each*time.Duration(st.Total-st.Completed)/10, time.Second), 10*time.Second)/time.Second]
+}
+
+// appendBatchDetails appends what details=true tells of the whole batch.
+func appendBatchDetails(dst []byte, st *storage.Status) []byte {
+	for _, m := range []struct {
+		name string
+		at   time.Time
+	}{{"createdAt", st.CreatedAt}, {"startedAt", st.StartedAt}, {"finishedAt", st.EndedAt}} {
+		if !m.at.IsZero() {
+			dst = append(append(append(dst, `,"`...), m.name...), `":"`...)
+			dst = append(m.at.UTC().AppendFormat(dst, batch.Moment), '"')
+		}
+	}
+	if st.GroupID != "" {
+		dst = batch.AppendString(append(dst, `,"groupId":`...), st.GroupID)
+	}
+	return dst
+}
+
+// append appends one response.
+func (v *view) append(dst []byte, id string, r *storage.Indexed) []byte {
+	if !v.indexed {
+		return batch.AppendResult(dst, id, &r.Result, v.escaped)
+	}
+	var d *batch.Details
+	if v.requests != nil && r.Index < len(v.requests) {
+		d = &batch.Details{Request: &v.requests[r.Index], Attempts: r.Attempts, StartedAt: r.StartedAt, EndedAt: r.EndedAt}
+	}
+	from := len(dst)
+	dst = batch.AppendIndexed(dst, r.Index, id, &r.Result, v.escaped, d)
+	if v.lines {
+		oneLine(dst[from:])
+	}
+	return dst
+}
+
+// oneLine takes the line ends out of a JSON text: they stand between its tokens only.
+func oneLine(text []byte) {
+	for i, c := range text {
+		if c == '\n' || c == '\r' {
+			text[i] = ' '
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package sheaf
+
+import (
+	"context"
+	"time"
+
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// observed is storage as the engine uses it, with somebody who is told of every batch of
+// which something was recorded.
+type observed struct {
+	storage.Storage
+	changed func(storage.BatchID)
+}
+
+// Record implements storage.Storage.
+func (o *observed) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
+	s, err := o.Storage.Record(ctx, c, marks)
+	if err == nil && len(marks) > 0 {
+		o.changed(c.ID)
+	}
+	return s, err
+}
+
+// Finish implements storage.Storage.
+func (o *observed) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+	id := c.ID
+	next, err := o.Storage.Finish(ctx, c, marks, reason, release)
+	if err == nil {
+		o.changed(id)
+	}
+	return next, err
+}
+
+// Release implements storage.Storage.
+func (o *observed) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+	err := o.Storage.Release(ctx, c, marks, notBefore)
+	if err == nil && len(marks) > 0 {
+		o.changed(c.ID)
+	}
+	return err
+}
