@@ -97,6 +97,7 @@ type NewBatch struct {
 	Credential []byte          // sealed; removed when the batch ends
 	Quota      int             // unfinished batches that the queue may hold; 0: no limit
 	QuotaBytes int64           // bytes that its batches may take, this one included; 0: no limit
+	RetryOf    batch.Ticket    // the batch of which this one repeats what failed; zero: none
 }
 
 // What a batch takes, in bytes, for QuotaBytes: its requests as batch.Pack returns them
@@ -124,6 +125,8 @@ type Status struct {
 	CreatedAt time.Time
 	StartedAt time.Time // zero: not started
 	EndedAt   time.Time // zero: not ended
+	RetryOf   batch.Ticket
+	Paused    bool      // the batch is kept from going on, or its queue is
 	Reason    string    // why what was not executed was not, where there is more to say than "stopped"
 	IDs       []string  // the requests' ids, by index; nil when none has one
 	Ended     batch.Set // requests that have a result; filled only when results were asked for
@@ -177,6 +180,27 @@ type Stopped struct {
 	Queues []QueueID // where a batch may be under way, so that its runner can be told
 }
 
+// Pausing names a batch by its ticket, or a whole queue by its name, and says whether it is
+// to pause or to go on.
+type Pausing struct {
+	Key           // the zero ticket: the queue
+	Queue  string // its name
+	Paused bool
+}
+
+// Forever is the moment that a paused batch is released until.
+var Forever = time.UnixMilli(1 << 47)
+
+// GroupCounts are counts over a creator's batches of one group.
+type GroupCounts struct {
+	Queued, InProgress, Completed int // batches
+
+	Requests    int // of all of them
+	Succeeded   int
+	Failed      int
+	NotExecuted int
+}
+
 // MarkState is how far a request has come.
 type MarkState uint8
 
@@ -213,6 +237,7 @@ type Tries struct {
 type Signals struct {
 	Stopped bool // start nothing more, then finish
 	Deleted bool // as Stopped; the results will not be read
+	Paused  bool // start nothing more, and release it until Forever; not with Stopped
 }
 
 // Claim is the right to run a queue, with its oldest open batch and everything
@@ -253,7 +278,8 @@ type Storage interface {
 	// looked up first, before the quota, for the same store and owner, in the
 	// same transaction: of two Creates at once, the later one returns the
 	// earlier one's ticket, after that is durable. The key is free again after
-	// DedupWindow and when the batch is deleted. A Create with a ticket that is
+	// DedupWindow and when the batch is deleted. A batch with RetryOf leads likewise to
+	// an unfinished one of the same creator with the same RetryOf. A Create with a ticket that is
 	// stored already is the repetition of a call and stores nothing.
 	// Errors: *QuotaError.
 	Create(ctx context.Context, b *NewBatch) (Created, error)
@@ -267,8 +293,8 @@ type Storage interface {
 	// from, bounded like those of Status. Errors: ErrNotFound if the batch is gone.
 	Results(ctx context.Context, id BatchID, from, maxBytes int) ([]Indexed, error)
 
-	// Requests returns a batch's requests. Errors: ErrNotFound if the batch is gone.
-	Requests(ctx context.Context, id BatchID) ([]batch.Request, error)
+	// Requests returns a batch's requests and options. Errors: ErrNotFound if the batch is gone.
+	Requests(ctx context.Context, id BatchID) ([]batch.Request, batch.Options, error)
 
 	// News returns how far batches have come, in any order; one that is gone is left out.
 	News(ctx context.Context, ids []BatchID) ([]News, error)
@@ -281,6 +307,16 @@ type Storage interface {
 	// started ends at once; any other is ended by its runner, and its queue is
 	// runnable at once, whatever moment Release named.
 	Stop(ctx context.Context, sel Selection) (Stopped, error)
+
+	// Pause keeps a batch, or all of a queue, from starting anything more, or lets it go
+	// on: its queue is runnable at once then. What is under way ends. A batch that has
+	// ended or was stopped is left as it is. The count is 1 if that changed something,
+	// and the queue is where. A queue that has no batches can be paused too.
+	// Errors: ErrNotFound, of a ticket.
+	Pause(ctx context.Context, p Pausing) (Stopped, error)
+
+	// Group counts over all batches of a creator's group that are still there.
+	Group(ctx context.Context, store string, owner batch.Owner, group string) (GroupCounts, error)
 
 	// Delete stops a batch as Stop does, whatever its state, and hides it: from
 	// now on it is not found, and its deduplication key is free. Purge removes the
@@ -314,7 +350,7 @@ type Storage interface {
 
 	// Release records marks and gives the queue up with its batch unfinished.
 	// It becomes runnable again at the given moment; zero, or where its batch was
-	// stopped: at once.
+	// stopped, or until Forever and is not paused any more: at once.
 	// Errors: ErrNotOwner.
 	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
 

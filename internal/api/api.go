@@ -56,7 +56,7 @@ type Options struct {
 
 // Event is what a call was, for an audit: nothing in it is a secret.
 type Event struct {
-	Action string // create, status, search, stop or delete
+	Action string // create, retry, status, search, stop, delete, pause or resume
 	Store  string // empty: what was named can't be one
 	Who    string // who was let in, by name, or the beginning of the SHA-256 of a token; empty: there was none
 	Ticket string // of the batch that it was about, or that was created; empty: none

@@ -1,10 +1,10 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,10 +13,14 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// create stores a batch (wire contract, "Create"). Everything that can be refused
+// create stores a batch (wire contract, "Create"), or with dryRun only checks it. Everything that can be refused
 // without the body is refused before it is read.
 func (s *API) create(c *call) error {
 	b, err := s.newBatch(c)
+	if err != nil {
+		return err
+	}
+	dry, err := c.query.boolean("dryRun", false)
 	if err != nil {
 		return err
 	}
@@ -31,30 +35,11 @@ func (s *API) create(c *call) error {
 	if b.Requests, err = batch.Decode(body, b.Options); err != nil {
 		return fail(wrongParameter, "%v", err)
 	}
-	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
-		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
-		return fail(internalError, "The service failed to store the token. Its log says more.")
+	if dry {
+		c.send(http.StatusOK, []byte(`{"valid":true,"totalRequests":`+strconv.Itoa(len(b.Requests))+`}`))
+		return nil
 	}
-	b.Quota, b.QuotaBytes = s.MaxQueued, s.MaxStored
-
-	created, err := s.Storage.Create(c.r.Context(), b)
-	var full *storage.QuotaError
-	switch {
-	case errors.As(err, &full) && full.Bytes > 0:
-		return s.noSpace(full.Bytes)
-	case errors.As(err, &full):
-		return fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
-	case err != nil:
-		s.report(c, "create", b.Ticket, err)
-		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
-	}
-	c.created = created.Ticket
-	if !created.Duplicate {
-		s.Wake(created.Queue)
-	}
-	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
-	c.send(http.StatusOK, []byte(`{"ticket":"`+created.Ticket.String()+`"}`))
-	return nil
+	return s.store(c, b)
 }
 
 // noSpace tells of a quota in bytes. What has ended makes room only when it is deleted or

@@ -23,6 +23,7 @@ const (
 	notFound             code = "NOT_FOUND"
 	batchNotFound        code = "BATCH_NOT_FOUND"
 	methodNotAllowed     code = "METHOD_NOT_ALLOWED"
+	conflict             code = "CONFLICT"
 	requestTimeout       code = "REQUEST_TIMEOUT"
 	payloadTooLarge      code = "PAYLOAD_TOO_LARGE"
 	unsupportedMediaType code = "UNSUPPORTED_MEDIA_TYPE"
@@ -48,6 +49,8 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusNotFound, "", ""
 	case methodNotAllowed:
 		return http.StatusMethodNotAllowed, "", ""
+	case conflict:
+		return http.StatusConflict, "", ""
 	case requestTimeout:
 		return http.StatusRequestTimeout, "Connection", "close"
 	case payloadTooLarge:

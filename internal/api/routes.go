@@ -42,17 +42,22 @@ type endpoint func(*API, *call) error
 type route struct {
 	path    []string // its segments; {storeId} stands for any
 	open    bool     // needs no token and has no store
+	creates bool     // a POST creates a batch
 	methods map[string]endpoint
 	allow   string // the Allow header
 }
 
 var routes = []route{
-	{path: segments("/api/v3/{storeId}/batch"), allow: "GET, HEAD, POST, DELETE", methods: map[string]endpoint{
+	{path: segments("/api/v3/{storeId}/batch"), allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]endpoint{
 		"GET": (*API).statusOrSearch, "POST": (*API).create, "DELETE": (*API).delete,
 	}},
 	{path: segments("/api/v3/{storeId}/batch/cancel-group"), allow: "POST", methods: map[string]endpoint{
 		"POST": (*API).cancelGroup,
 	}},
+	{path: segments("/api/v3/{storeId}/batch/pause"), allow: "POST", methods: map[string]endpoint{"POST": (*API).pause}},
+	{path: segments("/api/v3/{storeId}/batch/resume"), allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
+	{path: segments("/api/v3/{storeId}/batch/retry"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
+	{path: segments("/api/v3/{storeId}/batch/group"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
 	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
 	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
 }
@@ -85,7 +90,7 @@ func (rt *route) right(method string) string {
 	switch {
 	case method == http.MethodGet:
 		return rightRead
-	case method == http.MethodPost && len(rt.path) == createDepth:
+	case method == http.MethodPost && rt.creates:
 		return rightCreate
 	}
 	return rightCancel
@@ -98,14 +103,16 @@ func (rt *route) action(method string) string {
 		return "status" // or a search
 	case method == http.MethodDelete:
 		return "delete"
+	case rt.right(method) == rightCreate && rt.path[len(rt.path)-1] == "retry":
+		return "retry"
 	case rt.right(method) == rightCreate:
 		return "create"
 	}
+	if last := rt.path[len(rt.path)-1]; last == "pause" || last == "resume" {
+		return last
+	}
 	return "stop"
 }
-
-// createDepth is how many segments the path of create has; what is below it cancels.
-const createDepth = 5
 
 // ServeHTTP answers one request.
 func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -144,6 +144,12 @@ func appendBatchDetails(dst []byte, st *storage.Status) []byte {
 			dst = append(m.at.UTC().AppendFormat(dst, batch.Moment), '"')
 		}
 	}
+	if st.RetryOf != (batch.Ticket{}) {
+		dst = append(append(append(dst, `,"retryOf":"`...), st.RetryOf.String()...), '"')
+	}
+	if st.Paused {
+		dst = append(dst, `,"paused":true`...)
+	}
 	if st.GroupID != "" {
 		dst = batch.AppendString(append(dst, `,"groupId":`...), st.GroupID)
 	}

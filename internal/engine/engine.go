@@ -107,7 +107,8 @@ type queue struct {
 	found bool          // ready: by a scan, and not known before
 	again bool          // woken while it was running
 	news  chan struct{} // running: its creator may have stopped or deleted the batch
-	timer *time.Timer   // waiting: until then
+	timer *time.Timer   // waiting
+	until time.Time     // waiting: for this moment
 }
 
 type queueState uint8
@@ -367,7 +368,7 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 	defer e.unlock()
 	q := e.queues[id]
 	e.running--
-	wait, again := time.Until(n.notBefore), n.again || q.again
+	wait, again := min(time.Until(n.notBefore), e.Policy.longest()), n.again || q.again
 	switch {
 	case again && e.stopping():
 		delete(e.queues, id)
@@ -387,7 +388,7 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 
 // wait puts a queue back into the line after a pause. e.mu is held.
 func (e *Engine) wait(id storage.QueueID, q *queue, pause time.Duration) {
-	q.state = waiting
+	q.state, q.until = waiting, time.Now().Add(pause)
 	e.queues[id] = q
 	q.timer = time.AfterFunc(pause, func() {
 		e.mu.Lock()
@@ -441,13 +442,22 @@ func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.Queu
 	}
 }
 
-// take puts queues that it does not know into the line. It reports false when it
-// knows so many that the rest has to wait.
+// take puts queues that it does not know into the line, and those that it believed to have to
+// wait longer than they have: another node has let them go on, and is gone since. It reports
+// false when it knows so many that the rest has to wait.
 func (e *Engine) take(page []storage.Runnable) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range page {
-		if e.queues[r.Queue] != nil {
+		if q := e.queues[r.Queue]; q != nil {
+			if q.state == waiting && q.until.Sub(r.NotBefore) > scanInterval && time.Until(q.until) > scanInterval {
+				q.timer.Stop()
+				if pause := time.Until(r.NotBefore); pause > 0 {
+					e.wait(r.Queue, q, pause)
+				} else {
+					e.line(r.Queue, q)
+				}
+			}
 			continue
 		}
 		if len(e.queues) >= maxKnown {

@@ -675,3 +675,63 @@ func TestShares(t *testing.T) {
 		w.pass(time.Minute)
 	})
 }
+
+// TestPause: what is under way ends, nothing more begins, and it goes on where it stood.
+func TestPause(t *testing.T) {
+	pause := func(w *world, p storage.Pausing) {
+		s := insist(w, func() (storage.Stopped, error) { return w.node.Pause(context.Background(), p) })
+		for _, q := range s.Queues {
+			w.engine.Notify(q)
+		}
+	}
+	for what, of := range map[string]func(m *made) storage.Pausing{
+		"a batch": func(m *made) storage.Pausing { return storage.Pausing{Key: m.key} },
+		"a queue": func(*made) storage.Pausing { return storage.Pausing{Queue: "s"} },
+	} {
+		for name, o := range map[string]batch.Options{"in order": goOn, "parallel": parallel} {
+			scenario(t, what+" "+name, func(t *testing.T, w *world) {
+				for i := range 101 {
+					w.up.script(0, i, step{answered(200), time.Second})
+				}
+				a := w.create("s", o, posts(101)...)
+				b := w.create("s", stop, posts(1)...)
+				w.pass(500 * time.Millisecond)
+				p := of(a)
+				p.Paused = true
+				pause(w, p)
+				first := len(strings.Fields(w.sent()))
+				w.pass(time.Hour)
+				if n := len(strings.Fields(w.sent())); n != first {
+					t.Errorf("%d requests were sent, %d before the pause", n, first)
+				}
+				if n := w.status(a).Completed; n != first {
+					t.Errorf("%d of %d answers were recorded", n, first)
+				}
+				w.crash()
+				w.start()
+				w.pass(time.Hour)
+				if n := len(strings.Fields(w.sent())); n != first {
+					t.Errorf("after a crash %d requests were sent, %d before the pause", n, first)
+				}
+				c := w.create("other", stop, posts(1)...)
+				synctest.Wait()
+				expect(t, "another store", w.outcome(c), "200")
+				p.Paused = false
+				pause(w, p)
+				w.pass(102 * time.Second)
+				expect(t, "after it went on", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 101)))
+				expect(t, "the next batch", w.outcome(b), "200")
+			})
+		}
+	}
+	scenario(t, "a stop ends what is paused", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Second})
+		a := w.create("s", stop, posts(3)...)
+		w.pass(500 * time.Millisecond)
+		pause(w, storage.Pausing{Key: a.key, Paused: true})
+		w.pass(time.Minute)
+		w.stopBatch(a)
+		synctest.Wait()
+		expect(t, "outcome", w.outcome(a), "200 - -")
+	})
+}

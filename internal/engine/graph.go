@@ -10,21 +10,12 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// graph is what a run knows of requests that build on each other. Of an answer only the
-// values that later requests need are kept in memory.
+// graph is what a run knows of requests that build on each other.
 type graph struct {
-	blocked []int           // requests that wait for those that they depend on, ascending
-	values  [][]batch.Value // by request and reference; nil: the request has none
-	needed  [][]need        // by request: who needs its answer
-	bytes   int             // of values
-	skipped int             // requests that were not executed because of others' ends
+	values  *batch.Values
+	blocked []int // requests that wait for those that they depend on, ascending
+	skipped int   // requests that were not executed because of others' ends
 }
-
-// need is a reference of a later request.
-type need struct{ index, ref int }
-
-// maxValues bounds the values that a batch's references keep in memory, in bytes.
-const maxValues = 8 << 20
 
 // recallPage is how many bytes of recorded answers are read at a time.
 const recallPage = 1 << 20
@@ -34,43 +25,18 @@ func newGraph(requests []batch.Request) *graph {
 	if !slices.ContainsFunc(requests, func(r batch.Request) bool { return r.Links != nil && len(r.Links.DependsOn) > 0 }) {
 		return nil
 	}
-	g := &graph{values: make([][]batch.Value, len(requests)), needed: make([][]need, len(requests))}
-	for i := range requests {
-		l := requests[i].Links
-		if l == nil || len(l.Refs) == 0 {
-			continue
-		}
-		g.values[i] = make([]batch.Value, len(l.Refs))
-		for j := range l.Refs {
-			from := l.Refs[j].From
-			g.needed[from] = append(g.needed[from], need{i, j})
-		}
-	}
-	return g
+	return &graph{values: batch.NewValues(requests)}
 }
 
-// take keeps what later requests need of the answer to request i.
-func (g *graph) take(requests []batch.Request, i int, result *batch.Result) {
+// take keeps what later requests need of the end of request i.
+func (g *graph) take(i int, result *batch.Result) {
 	if g == nil {
 		return
 	}
 	if result.Status == batch.NotExecuted {
 		g.skipped++
 	}
-	g.collect(requests, i, result)
-}
-
-// collect is take for what was taken into account before, without its body.
-func (g *graph) collect(requests []batch.Request, i int, result *batch.Result) {
-	for _, n := range g.needed[i] {
-		v := &g.values[n.index][n.ref]
-		g.bytes -= len(v.JSON)
-		*v = requests[n.index].Links.Refs[n.ref].Extract(result)
-		if g.bytes += len(v.JSON); g.bytes > maxValues {
-			g.bytes -= len(v.JSON)
-			*v = batch.Value{Why: "finds a value with which the values of the batch's references are longer than 8 MiB"}
-		}
-	}
+	g.values.Take(i, result)
 }
 
 // recall reads what was recorded of answers that requests need which have not ended. That
@@ -80,11 +46,9 @@ func (r *run) recall() error {
 		return nil
 	}
 	first, last := len(r.requests), -1
-	for from, needs := range r.graph.needed {
-		if r.requests[from].state != storage.Done {
-			continue
-		}
-		if slices.ContainsFunc(needs, func(n need) bool { return r.requests[n.index].state != storage.Done }) {
+	open := func(i int) bool { return r.requests[i].state != storage.Done }
+	for from := range r.requests {
+		if !open(from) && r.graph.values.Needs(from, open) {
 			first, last = min(first, from), from
 		}
 	}
@@ -101,7 +65,7 @@ func (r *run) recall() error {
 			return nil
 		}
 		for i := range page {
-			r.graph.collect(r.c.Requests, page[i].Index, &page[i].Result)
+			r.graph.values.Take(page[i].Index, &page[i].Result)
 		}
 		first = page[len(page)-1].Index + 1
 	}
@@ -132,7 +96,7 @@ func (r *run) prepare(i int) bool {
 	if len(req.Links.Refs) == 0 {
 		return true
 	}
-	filled, err := req.Fill(r.graph.values[i])
+	filled, err := req.Fill(r.graph.values.Of(i))
 	if err != nil {
 		r.conclude(i, batch.Result{
 			Status: batch.Failed, Code: http.StatusFailedDependency, Line: http.StatusText(http.StatusFailedDependency) + ": " + err.Error(),

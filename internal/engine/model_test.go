@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,7 @@ type event struct {
 	methods []string
 	scripts [][]step
 	dials   []time.Duration
-	target  int // stop, delete: which batch, counted over those that were created
+	target  int // stop, delete, pause, resume: which batch, counted over those that were created; of a queue: its store's
 }
 
 // whats are the things that happen. The node that is uncertain can't tell whether its
@@ -46,7 +47,7 @@ type event struct {
 // each other is lost.
 var whats = []string{
 	"create", "create", "create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm",
-	"expire", "expire", "uncertain", "certain", "deaf", "hear",
+	"expire", "expire", "uncertain", "certain", "deaf", "hear", "pause", "pause", "resume", "pause queue", "resume queue",
 }
 
 // TestModel runs random plans and checks the whole promise against the upstream's
@@ -100,6 +101,9 @@ var steps = rapid.Custom(func(t *rapid.T) step {
 
 var pauses = rapid.Map(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}), func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
 
+// span is a time in which something was paused; while it is, to is zero.
+type span struct{ from, to time.Time }
+
 // trial is a plan being carried out.
 type trial struct {
 	*world
@@ -107,14 +111,15 @@ type trial struct {
 	events  []event // of the batches, by number
 	stopped map[int]time.Time
 	deleted map[int]time.Time
-	crashes []time.Time // and the moments at which a node was taken for dead
+	paused  map[string][]span // by batch, "0", and by store, "a"
+	crashes []time.Time       // and the moments at which a node was taken for dead
 	mu      sync.Mutex
 	faulty  bool // storage fails now and then
 	random  *rand.Rand
 }
 
 func carryOut(t *testing.T, p plan) []string {
-	tr := &trial{world: newWorld(t), stopped: map[int]time.Time{}, deleted: map[int]time.Time{}, random: rand.New(rand.NewPCG(p.seed, 0))}
+	tr := &trial{world: newWorld(t), stopped: map[int]time.Time{}, deleted: map[int]time.Time{}, paused: map[string][]span{}, random: rand.New(rand.NewPCG(p.seed, 0))}
 	tr.options = Options{QueuesAtOnce: p.places, Memory: p.memory}
 	tr.hosts = [2]*host{tr.host, {}}
 	for _, h := range tr.hosts {
@@ -131,6 +136,11 @@ func carryOut(t *testing.T, p plan) []string {
 	for _, h := range tr.hosts {
 		h.node.SetCertain(true)
 	}
+	for i := range tr.batches {
+		tr.steer(fmt.Sprint(i), false)
+	}
+	tr.steer("a", false)
+	tr.steer("b", false)
 	problems := tr.untilEnd()
 	for _, h := range tr.hosts {
 		tr.at(h)
@@ -171,6 +181,12 @@ func (tr *trial) happen(e event) {
 		if e.target < len(tr.batches) {
 			tr.end(e.what, e.target)
 		}
+	case "pause", "resume":
+		if e.target < len(tr.batches) {
+			tr.steer(fmt.Sprint(e.target), e.what == "pause")
+		}
+	case "pause queue", "resume queue":
+		tr.steer([]string{"a", "b"}[e.target%2], e.what == "pause queue")
 	case "crash":
 		tr.crash()
 		tr.crashes = append(tr.crashes, time.Now())
@@ -191,6 +207,37 @@ func (tr *trial) happen(e event) {
 	case "deaf", "hear":
 		tr.db.DropHints(e.what == "deaf")
 	}
+}
+
+// steer pauses a batch, by its number, or a store's queue, or lets it go on.
+func (tr *trial) steer(what string, paused bool) {
+	p := storage.Pausing{Queue: what, Paused: paused}
+	if i, err := strconv.Atoi(what); err == nil {
+		p = storage.Pausing{Key: tr.batches[i].key, Paused: paused}
+	}
+	spans := tr.paused[what]
+	if n := len(spans); !paused && n > 0 && spans[n-1].to.IsZero() {
+		spans[n-1].to = time.Now()
+	}
+	s := insist(tr.world, func() (storage.Stopped, error) {
+		s, err := tr.node.Pause(context.Background(), p)
+		if errors.Is(err, storage.ErrNotFound) {
+			err = nil // deleted
+		}
+		return s, err
+	})
+	for _, q := range s.Queues {
+		tr.engine.Notify(q)
+	}
+	if n := len(spans); paused && (n == 0 || !spans[n-1].to.IsZero()) {
+		tr.paused[what] = append(spans, span{from: time.Now()})
+	}
+}
+
+// wasPaused reports whether a batch, or its store, was paused at a moment.
+func (tr *trial) wasPaused(i int, store string, at time.Time) bool {
+	in := func(s span) bool { return at.After(s.from) && (s.to.IsZero() || at.Before(s.to)) }
+	return slices.ContainsFunc(tr.paused[fmt.Sprint(i)], in) || slices.ContainsFunc(tr.paused[store], in)
 }
 
 // end stops or deletes a batch. When storage fails but has stored the wish, nobody is
@@ -311,6 +358,9 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 		}
 		if end := tr.deleted[i]; !end.IsZero() && e.began.After(end) && !m.reqs[j].Safe() {
 			say("%s: begun %v after its batch was deleted", name, e.began.Sub(end))
+		}
+		if !m.reqs[j].Safe() && tr.wasPaused(i, e.store, e.began) {
+			say("%s: begun while it was paused", name)
 		}
 		if n == 0 {
 			continue

@@ -44,6 +44,7 @@ type run struct {
 	refused  bool   // it was refused one of them
 	ended    int
 	failed   int
+	paused   bool   // starts nothing more until its creator lets it go on
 	halted   bool   // starts nothing more: a failure, a stop or a delete
 	cutOff   bool   // the shutdown has left a request in doubt, for the next runner to judge
 	reason   string // why what was not executed was not
@@ -139,7 +140,7 @@ func (r *run) apply(m storage.Mark) {
 		r.waits = append(r.waits, m.Index)
 	case storage.Done:
 		q.end, q.outgoing = m.Result.Status, nil
-		r.graph.take(r.c.Requests, m.Index, &m.Result)
+		r.graph.take(m.Index, &m.Result)
 		r.ended++
 		if m.Result.Status == batch.Failed {
 			r.failed++
@@ -150,7 +151,10 @@ func (r *run) apply(m storage.Mark) {
 }
 
 // heed takes the creator's wishes into account.
-func (r *run) heed(s storage.Signals) { r.halted = r.halted || s.Stopped || s.Deleted }
+func (r *run) heed(s storage.Signals) {
+	r.halted = r.halted || s.Stopped || s.Deleted
+	r.paused = s.Paused
+}
 
 // run takes the batch as far as it goes in this turn. It returns the claim of the
 // queue's next batch if the turn goes on, or what the queue is to do.
@@ -176,6 +180,9 @@ func (r *run) run() (*storage.Claim, next, error) {
 		}
 		if r.inflight == 0 && (r.halted || r.ended == len(r.requests)) {
 			return r.finish()
+		}
+		if r.inflight == 0 && r.paused {
+			return r.release(storage.Forever)
 		}
 		begins, due := r.pick()
 		if r.inflight == 0 && len(begins) == 0 && (r.halted || r.ended == len(r.requests)) {
@@ -205,7 +212,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 			r.e.extras.content(r.share)
 		}
 	}()
-	if r.halted || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
+	if r.halted || r.paused || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
 		return nil, time.Time{}
 	}
 	now := time.Now()
@@ -291,7 +298,7 @@ func (r *run) stand() (later time.Time, ok bool) {
 		case <-place.Granted:
 			return r.upstream.Claim(r.e.drain, r.c.Queue)
 		case <-r.news:
-			if r.ask(); !r.halted {
+			if r.ask(); !r.halted && !r.paused {
 				continue
 			}
 		case <-over.C:
@@ -399,13 +406,13 @@ func (r *run) start(begins []int) error {
 }
 
 // stays reports whether what is about to leave has to stay.
-func (r *run) stays() bool { return r.halted || r.lost || r.e.work.Err() != nil }
+func (r *run) stays() bool { return r.halted || r.paused || r.lost || r.e.work.Err() != nil }
 
 // authorize makes sure that the queue is still the node's, or finds out that it is lost.
 // That may take as long as storage does not answer, so that what the creator wants is
 // asked for afterwards.
 func (r *run) authorize() error {
-	for !r.halted && !r.e.Storage.Authorized(r.c) {
+	for !r.halted && !r.paused && !r.e.Storage.Authorized(r.c) {
 		err := r.e.persist(r.e.drain, "make sure of a queue", "ticket", r.c.Ticket, func(ctx context.Context) error {
 			return r.e.Storage.Authorize(ctx, r.c)
 		})

@@ -28,15 +28,17 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
 	done := make(chan error, 1)
 	go c.run(w, req, call.Permit, done)
+	ended := false
 	select {
 	case err = <-done:
+		ended = err == nil || ctx.Err() == nil || errors.Is(err, errWithheld)
 	case <-ctx.Done():
-		if err = errTimeout; parent.Err() != nil {
-			err = errInterrupted
-		}
-		return c.failure(call, true, err)
 	}
 	switch {
+	case !ended && parent.Err() != nil:
+		return c.failure(call, true, errInterrupted)
+	case !ended:
+		return c.failure(call, true, errTimeout)
 	case errors.Is(err, errWithheld):
 		return withheld()
 	case w.tooLarge: // whether or not the handler panicked over it

@@ -81,9 +81,12 @@ WITH here AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE ticket = $2 AND store = $3 AND owner = $4 AND NOT deleted
 ), twin AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND dedup_key = $5
+    UNION ALL
+    SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND ended_at = 0 AND NOT deleted
+    LIMIT 1
 ), made AS (
-    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes)
-    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea) FROM here
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid FROM here
     WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
         AND ($14::bigint = 0 OR here.bytes + octet_length($13::bytea) <= $14)
     ON CONFLICT DO NOTHING
@@ -100,13 +103,14 @@ SELECT here.id, here.open, here.held, here.bytes, (SELECT id FROM made), (SELECT
 FROM here;
 
 -- name: leave_queue_empty
-WITH gone AS (DELETE FROM queues WHERE id = $1 AND held = 0 RETURNING id)
+WITH gone AS (DELETE FROM queues WHERE id = $1 AND held = 0 AND NOT paused RETURNING id)
 DELETE FROM owners WHERE queue IN (SELECT id FROM gone);
 
 -- name: status
 SELECT id, store, owner, group_id, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id),
-    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END
+    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END,
+    retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused))
 FROM batches WHERE ticket = $1 AND NOT deleted;
 
 -- name: done
@@ -140,7 +144,7 @@ SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHER
 ) AS found ORDER BY id DESC;
 
 -- name: requests_of
-SELECT packed FROM requests WHERE batch = (SELECT id FROM batches WHERE id = $1 AND NOT deleted);
+SELECT parallel, stop_on_failure, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
 
 -- name: news
 SELECT id, ended_at <> 0, completed, m.done, m.results FROM batches
@@ -194,6 +198,31 @@ WITH hit AS MATERIALIZED (
 )
 SELECT hit.queue, hit.started_at <> 0, owners.node FROM hit JOIN owners ON owners.queue = hit.queue;
 
+-- name: pause_batch
+WITH hit AS (
+    UPDATE batches SET paused = $2 WHERE id = $1 AND ended_at = 0 AND NOT stopped AND paused <> $2 RETURNING queue
+), woken AS (
+    UPDATE owners SET not_before = 0 FROM hit WHERE owners.queue = hit.queue AND NOT $2 AND not_before <> 0
+)
+SELECT hit.queue, true, (SELECT node FROM owners WHERE owners.queue = hit.queue) FROM hit;
+
+-- name: pause_queue
+WITH hit AS (
+    UPDATE queues SET paused = $2 WHERE name = $1 AND paused <> $2 RETURNING id AS queue
+), woken AS (
+    UPDATE owners SET not_before = 0 FROM hit WHERE owners.queue = hit.queue AND NOT $2 AND not_before <> 0
+)
+SELECT hit.queue, true, (SELECT node FROM owners WHERE owners.queue = hit.queue) FROM hit;
+
+-- name: grouped
+SELECT ended_at <> 0, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END,
+    CASE WHEN ended_at <> 0 AND batches.failed >= 0 THEN batches.failed ELSE m.failed END, m.skipped
+FROM batches CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE status = 3) AS skipped
+    FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND (batches.ended_at = 0 OR batches.failed < 0)
+) AS m
+WHERE store = $1 AND owner = $2 AND group_id = $3 AND group_id <> '' AND NOT deleted;
+
 -- name: delete
 WITH hit AS MATERIALIZED (
     SELECT id, queue, started_at, ended_at FROM batches WHERE id = $1 AND NOT deleted
@@ -218,7 +247,13 @@ ORDER BY queues.id LIMIT $2;
 
 -- name: told
 SELECT DISTINCT batches.queue FROM batches JOIN owners ON owners.queue = batches.queue
-WHERE batches.ended_at = 0 AND batches.stopped AND owners.node = $1;
+WHERE batches.ended_at = 0 AND batches.stopped AND owners.node = $1
+UNION
+SELECT batches.queue FROM batches JOIN owners ON owners.queue = batches.queue
+WHERE batches.ended_at = 0 AND batches.paused AND owners.node = $1
+UNION
+SELECT queues.id FROM queues JOIN owners ON owners.queue = queues.id
+WHERE queues.paused AND owners.node = $1;
 
 -- name: peek
 SELECT owners.epoch, owners.node IS NULL OR owners.node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node)
@@ -238,7 +273,8 @@ UPDATE batches SET started_at = CASE WHEN started_at = 0 THEN sheaf_now() ELSE s
 WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3
-RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential;
+RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
+    NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused));
 
 -- name: next_requests
 SELECT packed FROM requests
@@ -265,7 +301,9 @@ WITH claim AS MATERIALIZED (
 ), owned AS MATERIALIZED (
     SELECT claim.batch, claim.nth FROM claim JOIN owners ON owners.queue = claim.queue AND owners.epoch = claim.epoch FOR SHARE OF owners
 ), running AS MATERIALIZED (
-    SELECT owned.nth, stopped, deleted, ended_at FROM owned JOIN batches ON batches.id = owned.batch
+    SELECT owned.nth, stopped, deleted, ended_at,
+        NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)) AS paused
+    FROM owned JOIN batches ON batches.id = owned.batch
 ), put AS (
     INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body, headers)
     SELECT batch, index, state, tries, not_before, status, code, kind, line, body, headers
@@ -278,10 +316,10 @@ WITH claim AS MATERIALIZED (
         code = excluded.code, kind = excluded.kind, line = excluded.line, body = excluded.body, headers = excluded.headers
     WHERE marks.state <> 3
 )
-SELECT nth, stopped, deleted FROM running;
+SELECT nth, stopped, deleted, paused FROM running;
 
 -- name: asked
-SELECT stopped, deleted FROM batches
+SELECT stopped, deleted, NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)) FROM batches
 WHERE id = $1 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
 
 -- name: end_batch
@@ -291,6 +329,7 @@ WITH results AS (
     UPDATE batches SET
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
         completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status <> 3),
+        failed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status = 2),
         bytes = bytes + (SELECT n FROM results),
         reason = $4,
         credential = NULL
@@ -301,7 +340,10 @@ UPDATE queues SET open = open - 1, bytes = bytes + (SELECT n FROM results) FROM 
 
 -- name: leave_queue
 UPDATE owners SET node = NULL,
-    not_before = CASE WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0 ELSE $3::bigint END
+    not_before = CASE
+        WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0
+        WHEN $6 AND NOT EXISTS (SELECT FROM batches WHERE batches.id = $5 AND paused) AND NOT EXISTS (SELECT FROM queues WHERE queues.id = $1 AND paused) THEN 0
+        ELSE $3::bigint END
 WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0));
 
 -- name: lock_open_queues
@@ -323,6 +365,7 @@ WITH results AS (
     UPDATE batches SET
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
         completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3),
+        failed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status = 2),
         bytes = bytes + results.n,
         reason = $1,
         credential = NULL
@@ -367,9 +410,9 @@ WITH due AS MATERIALIZED (
 ), no_batches AS (
     DELETE FROM batches WHERE id IN (SELECT id FROM whole)
 ), shrunk AS (
-    UPDATE queues SET held = held - n, bytes = bytes - size FROM counts WHERE queues.id = counts.queue AND held > n
+    UPDATE queues SET held = held - n, bytes = bytes - size FROM counts WHERE queues.id = counts.queue AND (held > n OR paused)
 ), no_queues AS (
-    DELETE FROM queues USING counts WHERE queues.id = counts.queue AND held <= n RETURNING queues.id
+    DELETE FROM queues USING counts WHERE queues.id = counts.queue AND held <= n AND NOT paused RETURNING queues.id
 ), no_owners AS (
     DELETE FROM owners WHERE queue IN (SELECT id FROM no_queues)
 )

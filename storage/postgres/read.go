@@ -54,11 +54,15 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	var owner, group, reason, ids []byte
 	var created, started, ended int64
 	var done int
-	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done)
+	var retryOf *uuid.UUID
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused)
 	if err != nil || !mayRead(key, store, owner) {
 		return nil, err
 	}
 	out.GroupID, out.Reason = string(group), string(reason)
+	if retryOf != nil {
+		out.RetryOf = *retryOf
+	}
 	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
 	switch {
 	case ended != 0:
@@ -117,17 +121,18 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 }
 
 // Requests implements storage.Storage.
-func (db *DB) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, error) {
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
 	var packed []byte
 	found := false
-	err := db.read(ctx, "read requests", get("requests_of", scan(&found, &packed), id).anew(func() { found = false }))
+	err = db.read(ctx, "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &packed), id).anew(func() { found = false }))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, o, err
 	case !found:
-		return nil, storage.ErrNotFound
+		return nil, o, storage.ErrNotFound
 	}
-	return batch.Unpack(packed)
+	out, err = batch.Unpack(packed)
+	return out, o, err
 }
 
 // News implements storage.Storage.

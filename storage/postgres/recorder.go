@@ -195,7 +195,7 @@ func (w *written) step(owned func(nth int, s storage.Signals)) step {
 	return get("record", func(r pgx.Rows) error {
 		var nth int
 		var s storage.Signals
-		if err := r.Scan(&nth, &s.Stopped, &s.Deleted); err != nil {
+		if err := r.Scan(&nth, &s.Stopped, &s.Deleted, &s.Paused); err != nil {
 			return err
 		}
 		owned(nth-1, s)

@@ -109,7 +109,7 @@ func (n *next) row(r pgx.Rows) error {
 	var ticket uuid.UUID
 	var owner, group []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
-		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential)
+		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused)
 	c.Ticket, c.GroupID = ticket, string(group)
 	copy(c.Owner[:], owner)
 	return err
@@ -232,7 +232,7 @@ func (db *DB) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark
 // asked reads what the creator asked for.
 func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals, err error) {
 	found := false
-	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
+	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted, &out.Paused), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
 	if err == nil && !found {
 		err = storage.ErrNotOwner
 	}
@@ -247,7 +247,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 		steps := append(db.ending(c, marks),
 			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, next.steps()...)
-		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID))
+		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID, false))
 		if err := db.sendUnder(ctx, c, steps); err != nil {
 			return err
 		}
@@ -263,7 +263,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 // Release implements storage.Storage.
 func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
 	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
-		steps := append(db.ending(c, marks), do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID))
+		steps := append(db.ending(c, marks), do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever)))
 		return db.sendUnder(ctx, c, steps)
 	})
 }

@@ -28,7 +28,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 			return err
 		}
 		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
-			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed))
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed), dedupKey(b.RetryOf))
 		if err != nil {
 			return err
 		}
@@ -49,15 +49,24 @@ func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Cr
 	if err == nil {
 		return storage.Created{Ticket: b.Ticket, Queue: same.queue}, true, nil
 	}
-	if !isDomain(err) || b.DedupKey == uuid.Nil {
-		return out, false, notFoundIsFine(err)
+	if !isDomain(err) {
+		return out, false, err
 	}
-	err = query(c, "batch_by_dedup_key", func(s *sqlite.Stmt) error {
+	duplicate := func(s *sqlite.Stmt) error {
 		found = true
 		out = storage.Created{Queue: storage.QueueID(s.ColumnInt64(1)), Duplicate: true}
 		s.ColumnBytes(0, out.Ticket[:])
 		return nil
-	}, b.Store, b.Owner[:], b.DedupKey[:], now.Add(-storage.DedupWindow).UnixMilli())
+	}
+	if b.RetryOf != uuid.Nil {
+		if err := query(c, "open_retry", duplicate, b.RetryOf[:], b.Store, b.Owner[:]); err != nil || found {
+			return out, found, err
+		}
+	}
+	if b.DedupKey == uuid.Nil {
+		return out, false, nil
+	}
+	err = query(c, "batch_by_dedup_key", duplicate, b.Store, b.Owner[:], b.DedupKey[:], now.Add(-storage.DedupWindow).UnixMilli())
 	return out, found, err
 }
 

@@ -30,6 +30,10 @@ SELECT ticket, queue FROM batches
 WHERE store = ? AND owner = ? AND dedup_key = ? AND created_at > ?
 ORDER BY created_at LIMIT 1;
 
+-- name: open_retry
+SELECT ticket, queue FROM batches INDEXED BY batches_retries
+WHERE retry_of = ? AND store = ? AND owner = ? AND state < 3 AND deleted = 0;
+
 -- name: queue_by_name
 SELECT id, open, bytes FROM queues WHERE name = ?;
 
@@ -39,15 +43,16 @@ ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1, bytes = bytes
 RETURNING id;
 
 -- name: insert_batch
-INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_requests
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
 
 -- name: status
 SELECT id, store, owner, group_id, state, total, completed, created_at, started_at, ended_at, reason,
-    (SELECT ids FROM requests WHERE batch = batches.id)
+    (SELECT ids FROM requests WHERE batch = batches.id), retry_of,
+    state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue))
 FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done
@@ -78,7 +83,7 @@ SELECT ticket, state FROM (
 ) ORDER BY id DESC LIMIT ?3 OFFSET ?4;
 
 -- name: requests_of
-SELECT packed FROM requests WHERE batch = (SELECT id FROM batches WHERE id = ? AND deleted = 0);
+SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: news
 SELECT state, completed, started_at FROM batches WHERE id = ? AND deleted = 0;
@@ -93,6 +98,21 @@ UPDATE batches SET stopped = 1 WHERE id = ?;
 -- name: delete
 UPDATE batches SET stopped = 1, deleted = 1, dedup_key = NULL, ended_at = iif(state = 3, 1, 0) WHERE id = ?;
 
+-- name: pause_batch
+UPDATE batches SET paused = ?2 WHERE id = ?1 AND state < 3 AND stopped = 0 AND paused <> ?2 RETURNING queue;
+
+-- name: pause_queue
+INSERT INTO queues (name, open, held, paused) SELECT ?1, 0, 0, 1 WHERE ?2
+ON CONFLICT (name) DO UPDATE SET paused = 1 WHERE paused = 0
+RETURNING id;
+
+-- name: resume_queue
+UPDATE queues SET paused = 0, not_before = 0 WHERE name = ? AND paused = 1 RETURNING id;
+
+-- name: grouped
+SELECT id, state, total, completed, failed, started_at <> 0 FROM batches INDEXED BY batches_grouped
+WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND deleted = 0;
+
 -- name: wake_queue
 UPDATE queues SET not_before = 0 WHERE id = ?;
 
@@ -101,6 +121,7 @@ UPDATE batches SET
     state = 3,
     ended_at = iif(deleted, 1, ?2), -- what nobody can read any more is purged at once
     completed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3 AND marks.status <> 3),
+    failed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3 AND marks.status = 2),
     reason = ?3,
     credential = NULL
 WHERE id = ?1;
@@ -130,14 +151,18 @@ UPDATE queues SET owner = ?2, epoch = ?3, not_before = 0 WHERE id = ?1;
 
 -- name: leave_queue
 UPDATE queues SET owner = 0,
-    not_before = iif(EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND state < 3 AND stopped = 1), 0, ?2)
+    not_before = CASE
+        WHEN EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND state < 3 AND stopped = 1) THEN 0
+        WHEN ?2 = ?4 AND NOT (paused OR EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND batches.paused)) THEN 0
+        ELSE ?2 END
 WHERE id = ?1;
 
 -- name: start_batch
 UPDATE batches SET started_at = ?2 WHERE id = ?1 AND started_at = 0;
 
 -- name: running
-SELECT (SELECT epoch FROM queues WHERE id = batches.queue), state, stopped, deleted
+SELECT (SELECT epoch FROM queues WHERE id = batches.queue), state, stopped, deleted,
+    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue))
 FROM batches WHERE id = ?;
 
 -- name: progress
@@ -164,7 +189,8 @@ SELECT marks FROM journal ORDER BY id;
 
 -- name: claimed
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
-    (SELECT packed FROM requests WHERE batch = batches.id)
+    (SELECT packed FROM requests WHERE batch = batches.id),
+    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue))
 FROM batches WHERE id = ?;
 
 -- name: marks
@@ -210,7 +236,7 @@ DELETE FROM batches WHERE id = ?;
 UPDATE queues SET held = held - 1, bytes = bytes - ?2 WHERE id = ?1;
 
 -- name: delete_queue
-DELETE FROM queues WHERE id = ? AND held = 0;
+DELETE FROM queues WHERE id = ? AND held = 0 AND paused = 0;
 
 -- name: hold
 INSERT INTO holds (credential, until) VALUES (?, ?)

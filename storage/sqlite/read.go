@@ -85,6 +85,8 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 		if ids := blob(s, 11); ids != nil {
 			out.IDs, err = batch.UnpackIDs(ids)
 		}
+		s.ColumnBytes(12, out.RetryOf[:])
+		out.Paused = s.ColumnBool(13)
 		return err
 	}, key.Ticket[:])
 	if err == nil && out == nil {
@@ -218,17 +220,18 @@ func (p *page) addHeld(before int) error {
 }
 
 // Requests implements storage.Storage.
-func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, err error) {
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
 	err = db.read(ctx, "read requests", func(c *sqlite.Conn) error {
 		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
-			out, err = batch.Unpack(blob(s, 0))
+			o = batch.Options{Parallel: s.ColumnBool(0), StopOnFailure: s.ColumnBool(1)}
+			out, err = batch.Unpack(blob(s, 2))
 			return err
 		}, int64(id))
 	})
 	if err == nil && out == nil {
 		err = storage.ErrNotFound
 	}
-	return out, err
+	return out, o, err
 }
 
 // News implements storage.Storage.

@@ -98,7 +98,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []by
 			Store:      s.ColumnText(2),
 			GroupID:    s.ColumnText(4),
 			Options:    batch.Options{Parallel: s.ColumnBool(5), StopOnFailure: s.ColumnBool(6)},
-			Signals:    storage.Signals{Stopped: s.ColumnBool(7), Deleted: s.ColumnBool(8)},
+			Signals:    storage.Signals{Stopped: s.ColumnBool(7), Deleted: s.ColumnBool(8), Paused: s.ColumnBool(12)},
 			CreatedAt:  batch.FromMillis(s.ColumnInt64(9)),
 			Credential: blob(s, 10),
 		}
@@ -200,7 +200,7 @@ func (db *DB) record(c *sqlite.Conn, cl *storage.Claim, marks []storage.Mark) (s
 // claimedNow reads what is known of a batch; nothing of one that is gone.
 func claimedNow(c *sqlite.Conn, id storage.BatchID) (now claimed, err error) {
 	err = query(c, "running", func(s *sqlite.Stmt) error {
-		now = claimed{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3)}}
+		now = claimed{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3), Paused: s.ColumnBool(4)}}
 		return nil
 	}, int64(id))
 	return now, err
@@ -249,7 +249,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			}
 		}
 		if next == 0 {
-			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID))
+			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), batch.Millis(storage.Forever))
 		}
 		return db.begin(c, cl.Queue, next, cl.Epoch)
 	})
@@ -288,6 +288,6 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore), int64(cl.ID))
+		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore), int64(cl.ID), batch.Millis(storage.Forever))
 	})
 }

@@ -52,6 +52,7 @@ type queue struct {
 	lease     int64     // the owner's, when it claimed the queue
 	epoch     int64     // of the newest claim
 	notBefore time.Time
+	paused    bool
 }
 
 // hold is what a credential has to wait for.
@@ -64,6 +65,7 @@ type stored struct {
 	queue     *queue
 	marks     map[int]storage.Mark
 	signals   storage.Signals
+	paused    bool
 	createdAt time.Time
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished

@@ -57,6 +57,9 @@ func (m *Memory) earlier(nb *storage.NewBatch) *stored {
 		if b.Ticket == nb.Ticket {
 			return b
 		}
+		if nb.RetryOf != uuid.Nil && b.RetryOf == nb.RetryOf && b.Store == nb.Store && b.Owner == nb.Owner && !b.signals.Deleted && b.endedAt.IsZero() {
+			return b
+		}
 		if nb.DedupKey != uuid.Nil && b.DedupKey == nb.DedupKey && b.Store == nb.Store && b.Owner == nb.Owner &&
 			!b.signals.Deleted && b.createdAt.After(since) {
 			return b
@@ -75,6 +78,7 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 		s := &storage.Status{
 			ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
 			CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, Reason: b.reason, IDs: b.ids(),
+			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused,
 		}
 		if maxBytes <= 0 {
 			return s, nil
@@ -101,14 +105,16 @@ func (n *Node) Results(ctx context.Context, id storage.BatchID, from, maxBytes i
 }
 
 // Requests implements storage.Storage.
-func (n *Node) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, error) {
-	return call(ctx, n, "Requests", func(m *Memory) ([]batch.Request, error) {
+func (n *Node) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
+	err = run(ctx, n, "Requests", func(m *Memory) error {
 		b := m.byID(id)
 		if b == nil || b.signals.Deleted {
-			return nil, storage.ErrNotFound
+			return storage.ErrNotFound
 		}
-		return cloneRequests(b.Requests), nil
+		out, o = cloneRequests(b.Requests), b.Options
+		return nil
 	})
+	return out, o, err
 }
 
 // News implements storage.Storage.

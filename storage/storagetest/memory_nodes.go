@@ -244,7 +244,7 @@ func (n *Node) stopped() []hint {
 	var out []hint
 	for _, id := range slices.Sorted(maps.Keys(n.m.queues)) {
 		q := n.m.queues[id]
-		if q.owned() && q.owner == n && len(q.open) > 0 && q.open[0].signals.Stopped {
+		if q.owned() && q.owner == n && len(q.open) > 0 && (q.open[0].signals.Stopped || q.open[0].wishes().Paused) {
 			out = append(out, hint{id, true})
 		}
 	}

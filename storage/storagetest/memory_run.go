@@ -52,7 +52,7 @@ func (q *queue) claim(n *Node, lease int64) *storage.Claim {
 	c := &storage.Claim{
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
 		Options: b.Options, Requests: cloneRequests(b.Requests), Credential: bytes.Clone(b.Credential),
-		CreatedAt: b.createdAt, Signals: b.signals,
+		CreatedAt: b.createdAt, Signals: b.wishes(),
 	}
 	for _, i := range slices.Sorted(maps.Keys(b.marks)) {
 		k := cloneMark(b.marks[i])
@@ -74,7 +74,7 @@ func (n *Node) Record(ctx context.Context, c *storage.Claim, marks []storage.Mar
 		if err != nil || b == nil {
 			return storage.Signals{}, err
 		}
-		return b.signals, b.record(marks)
+		return b.wishes(), b.record(marks)
 	})
 }
 
@@ -111,6 +111,9 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 				return err
 			}
 			if b.signals.Stopped && b.endedAt.IsZero() {
+				notBefore = time.Time{}
+			}
+			if notBefore.Equal(storage.Forever) && !b.wishes().Paused {
 				notBefore = time.Time{}
 			}
 		}

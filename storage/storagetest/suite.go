@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "purge", open, purgeTests)
 	runTests(t, "bytes", open, byteTests)
 	runTests(t, "holds", open, holdTests)
+	runTests(t, "steer", open, steerTests)
 	runTests(t, "seals", open, sealTests)
 	runTests(t, "settings", open, settingTests)
 	runTests(t, "concurrency", open, concurrencyTests)
@@ -82,8 +83,10 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Hold":        func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
 		"Holds":       func() error { _, err := s.Holds(ctx); return err },
 		"Reserve":     func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
-		"Requests":    func() error { _, err := s.Requests(ctx, 1); return err },
+		"Requests":    func() error { _, _, err := s.Requests(ctx, 1); return err },
 		"News":        func() error { _, err := s.News(ctx, []storage.BatchID{1}); return err },
+		"Pause":       func() error { _, err := s.Pause(ctx, storage.Pausing{Queue: "q", Paused: true}); return err },
+		"Group":       func() error { _, err := s.Group(ctx, "s", batch.Owner{}, "g"); return err },
 		"Seals":       func() error { _, err := s.Seals(ctx, 9); return err },
 		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
 		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },

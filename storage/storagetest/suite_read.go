@@ -108,21 +108,23 @@ var readTests = []test{
 	}},
 	{"requests, and what was tried", func(f *fixture) {
 		b := newBatch("s", 3)
+		b.Options.Parallel = true
 		b.Requests[1].Links = &batch.Links{DependsOn: []int{0}, RunIf: batch.IfFailure}
 		c := f.claimed(b)
 		f.record(c, done(0, "x"))
 		id := f.status(b).ID
-		got, err := f.s.Requests(f.Context(), id)
+		got, options, err := f.s.Requests(f.Context(), id)
 		if err != nil {
 			f.Fatal(err)
 		}
 		expect(f.T, "requests", got, b.Requests)
+		expect(f.T, "options", options, b.Options)
 		r := f.status(b).Results[0]
 		expect(f.T, "attempts", r.Attempts, 1)
 		expect(f.T, "started", r.StartedAt.Equal(moment(2)), true)
 		expect(f.T, "ended", r.EndedAt.Equal(moment(3)), true)
 		f.delete(b)
-		if _, err := f.s.Requests(f.Context(), id); !errors.Is(err, storage.ErrNotFound) {
+		if _, _, err := f.s.Requests(f.Context(), id); !errors.Is(err, storage.ErrNotFound) {
 			f.Errorf("of a deleted batch: %v", err)
 		}
 	}},

@@ -1,0 +1,146 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// pause keeps a batch, or without a ticket the caller's whole queue, from starting anything
+// more; resume lets it go on.
+func (s *API) pause(c *call) error  { return s.steer(c, true) }
+func (s *API) resume(c *call) error { return s.steer(c, false) }
+
+func (s *API) steer(c *call, paused bool) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case given && ticket == batch.Ticket{}:
+		return noBatch()
+	}
+	p := storage.Pausing{Key: c.key(ticket), Queue: s.queue(c), Paused: paused}
+	hit, err := s.Storage.Pause(c.r.Context(), p)
+	if err != nil {
+		return s.storageFailed(c, "pause", ticket, err)
+	}
+	for _, q := range hit.Queues {
+		s.Notify(q)
+	}
+	c.send(http.StatusOK, []byte(`{"updateCount":`+strconv.Itoa(hit.Count)+`}`))
+	return nil
+}
+
+// group counts over the caller's batches of a group.
+func (s *API) group(c *call) error {
+	group, err := c.query.group()
+	switch {
+	case err != nil:
+		return err
+	case group == "":
+		return fail(wrongParameter, "Parameter groupId is missing: name the group to count over.")
+	}
+	n, err := s.Storage.Group(c.r.Context(), c.store, c.owner, group)
+	if err != nil {
+		return s.storageFailed(c, "group", batch.Ticket{}, err)
+	}
+	body := batch.AppendString([]byte(`{"groupId":`), group)
+	body = fmt.Appendf(body, `,"batches":{"QUEUED":%d,"IN_PROGRESS":%d,"COMPLETED":%d},"totalRequests":%d,"completedRequests":%d,"responses":{"COMPLETED":%d,"FAILED":%d,"NOT_EXECUTED":%d}}`,
+		n.Queued, n.InProgress, n.Completed, n.Requests, n.Succeeded+n.Failed, n.Succeeded, n.Failed, n.NotExecuted)
+	c.send(http.StatusOK, body)
+	return nil
+}
+
+// retry makes a batch of what has failed in another one, or was not executed, in the same
+// order and with the same options. Asked again while that is unfinished, it answers with its
+// ticket.
+func (s *API) retry(c *call) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case !given:
+		return fail(wrongParameter, "Parameter ticket is missing: name the batch to repeat what failed of.")
+	case ticket == batch.Ticket{}:
+		return noBatch()
+	}
+	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	if err != nil {
+		return s.storageFailed(c, "retry", ticket, err)
+	}
+	if st.Status != batch.Completed {
+		return fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
+	}
+	old, options, err := s.Storage.Requests(c.r.Context(), st.ID)
+	if err != nil {
+		return s.storageFailed(c, "retry", ticket, err)
+	}
+	ends, values, err := s.ends(c, st, old)
+	if err != nil {
+		return s.storageFailed(c, "retry", ticket, err)
+	}
+	b := &storage.NewBatch{
+		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
+	}
+	if b.Requests, err = batch.Retry(ticket, ends, values); err != nil {
+		return fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
+	}
+	if len(b.Requests) == 0 {
+		return fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
+	}
+	return s.store(c, b)
+}
+
+// ends reads the results of a batch that has ended, and of the answers what its requests
+// need. What was not executed has no body.
+func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.Result, *batch.Values, error) {
+	out, values := make([]batch.Result, len(requests)), batch.NewValues(requests)
+	for i := range out {
+		out[i].Status = batch.NotExecuted
+	}
+	for from := 0; from < len(requests); {
+		page, err := s.Storage.Results(c.r.Context(), st.ID, from, pageBytes)
+		if err != nil || len(page) == 0 {
+			return out, values, err
+		}
+		for i := range page {
+			r := &page[i]
+			values.Take(r.Index, &r.Result)
+			out[r.Index] = batch.Result{Status: r.Status, Code: r.Code}
+			from = r.Index + 1
+		}
+	}
+	return out, values, nil
+}
+
+// store stores a batch and answers with its ticket, or another one's that it leads to.
+func (s *API) store(c *call, b *storage.NewBatch) (err error) {
+	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
+		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
+		return fail(internalError, "The service failed to store the token. Its log says more.")
+	}
+	b.Quota, b.QuotaBytes = s.MaxQueued, s.MaxStored
+	created, err := s.Storage.Create(c.r.Context(), b)
+	var full *storage.QuotaError
+	switch {
+	case errors.As(err, &full) && full.Bytes > 0:
+		return s.noSpace(full.Bytes)
+	case errors.As(err, &full):
+		return fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
+	case err != nil:
+		s.report(c, "create", b.Ticket, err)
+		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
+	}
+	c.created = created.Ticket
+	if !created.Duplicate {
+		s.Wake(created.Queue)
+	}
+	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
+	c.send(http.StatusOK, []byte(`{"ticket":"`+created.Ticket.String()+`"}`))
+	return nil
+}

@@ -1,0 +1,167 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+func TestPause(t *testing.T) {
+	w := newWorld(t, nil)
+	ticket := w.create("", 2)
+	steer := func(target, want string) {
+		t.Helper()
+		if a := w.do("POST", base+target); a.status != 200 || a.body != want {
+			t.Errorf("%s: %d %s, want %s", target, a.status, a.body, want)
+		}
+	}
+	const changed, same = `{"updateCount":1}`, `{"updateCount":0}`
+	steer("/pause?ticket="+ticket, changed)
+	steer("/pause?ticketId="+ticket, same)
+	if a := w.do("GET", base+"?details=true&ticket="+ticket); !strings.Contains(a.body, `"paused":true`) {
+		t.Error(a.body)
+	}
+	c := w.claim()
+	if !c.Signals.Paused {
+		t.Error("the runner is not told")
+	}
+	w.checkQueues("told", &w.notified, c.Queue)
+	steer("/resume?ticket="+ticket, changed)
+	w.checkQueues("told", &w.notified, c.Queue)
+	steer("/resume?ticket="+ticket, same)
+	steer("/resume", same)
+	steer("/pause", changed)
+	steer("/pause", same)
+	steer("/resume", changed)
+	if a := w.do("POST", "/api/v3/99/batch/pause"); a.body != changed { // it has no batches yet
+		t.Error(a.body)
+	}
+	for _, ticket := range []string{uuid.NewString(), "x"} {
+		if a := w.do("POST", base+"/pause?ticket="+ticket); a.status != 404 || a.code(t) != "BATCH_NOT_FOUND" {
+			t.Errorf("ticket %s: %d %s", ticket, a.status, a.body)
+		}
+	}
+}
+
+func TestGroup(t *testing.T) {
+	w := newWorld(t, nil)
+	w.create("?groupId=a+b", 3)
+	w.create("?groupId=a+b", 2)
+	c := w.claim()
+	failed := done(1, 404, "")
+	failed.Result.Status = batch.Failed
+	w.record(c, done(0, 200, ""), failed)
+	want := `{"groupId":"a b","batches":{"QUEUED":1,"IN_PROGRESS":1,"COMPLETED":0},"totalRequests":5,"completedRequests":2,"responses":{"COMPLETED":1,"FAILED":1,"NOT_EXECUTED":0}}`
+	if a := w.do("GET", base+"/group?groupId=a+b"); a.status != 200 || a.body != want {
+		t.Errorf("%d %s, want %s", a.status, a.body, want)
+	}
+	for _, query := range []string{"", "?groupId="} {
+		if a := w.do("GET", base+"/group"+query); a.status != 400 {
+			t.Errorf("%q: %d", query, a.status)
+		}
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxQueued = 1 })
+	w.create("", 1)
+	if a := w.post("?dryRun=true", `[{"method":"GET","path":"a"},{"method":"GET","path":"b"}]`); a.status != 200 || a.body != `{"valid":true,"totalRequests":2}` {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.post("?dryRun=true", `[{"method":"GET","path":"../b"}]`); a.status != 400 || !strings.Contains(a.body, "$[0].path") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.post("?dryRun=true&groupId=%FE", oneGet); a.status != 400 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.do("GET", base); strings.Count(a.body, "ticket") != 1 {
+		t.Errorf("stored: %s", a.body)
+	}
+}
+
+// TestRetry: what failed or was not executed runs again, and what it builds on is there.
+func TestRetry(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.post("?stopOnFirstFailure=false&allowParallelMode=true&groupId=g", `[
+		{"id":"p","method":"POST","path":"/products"},
+		{"id":"v","method":"POST","path":"/products/{id}/variations","body":{"of":null},"refs":{"path:id":"p#/id","body:/of":"p@Etag"}},
+		{"id":"w","method":"PUT","path":"/variations/{id}","refs":{"path:id":"v#/id"}},
+		{"id":"x","method":"POST","path":"/orders"},
+		{"id":"y","method":"GET","path":"/y","dependsOn":["p"],"runIf":"failure"},
+		{"id":"z","method":"DELETE","path":"/z","dependsOn":["x","p"],"runIf":"always","headers":{"If-Match":"*"}}]`)
+	ticket := w.ticket(a)
+	if a := w.do("POST", base+"/retry?ticket="+ticket); a.status != 409 || a.code(t) != "CONFLICT" {
+		t.Errorf("while it is unfinished: %d %s", a.status, a.body)
+	}
+	end := func(i, code int, status batch.ResultStatus) storage.Mark {
+		m := done(i, code, "")
+		m.Result.Status = status
+		return m
+	}
+	first := done(0, 200, `{"id":7}`)
+	first.Result.Headers = []batch.Header{{Name: "Etag", Value: `"e"`}}
+	w.complete(w.claim(), first, end(1, 404, batch.Failed), end(2, 0, batch.NotExecuted), end(3, 502, batch.Failed), end(4, 0, batch.NotExecuted), end(5, 503, batch.Failed))
+
+	again := w.ticket(w.do("POST", base+"/retry?ticket="+ticket))
+	if second := w.ticket(w.do("POST", base+"/retry?ticket="+ticket)); second != again {
+		t.Errorf("asked twice: %s and %s", again, second)
+	}
+	c := w.claim()
+	if c.Options != (batch.Options{Parallel: true}) || c.GroupID != "g" {
+		t.Errorf("options %+v, group %q", c.Options, c.GroupID)
+	}
+	key := func(i int) string { return batch.IdempotencyKey(uuid.MustParse(ticket), i) }
+	var got []string
+	for _, r := range c.Requests {
+		got = append(got, fmt.Sprintf("%s %s %s %s %+v", r.ID, r.Method, r.Path, r.Body, r.Links))
+	}
+	want := []string{
+		`v POST /products/7/variations {"of":"\"e\""} <nil>`,
+		fmt.Sprintf("w PUT /variations/{id}  %+v", &batch.Links{DependsOn: []int{0}, Refs: []batch.Ref{{Where: batch.InPath, Name: "id", From: 0, Path: "/id"}}}),
+		fmt.Sprintf("x POST /orders  %+v", &batch.Links{Headers: []batch.Header{{Name: "Idempotency-Key", Value: key(3)}}}),
+		fmt.Sprintf("z DELETE /z  %+v", &batch.Links{
+			Headers: []batch.Header{{Name: "If-Match", Value: "*"}, {Name: "Idempotency-Key", Value: key(5)}}, DependsOn: []int{2}, RunIf: batch.Always,
+		}),
+	}
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || got[i] != want[i] {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			break
+		}
+	}
+	if a := w.do("GET", base+"?details=true&ticket="+again); !strings.Contains(a.body, `"retryOf":"`+ticket+`"`) {
+		t.Error(a.body)
+	}
+	w.finish(c, "")
+	if third := w.ticket(w.do("POST", base+"/retry?ticket="+ticket)); third == again {
+		t.Error("the retry has ended, and is not made again")
+	}
+	w.complete(w.claim(), done(0, 200, ""), done(1, 200, ""), done(2, 200, ""), done(3, 200, ""))
+
+	well := w.create("", 1)
+	w.complete(w.claim(), done(0, 200, ""))
+	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to repeat") {
+		t.Errorf("of what went well: %d %s", a.status, a.body)
+	}
+	broken := w.ticket(w.post("?stopOnFirstFailure=false", `[{"id":"p","method":"POST","path":"/p"},{"method":"GET","path":"/{id}","refs":{"path:id":"p#/id"}}]`))
+	w.complete(w.claim(), done(0, 200, "{}"), end(1, 424, batch.Failed))
+	if a := w.do("POST", base+"/retry?ticket="+broken); a.status != 409 || !strings.Contains(a.body, "of request 1, the reference path:id from $[0]#/id finds nothing there") {
+		t.Errorf("of what can't be filled: %d %s", a.status, a.body)
+	}
+	for target, status := range map[string]int{"/retry": 400, "/retry?ticket=" + uuid.NewString(): 404, "/retry?ticket=x": 404} {
+		if a := w.do("POST", base+target); a.status != status {
+			t.Errorf("%s: %d", target, a.status)
+		}
+	}
+}
+
+// complete records marks and ends the batch, and leaves the queue.
+func (w *world) complete(c *storage.Claim, marks ...storage.Mark) {
+	w.t.Helper()
+	w.record(c, marks...)
+	w.finish(c, "")
+}

@@ -1,0 +1,157 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// Pause implements storage.Storage.
+func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
+	var q int64
+	err := db.write(ctx, "pause batches, or let them go on", func(c *sqlite.Conn) (err error) {
+		q, err = pause(c, p)
+		if err != nil || q == 0 || p.Paused {
+			return err
+		}
+		if err := query(c, "wake_queue", nil, q); err != nil {
+			return err
+		}
+		return query(c, "delete_queue", nil, q) // if it has no batches
+	})
+	if err != nil || q == 0 {
+		return storage.Stopped{}, err
+	}
+	return storage.Stopped{Count: 1, Queues: []storage.QueueID{storage.QueueID(q)}}, nil
+}
+
+// pause sets the mark, and returns the queue; 0: it was set already.
+func pause(c *sqlite.Conn, p storage.Pausing) (int64, error) {
+	switch {
+	case p.Ticket != uuid.Nil:
+		b, err := byTicket(c, p.Key)
+		if err != nil {
+			return 0, err
+		}
+		return queryInt(c, "pause_batch", int64(b.id), p.Paused)
+	case p.Paused:
+		return queryInt(c, "pause_queue", p.Queue, true)
+	}
+	return queryInt(c, "resume_queue", p.Queue)
+}
+
+// Group implements storage.Storage.
+func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group string) (storage.GroupCounts, error) {
+	const what = "count over a group"
+	var members []member
+	look := func(c *sqlite.Conn) error {
+		members = nil
+		return query(c, "grouped", func(s *sqlite.Stmt) error {
+			members = append(members, member{
+				storage.BatchID(s.ColumnInt64(0)), batch.Status(s.ColumnInt(1)), s.ColumnInt(2), s.ColumnInt(3), s.ColumnInt(4), s.ColumnBool(5),
+			})
+			return nil
+		}, store, owner[:], group)
+	}
+	if err := db.read(ctx, what, look); err != nil {
+		return storage.GroupCounts{}, err
+	}
+	held := map[storage.BatchID][]freshMark{} // taken before the transaction begins that it is used in
+	for _, b := range members {
+		if b.state != batch.Completed && b.started {
+			held[b.id] = db.journal.of(b.id)
+		}
+	}
+	var out storage.GroupCounts
+	err := db.read(ctx, what, func(c *sqlite.Conn) error {
+		out = storage.GroupCounts{}
+		if err := look(c); err != nil {
+			return err
+		}
+		for _, b := range members {
+			n, err := b.count(c, held[b.id])
+			if err != nil {
+				return err
+			}
+			b.add(&out, n)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// member is a batch of a group.
+type member struct {
+	id                       storage.BatchID
+	state                    batch.Status
+	total, completed, failed int // failed: -1: not counted
+	started                  bool
+}
+
+// count counts a batch's results.
+func (b *member) count(c *sqlite.Conn, held []freshMark) (n counts, err error) {
+	switch {
+	case b.state == batch.Completed && b.failed >= 0:
+		return counts{completed: b.completed, failed: b.failed, skipped: b.total - b.completed}, nil
+	case b.state != batch.Completed && !b.started:
+		return counts{}, nil
+	}
+	if n, err = count(c, b.id, held); b.state == batch.Completed {
+		n.skipped = b.total - n.completed
+	}
+	return n, err
+}
+
+// add adds a batch to the counts of its group.
+func (b *member) add(out *storage.GroupCounts, n counts) {
+	switch {
+	case b.state == batch.Completed:
+		out.Completed++
+	case n.completed > 0:
+		out.InProgress++
+	default:
+		out.Queued++
+	}
+	out.Requests += b.total
+	out.Succeeded += n.completed - n.failed
+	out.Failed += n.failed
+	out.NotExecuted += n.skipped
+}
+
+// counts are of one batch's results.
+type counts struct{ completed, failed, skipped int }
+
+// count counts the results that the table and the journal hold of a batch.
+func count(c *sqlite.Conn, id storage.BatchID, held []freshMark) (counts, error) {
+	ends := map[int]batch.ResultStatus{}
+	for i := range held {
+		if held[i].state() != storage.Done {
+			continue
+		}
+		m, err := unpackMark(held[i].mark)
+		if err != nil {
+			return counts{}, err
+		}
+		ends[m.Index] = m.Result.Status
+	}
+	err := query(c, "done", func(s *sqlite.Stmt) error {
+		ends[s.ColumnInt(0)] = batch.ResultStatus(s.ColumnInt(1))
+		return nil
+	}, int64(id))
+	var n counts
+	for _, status := range ends {
+		switch status {
+		case batch.Failed:
+			n.failed++
+			n.completed++
+		case batch.Succeeded:
+			n.completed++
+		case batch.NotExecuted:
+			n.skipped++
+		}
+	}
+	return n, err
+}
