@@ -64,18 +64,18 @@ race-ready:
 postgres-ready:
 	@have() { PATH="$$PATH:/usr/sbin:$$(printf '%s:' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /usr/libexec/postgresql*)" \
 		command -v "$$1" >/dev/null; }; \
-	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer && have redis-server; }; \
+	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer && have redis-server && have curl; }; \
 	ready && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "The tests need PostgreSQL, pgbouncer and Redis: installing them."; \
+		echo "The tests need PostgreSQL, pgbouncer, Redis and curl: installing what is missing."; \
 		if ! [ -e /etc/postgresql-common/createcluster.conf ]; then \
 			mkdir -p /etc/postgresql-common/createcluster.d; \
 			echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/no-main.conf; \
 		fi; \
-		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server curl ca-certificates; \
 	fi; \
-	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer and Redis. Install them" \
-		"(Debian: postgresql pgbouncer redis-server; Fedora: postgresql-server pgbouncer redis; macOS: brew install postgresql pgbouncer redis)." \
+	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer, Redis and curl. Install them" \
+		"(Debian: postgresql pgbouncer redis-server curl; Fedora: postgresql-server pgbouncer redis curl; macOS: brew install postgresql pgbouncer redis)." \
 		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and only pgbouncer and Redis have to be here."; exit 1; } >&2
 
 # How often each fault strikes in make chaos, and how often nodes are killed besides.

@@ -45,14 +45,14 @@ func TestDecodeLinks(t *testing.T) {
 func TestDecodeLinksRefuses(t *testing.T) {
 	const p = `{"id":"p","method":"POST","path":"/products","body":{"name":"Mug"}},`
 	for fields, want := range map[string]string{
-		`"headers":[]`:                `$[1].headers must be an object of strings`,
-		`"headers":{"A":1}`:           `$[1].headers["A"] must be a string`,
-		`"headers":{"A B":"1"}`:       `$[1].headers["A B"] must be named by`,
-		`"headers":{"":"1"}`:          `$[1].headers[""] must be named by`,
-		`"headers":{"A":"1\n2"}`:      `$[1].headers["A"] must be a valid header value`,
-		`"headers":{"A":" 1"}`:        `$[1].headers["A"] must be a valid header value`,
-		`"headers":{"a":"1","A":"1"}`: `$[1].headers["A"] is given twice`,
-		`"headers":{"a":"` + strings.Repeat("x", 8192) + `"}`: `$[1].headers["a"] makes the headers longer than 8192 bytes`,
+		`"headers":[]`:                                                  `$[1].headers must be an object of strings`,
+		`"headers":{"A":1}`:                                             `$[1].headers["A"] must be a string`,
+		`"headers":{"A B":"1"}`:                                         `$[1].headers["A B"] must be named by`,
+		`"headers":{"":"1"}`:                                            `$[1].headers[""] must be named by`,
+		`"headers":{"A":"1\n2"}`:                                        `$[1].headers["A"] must be a valid header value`,
+		`"headers":{"A":" 1"}`:                                          `$[1].headers["A"] must be a valid header value`,
+		`"headers":{"a":"1","A":"1"}`:                                   `$[1].headers["A"] is given twice`,
+		`"headers":{"a":"` + strings.Repeat("x", 8192) + `"}`:           `$[1].headers["a"] makes the headers longer than 8192 bytes`,
 		`"dependsOn":"p"`:                                               `$[1].dependsOn must be an array of ids`,
 		`"dependsOn":[1]`:                                               `$[1].dependsOn[0] must be a string`,
 		`"dependsOn":["p","q"]`:                                         `$[1].dependsOn[1] names the id "q", which no request of the batch has`,

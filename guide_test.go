@@ -1,0 +1,157 @@
+package sheaf_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/examples/store"
+)
+
+// block is a piece of the guide that is run, and the JSON that it has to print; nil: none.
+type block struct {
+	line int
+	code string
+	want any
+}
+
+// blocks reads the pieces of a page: ```sh, each followed by a ```json that it has to print.
+func blocks(t *testing.T, page string) (out []block) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, from := "", 0
+	var lines []string
+	for i, line := range strings.Split(string(text), "\n") {
+		fence, ok := strings.CutPrefix(line, "```")
+		switch {
+		case !ok:
+			lines = append(lines, line)
+		case kind == "":
+			kind, lines, from = fence+" ", nil, i+2
+		default:
+			code := strings.Join(lines, "\n")
+			switch strings.TrimSpace(kind) {
+			case "sh":
+				out = append(out, block{line: from, code: code})
+			case "json":
+				if err := json.Unmarshal([]byte(code), &out[len(out)-1].want); err != nil {
+					t.Fatalf("%s:%d: %v", page, from, err)
+				}
+			}
+			kind = ""
+		}
+	}
+	return out
+}
+
+// matches reports whether a value is what the page says; "…" stands for any.
+func matches(got, want any) bool {
+	switch want := want.(type) {
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		if !ok || len(g) != len(want) {
+			return false
+		}
+		for name, w := range want {
+			v, there := g[name]
+			if !there || !matches(v, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		g, ok := got.([]any)
+		if !ok || len(g) != len(want) {
+			return false
+		}
+		for i := range want {
+			if !matches(g[i], want[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	return want == "…" || got == want
+}
+
+// TestGuide runs the examples of docs/guide.md, one after the other in one shell, as a
+// reader would who pastes them.
+func TestGuide(t *testing.T) {
+	service, err := sheaf.New(sheaf.Options{
+		Upstream: "http://in-process/api/v3/{storeId}", UpstreamHandler: store.New(store.Options{}),
+		Database: "sqlite:" + filepath.Join(t.TempDir(), "guide.db"), RetryInterval: 100 * time.Millisecond,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	server := httptest.NewServer(service)
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		server.Close()
+		if err := service.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	const end = "--- end of an example ---"
+	pieces := blocks(t, "docs/guide.md")
+	var script strings.Builder
+	fmt.Fprintf(&script, "set -e -o pipefail\nBATCH=%s/api/v3/1003/batch\n", server.URL)
+	for _, b := range pieces {
+		fmt.Fprintf(&script, "%s\necho; echo '%s'\n", b.code, end)
+	}
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	shell := exec.CommandContext(limited, "bash", "-s")
+	shell.Stdin = strings.NewReader(script.String())
+	var stderr strings.Builder
+	shell.Stderr = &stderr
+	stdout, err := shell.Output()
+	if err != nil {
+		t.Errorf("%v\n%s", err, stderr.String())
+	}
+	printed := strings.Split(string(stdout), end)
+	if len(printed) != len(pieces)+1 {
+		t.Fatalf("%d of %d examples ran:\n%s", len(printed)-1, len(pieces), stdout)
+	}
+	checked := 0
+	for i, b := range pieces {
+		if b.want == nil {
+			continue
+		}
+		checked++
+		var got any
+		d := json.NewDecoder(strings.NewReader(printed[i]))
+		if err := d.Decode(&got); err != nil {
+			t.Errorf("docs/guide.md:%d printed %q: %v", b.line, printed[i], err)
+			continue
+		}
+		if rest, err := io.ReadAll(d.Buffered()); err != nil || strings.TrimSpace(string(rest)) != "" || !matches(got, b.want) {
+			want, _ := json.Marshal(b.want)
+			t.Errorf("docs/guide.md:%d printed\n%s\nand the page says\n%s", b.line, strings.TrimSpace(printed[i]), want)
+		}
+	}
+	if checked < 7 {
+		t.Errorf("only %d examples have an answer to compare with", checked)
+	}
+}

@@ -1,0 +1,103 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// chain is a batch in which each request needs the answer of the one before.
+const chain = `[
+	{"id":"a","method":"POST","path":"a","headers":{"If-Match":"*"}},
+	{"id":"b","method":"PUT","path":"b/{n}","body":{"of":null},"refs":{"path:n":"a#/arrival","body:/of":"a#/path"}},
+	{"id":"c","method":"PUT","path":"c/{n}","refs":{"path:n":"b#/arrival"},"dependsOn":["a"]},
+	{"id":"d","method":"DELETE","path":"d/{n}","refs":{"path:n":"c#/arrival"}},
+	{"id":"e","method":"POST","path":"e","dependsOn":["d"],"runIf":"failure"}]`
+
+// TestGraphSurvivesKill9: whatever was answered before the process died is there for the
+// requests that need it.
+func TestGraphSurvivesKill9(t *testing.T) {
+	for _, at := range []string{"b", "c", "d"} {
+		onEach(t, func(t *testing.T, database string) {
+			ctx := t.Context()
+			held := make(chan struct{})
+			defer close(held)
+			ledger := newLedger(t, func(a Arrival) (r Reply) {
+				if strings.Contains(a.Path, "/"+at+"/") && a.Nth == 1 {
+					r.Until = held
+				}
+				return r
+			})
+			s := start(t, ledger.URL, database)
+			c := caller(s.base)
+			point := ledger.After(int(at[0]-'a') + 1)
+			var created struct{ Ticket string }
+			query := url.Values{"allowParallelMode": {"true"}, "stopOnFirstFailure": {"false"}}
+			if err := c.do(ctx, http.MethodPost, "1", query, []byte(chain), &created); err != nil {
+				t.Fatal(err)
+			}
+			arrived(ctx, t, point)
+			s.kill9(t)
+			s.restart(t)
+			got, err := c.ended(ctx, "1", created.Ticket)
+			if err != nil || got.CompletedRequests != 4 || len(got.Responses) != 5 || got.Responses[4].Status != "NOT_EXECUTED" {
+				t.Fatalf("the batch ended as %+v, %v", got, err)
+			}
+			// Each path names the arrival whose answer was recorded, the last one of its request.
+			last := map[string]Arrival{}
+			for _, a := range ledger.Arrivals() {
+				name, n, _ := strings.Cut(strings.TrimPrefix(a.Path, "/"), "/")
+				if before := string(rune(name[0] - 1)); name != "a" && n != fmt.Sprint(last[before].Seq) {
+					t.Errorf("arrival %d: %s, and the answer before was arrival %d", a.Seq, a.Path, last[before].Seq)
+				}
+				if name == "b" && a.Body != fmt.Sprintf(`{"of":%q}`, last["a"].Path) {
+					t.Errorf("arrival %d: body %s", a.Seq, a.Body)
+				}
+				last[name] = a
+			}
+			if n := len(ledger.Arrivals()); n != 5 {
+				t.Errorf("%d arrivals, want 5: the one that was cut off came again", n)
+			}
+		})
+	}
+}
+
+// TestWatchThroughAnotherNode: who waits at one node is told what another one does.
+func TestWatchThroughAnotherNode(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	const requests = 8
+	ledger := newLedger(t, func(Arrival) Reply { return Reply{Delay: 400 * time.Millisecond} })
+	f := startFleet(t, nil, ledger, 2)
+	first := ledger.After(1)
+	ticket, err := caller(f.nodes[0].base).create(ctx, "watched", nil, posts(requests))
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrived(ctx, t, first)
+	other := f.nodes[0]
+	if strings.HasPrefix(ledger.Arrivals()[0].Node, other.name) {
+		other = f.nodes[1]
+	}
+	c := caller(other.base)
+	var late []time.Duration
+	for done := 0; done < requests; {
+		var s status
+		query := url.Values{"ticket": {ticket}, "wait": {"3"}, "responses": {"false"}}
+		if err := c.do(ctx, http.MethodGet, "watched", query, nil, &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.CompletedRequests > done {
+			done = s.CompletedRequests
+			late = append(late, time.Since(ledger.Arrivals()[done-1].End))
+		}
+	}
+	told := spread(late)
+	t.Logf("from an answer of the upstream to the news of it through another node: %v (median, most)", told)
+	if told[0] > time.Second {
+		t.Errorf("that took %v", told)
+	}
+}
