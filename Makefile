@@ -24,7 +24,7 @@ build: ## Build bin/sheaf, one static binary, and the example store bin/store
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/store ./examples/store/cmd/store
 
 .PHONY: demo
-demo: ## See it work: a batch of 60 requests, then a kill -9 midway through another
+demo: ## See it work: a batch of 60 requests, one of requests that need each other, a kill -9 midway through a third
 	@$(GO) run ./examples/demo
 
 # The main module comes last: its result is what a reader, or CI, sees at the end. The

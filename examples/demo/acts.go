@@ -63,10 +63,31 @@ func asPlanned(batch []request, done *status) error {
 	return nil
 }
 
-// crash plays the second act: the service dies in the middle of a batch of POSTs.
+// linked plays the second act: requests that need the answer of another one.
+func linked(ctx context.Context, s *screen, c client) error {
+	batch := linkedBatch()
+	s.heading(fmt.Sprintf("2. A product and what hangs on it, in one batch of %d: nobody knew its id before", len(batch)))
+	ticket, err := c.create(ctx, batch)
+	if err != nil {
+		return err
+	}
+	s.say("  Each variation says where its product's id comes from: \"path:id\": \"apron#/id\"")
+	done, err := conclude(ctx, s, c, ticket)
+	if err != nil {
+		return err
+	}
+	s.summary(done, "apron", "apron-S", "apron-XL", "read-apron")
+	if err := asPlanned(batch, done); err != nil {
+		return err
+	}
+	s.say("\n  %s", s.paint(green, "Every variation found its product."))
+	return nil
+}
+
+// crash plays the third act: the service dies in the middle of a batch of POSTs.
 func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream client) error {
 	batch := crashBatch(40)
-	s.heading(fmt.Sprintf("2. A batch of %d POSTs, and kill -9 in the middle of it", len(batch)))
+	s.heading(fmt.Sprintf("3. A batch of %d POSTs, and kill -9 in the middle of it", len(batch)))
 	ticket, err := c.create(ctx, batch)
 	if err != nil {
 		return err
@@ -81,7 +102,7 @@ func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream cl
 		return err
 	}
 	if ended(seen) {
-		return errors.New("the second batch was over before the service could be killed")
+		return errors.New("the third batch was over before the service could be killed")
 	}
 	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.Completed, seen.Total)
 	if err := sheaf.start(ctx); err != nil {

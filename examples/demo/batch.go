@@ -62,11 +62,29 @@ func catalogueBatch() []request {
 	return p
 }
 
+// linkedBatch is the second batch: a product, and variations of it that take its id from the
+// answer that created it.
+func linkedBatch() []request {
+	var p plan
+	p.add(201, "apron", "POST", "/products", fields{"name": "Apron", "sku": "APR", "price": 24.5})
+	sizes := []string{"S", "M", "L", "XL"}
+	for _, size := range sizes {
+		p.add(201, "apron-"+size, "POST", "/products/{id}/combinations",
+			fields{"options": []fields{{"name": "Size", "value": size}}, "sku": "APR-" + size, "quantity": 5})
+	}
+	p.add(200, "read-apron", "GET", "/products/{id}", nil)
+	p.add(200, "read-sizes", "GET", "/products/{id}/combinations", nil)
+	for i := 1; i < len(p); i++ {
+		p[i].Refs = map[string]string{"path:id": "apron#/id"}
+	}
+	return p
+}
+
 func sale(product, quantity int) fields {
 	return fields{"email": "ada@example.com", "items": []fields{{"productId": product, "quantity": quantity}}}
 }
 
-// crashBatch is the second batch: n POSTs, each of which is to arrive once. The sku of
+// crashBatch is the third batch: n POSTs, each of which is to arrive once. The sku of
 // each is its id.
 func crashBatch(n int) []request {
 	var p plan

@@ -25,6 +25,8 @@ type request struct {
 	Path   string `json:"path"`
 	Body   any    `json:"body,omitempty"`
 
+	Refs map[string]string `json:"refs,omitempty"` // places that are filled from earlier answers
+
 	want int // the code that its answer is to have
 }
 

@@ -1,7 +1,7 @@
 // Command demo shows what Sheaf does, on this machine and in a few seconds: it
 // builds the service, puts it in front of the example store and sends it a batch of
-// some sixty requests, some of which fail on purpose. Then it kills the service in the
-// middle of a second batch, starts it again, and compares what the service says with
+// some sixty requests, some of which fail on purpose, and one of requests that need each
+// other's answers. Then it kills the service in the middle of a third batch, starts it again, and compares what the service says with
 // what arrived at the store.
 //
 // It exits with 0 if everything went as promised, and leaves nothing behind.
@@ -46,7 +46,7 @@ func demo() int {
 	return 1
 }
 
-// run sets the stage in a directory of its own, plays both acts and clears up.
+// run sets the stage in a directory of its own, plays the acts and clears up.
 func run(ctx context.Context, s *screen) (err error) {
 	dir, err := os.MkdirTemp("", "sheaf-demo-")
 	if err != nil {
@@ -81,6 +81,9 @@ func run(ctx context.Context, s *screen) (err error) {
 	s.say("The example store listens on %s, Sheaf in front of it on http://%s.", upstream, address)
 
 	if err := catalogue(ctx, s, client{base: "http://" + address + "/api/v3/catalogue"}); err != nil {
+		return sheaf.explain(err)
+	}
+	if err := linked(ctx, s, client{base: "http://" + address + "/api/v3/linked"}); err != nil {
 		return sheaf.explain(err)
 	}
 	crashing := client{base: "http://" + address + "/api/v3/crash"}

@@ -86,6 +86,12 @@ func (e *Engine) footprint(c *storage.Claim) int64 {
 	for i := range c.Requests {
 		r := &c.Requests[i]
 		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
+		if l := r.Links; l != nil {
+			bytes += 8*len(l.DependsOn) + 128*len(l.Refs)
+			for j := range l.Headers {
+				bytes += len(l.Headers[j].Name) + len(l.Headers[j].Value)
+			}
+		}
 	}
 	for i := range c.Marks {
 		bytes += len(c.Marks[i].Result.Body) // the last answers of what waits
