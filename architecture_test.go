@@ -28,14 +28,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/outbound":       {"/batch"},
 		"/internal/governor":       {"/batch", "/storage"},
 		"/internal/engine":         {"/batch", "/storage", "/internal/governor", "/internal/outbound"},
-		"/internal/api":            {"/batch", "/storage"},
-		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth"},
-		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound"},
+		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound"},
+		"/internal/api":            {"/batch", "/storage", "/internal/webhook"},
+		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/webhook"},
+		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/webhook"},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */}
+	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
 
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/examples/store"
+	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
 // block is a piece of the guide that is run, and the JSON that it has to print; nil: none.
@@ -90,7 +93,14 @@ func matches(got, want any) bool {
 // TestGuide runs the examples of docs/guide.md, one after the other in one shell, as a
 // reader would who pastes them.
 func TestGuide(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "hooks.secret")
+	if err := webhook.CreateSecret(secret); err != nil {
+		t.Fatal(err)
+	}
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer receiver.Close()
 	service, err := sheaf.New(sheaf.Options{
+		WebhookSecretFile: secret, WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Upstream: "http://in-process/api/v3/{storeId}", UpstreamHandler: store.New(store.Options{}),
 		Database: "sqlite:" + filepath.Join(t.TempDir(), "guide.db"), RetryInterval: 100 * time.Millisecond,
 		Logger: slog.New(slog.DiscardHandler),
@@ -116,7 +126,7 @@ func TestGuide(t *testing.T) {
 	const end = "--- end of an example ---"
 	pieces := blocks(t, "docs/guide.md")
 	var script strings.Builder
-	fmt.Fprintf(&script, "set -e -o pipefail\nBATCH=%s/api/v3/1003/batch\n", server.URL)
+	fmt.Fprintf(&script, "set -e -o pipefail\nBATCH=%s/api/v3/1003/batch\nRECEIVER=%s\n", server.URL, receiver.URL)
 	for _, b := range pieces {
 		fmt.Fprintf(&script, "%s\necho; echo '%s'\n", b.code, end)
 	}
@@ -151,7 +161,7 @@ func TestGuide(t *testing.T) {
 			t.Errorf("docs/guide.md:%d printed\n%s\nand the page says\n%s", b.line, strings.TrimSpace(printed[i]), want)
 		}
 	}
-	if checked < 7 {
+	if checked < 8 {
 		t.Errorf("only %d examples have an answer to compare with", checked)
 	}
 }

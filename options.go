@@ -86,6 +86,15 @@ type Options struct {
 	// database together. Default: no limit but what the upstream teaches.
 	Rate Rate
 
+	// WebhookSecretFile turns callbacks on (the parameter callbackUrl of create): what signs
+	// them, one or two secrets of Standard Webhooks, a line each, mode 0600. WebhookURL is
+	// told of every batch that names no other address. Receivers have to be public, or in
+	// WebhookAllow; where there are WebhookHosts, at one of these.
+	WebhookSecretFile string
+	WebhookURL        string
+	WebhookAllow      []netip.Prefix
+	WebhookHosts      []string
+
 	MaxBody   int64         // bytes of a create body, after decompression. Default: 10 MiB
 	MaxAnswer int64         // bytes of one answer's body. Default: 5 MiB
 	MaxQueued int           // unfinished batches of one queue. Default: 10,000; negative: no limit

@@ -15,6 +15,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/sheafapi/sheaf/storage"
 )
 
@@ -29,6 +30,7 @@ const runningMemory = 96 << 20
 // batches run while Run does. Its methods may be called from many goroutines.
 type Service struct {
 	api      *api.API
+	webhooks *webhook.Deliverer // nil: there are no callbacks
 	engine   *engine.Engine
 	storage  storage.Storage
 	outbound *outbound.Client
@@ -87,7 +89,13 @@ func New(o Options) (*Service, error) {
 			return 0, err
 		}
 	}
+	if s.webhooks, err = o.deliverer(store); err != nil {
+		closeGate()
+		client.Close()
+		return nil, errors.Join(err, store.Close())
+	}
 	s.api = api.New(api.Options{
+		Callback: o.WebhookURL, CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
 
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
@@ -115,6 +123,9 @@ func (s *Service) Run(ctx context.Context) error {
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	watch.Go(func() { s.api.Run(ctx) })
+	if s.webhooks != nil {
+		watch.Go(func() { s.webhooks.Run(ctx) })
+	}
 	return s.engine.Run(ctx)
 }
 

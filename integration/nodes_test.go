@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -119,4 +120,51 @@ func (f *fleet) stopThrough(ctx context.Context, store string, requests []reques
 		f.t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
 	}
 	return time.Since(stopping)
+}
+
+// TestPauseThroughAnotherNode: who pauses a batch need not know which node runs it.
+func TestPauseThroughAnotherNode(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	ledger := newLedger(t, func(Arrival) Reply { return Reply{Delay: 20 * time.Millisecond} })
+	f := startFleet(t, nil, ledger, 2)
+	var took []time.Duration
+	for i := range 4 {
+		store := fmt.Sprint("paused-", i)
+		first := ledger.After(1)
+		ticket, err := caller(f.nodes[0].base).create(ctx, store, nil, posts(80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrived(ctx, t, first)
+		other := caller(f.nodes[i%2].base)
+		steer := func(what string) {
+			t.Helper()
+			var answer struct{ UpdateCount int }
+			if err := other.call(ctx, http.MethodPost, store+"/batch/"+what, url.Values{"ticket": {ticket}}, nil, &answer); err != nil || answer.UpdateCount != 1 {
+				t.Fatalf("%s: %+v, %v", what, answer, err)
+			}
+		}
+		began := time.Now()
+		steer("pause")
+		// A POST is recorded before it leaves, and that is where the pause is seen.
+		var last time.Time
+		for quiet := 0; quiet < 20 && pause(ctx); quiet++ {
+			for _, a := range ledger.Arrivals() {
+				if a.At.After(last) {
+					last, quiet = a.At, 0
+				}
+			}
+		}
+		took = append(took, max(last.Sub(began), 0))
+		steer("resume")
+		if got, err := other.ended(ctx, store, ticket); err != nil || got.CompletedRequests != 80 {
+			t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
+		}
+	}
+	late := spread(took)
+	t.Logf("from a pause to the last request that left after it: %v (median, most)", late)
+	if late[1] > time.Second {
+		t.Errorf("that took %v", late)
+	}
 }

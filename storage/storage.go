@@ -97,6 +97,7 @@ type NewBatch struct {
 	Credential []byte          // sealed; removed when the batch ends
 	Quota      int             // unfinished batches that the queue may hold; 0: no limit
 	QuotaBytes int64           // bytes that its batches may take, this one included; 0: no limit
+	Callback   string          // where its end is told; empty: nowhere
 	RetryOf    batch.Ticket    // the batch of which this one repeats what failed; zero: none
 }
 
@@ -199,6 +200,43 @@ type GroupCounts struct {
 	Succeeded   int
 	Failed      int
 	NotExecuted int
+}
+
+// DeliveryState is what became of telling the end of a batch.
+type DeliveryState uint8
+
+// The states of a delivery.
+const (
+	Pending   DeliveryState = iota + 1 // to be tried at NextAt
+	Delivered                          // the receiver has taken it
+	GivenUp                            // it is tried no more
+)
+
+// Delivery is the telling of a batch's end to its callback. It is made in the transaction
+// that ends the batch, and is gone with it.
+type Delivery struct {
+	ID        int64
+	Ticket    batch.Ticket
+	Store     string
+	GroupID   string
+	URL       string
+	State     DeliveryState
+	Attempts  int // that were made, or begun
+	NextAt    time.Time
+	CreatedAt time.Time // when the batch ended
+	Code      int       // of the last answer; 0: there was none
+	Problem   string    // why the last attempt failed; empty: it did not
+
+	Total, Completed, Failed int // of the batch's requests
+}
+
+// DeliverySearch selects deliveries of one creator, newest first.
+type DeliverySearch struct {
+	Store  string
+	Owner  batch.Owner
+	Ticket batch.Ticket // zero: of all batches
+	Limit  int
+	Offset int
 }
 
 // MarkState is how far a request has come.
@@ -314,6 +352,22 @@ type Storage interface {
 	// and the queue is where. A queue that has no batches can be paused too.
 	// Errors: ErrNotFound, of a ticket.
 	Pause(ctx context.Context, p Pausing) (Stopped, error)
+
+	// DueDeliveries takes pending deliveries whose moment has come, at most limit: they count
+	// one attempt more, and their moment is lease later, so that somebody tries again if
+	// nobody says what became of them.
+	DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]Delivery, error)
+
+	// PutDelivery stores the state, next moment, code and problem of a delivery after its
+	// attempt with that number. A later attempt's, or one that was sent again meanwhile, stays.
+	PutDelivery(ctx context.Context, d *Delivery) error
+
+	// Deliveries lists deliveries.
+	Deliveries(ctx context.Context, s DeliverySearch) ([]Delivery, error)
+
+	// Redeliver makes the delivery of a creator's batch pending again, at once and as if
+	// it had never been tried. Errors: ErrNotFound.
+	Redeliver(ctx context.Context, key Key) error
 
 	// Group counts over all batches of a creator's group that are still there.
 	Group(ctx context.Context, store string, owner batch.Owner, group string) (GroupCounts, error)

@@ -60,7 +60,7 @@ func newRoot(environ []string) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(environ), newMigrate(environ), newSecret(), newKeys(environ), newVersion())
+	root.AddCommand(newServe(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newVersion())
 	return root
 }
 

@@ -107,6 +107,10 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "stores-at-once", "4096", "count", "queues at work at the same time", &o.StoresAtOnce, parseCount(1))
 	add(f, "max-outbound", "1024", "count", "requests under way at the same time", &o.MaxOutbound, parseCount(1))
 
+	add(f, "webhook-secret-file", "", "file", "what signs callbacks, made by sheaf webhooks new-secret; turns the parameter callbackUrl of create on", &o.WebhookSecretFile, parseFile)
+	add(f, "webhook-url", "", "url", "told of the end of every batch that names no callbackUrl", &o.WebhookURL, parseCallback)
+	add(f, "webhook-allow", "", "networks", "networks that are not public and may be called back all the same, such as 127.0.0.0/8 in development", &o.WebhookAllow, parseNetworks)
+	add(f, "webhook-hosts", "", "hosts", "the only hosts that may be called back, with commas between (default: all)", &o.WebhookHosts, parseHosts)
 	add(f, "secret-key-file", "", "file", "the key that credentials are encrypted with; required with PostgreSQL (default with SQLite: its file with .key appended)", &o.SecretKeyFile, parseFile)
 	add(f, "abandon-credentials", "false", "bool", "start although the key is not the database's: what was not sent becomes NOT_EXECUTED", &o.AbandonCredentials, parseBool)
 	f.Lookup("abandon-credentials").NoOptDefVal = "true"

@@ -47,6 +47,10 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-answer":          {"512MiB", "513MiB", "from 1 byte to 512 MiB"},
 	"max-queued":          {"0", "many", "a whole number from 0 to"},
 	"max-stored":          {"2GiB", "much", "a size such as"},
+	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
+	"webhook-url":         {"https://example.com/hooks", "example.com", "must be an address such as"},
+	"webhook-allow":       {"127.0.0.0/8", "127.0.0.1", "networks in CIDR notation"},
+	"webhook-hosts":       {"example.com, example.org", "https://example.com", "names of hosts"},
 	"retention":           {"1h", "59m", "at least 1h"},
 	"stores-at-once":      {"1", "0", "a whole number from 1 to"},
 	"max-outbound":        {"1", "2147483648", "to 2147483647"},
@@ -164,6 +168,7 @@ func TestHelp(t *testing.T) {
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
 		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
+		"webhook-secret-file": true, "webhook-url": true, "webhook-allow": true, "webhook-hosts": true,
 		"rate": true, "max-stored": true, // 0, which pflag does not print
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {

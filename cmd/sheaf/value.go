@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/spf13/pflag"
 )
 
@@ -119,6 +120,27 @@ func parseNetworks(text string) (out []netip.Prefix, err error) {
 			return nil, wrong(text, "networks in CIDR notation with commas between, such as 10.1.0.0/16,fd00::/8")
 		}
 		out = append(out, p.Masked())
+	}
+	return out, nil
+}
+
+// parseCallback applies the rules of callbacks, as if every host and this machine were allowed:
+// the service knows which are.
+func parseCallback(text string) (string, error) {
+	local := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	if err := webhook.CheckURL(text, nil, local); err != nil {
+		return "", fmt.Errorf("is %q and %w", text, err)
+	}
+	return text, nil
+}
+
+// parseHosts reads names of hosts, with commas between.
+func parseHosts(text string) (out []string, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" || strings.ContainsAny(part, "/: ") {
+			return nil, wrong(text, "names of hosts with commas between, such as hooks.example.com,example.org")
+		}
+		out = append(out, part)
 	}
 	return out, nil
 }

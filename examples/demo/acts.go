@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -64,10 +65,14 @@ func asPlanned(batch []request, done *status) error {
 }
 
 // linked plays the second act: requests that need the answer of another one.
-func linked(ctx context.Context, s *screen, c client) error {
+func linked(ctx context.Context, s *screen, c client, secret string) error {
+	hook, err := listen(ctx, secret)
+	if err != nil {
+		return err
+	}
 	batch := linkedBatch()
 	s.heading(fmt.Sprintf("2. A product and what hangs on it, in one batch of %d: nobody knew its id before", len(batch)))
-	ticket, err := c.create(ctx, batch)
+	ticket, err := c.createCalling(ctx, batch, hook.url)
 	if err != nil {
 		return err
 	}
@@ -81,6 +86,14 @@ func linked(ctx context.Context, s *screen, c client) error {
 		return err
 	}
 	s.say("\n  %s", s.paint(green, "Every variation found its product."))
+	said, err := hook.wait(ctx)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(said, ticket) {
+		return fmt.Errorf("the callback tells of another batch: %s", said)
+	}
+	s.say("  And the callback came, with a signature that is right: %s", said)
 	return nil
 }
 

@@ -48,6 +48,11 @@ type response struct {
 
 // create hands over a batch that goes on after failures, and returns its ticket.
 func (c client) create(ctx context.Context, batch []request) (string, error) {
+	return c.createCalling(ctx, batch, "")
+}
+
+// createCalling is create with an address that is told of the batch's end; empty: none.
+func (c client) createCalling(ctx context.Context, batch []request, callback string) (string, error) {
 	body, err := json.Marshal(batch)
 	if err != nil {
 		return "", err
@@ -55,7 +60,7 @@ func (c client) create(ctx context.Context, batch []request) (string, error) {
 	var answer struct {
 		Ticket string `json:"ticket"`
 	}
-	err = c.call(ctx, http.MethodPost, "/batch?stopOnFirstFailure=false", body, &answer)
+	err = c.call(ctx, http.MethodPost, "/batch?stopOnFirstFailure=false&callbackUrl="+url.QueryEscape(callback), body, &answer)
 	return answer.Ticket, err
 }
 

@@ -72,7 +72,10 @@ func run(ctx context.Context, s *screen) (err error) {
 	}
 	sheaf := &service{
 		binary: binary, address: address, upstream: upstream + "/api/v3/{storeId}",
-		database: filepath.Join(dir, "sheaf.db"), log: filepath.Join(dir, "sheaf.log"),
+		database: filepath.Join(dir, "sheaf.db"), log: filepath.Join(dir, "sheaf.log"), secret: filepath.Join(dir, "hooks.secret"),
+	}
+	if out, err := exec.CommandContext(ctx, binary, "webhooks", "new-secret", sheaf.secret).CombinedOutput(); err != nil {
+		return fmt.Errorf("no webhook secret could be made: %w\n%s", err, out)
 	}
 	if err := sheaf.start(ctx); err != nil {
 		return err
@@ -83,7 +86,7 @@ func run(ctx context.Context, s *screen) (err error) {
 	if err := catalogue(ctx, s, client{base: "http://" + address + "/api/v3/catalogue"}); err != nil {
 		return sheaf.explain(err)
 	}
-	if err := linked(ctx, s, client{base: "http://" + address + "/api/v3/linked"}); err != nil {
+	if err := linked(ctx, s, client{base: "http://" + address + "/api/v3/linked"}, sheaf.secret); err != nil {
 		return sheaf.explain(err)
 	}
 	crashing := client{base: "http://" + address + "/api/v3/crash"}

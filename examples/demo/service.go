@@ -15,6 +15,7 @@ import (
 // service is the sheaf command as a process of its own.
 type service struct {
 	binary, address, upstream, database, log string
+	secret                                   string // the file of what signs callbacks
 
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
@@ -27,7 +28,8 @@ func (s *service) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	s.process = exec.Command(s.binary, "serve", "--listen", s.address, "--upstream", s.upstream, "--database", "sqlite:"+s.database)
+	s.process = exec.Command(s.binary, "serve", "--listen", s.address, "--upstream", s.upstream, "--database", "sqlite:"+s.database,
+		"--webhook-secret-file", s.secret, "--webhook-allow", "127.0.0.0/8")
 	// Settings of the visitor's own must not reach it.
 	s.process.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SHEAF_") })
 	s.process.Stdout, s.process.Stderr = log, log

@@ -45,6 +45,11 @@ type Options struct {
 	// with the status, 400, 502 or 504, that says why.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
+	// CheckCallback judges a callbackUrl: its errors complete a sentence; nil: there are no
+	// callbacks. Callback is told of batches that name no other; empty: nobody is.
+	CheckCallback func(url string) error
+	Callback      string
+
 	Alone bool // no other node uses the database: Changed tells of all that happens
 
 	MaxBody   int64 // bytes of a create body, before and after decompression

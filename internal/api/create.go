@@ -65,6 +65,9 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	if b.GroupID, err = c.query.group(); err != nil {
 		return nil, err
 	}
+	if b.Callback, err = s.callback(c); err != nil {
+		return nil, err
+	}
 	return b, nil
 }
 

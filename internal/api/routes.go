@@ -58,6 +58,8 @@ var routes = []route{
 	{path: segments("/api/v3/{storeId}/batch/resume"), allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
 	{path: segments("/api/v3/{storeId}/batch/retry"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
 	{path: segments("/api/v3/{storeId}/batch/group"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
+	{path: segments("/api/v3/{storeId}/batch/webhooks"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
+	{path: segments("/api/v3/{storeId}/batch/webhooks/resend"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
 	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
 	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
 }
@@ -103,8 +105,8 @@ func (rt *route) action(method string) string {
 		return "status" // or a search
 	case method == http.MethodDelete:
 		return "delete"
-	case rt.right(method) == rightCreate && rt.path[len(rt.path)-1] == "retry":
-		return "retry"
+	case rt.right(method) == rightCreate && len(rt.path) > createDepth:
+		return rt.path[len(rt.path)-1] // retry, resend
 	case rt.right(method) == rightCreate:
 		return "create"
 	}
@@ -113,6 +115,9 @@ func (rt *route) action(method string) string {
 	}
 	return "stop"
 }
+
+// createDepth is how many segments the path of create has.
+const createDepth = 5
 
 // ServeHTTP answers one request.
 func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {

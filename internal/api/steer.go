@@ -87,6 +87,9 @@ func (s *API) retry(c *call) error {
 	b := &storage.NewBatch{
 		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
 	}
+	if b.Callback, err = s.callback(c); err != nil {
+		return err
+	}
 	if b.Requests, err = batch.Retry(ticket, ends, values); err != nil {
 		return fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
 	}

@@ -85,8 +85,8 @@ WITH here AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND ended_at = 0 AND NOT deleted
     LIMIT 1
 ), made AS (
-    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of)
-    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid FROM here
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid, $16 FROM here
     WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
         AND ($14::bigint = 0 OR here.bytes + octet_length($13::bytea) <= $14)
     ON CONFLICT DO NOTHING
@@ -184,10 +184,13 @@ SELECT id FROM queues WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE;
 
 -- name: stop
 WITH hit AS MATERIALIZED (
-    SELECT id, queue, started_at FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
+    SELECT id, queue, started_at, callback FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
+), delivered AS (
+    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM hit WHERE callback <> '' AND started_at = 0 ON CONFLICT DO NOTHING
 ), told AS (
     UPDATE batches SET stopped = true,
         ended_at = CASE WHEN hit.started_at = 0 THEN sheaf_now() ELSE 0 END,
+        failed = CASE WHEN hit.started_at = 0 THEN 0 ELSE failed END,
         credential = CASE WHEN hit.started_at = 0 THEN NULL ELSE credential END
     FROM hit WHERE batches.id = hit.id
 ), shrunk AS (
@@ -334,7 +337,9 @@ WITH results AS (
         reason = $4,
         credential = NULL
     WHERE id = $1 AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
-    RETURNING queue
+    RETURNING id, queue, callback, deleted
+), told AS (
+    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 )
 UPDATE queues SET open = open - 1, bytes = bytes + (SELECT n FROM results) FROM ended WHERE queues.id = ended.queue;
 
@@ -369,7 +374,9 @@ WITH results AS (
         bytes = bytes + results.n,
         reason = $1,
         credential = NULL
-    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n
+    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
+), told AS (
+    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 ), grown AS (
     UPDATE queues SET bytes = bytes + more.n FROM (SELECT queue, sum(n) AS n FROM ended GROUP BY queue) AS more WHERE queues.id = more.queue
 )
@@ -387,7 +394,9 @@ ORDER BY id FOR UPDATE SKIP LOCKED;
 
 -- name: purge
 WITH due AS MATERIALIZED (
-    SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint ORDER BY ended_at LIMIT $2
+    SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint
+        AND (deleted OR NOT EXISTS (SELECT FROM deliveries WHERE batch = batches.id AND state = 1))
+    ORDER BY ended_at LIMIT $2
 ), here AS MATERIALIZED (
     SELECT id FROM queues WHERE id IN (SELECT queue FROM due) ORDER BY id FOR UPDATE SKIP LOCKED
 ), gone AS MATERIALIZED (
@@ -407,6 +416,8 @@ WITH due AS MATERIALIZED (
     DELETE FROM marks USING sized WHERE before < $3::bigint AND marks.batch = sized.batch AND marks.index = sized.index
 ), no_requests AS (
     DELETE FROM requests WHERE batch IN (SELECT id FROM whole)
+), no_deliveries AS (
+    DELETE FROM deliveries WHERE batch IN (SELECT id FROM whole)
 ), no_batches AS (
     DELETE FROM batches WHERE id IN (SELECT id FROM whole)
 ), shrunk AS (
@@ -417,6 +428,29 @@ WITH due AS MATERIALIZED (
     DELETE FROM owners WHERE queue IN (SELECT id FROM no_queues)
 )
 SELECT count(*) FROM gone;
+
+-- name: due_deliveries
+WITH due AS (
+    SELECT batch FROM deliveries WHERE state = 1 AND next_at <= sheaf_now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE deliveries SET attempts = attempts + 1, next_at = sheaf_now() + $2::bigint FROM due WHERE deliveries.batch = due.batch
+    RETURNING deliveries.batch, deliveries.state, attempts, next_at, code, problem
+)
+SELECT taken.batch, ticket, store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+FROM taken JOIN batches ON batches.id = taken.batch WHERE NOT deleted;
+
+-- name: deliveries
+SELECT deliveries.batch, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+FROM batches JOIN deliveries ON deliveries.batch = batches.id
+WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3)
+ORDER BY batches.id DESC LIMIT $4 OFFSET $5;
+
+-- name: put_delivery
+UPDATE deliveries SET state = $2, next_at = $3, code = $4, problem = $5 WHERE batch = $1 AND state = 1 AND attempts = $6;
+
+-- name: redeliver
+UPDATE deliveries SET state = 1, attempts = 0, next_at = sheaf_now()
+WHERE batch = (SELECT id FROM batches WHERE ticket = $1 AND store = $2 AND owner = $3 AND NOT deleted) RETURNING batch;
 
 -- name: hold
 INSERT INTO holds (credential, until) VALUES ($1, $2)

@@ -74,7 +74,7 @@ func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err e
 	if last < id*512+511 {
 		return 0, true, query(c, "hide", nil, id)
 	}
-	for _, statement := range []string{"delete_requests", "delete_batch"} {
+	for _, statement := range []string{"delete_requests", "delete_delivery", "delete_batch"} {
 		if err := query(c, statement, nil, id); err != nil {
 			return 0, false, err
 		}

@@ -43,8 +43,8 @@ ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1, bytes = bytes
 RETURNING id;
 
 -- name: insert_batch
-INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_requests
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
@@ -125,6 +125,37 @@ UPDATE batches SET
     reason = ?3,
     credential = NULL
 WHERE id = ?1;
+
+-- name: insert_delivery
+INSERT INTO deliveries (id, state, next_at) SELECT id, 1, ?2 FROM batches WHERE id = ?1 AND callback <> '' AND deleted = 0
+ON CONFLICT DO NOTHING;
+
+-- name: any_delivery
+SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ? LIMIT 1;
+
+-- name: due_deliveries
+UPDATE deliveries SET attempts = attempts + 1, next_at = ?1 + ?2
+WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ?1 ORDER BY next_at LIMIT ?3)
+RETURNING id;
+
+-- name: delivery
+SELECT deliveries.id, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+FROM deliveries JOIN batches ON batches.id = deliveries.id WHERE deliveries.id = ? AND deleted = 0;
+
+-- name: deliveries
+SELECT deliveries.id, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+FROM batches INDEXED BY batches_search CROSS JOIN deliveries ON deliveries.id = batches.id
+WHERE store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3)
+ORDER BY batches.id DESC LIMIT ?4 OFFSET ?5;
+
+-- name: put_delivery
+UPDATE deliveries SET state = ?2, next_at = ?3, code = ?4, problem = ?5 WHERE id = ?1 AND state = 1 AND attempts = ?6;
+
+-- name: redeliver
+UPDATE deliveries SET state = 1, attempts = 0, next_at = ?2 WHERE id = ?1 RETURNING id;
+
+-- name: delete_delivery
+DELETE FROM deliveries WHERE id = ?;
 
 -- name: result_bytes
 SELECT coalesce(sum(length(body)), 0) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3;
@@ -215,7 +246,9 @@ UPDATE marks SET state = 3 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND stat
 UPDATE queues SET not_before = 0 WHERE not_before <> 0;
 
 -- name: expired
-SELECT id, queue, bytes FROM batches WHERE state = 3 AND ended_at <= ? ORDER BY ended_at LIMIT 1;
+SELECT id, queue, bytes FROM batches
+WHERE state = 3 AND ended_at <= ? AND (deleted OR NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.id = batches.id AND deliveries.state = 1))
+ORDER BY ended_at LIMIT 1;
 
 -- name: hide
 UPDATE batches SET deleted = 1, dedup_key = NULL WHERE id = ? AND deleted = 0;

@@ -83,6 +83,9 @@ func end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) e
 	if err := query(c, "end_batch", nil, int64(id), time.Now().UnixMilli(), reason); err != nil {
 		return err
 	}
+	if err := query(c, "insert_delivery", nil, int64(id), time.Now().UnixMilli()); err != nil {
+		return err
+	}
 	bytes, err := queryInt(c, "result_bytes", int64(id))
 	if err != nil {
 		return err

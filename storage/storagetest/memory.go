@@ -66,6 +66,7 @@ type stored struct {
 	marks     map[int]storage.Mark
 	signals   storage.Signals
 	paused    bool
+	delivery  *storage.Delivery // nil: there is none
 	createdAt time.Time
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished
@@ -281,6 +282,9 @@ func (b *stored) end(reason string) {
 		if r, ok := b.done(i); ok {
 			b.bytes += int64(len(r.Body))
 		}
+	}
+	if b.Callback != "" && !b.signals.Deleted {
+		b.delivery = &storage.Delivery{State: storage.Pending, NextAt: now()}
 	}
 	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
 }

@@ -105,7 +105,8 @@ func (n *Node) Purge(ctx context.Context, retention time.Duration) (bool, error)
 		removed, more := 0, false
 		m.batches = slices.DeleteFunc(m.batches, func(b *stored) bool {
 			switch {
-			case b.endedAt.IsZero() || b.endedAt.After(limit) && !b.signals.Deleted:
+			case b.endedAt.IsZero() || b.endedAt.After(limit) && !b.signals.Deleted,
+				b.delivery != nil && b.delivery.State == storage.Pending && !b.signals.Deleted:
 				return false
 			case removed == purgeStep:
 				more = true

@@ -159,7 +159,10 @@ func TestFaults(t *testing.T) {
 			f := &fixture{t, n}
 			c := f.claimed(newBatch("s", 1))
 			b := newBatch("t", 1)
-			if op != "Create" {
+			if op == "Redeliver" { // there has to be something to send again
+				b.Callback = "https://example.com"
+				f.finish(f.claimed(b))
+			} else if op != "Create" {
 				f.create(b)
 			}
 			seen := 0

@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "bytes", open, byteTests)
 	runTests(t, "holds", open, holdTests)
 	runTests(t, "steer", open, steerTests)
+	runTests(t, "deliveries", open, deliveryTests)
 	runTests(t, "seals", open, sealTests)
 	runTests(t, "settings", open, settingTests)
 	runTests(t, "concurrency", open, concurrencyTests)
@@ -66,32 +67,36 @@ var callTests = []test{
 // calls are all calls of a storage but Close, by name.
 func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *storage.Claim) map[string]func() error {
 	return map[string]func() error{
-		"Create":      func() error { _, err := s.Create(ctx, b); return err },
-		"Status":      func() error { _, err := s.Status(ctx, key(b), 1); return err },
-		"Results":     func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
-		"Search":      func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
-		"Stop":        func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
-		"Delete":      func() error { _, err := s.Delete(ctx, key(b)); return err },
-		"Runnable":    func() error { _, err := s.Runnable(ctx, 0, 1); return err },
-		"Claim":       func() error { _, err := s.Claim(ctx, c.Queue); return err },
-		"Record":      func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
-		"Finish":      func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
-		"Release":     func() error { return s.Release(ctx, c, nil, moment(0)) },
-		"Authorize":   func() error { return s.Authorize(ctx, c) },
-		"Abandon":     func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
-		"Purge":       func() error { _, err := s.Purge(ctx, 0); return err },
-		"Hold":        func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
-		"Holds":       func() error { _, err := s.Holds(ctx); return err },
-		"Reserve":     func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
-		"Requests":    func() error { _, _, err := s.Requests(ctx, 1); return err },
-		"News":        func() error { _, err := s.News(ctx, []storage.BatchID{1}); return err },
-		"Pause":       func() error { _, err := s.Pause(ctx, storage.Pausing{Queue: "q", Paused: true}); return err },
-		"Group":       func() error { _, err := s.Group(ctx, "s", batch.Owner{}, "g"); return err },
-		"Seals":       func() error { _, err := s.Seals(ctx, 9); return err },
-		"Setting":     func() error { _, err := s.Setting(ctx, "name"); return err },
-		"PutSetting":  func() error { return s.PutSetting(ctx, "name", "value") },
-		"InitSetting": func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },
-		"Ping":        func() error { return s.Ping(ctx) },
+		"Create":        func() error { _, err := s.Create(ctx, b); return err },
+		"Status":        func() error { _, err := s.Status(ctx, key(b), 1); return err },
+		"Results":       func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
+		"Search":        func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
+		"Stop":          func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
+		"Delete":        func() error { _, err := s.Delete(ctx, key(b)); return err },
+		"Runnable":      func() error { _, err := s.Runnable(ctx, 0, 1); return err },
+		"Claim":         func() error { _, err := s.Claim(ctx, c.Queue); return err },
+		"Record":        func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
+		"Finish":        func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
+		"Release":       func() error { return s.Release(ctx, c, nil, moment(0)) },
+		"Authorize":     func() error { return s.Authorize(ctx, c) },
+		"Abandon":       func() error { _, err := s.Abandon(ctx, batch.Result{}, ""); return err },
+		"Purge":         func() error { _, err := s.Purge(ctx, 0); return err },
+		"Hold":          func() error { return s.Hold(ctx, storage.Hold{Until: moment(0)}) },
+		"Holds":         func() error { _, err := s.Holds(ctx); return err },
+		"Reserve":       func() error { _, err := s.Reserve(ctx, b.Owner, time.Second); return err },
+		"Requests":      func() error { _, _, err := s.Requests(ctx, 1); return err },
+		"News":          func() error { _, err := s.News(ctx, []storage.BatchID{1}); return err },
+		"Pause":         func() error { _, err := s.Pause(ctx, storage.Pausing{Queue: "q", Paused: true}); return err },
+		"Group":         func() error { _, err := s.Group(ctx, "s", batch.Owner{}, "g"); return err },
+		"DueDeliveries": func() error { _, err := s.DueDeliveries(ctx, 1, time.Hour); return err },
+		"PutDelivery":   func() error { return s.PutDelivery(ctx, &storage.Delivery{ID: 1, State: storage.Delivered}) },
+		"Deliveries":    func() error { _, err := s.Deliveries(ctx, storage.DeliverySearch{Store: "s", Limit: 1}); return err },
+		"Redeliver":     func() error { return s.Redeliver(ctx, key(b)) },
+		"Seals":         func() error { _, err := s.Seals(ctx, 9); return err },
+		"Setting":       func() error { _, err := s.Setting(ctx, "name"); return err },
+		"PutSetting":    func() error { return s.PutSetting(ctx, "name", "value") },
+		"InitSetting":   func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },
+		"Ping":          func() error { return s.Ping(ctx) },
 	}
 }
 

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// hook is a receiver of callbacks.
+type hook struct {
+	url  string
+	said chan string // bodies whose signature is right
+}
+
+// listen starts a receiver that knows the secret, until ctx ends.
+func listen(ctx context.Context, secretFile string) (*hook, error) {
+	secret, err := os.ReadFile(secretFile)
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := webhooks.NewWebhook(strings.TrimSpace(string(secret)))
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	h := &hook{url: "http://" + listener.Addr().String() + "/hooks", said: make(chan string, 10)}
+	server := &http.Server{ReadHeaderTimeout: limit, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		if err == nil {
+			err = verifier.Verify(body, r.Header)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		h.said <- string(body)
+	})}
+	go func() { _ = server.Serve(listener) }() // ends when the server is closed
+	context.AfterFunc(ctx, func() { server.Close() })
+	return h, nil
+}
+
+// wait returns what was said.
+func (h *hook) wait(ctx context.Context) (string, error) {
+	select {
+	case body := <-h.said:
+		return body, nil
+	case <-time.After(limit / 2):
+		return "", errors.New("no callback came whose signature is right")
+	case <-ctx.Done():
+		return "", fmt.Errorf("no callback came: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,97 @@
+package api
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/webhook"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// callback returns where the end of a new batch is told.
+func (s *API) callback(c *call) (string, error) {
+	url, given, err := c.query.get("callbackUrl")
+	switch {
+	case err != nil:
+		return "", err
+	case !given || url == "":
+		return s.Callback, nil
+	case s.CheckCallback == nil:
+		return "", fail(wrongParameter, "Parameter callbackUrl can't be used here: the operator has not turned callbacks on.")
+	}
+	if err := s.CheckCallback(url); err != nil {
+		return "", fail(wrongParameter, "Parameter callbackUrl %v.", err)
+	}
+	return url, nil
+}
+
+// states are the words for what became of a delivery.
+var states = map[storage.DeliveryState]string{storage.Pending: "PENDING", storage.Delivered: "DELIVERED", storage.GivenUp: "GIVEN_UP"}
+
+// deliveries lists what the caller's receivers were told, or will be, newest first.
+func (s *API) deliveries(c *call) error {
+	ticket, given, err := c.query.ticket()
+	if err != nil {
+		return err
+	}
+	limit, err := c.query.integer("limit", maxFound, 1, maxFound)
+	if err != nil {
+		return err
+	}
+	offset, err := c.query.integer("offset", 0, 0, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	var found []storage.Delivery
+	if !given || ticket != (batch.Ticket{}) {
+		found, err = s.Storage.Deliveries(c.r.Context(), storage.DeliverySearch{Store: c.store, Owner: c.owner, Ticket: ticket, Limit: limit, Offset: offset})
+		if err != nil {
+			return s.storageFailed(c, "deliveries", ticket, err)
+		}
+	}
+	body := append([]byte(nil), `{"items":[`...)
+	for i := range found {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendDelivery(body, &found[i])
+	}
+	c.send(http.StatusOK, append(body, `]}`...))
+	return nil
+}
+
+func appendDelivery(dst []byte, d *storage.Delivery) []byte {
+	dst = fmt.Appendf(dst, `{"id":"%s","ticket":"%s","url":`, webhook.ID(d.Ticket), d.Ticket)
+	dst = batch.AppendString(dst, d.URL)
+	dst = fmt.Appendf(dst, `,"status":"%s","attempts":%d,"createdAt":"%s"`, states[d.State], d.Attempts, d.CreatedAt.UTC().Format(batch.Moment))
+	if d.State == storage.Pending {
+		dst = fmt.Appendf(dst, `,"nextAttemptAt":"%s"`, d.NextAt.UTC().Format(batch.Moment))
+	}
+	if d.Code != 0 {
+		dst = fmt.Appendf(dst, `,"lastStatusCode":%d`, d.Code)
+	}
+	if d.Problem != "" {
+		dst = batch.AppendString(append(dst, `,"lastProblem":`...), d.Problem)
+	}
+	return append(dst, '}')
+}
+
+// resend has a receiver told again.
+func (s *API) resend(c *call) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case !given:
+		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose end is to be told again.")
+	case ticket == batch.Ticket{}:
+		return noBatch()
+	}
+	if err := s.Storage.Redeliver(c.r.Context(), c.key(ticket)); err != nil {
+		return s.storageFailed(c, "resend", ticket, err)
+	}
+	c.send(http.StatusOK, []byte(`{"updateCount":1}`))
+	return nil
+}

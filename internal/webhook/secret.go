@@ -1,0 +1,128 @@
+package webhook
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/gofrs/flock"
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+const (
+	secretPrefix = "whsec_"
+	secretSize   = 32      // bytes of one that is made here
+	leastSecret  = 24      // bytes of any (Standard Webhooks, "Signature scheme")
+	maxFile      = 4 << 10 // bytes of a file of secrets
+	mostSecrets  = 2       // one, and the one before while receivers change over
+)
+
+// NewSecret makes a secret, in the form in which receivers' libraries take it.
+func NewSecret() string {
+	var raw [secretSize]byte
+	rand.Read(raw[:]) // never fails: crypto/rand
+	return secretPrefix + base64.StdEncoding.EncodeToString(raw[:])
+}
+
+// Signer signs deliveries (Standard Webhooks). It may be used by many goroutines.
+type Signer struct{ secrets []*webhooks.Webhook }
+
+// ReadSecrets reads a file of one or two secrets, a line each: each signs, so that a
+// receiver may know either of them. The file may be its owner's only. Errors never quote it.
+func ReadSecrets(file string) (*Signer, error) {
+	lines, err := readLines(file)
+	if err != nil {
+		return nil, err
+	}
+	s := &Signer{}
+	for _, line := range lines {
+		w, err := webhooks.NewWebhook(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no webhook secret: %w", file, errForm)
+		}
+		s.secrets = append(s.secrets, w)
+	}
+	return s, nil
+}
+
+var errForm = errors.New("each line has to be whsec_ and at least 24 bytes in base64, one or two lines; make one with: sheaf webhooks new-secret")
+
+func readLines(file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Fields(string(text))
+	for _, line := range lines {
+		encoded, ok := strings.CutPrefix(line, secretPrefix)
+		raw, err := base64.StdEncoding.DecodeString(encoded)
+		if !ok || err != nil || len(raw) < leastSecret {
+			return nil, fmt.Errorf("%s holds no webhook secret: %w", file, errForm)
+		}
+	}
+	if len(lines) == 0 || len(lines) > mostSecrets {
+		return nil, fmt.Errorf("%s holds %d webhook secrets: %w", file, len(lines), errForm)
+	}
+	return lines, nil
+}
+
+// CreateSecret makes a file of mode 0600 with a new secret. It never replaces one.
+func CreateSecret(file string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(NewSecret() + "\n")
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// RotateSecret puts a new secret before the one in a file, so that both sign; or with
+// finish drops the older one. The file is replaced as a whole or not at all.
+func RotateSecret(file string, finish bool) (err error) {
+	lock := flock.New(file+".lock", flock.SetPermissions(0o600))
+	if err := lock.Lock(); err != nil {
+		return fmt.Errorf("lock %s: %w", file, err)
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	lines, err := readLines(file)
+	switch {
+	case err != nil:
+		return err
+	case finish && len(lines) == 1:
+		return fmt.Errorf("%s holds one secret: there is no older one to drop", file)
+	case finish:
+		lines = lines[:1]
+	case len(lines) == mostSecrets:
+		return fmt.Errorf("%s holds two secrets: a rotation is under way; end it with --finish", file)
+	default:
+		lines = append([]string{NewSecret()}, lines...)
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-webhook-*") // O_EXCL, mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
+}

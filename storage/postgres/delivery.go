@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// DueDeliveries implements storage.Storage. Nodes pass over what others take at the moment.
+func (db *DB) DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error) {
+	var out []storage.Delivery
+	err := db.write(ctx, "take deliveries", get("due_deliveries", db.readDelivery(&out), limit, lease.Milliseconds()).anew(func() { out = nil }))
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// readDelivery reads a row of the statements about deliveries.
+func (db *DB) readDelivery(out *[]storage.Delivery) func(r pgx.Rows) error {
+	return func(r pgx.Rows) error {
+		var d storage.Delivery
+		var ticket uuid.UUID
+		var group, url, problem []byte
+		var nextAt, endedAt int64
+		err := r.Scan(&d.ID, &ticket, &d.Store, &group, &url, &d.State, &d.Attempts, &nextAt, &endedAt, &d.Code, &problem, &d.Total, &d.Completed, &d.Failed)
+		d.Ticket, d.GroupID, d.URL, d.Problem = ticket, string(group), string(url), string(problem)
+		d.NextAt, d.CreatedAt = db.clock.in(nextAt), db.clock.in(endedAt)
+		*out = append(*out, d)
+		return err
+	}
+}
+
+// PutDelivery implements storage.Storage.
+func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
+	return db.write(ctx, "store what became of a delivery",
+		do("put_delivery", d.ID, int16(d.State), db.clock.out(d.NextAt), d.Code, []byte(d.Problem), d.Attempts))
+}
+
+// Deliveries implements storage.Storage.
+func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]storage.Delivery, error) {
+	var out []storage.Delivery
+	err := db.read(ctx, "list deliveries",
+		get("deliveries", db.readDelivery(&out), q.Store, q.Owner[:], dedupKey(q.Ticket), q.Limit, q.Offset).anew(func() { out = nil }))
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Redeliver implements storage.Storage.
+func (db *DB) Redeliver(ctx context.Context, key storage.Key) error {
+	found := false
+	err := db.write(ctx, "send a delivery again",
+		get("redeliver", scan(&found, new(int64)), key.Ticket, key.Store, key.Owner[:]).anew(func() { found = false }))
+	if err == nil && !found {
+		err = storage.ErrNotFound
+	}
+	return err
+}

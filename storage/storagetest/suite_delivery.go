@@ -1,0 +1,171 @@
+package storagetest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// calling returns a batch of the store whose end is told.
+func calling(store string, n int) *storage.NewBatch {
+	b := newBatch(store, n)
+	b.Callback, b.GroupID = "https://example.com/"+odd, "g"
+	return b
+}
+
+func (f *fixture) due(lease time.Duration) []storage.Delivery {
+	f.Helper()
+	d, err := f.s.DueDeliveries(f.Context(), 10, lease)
+	if err != nil {
+		f.Fatalf("DueDeliveries: %v", err)
+	}
+	return d
+}
+
+func (f *fixture) put(d storage.Delivery) {
+	f.Helper()
+	if err := f.s.PutDelivery(f.Context(), &d); err != nil {
+		f.Fatalf("PutDelivery: %v", err)
+	}
+}
+
+func (f *fixture) deliveries(b *storage.NewBatch, ticket batch.Ticket) []storage.Delivery {
+	f.Helper()
+	d, err := f.s.Deliveries(f.Context(), storage.DeliverySearch{Store: b.Store, Owner: b.Owner, Ticket: ticket, Limit: 100})
+	if err != nil {
+		f.Fatalf("Deliveries: %v", err)
+	}
+	return d
+}
+
+var deliveryTests = []test{
+	{"the end of a batch makes one, with its counts", func(f *fixture) {
+		silent := newBatch("s", 1)
+		f.finish(f.claimed(silent))
+		b := calling("s", 4)
+		c := f.claimed(b)
+		expect(f.T, "before its end", len(f.due(time.Hour)), 0)
+		bad := done(1, "")
+		bad.Result.Status = batch.Failed
+		f.finish(c, done(0, ""), bad, skipped(2))
+		d := f.due(time.Hour)
+		if len(d) != 1 {
+			f.Fatalf("due: %+v, want one", d)
+		}
+		got := d[0]
+		if got.NextAt.Before(time.Now().Add(50*time.Minute)) || got.CreatedAt.IsZero() {
+			f.Errorf("moments: %+v", got)
+		}
+		got.ID, got.NextAt, got.CreatedAt = 0, time.Time{}, time.Time{}
+		expect(f.T, "delivery", got, storage.Delivery{
+			Ticket: b.Ticket, Store: "s", GroupID: "g", URL: b.Callback, State: storage.Pending, Attempts: 1, Total: 4, Completed: 2, Failed: 1,
+		})
+		expect(f.T, "due again", len(f.due(time.Hour)), 0)
+		expect(f.T, "of the silent one", len(f.deliveries(silent, silent.Ticket)), 0)
+	}},
+	{"whatever ends a batch, but a delete", func(f *fixture) {
+		queued, started, deleted, abandoned := calling("a", 1), calling("b", 1), calling("c", 1), calling("d", 1)
+		f.create(queued)
+		f.stop(byTicket(queued))
+		c := f.claimed(started)
+		f.stop(byTicket(started))
+		f.finish(c)
+		f.create(deleted)
+		f.delete(deleted)
+		f.create(abandoned)
+		f.abandon(1)
+		got := map[batch.Ticket]bool{}
+		for _, d := range f.due(time.Hour) {
+			got[d.Ticket] = true
+		}
+		expect(f.T, "told", got, map[batch.Ticket]bool{queued.Ticket: true, started.Ticket: true, abandoned.Ticket: true})
+	}},
+	{"an attempt that nobody tells of is made again", func(f *fixture) {
+		b := calling("s", 1)
+		f.finish(f.claimed(b))
+		first := f.due(0)
+		again := f.due(time.Hour)
+		if len(first) != 1 || len(again) != 1 || again[0].Attempts != 2 {
+			f.Fatalf("first %+v, then %+v", first, again)
+		}
+		late := first[0]
+		late.State = storage.Delivered
+		f.put(late)
+		expect(f.T, "after a late word of the first", f.deliveries(b, b.Ticket)[0].State, storage.Pending)
+		d := again[0]
+		d.State, d.Code, d.Problem, d.NextAt = storage.Pending, 503, odd, time.Now().Add(-time.Second)
+		f.put(d)
+		third := f.due(time.Hour)
+		if len(third) != 1 || third[0].Attempts != 3 || third[0].Code != 503 || third[0].Problem != odd {
+			f.Fatalf("third %+v", third)
+		}
+		d = third[0]
+		d.State, d.Code, d.Problem = storage.Delivered, 204, ""
+		f.put(d)
+		expect(f.T, "due after it was delivered", len(f.due(time.Hour)), 0)
+		got := f.deliveries(b, uuid.Nil)[0]
+		expect(f.T, "state", fmt.Sprint(got.State, got.Code, got.Attempts, got.Problem), fmt.Sprint(storage.Delivered, 204, 3, ""))
+	}},
+	{"sent again", func(f *fixture) {
+		b, silent := calling("s", 1), newBatch("s", 1)
+		f.finish(f.claimed(b))
+		f.create(silent)
+		d := f.due(time.Hour)[0]
+		d.State = storage.GivenUp
+		f.put(d)
+		if err := f.s.Redeliver(f.Context(), key(b)); err != nil {
+			f.Fatal(err)
+		}
+		expect(f.T, "attempts", f.due(time.Hour)[0].Attempts, 1)
+		k := key(b)
+		k.Owner = batch.OwnerOf("another")
+		for _, k := range []storage.Key{k, key(silent), {Store: "s", Owner: b.Owner, Ticket: uuid.New()}, {Store: "s", Owner: b.Owner}} {
+			if err := f.s.Redeliver(f.Context(), k); !errors.Is(err, storage.ErrNotFound) {
+				f.Errorf("%+v: got error %v, want ErrNotFound", k, err)
+			}
+		}
+	}},
+	{"listed newest first, of their creator alone", func(f *fixture) {
+		var all []*storage.NewBatch
+		for range 3 {
+			b := calling("s", 1)
+			f.finish(f.claimed(b))
+			all = append(all, b)
+		}
+		var got []batch.Ticket
+		for _, d := range f.deliveries(all[0], uuid.Nil) {
+			got = append(got, d.Ticket)
+		}
+		expect(f.T, "all", got, []batch.Ticket{all[2].Ticket, all[1].Ticket, all[0].Ticket})
+		page, err := f.s.Deliveries(f.Context(), storage.DeliverySearch{Store: "s", Owner: all[0].Owner, Limit: 1, Offset: 1})
+		if err != nil || len(page) != 1 || page[0].Ticket != all[1].Ticket {
+			f.Errorf("a page: %+v, %v", page, err)
+		}
+		foreign := *all[0]
+		foreign.Owner = batch.OwnerOf("another")
+		expect(f.T, "another's", len(f.deliveries(&foreign, uuid.Nil)), 0)
+	}},
+	{"what is not delivered yet keeps its batch, and goes with it", func(f *fixture) {
+		b := calling("s", 1)
+		f.finish(f.claimed(b))
+		f.purge(0)
+		d := f.due(time.Hour)
+		if len(d) != 1 {
+			f.Fatalf("after a purge: %+v", d)
+		}
+		d[0].State = storage.Delivered
+		f.put(d[0])
+		f.purge(0)
+		expect(f.T, "after the next purge", len(f.deliveries(b, uuid.Nil)), 0)
+		gone := calling("s", 1)
+		f.finish(f.claimed(gone))
+		f.delete(gone)
+		expect(f.T, "due of a deleted one", len(f.due(time.Hour)), 0)
+		f.purge(time.Hour)
+		expect(f.T, "of a deleted one", len(f.deliveries(gone, uuid.Nil)), 0)
+	}},
+}

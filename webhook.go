@@ -1,0 +1,41 @@
+package sheaf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/webhook"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// deliverer returns what tells receivers of the ends of batches; nil: nobody is told.
+func (o *Options) deliverer(store storage.Storage) (*webhook.Deliverer, error) {
+	if o.WebhookSecretFile == "" {
+		if o.WebhookURL != "" {
+			return nil, errors.New("a webhook's address needs a secret file that signs what is sent there: make it with: sheaf webhooks new-secret FILE")
+		}
+		return nil, nil
+	}
+	signer, err := webhook.ReadSecrets(o.WebhookSecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("webhook secret: %w", err)
+	}
+	if o.WebhookURL != "" {
+		if err := webhook.CheckURL(o.WebhookURL, o.WebhookHosts, o.WebhookAllow); err != nil {
+			return nil, fmt.Errorf("the webhook's address %w", err)
+		}
+	}
+	return &webhook.Deliverer{
+		Storage: store, Signer: signer, UserAgent: "sheaf/" + Version, Logger: o.Logger,
+		Client: outbound.Receiver(&outbound.Guard{Allow: o.WebhookAllow}, webhook.Timeout),
+	}, nil
+}
+
+// checkCallback returns what judges a callbackUrl; nil: there are none.
+func (o *Options) checkCallback() func(string) error {
+	if o.WebhookSecretFile == "" {
+		return nil
+	}
+	return func(text string) error { return webhook.CheckURL(text, o.WebhookHosts, o.WebhookAllow) }
+}
