@@ -51,8 +51,15 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 		}
 		return l
 	}
-	for deliveries().Items[0].Attempts == 0 && pause(ctx) {
+	until := func(what string, ok func(l list) bool) {
+		t.Helper()
+		for !ok(deliveries()) {
+			if !pause(ctx) {
+				t.Fatalf("waited in vain until the delivery is %s", what)
+			}
+		}
 	}
+	until("tried", func(l list) bool { return l.Items[0].Attempts > 0 })
 	s.kill9(t)
 
 	listener, err := net.Listen("tcp", address)
@@ -78,6 +85,5 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 	case <-time.After(2 * time.Minute): // an attempt that died with its process is made again after one
 		t.Fatal("nobody was told")
 	}
-	for deliveries().Items[0].Status != "DELIVERED" && pause(ctx) {
-	}
+	until("delivered", func(l list) bool { return l.Items[0].Status == "DELIVERED" })
 }
