@@ -63,13 +63,18 @@ func authorize(g *auth.Gate) func(r *http.Request, store, token, right string) (
 	}
 }
 
-// Reload reads the file of AuthKeys again. If it can't be used, the keys stay as they
-// were, and the error says why.
-func (s *Service) Reload() error {
-	if s.gate == nil {
-		return nil
+// Reload reads the files of AuthKeys and WebhookSecretFile again. What of them can't be used
+// stays as it was, and the error says why.
+func (s *Service) Reload() (err error) {
+	if s.gate != nil {
+		err = s.gate.Reload()
 	}
-	return s.gate.Reload()
+	if s.webhooks != nil {
+		if e := s.webhooks.Signer.Reload(); e != nil {
+			err = errors.Join(err, fmt.Errorf("webhook secret: %w", e))
+		}
+	}
+	return err
 }
 
 // audit returns what the API tells of calls; nil where nobody asks.

@@ -55,7 +55,8 @@ wins, and an empty variable counts as unset. Durations have a unit: 500ms, 30s, 
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
 
-SIGHUP: the file of --auth keys=FILE is read again, and the audit log opened again.
+SIGHUP: the files of --auth keys=FILE and --webhook-secret-file are read again, and the audit log
+is opened again.
 
 SIGTERM or SIGINT: no connection is accepted and no request started any more; those
 under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code

@@ -34,8 +34,9 @@ func newWebhooks(environ []string) *cobra.Command {
 	rotate := &cobra.Command{
 		Use:   "rotate-secret FILE",
 		Short: "Put a new secret before the one in FILE, so that both sign",
-		Long: `Put a new secret before the one in FILE, so that both sign what is sent. Restart the
-services, give receivers the new one (the first line), and drop the older one with --finish.`,
+		Long: `Put a new secret before the one in FILE, so that both sign what is sent, from the next SIGHUP
+of the services on. Give receivers the new one (the first line), and drop the older one with
+--finish.`,
 		Args: oneFile("sheaf webhooks rotate-secret"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.RotateSecret(args[0], finish)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -31,24 +32,34 @@ func NewSecret() string {
 }
 
 // Signer signs deliveries (Standard Webhooks). It may be used by many goroutines.
-type Signer struct{ secrets []*webhooks.Webhook }
+type Signer struct {
+	file    string
+	secrets atomic.Pointer[[]*webhooks.Webhook]
+}
 
 // ReadSecrets reads a file of one or two secrets, a line each: each signs, so that a
 // receiver may know either of them. The file may be its owner's only. Errors never quote it.
 func ReadSecrets(file string) (*Signer, error) {
-	lines, err := readLines(file)
+	s := &Signer{file: file}
+	return s, s.Reload()
+}
+
+// Reload reads the file again. If it can't be used, the secrets stay as they were.
+func (s *Signer) Reload() error {
+	lines, err := readLines(s.file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &Signer{}
+	var secrets []*webhooks.Webhook
 	for _, line := range lines {
 		w, err := webhooks.NewWebhook(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s holds no webhook secret: %w", file, errForm)
+			return fmt.Errorf("%s holds no webhook secret: %w", s.file, errForm)
 		}
-		s.secrets = append(s.secrets, w)
+		secrets = append(secrets, w)
 	}
-	return s, nil
+	s.secrets.Store(&secrets)
+	return nil
 }
 
 var errForm = errors.New("each line has to be whsec_ and at least 24 bytes in base64, one or two lines; make one with: sheaf webhooks new-secret")

@@ -195,7 +195,7 @@ func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) (code int, 
 // sign returns the signatures of all secrets, with spaces between.
 func (s *Signer) sign(id string, at time.Time, body []byte) (string, error) {
 	var out []string
-	for _, w := range s.secrets {
+	for _, w := range *s.secrets.Load() {
 		signature, err := w.Sign(id, at, body)
 		if err != nil {
 			return "", err

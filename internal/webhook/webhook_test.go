@@ -345,8 +345,26 @@ func TestSecrets(t *testing.T) {
 	if err := RotateSecret(file, false); err == nil {
 		t.Error("a rotation begins within another")
 	}
+	signer, err := ReadSecrets(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signatures := func() int {
+		t.Helper()
+		text, err := signer.sign("evt_1", time.Now(), []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(strings.Fields(text))
+	}
+	if n := signatures(); n != 2 {
+		t.Errorf("%d signatures with two secrets", n)
+	}
 	if err := RotateSecret(file, true); err != nil {
 		t.Fatal(err)
+	}
+	if err := signer.Reload(); err != nil || signatures() != 1 {
+		t.Errorf("after a reload: %v, %d signatures", err, signatures())
 	}
 	if now := lines(t, file); len(now) != 1 || now[0] != both[0] {
 		t.Errorf("%d secrets at the end", len(now))
@@ -365,5 +383,8 @@ func TestSecrets(t *testing.T) {
 	}
 	if _, err := ReadSecrets(file); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a file that others can read: %v", err)
+	}
+	if err := signer.Reload(); err == nil || signatures() != 1 {
+		t.Errorf("a reload of a file that can't be used: %v, %d signatures", err, signatures())
 	}
 }
