@@ -236,7 +236,8 @@ func (r *run) pick() (begins []int, due time.Time) {
 	if r.graph != nil {
 		begins = r.unblock(begins, now)
 	}
-	for ; r.next < len(r.requests) && !r.halted; r.next++ {
+	// In order, nothing is judged before everything earlier has ended.
+	for ; r.next < len(r.requests) && !r.halted && r.inflight+len(begins) < r.width; r.next++ {
 		if r.width == 1 && len(r.waits) > 0 {
 			break // in order: what comes after a request that waits, waits too
 		}
