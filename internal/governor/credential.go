@@ -46,7 +46,8 @@ type Place struct {
 func (c *Credential) Try(ctx context.Context, q storage.QueueID, now time.Time) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if due := c.schedule(ctx, q, now); !due.IsZero() {
+	due, now = c.schedule(ctx, q, now)
+	if !due.IsZero() {
 		return due, false
 	}
 	if c.line.Len() > 0 || c.full() {
@@ -84,8 +85,8 @@ func (c *Credential) Leave(p *Place) {
 func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	if due := c.schedule(ctx, q, now); !due.IsZero() {
+	due, now := c.schedule(ctx, q, time.Now())
+	if !due.IsZero() {
 		c.inflight--
 		c.grant()
 		return due, false
@@ -95,18 +96,18 @@ func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Tim
 }
 
 // schedule returns when the queue may send its next request; zero: now. mu is held,
-// and unlocked while storage is asked for slots.
-func (c *Credential) schedule(ctx context.Context, q storage.QueueID, now time.Time) time.Time {
+// and unlocked while storage is asked for slots: it returns what time it is then.
+func (c *Credential) schedule(ctx context.Context, q storage.QueueID, now time.Time) (due, then time.Time) {
 	for c.starved(q, now) {
 		c.mu.Unlock()
 		err := c.refill(ctx, q)
 		c.mu.Lock()
 		if err != nil {
-			return now.Add(refillPause)
+			return time.Now().Add(refillPause), now
 		}
 		now = time.Now()
 	}
-	return c.due(q, now)
+	return c.due(q, now), now
 }
 
 // grant gives free places to those who wait. mu is held.

@@ -65,11 +65,15 @@ func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
 	if c.governor.rate.N == 0 || now.Before(c.hold) {
 		return false
 	}
-	if _, ok := c.slot(q); ok || len(c.free) > 0 {
+	if _, ok := c.slot(q); ok {
+		return false
+	}
+	least := c.earliest(now)
+	if n := len(c.free); n > 0 && !c.free[n-1].Before(least) {
 		return false
 	}
 	s := c.common
-	_, ok := s.pop(c.earliest(now))
+	_, ok := s.pop(least)
 	return !ok
 }
 
