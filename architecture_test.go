@@ -32,11 +32,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/api":            {"/batch", "/storage", "/internal/webhook"},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/webhook"},
 		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/webhook"},
+		"/client":                  {},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
+	maySocket := []string{"/client", "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
+
+	// Packages that are to need nothing else.
+	bare := []string{"/client"}
 
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {
@@ -62,6 +66,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 			switch {
 			case ours && known && !slices.Contains(allowed, other):
 				t.Errorf("%s imports %s", p.ImportPath, i)
+			case !ours && slices.Contains(bare, room) && strings.Contains(strings.Split(i, "/")[0], "."):
+				t.Errorf("%s imports %s, and has to do with the standard library", p.ImportPath, i)
 			case !ours && known && slices.Contains(sockets, i) && !slices.Contains(maySocket, room) && !strings.HasPrefix(room, "/examples"):
 				t.Errorf("%s imports %s", p.ImportPath, i)
 			}
