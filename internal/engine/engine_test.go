@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -78,36 +77,6 @@ func TestOrder(t *testing.T) {
 		}
 		w.pass(time.Second)
 		expect(t, "outcome", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 150)))
-	})
-}
-
-// TestPlaces: parallel batches on an upstream that hangs leave places to other stores.
-func TestPlaces(t *testing.T) {
-	scenario(t, "for everybody's first request", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.MaxOutbound = 40
-		w.start()
-		for b := range 3 {
-			for i := range 100 {
-				w.up.script(b, i, step{noAnswer(outbound.Doubt, 504), 30 * time.Second})
-			}
-			w.create("busy"+string(rune('0'+b)), parallel, posts(100)...)
-		}
-		synctest.Wait()
-		if n := len(strings.Fields(w.sent())); n < 30 || n > 33 {
-			t.Errorf("%d requests under way, want about three quarters of 40", n)
-		}
-		for range 5 {
-			b := w.create("quick", stop, posts(1)...)
-			synctest.Wait()
-			expect(t, "another store", w.outcome(b), "200")
-		}
-		w.pass(10 * time.Minute)
-		for b := range 3 {
-			if st := w.status(w.batches[b]); st.Completed != 100 {
-				t.Errorf("batch %d has ended %d requests", b, st.Completed)
-			}
-		}
 	})
 }
 
@@ -248,73 +217,6 @@ func TestThrottle(t *testing.T) {
 		w.pass(time.Minute)
 		synctest.Wait()
 		expect(t, "the one that waited", w.outcome(a), "200")
-	})
-}
-
-func TestTurns(t *testing.T) {
-	scenario(t, "a busy store hands its place over after its turn", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.QueuesAtOnce = 1
-		w.start()
-		for i := range 100 {
-			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
-		}
-		a := w.create("busy", stop, posts(100)...)
-		synctest.Wait()
-		b := w.create("new", stop, "POST")
-		w.pass(2200 * time.Millisecond)
-		expect(t, "new store", w.outcome(b), "200")
-		w.pass(10 * time.Second)
-		expect(t, "busy store", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 100)))
-		if n := len(w.up.ledger); n != 101 {
-			t.Errorf("%d attempts, want 101", n)
-		}
-	})
-}
-
-// The same for a store with many batches instead of many requests.
-func TestTurnsBetweenBatches(t *testing.T) {
-	scenario(t, "many small batches", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.QueuesAtOnce = 1
-		w.start()
-		for i := range 100 {
-			w.up.script(i, 0, step{answered(200), 100 * time.Millisecond})
-			w.create("busy", stop, "POST")
-		}
-		b := w.create("new", stop, "POST")
-		w.pass(2200 * time.Millisecond)
-		expect(t, "new store", w.outcome(b), "200")
-		w.pass(10 * time.Second)
-		expect(t, "busy store's last", w.outcome(w.batches[99]), "200")
-	})
-}
-
-// TestMemory: batches that do not fit into memory together take turns, and one that
-// is larger than all of it runs too.
-func TestMemory(t *testing.T) {
-	scenario(t, "turns", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.Memory = 6 * 520
-		w.start()
-		for b := range 3 {
-			for i := range 100 {
-				w.up.script(b, i, step{answered(200), 100 * time.Millisecond})
-			}
-		}
-		busy := w.create("busy", stop, posts(5)...)
-		synctest.Wait()
-		large := w.create("large", stop, posts(100)...)
-		small := w.create("small", stop, posts(5)...)
-		synctest.Wait()
-		expect(t, "at first", w.sent(), "0/0")
-		w.stopBatch(large)
-		w.create("large", stop, posts(100)...)
-		w.pass(time.Second)
-		expect(t, "the busy one", w.outcome(busy), "200 200 200 200 200")
-		w.pass(time.Minute)
-		expect(t, "the small one", w.outcome(small), "200 200 200 200 200")
-		expect(t, "the last of all", w.outcome(w.batches[3]), strings.TrimSpace(strings.Repeat("200 ", 100)))
 	})
 }
 
@@ -584,95 +486,6 @@ func TestWakeUp(t *testing.T) {
 		w.create("s", stop, "POST")
 		synctest.Wait()
 		expect(t, "the second batch", w.outcome(b), "200")
-	})
-}
-
-// TestFresh: a store that was idle starts within one turn, however many are busy, and many
-// that were idle don't keep a busy one from going on.
-func TestFresh(t *testing.T) {
-	scenario(t, "behind many that are busy", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.QueuesAtOnce = 5
-		w.start()
-		for b := range 40 {
-			for i := range 100 {
-				w.up.script(b, i, step{answered(200), 20 * time.Millisecond})
-			}
-			w.create(fmt.Sprint("busy", b), stop, posts(100)...)
-		}
-		w.pass(30 * time.Second) // every store has had a turn
-		b := w.create("new", stop, "POST")
-		w.pass(turn + 100*time.Millisecond)
-		expect(t, "new store", w.outcome(b), "200")
-		w.pass(5 * time.Minute)
-	})
-	scenario(t, "a busy one among many that are idle", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.QueuesAtOnce = 1
-		w.start()
-		for i := range 100 {
-			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
-		}
-		busy := w.create("busy", stop, posts(100)...)
-		synctest.Wait()
-		for range 30 { // every second 10 stores come, and each takes a tenth of it
-			for range 10 {
-				n := len(w.batches)
-				w.up.script(n, 0, step{answered(200), 100 * time.Millisecond})
-				w.create(fmt.Sprint("new", n), stop, "POST")
-			}
-			w.pass(time.Second)
-		}
-		if n := w.status(busy).Completed; n < 60 {
-			t.Errorf("the busy store has got %d requests through in 30 s", n)
-		}
-		w.pass(5 * time.Minute)
-	})
-}
-
-// TestShares: parallel batches share what places there are, whoever came first.
-func TestShares(t *testing.T) {
-	scenario(t, "evenly", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.MaxOutbound = 100
-		w.start()
-		latency := 100 * time.Millisecond
-		for b := range 4 {
-			for i := range 500 {
-				w.up.script(b, i, step{answered(200), latency})
-			}
-		}
-		first := w.create("first", parallel, posts(500)...)
-		w.pass(latency / 2)
-		for _, store := range []string{"b", "c", "d"} {
-			w.create(store, parallel, posts(500)...)
-		}
-		w.pass(20 * latency)
-		// 75 places beyond the first one of each: 18.75 each, and 19.75 every latency.
-		for _, b := range w.batches[1:] {
-			if n := w.status(b).Completed; n < 320 || n > 430 {
-				t.Errorf("a batch that came later has got %d requests through in 20 times the latency; 395 is its part", n)
-			}
-		}
-		if n := w.status(first).Completed; n > 500 {
-			t.Errorf("the first one has %d", n)
-		}
-		w.pass(time.Minute)
-	})
-	scenario(t, "all of them to one that is alone", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.options.MaxOutbound = 40
-		w.start()
-		for i := range 300 {
-			w.up.script(0, i, step{answered(200), 100 * time.Millisecond})
-		}
-		w.create("alone", parallel, posts(300)...)
-		w.create("small", parallel, posts(3)...)
-		w.pass(1050 * time.Millisecond)
-		if n := w.status(w.batches[0]).Completed; n < 290 {
-			t.Errorf("%d requests in ten times the latency, want 31 each time", n)
-		}
-		w.pass(time.Minute)
 	})
 }
 
