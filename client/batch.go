@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -78,7 +79,7 @@ func (c *Client) CreateJSON(ctx context.Context, requests []byte, o CreateOption
 	var created struct {
 		Ticket string `json:"ticket"`
 	}
-	if err := c.ask(ctx, &call{method: http.MethodPost, query: query, body: requests}, &created); err != nil {
+	if err := c.ask(ctx, &call{method: http.MethodPost, query: query, body: requests, creates: true}, &created); err != nil {
 		return "", err
 	}
 	if created.Ticket == "" {
@@ -205,12 +206,12 @@ func (r *Response) name() string {
 	return "#" + strconv.Itoa(r.Index)
 }
 
-// GetOptions say what of a batch is read. All but NoResponses go beyond the wire
-// contract: a server that does not know them tells everything.
+// GetOptions say what of a batch is read. They go beyond the wire contract: for a server
+// that does not know them, Results and Stream leave out what was not asked for; Get tells everything.
 type GetOptions struct {
 	NoResponses bool
 	Details     bool
-	After       int          // only responses of requests behind this many: 0: all
+	After       int          // leaves out the first so many requests of the batch
 	Limit       int          // at most so many responses; 0: all
 	Only        ResultStatus // only these; empty: all
 }
@@ -251,7 +252,8 @@ func (c *Client) Get(ctx context.Context, ticket string, o GetOptions) (*Batch, 
 }
 
 // Cancel stops a batch: what is under way ends, the rest is not executed. It reports
-// whether the batch was unfinished, and not stopped already.
+// whether the batch was unfinished, and not stopped already. Where an answer is lost and the call made
+// again, what Cancel, CancelGroup, Pause, Resume and Delete report is what the last call found.
 func (c *Client) Cancel(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/cancel-group", url.Values{"ticketId": {ticket}})
 	return n > 0, err
@@ -320,18 +322,27 @@ type Item struct {
 // through all of them, newest first (which goes beyond the wire contract). It reads 100 at a time; what changes
 // meanwhile may be left out or come twice. An error ends it.
 func (c *Client) List(ctx context.Context, status Status) iter.Seq2[Item, error] {
-	const page = 100
-	return func(yield func(Item, error) bool) {
-		for offset := 0; ; offset += page {
-			query := url.Values{"limit": {strconv.Itoa(page)}, "offset": {strconv.Itoa(offset)}}
-			if status != "" {
-				query.Set("status", string(status))
-			}
+	query := url.Values{}
+	if status != "" {
+		query.Set("status", string(status))
+	}
+	return pages[Item](ctx, c, "", query)
+}
+
+// pages goes through a list, 100 items a call.
+func pages[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
+	const size = 100
+	return func(yield func(T, error) bool) {
+		query := maps.Clone(query)
+		query.Set("limit", strconv.Itoa(size))
+		for offset := 0; ; offset += size {
+			query.Set("offset", strconv.Itoa(offset))
 			var found struct {
-				Items []Item `json:"items"`
+				Items []T `json:"items"`
 			}
-			if err := c.ask(ctx, &call{method: http.MethodGet, query: query}, &found); err != nil {
-				yield(Item{}, err)
+			if err := c.ask(ctx, &call{method: http.MethodGet, path: path, query: query}, &found); err != nil {
+				var none T
+				yield(none, err)
 				return
 			}
 			for _, item := range found.Items {
@@ -339,7 +350,7 @@ func (c *Client) List(ctx context.Context, status Status) iter.Seq2[Item, error]
 					return
 				}
 			}
-			if len(found.Items) < page {
+			if len(found.Items) < size {
 				return
 			}
 		}

@@ -4,8 +4,8 @@
 //
 // A call that fails for a reason that may pass (no connection, 429, 502, 503, 504) is made
 // again, as Retry-After says or with growing pauses, until Options.RetryFor is over or the
-// context ends. Nothing is done twice by that: Create always has a deduplication key, and
-// Retry is repeated only where the server has refused it.
+// context ends. Nothing is done twice by that: Create always has a deduplication key, and is not
+// repeated for longer than servers know that; Retry is repeated only where the server has refused it.
 //
 // The package needs nothing but the standard library.
 package client
@@ -59,6 +59,9 @@ const (
 	// firstPause and lastPause bound the pauses between attempts.
 	firstPause = 250 * time.Millisecond
 	lastPause  = 15 * time.Second
+	// dedupFor is how long a create is repeated: servers know its key for an hour (wire contract,
+	// "Create") from the first attempt that came through.
+	dedupFor = 50 * time.Minute
 	// mostAnswer bounds an answer that is held in memory, in bytes: 500 answers of 5 MiB, and
 	// what JSON adds, don't fit; those are for Results.
 	mostAnswer = 1 << 30
@@ -74,6 +77,8 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("the server's address must have no user name, query or fragment")
 	case o.Store == "":
 		return nil, errors.New("a store is required")
+	case !validStore(o.Store):
+		return nil, fmt.Errorf("the store is %q and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -", o.Store)
 	case o.Token == "":
 		return nil, errors.New("a token is required")
 	case strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
@@ -97,6 +102,13 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// validStore follows the wire contract ("Base").
+func validStore(store string) bool {
+	return len(store) <= 64 && !strings.ContainsFunc(store, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	})
+}
+
 // call is one call of the API.
 type call struct {
 	method string
@@ -107,32 +119,85 @@ type call struct {
 	lastID string        // Last-Event-ID
 	wait   time.Duration // that the server is asked to wait
 	once   bool          // repeating it could do something twice: only after a refusal
+
+	creates bool // repeating it is safe for as long as its deduplication key is known
 }
 
 // open makes the call until it is answered 2xx, and returns that answer. Close its body.
-func (c *Client) open(ctx context.Context, what *call) (*http.Response, error) {
-	return c.again(ctx, what.once, func() (*http.Response, error) { return c.attempt(ctx, what) })
+func (c *Client) open(ctx context.Context, what *call) (resp *http.Response, err error) {
+	err = c.again(ctx, what, func() error {
+		resp, err = c.attempt(ctx, what) //nolint:bodyclose // whoever opens it
+		return err
+	})
+	return resp, err
 }
 
-// again makes attempts until one is no failure that may pass.
-func (c *Client) again(ctx context.Context, once bool, attempt func() (*http.Response, error)) (*http.Response, error) {
-	began := time.Now()
-	for n := 0; ; n++ {
-		resp, err := attempt()
-		if err == nil {
-			return resp, nil
+// ask makes the call and decodes the answer into out. A broken answer is asked for again.
+func (c *Client) ask(ctx context.Context, what *call, out any) error {
+	return c.again(ctx, what, func() error {
+		resp, err := c.attempt(ctx, what)
+		if err != nil {
+			return err
 		}
-		pause, may := passing(err, n, once)
-		if !may || ctx.Err() != nil || c.options.RetryFor < 0 || time.Since(began)+pause > c.options.RetryFor {
-			return nil, err
+		defer resp.Body.Close()
+		text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
+		switch {
+		case err != nil:
+			return &transportError{server: c.options.Server, err: err}
+		case len(text) > mostAnswer:
+			return fmt.Errorf("the answer of %s is longer than %d bytes", c.options.Server, mostAnswer)
 		}
-		if c.options.OnRetry != nil {
-			c.options.OnRetry(err, pause)
+		if err := json.Unmarshal(text, out); err != nil {
+			return fmt.Errorf("%s answered %s with what is no JSON of the batch API (%w): is the address right?", c.options.Server, resp.Status, err)
 		}
-		if sleep(ctx, pause) != nil {
-			return nil, err
+		return nil
+	})
+}
+
+// again makes attempts at a call until one is no failure that may pass.
+func (c *Client) again(ctx context.Context, what *call, attempt func() error) error {
+	r := c.repeater(what)
+	for {
+		err := attempt()
+		if err == nil || !r.pause(ctx, err) {
+			return err
 		}
 	}
+}
+
+// repeater decides whether an attempt is followed by another one.
+type repeater struct {
+	c     *Client
+	once  bool
+	most  time.Duration // how long attempts are made
+	began time.Time
+	n     int // failures
+}
+
+func (c *Client) repeater(what *call) *repeater {
+	r := &repeater{c: c, once: what.once, most: c.options.RetryFor}
+	if what.creates {
+		r.most = min(r.most, dedupFor)
+	}
+	r.reset()
+	return r
+}
+
+// reset forgets the failures so far: there was progress.
+func (r *repeater) reset() { r.n, r.began = 0, time.Now() }
+
+// pause waits before another attempt. It reports false if there is to be none: the failure
+// does not pass, the time is over or ctx has ended.
+func (r *repeater) pause(ctx context.Context, err error) bool {
+	pause, may := passing(err, r.n, r.once)
+	if !may || ctx.Err() != nil || time.Since(r.began)+pause > r.most {
+		return false
+	}
+	r.n++
+	if r.c.options.OnRetry != nil {
+		r.c.options.OnRetry(err, pause)
+	}
+	return sleep(ctx, pause) == nil
 }
 
 // attempt makes the call once. Anything but 2xx is an *Error.
@@ -170,6 +235,7 @@ func (c *Client) attempt(ctx context.Context, what *call) (*http.Response, error
 		defer silence.Stop()
 		return nil, &transportError{server: c.options.Server, err: timedOut(ctx, unwrapURL(err))}
 	}
+	silence.Stop()
 	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, silence: silence}
 	if resp.StatusCode/100 != 2 {
 		defer resp.Body.Close()
@@ -187,8 +253,9 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.silence.Reset(callTimeout)
+	b.silence.Reset(callTimeout) // who reads may take its time between two reads
 	n, err := b.ReadCloser.Read(p)
+	b.silence.Stop()
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = timedOut(b.ctx, err)
 	}
@@ -196,7 +263,6 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) Close() error {
-	b.silence.Stop()
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err
@@ -208,32 +274,6 @@ func timedOut(ctx context.Context, err error) error {
 		return errTimeout
 	}
 	return err
-}
-
-// ask makes the call and decodes the answer into out. A broken answer is asked for again.
-func (c *Client) ask(ctx context.Context, what *call, out any) error {
-	resp, err := c.again(ctx, what.once, func() (*http.Response, error) {
-		resp, err := c.attempt(ctx, what)
-		if err != nil {
-			return nil, err
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
-		switch {
-		case err != nil:
-			return nil, &transportError{server: c.options.Server, err: err}
-		case len(text) > mostAnswer:
-			return nil, fmt.Errorf("the answer of %s is longer than %d bytes", c.options.Server, mostAnswer)
-		}
-		if err := json.Unmarshal(text, out); err != nil {
-			return nil, fmt.Errorf("%s answered %s with what is no JSON of the batch API (%w): is the address right?", c.options.Server, resp.Status, err)
-		}
-		return resp, nil
-	})
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
 }
 
 // sleep waits, or returns why not.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
 // world is a service with an upstream in its process.
@@ -32,11 +35,15 @@ type world struct {
 // start starts a service, behind through unless that is nil.
 func start(t *testing.T, o client.Options, through func(next http.Handler) http.Handler) *world {
 	t.Helper()
+	return startWith(t, sheaf.Options{}, o, through)
+}
+
+func startWith(t *testing.T, s sheaf.Options, o client.Options, through func(next http.Handler) http.Handler) *world {
+	t.Helper()
 	w := &world{held: make(chan struct{}, 1000), gate: make(chan struct{})}
-	service, err := sheaf.New(sheaf.Options{
-		Upstream: "http://api/{storeId}", UpstreamHandler: http.HandlerFunc(w.upstream),
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "b.db"), RetryLimit: -1, Logger: slog.New(slog.DiscardHandler),
-	})
+	s.Upstream, s.UpstreamHandler = "http://api/{storeId}", http.HandlerFunc(w.upstream)
+	s.Database, s.RetryLimit, s.Logger = "sqlite:"+filepath.Join(t.TempDir(), "b.db"), -1, slog.New(slog.DiscardHandler)
+	service, err := sheaf.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,6 +185,45 @@ func TestSteer(t *testing.T) {
 	must(w.CancelGroup(ctx, "g"))
 }
 
+// TestDeliveries: callbacks are listed, page by page, and sent again.
+func TestDeliveries(t *testing.T) {
+	received := make(chan string, 1000)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header.Get("Webhook-Id") }))
+	defer receiver.Close()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := webhook.CreateSecret(secret); err != nil {
+		t.Fatal(err)
+	}
+	w := startWith(t, sheaf.Options{WebhookSecretFile: secret, WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, client.Options{}, nil)
+	const n = 120
+	tickets := map[string]bool{}
+	for range n {
+		tickets[must(w.Create(t.Context(), requests(1, "/p/%d"), client.CreateOptions{CallbackURL: receiver.URL}))] = true
+	}
+	for range n {
+		<-received
+	}
+	var last client.Delivery
+	for d, err := range w.Deliveries(t.Context(), "") {
+		last = must(d, err)
+		delete(tickets, last.Ticket)
+	}
+	if len(tickets) != 0 || last.URL != receiver.URL || last.Attempts != 1 || last.CreatedAt.IsZero() {
+		t.Errorf("%d callbacks are not listed; the last is %+v", len(tickets), last)
+	}
+	if err := w.Redeliver(t.Context(), last.Ticket); err != nil {
+		t.Fatal(err)
+	}
+	if id := <-received; id != last.ID {
+		t.Errorf("%s was sent again, and not %s", id, last.ID)
+	}
+	for d, err := range w.Deliveries(t.Context(), last.Ticket) {
+		if must(d, err).Ticket != last.Ticket {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
 // TestLostAnswer: the answer of a create is lost, and the server refuses for a while. There is
 // one batch all the same.
 func TestLostAnswer(t *testing.T) {
@@ -272,20 +318,26 @@ func (b *breaker) Write(p []byte) (int, error) {
 // TestBrokenReads: connections that break midway lose no response and repeat none.
 func TestBrokenReads(t *testing.T) {
 	const n = 100
-	for name, read := range map[string]func(w *world, ticket string) func(func(*client.Response, error) bool){
-		"results": func(w *world, ticket string) func(func(*client.Response, error) bool) {
-			must(w.Wait(t.Context(), ticket, nil))
-			return w.Results(t.Context(), ticket, client.GetOptions{})
-		},
-		"stream": func(w *world, ticket string) func(func(*client.Response, error) bool) {
-			return w.Stream(t.Context(), ticket, client.GetOptions{Details: true})
-		},
+	stream := func(w *world, ticket string) iter.Seq2[*client.Response, error] {
+		return w.Stream(t.Context(), ticket, client.GetOptions{Details: true})
+	}
+	results := func(w *world, ticket string) iter.Seq2[*client.Response, error] {
+		must(w.Wait(t.Context(), ticket, nil))
+		return w.Results(t.Context(), ticket, client.GetOptions{})
+	}
+	for name, c := range map[string]struct {
+		read    func(w *world, ticket string) iter.Seq2[*client.Response, error]
+		through func(http.Handler) http.Handler
+	}{
+		"results": {results, breaking(3000, 3)},
+		"stream":  {stream, breaking(3000, 3)},
+		"results of a server that knows the wire contract alone": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, client.Options{}, breaking(3000, 5))
+			w := start(t, client.Options{}, c.through)
 			ticket := must(w.Create(t.Context(), requests(n, "/p/%d"), client.CreateOptions{Parallel: true}))
 			seen := map[int]bool{}
-			for r, err := range read(w, ticket) {
+			for r, err := range c.read(w, ticket) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -296,6 +348,49 @@ func TestBrokenReads(t *testing.T) {
 			}
 			if len(seen) != n {
 				t.Errorf("%d responses of %d", len(seen), n)
+			}
+		})
+	}
+}
+
+// TestParts: what of a batch is asked for comes, and nothing else, whatever the server knows
+// and wherever a connection breaks.
+func TestParts(t *testing.T) {
+	for name, through := range map[string]func(http.Handler) http.Handler{
+		"sheaf": nil, "wire contract": original, "broken": breaking(150, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, client.Options{}, through)
+			ticket := must(w.Create(t.Context(), []client.Request{
+				{ID: "0", Method: "GET", Path: "/0"},
+				{ID: "1", Method: "GET", Path: "/missing"},
+				{ID: "2", Method: "GET", Path: "/2"},
+				{ID: "3", Method: "GET", Path: "/missing"},
+				{ID: "4", Method: "GET", Path: "/4"},
+			}, client.CreateOptions{ContinueOnFailure: true}))
+			must(w.Wait(t.Context(), ticket, nil))
+			for _, c := range []struct {
+				o    client.GetOptions
+				want string
+			}{
+				{client.GetOptions{}, "01234"},
+				{client.GetOptions{After: 2}, "234"},
+				{client.GetOptions{After: 1, Limit: 2}, "12"},
+				{client.GetOptions{Limit: 1}, "0"},
+				{client.GetOptions{Only: client.Failed}, "13"},
+				{client.GetOptions{Only: client.Succeeded, After: 1, Limit: 1}, "2"},
+			} {
+				for what, seq := range map[string]iter.Seq2[*client.Response, error]{
+					"results": w.Results(t.Context(), ticket, c.o), "stream": w.Stream(t.Context(), ticket, c.o),
+				} {
+					got := ""
+					for r, err := range seq {
+						got += must(r, err).ID
+					}
+					if got != c.want {
+						t.Errorf("%s, %+v: %s, want %s", what, c.o, got, c.want)
+					}
+				}
 			}
 		})
 	}
@@ -395,8 +490,9 @@ func TestNoRepetition(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]client.Options{
-		`the server is "x" and has to be an address such as http://127.0.0.1:8080`: {Server: "x", Store: "1", Token: "t"},
-		"the server's address must have no user name, query or fragment":           {Server: "http://a:b@c", Store: "1", Token: "t"},
+		`the server is "x" and has to be an address such as http://127.0.0.1:8080`:    {Server: "x", Store: "1", Token: "t"},
+		"the server's address must have no user name, query or fragment":              {Server: "http://a:b@c", Store: "1", Token: "t"},
+		`the store is "../x" and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -`: {Server: "http://c", Store: "../x", Token: "t"},
 		"a store is required": {Server: "http://c", Token: "t"},
 		"a token is required": {Server: "http://c", Store: "1"},
 		"the token has a character that no token has: a space, a line end or one beyond ASCII": {Server: "http://c", Store: "1", Token: "t\n"},

@@ -69,14 +69,10 @@ type RequestError struct{ Response *Response }
 // Error tells which request, and what became of it.
 func (e *RequestError) Error() string {
 	r := e.Response
-	name := r.ID
-	if name == "" {
-		name = fmt.Sprintf("#%d", r.Index)
-	}
 	if r.Status == NotExecuted {
-		return strings.TrimSpace(fmt.Sprintf("request %s was not executed: %s", name, r.Reason))
+		return strings.TrimSpace(fmt.Sprintf("request %s was not executed: %s", r.name(), r.Reason))
 	}
-	return fmt.Sprintf("request %s failed: %d %s", name, r.StatusCode, r.StatusLine)
+	return fmt.Sprintf("request %s failed: %d %s", r.name(), r.StatusCode, r.StatusLine)
 }
 
 var errTimeout = errors.New("no answer came in time")

@@ -11,7 +11,6 @@ import (
 	"iter"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 )
@@ -24,13 +23,8 @@ const leastPause = 100 * time.Millisecond
 // growing pauses, up to 5 seconds.
 func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch)) (*Batch, error) {
 	var last *Batch
-	query := (&GetOptions{NoResponses: true}).query(ticket)
+	what := &call{method: http.MethodGet, query: (&GetOptions{NoResponses: true}).query(ticket)}
 	for n := 0; ; n++ {
-		what := &call{method: http.MethodGet, query: query}
-		if last != nil { // the first answer is wanted at once
-			what.query = url.Values{"wait": {strconv.Itoa(waitFor)}, "ticket": {ticket}, "responses": {"false"}}
-			what.wait = waitFor * time.Second
-		}
 		began := time.Now()
 		b := &Batch{}
 		if err := c.ask(ctx, what, b); err != nil {
@@ -53,49 +47,43 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err
 		}
+		// The first answer was wanted at once.
+		what.query.Set("wait", strconv.Itoa(waitFor))
+		what.wait = waitFor * time.Second
 	}
 }
 
 // Results goes through the responses of what has ended of a batch, in request order,
-// without holding them in memory. An error ends it. It never repeats a call midway, so that
-// nothing comes twice, unless the server has told every response's index (as Sheaf does): then it goes
-// on behind the last one.
+// without holding them in memory. An error ends it. Where a connection breaks midway it goes on behind the
+// last response, if their indexes are known: Sheaf tells them, and once a batch is Completed they are
+// known with any server.
 func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		o.NoResponses = false
-		began := time.Now()
-		for n := 0; ; n++ {
-			told, indexed := 0, true
-			stopped := false
-			err := c.results(ctx, ticket, o, func(r *Response) bool {
-				told++
-				if indexed = indexed && r.Index >= 0; indexed {
-					o.After = r.Index + 1
-				}
-				stopped = !yield(r, nil)
-				return !stopped
-			})
-			if o.Limit > 0 {
-				o.Limit -= told
+		what := &call{method: http.MethodGet, accept: "application/x-ndjson, application/json;q=0.5"}
+		repeat := c.repeater(what)
+		told, indexed := 0, true
+		take := func(r *Response) bool {
+			indexed = indexed && r.Index >= 0
+			if indexed && r.Index < o.After || o.Only != "" && r.Status != o.Only {
+				return true // a server that does not know the options tells everything
 			}
-			_, broken := errors.AsType[*transportError](err)
+			o.After = r.Index + 1
+			told++
+			return yield(r, nil) && told != o.Limit
+		}
+		for {
+			before := told
+			what.query = o.query(ticket)
+			err := c.results(ctx, what, take)
+			if told > before {
+				repeat.reset()
+			}
+			_, midway := errors.AsType[*midwayError](err)
 			switch {
-			case err == nil || stopped:
+			case err == nil:
 				return
-			case !broken || ctx.Err() != nil || told > 0 && !indexed || c.options.RetryFor < 0 || time.Since(began) > c.options.RetryFor:
-				yield(nil, err)
-				return
-			case o.Limit < 0:
-				return
-			}
-			if told > 0 {
-				n, began = 0, time.Now()
-			}
-			pause, _ := passing(err, n, false)
-			if c.options.OnRetry != nil {
-				c.options.OnRetry(err, pause)
-			}
-			if sleep(ctx, pause) != nil {
+			case !midway || !indexed || !repeat.pause(ctx, err):
 				yield(nil, err)
 				return
 			}
@@ -104,8 +92,8 @@ func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.
 }
 
 // results reads responses in one call.
-func (c *Client) results(ctx context.Context, ticket string, o GetOptions, take func(*Response) bool) error {
-	resp, err := c.open(ctx, &call{method: http.MethodGet, query: o.query(ticket), accept: "application/x-ndjson, application/json;q=0.5"})
+func (c *Client) results(ctx context.Context, what *call, take func(*Response) bool) error {
+	resp, err := c.open(ctx, what)
 	if err != nil {
 		return err
 	}
@@ -201,7 +189,16 @@ func (c *Client) unreadable(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%s answered with what is no response of a batch: %w", c.options.Server, wrong)
 	}
-	return &transportError{server: c.options.Server, err: err}
+	return c.midway(err)
+}
+
+// midwayError says that an answer that had begun did not come to its end.
+type midwayError struct{ error }
+
+func (e *midwayError) Unwrap() error { return e.error }
+
+func (c *Client) midway(err error) error {
+	return &midwayError{&transportError{server: c.options.Server, err: err}}
 }
 
 // Stream goes through the responses of a batch as they come, each once, until it is
@@ -209,30 +206,22 @@ func (c *Client) unreadable(err error) error {
 // tells them all at the end.
 func (c *Client) Stream(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
-		s := &stream{c: c, call: call{method: http.MethodGet, query: o.query(ticket), accept: "text/event-stream, application/json;q=0.5"}, yield: yield}
-		began := time.Now()
-		for n := 0; ; n++ {
+		s := &stream{c: c, call: call{method: http.MethodGet, query: o.query(ticket), accept: "text/event-stream, application/json;q=0.5"}, options: o, yield: yield}
+		repeat := c.repeater(&s.call)
+		for {
 			before := s.call.lastID
 			over, err := s.connect(ctx)
-			_, broken := errors.AsType[*transportError](err)
+			if s.call.lastID != before {
+				repeat.reset()
+			}
+			_, midway := errors.AsType[*midwayError](err)
 			switch {
 			case over:
 				return
 			case s.unknown:
 				c.late(ctx, ticket, o, yield)
 				return
-			case err != nil && (!broken || ctx.Err() != nil || c.options.RetryFor < 0 || time.Since(began) > c.options.RetryFor):
-				yield(nil, err)
-				return
-			}
-			if s.call.lastID != before {
-				n, began = 0, time.Now()
-			}
-			pause, _ := passing(&transportError{server: c.options.Server, err: io.ErrUnexpectedEOF}, n, false)
-			if err != nil && c.options.OnRetry != nil {
-				c.options.OnRetry(err, pause)
-			}
-			if err := sleep(ctx, pause); err != nil {
+			case !midway || !repeat.pause(ctx, err):
 				yield(nil, err)
 				return
 			}
@@ -252,7 +241,9 @@ func (c *Client) late(ctx context.Context, ticket string, o GetOptions, yield fu
 // stream is a batch whose events are read (HTML, section 9.2).
 type stream struct {
 	c       *Client
-	call    call // lastID: of the last event that was told
+	call    call       // lastID: of the last event that was told
+	options GetOptions // the server tells events of all responses
+	told    int
 	yield   func(*Response, error) bool
 	unknown bool // the server has no events
 }
@@ -277,7 +268,7 @@ func (s *stream) connect(ctx context.Context) (over bool, err error) {
 	for {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
-			return false, &transportError{server: s.c.options.Server, err: err}
+			return false, s.c.midway(err)
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		field, value, _ := bytes.Cut(line, []byte(":"))
@@ -314,7 +305,11 @@ func (s *stream) take(event string, data []byte) (over bool, err error) {
 		if err := json.Unmarshal(data, r); err != nil {
 			return false, fmt.Errorf("%s sent an event that is no response of a batch: %w", s.c.options.Server, err)
 		}
-		return !s.yield(r, nil), nil
+		if r.Index < s.options.After || s.options.Only != "" && r.Status != s.options.Only {
+			return false, nil
+		}
+		s.told++
+		return !s.yield(r, nil) || s.told == s.options.Limit, nil
 	}
 	return false, nil
 }
