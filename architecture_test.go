@@ -31,7 +31,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound"},
 		"/internal/api":            {"/batch", "/storage", "/internal/webhook"},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/webhook"},
-		"/cmd/sheaf":               {"", "/batch", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/webhook"},
+		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/webhook"},
 		"/client":                  {},
 		"/examples/store":          {},
 	}

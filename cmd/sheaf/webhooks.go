@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/client"
 	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/spf13/cobra"
 )
@@ -80,8 +77,9 @@ func (r *remote) flags(c *cobra.Command) {
 	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file that holds the token (default: the variable "+tokenVariable+")")
 }
 
-// call makes one call and returns the body of an answer 200.
-func (r *remote) call(ctx context.Context, environ []string, method, path string, query url.Values) ([]byte, error) {
+// client returns the service as the caller may use it. A call that fails is not repeated:
+// whoever typed the command sees why.
+func (r *remote) client(environ []string) (*client.Client, error) {
 	token := variables(environ)[tokenVariable]
 	if r.tokenFile != "" {
 		text, err := os.ReadFile(r.tokenFile)
@@ -96,30 +94,11 @@ func (r *remote) call(ctx context.Context, environ []string, method, path string
 	case token == "":
 		return nil, usagef("the token is missing: set %s, or name a file with --token-file", tokenVariable)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(r.server, "/")+"/api/v3/"+url.PathEscape(r.store)+path+"?"+query.Encode(), nil)
+	c, err := client.New(client.Options{Server: r.server, Store: r.store, Token: token, UserAgent: "sheaf/" + sheaf.Version, RetryFor: -1})
 	if err != nil {
-		return nil, usagef("--server is %q and has to be an address such as http://127.0.0.1:8080", r.server)
+		return nil, usageError{err}
 	}
-	q.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(q)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", r.server, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		var refusal struct{ ErrorMessage, ErrorCode string }
-		if json.Unmarshal(body, &refusal) == nil && refusal.ErrorMessage != "" {
-			return nil, fmt.Errorf("%s: %s", refusal.ErrorCode, refusal.ErrorMessage)
-		}
-		return nil, fmt.Errorf("%s answered %s", r.server, resp.Status)
-	}
-	return body, nil
+	return c, nil
 }
 
 func newWebhooksList(environ []string) *cobra.Command {
@@ -131,35 +110,25 @@ func newWebhooksList(environ []string) *cobra.Command {
 		Short: "List the callbacks of your batches, newest first",
 		Args:  atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			query := url.Values{}
-			if ticket != "" {
-				query.Set("ticket", ticket)
-			}
-			body, err := r.call(c.Context(), environ, http.MethodGet, "/batch/webhooks", query)
+			service, err := r.client(environ)
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				var out bytes.Buffer
-				if err := json.Indent(&out, body, "", "  "); err != nil {
+			found := []client.Delivery{}
+			for d, err := range service.Deliveries(c.Context(), ticket) {
+				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(c.OutOrStdout(), out.String())
-				return err
+				found = append(found, d)
 			}
-			var found struct {
-				Items []struct {
-					Ticket, URL, Status, LastProblem string
-					CreatedAt                        time.Time
-					Attempts                         int
-				}
-			}
-			if err := json.Unmarshal(body, &found); err != nil {
-				return err
+			if asJSON {
+				out := json.NewEncoder(c.OutOrStdout())
+				out.SetIndent("", "  ")
+				return out.Encode(map[string]any{"items": found})
 			}
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "TICKET\tSTATUS\tATTEMPTS\tENDED\tURL\tPROBLEM")
-			for _, d := range found.Items {
+			for _, d := range found {
 				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.Ticket, d.Status, d.Attempts, d.CreatedAt.Format(time.RFC3339), d.URL, d.LastProblem)
 			}
 			return w.Flush()
@@ -183,8 +152,11 @@ func newWebhooksResend(environ []string) *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			_, err := r.call(c.Context(), environ, http.MethodPost, "/batch/webhooks/resend", url.Values{"ticket": {args[0]}})
-			return err
+			service, err := r.client(environ)
+			if err != nil {
+				return err
+			}
+			return service.Redeliver(c.Context(), args[0])
 		},
 	}
 	r.flags(c)

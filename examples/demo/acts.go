@@ -7,32 +7,26 @@ import (
 	"net/http"
 	"strings"
 	"time"
-)
 
-// Words of the wire format.
-const (
-	completed    = "COMPLETED"
-	failedStatus = "FAILED"
+	"github.com/sheafapi/sheaf/client"
 )
-
-func ended(s *status) bool { return s.Status == completed }
 
 // conclude shows a batch's progress until it has ended, and returns its last status.
-func conclude(ctx context.Context, s *screen, c client, ticket string) (*status, error) {
-	err := c.watch(ctx, ticket, s.progress(), ended)
+func conclude(ctx context.Context, s *screen, c *client.Client, ticket string) (*client.Batch, error) {
+	_, err := c.Wait(ctx, ticket, s.progress())
 	s.endProgress()
 	if err != nil {
 		return nil, err
 	}
-	return c.status(ctx, ticket)
+	return c.Get(ctx, ticket, client.GetOptions{})
 }
 
 // catalogue plays the first act: a batch with failures that goes on to its end.
-func catalogue(ctx context.Context, s *screen, c client) error {
+func catalogue(ctx context.Context, s *screen, c *client.Client) error {
 	batch := catalogueBatch()
 	s.heading(fmt.Sprintf("1. A batch of %d requests, some of which fail on purpose", len(batch)))
 	began := time.Now()
-	ticket, err := c.create(ctx, batch)
+	ticket, err := c.Create(ctx, wire(batch), client.CreateOptions{ContinueOnFailure: true})
 	if err != nil {
 		return err
 	}
@@ -51,28 +45,28 @@ func catalogue(ctx context.Context, s *screen, c client) error {
 }
 
 // asPlanned compares the answers of a batch with those that were to come.
-func asPlanned(batch []request, done *status) error {
-	if done.Status != completed || done.Completed != len(batch) || len(done.Responses) != len(batch) {
-		return fmt.Errorf("the batch of %d requests is %s with %d of them completed and %d answers", len(batch), done.Status, done.Completed, len(done.Responses))
+func asPlanned(batch []request, done *client.Batch) error {
+	if done.Status != client.Completed || done.CompletedRequests != len(batch) || len(done.Responses) != len(batch) {
+		return fmt.Errorf("the batch of %d requests is %s with %d of them completed and %d answers", len(batch), done.Status, done.CompletedRequests, len(done.Responses))
 	}
 	for i, want := range batch {
 		got := done.Responses[i]
-		if got.ID != want.ID || got.Code != want.want || (got.Status == completed) != (want.want < 300) {
-			return fmt.Errorf("request %s was to be answered %d; answer %d is of %s: %s, %d %s", want.ID, want.want, i, got.ID, got.Status, got.Code, got.Line)
+		if got.ID != want.ID || got.StatusCode != want.want || (got.Status == client.Succeeded) != (want.want < 300) {
+			return fmt.Errorf("request %s was to be answered %d; answer %d is of %s: %s, %d %s", want.ID, want.want, i, got.ID, got.Status, got.StatusCode, got.StatusLine)
 		}
 	}
 	return nil
 }
 
 // linked plays the second act: requests that need the answer of another one.
-func linked(ctx context.Context, s *screen, c client, secret string) error {
+func linked(ctx context.Context, s *screen, c *client.Client, secret string) error {
 	hook, err := listen(ctx, secret)
 	if err != nil {
 		return err
 	}
 	batch := linkedBatch()
 	s.heading(fmt.Sprintf("2. A product and what hangs on it, in one batch of %d: nobody knew its id before", len(batch)))
-	ticket, err := c.createCalling(ctx, batch, hook.url)
+	ticket, err := c.Create(ctx, wire(batch), client.CreateOptions{ContinueOnFailure: true, CallbackURL: hook.url})
 	if err != nil {
 		return err
 	}
@@ -98,26 +92,32 @@ func linked(ctx context.Context, s *screen, c client, secret string) error {
 }
 
 // crash plays the third act: the service dies in the middle of a batch of POSTs.
-func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream client) error {
+func crash(ctx context.Context, s *screen, c *client.Client, sheaf *service, store string) error {
 	batch := crashBatch(40)
 	s.heading(fmt.Sprintf("3. A batch of %d POSTs, and kill -9 in the middle of it", len(batch)))
-	ticket, err := c.create(ctx, batch)
+	ticket, err := c.Create(ctx, wire(batch), client.CreateOptions{ContinueOnFailure: true})
 	if err != nil {
 		return err
 	}
-	var seen *status
+	var seen *client.Batch
 	show := s.progress()
-	err = c.watch(ctx, ticket, func(now *status) { seen = now; show(now) },
-		func(now *status) bool { return ended(now) || now.Completed >= len(batch)*2/5 })
+	halfway, stop := context.WithCancel(ctx)
+	defer stop()
+	_, err = c.Wait(halfway, ticket, func(now *client.Batch) {
+		show(now)
+		if seen = now; now.CompletedRequests >= len(batch)*2/5 {
+			stop()
+		}
+	})
 	sheaf.kill()
 	s.endProgress()
-	if err != nil {
+	switch {
+	case err == nil || seen != nil && seen.Status == client.Completed:
+		return errors.New("the third batch was over before the service could be killed")
+	case !errors.Is(err, context.Canceled) || ctx.Err() != nil:
 		return err
 	}
-	if ended(seen) {
-		return errors.New("the third batch was over before the service could be killed")
-	}
-	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.Completed, seen.Total)
+	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.CompletedRequests, seen.TotalRequests)
 	if err := sheaf.start(ctx); err != nil {
 		return err
 	}
@@ -126,30 +126,30 @@ func crash(ctx context.Context, s *screen, c client, sheaf *service, upstream cl
 		return err
 	}
 	s.summary(done)
-	return reconcile(ctx, s, batch, done, upstream)
+	return reconcile(ctx, s, batch, done, store)
 }
 
 // reconcile compares what the service says of a batch of POSTs with what arrived at
 // the store.
-func reconcile(ctx context.Context, s *screen, batch []request, done *status, upstream client) error {
-	arrived, err := upstream.ledger(ctx)
+func reconcile(ctx context.Context, s *screen, batch []request, done *client.Batch, store string) error {
+	arrived, err := ledger(ctx, store)
 	if err != nil {
 		return err
 	}
-	if done.Completed != len(batch) || len(done.Responses) != len(batch) {
-		return fmt.Errorf("the batch of %d requests ended with %d of them completed and %d answers", len(batch), done.Completed, len(done.Responses))
+	if done.CompletedRequests != len(batch) || len(done.Responses) != len(batch) {
+		return fmt.Errorf("the batch of %d requests ended with %d of them completed and %d answers", len(batch), done.CompletedRequests, len(done.Responses))
 	}
 	posts := 0
-	var inDoubt []response
+	var inDoubt []client.Response
 	for _, r := range done.Responses {
 		posts += arrived[r.ID]
 		switch {
 		case arrived[r.ID] > 1:
 			return fmt.Errorf("%s arrived at the store %d times", r.ID, arrived[r.ID])
-		case r.Status == failedStatus && r.Code == http.StatusBadGateway:
+		case r.Status == client.Failed && r.StatusCode == http.StatusBadGateway:
 			inDoubt = append(inDoubt, r)
-		case r.Status != completed || r.Code != http.StatusCreated || arrived[r.ID] == 0:
-			return fmt.Errorf("%s is %s (%d %s) and arrived at the store %d times", r.ID, r.Status, r.Code, r.Line, arrived[r.ID])
+		case r.Status != client.Succeeded || r.StatusCode != http.StatusCreated || arrived[r.ID] == 0:
+			return fmt.Errorf("%s is %s (%d %s) and arrived at the store %d times", r.ID, r.Status, r.StatusCode, r.StatusLine, arrived[r.ID])
 		}
 	}
 	if len(inDoubt) > 1 {

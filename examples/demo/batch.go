@@ -1,12 +1,30 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sheafapi/sheaf/client"
+)
+
+// request is a request of a batch, and the code that its answer is to have.
+type request struct {
+	client.Request
+	want int
+}
+
+// wire returns the requests as they are handed over.
+func wire(batch []request) (out []client.Request) {
+	for _, r := range batch {
+		out = append(out, r.Request)
+	}
+	return out
+}
 
 // plan is a batch in the making.
 type plan []request
 
 func (p *plan) add(want int, id, method, path string, body any) {
-	*p = append(*p, request{ID: id, Method: method, Path: path, Body: body, want: want})
+	*p = append(*p, request{client.Request{ID: id, Method: method, Path: path, Body: body}, want})
 }
 
 type fields map[string]any

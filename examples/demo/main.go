@@ -20,10 +20,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sheafapi/sheaf/client"
 	"github.com/sheafapi/sheaf/examples/store"
 )
 
 const (
+	token   = "demo"
 	limit   = time.Minute           // for all that happens once the service is built
 	latency = 50 * time.Millisecond // of the store: slow enough to watch
 )
@@ -83,18 +85,29 @@ func run(ctx context.Context, s *screen) (err error) {
 	defer sheaf.kill()
 	s.say("The example store listens on %s, Sheaf in front of it on http://%s.", upstream, address)
 
-	if err := catalogue(ctx, s, client{base: "http://" + address + "/api/v3/catalogue"}); err != nil {
-		return sheaf.explain(err)
-	}
-	if err := linked(ctx, s, client{base: "http://" + address + "/api/v3/linked"}, sheaf.secret); err != nil {
-		return sheaf.explain(err)
-	}
-	crashing := client{base: "http://" + address + "/api/v3/crash"}
-	if err := crash(ctx, s, crashing, sheaf, client{base: upstream + "/api/v3/crash"}); err != nil {
+	if err := play(ctx, s, sheaf, upstream); err != nil {
 		return sheaf.explain(err)
 	}
 	s.next()
 	return nil
+}
+
+// play plays the acts, each in a store of its own.
+func play(ctx context.Context, s *screen, sheaf *service, upstream string) error {
+	c := map[string]*client.Client{}
+	for _, store := range []string{"catalogue", "linked", "crash"} {
+		var err error
+		if c[store], err = client.New(client.Options{Server: "http://" + sheaf.address, Store: store, Token: token}); err != nil {
+			return err
+		}
+	}
+	if err := catalogue(ctx, s, c["catalogue"]); err != nil {
+		return err
+	}
+	if err := linked(ctx, s, c["linked"], sheaf.secret); err != nil {
+		return err
+	}
+	return crash(ctx, s, c["crash"], sheaf, upstream+"/api/v3/crash")
 }
 
 // serveStore serves the example store until ctx ends, and returns its address.

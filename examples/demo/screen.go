@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
+	"github.com/sheafapi/sheaf/client"
 	"golang.org/x/term"
 )
 
@@ -45,31 +46,31 @@ func (s *screen) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n
 func (s *screen) heading(text string) { s.say("\n%s", s.paint(bold, text)) }
 
 // progress returns a function that shows how far a batch is.
-func (s *screen) progress() func(*status) {
+func (s *screen) progress() func(*client.Batch) {
 	if s.terminal {
 		return s.bar()
 	}
 	const step = 10
 	shown := -step
-	return func(now *status) {
-		if now.Completed < shown+step && now.Status != completed {
+	return func(now *client.Batch) {
+		if now.CompletedRequests < shown+step && now.Status != client.Completed {
 			return
 		}
-		shown = now.Completed - now.Completed%step
-		s.say("  %-11s %2d of %d", now.Status, now.Completed, now.Total)
+		shown = now.CompletedRequests - now.CompletedRequests%step
+		s.say("  %-11s %2d of %d", now.Status, now.CompletedRequests, now.TotalRequests)
 	}
 }
 
-func (s *screen) bar() func(*status) {
+func (s *screen) bar() func(*client.Batch) {
 	var bar *progressbar.ProgressBar
-	return func(now *status) {
+	return func(now *client.Batch) {
 		if bar == nil {
-			bar = progressbar.NewOptions(now.Total,
+			bar = progressbar.NewOptions(now.TotalRequests,
 				progressbar.OptionSetWriter(s.out), progressbar.OptionSetWidth(40), progressbar.OptionShowCount(),
 				progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░"}), progressbar.OptionSetPredictTime(false))
 		}
 		bar.Describe(fmt.Sprintf("  %-11s", now.Status))
-		_ = bar.Set(now.Completed) // fails only beyond the total, and then shows what it can
+		_ = bar.Set(now.CompletedRequests) // fails only beyond the total, and then shows what it can
 	}
 }
 
@@ -81,33 +82,33 @@ func (s *screen) endProgress() {
 }
 
 // summary tells how a batch ended: the counts, what failed, some of the rest.
-func (s *screen) summary(done *status, examples ...string) {
-	var failed, shown []response
-	count := map[string]int{}
+func (s *screen) summary(done *client.Batch, examples ...string) {
+	var failed, shown []client.Response
+	count := map[client.ResultStatus]int{}
 	for _, r := range done.Responses {
 		count[r.Status]++
-		if r.Status == failedStatus {
+		if r.Status == client.Failed {
 			failed = append(failed, r)
 		}
 		if slices.Contains(examples, r.ID) {
 			shown = append(shown, r)
 		}
 	}
-	s.say("\n  %s: %d requests, %s, %s", s.paint(bold, done.Status), done.Total,
-		s.paint(green, fmt.Sprintf("%d completed", count[completed])), s.paint(red, fmt.Sprintf("%d failed", count[failedStatus])))
+	s.say("\n  %s: %d requests, %s, %s", s.paint(bold, string(done.Status)), done.TotalRequests,
+		s.paint(green, fmt.Sprintf("%d completed", count[client.Succeeded])), s.paint(red, fmt.Sprintf("%d failed", count[client.Failed])))
 	s.table("What failed, and why", failed)
 	s.table("Some of what was done", shown)
 }
 
-func (s *screen) table(title string, rows []response) {
+func (s *screen) table(title string, rows []client.Response) {
 	if len(rows) == 0 {
 		return
 	}
 	s.say("\n  %s", s.paint(bold, title))
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(w, "    %s\t%d %s", r.ID, r.Code, r.Line)
-		if m := r.message(); m != "" {
+		fmt.Fprintf(w, "    %s\t%d %s", r.ID, r.StatusCode, r.StatusLine)
+		if m := message(&r); m != "" {
 			fmt.Fprint(w, "\t", m)
 		}
 		fmt.Fprintln(w)
@@ -116,7 +117,7 @@ func (s *screen) table(title string, rows []response) {
 }
 
 // message is what an answer says: its errorMessage, or else the beginning of its body.
-func (r *response) message() string {
+func message(r *client.Response) string {
 	var p struct {
 		Message string `json:"errorMessage"`
 	}
