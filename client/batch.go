@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -62,11 +63,13 @@ func (o *CreateOptions) query() url.Values {
 // Create hands a batch of 1 to 500 requests over and returns its ticket. From then on the
 // batch is never lost.
 func (c *Client) Create(ctx context.Context, requests []Request, o CreateOptions) (ticket string, err error) {
-	body, err := json.Marshal(requests)
-	if err != nil {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // the upstream gets a body as its text stands here
+	if err := enc.Encode(requests); err != nil {
 		return "", fmt.Errorf("a request's body can't be written as JSON: %w", err)
 	}
-	return c.CreateJSON(ctx, body, o)
+	return c.CreateJSON(ctx, body.Bytes(), o)
 }
 
 // CreateJSON is Create for requests that are JSON already: an array of objects.

@@ -80,12 +80,27 @@ func (w *world) upstream(rw http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(r.URL.Path, "/bytes"):
 		_, _ = rw.Write([]byte{0xff, 0xfe})
 		return
+	case strings.HasSuffix(r.URL.Path, "/echo"):
+		_, _ = io.Copy(rw, r.Body)
+		return
 	case strings.Contains(r.URL.Path, "/hold"):
 		w.held <- struct{}{}
 		<-w.gate
 	}
 	rw.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(rw, `{"path":%q}`, r.URL.Path)
+}
+
+// TestExactBodies: the upstream gets a body as it was written, and its answer comes back so.
+func TestExactBodies(t *testing.T) {
+	w := start(t, client.Options{}, nil)
+	const body = `{"html":"<b>&</b>","n":12345678901234567890,"price":1.10}`
+	ticket := must(w.Create(t.Context(), []client.Request{{Method: "POST", Path: "/echo", Body: json.RawMessage(body)}}, client.CreateOptions{}))
+	for r, err := range w.Stream(t.Context(), ticket, client.GetOptions{}) {
+		if got := must(r, err).Body; string(got) != body {
+			t.Errorf("%s", got)
+		}
+	}
 }
 
 func (w *world) times(call string) int64 {
