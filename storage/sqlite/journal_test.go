@@ -29,8 +29,10 @@ var smallBounds = []bounds{
 
 // TestSmallJournal: what reads and claims see does not depend on where marks are.
 func TestSmallJournal(t *testing.T) {
+	t.Parallel() // most of the package's time, and half of that is waiting for the disk
 	for i, b := range smallBounds {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
 			open := func(t *testing.T) storage.Storage {
 				db := openNew(t).(*DB)
 				db.journal.bounds = b
@@ -65,6 +67,7 @@ func crash(t rapid.TB, path, to string) *DB {
 // TestJournalCrash: whatever was recorded, given up, ended and moved meanwhile, what a
 // process that died has acknowledged is what the next one claims.
 func TestJournalCrash(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "journal")
 		if err != nil {
