@@ -61,10 +61,13 @@ func (db *DB) takeLock(ctx context.Context, s *session) error {
 	}
 	free := false
 	err := db.send(ctx, []step{get("lock_is_free", scan(new(bool), &free), s.lock)})
-	if err == nil && free {
-		err = errSeeming
+	if err != nil || !free {
+		return err
 	}
-	return err
+	if _, err := s.backend(ctx); err != nil { // the lock went with its session
+		return err
+	}
+	return errSeeming
 }
 
 // without goes on without an accelerator that the server does not have. Any other error
