@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,6 +298,29 @@ func TestLateCalls(t *testing.T) {
 		h.arrive()
 		expect(t, "locks that the node's row names and its session holds", named(), 1)
 	})
+}
+
+// TestSessionThatDies: a session that ends between taking its lock and the look at it was no
+// lock that a server only seems to take.
+func TestSessionThatDies(t *testing.T) {
+	url := pgtest.NewDatabase(t)
+	p := newProxy(t, url)
+	looks := prepared("lock_is_free")
+	var ended atomic.Bool
+	p.alter = func(call []byte) []byte {
+		if bytes.Contains(call, looks) && ended.CompareAndSwap(false, true) {
+			execute(t, url, "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()")
+		}
+		return call
+	}
+	var log logs
+	db, err := Open(t.Context(), p.url, Options{timing: &still, Logger: log.logger()})
+	if err == nil { // it made another one
+		db.Close()
+	}
+	if !ended.Load() || strings.Contains(log.String(), "accelerator") {
+		t.Errorf("the session was ended: %v; Open: %v; the log: %s", ended.Load(), err, log.String())
+	}
 }
 
 // TestBrokenAnswers: what has arrived of an answer that breaks off is forgotten when the

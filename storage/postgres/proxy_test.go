@@ -182,13 +182,15 @@ func (p *proxy) pass(call []byte) ([]byte, *rule) {
 	return call, r
 }
 
+// prepared is how pgx names a statement that it prepares.
+func prepared(statement string) []byte {
+	sum := sha256.Sum256([]byte(queries[statement]))
+	return []byte("stmtcache_" + hex.EncodeToString(sum[:24]))
+}
+
 // next sets what happens to the next call with a statement.
 func (p *proxy) next(statement string, f fate) *rule {
-	sum := sha256.Sum256([]byte(queries[statement])) // as pgx names what it prepares
-	r := &rule{
-		name: []byte("stmtcache_" + hex.EncodeToString(sum[:24])), text: []byte(queries[statement]),
-		fate: f, hit: make(chan *held, 1),
-	}
+	r := &rule{name: prepared(statement), text: []byte(queries[statement]), fate: f, hit: make(chan *held, 1)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rule = r
