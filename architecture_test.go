@@ -20,24 +20,26 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/storage/internal/driver": {},
 		"/storage/sqlite":          {"/batch", "/storage", "/storage/internal/driver"},
 		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
-		"/internal/secret":         {},
+		"/internal/private":        {},
+		"/internal/secret":         {"/internal/private"},
 		"/internal/audit":          {},
 		"/internal/certificate":    {},
-		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/secret"},
+		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/private", "/internal/secret"},
 		"/internal/pgtest":         {},
 		"/internal/outbound":       {"/batch"},
 		"/internal/governor":       {"/batch", "/storage"},
 		"/internal/engine":         {"/batch", "/storage", "/internal/governor", "/internal/outbound"},
-		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound"},
+		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound", "/internal/private"},
 		"/internal/api":            {"/batch", "/storage", "/internal/webhook"},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/webhook"},
-		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/webhook"},
+		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook"},
 		"/client":                  {},
+		"/internal/submit":         {"/batch", "/client", "/internal/private"},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
 
 	// Packages that are to need nothing else.
 	bare := []string{"/client"}

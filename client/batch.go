@@ -139,20 +139,20 @@ const (
 // GetOptions.Details.
 type Response struct {
 	Index        int             `json:"-"` // its place in the batch, from 0; -1: the server did not tell
-	ID           string          `json:"id"`
+	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
-	Body         json.RawMessage `json:"httpBody"`         // JSON as it came; of other text a JSON string; nil: none
-	BodyEncoding string          `json:"httpBodyEncoding"` // "base64": Body is a string of bytes that are no UTF-8
-	StatusCode   int             `json:"httpStatusCode"`   // 504 or 502 where no answer came; 0: not executed
-	StatusLine   string          `json:"httpStatusLine"`   // the reason phrase, or what happened where no answer came
-	Reason       string          `json:"reason"`           // why it was not executed
+	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON as it came; of other text a JSON string; nil: none
+	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64": Body is a string of bytes that are no UTF-8
+	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 where no answer came; 0: not executed
+	StatusLine   string          `json:"httpStatusLine,omitempty"`   // the reason phrase, or what happened where no answer came
+	Reason       string          `json:"reason,omitempty"`           // why it was not executed
 
-	Method     string            `json:"method"`
-	Path       string            `json:"path"`
-	Headers    map[string]string `json:"headers"` // of the answer
-	Attempts   int               `json:"attempts"`
-	StartedAt  time.Time         `json:"startedAt"` // of the first attempt
-	DurationMS int64             `json:"durationMs"`
+	Method     string            `json:"method,omitempty"`
+	Path       string            `json:"path,omitempty"`
+	Headers    map[string]string `json:"headers,omitempty"` // of the answer
+	Attempts   int               `json:"attempts,omitempty"`
+	StartedAt  time.Time         `json:"startedAt,omitzero"` // of the first attempt
+	DurationMS int64             `json:"durationMs,omitempty"`
 }
 
 // UnmarshalJSON reads one object of a status's responses.

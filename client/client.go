@@ -120,6 +120,9 @@ type call struct {
 	wait   time.Duration // that the server is asked to wait
 	once   bool          // repeating it could do something twice: only after a refusal
 
+	validate bool   // the answer is wanted only if it is not the one with this tag
+	tag      string // of the last answer, where the server tells it (RFC 9110, section 8.8.3)
+
 	creates bool // repeating it is safe for as long as its deduplication key is known
 }
 
@@ -132,6 +135,9 @@ func (c *Client) open(ctx context.Context, what *call) (resp *http.Response, err
 	return resp, err
 }
 
+// errNotModified says that the answer is still the one that the caller has.
+var errNotModified = errors.New("nothing has changed")
+
 // ask makes the call and decodes the answer into out. A broken answer is asked for again.
 func (c *Client) ask(ctx context.Context, what *call, out any) error {
 	return c.again(ctx, what, func() error {
@@ -140,6 +146,10 @@ func (c *Client) ask(ctx context.Context, what *call, out any) error {
 			return err
 		}
 		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusNotModified {
+			return errNotModified
+		}
+		what.tag = resp.Header.Get("Etag")
 		text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 		switch {
 		case err != nil:
@@ -226,6 +236,9 @@ func (c *Client) attempt(ctx context.Context, what *call) (*http.Response, error
 	if what.accept != "" {
 		q.Header.Set("Accept", what.accept)
 	}
+	if what.validate && what.tag != "" {
+		q.Header.Set("If-None-Match", what.tag)
+	}
 	if what.lastID != "" {
 		q.Header.Set("Last-Event-ID", what.lastID)
 	}
@@ -237,7 +250,7 @@ func (c *Client) attempt(ctx context.Context, what *call) (*http.Response, error
 	}
 	silence.Stop()
 	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, silence: silence}
-	if resp.StatusCode/100 != 2 {
+	if resp.StatusCode/100 != 2 && (resp.StatusCode != http.StatusNotModified || !what.validate) {
 		defer resp.Body.Close()
 		return nil, newError(resp)
 	}

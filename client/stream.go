@@ -23,15 +23,20 @@ const leastPause = 100 * time.Millisecond
 // growing pauses, up to 5 seconds.
 func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch)) (*Batch, error) {
 	var last *Batch
-	what := &call{method: http.MethodGet, query: (&GetOptions{NoResponses: true}).query(ticket)}
+	what := &call{method: http.MethodGet, query: (&GetOptions{NoResponses: true}).query(ticket), validate: true}
 	for n := 0; ; n++ {
 		began := time.Now()
 		b := &Batch{}
-		if err := c.ask(ctx, what, b); err != nil {
+		err := c.ask(ctx, what, b)
+		same := errors.Is(err, errNotModified)
+		if err != nil && !same {
 			return nil, err
 		}
+		if same {
+			b = last
+		}
 		b.Responses = nil
-		if progress != nil {
+		if progress != nil && !same {
 			progress(b)
 		}
 		if b.Status == Completed {

@@ -53,7 +53,7 @@ func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	var known, said []string
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, variable(flag.Name)) })
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if slices.Contains(known, name) || fromKubernetes(name) {
+		if slices.Contains(known, name) || slices.Contains(ofCallers, name) || fromKubernetes(name) {
 			continue
 		}
 		sentence := name + " is not a setting of sheaf serve"
@@ -64,6 +64,9 @@ func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	}
 	return said
 }
+
+// ofCallers are the variables of commands that ask a service.
+var ofCallers = []string{serverVariable, storeVariable, tokenVariable, contextVariable, contextsVariable}
 
 // fromKubernetes reports whether a variable is one that Kubernetes sets in every pod
 // beside a Service named sheaf.
@@ -103,4 +106,15 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// environment returns all variables that are not empty.
+func environment(environ []string) map[string]string {
+	found := map[string]string{}
+	for _, entry := range environ {
+		if name, text, _ := strings.Cut(entry, "="); text != "" {
+			found[name] = text
+		}
+	}
+	return found
 }

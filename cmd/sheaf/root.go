@@ -5,18 +5,51 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
+	"github.com/sheafapi/sheaf/client"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// The exit codes.
+// The exit codes. Those from 3 on come only from commands that ask a service.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitSomeFailed   = 3 // requests were FAILED or NOT_EXECUTED
+	exitNotLetIn    = 4 // the service refuses the token
+	exitUnfinished  = 8
+	exitInterrupted = 130
 )
+
+// exitCodes is what every command's help and the documentation say about them.
+const exitCodes = `Exit codes: 0 all well, 1 an error, 2 a mistake in the command line, 3 some requests failed or
+were not executed, 4 not let in, 8 not finished yet, 130 interrupted.`
+
+// endsWith is the error of a command that did what it was asked to, whose exit code tells
+// what it found. Nothing more is printed.
+type endsWith int
+
+func (e endsWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// exitCode returns the code that stands for an error.
+func exitCode(err error) int {
+	if code, ok := errors.AsType[endsWith](err); ok {
+		return int(code)
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	if refused, ok := errors.AsType[*client.Error](err); ok && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden) {
+		return exitNotLetIn
+	}
+	if _, ok := errors.AsType[*interrupted](err); ok {
+		return exitInterrupted
+	}
+	return exitFailed
+}
 
 // usageError is a mistake in the command line or the environment, made before
 // anything was started.
@@ -39,11 +72,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "sheaf: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
-		return exitUsage
+	code := exitCode(err)
+	if _, quiet := errors.AsType[endsWith](err); !quiet {
+		fmt.Fprintf(stderr, "sheaf: %v\n", err)
 	}
-	return exitFailed
+	return code
 }
 
 func newRoot(environ []string) *cobra.Command {
@@ -60,7 +93,9 @@ func newRoot(environ []string) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newVersion())
+	root.AddCommand(newServe(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newVersion(),
+		newSubmit(environ), newStatus(environ), newWait(environ), newResults(environ), newTail(environ), newCancel(environ), newRetry(environ), newList(environ),
+		newLogin(environ), newLogout(environ), newContexts(environ))
 	return root
 }
 

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	signal TERM|INT|HUP|KILL
 //	                      send a signal to the server
 //	exited CODE|NAME      wait until the server has ended, with that exit code or by that signal
+//	ticket                set $TICKET to the first ticket that the last command printed
 //	http [-status N] [-until REGEXP] [-token FILE] METHOD URL [BODY]
 //	                      call, again until the answer has REGEXP, expect the status (200), print the body
 func TestScripts(t *testing.T) {
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"signal":   cmdSignal,
 			"exited":   cmdExited,
 			"http":     cmdHTTP,
+			"ticket":   cmdTicket,
 		},
 	})
 }
@@ -90,6 +92,7 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 func cmdUpstream(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only behind it is the connection's end noticed
 		if strings.Contains(r.URL.Path, "/hold") {
 			w.held <- struct{}{}
 			select {
@@ -191,8 +194,18 @@ func (p *process) wait() {
 
 // await waits until the log has the pattern and returns what its group matched.
 func (p *process) await(ts *testscript.TestScript, pattern string) string {
-	re, err := regexp.Compile(pattern)
-	ts.Check(err)
+	found := p.logged(pattern)
+	if found == "" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		ts.Fatalf("the log never had %q (server ended: %v):\n%s", pattern, p.over, p.log.Bytes())
+	}
+	return found
+}
+
+// logged is await that returns nothing when the process has ended or patience is over.
+func (p *process) logged(pattern string) string {
+	re := regexp.MustCompile(pattern)
 	expired := false
 	timer := time.AfterFunc(patience, func() {
 		p.mu.Lock()
@@ -208,10 +221,18 @@ func (p *process) await(ts *testscript.TestScript, pattern string) string {
 			return string(m[len(m)-1])
 		}
 		if p.over || expired {
-			ts.Fatalf("the log never had %q (server ended: %v):\n%s", pattern, p.over, p.log.Bytes())
+			return ""
 		}
 		p.more.Wait()
 	}
+}
+
+func cmdTicket(ts *testscript.TestScript, _ bool, _ []string) {
+	found := regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`).FindString(ts.ReadFile("stdout"))
+	if found == "" {
+		ts.Fatalf("no ticket was printed")
+	}
+	ts.Setenv("TICKET", found)
 }
 
 func cmdHTTP(ts *testscript.TestScript, _ bool, args []string) {

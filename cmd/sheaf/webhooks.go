@@ -1,24 +1,17 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/client"
 	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/spf13/cobra"
 )
-
-// tokenVariable is where commands that ask a service take the caller's token from, unless
-// a file brings it.
-const tokenVariable = "SHEAF_TOKEN"
 
 func newWebhooks(environ []string) *cobra.Command {
 	c := &cobra.Command{
@@ -68,39 +61,6 @@ func oneFile(command string) cobra.PositionalArgs {
 	}
 }
 
-// remote is a service that a command asks.
-type remote struct{ server, store, tokenFile string }
-
-func (r *remote) flags(c *cobra.Command) {
-	c.Flags().StringVar(&r.server, "server", "http://127.0.0.1:8080", "the service's address")
-	c.Flags().StringVar(&r.store, "store", "", "the store; required")
-	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file that holds the token (default: the variable "+tokenVariable+")")
-}
-
-// client returns the service as the caller may use it. A call that fails is not repeated:
-// whoever typed the command sees why.
-func (r *remote) client(environ []string) (*client.Client, error) {
-	token := variables(environ)[tokenVariable]
-	if r.tokenFile != "" {
-		text, err := os.ReadFile(r.tokenFile)
-		if err != nil {
-			return nil, err
-		}
-		token = strings.TrimSpace(string(text))
-	}
-	switch {
-	case r.store == "":
-		return nil, usagef("--store is required")
-	case token == "":
-		return nil, usagef("the token is missing: set %s, or name a file with --token-file", tokenVariable)
-	}
-	c, err := client.New(client.Options{Server: r.server, Store: r.store, Token: token, UserAgent: "sheaf/" + sheaf.Version, RetryFor: -1})
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return c, nil
-}
-
 func newWebhooksList(environ []string) *cobra.Command {
 	var r remote
 	var asJSON bool
@@ -109,22 +69,20 @@ func newWebhooksList(environ []string) *cobra.Command {
 		Use:   "list --store STORE",
 		Short: "List the callbacks of your batches, newest first",
 		Args:  atMost(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			service, err := r.client(environ)
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
+			service, err := r.client(-1, nil)
 			if err != nil {
 				return err
 			}
 			found := []client.Delivery{}
-			for d, err := range service.Deliveries(c.Context(), ticket) {
+			for d, err := range service.Deliveries(ctx, ticket) {
 				if err != nil {
 					return err
 				}
 				found = append(found, d)
 			}
 			if asJSON {
-				out := json.NewEncoder(c.OutOrStdout())
-				out.SetIndent("", "  ")
-				return out.Encode(map[string]any{"items": found})
+				return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
 			}
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "TICKET\tSTATUS\tATTEMPTS\tENDED\tURL\tPROBLEM")
@@ -132,9 +90,9 @@ func newWebhooksList(environ []string) *cobra.Command {
 				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.Ticket, d.Status, d.Attempts, d.CreatedAt.Format(time.RFC3339), d.URL, d.LastProblem)
 			}
 			return w.Flush()
-		},
+		}),
 	}
-	r.flags(c)
+	r.flags(c, environ)
 	c.Flags().StringVar(&ticket, "ticket", "", "of one batch only")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -145,20 +103,15 @@ func newWebhooksResend(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "resend TICKET --store STORE",
 		Short: "Send the callback of a batch again",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("sheaf webhooks resend takes one ticket")
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, args []string) error {
-			service, err := r.client(environ)
+		Args:  oneTicket,
+		RunE: interruptible(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			service, err := r.client(-1, nil)
 			if err != nil {
 				return err
 			}
-			return service.Redeliver(c.Context(), args[0])
-		},
+			return service.Redeliver(ctx, args[0])
+		}),
 	}
-	r.flags(c)
+	r.flags(c, environ)
 	return c
 }

@@ -52,11 +52,15 @@ func (c *call) waits() (time.Duration, error) {
 }
 
 // await returns when the batch is COMPLETED, its status or its number of completed
-// requests is another one than when the call came, or the time is up.
-func (s *API) await(c *call, key storage.Key, wait time.Duration) error {
+// requests is another one than when the call came, or than in the status that the client has
+// (If-None-Match), or the time is up.
+func (s *API) await(c *call, key storage.Key, wait time.Duration, v *view) error {
 	first, err := s.Storage.Status(c.r.Context(), key, 0)
 	if err != nil || first.Status == batch.Completed {
 		return err
+	}
+	if c.r.Header["If-None-Match"] != nil && !unchanged(c.r.Header, v.tag(first, c.r.URL.RawQuery)) {
+		return nil // what the client has is older
 	}
 	news, stop := s.hub.watch(first.ID)
 	defer stop()

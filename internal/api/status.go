@@ -37,7 +37,7 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 		return s.events(c, ticket, v)
 	}
 	if wait > 0 {
-		if err := s.await(c, c.key(ticket), wait); err != nil {
+		if err := s.await(c, c.key(ticket), wait, &v); err != nil {
 			return s.storageFailed(c, "status", ticket, err)
 		}
 	}

@@ -145,6 +145,40 @@ func TestETag(t *testing.T) {
 	}
 }
 
+// TestWaitWithETag: a status that is newer than the one that the client has is not waited
+// for, so that nothing is missed between two calls.
+func TestWaitWithETag(t *testing.T) {
+	w := newWorld(t, nil)
+	ticket := w.create("", 3)
+	tag := `"of long ago"`
+	ask := func() <-chan reply {
+		r := w.request("GET", base+"?wait=60&responses=false&ticket="+ticket, nil)
+		r.Header.Set("If-None-Match", tag)
+		return w.answering(r)
+	}
+	arrived := func(answer <-chan reply) {
+		t.Helper()
+		select {
+		case a := <-answer:
+			if a.status != 200 || a.header.Get("ETag") == tag {
+				t.Fatalf("%d %v", a.status, a.header)
+			}
+			tag = a.header.Get("ETag")
+		case <-time.After(30 * time.Second):
+			t.Fatal("the answer waits for news, and there are some")
+		}
+	}
+	arrived(ask())
+	c := w.claim()
+	w.record(c, done(0, 200, "")) // while nobody asks
+	arrived(ask())
+	waiting := ask()
+	w.watched(1)
+	w.record(c, done(1, 200, ""))
+	w.api.Changed(c.ID)
+	arrived(waiting)
+}
+
 // answering runs a request and returns its answer when it has come.
 func (w *world) answering(r *http.Request) <-chan reply {
 	out := make(chan reply, 1)

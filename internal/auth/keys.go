@@ -9,12 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,6 +18,7 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/sheafapi/sheaf/internal/secret"
 )
 
@@ -112,19 +109,7 @@ const maxKeyFile = 16 << 20
 // ReadIssued reads the keys in a file, which may be its owner's only. An error names the
 // place.
 func ReadIssued(file string) ([]Issued, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	text, err := private.Read(file, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -183,16 +168,7 @@ func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err err
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-keys-*") // O_EXCL, mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
+	return private.Replace(file, append(text, '\n'))
 }
 
 // Reseal seals the credentials in a file of keys anew, with the key that seals now.

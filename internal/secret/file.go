@@ -5,10 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"runtime"
+
+	"github.com/sheafapi/sheaf/internal/private"
 )
 
 // right says what a key file has to hold; every error about its content ends with it.
@@ -22,22 +20,10 @@ const maxFile = 4 << 10
 // that name the file and say what to do. Without a file the error wraps
 // fs.ErrNotExist.
 func Read(file string) (Key, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return Key{}, err
+	text, err := private.Read(file, maxFile)
+	if errors.Is(err, private.ErrNoFile) {
+		err = fmt.Errorf("%w: %s", err, right)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Key{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return Key{}, fmt.Errorf("%s is no regular file: %s", file, right)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Key{}, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
 	if err != nil {
 		return Key{}, err
 	}
@@ -80,40 +66,8 @@ func decode(text []byte) (Key, error) {
 // fs.ErrExist.
 func Create(file string) (Key, error) {
 	key := New()
-	if err := publish(file, key.Encode()+"\n"); err != nil {
+	if err := private.Create(file, []byte(key.Encode()+"\n")); err != nil {
 		return Key{}, fmt.Errorf("make the key file %s: %w", file, err)
 	}
 	return key, nil
-}
-
-// publish makes a file with the given content. The content is durable under another
-// name first; then it gets its name by a link, which, unlike a rename, never replaces.
-func publish(file, content string) error {
-	dir := filepath.Dir(file)
-	f, err := os.CreateTemp(dir, ".sheaf-key-*") // O_EXCL, mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), file); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // it can't open a directory for that, and journals names itself
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

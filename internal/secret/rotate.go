@@ -3,10 +3,10 @@ package secret
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"strings"
 
 	"github.com/gofrs/flock"
+	"github.com/sheafapi/sheaf/internal/private"
 )
 
 // Step is one step of a rotation of the secret key.
@@ -65,21 +65,9 @@ func Rotate(file string, step Step) (key Key, err error) {
 
 // replace writes a file that holds the keys in place of the one that is there.
 func replace(file string, keys []Key) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-key-*") // O_EXCL, mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
+	var text strings.Builder
 	for _, k := range keys {
-		if _, e := f.WriteString(k.Encode() + "\n"); e != nil {
-			err = e
-		}
+		text.WriteString(k.Encode() + "\n")
 	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
+	return private.Replace(file, []byte(text.String()))
 }

@@ -5,14 +5,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 
 	"github.com/gofrs/flock"
+	"github.com/sheafapi/sheaf/internal/private"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
@@ -65,19 +62,7 @@ func (s *Signer) Reload() error {
 var errForm = errors.New("each line has to be whsec_ and at least 24 bytes in base64, one or two lines; make one with: sheaf webhooks new-secret")
 
 func readLines(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
+	text, err := private.Read(file, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +82,7 @@ func readLines(file string) ([]string, error) {
 
 // CreateSecret makes a file of mode 0600 with a new secret. It never replaces one.
 func CreateSecret(file string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(NewSecret() + "\n")
-	return errors.Join(err, f.Sync(), f.Close())
+	return private.Create(file, []byte(NewSecret()+"\n"))
 }
 
 // RotateSecret puts a new secret before the one in a file, so that both sign; or with
@@ -126,14 +106,5 @@ func RotateSecret(file string, finish bool) (err error) {
 	default:
 		lines = append([]string{NewSecret()}, lines...)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-webhook-*") // O_EXCL, mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
+	return private.Replace(file, []byte(strings.Join(lines, "\n")+"\n"))
 }

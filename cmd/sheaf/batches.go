@@ -1,0 +1,428 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/sheafapi/sheaf/client"
+	"github.com/spf13/cobra"
+)
+
+// report is what status and wait tell of a batch.
+type report struct {
+	Ticket      string        `json:"ticket"`
+	Status      client.Status `json:"status"`
+	Total       int           `json:"totalRequests"`
+	Completed   int           `json:"completedRequests"`
+	Failed      int           `json:"failed"`
+	NotExecuted int           `json:"notExecuted"`
+	GroupID     string        `json:"groupId,omitempty"`
+	RetryOf     string        `json:"retryOf,omitempty"`
+	Paused      bool          `json:"paused,omitempty"`
+	CreatedAt   time.Time     `json:"createdAt,omitzero"`
+	StartedAt   time.Time     `json:"startedAt,omitzero"`
+	FinishedAt  time.Time     `json:"finishedAt,omitzero"`
+}
+
+// newReport asks for what there is to tell.
+func newReport(ctx context.Context, c *client.Client, ticket string) (*report, error) {
+	b, err := c.Get(ctx, ticket, client.GetOptions{NoResponses: true, Details: true})
+	if err != nil {
+		return nil, err
+	}
+	r := &report{
+		Ticket: ticket, Status: b.Status, Total: b.TotalRequests, Completed: b.CompletedRequests, GroupID: b.GroupID, RetryOf: b.RetryOf,
+		Paused: b.Paused, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
+	}
+	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
+		for _, err := range c.Results(ctx, ticket, client.GetOptions{Only: status}) {
+			if err != nil {
+				return nil, err
+			}
+			*n++
+		}
+	}
+	return r, nil
+}
+
+// exit returns the error whose exit code tells how the batch stands.
+func (r *report) exit() error {
+	switch {
+	case r.Status != client.Completed:
+		return endsWith(exitUnfinished)
+	case r.Failed+r.NotExecuted > 0:
+		return endsWith(exitSomeFailed)
+	}
+	return nil
+}
+
+func (r *report) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	state := string(r.Status)
+	if r.Paused {
+		state += ", paused"
+	}
+	fmt.Fprintf(t, "Ticket\t%s\nStatus\t%s\nRequests\t%s of %s have run: %s failed, %s not executed\n", r.Ticket, state,
+		commas(r.Completed), commas(r.Total), commas(r.Failed), commas(r.NotExecuted))
+	for _, line := range []struct {
+		name  string
+		value string
+	}{{"Group", r.GroupID}, {"Repeats", r.RetryOf}, {"Created", moment(r.CreatedAt)}, {"Started", moment(r.StartedAt)}, {"Finished", moment(r.FinishedAt)}} {
+		if line.value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", line.name, line.value)
+		}
+	}
+	return t.Flush()
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s)", t.Local().Format("2006-01-02 15:04:05"), humanize.Time(t))
+}
+
+func (r *report) show(w io.Writer, asJSON bool) error {
+	var err error
+	if asJSON {
+		err = writeJSON(w, r)
+	} else {
+		err = r.print(w)
+	}
+	return errors.Join(err, r.exit())
+}
+
+func newStatus(environ []string) *cobra.Command {
+	var r remote
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status TICKET",
+		Short: "Tell how far a batch is",
+		Long:  "Tell how far a batch is.\n\n" + exitCodes,
+		Example: `  sheaf status 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
+  sheaf status --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq .completedRequests`,
+		Args: oneTicket,
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			service, err := r.client(-1, nil)
+			if err != nil {
+				return err
+			}
+			found, err := newReport(ctx, service, args[0])
+			if err != nil {
+				return err
+			}
+			return found.show(c.OutOrStdout(), asJSON)
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newWait(environ []string) *cobra.Command {
+	var r remote
+	var asJSON bool
+	var most time.Duration
+	c := &cobra.Command{
+		Use:     "wait TICKET",
+		Short:   "Wait until a batch is finished",
+		Long:    "Wait until a batch is finished, and tell how it ended. Lost connections and restarts of the service\nare waited for.\n\n" + exitCodes,
+		Example: "  sheaf wait --timeout 10m 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 && echo all went well",
+		Args:    oneTicket,
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			service, err := r.client(time.Hour, nil)
+			if err != nil {
+				return err
+			}
+			waiting := ctx
+			if most > 0 {
+				var cancel context.CancelFunc
+				waiting, cancel = context.WithTimeout(ctx, most)
+				defer cancel()
+			}
+			if _, err := service.Wait(waiting, args[0], nil); err != nil {
+				if ctx.Err() != nil || waiting.Err() == nil {
+					return err
+				}
+				fmt.Fprintf(c.ErrOrStderr(), "sheaf: the batch is not finished after %s\n", most)
+			}
+			found, err := newReport(ctx, service, args[0])
+			if err != nil {
+				return err
+			}
+			return found.show(c.OutOrStdout(), asJSON)
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().DurationVar(&most, "timeout", 0, "how long (default: until it is finished)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// told counts what a command has shown.
+type told struct{ failures int }
+
+// only are the values of --only.
+var only = map[string]client.ResultStatus{
+	"": "", "failed": client.Failed, "not-executed": client.NotExecuted, "completed": client.Succeeded,
+}
+
+// show prints responses, as a table for people or one JSON object a line.
+func (s *told) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Response, error]) error {
+	if !asJSON {
+		fmt.Fprintln(w, "INDEX  STATUS        CODE  REQUEST / ANSWER")
+	}
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	for r, err := range responses {
+		if err != nil {
+			return err
+		}
+		if r.Status != client.Succeeded {
+			s.failures++
+		}
+		if asJSON {
+			err = out.Encode(struct {
+				Index int `json:"index"`
+				*client.Response
+			}{r.Index, r})
+		} else {
+			_, err = fmt.Fprintln(w, line(r))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line is a response as people read it.
+func line(r *client.Response) string {
+	code := "   -"
+	if r.StatusCode != 0 {
+		code = fmt.Sprintf("%4d", r.StatusCode)
+	}
+	what := r.Method + " " + r.Path
+	if r.Method == "" {
+		what = r.ID
+	}
+	why := first(r.Reason, r.StatusLine)
+	if body := string(r.Body); body != "" {
+		why += " " + body
+	}
+	return clean(fmt.Sprintf("%5d  %-12s  %s  %s  %s", r.Index, r.Status, code, what, why), 200)
+}
+
+// clean keeps what came from elsewhere from steering the terminal, and shortens it.
+func clean(text string, most int) string {
+	out := make([]rune, 0, most)
+	for _, r := range text {
+		if len(out) == most {
+			return string(append(out, '…'))
+		}
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			r = ' '
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+func newResults(environ []string) *cobra.Command {
+	var r remote
+	var asJSON bool
+	var which string
+	c := &cobra.Command{
+		Use:   "results TICKET",
+		Short: "Print the responses of a batch, in the order of its requests",
+		Long:  "Print the responses of a batch, in the order of its requests. Of an unfinished batch those that have\nended. With --json, one JSON object a line, bodies whole.\n\n" + exitCodes,
+		Example: `  sheaf results 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --only failed
+  sheaf results --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq -c .httpBody`,
+		Args: oneTicket,
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			status, ok := only[which]
+			if !ok {
+				return usagef("--only is %q and has to be failed, not-executed or completed", which)
+			}
+			service, err := r.client(-1, nil)
+			if err != nil {
+				return err
+			}
+			b, err := service.Get(ctx, args[0], client.GetOptions{NoResponses: true})
+			if err != nil {
+				return err
+			}
+			var t told
+			if err := t.show(c.OutOrStdout(), asJSON, service.Results(ctx, args[0], client.GetOptions{Only: status, Details: true})); err != nil {
+				return err
+			}
+			return t.exit(b.Status)
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().StringVar(&which, "only", "", "failed, not-executed or completed")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (s *told) exit(status client.Status) error {
+	return (&report{Status: status, Failed: s.failures}).exit()
+}
+
+func newTail(environ []string) *cobra.Command {
+	var r remote
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "tail TICKET",
+		Short:   "Print the responses of a batch as they come, until it is finished",
+		Long:    "Print the responses of a batch as they come, until it is finished. Lost connections and restarts of\nthe service are waited for.\n\n" + exitCodes,
+		Example: "  sheaf tail 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11",
+		Args:    oneTicket,
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			service, err := r.client(time.Hour, nil)
+			if err != nil {
+				return err
+			}
+			var t told
+			if err := t.show(c.OutOrStdout(), asJSON, service.Stream(ctx, args[0], client.GetOptions{Details: true})); err != nil {
+				return err
+			}
+			return t.exit(client.Completed)
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newCancel(environ []string) *cobra.Command {
+	var r remote
+	var group string
+	c := &cobra.Command{
+		Use:   "cancel TICKET | --group NAME",
+		Short: "Stop a batch, or all of a group",
+		Long:  "Stop a batch, or all unfinished ones of a group: what is under way ends and is recorded, the rest is not\nexecuted.\n\n" + exitCodes,
+		Example: `  sheaf cancel 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
+  sheaf cancel --group spring-prices`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 || len(args) == 1 == (group != "") {
+				return usagef("sheaf cancel takes one ticket, or --group; see sheaf cancel --help")
+			}
+			return nil
+		},
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			service, err := r.client(-1, nil)
+			if err != nil {
+				return err
+			}
+			n := 0
+			if group != "" {
+				n, err = service.CancelGroup(ctx, group)
+			} else {
+				var stopped bool
+				if stopped, err = service.Cancel(ctx, args[0]); stopped {
+					n = 1
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				fmt.Fprintln(c.ErrOrStderr(), "There was no unfinished batch to stop.")
+				return nil
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "Stopped %s.\n", plural(n, "batch", "batches"))
+			return nil
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().StringVar(&group, "group", "", "all unfinished batches of this group")
+	return c
+}
+
+func newRetry(environ []string) *cobra.Command {
+	var r remote
+	c := &cobra.Command{
+		Use:     "retry TICKET",
+		Short:   "Make a batch of what failed or was not executed in another one, and print its ticket",
+		Example: "  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)",
+		Args:    oneTicket,
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			service, err := r.client(-1, nil)
+			if err != nil {
+				return err
+			}
+			ticket, err := service.Retry(ctx, args[0])
+			if refused, ok := errors.AsType[*client.Error](err); err != nil && !ok {
+				return fmt.Errorf("%w; whether a batch was made is not known: sheaf list shows it", err)
+			} else if ok && refused.StatusCode == http.StatusMethodNotAllowed {
+				return fmt.Errorf("this service can't repeat a batch: %w", err)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), ticket)
+			return err
+		}),
+	}
+	r.flags(c, environ)
+	return c
+}
+
+func newList(environ []string) *cobra.Command {
+	var r remote
+	var asJSON bool
+	var status string
+	var limit int
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List your batches, newest first",
+		Long:    "List your batches: newest first, or with --status those of one status, oldest first.",
+		Example: "  sheaf list --status in-progress",
+		Args:    atMost(0),
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
+			wanted, ok := map[string]client.Status{"": "", "queued": client.Queued, "in-progress": client.InProgress, "completed": client.Completed}[status]
+			switch {
+			case !ok:
+				return usagef("--status is %q and has to be queued, in-progress or completed", status)
+			case limit < 1:
+				return usagef("--limit has to be at least 1")
+			}
+			service, err := r.client(-1, nil)
+			if err != nil {
+				return err
+			}
+			found := []client.Item{}
+			for item, err := range service.List(ctx, wanted) {
+				if err != nil {
+					return err
+				}
+				if found = append(found, item); len(found) == limit {
+					break
+				}
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "TICKET\tSTATUS")
+			for _, item := range found {
+				fmt.Fprintf(w, "%s\t%s\n", item.Ticket, item.Status)
+			}
+			return w.Flush()
+		}),
+	}
+	r.flags(c, environ)
+	c.Flags().StringVar(&status, "status", "", "queued, in-progress or completed (default: all)")
+	c.Flags().IntVar(&limit, "limit", 100, "how many at most")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/private"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// contextsVariable names the file of contexts.
+const contextsVariable = "SHEAF_CONTEXTS"
+
+// storedContext is a service, a store and a token that go together.
+type storedContext struct {
+	Server string `json:"server"`
+	Store  string `json:"store"`
+	Token  string `json:"token"`
+}
+
+// contexts are what sheaf login has stored, by name.
+type contexts struct {
+	Current  string                   `json:"current"`
+	Contexts map[string]storedContext `json:"contexts"`
+
+	file string
+}
+
+func (c *contexts) names() []string { return slices.Sorted(maps.Keys(c.Contexts)) }
+
+// mostContexts bounds the file, in bytes.
+const mostContexts = 1 << 20
+
+// readContexts reads the file of contexts. There need be none.
+func readContexts(vars map[string]string) (*contexts, error) {
+	all := &contexts{file: vars[contextsVariable], Contexts: map[string]storedContext{}}
+	if all.file == "" {
+		dir, err := os.UserConfigDir()
+		if err != nil { // no home: nothing can be stored there
+			return all, nil //nolint:nilerr // commands that need a token say so
+		}
+		all.file = filepath.Join(dir, "sheaf", "contexts.json")
+	}
+	text, err := private.Read(all.file, mostContexts)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, all); err != nil {
+		return nil, fmt.Errorf("%s holds no contexts (%w): remove it and use sheaf login", all.file, err)
+	}
+	if all.Contexts == nil {
+		all.Contexts = map[string]storedContext{}
+	}
+	return all, nil
+}
+
+func (c *contexts) write() error {
+	if c.file == "" {
+		return usagef("there is no place for contexts: set HOME, or %s to a file's name", contextsVariable)
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.file), 0o700); err != nil {
+		return err
+	}
+	return private.Replace(c.file, append(text, '\n'))
+}
+
+func newLogin(environ []string) *cobra.Command {
+	var r remote
+	var unchecked bool
+	c := &cobra.Command{
+		Use:   "login [NAME] --store STORE",
+		Short: "Store a server, a store and a token for the other commands",
+		Long: `Store a server, a store and a token under a name (default: the store's), and make that the
+current context. The token is asked for, or read from the standard input where that is no terminal,
+unless --token-file or SHEAF_TOKEN brings it. The service is asked whether it lets the token in.
+
+Contexts are in the file contexts.json below the user's directory of configuration, mode 0600
+(SHEAF_CONTEXTS names another file). A context's token is sent to that context's server only.`,
+		Example: `  sheaf login --server https://batch.example.com --store 1003
+  sheaf login shop --store 1003 --token-file token.txt
+  pass show shop | sheaf login shop --store 1003`,
+		Args: atMost(1),
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+			vars := variables(environ)
+			o := client.Options{Server: first(r.server, vars[serverVariable], defaultServer), Store: first(r.store, vars[storeVariable])}
+			if o.Store == "" {
+				return usagef("--store is required")
+			}
+			if vars[tokenVariable] == "" && r.tokenFile == "" {
+				token, err := askToken(c)
+				if err != nil {
+					return err
+				}
+				vars[tokenVariable] = token
+			}
+			r.server, r.store = o.Server, o.Store
+			r.environ = []string{tokenVariable + "=" + vars[tokenVariable]}
+			o, err := r.resolve()
+			if err != nil {
+				return err
+			}
+			service, err := newClient(o, -1, nil)
+			if err != nil {
+				return err
+			}
+			if !unchecked {
+				for _, err := range service.List(ctx, client.Queued) {
+					if err != nil {
+						return err
+					}
+					break
+				}
+			}
+			all, err := readContexts(vars)
+			if err != nil {
+				return err
+			}
+			all.Current = o.Store
+			if len(args) == 1 {
+				all.Current = args[0]
+			}
+			all.Contexts[all.Current] = storedContext{Server: o.Server, Store: o.Store, Token: o.Token}
+			if err := all.write(); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "Stored in %s as %s, the current context.\n", all.file, all.Current)
+			return nil
+		}),
+	}
+	r.flags(c, environ)
+	_ = c.Flags().MarkHidden("context")
+	c.Flags().BoolVar(&unchecked, "no-check", false, "don't ask the service")
+	return c
+}
+
+// askToken asks for a token without showing it, or reads it where nobody can be asked.
+func askToken(c *cobra.Command) (string, error) {
+	in, ok := c.InOrStdin().(*os.File)
+	if ok && term.IsTerminal(int(in.Fd())) {
+		fmt.Fprint(c.ErrOrStderr(), "Token: ")
+		text, err := term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(c.ErrOrStderr())
+		return strings.TrimSpace(string(text)), err
+	}
+	text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), mostContexts))
+	return strings.TrimSpace(string(text)), err
+}
+
+func newLogout(environ []string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "logout [NAME]",
+		Short: "Remove a context, by default the current one",
+		Args:  atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			all, err := readContexts(variables(environ))
+			if err != nil {
+				return err
+			}
+			name := all.Current
+			if len(args) == 1 {
+				name = args[0]
+			}
+			if _, ok := all.Contexts[name]; !ok {
+				return usagef("there is no context %q", name)
+			}
+			delete(all.Contexts, name)
+			if all.Current == name {
+				all.Current = ""
+			}
+			return all.write()
+		},
+	}
+}
+
+func newContexts(environ []string) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "contexts",
+		Short: "List what sheaf login has stored; use makes another one current",
+		Args:  noCommand,
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := readContexts(variables(environ))
+			if err != nil {
+				return err
+			}
+			type item struct {
+				Name    string `json:"name"`
+				Server  string `json:"server"`
+				Store   string `json:"store"`
+				Current bool   `json:"current"`
+			}
+			items := []item{}
+			for _, name := range all.names() {
+				one := all.Contexts[name]
+				items = append(items, item{name, one.Server, one.Store, name == all.Current})
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), map[string]any{"items": items})
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "CURRENT\tNAME\tSERVER\tSTORE")
+			for _, i := range items {
+				mark := ""
+				if i.Current {
+					mark = "*"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", mark, i.Name, i.Server, i.Store)
+			}
+			return w.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.AddCommand(&cobra.Command{
+		Use:   "use NAME",
+		Short: "Make a context the current one",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("sheaf contexts use takes one name")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			all, err := readContexts(variables(environ))
+			if err != nil {
+				return err
+			}
+			if _, ok := all.Contexts[args[0]]; !ok {
+				return usagef("there is no context %q; there are: %s", args[0], strings.Join(all.names(), ", "))
+			}
+			all.Current = args[0]
+			return all.write()
+		},
+	})
+	return c
+}

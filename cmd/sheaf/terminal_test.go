@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// terminal is a command that runs in a terminal.
+type terminal struct {
+	cmd  *exec.Cmd
+	tty  *os.File
+	over chan struct{}
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+// inTerminal starts sheaf in a terminal of its own.
+func inTerminal(t *testing.T, dir string, columns uint16, env []string, args ...string) *terminal {
+	t.Helper()
+	c := exec.Command("sheaf", args...)
+	c.Dir, c.Env = dir, append(os.Environ(), append([]string{"TERM=xterm-256color"}, env...)...)
+	tty, err := pty.StartWithSize(c, &pty.Winsize{Rows: 10, Cols: columns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &terminal{cmd: c, tty: tty, over: make(chan struct{})}
+	go func() {
+		defer close(x.over)
+		_, _ = io.Copy(x, tty) // ends with the command
+	}()
+	t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = tty.Close()
+	})
+	return x
+}
+
+func (x *terminal) Write(p []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.out.Write(p)
+}
+
+func (x *terminal) text() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.out.String()
+}
+
+// await waits until the terminal was shown the pattern.
+func (x *terminal) await(t *testing.T, pattern string) {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !re.MatchString(x.text()); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("the terminal never showed %s:\n%q", pattern, x.text())
+		}
+	}
+}
+
+// exit waits for the end and returns the exit code.
+func (x *terminal) exit(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-x.over:
+	case <-time.After(patience):
+		t.Fatalf("it does not end:\n%q", x.text())
+	}
+	_ = x.cmd.Wait()
+	return x.cmd.ProcessState.ExitCode()
+}
+
+// TestTerminal: a live bar, that a key interrupts; the rest is sent later, in another form.
+func TestTerminal(t *testing.T) {
+	dir := t.TempDir()
+	gate := make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/hold/1300" {
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+			}
+		}
+		if r.URL.Path == "/hold/7" {
+			http.Error(w, "no", http.StatusConflict)
+		}
+	}))
+	defer upstream.Close()
+	service := startService(t, dir, upstream.URL)
+	var calls strings.Builder
+	for i := range 1500 {
+		fmt.Fprintf(&calls, "{\"method\":\"PUT\",\"path\":\"/hold/%d\"}\n", i)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "calls.ndjson"), []byte(calls.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"SHEAF_SERVER=" + service, "SHEAF_STORE=1", "SHEAF_TOKEN=t0ken", "SHEAF_CONTEXTS=" + filepath.Join(dir, "none")}
+
+	x := inTerminal(t, dir, 120, env, "submit", "calls.ndjson")
+	x.await(t, `1,300 of 1,500 .*━.*87 %.*\x1b\[31m · 1 failed\x1b\[0m · [0-9.,]+/s`)
+	if strings.Contains(x.text(), " requests, ") {
+		t.Errorf("there are lines beside the bar: %q", x.text())
+	}
+	if _, err := x.tty.WriteString("\x03"); err != nil { // Ctrl-C
+		t.Fatal(err)
+	}
+	if code := x.exit(t); code != exitInterrupted {
+		t.Fatalf("exit code %d: %q", code, x.text())
+	}
+	x.await(t, `sheaf: interrupted; 1,300 of 1,500 requests have ended, .*\r\n  go on:   sheaf submit calls.ndjson --resume\r\n`)
+
+	x = inTerminal(t, dir, 60, append(env, "NO_COLOR=1"), "submit", "calls.ndjson", "--resume")
+	x.await(t, `1,300 of 1,500 `)
+	close(gate)
+	if code := x.exit(t); code != exitSomeFailed {
+		t.Fatalf("exit code %d: %q", code, x.text())
+	}
+	x.await(t, `1,500 of 1,500 .*100 %`)
+	x.await(t, `1,500 requests in 3 batches: 1,499 completed, 1 failed, 0 not executed`)
+	x.await(t, ` 1 × 409 Conflict \(first: line 8\)`)
+	if strings.Contains(x.text(), "\x1b[31m") {
+		t.Errorf("NO_COLOR is set, and there is color: %q", x.text())
+	}
+}
+
+// TestLogin: a token that is typed is not shown.
+func TestLogin(t *testing.T) {
+	dir := t.TempDir()
+	x := inTerminal(t, dir, 80, []string{"SHEAF_CONTEXTS=" + filepath.Join(dir, "contexts.json")}, "login", "--store", "1", "--no-check")
+	x.await(t, "Token: ")
+	if _, err := x.tty.WriteString("s3cret\r"); err != nil {
+		t.Fatal(err)
+	}
+	if code := x.exit(t); code != exitOK {
+		t.Fatalf("exit code %d: %q", code, x.text())
+	}
+	stored, err := os.ReadFile(filepath.Join(dir, "contexts.json"))
+	if err != nil || !bytes.Contains(stored, []byte(`"s3cret"`)) || strings.Contains(x.text(), "s3cret") {
+		t.Errorf("%s, %v; shown: %q", stored, err, x.text())
+	}
+}
+
+// startService starts sheaf serve and returns its address.
+func startService(t *testing.T, dir, upstream string) string {
+	t.Helper()
+	p := &process{cmd: exec.Command("sheaf", "serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--upstream", upstream, "--database", "sqlite:"+filepath.Join(dir, "b.db")), ended: make(chan struct{})}
+	p.more = sync.NewCond(&p.mu)
+	p.cmd.Stderr = p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go p.wait()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		<-p.ended
+	})
+	address := p.logged(`"msg":"listening","address":"([^"]+)"`)
+	if address == "" {
+		t.Fatalf("the service does not start:\n%s", p.log.Bytes())
+	}
+	return "http://" + address
+}

@@ -1,0 +1,78 @@
+// Package private reads and replaces small files that are their owner's only: keys, secrets
+// and tokens.
+package private
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// ErrNoFile is wrapped by the error about what has the file's name and is something else.
+var ErrNoFile = errors.New("is no regular file")
+
+// Read reads a file of at most so many bytes (what is longer is cut off). It refuses one that
+// others than its owner may read, on systems that have permission bits, in words that say
+// what to do. Without a file the error wraps fs.ErrNotExist.
+func Read(file string, most int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// Replace makes a file of mode 0600 with this content, in place of the one that may be there:
+// durably, and as a whole or not at all.
+func Replace(file string, content []byte) error {
+	return put(file, content, os.Rename)
+}
+
+// Create is Replace for a file that is not there yet: it never replaces one. The error wraps
+// fs.ErrExist then.
+func Create(file string, content []byte) error {
+	return put(file, content, os.Link) // which, unlike a rename, never replaces
+}
+
+// put makes the content durable under another name, and then gives it its own.
+func put(file string, content []byte, name func(from, to string) error) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-*") // O_EXCL, mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := name(f.Name(), file); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(file))
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // it can't open a directory for that, and journals names itself
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

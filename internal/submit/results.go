@@ -1,0 +1,331 @@
+package submit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/sheafapi/sheaf/client"
+)
+
+// Counts are requests by what became of them.
+type Counts struct {
+	Completed   int `json:"completed"`
+	Failed      int `json:"failed"`
+	NotExecuted int `json:"notExecuted"`
+	InDoubt     int `json:"inDoubt"` // of Failed: whether they were carried out is unknown
+	Unknown     int `json:"unknown"` // the server does not tell any more
+}
+
+func (c *Counts) add(o *Counts) {
+	c.Completed += o.Completed
+	c.Failed += o.Failed
+	c.NotExecuted += o.NotExecuted
+	c.InDoubt += o.InDoubt
+	c.Unknown += o.Unknown
+}
+
+// Total returns how many requests were counted.
+func (c *Counts) Total() int { return c.Completed + c.Failed + c.NotExecuted + c.Unknown }
+
+// Group is failures that are alike.
+type Group struct {
+	Status  string `json:"status"` // FAILED, NOT_EXECUTED or UNKNOWN
+	Code    int    `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+	Count   int    `json:"count"`
+	Line    int    `json:"line"` // of the first one, in the input
+}
+
+// unknownStatus is that of a request of which the server does not tell any more.
+const unknownStatus = "UNKNOWN"
+
+// outcome is one line of the results.
+type outcome struct {
+	Line     int             `json:"line"`
+	ID       string          `json:"id,omitempty"`
+	Method   string          `json:"method"`
+	Path     string          `json:"path"`
+	Ticket   string          `json:"ticket,omitempty"`
+	Status   string          `json:"status"`
+	Code     int             `json:"httpStatusCode,omitempty"`
+	Message  string          `json:"httpStatusLine,omitempty"`
+	Body     json.RawMessage `json:"httpBody,omitempty"`
+	Encoding string          `json:"httpBodyEncoding,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+
+	text string // the answer's body
+}
+
+// newOutcome joins a request and what became of it; r nil: nobody knows.
+func newOutcome(line int, request []byte, ticket string, r *client.Response, why string) (*outcome, error) {
+	var q struct {
+		ID     string `json:"id"`
+		Method string `json:"method"`
+		Path   string `json:"path"`
+	}
+	if err := json.Unmarshal(request, &q); err != nil {
+		return nil, err
+	}
+	o := &outcome{Line: line, ID: q.ID, Method: q.Method, Path: q.Path, Ticket: ticket, Status: unknownStatus, Reason: why}
+	if r == nil {
+		return o, nil
+	}
+	o.Status, o.Code, o.Message, o.Body, o.Encoding, o.Reason = string(r.Status), r.StatusCode, r.StatusLine, r.Body, r.BodyEncoding, r.Reason
+	return o, nil
+}
+
+// inDoubt reports whether a failed request may have been carried out (wire contract, "How
+// batches run"): a POST or PATCH without an answer, unless the server says that it was not
+// sent.
+func (o *outcome) inDoubt() bool {
+	if o.Status != string(client.Failed) || o.Method != http.MethodPost && o.Method != http.MethodPatch ||
+		o.Code != http.StatusBadGateway && o.Code != http.StatusGatewayTimeout {
+		return false
+	}
+	return strings.Contains(o.Message, "not known whether") ||
+		!strings.Contains(o.Message, "was not sent") && !strings.Contains(o.Message, "connection could not be made") &&
+			!strings.Contains(o.Message, "before the request was sent")
+}
+
+// reason returns why it was no success.
+func (o *outcome) reason() string {
+	if o.Reason != "" {
+		return o.Reason
+	}
+	return o.Message
+}
+
+// tally counts what becomes of requests.
+type tally struct {
+	counts Counts
+	groups []Group
+	index  map[Group]int
+}
+
+// mostGroups bounds how many different failures are told apart.
+const mostGroups = 100
+
+func (t *tally) take(o *outcome) {
+	switch o.Status {
+	case string(client.Succeeded):
+		t.counts.Completed++
+		return
+	case string(client.NotExecuted):
+		t.counts.NotExecuted++
+	case unknownStatus:
+		t.counts.Unknown++
+	default:
+		t.counts.Failed++
+		if o.inDoubt() {
+			t.counts.InDoubt++
+		}
+	}
+	t.group(Group{Status: o.Status, Code: o.Code, Message: cutTo(o.reason(), 200), Count: 1, Line: o.Line})
+}
+
+// group adds to the failures that are like g.
+func (t *tally) group(g Group) {
+	if t.index == nil {
+		t.index = map[Group]int{}
+	}
+	key := Group{Status: g.Status, Code: g.Code, Message: g.Message}
+	i, known := t.index[key]
+	if !known && len(t.groups) >= mostGroups {
+		key.Message = "other messages"
+		g.Message = key.Message
+		i, known = t.index[key]
+	}
+	if !known {
+		t.index[key] = len(t.groups)
+		t.groups = append(t.groups, g)
+		return
+	}
+	t.groups[i].Count += g.Count
+}
+
+func (t *tally) merge(c *Counts, groups []Group) {
+	if c != nil {
+		t.counts.add(c)
+	}
+	for _, g := range groups {
+		t.group(g)
+	}
+}
+
+func cutTo(text string, n int) string {
+	if r := []rune(text); len(r) > n {
+		return string(r[:n]) + "…"
+	}
+	return text
+}
+
+// output is a file that grows chunk by chunk, or the standard output.
+type output struct {
+	path string
+	file *os.File
+	out  *bufio.Writer
+	size int64 // of what was flushed
+}
+
+// openOutput opens a file that has grown to a size, and cuts off what is behind. Size 0
+// makes it anew.
+func openOutput(path string, size int64, stdout io.Writer) (*output, error) {
+	if path == "-" {
+		return &output{path: path, out: bufio.NewWriter(stdout)}, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // answers may hold secrets
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < size {
+		err = fmt.Errorf("%s is shorter than what was written to it: %d of %d bytes are left, and the results of what is done can't be had again from it; begin anew with --overwrite, or put the file back", path, info.Size(), size)
+	}
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	if err == nil {
+		_, err = f.Seek(size, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &output{path: path, file: f, out: bufio.NewWriterSize(f, 64<<10), size: size}, nil
+}
+
+// flush makes what was written durable, and returns the file's size.
+func (o *output) flush() (int64, error) {
+	if err := o.out.Flush(); err != nil {
+		return 0, fmt.Errorf("write %s: %w", o.path, err)
+	}
+	if o.file == nil {
+		return 0, nil
+	}
+	if err := o.file.Sync(); err != nil {
+		return 0, fmt.Errorf("write %s: %w", o.path, err)
+	}
+	size, err := o.file.Seek(0, io.SeekCurrent)
+	o.size = size
+	return size, err
+}
+
+func (o *output) Close() error {
+	if o == nil || o.file == nil {
+		return nil
+	}
+	return o.file.Close()
+}
+
+// resultWriter writes what became of requests, one after the other.
+type resultWriter struct {
+	*output
+	format Format
+	csv    *csv.Writer
+	json   *json.Encoder
+	record []string
+}
+
+// newResultWriter writes to an output; columns are the input's, if it is CSV. A new CSV file
+// gets a header.
+func newResultWriter(o *output, format Format, columns []string) (*resultWriter, error) {
+	w := &resultWriter{output: o, format: format}
+	if format == NDJSON {
+		w.json = json.NewEncoder(o.out)
+		w.json.SetEscapeHTML(false)
+		return w, nil
+	}
+	w.csv = csv.NewWriter(o.out)
+	if o.size > 0 {
+		return w, nil
+	}
+	if columns == nil {
+		columns = []string{"line", "id", "method", "path"}
+	}
+	return w, w.csv.Write(append(append([]string(nil), columns...), "result_status", "result_code", "result_message", "result_body"))
+}
+
+// write adds an outcome; columns are the input's row, if it is CSV.
+func (w *resultWriter) write(o *outcome, columns []string) error {
+	if w.format == NDJSON {
+		return w.json.Encode(o)
+	}
+	if columns == nil {
+		columns = []string{strconv.Itoa(o.Line), o.ID, o.Method, o.Path}
+	}
+	code := ""
+	if o.Code != 0 {
+		code = strconv.Itoa(o.Code)
+	}
+	body := string(o.Body)
+	if strings.HasPrefix(body, `"`) && o.Encoding == "" {
+		var text string
+		if json.Unmarshal(o.Body, &text) == nil {
+			body = text
+		}
+	}
+	w.record = append(append(w.record[:0], columns...), o.Status, code, o.reason(), body)
+	return w.csv.Write(w.record)
+}
+
+func (w *resultWriter) flush() (int64, error) {
+	if w.csv != nil {
+		w.csv.Flush()
+		if err := w.csv.Error(); err != nil {
+			return 0, fmt.Errorf("write %s: %w", w.path, err)
+		}
+	}
+	return w.output.flush()
+}
+
+// againWriter writes the requests that can be sent again, in the input's format. JSON arrays
+// are written as one request a line.
+type againWriter struct {
+	*output
+	csv  *csv.Writer
+	line bytes.Buffer
+}
+
+func newAgainWriter(o *output, in *Input, columns []string) (*againWriter, error) {
+	w := &againWriter{output: o}
+	if in.Format != CSV {
+		return w, nil
+	}
+	w.csv = csv.NewWriter(o.out)
+	w.csv.Comma = in.Delimiter
+	if o.size > 0 {
+		return w, nil
+	}
+	return w, w.csv.Write(columns)
+}
+
+func (w *againWriter) write(request []byte, columns []string) error {
+	if w.csv != nil {
+		return w.csv.Write(columns)
+	}
+	w.line.Reset()
+	if err := json.Compact(&w.line, request); err != nil { // an array's may be several lines
+		return err
+	}
+	w.line.WriteByte('\n')
+	_, err := w.out.Write(w.line.Bytes())
+	return err
+}
+
+func (w *againWriter) flush() (int64, error) {
+	if w.csv != nil {
+		w.csv.Flush()
+		if err := w.csv.Error(); err != nil {
+			return 0, fmt.Errorf("write %s: %w", w.path, err)
+		}
+	}
+	return w.output.flush()
+}

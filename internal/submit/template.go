@@ -1,0 +1,272 @@
+package submit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// template makes a request of a row of CSV. It is JSON in which {{column}} stands for a
+// column's text: as a JSON string where it stands for a whole value, as escaped text inside a
+// string, percent-encoded in the path. {{column:number}}, {{column:bool}} and
+// {{column:json}} check the text and stand for such a value. With ? behind, an empty text
+// becomes null.
+type template struct {
+	pieces []piece
+	end    string // literal text behind the last piece
+}
+
+// piece is a place, and the literal text before it.
+type piece struct {
+	before string
+	column int
+	name   string
+	kind   kind
+	empty  bool // an empty text is null
+	where  where
+}
+
+// kind is a type of values.
+type kind string
+
+const (
+	stringKind kind = "string"
+	numberKind kind = "number"
+	boolKind   kind = "bool"
+	jsonKind   kind = "json"
+)
+
+var kinds = []kind{stringKind, numberKind, boolKind, jsonKind}
+
+// where is what surrounds a place.
+type where int
+
+const (
+	asValue where = iota // a JSON value of its own
+	inText               // inside a JSON string
+	inPath               // inside the request's path
+	inQuery              // inside the query of the request's path
+)
+
+// parseTemplate reads a template for rows of these columns.
+func parseTemplate(text string, columns []string) (*template, error) {
+	t, err := scan(text)
+	if err != nil {
+		return nil, fmt.Errorf("the template %w", err)
+	}
+	for i := range t.pieces {
+		p := &t.pieces[i]
+		if err := p.resolve(columns); err != nil {
+			return nil, fmt.Errorf("the template %w", err)
+		}
+	}
+	if err := t.place(); err != nil {
+		return nil, fmt.Errorf("the template %w", err)
+	}
+	return t, nil
+}
+
+// scan finds the places, and whether they are in a string.
+func scan(text string) (*template, error) {
+	t := &template{}
+	quoted, begin := false, 0
+	for i := 0; i < len(text); i++ {
+		switch {
+		case quoted && text[i] == '\\':
+			i++
+		case text[i] == '"':
+			quoted = !quoted
+		case strings.HasPrefix(text[i:], "{{"):
+			n := strings.Index(text[i:], "}}")
+			if n < 0 {
+				return nil, fmt.Errorf("opens a {{ at byte %d and never closes it", i+1)
+			}
+			p := piece{before: text[begin:i], name: strings.TrimSpace(text[i+2 : i+n])}
+			if quoted {
+				p.where = inText
+			}
+			t.pieces = append(t.pieces, p)
+			i += n + 1
+			begin = i + 1
+		}
+	}
+	t.end = text[begin:]
+	return t, nil
+}
+
+// resolve finds the column that a place names, and its type.
+func (p *piece) resolve(columns []string) error {
+	whole := p.name
+	p.kind = stringKind
+	if p.column = slices.Index(columns, p.name); p.column < 0 {
+		if i := strings.LastIndexByte(p.name, ':'); i >= 0 {
+			typ, optional := strings.CutSuffix(strings.TrimSpace(p.name[i+1:]), "?")
+			p.name, p.kind, p.empty = strings.TrimSpace(p.name[:i]), kind(typ), optional
+		}
+		if !slices.Contains(kinds, p.kind) {
+			return fmt.Errorf("has {{%s}}, and a type is one of string, number, bool and json", whole)
+		}
+		p.column = slices.Index(columns, p.name)
+	}
+	switch {
+	case p.column < 0:
+		return fmt.Errorf("asks for the column %q, which the file does not have; it has %s", p.name, strings.Join(columns, ", "))
+	case p.empty && p.where != asValue:
+		return fmt.Errorf("has {{%s}} inside a string, where nothing can be null", whole)
+	}
+	return nil
+}
+
+// place finds the request's path among the strings, and refuses a template that is no
+// JSON object.
+func (t *template) place() error {
+	d := jsontext.NewDecoder(bytes.NewReader(t.sample()))
+	n := 0 // places so far
+	for name := ""; ; {
+		token, err := d.ReadToken()
+		if errors.Is(err, io.EOF) && d.StackDepth() == 0 && d.InputOffset() > 0 {
+			if n != len(t.pieces) {
+				return errAmbiguous
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("is no JSON: %w", plain(err))
+		}
+		if d.StackDepth() == 0 && token.Kind() != '}' {
+			return errors.New("has to be a JSON object such as {\"method\":\"GET\",\"path\":\"/products/{{id}}\"}")
+		}
+		if token.Kind() != '"' {
+			continue
+		}
+		in, length := d.StackIndex(d.StackDepth())
+		isName := in == '{' && length%2 == 1
+		text := token.String()
+		places := strings.Count(text, sampleText)
+		switch {
+		case n+places > len(t.pieces):
+			return errAmbiguous
+		case isName && places > 0:
+			return fmt.Errorf("has {{%s}} in a name, where only literal text may be", t.pieces[n].name)
+		case isName && d.StackDepth() == 1:
+			name = text
+		case !isName && d.StackDepth() == 1 && name == "path":
+			before := ""
+			for i := range places {
+				part, rest, _ := strings.Cut(text, sampleText)
+				text, before = rest, before+part
+				p := &t.pieces[n+i]
+				switch {
+				case p.where == asValue: // the column holds all of the path
+				case strings.Contains(before, "?"):
+					p.where = inQuery
+				default:
+					p.where = inPath
+				}
+			}
+		}
+		n += places
+	}
+}
+
+// sampleText stands for each place while a template is read.
+const sampleText = "\ue000place\ue000"
+
+var errAmbiguous = errors.New("holds characters for private use (U+E000) that can't be read here")
+
+// sample returns the template with sampleText in its places.
+func (t *template) sample() []byte {
+	var b []byte
+	for _, p := range t.pieces {
+		b = append(b, p.before...)
+		if p.where == asValue {
+			b = append(b, `"`+sampleText+`"`...)
+		} else {
+			b = append(b, sampleText...)
+		}
+	}
+	return append(b, t.end...)
+}
+
+// append appends the request of a row.
+func (t *template) append(dst []byte, columns []string) ([]byte, error) {
+	for i := range t.pieces {
+		p := &t.pieces[i]
+		dst = append(dst, p.before...)
+		var err error
+		if dst, err = p.append(dst, columns[p.column]); err != nil {
+			return dst, fmt.Errorf("column %q: %w", p.name, err)
+		}
+	}
+	return append(dst, t.end...), nil
+}
+
+func (p *piece) append(dst []byte, text string) ([]byte, error) {
+	if p.empty && text == "" {
+		return append(dst, "null"...), nil
+	}
+	if p.kind != stringKind {
+		var err error
+		if text, err = p.kind.check(text); err != nil {
+			return dst, err
+		}
+	}
+	switch p.where {
+	case inPath, inQuery:
+		if text == "" {
+			return dst, errors.New("is empty, and is a part of the request's path")
+		}
+		if p.where == inPath {
+			return append(dst, url.PathEscape(text)...), nil
+		}
+		return append(dst, strings.ReplaceAll(url.QueryEscape(text), "+", "%20")...), nil
+	case inText:
+		quoted := batch.AppendString(nil, text)
+		return append(dst, quoted[1:len(quoted)-1]...), nil
+	}
+	if p.kind == stringKind {
+		return batch.AppendString(dst, text), nil
+	}
+	return append(dst, text...), nil
+}
+
+// check returns the JSON of a text that has to be a value of the type.
+func (k kind) check(text string) (string, error) {
+	trimmed := strings.TrimSpace(text)
+	switch k {
+	case boolKind:
+		switch strings.ToLower(trimmed) {
+		case "true", "1", "yes", "on":
+			return "true", nil
+		case "false", "0", "no", "off":
+			return "false", nil
+		}
+		return "", fmt.Errorf("%q is no truth value: true or false, yes or no, on or off, 1 or 0", cut(text))
+	case numberKind:
+		if value := jsontext.Value(trimmed); value.IsValid() && value.Kind() == '0' {
+			return trimmed, nil
+		}
+		return "", fmt.Errorf("%q is no number such as 12 or 1.50", cut(text))
+	case jsonKind:
+		if jsontext.Value(trimmed).IsValid() {
+			return trimmed, nil
+		}
+		return "", fmt.Errorf("%q is no JSON", cut(text))
+	}
+	return text, nil
+}
+
+// cut shortens a text for a message.
+func cut(text string) string {
+	if r := []rune(text); len(r) > 40 {
+		return string(r[:40]) + "…"
+	}
+	return text
+}
