@@ -111,7 +111,7 @@ func newStatus(environ []string) *cobra.Command {
   sheaf status --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq .completedRequests`,
 		Args: oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ func newWait(environ []string) *cobra.Command {
 		Example: "  sheaf wait --timeout 10m 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 && echo all went well",
 		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(time.Hour, nil)
+			service, err := r.client(time.Hour)
 			if err != nil {
 				return err
 			}
@@ -252,7 +252,7 @@ func newResults(environ []string) *cobra.Command {
 			if !ok {
 				return usagef("--only is %q and has to be failed, not-executed or completed", which)
 			}
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
@@ -287,7 +287,7 @@ func newTail(environ []string) *cobra.Command {
 		Example: "  sheaf tail 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11",
 		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(time.Hour, nil)
+			service, err := r.client(time.Hour)
 			if err != nil {
 				return err
 			}
@@ -319,7 +319,7 @@ func newCancel(environ []string) *cobra.Command {
 			return nil
 		},
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
@@ -356,7 +356,7 @@ func newRetry(environ []string) *cobra.Command {
 		Example: "  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)",
 		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
@@ -396,7 +396,7 @@ func newList(environ []string) *cobra.Command {
 			case limit < 1:
 				return usagef("--limit has to be at least 1")
 			}
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}

@@ -115,12 +115,12 @@ func first(texts ...string) string {
 
 // client returns the service as the caller may use it. retryFor is as in client.Options:
 // negative where whoever typed the command had better see at once why it fails.
-func (r *remote) client(retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error) {
+func (r *remote) client(retryFor time.Duration) (*client.Client, error) {
 	o, err := r.resolve()
 	if err != nil {
 		return nil, err
 	}
-	return newClient(o, retryFor, onRetry)
+	return newClient(o, retryFor, nil)
 }
 
 func newClient(o client.Options, retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error) {

@@ -175,13 +175,14 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 		if err != nil {
 			return nil, err
 		}
+		begun := r.Header()
 		if s.server == "" {
-			s.server = r.Server()
+			s.server = begun.Server
 		}
-		if s.store != "" && s.store != r.Store() {
-			return nil, errors.Join(usagef("the submission was begun for the store %s, and --store names %s", r.Store(), s.store), r.Close())
+		if s.store != "" && s.store != begun.Store {
+			return nil, errors.Join(usagef("the submission was begun for the store %s, and --store names %s", begun.Store, s.store), r.Close())
 		}
-		s.store = r.Store()
+		s.store = begun.Store
 		return r, nil
 	}
 	if !s.dryRun {
@@ -212,7 +213,7 @@ func (s *submission) unfinished(ctx context.Context, r *submit.Run, err error) e
 	if r.Begun() {
 		now := r.Snapshot()
 		hint = fmt.Sprintf("; %s of %s requests have ended, and what was handed over goes on at the service\n  go on:   sheaf submit %s --resume\n  stop it: sheaf cancel --group %s",
-			commas(now.Done), commas(now.Requests), s.options.Input.Path, r.GroupID())
+			commas(now.Done), commas(now.Requests), s.options.Input.Path, r.Header().GroupID)
 	}
 	if ctx.Err() != nil {
 		return &interrupted{hint}

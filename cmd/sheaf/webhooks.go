@@ -70,7 +70,7 @@ func newWebhooksList(environ []string) *cobra.Command {
 		Short: "List the callbacks of your batches, newest first",
 		Args:  atMost(0),
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
@@ -105,7 +105,7 @@ func newWebhooksResend(environ []string) *cobra.Command {
 		Short: "Send the callback of a batch again",
 		Args:  oneTicket,
 		RunE: interruptible(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			service, err := r.client(-1, nil)
+			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}

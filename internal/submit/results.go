@@ -60,8 +60,6 @@ type outcome struct {
 	Body     json.RawMessage `json:"httpBody,omitempty"`
 	Encoding string          `json:"httpBodyEncoding,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
-
-	text string // the answer's body
 }
 
 // newOutcome joins a request and what became of it; r nil: nobody knows.

@@ -260,11 +260,12 @@ func (a *array) next() (*row, error) {
 		}
 		a.row = row{line: a.lines.at(a.in.InputOffset() - int64(len(value))), request: value}
 		return &a.row, nil
+	default:
+		if _, err := a.in.ReadValue(); err != nil {
+			return nil, a.broken(err)
+		}
+		return nil, a.broken(errors.New("each element of the array has to be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}"))
 	}
-	if _, err := a.in.ReadValue(); err != nil {
-		return nil, a.broken(err)
-	}
-	return nil, a.broken(errors.New("each element of the array has to be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}"))
 }
 
 func (a *array) broken(err error) error {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -167,9 +168,7 @@ func Resume(input string, giveUp bool, stdout io.Writer) (*Run, error) {
 		return nil, err
 	}
 	in := Input{Path: input, Format: j.Format, Template: j.Template}
-	for _, in.Delimiter = range j.Delimiter {
-		break
-	}
+	in.Delimiter, _ = utf8.DecodeRuneInString(j.Delimiter)
 	err = in.check(j.Chunks, batch.Options{Parallel: j.Parallel, StopOnFailure: j.StopOnFailure})
 	var r *Run
 	if err == nil {
@@ -219,10 +218,8 @@ func newRun(j *journal, in Input, stdout io.Writer) (*Run, error) {
 	return r, nil
 }
 
-// Server, Store and GroupID say where the batches go.
-func (r *Run) Server() string  { return r.journal.Server }
-func (r *Run) Store() string   { return r.journal.Store }
-func (r *Run) GroupID() string { return r.journal.GroupID }
+// Header returns what was decided at the beginning.
+func (r *Run) Header() Header { return r.journal.Header }
 
 // Summary is what became of a submission.
 type Summary struct {
@@ -407,7 +404,7 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 			if err = e; err != nil {
 				break
 			}
-			if err := w.until(response.Index); err != nil {
+			if err := w.expect(response.Index); err != nil {
 				return err
 			}
 			if err := w.write(response, ""); err != nil {
@@ -428,8 +425,12 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	return w.rest(unknownStatus, "the service does not know the batch any more")
 }
 
-// until refuses a response that is not the next one.
-func (w *chunkWriter) until(index int) error {
+// expect refuses a response that is not the next one. Where the server does not tell the
+// index, they come in order: the batch is COMPLETED (wire contract, "Status").
+func (w *chunkWriter) expect(index int) error {
+	if index < 0 {
+		index = w.next
+	}
 	if index != w.next || index >= len(w.part.lines) {
 		return fmt.Errorf("the service told the response of request %d of batch %s where that of request %d was to come", index, w.state.ticket, w.next)
 	}

@@ -230,6 +230,7 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 	case inText:
 		quoted := batch.AppendString(nil, text)
 		return append(dst, quoted[1:len(quoted)-1]...), nil
+	case asValue:
 	}
 	if p.kind == stringKind {
 		return batch.AppendString(dst, text), nil
@@ -259,6 +260,7 @@ func (k kind) check(text string) (string, error) {
 			return trimmed, nil
 		}
 		return "", fmt.Errorf("%q is no JSON", cut(text))
+	case stringKind:
 	}
 	return text, nil
 }
