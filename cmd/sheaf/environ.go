@@ -32,28 +32,12 @@ func variables(environ []string) map[string]string {
 	return found
 }
 
-// fromEnviron sets the flags that the command line has not set from their variables.
-func fromEnviron(f *pflag.FlagSet, vars map[string]string) error {
-	var err error
-	f.VisitAll(func(flag *pflag.Flag) {
-		name := variable(flag.Name)
-		text, ok := vars[name]
-		if !ok || flag.Changed || err != nil {
-			return
-		}
-		if wrong := flag.Value.Set(text); wrong != nil {
-			err = usagef("%s %w", name, wrong)
-		}
-	})
-	return err
-}
-
 // unknown returns a sentence for each variable that is no setting, sorted.
 func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	var known, said []string
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, variable(flag.Name)) })
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if slices.Contains(known, name) || slices.Contains(ofCallers, name) || fromKubernetes(name) {
+		if slices.Contains(known, name) || slices.Contains(ofOthers, name) || fromKubernetes(name) {
 			continue
 		}
 		sentence := name + " is not a setting of sheaf serve"
@@ -65,8 +49,9 @@ func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	return said
 }
 
-// ofCallers are the variables of commands that ask a service.
-var ofCallers = []string{serverVariable, storeVariable, tokenVariable, contextVariable, contextsVariable}
+// ofOthers are variables that are no settings: those of commands that ask a service, and
+// the one that names the file of settings.
+var ofOthers = []string{variable("config"), serverVariable, storeVariable, tokenVariable, contextVariable, contextsVariable}
 
 // fromKubernetes reports whether a variable is one that Kubernetes sets in every pod
 // beside a Service named sheaf.

@@ -26,7 +26,7 @@ The database can be given as SHEAF_DATABASE too, which keeps a password out of t
 of processes.`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := fromEnviron(flags, variables(environ)); err != nil {
+			if _, err := configure(flags, variables(environ), ""); err != nil {
 				return err
 			}
 			version, err := sheaf.Migrate(c.Context(), database)

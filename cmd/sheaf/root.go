@@ -18,7 +18,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
-	exitSomeFailed   = 3 // requests were FAILED or NOT_EXECUTED
+	exitSomeFailed  = 3 // requests were FAILED or NOT_EXECUTED
 	exitNotLetIn    = 4 // the service refuses the token
 	exitUnfinished  = 8
 	exitInterrupted = 130
@@ -93,7 +93,7 @@ func newRoot(environ []string) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newVersion(),
+	root.AddCommand(newServe(environ), newConfig(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newVersion(),
 		newSubmit(environ), newStatus(environ), newWait(environ), newResults(environ), newTail(environ), newCancel(environ), newRetry(environ), newList(environ),
 		newLogin(environ), newLogout(environ), newContexts(environ))
 	return root

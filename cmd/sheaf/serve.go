@@ -49,8 +49,9 @@ func newServe(environ []string) *cobra.Command {
 		Short: "Serve the batch API and run batches",
 		Long: `Serve the batch API and run batches until a signal ends it.
 
-Each flag can be given as the environment variable in brackets too; the command line
-wins, and an empty variable counts as unset. Durations have a unit: 500ms, 30s, 20m,
+Each flag can be given as the environment variable in brackets too, and in the file that --config
+names. The command line wins over the environment, and that over the file; what is empty counts as
+unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s, 20m,
 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
@@ -62,11 +63,12 @@ SIGTERM or SIGINT: no connection is accepted and no request started any more; th
 under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code
 is 0. A second signal ends the process at once; the next start goes on as after a crash.`,
 		Example: `  sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
+  sheaf serve --config /etc/sheaf.yaml
   SHEAF_LISTEN=:8080 SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			vars := variables(environ)
-			if err := fromEnviron(flags, vars); err != nil {
+			if _, err := configure(flags, vars, s.configFile(vars)); err != nil {
 				return err
 			}
 			if err := s.check(); err != nil {
@@ -82,6 +84,7 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 		},
 	}
 	c.Flags().SortFlags = false
+	s.addConfig(c.Flags())
 	c.Flags().AddFlagSet(flags)
 	return c
 }

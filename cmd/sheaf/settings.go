@@ -13,6 +13,7 @@ import (
 // settings are what sheaf serve can be told. Every one of them is a flag and an
 // environment variable, and holds a checked value after parsing.
 type settings struct {
+	config    string // a file of settings; empty: none, or the variable's
 	listen    string
 	options   sheaf.Options // RetryLimit and MaxQueued as the user counts them: 0 means none
 	logFormat string        // "text" or "json"

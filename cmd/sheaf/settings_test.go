@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 )
 
 // samples has for every flag a right value that is not its default, and a wrong one
@@ -116,28 +119,61 @@ func TestWrongVariable(t *testing.T) {
 	})
 }
 
-// A variable sets what the flag sets, and the flag wins over it.
+func TestWrongFile(t *testing.T) {
+	each(t, func(t *testing.T, flag *pflag.Flag, _, wrong, says string) {
+		file := settingsFile(t, flag.Name, wrong)
+		said := serveUsage(t, nil, "--config", file)
+		want := file + ":1: " + flag.Name + " is "
+		if wrong == "" { // counts as unset
+			want, says = "--upstream", "required"
+		}
+		if !strings.HasPrefix(said, "sheaf: "+want) || !strings.Contains(said, says) {
+			t.Errorf("said %q, want %q", said, says)
+		}
+	})
+}
+
+// settingsFile makes a file of one setting.
+func settingsFile(t *testing.T, name, text string) string {
+	t.Helper()
+	content, err := yaml.Marshal(map[string]string{name: text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "sheaf.yaml")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// A variable sets what the flag sets, and so does the file; the flag wins over both, and
+// the variable over the file.
 func TestVariable(t *testing.T) {
 	each(t, func(t *testing.T, flag *pflag.Flag, right, _, _ string) {
 		byFlag, byVariable, both := parse(t, []string{"--" + flag.Name + "=" + right}, nil),
 			parse(t, nil, []string{variable(flag.Name) + "=" + right}),
 			parse(t, []string{"--" + flag.Name + "=" + right}, []string{variable(flag.Name) + "=wrong"})
+		byFile := parseWith(t, settingsFile(t, flag.Name, right), nil, nil)
+		overFile := parseWith(t, settingsFile(t, flag.Name, "wrong"), nil, []string{variable(flag.Name) + "=" + right})
 		if reflect.DeepEqual(byFlag, parse(t, nil, nil)) {
 			t.Error("the flag changed nothing")
 		}
-		if !reflect.DeepEqual(byVariable, byFlag) || !reflect.DeepEqual(both, byFlag) {
-			t.Errorf("by variable %+v\nby both %+v\nby flag %+v", byVariable, both, byFlag)
+		if !reflect.DeepEqual(byVariable, byFlag) || !reflect.DeepEqual(both, byFlag) || !reflect.DeepEqual(byFile, byFlag) || !reflect.DeepEqual(overFile, byFlag) {
+			t.Errorf("by variable %+v\nby both %+v\nby file %+v\nby variable over file %+v\nby flag %+v", byVariable, both, byFile, overFile, byFlag)
 		}
 	})
 }
 
-func parse(t *testing.T, args, environ []string) settings {
+func parse(t *testing.T, args, environ []string) settings { return parseWith(t, "", args, environ) }
+
+func parseWith(t *testing.T, file string, args, environ []string) settings {
 	t.Helper()
 	s, flags := newSettings()
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	if err := fromEnviron(flags, variables(environ)); err != nil {
+	if _, err := configure(flags, variables(environ), file); err != nil {
 		t.Fatal(err)
 	}
 	return *s
