@@ -126,7 +126,11 @@ func try(r *http.Request) (reply, error) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return reply{status: resp.StatusCode, header: resp.Header, body: string(body)}, err
+	a := reply{status: resp.StatusCode, header: resp.Header, body: string(body)}
+	if err == nil {
+		err = held(r, &a)
+	}
+	return a, err
 }
 
 func (w *world) send(r *http.Request) reply {

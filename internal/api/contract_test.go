@@ -1,0 +1,220 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+	"github.com/pb33f/libopenapi-validator/config"
+	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
+	"github.com/sheafapi/sheaf/openapi"
+)
+
+// description is the description of the API, and what holds answers against it.
+type description struct {
+	model     *v3.Document
+	validator validator.Validator
+}
+
+var document = sync.OnceValue(func() (d description) {
+	parsed, err := libopenapi.NewDocument(openapi.Document)
+	if err != nil {
+		panic(err)
+	}
+	built, err := parsed.BuildV3Model()
+	if err != nil {
+		panic(err)
+	}
+	d.model = &built.Model
+	d.validator = validator.NewValidatorFromV3Model(d.model, config.WithFormatAssertions(), config.WithContentAssertions())
+	return d
+})
+
+// held returns what is wrong with an answer by the description of the API.
+func held(r *http.Request, a *reply) error {
+	if a.header.Get("Content-Encoding") != "" || r.Method == http.MethodHead {
+		return nil // the same without compression, or the body, is held elsewhere
+	}
+	mediaType, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
+	switch mediaType {
+	case linesType:
+		for line := range strings.Lines(a.body) {
+			if err := heldResponse(r, a, line); err != nil {
+				return err
+			}
+		}
+		return nil
+	case eventsType:
+		for line := range strings.Lines(a.body) {
+			if data, ok := strings.CutPrefix(line, "data: "); ok && strings.Contains(data, `"index"`) {
+				if err := heldResponse(r, a, data); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return heldAs(r, a, mediaType, a.body)
+}
+
+// heldResponse judges one object of a status's responses.
+func heldResponse(r *http.Request, a *reply, text string) error {
+	return heldAs(r, a, "application/json", `{"status":"IN_PROGRESS","totalRequests":1,"completedRequests":0,"responses":[`+text+`]}`)
+}
+
+func heldAs(r *http.Request, a *reply, mediaType, body string) error {
+	item := document().model.Paths.PathItems.GetOrZero(template(r.URL.Path))
+	if item == nil || item.GetOperations().GetOrZero(strings.ToLower(r.Method)) == nil {
+		return heldError(a)
+	}
+	resp := &http.Response{StatusCode: a.status, Header: a.header.Clone(), Body: io.NopCloser(strings.NewReader(body)), Request: r}
+	if mediaType != "" {
+		resp.Header.Set("Content-Type", mediaType)
+	}
+	if ok, wrong := document().validator.ValidateHttpResponse(r, resp); !ok {
+		var all []error
+		for _, w := range wrong {
+			all = append(all, fmt.Errorf("%s: %s", w.Message, w.Reason))
+			for _, s := range w.SchemaValidationErrors {
+				all = append(all, fmt.Errorf("%s %s", s.FieldPath, s.Reason))
+			}
+		}
+		return fmt.Errorf("%s %s: %d %.300s is not as openapi.yaml says: %w", r.Method, r.URL, a.status, body, errors.Join(all...))
+	}
+	return nil
+}
+
+// template returns the path of the description that an address has.
+func template(path string) string {
+	parts := strings.Split(path, "/")
+	if len(parts) > 4 && parts[1] == "api" && parts[2] == "v3" && parts[4] == "batch" {
+		parts[3] = "{storeId}"
+	}
+	return strings.Join(parts, "/")
+}
+
+// heldError judges the answer of an address that is not described.
+func heldError(a *reply) error {
+	var e struct {
+		Message string `json:"errorMessage"`
+		Code    code   `json:"errorCode"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Message == "" || !slices.Contains(described(), e.Code) {
+		return fmt.Errorf("%d %.300s is no error of the description", a.status, a.body)
+	}
+	return nil
+}
+
+// described returns the codes that the description lists.
+func described() (codes []code) {
+	for _, n := range document().model.Components.Schemas.GetOrZero("ErrorCode").Schema().Enum {
+		codes = append(codes, code(n.Value))
+	}
+	return codes
+}
+
+// TestDescribedRoutes: the description has the service's routes and methods, and no other.
+func TestDescribedRoutes(t *testing.T) {
+	var got, want []string
+	for _, r := range routes {
+		for method := range r.methods {
+			want = append(want, method+" "+strings.Join(r.path, "/"))
+		}
+	}
+	for path, item := range document().model.Paths.PathItems.FromOldest() {
+		for method := range item.GetOperations().FromOldest() {
+			got = append(got, strings.ToUpper(method)+" "+path)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("described are\n%s\nand there are\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestDescribedCodes: every errorCode is described, with its status.
+func TestDescribedCodes(t *testing.T) {
+	codes := constants(t)
+	for _, c := range codes {
+		status, _, _ := c.http()
+		if !slices.Contains(described(), c) {
+			t.Errorf("%s is not described", c)
+		}
+		if !bytes.Contains(openapi.Document, fmt.Appendf(nil, "| `%s` | %d |", c, status)) {
+			t.Errorf("%s has no row with %d in the table", c, status)
+		}
+	}
+	if len(described()) != len(codes) {
+		t.Errorf("%d codes are described, and there are %d", len(described()), len(codes))
+	}
+}
+
+// constants returns the codes that the source defines.
+func constants(t *testing.T) (codes []code) {
+	t.Helper()
+	file, err := parser.ParseFile(gotoken.NewFileSet(), "error.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok && spec.Type != nil && spec.Type.(*ast.Ident).Name == "code" {
+			text, _ := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			codes = append(codes, code(text))
+		}
+		return true
+	})
+	return codes
+}
+
+// TestDescribedParameters: every parameter that the source reads is described, and no other.
+func TestDescribedParameters(t *testing.T) {
+	got, want := map[string]bool{}, map[string]bool{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := regexp.MustCompile(`(?:query|p)\.(?:boolean|integer|get)\("(\w+)"`)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range read.FindAllSubmatch(text, -1) {
+			want[string(found[1])] = true
+		}
+	}
+	for _, item := range document().model.Paths.PathItems.FromOldest() {
+		for _, operation := range item.GetOperations().FromOldest() {
+			for _, p := range operation.Parameters {
+				if p.In == "query" {
+					got[p.Name] = true
+				}
+			}
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("described are %v, and there are %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	}
+}
