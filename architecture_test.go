@@ -32,14 +32,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound", "/internal/private"},
 		"/internal/api":            {"/batch", "/storage", "/internal/webhook"},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/webhook"},
-		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook"},
+		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},
 		"/client":                  {},
 		"/internal/submit":         {"/batch", "/client", "/internal/private"},
+		"/openapi":                 {},
 		"/examples/store":          {},
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */, "/openapi"}
 
 	// Packages that are to need nothing else.
 	bare := []string{"/client"}

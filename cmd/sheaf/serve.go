@@ -18,6 +18,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/certificate"
+	"github.com/sheafapi/sheaf/openapi"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
@@ -54,7 +55,8 @@ names. The command line wins over the environment, and that over the file; what 
 unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s, 20m,
 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
 
-GET /healthz answers 200 while the process lives, GET /readyz once it is of use.
+GET /healthz answers 200 while the process lives, GET /readyz once it is of use. The API is
+described at /openapi.yaml, and for people at /docs.
 
 SIGHUP: the files of --auth keys=FILE and --webhook-secret-file are read again, and the audit log
 is opened again.
@@ -201,7 +203,7 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 // each within the shutdown timeout; when one fails the other is stopped too. stop gives
 // the signals their usual effect back, so that a second one ends the process.
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
-	server := newServer(service, log, usualLimits)
+	server := newServer(openapi.Handler(service), log, usualLimits)
 	server.TLSConfig = secure
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
