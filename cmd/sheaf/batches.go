@@ -123,6 +123,7 @@ func newStatus(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -162,6 +163,7 @@ func newWait(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	c.Flags().DurationVar(&most, "timeout", 0, "how long (default: until it is finished)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -268,6 +270,7 @@ func newResults(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	c.Flags().StringVar(&which, "only", "", "failed, not-executed or completed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -299,6 +302,7 @@ func newTail(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -344,6 +348,7 @@ func newCancel(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	c.Flags().StringVar(&group, "group", "", "all unfinished batches of this group")
 	return c
 }
@@ -374,6 +379,7 @@ func newRetry(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	return c
 }
 

@@ -167,9 +167,13 @@ func askToken(c *cobra.Command) (string, error) {
 
 func newLogout(environ []string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "logout [NAME]",
-		Short: "Remove a context, by default the current one",
-		Args:  atMost(1),
+		Use:     "logout [NAME]",
+		Short:   "Remove a context, by default the current one",
+		Example: `  sheaf logout staging`,
+		Args:    atMost(1),
+
+		ValidArgsFunction: contextNames(environ),
+
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := readContexts(variables(environ))
 			if err != nil {
@@ -194,9 +198,10 @@ func newLogout(environ []string) *cobra.Command {
 func newContexts(environ []string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "contexts",
-		Short: "List what sheaf login has stored; use makes another one current",
-		Args:  noCommand,
+		Use:     "contexts",
+		Short:   "List what sheaf login has stored; use makes another one current",
+		Example: `  sheaf contexts use staging`,
+		Args:    noCommand,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := readContexts(variables(environ))
 			if err != nil {
@@ -230,8 +235,12 @@ func newContexts(environ []string) *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.AddCommand(&cobra.Command{
-		Use:   "use NAME",
-		Short: "Make a context the current one",
+		Use:     "use NAME",
+		Short:   "Make a context the current one",
+		Example: `  sheaf contexts use staging`,
+
+		ValidArgsFunction: contextNames(environ),
+
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("sheaf contexts use takes one name")

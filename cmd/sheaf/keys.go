@@ -142,9 +142,10 @@ func newKeysList() *cobra.Command {
 	var file string
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys that were issued",
-		Args:  atMost(0),
+		Use:     "list",
+		Short:   "List the keys that were issued",
+		Example: `  sheaf keys list --file /etc/sheaf/keys.json`,
+		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := auth.ReadIssued(file)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -186,6 +187,7 @@ func newKeysRevoke() *cobra.Command {
 		Short: "Revoke a key",
 		Long: `Revoke a key: a running sheaf serve refuses it from the next SIGHUP on. Batches that
 were created with it go on with the upstream's credential that they were stored with.`,
+		Example: `  sheaf keys revoke partner-a && systemctl reload sheaf`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("sheaf keys revoke takes the name or the id of one key; sheaf keys list shows both")

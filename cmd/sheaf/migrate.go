@@ -10,6 +10,7 @@ import (
 
 func newMigrate(environ []string) *cobra.Command {
 	var database string
+	var asJSON bool
 	flags := pflag.NewFlagSet("migrate", pflag.ContinueOnError)
 	addDatabase(flags, &database)
 	c := &cobra.Command{
@@ -24,6 +25,7 @@ version refuses a newer schema.
 
 The database can be given as SHEAF_DATABASE too, which keeps a password out of the list
 of processes.`,
+		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := configure(flags, variables(environ), ""); err != nil {
@@ -33,10 +35,14 @@ of processes.`,
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), map[string]any{"database": sheaf.DatabaseName(database), "version": version})
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "the schema of %s is up to date: version %d\n", sheaf.DatabaseName(database), version)
 			return err
 		},
 	}
 	c.Flags().AddFlagSet(flags)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }

@@ -34,6 +34,7 @@ the last step drops is in KEYFILE.old until you remove it.
 
 With --file, the credentials in that file of issued keys are encrypted with the first line
 again. Give it with every step, and copy that file too.`,
+		Example: `  sheaf keys rotate-secret sheaf.key --file keys.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("sheaf keys rotate-secret takes the name of the secret key's file")

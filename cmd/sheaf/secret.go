@@ -23,7 +23,8 @@ func newSecret() *cobra.Command {
 
 Without FILE the line is printed. With FILE it is written there with mode 0600; a file
 that exists already is left alone. Name the file to sheaf serve with --secret-key-file.`,
-		Args: atMost(1),
+		Example: `  sheaf secret new sheaf.key`,
+		Args:    atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				_, err := fmt.Fprintln(c.OutOrStdout(), secret.New().Encode())

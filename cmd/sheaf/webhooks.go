@@ -27,6 +27,8 @@ func newWebhooks(environ []string) *cobra.Command {
 		Long: `Put a new secret before the one in FILE, so that both sign what is sent, from the next SIGHUP
 of the services on. Give receivers the new one (the first line), and drop the older one with
 --finish.`,
+		Example: `  sheaf webhooks rotate-secret hooks.secret
+  sheaf webhooks rotate-secret hooks.secret --finish`,
 		Args: oneFile("sheaf webhooks rotate-secret"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.RotateSecret(args[0], finish)
@@ -38,9 +40,10 @@ of the services on. Give receivers the new one (the first line), and drop the ol
 	}
 	rotate.Flags().BoolVar(&finish, "finish", false, "drop the older secret instead")
 	c.AddCommand(&cobra.Command{
-		Use:   "new-secret FILE",
-		Short: "Make a secret in FILE with mode 0600, for sheaf serve --webhook-secret-file FILE",
-		Args:  oneFile("sheaf webhooks new-secret"),
+		Use:     "new-secret FILE",
+		Short:   "Make a secret in FILE with mode 0600, for sheaf serve --webhook-secret-file FILE",
+		Example: `  sheaf webhooks new-secret hooks.secret`,
+		Args:    oneFile("sheaf webhooks new-secret"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.CreateSecret(args[0])
 			if errors.Is(err, fs.ErrExist) {
@@ -66,9 +69,10 @@ func newWebhooksList(environ []string) *cobra.Command {
 	var asJSON bool
 	var ticket string
 	c := &cobra.Command{
-		Use:   "list --store STORE",
-		Short: "List the callbacks of your batches, newest first",
-		Args:  atMost(0),
+		Use:     "list --store STORE",
+		Short:   "List the callbacks of your batches, newest first",
+		Example: `  sheaf webhooks list --store 1003`,
+		Args:    atMost(0),
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
 			service, err := r.client(-1)
 			if err != nil {
@@ -101,9 +105,10 @@ func newWebhooksList(environ []string) *cobra.Command {
 func newWebhooksResend(environ []string) *cobra.Command {
 	var r remote
 	c := &cobra.Command{
-		Use:   "resend TICKET --store STORE",
-		Short: "Send the callback of a batch again",
-		Args:  oneTicket,
+		Use:     "resend TICKET --store STORE",
+		Short:   "Send the callback of a batch again",
+		Example: `  sheaf webhooks resend 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --store 1003`,
+		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, _ *cobra.Command, args []string) error {
 			service, err := r.client(-1)
 			if err != nil {
@@ -113,5 +118,6 @@ func newWebhooksResend(environ []string) *cobra.Command {
 		}),
 	}
 	r.flags(c, environ)
+	c.ValidArgsFunction = r.tickets
 	return c
 }

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// completionTimeout bounds what a shell waits for while somebody types.
+const completionTimeout = 2 * time.Second
+
+// flagWords are the values of flags that have no others, by command and flag.
+var flagWords = map[string]map[string][]string{
+	"submit":        {"format": {"ndjson", "json", "csv"}, "results-format": {"ndjson", "csv"}},
+	"results":       {"only": {"failed", "not-executed", "completed"}},
+	"list":          {"status": {"queued", "in-progress", "completed"}},
+	"rotate-secret": {"step": {"prepare", "activate", "finish"}},
+	"serve":         {"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}, "passthrough": {"on", "off"}},
+}
+
+// complete tells shells what can be the values of a command's flags, and of those below.
+func complete(c *cobra.Command, environ []string) {
+	for _, sub := range c.Commands() {
+		complete(sub, environ)
+	}
+	register := func(flag string, f cobra.CompletionFunc) {
+		if c.Flags().Lookup(flag) == nil {
+			return // a command of the same name without it
+		}
+		if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
+			panic(err) // the flag is there
+		}
+	}
+	for flag, values := range flagWords[c.Name()] {
+		register(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	register("context", contextNames(environ))
+}
+
+// contextNames completes what sheaf login has stored.
+func contextNames(environ []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		all, err := readContexts(variables(environ))
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return all.names(), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// tickets completes the tickets of the newest batches, as far as the service answers in
+// time.
+func (r *remote) tickets(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	const none, most = cobra.ShellCompDirectiveNoFileComp, 20
+	service, err := r.client(-1)
+	if err != nil || len(args) > 0 {
+		return nil, none
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	var found []cobra.Completion
+	for b, err := range service.List(ctx, "") {
+		if err != nil || len(found) == most {
+			break
+		}
+		found = append(found, cobra.CompletionWithDesc(b.Ticket, fmt.Sprint(b.Status)))
+	}
+	return found, none | cobra.ShellCompDirectiveKeepOrder
+}
