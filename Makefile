@@ -30,7 +30,7 @@ demo: ## See it work: a batch of 60 requests, one of requests that need each oth
 # The main module comes last: its result is what a reader, or CI, sees at the end. The
 # others are never cached: Go does not see that they test a binary of this module.
 .PHONY: test
-test: race-ready postgres-ready ## Run every test of every module under the race detector
+test: race-ready postgres-ready clients-ready ## Run every test of every module under the race detector
 	$(GO) vet ./...
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
@@ -77,6 +77,19 @@ postgres-ready:
 	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer, Redis and curl. Install them" \
 		"(Debian: postgresql pgbouncer redis-server curl; Fedora: postgresql-server pgbouncer redis curl; macOS: brew install postgresql pgbouncer redis)." \
 		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and only pgbouncer and Redis have to be here."; exit 1; } >&2
+
+# Clients are generated for TypeScript and Python, and run.
+.PHONY: clients-ready
+clients-ready:
+	@ready() { node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' && npm --version && \
+		python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; } >/dev/null 2>&1; \
+	ready && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The tests need Node.js with npm, and Python with venv: installing what is missing."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm python3 python3-venv; \
+	fi; \
+	ready || { echo "The tests need Node.js (18 or newer) with npm, and Python (3.11 or newer) with venv. Install them" \
+		"(Debian: nodejs npm python3-venv; Fedora: nodejs npm python3; macOS: brew install node python)."; exit 1; } >&2
 
 # How often each fault strikes in make chaos, and how often nodes are killed besides.
 FAULTS ?= 20

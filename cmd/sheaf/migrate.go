@@ -26,7 +26,7 @@ version refuses a newer schema.
 The database can be given as SHEAF_DATABASE too, which keeps a password out of the list
 of processes.`,
 		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
-		Args: atMost(0),
+		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := configure(flags, variables(environ), ""); err != nil {
 				return err

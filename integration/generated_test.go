@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestGeneratedClients: clients that others' generators make of openapi.yaml work against the
+// service. Each program in clients/ does the same things and prints what came of them.
+func TestGeneratedClients(t *testing.T) {
+	t.Parallel()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if strings.HasSuffix(r.URL.Path, "/missing") {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"id":17}`)
+	}))
+	t.Cleanup(upstream.Close)
+	s := start(t, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	description, err := filepath.Abs("../openapi/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for language, steps := range map[string][][]string{
+		"typescript": {
+			{"npm", "ci", "--no-audit", "--no-fund"},
+			{"node_modules/.bin/openapi-typescript", description, "-o", "api.d.ts"},
+			{"node_modules/.bin/tsc", "--project", "."},
+			{"node", "main.js", s.base},
+		},
+		"python": {
+			{"python3", "-m", "venv", "venv"},
+			{"venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"},
+			{"venv/bin/openapi-python-client", "generate", "--path", description, "--meta", "none", "--output-path", "api", "--fail-on-warning"},
+			{"venv/bin/python", "main.py", s.base},
+		},
+	} {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			folder := filepath.Join(t.TempDir(), language)
+			if err := os.CopyFS(folder, os.DirFS(filepath.Join("clients", language))); err != nil {
+				t.Fatal(err)
+			}
+			var printed []byte
+			for _, step := range steps {
+				c := exec.CommandContext(t.Context(), step[0], step[1:]...)
+				c.Dir = folder
+				c.Env = append(os.Environ(), "PATH="+filepath.Join(folder, "venv/bin")+":"+os.Getenv("PATH"))
+				var stderr bytes.Buffer
+				c.Stderr = &stderr
+				if printed, err = c.Output(); err != nil {
+					t.Fatalf("%s: %v\n%s%s", strings.Join(step, " "), err, printed, stderr.Bytes())
+				}
+			}
+			type outcome struct {
+				Statuses []string
+				Path     string
+				Found    bool
+				Ended    int
+				Refused  string
+			}
+			var got outcome
+			if err := json.Unmarshal(printed, &got); err != nil {
+				t.Fatalf("%s: %v", printed, err)
+			}
+			want := outcome{[]string{"COMPLETED", "COMPLETED", "FAILED"}, "products/{pid}/variations", true, 2, "BATCH_NOT_FOUND"}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		})
+	}
+}
