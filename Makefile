@@ -9,6 +9,10 @@ GOLANGCI_LINT := .tools/golangci-lint-v2.15.0
 GOFUMPT       := .tools/gofumpt-v0.12.0
 GOVULNCHECK   := .tools/govulncheck-v1.9.0
 
+# Those of `make release`.
+GORELEASER := .tools/goreleaser-v2.15.1
+CYCLONEDX  := .tools/cyclonedx-gomod-v1.10.0
+
 # Modules beside the main one, so that what they need stays out of its go.mod.
 MODULES := $(patsubst %/go.mod,%,$(wildcard integration/go.mod bench/go.mod))
 
@@ -64,18 +68,18 @@ race-ready:
 postgres-ready:
 	@have() { PATH="$$PATH:/usr/sbin:$$(printf '%s:' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /usr/libexec/postgresql*)" \
 		command -v "$$1" >/dev/null; }; \
-	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer && have redis-server && have curl; }; \
+	ready() { { [ -n "$$SHEAF_TEST_POSTGRES" ] || { have postgres && have initdb; }; } && have pgbouncer && have redis-server && have nginx && have curl; }; \
 	ready && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "The tests need PostgreSQL, pgbouncer, Redis and curl: installing what is missing."; \
+		echo "The tests need PostgreSQL, pgbouncer, Redis, nginx and curl: installing what is missing."; \
 		if ! [ -e /etc/postgresql-common/createcluster.conf ]; then \
 			mkdir -p /etc/postgresql-common/createcluster.d; \
 			echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/no-main.conf; \
 		fi; \
-		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server curl ca-certificates; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server nginx-light curl ca-certificates; \
 	fi; \
-	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer, Redis and curl. Install them" \
-		"(Debian: postgresql pgbouncer redis-server curl; Fedora: postgresql-server pgbouncer redis curl; macOS: brew install postgresql pgbouncer redis)." \
+	ready || { echo "The tests need the programs of PostgreSQL (14 or newer), pgbouncer, Redis, nginx and curl. Install them" \
+		"(Debian: postgresql pgbouncer redis-server nginx-light curl; Fedora: postgresql-server pgbouncer redis nginx curl; macOS: brew install postgresql pgbouncer redis nginx)." \
 		"With SHEAF_TEST_POSTGRES=postgres://… set, most tests use that server, and only pgbouncer and Redis have to be here."; exit 1; } >&2
 
 # Clients are generated for TypeScript and Python, and run.
@@ -150,6 +154,17 @@ bench-check: ## Before a release: fail if a ratio lost more than 15% against ben
 bench-scale: ## Simulate a day of 10,000 stores on several nodes, and the loss of one
 	cd bench && $(GO) run ./scale
 
+# Nothing is published: what is in dist is for looking at. A release is the same with a tag
+# checked out and without --snapshot. The same commit makes the same bytes.
+.PHONY: release
+release: $(GORELEASER) $(CYCLONEDX) ## Make dist: archives, deb and rpm for every platform, checksums, an SBOM each
+	ln -sf '$(abspath $(CYCLONEDX))' .tools/cyclonedx-gomod
+	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --snapshot --clean --skip=publish
+
+.PHONY: image
+image: ## Build the container image sheaf (needs Docker)
+	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) -t sheaf:$(VERSION) .
+
 .PHONY: clean
 clean: ## Remove what was built, the tools included
 	rm -rf bin dist .tools
@@ -166,6 +181,12 @@ $(GOLANGCI_LINT):
 
 $(GOFUMPT):
 	$(call INSTALL_TOOL,mvdan.cc/gofumpt)
+
+$(GORELEASER):
+	$(call INSTALL_TOOL,github.com/goreleaser/goreleaser/v2)
+
+$(CYCLONEDX):
+	$(call INSTALL_TOOL,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
 
 $(GOVULNCHECK):
 	$(call INSTALL_TOOL,golang.org/x/vuln/cmd/govulncheck)

@@ -208,6 +208,30 @@ func holding(t *testing.T) *Ledger {
 	})
 }
 
+// waitAnswer waits until a process that logs nothing of it answers at /readyz.
+func (s *service) waitAnswer(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		resp, err := http.Get(s.base + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-s.ended:
+			t.Fatal("the process has ended")
+		default:
+		}
+		if !pause(ctx) {
+			t.Fatal("waited in vain for an answer")
+		}
+	}
+}
+
 // waitReady waits until the service says that it is ready, and sees to it that
 // /readyz says so too.
 func (s *service) waitReady(t *testing.T) {

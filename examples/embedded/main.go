@@ -1,0 +1,78 @@
+// Command embedded is an API with a batch endpoint in the same process: requests of
+// batches reach its own http.ServeMux, with no socket between, and its batches survive
+// whatever the process does not.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/examples/store"
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:8080", "`address` to listen on")
+	database := flag.String("database", "sqlite:embedded.db", "where batches are kept")
+	latency := flag.Duration("latency", 0, "how long a request takes to be carried out, such as 50ms")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *listen, *database, *latency); err != nil {
+		fmt.Fprintln(os.Stderr, "embedded:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, listen, database string, latency time.Duration) (err error) {
+	// The API as it was: any http.Handler. This one is a store's, in memory.
+	mux := http.NewServeMux()
+	mux.Handle("/api/v3/{storeId}/", store.New(store.Options{Latency: latency}))
+
+	// The batch endpoint beside it. Its requests come back to the same mux.
+	service, err := sheaf.New(sheaf.Options{
+		Upstream:        "http://in-process/api/v3/{storeId}", // only its path counts
+		UpstreamHandler: mux,
+		Database:        database,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	mux.Handle("/api/v3/{storeId}/batch", service)
+	mux.Handle("/api/v3/{storeId}/batch/", service)
+	mux.Handle("/readyz", service)
+
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	fmt.Printf("The API listens on http://%s/api/v3/{storeId}/ and takes batches at …/batch\n", listener.Addr())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+
+	// Both end together: what is under way is waited for, and recorded.
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return service.Run(ctx) })
+	all.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	all.Go(func() error {
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		return server.Shutdown(limit)
+	})
+	return all.Wait()
+}
