@@ -165,6 +165,12 @@ release: $(GORELEASER) $(CYCLONEDX) ## Make dist: archives, deb and rpm for ever
 image: ## Build the container image sheaf (needs Docker)
 	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) -t sheaf:$(VERSION) .
 
+.PHONY: docs
+docs: ## Make the documentation a site in dist/docs (needs Python)
+	python3 -m venv .tools/mkdocs-1.6.1
+	.tools/mkdocs-1.6.1/bin/pip install --quiet --disable-pip-version-check mkdocs==1.6.1
+	.tools/mkdocs-1.6.1/bin/mkdocs build --quiet --strict
+
 .PHONY: clean
 clean: ## Remove what was built, the tools included
 	rm -rf bin dist .tools

@@ -87,18 +87,12 @@ whether they were carried out.
 	return c
 }
 
-// fixed are the flags that a resumed submission has from its beginning.
-var fixed = []string{"template", "format", "delimiter", "parallel", "stop-on-failure", "group", "results", "results-format", "failed-only", "overwrite", "dry-run"}
-
 func (s *submission) run(ctx context.Context, c *cobra.Command) error {
-	if s.resume {
-		for _, name := range fixed {
-			if c.Flags().Changed(name) {
-				return usagef("--resume goes on as it was begun: --%s can't be changed", name)
-			}
-		}
-	} else if s.giveUp {
+	switch {
+	case s.giveUp && !s.resume:
 		return usagef("--give-up is for --resume")
+	case s.resume && s.dryRun:
+		return usagef("--dry-run checks a file before it is begun, and --resume goes on with one")
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -176,6 +170,9 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 			return nil, err
 		}
 		begun := r.Header()
+		if name := s.differs(c, begun); name != "" {
+			return nil, errors.Join(usagef("--resume goes on as it was begun, and it was begun with another --%s", name), r.Close())
+		}
 		if s.server == "" {
 			s.server = begun.Server
 		}
@@ -205,6 +202,37 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 		return nil, nil
 	}
 	return p.Start(c.OutOrStdout())
+}
+
+// differs names a flag that is given and says something else than when the submission was
+// begun. The same command line with --resume behind it goes on.
+func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
+	o := &s.options
+	for _, flag := range []struct {
+		name string
+		same bool
+	}{
+		{"template", o.Input.Template == begun.Template},
+		{"format", o.Input.Format == begun.Format},
+		{"delimiter", string(o.Input.Delimiter) == begun.Delimiter},
+		{"parallel", o.Parallel == begun.Parallel},
+		{"stop-on-failure", o.StopOnFailure == begun.StopOnFailure},
+		{"group", o.GroupID == begun.GroupID},
+		{"results", samePath(o.Results, begun.Results)},
+		{"results-format", o.ResultsFormat == begun.ResultsFormat},
+		{"failed-only", samePath(o.FailedOnly, begun.FailedOnly)},
+	} {
+		if c.Flags().Changed(flag.name) && !flag.same {
+			return flag.name
+		}
+	}
+	return ""
+}
+
+func samePath(a, b string) bool {
+	absA, errA := filepath.Abs(a)
+	absB, errB := filepath.Abs(b)
+	return a == b || errA == nil && errB == nil && absA == absB
 }
 
 // unfinished says how to go on.

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// TestDeployments: what the files of deploy/ and examples/ tell sheaf serve is what it
+// understands.
+func TestDeployments(t *testing.T) {
+	root := filepath.Join("..", "..")
+	read := func(name string, value any) {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(text, value); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	var compose struct {
+		Services map[string]struct {
+			Command     []string
+			Environment map[string]string
+		}
+	}
+	read("deploy/compose.yaml", &compose)
+	var pod struct {
+		Spec struct {
+			Template struct {
+				Spec struct {
+					Containers []struct {
+						Name string
+						Args []string
+					}
+				}
+			}
+		}
+	}
+	read("examples/sidecar/pod.yaml", &pod)
+	unit, err := os.ReadFile(filepath.Join(root, "deploy/sheaf.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, start, _ := strings.Cut(string(unit), "ExecStart=/usr/bin/sheaf ")
+	start, _, _ = strings.Cut(start, "\n")
+	image, err := os.ReadFile(filepath.Join(root, "deploy/Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, settings, _ := strings.Cut(string(image), "\nENV ")
+	settings, _, _ = strings.Cut(settings, "\n")
+
+	inImage := strings.Fields(settings)
+	type told struct{ args, environ []string }
+	all := map[string]told{
+		"sheaf.service": {args: strings.Fields(strings.ReplaceAll(start, "/etc/sheaf/", filepath.Join(root, "deploy")+"/"))},
+		"Dockerfile":    {args: []string{"serve", "--upstream", "http://127.0.0.1/"}, environ: inImage},
+	}
+	for _, node := range []string{"node1", "node2", "node3"} {
+		environ := slices.Clone(inImage)
+		for name, value := range compose.Services[node].Environment {
+			environ = append(environ, name+"="+value)
+		}
+		all[node] = told{compose.Services[node].Command, environ}
+	}
+	for _, c := range pod.Spec.Template.Spec.Containers {
+		if c.Name == "sheaf" {
+			all["pod.yaml"] = told{c.Args, inImage}
+		}
+	}
+	if len(all) != 6 {
+		t.Fatalf("found %v", slices.Sorted(maps.Keys(all)))
+	}
+	for name, told := range all {
+		t.Run(name, func(t *testing.T) {
+			if len(told.args) == 0 || told.args[0] != "serve" {
+				t.Fatalf("the arguments are %q", told.args)
+			}
+			var stdout, stderr bytes.Buffer
+			args := append([]string{"config", "check"}, told.args[1:]...)
+			if code := run(t.Context(), args, told.environ, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+				t.Errorf("sheaf %s: exit code %d\n%s", strings.Join(args, " "), code, stderr.String())
+			}
+		})
+	}
+}

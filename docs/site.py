@@ -1,0 +1,16 @@
+"""What the site does to the pages: their first is the start, and links to the code lead to the repository."""
+
+import re
+from pathlib import Path
+
+REPOSITORY = "https://github.com/sheafapi/sheaf/blob/main/"
+
+
+def on_page_markdown(markdown, page, **_):
+    markdown = re.sub(r"<!-- not run: .* -->\n", "", markdown)
+    return re.sub(r"\]\(\.\./([^)]*)\)", lambda m: f"]({REPOSITORY}{m[1]})", markdown)
+
+
+def on_post_build(config, **_):
+    first = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=start.html"><a href="start.html">Start</a>'
+    Path(config.site_dir, "index.html").write_text(first)
