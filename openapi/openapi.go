@@ -4,7 +4,7 @@ package openapi
 
 import (
 	"bytes"
-	"embed"
+	_ "embed" // the description and the page
 	"net/http"
 	"strings"
 	"time"
@@ -19,8 +19,11 @@ import (
 //go:embed openapi.yaml
 var Document []byte
 
-//go:embed page
-var page embed.FS
+//go:embed page/index.html
+var page []byte
+
+//go:embed page/start.js
+var script []byte
 
 // policy lets the page run what comes from this service, and ask it, and nothing else.
 // Swagger UI writes style attributes, and has its icons in its style sheet.
@@ -37,8 +40,8 @@ func Handler(next http.Handler) http.Handler {
 		text      []byte
 	}{
 		"/openapi.yaml":  {"application/yaml", Document}, // RFC 9512
-		"/docs":          {"text/html; charset=utf-8", read("page/index.html")},
-		"/docs/start.js": {"text/javascript; charset=utf-8", read("page/start.js")},
+		"/docs":          {"text/html; charset=utf-8", page},
+		"/docs/start.js": {"text/javascript; charset=utf-8", script},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		file, ours := files[r.URL.Path]
@@ -63,12 +66,4 @@ func Handler(next http.Handler) http.Handler {
 			assets.ServeHTTP(w, r)
 		}
 	})
-}
-
-func read(name string) []byte {
-	text, err := page.ReadFile(name)
-	if err != nil {
-		panic(err) // it is embedded
-	}
-	return text
 }

@@ -26,11 +26,8 @@ func complete(c *cobra.Command, environ []string) {
 		complete(sub, environ)
 	}
 	register := func(flag string, f cobra.CompletionFunc) {
-		if c.Flags().Lookup(flag) == nil {
-			return // a command of the same name without it
-		}
-		if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
-			panic(err) // the flag is there
+		if c.Flags().Lookup(flag) != nil { // the command's of this name, and not another one's
+			_ = c.RegisterFlagCompletionFunc(flag, f) // fails without the flag, or twice
 		}
 	}
 	for flag, values := range flagWords[c.Name()] {

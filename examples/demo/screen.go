@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"text/tabwriter"
 	"unicode/utf8"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/sheafapi/sheaf/client"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 )
 
@@ -20,6 +22,7 @@ type screen struct {
 	out      io.Writer
 	terminal bool
 	colour   bool
+	endBar   func() // nil: none is shown
 }
 
 func newScreen(f *os.File) *screen {
@@ -62,22 +65,28 @@ func (s *screen) progress() func(*client.Batch) {
 }
 
 func (s *screen) bar() func(*client.Batch) {
-	var bar *progressbar.ProgressBar
+	var status atomic.Value
+	status.Store(client.Queued)
+	bars := mpb.New(mpb.WithOutput(s.out))
+	bar := bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─"), mpb.BarWidth(40),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return fmt.Sprintf("  %-11s ", status.Load()) })),
+		mpb.AppendDecorators(decor.CountersNoUnit(" %d of %d")))
+	s.endBar = func() {
+		bar.Abort(false) // no more than what has ended stays on the screen
+		bars.Wait()
+	}
 	return func(now *client.Batch) {
-		if bar == nil {
-			bar = progressbar.NewOptions(now.TotalRequests,
-				progressbar.OptionSetWriter(s.out), progressbar.OptionSetWidth(40), progressbar.OptionShowCount(),
-				progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░"}), progressbar.OptionSetPredictTime(false))
-		}
-		bar.Describe(fmt.Sprintf("  %-11s", now.Status))
-		_ = bar.Set(now.CompletedRequests) // fails only beyond the total, and then shows what it can
+		status.Store(now.Status)
+		bar.SetTotal(int64(now.TotalRequests), false)
+		bar.SetCurrent(int64(now.CompletedRequests))
 	}
 }
 
-// endProgress ends the line of a progress bar.
+// endProgress leaves the progress as it is now.
 func (s *screen) endProgress() {
-	if s.terminal {
-		fmt.Fprintln(s.out)
+	if s.endBar != nil {
+		s.endBar()
+		s.endBar = nil
 	}
 }
 

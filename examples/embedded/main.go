@@ -25,15 +25,16 @@ func main() {
 	database := flag.String("database", "sqlite:embedded.db", "where batches are kept")
 	latency := flag.Duration("latency", 0, "how long a request takes to be carried out, such as 50ms")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *listen, *database, *latency); err != nil {
+	if err := run(*listen, *database, *latency); err != nil {
 		fmt.Fprintln(os.Stderr, "embedded:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, listen, database string, latency time.Duration) (err error) {
+func run(listen, database string, latency time.Duration) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
 	// The API as it was: any http.Handler. This one is a store's, in memory.
 	mux := http.NewServeMux()
 	mux.Handle("/api/v3/{storeId}/", store.New(store.Options{Latency: latency}))
