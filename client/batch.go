@@ -123,6 +123,7 @@ type Batch struct {
 	GroupID    string    `json:"groupId"`
 	RetryOf    string    `json:"retryOf"` // the ticket of the batch that it repeats a part of
 	Paused     bool      `json:"paused"`
+	WaitsUntil time.Time `json:"waitsUntil"` // nothing of it is sent before: the upstream asks for patience, or a failure is to be repeated; zero: it does not wait
 }
 
 // ResultStatus is how one request ended.

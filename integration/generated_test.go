@@ -60,7 +60,8 @@ func TestGeneratedClients(t *testing.T) {
 				c.Env = append(os.Environ(), "PATH="+filepath.Join(folder, "venv/bin")+":"+os.Getenv("PATH"))
 				var stderr bytes.Buffer
 				c.Stderr = &stderr
-				if printed, err = c.Output(); err != nil {
+				out, err := c.Output()
+				if printed = out; err != nil {
 					t.Fatalf("%s: %v\n%s%s", strings.Join(step, " "), err, printed, stderr.Bytes())
 				}
 			}

@@ -128,6 +128,7 @@ type Status struct {
 	EndedAt   time.Time // zero: not ended
 	RetryOf   batch.Ticket
 	Paused    bool      // the batch is kept from going on, or its queue is
+	NotBefore time.Time // its queue was released until then; zero: it was not, or for a pause, or the batch has ended
 	Reason    string    // why what was not executed was not, where there is more to say than "stopped"
 	IDs       []string  // the requests' ids, by index; nil when none has one
 	Ended     batch.Set // requests that have a result; filled only when results were asked for

@@ -27,6 +27,7 @@ type report struct {
 	GroupID     string        `json:"groupId,omitempty"`
 	RetryOf     string        `json:"retryOf,omitempty"`
 	Paused      bool          `json:"paused,omitempty"`
+	WaitsUntil  time.Time     `json:"waitsUntil,omitzero"`
 	CreatedAt   time.Time     `json:"createdAt,omitzero"`
 	StartedAt   time.Time     `json:"startedAt,omitzero"`
 	FinishedAt  time.Time     `json:"finishedAt,omitzero"`
@@ -40,7 +41,7 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 	}
 	r := &report{
 		Ticket: ticket, Status: b.Status, Total: b.TotalRequests, Completed: b.CompletedRequests, GroupID: b.GroupID, RetryOf: b.RetryOf,
-		Paused: b.Paused, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
+		Paused: b.Paused, WaitsUntil: b.WaitsUntil, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
 	}
 	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
 		for _, err := range c.Results(ctx, ticket, client.GetOptions{Only: status}) {
@@ -69,6 +70,9 @@ func (r *report) print(w io.Writer) error {
 	state := string(r.Status)
 	if r.Paused {
 		state += ", paused"
+	}
+	if !r.WaitsUntil.IsZero() {
+		state += ", waits for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
 	}
 	fmt.Fprintf(t, "Ticket\t%s\nStatus\t%s\nRequests\t%s of %s have run: %s failed, %s not executed\n", r.Ticket, state,
 		commas(r.Completed), commas(r.Total), commas(r.Failed), commas(r.NotExecuted))

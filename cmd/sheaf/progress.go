@@ -95,8 +95,13 @@ func left(s submit.Snapshot, perSecond float64) string {
 
 // hindrance words why nothing moves.
 func hindrance(s submit.Snapshot, now time.Time) string {
-	wait := max(s.Until.Sub(now), 0).Round(time.Second)
-	return fmt.Sprintf("trying again in %s: %s", wait, s.Problem)
+	if s.Problem != "" {
+		return fmt.Sprintf("trying again in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), s.Problem)
+	}
+	if wait := s.Waits.Sub(now).Round(time.Second); wait > 0 {
+		return fmt.Sprintf("waiting %s for the API", wait)
+	}
+	return ""
 }
 
 func commas(n int) string { return humanize.Comma(int64(n)) }
@@ -125,8 +130,8 @@ func showBar(ctx context.Context, w io.Writer, color bool, read func() submit.Sn
 		return text
 	}
 	tail := func(decor.Statistics) string {
-		if now.Problem != "" {
-			return " · " + hindrance(now, time.Now())
+		if why := hindrance(now, time.Now()); why != "" {
+			return " · " + why
 		}
 		text := " · " + rate(average)
 		if now.Done == now.Requests {
@@ -173,8 +178,8 @@ func showLines(ctx context.Context, w io.Writer, read func() submit.Snapshot) {
 		if s.Failed > 0 {
 			parts = append(parts, commas(s.Failed)+" failed")
 		}
-		if s.Problem != "" {
-			parts = append(parts, hindrance(s, now))
+		if why := hindrance(s, now); why != "" {
+			parts = append(parts, why)
 		} else if l := left(s, average); l != "" {
 			parts = append(parts, l)
 		}

@@ -141,6 +141,28 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+// TestTerminalThrottled: the bar tells that the API asks for patience.
+func TestTerminalThrottled(t *testing.T) {
+	dir := t.TempDir()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer upstream.Close()
+	service := startService(t, dir, upstream.URL)
+	if err := os.WriteFile(filepath.Join(dir, "calls.ndjson"), []byte(`{"method":"GET","path":"/a"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x := inTerminal(t, dir, 120, []string{"SHEAF_SERVER=" + service, "SHEAF_STORE=1", "SHEAF_TOKEN=t0ken", "SHEAF_CONTEXTS=" + filepath.Join(dir, "none")}, "submit", "calls.ndjson")
+	x.await(t, `0 of 1 .*0 % · waiting [0-9ms]+ for the API`)
+	if _, err := x.tty.WriteString("\x03"); err != nil { // Ctrl-C
+		t.Fatal(err)
+	}
+	if code := x.exit(t); code != exitInterrupted {
+		t.Fatalf("exit code %d: %q", code, x.text())
+	}
+}
+
 // TestLogin: a token that is typed is not shown.
 func TestLogin(t *testing.T) {
 	dir := t.TempDir()

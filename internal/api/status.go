@@ -76,7 +76,7 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	}
 	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
 	if v.details {
-		a.buf = appendBatchDetails(a.buf, st)
+		a.buf = appendBatchDetails(a.buf, st, time.Now())
 	}
 	if v.responses {
 		a.buf = append(a.buf, `,"responses":[`...)

@@ -4,11 +4,34 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 )
+
+// TestWaitsUntil: details tell that a batch was given back until a moment that is to come.
+func TestWaitsUntil(t *testing.T) {
+	w := newWorld(t, nil)
+	ticket := w.create("", 2)
+	release := func(until time.Time) string {
+		t.Helper()
+		if err := w.node.Release(t.Context(), w.claim(), nil, until); err != nil {
+			t.Fatal(err)
+		}
+		return w.do("GET", base+"?details=true&ticket="+ticket).body
+	}
+	if body := release(time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC)); !strings.Contains(body, `"waitsUntil":"2099-01-02T03:04:05.000Z"`) {
+		t.Error(body)
+	}
+	if body := release(time.Now().Add(-time.Minute)); strings.Contains(body, "waitsUntil") {
+		t.Error(body)
+	}
+	if a := w.do("GET", base+"?ticket="+ticket); strings.Contains(a.body, "waitsUntil") {
+		t.Error(a.body)
+	}
+}
 
 func TestPause(t *testing.T) {
 	w := newWorld(t, nil)

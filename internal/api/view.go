@@ -134,7 +134,7 @@ func pause(st *storage.Status, now time.Time) []string {
 }
 
 // appendBatchDetails appends what details=true tells of the whole batch.
-func appendBatchDetails(dst []byte, st *storage.Status) []byte {
+func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
 	for _, m := range []struct {
 		name string
 		at   time.Time
@@ -149,6 +149,10 @@ func appendBatchDetails(dst []byte, st *storage.Status) []byte {
 	}
 	if st.Paused {
 		dst = append(dst, `,"paused":true`...)
+	}
+	if !st.Paused && st.NotBefore.After(now) {
+		dst = append(dst, `,"waitsUntil":"`...)
+		dst = append(st.NotBefore.UTC().AppendFormat(dst, batch.Moment), '"')
 	}
 	if st.GroupID != "" {
 		dst = batch.AppendString(append(dst, `,"groupId":`...), st.GroupID)

@@ -16,6 +16,7 @@ type Progress struct {
 	sent     int // batches that this run has handed over
 	problem  string
 	until    time.Time
+	waits    time.Time // the service does not send anything before
 }
 
 // Snapshot is the progress at one moment.
@@ -29,6 +30,7 @@ type Snapshot struct {
 
 	Problem string    // why nothing moves; empty: it does
 	Until   time.Time // when that is tried again
+	Waits   time.Time // until when the service waits itself, for the API behind it, as far as it tells; zero: it does not
 }
 
 // Snapshot returns the progress.
@@ -38,20 +40,27 @@ func (p *Progress) Snapshot() Snapshot {
 	return Snapshot{
 		Requests: p.requests, Done: min(p.counts.Total()+p.current, p.requests), Before: p.before,
 		Failed: p.counts.Total() - p.counts.Completed, Sent: p.sent, Batches: p.batches,
-		Problem: p.problem, Until: p.until,
+		Problem: p.problem, Until: p.until, Waits: p.waits,
 	}
 }
 
 func (p *Progress) counted(c *Counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts, p.current, p.problem = *c, 0, ""
+	p.counts, p.current, p.problem, p.waits = *c, 0, "", time.Time{}
 }
 
 func (p *Progress) running(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.current, p.problem = n, ""
+	p.current, p.problem, p.waits = n, "", time.Time{}
+}
+
+// held tells until when the service waits itself; zero: it does not.
+func (p *Progress) held(until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waits = until
 }
 
 func (p *Progress) handed() {
@@ -61,8 +70,8 @@ func (p *Progress) handed() {
 	p.problem = ""
 }
 
-// waits tells of a failure after which a call is made again.
-func (p *Progress) waits(err error, pause time.Duration) {
+// retries tells of a failure after which a call is made again.
+func (p *Progress) retries(err error, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.problem, p.until = err.Error(), time.Now().Add(pause)

@@ -97,7 +97,7 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 		if !again || uncertain && time.Since(began)+pause > certain {
 			return fmt.Errorf("hand over batch %d of %d (lines %d to %d): %w", p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], err)
 		}
-		s.Progress.waits(err, pause)
+		s.Progress.retries(err, pause)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -291,7 +292,7 @@ func (r *Run) do(ctx context.Context, clients func(time.Duration, func(error, ti
 	if err != nil {
 		return err
 	}
-	patient, err := clients(patience, r.Progress.waits)
+	patient, err := clients(patience, r.Progress.retries)
 	if err != nil {
 		return err
 	}
@@ -398,7 +399,12 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	case ticket == "":
 		return w.rest(unknownStatus, "whether the batch was handed over could not be found out")
 	}
+	asking, stop := context.WithCancel(ctx)
+	var explained sync.WaitGroup
+	explained.Go(func() { w.explain(asking, c, ticket) })
 	_, err := c.Wait(ctx, ticket, func(b *client.Batch) { w.Progress.running(b.CompletedRequests) })
+	stop()
+	explained.Wait()
 	if err == nil {
 		for response, e := range c.Results(ctx, ticket, client.GetOptions{}) {
 			if err = e; err != nil {
@@ -423,6 +429,35 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	return w.rest(unknownStatus, "the service does not know the batch any more")
+}
+
+// stall is how long nothing may end before the service is asked for the reason.
+const stall = 2 * time.Second
+
+// explain asks, while nothing ends, whether the service waits itself, until ctx ends. A server
+// that tells no details is asked once.
+func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket string) {
+	tick := time.NewTicker(stall)
+	defer tick.Stop()
+	for seen := -1; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if n := w.Progress.Snapshot().Done; n != seen {
+			seen = n
+			continue
+		}
+		b, err := c.Get(ctx, ticket, client.GetOptions{NoResponses: true, Details: true})
+		switch {
+		case err != nil: // told by what waits for the batch
+		case b.CreatedAt.IsZero():
+			return
+		default:
+			w.Progress.held(b.WaitsUntil)
+		}
+	}
 }
 
 // expect refuses a response that is not the next one. Where the server does not tell the

@@ -309,7 +309,7 @@ func TestDeaths(t *testing.T) {
 				appendTo(t, journal, `{"chunk":0,"at":"2026`)
 				appendTo(t, filepath.Join(dir, store+".results.ndjson"), strings.Repeat(`{"line":1,"meth`, 30_000))
 			}
-			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "exists already") {
+			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was begun before") {
 				t.Fatalf("begun anew: %v", err)
 			}
 			if run, err = submit.Resume(in, false, io.Discard); err != nil {

@@ -110,7 +110,8 @@ DELETE FROM owners WHERE queue IN (SELECT id FROM gone);
 SELECT id, store, owner, group_id, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id),
     CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END,
-    retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused))
+    retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)),
+    CASE WHEN ended_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END
 FROM batches WHERE ticket = $1 AND NOT deleted;
 
 -- name: done

@@ -52,10 +52,10 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	out := &storage.Status{Ticket: key.Ticket}
 	var store string
 	var owner, group, reason, ids []byte
-	var created, started, ended int64
+	var created, started, ended, notBefore int64
 	var done int
 	var retryOf *uuid.UUID
-	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused)
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused, &notBefore)
 	if err != nil || !mayRead(key, store, owner) {
 		return nil, err
 	}
@@ -64,6 +64,9 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 		out.RetryOf = *retryOf
 	}
 	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
+	if notBefore < storage.Forever.UnixMilli() {
+		out.NotBefore = db.clock.in(notBefore)
+	}
 	switch {
 	case ended != 0:
 		out.Status = batch.Completed

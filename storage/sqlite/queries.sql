@@ -52,7 +52,8 @@ INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
 -- name: status
 SELECT id, store, owner, group_id, state, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id), retry_of,
-    state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue))
+    state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)),
+    CASE WHEN state < 3 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END
 FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done

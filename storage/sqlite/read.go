@@ -87,6 +87,9 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 		}
 		s.ColumnBytes(12, out.RetryOf[:])
 		out.Paused = s.ColumnBool(13)
+		if ms := s.ColumnInt64(14); ms < storage.Forever.UnixMilli() {
+			out.NotBefore = batch.FromMillis(ms)
+		}
 		return err
 	}, key.Ticket[:])
 	if err == nil && out == nil {

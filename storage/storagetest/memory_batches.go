@@ -80,6 +80,9 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 			CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, Reason: b.reason, IDs: b.ids(),
 			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused,
 		}
+		if b.endedAt.IsZero() && !b.queue.notBefore.Equal(storage.Forever) {
+			s.NotBefore = b.queue.notBefore
+		}
 		if maxBytes <= 0 {
 			return s, nil
 		}

@@ -53,6 +53,7 @@ var steerTests = []test{
 		expect(f.T, "signals of an answer", f.record(c, done(0, "x")), storage.Signals{Paused: true})
 		expect(f.T, "signals of a question", f.record(c), storage.Signals{Paused: true})
 		f.release(c, storage.Forever, waiting(1))
+		expect(f.T, "a pause is no moment", f.status(b).NotBefore, time.Time{})
 		expect(f.T, "not before", f.notBefore().Equal(storage.Forever), true)
 		c = f.claim(c.Queue)
 		expect(f.T, "signals of a claim", c.Signals, storage.Signals{Paused: true})
