@@ -95,7 +95,7 @@ type bench struct {
 // themes are what -only can name, in the order in which they are measured; the last ones
 // are PostgreSQL's.
 var (
-	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness", "watchers"}
+	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness", "watchers", "submit"}
 	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
 )
 
@@ -282,6 +282,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"governor", single(b.governor)},
 		{"fairness", single(b.fairness)},
 		{"watchers", single(b.watchers)},
+		{"submit", single(b.submit)},
 		{"nodes", b.nodes},
 		{"purge", b.purge},
 		{"limits", single(b.limits)},
