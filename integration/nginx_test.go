@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -17,6 +19,7 @@ import (
 func TestNginx(t *testing.T) {
 	t.Parallel()
 	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/held") {
 			<-held
@@ -25,6 +28,7 @@ func TestNginx(t *testing.T) {
 		_, _ = io.WriteString(w, `{"path":"`+r.URL.Path+`"}`)
 	}))
 	t.Cleanup(api.Close)
+	t.Cleanup(release) // before
 	s := start(t, api.URL+"/api/v3/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"), "--trusted-proxy", "127.0.0.1/32")
 
 	text, err := os.ReadFile("../examples/nginx/nginx.conf")
@@ -81,7 +85,9 @@ func TestNginx(t *testing.T) {
 	if err := c.call(t.Context(), http.MethodPost, "1003/batch", nil, []byte(`[{"method":"GET","path":"first"},{"method":"GET","path":"held"}]`), &created); err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, nginx.base+"/api/v3/1003/batch?ticket="+created.Ticket, http.NoBody)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, nginx.base+"/api/v3/1003/batch?ticket="+created.Ticket, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +103,7 @@ func TestNginx(t *testing.T) {
 	for lines.Scan() {
 		if event, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			if seen = append(seen, event); len(seen) == 1 {
-				close(held) // the first event is here while the second request is under way
+				release() // the first event is here while the second request is under way
 			}
 		}
 	}

@@ -113,7 +113,6 @@ func newStatus(environ []string) *cobra.Command {
 		Long:  "Tell how far a batch is.\n\n" + exitCodes,
 		Example: `  sheaf status 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
   sheaf status --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq .completedRequests`,
-		Args: oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			service, err := r.client(-1)
 			if err != nil {
@@ -126,8 +125,7 @@ func newStatus(environ []string) *cobra.Command {
 			return found.show(c.OutOrStdout(), asJSON)
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -141,7 +139,6 @@ func newWait(environ []string) *cobra.Command {
 		Short:   "Wait until a batch is finished",
 		Long:    "Wait until a batch is finished, and tell how it ended. Lost connections and restarts of the service\nare waited for.\n\n" + exitCodes,
 		Example: "  sheaf wait --timeout 10m 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 && echo all went well",
-		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			service, err := r.client(time.Hour)
 			if err != nil {
@@ -166,8 +163,7 @@ func newWait(environ []string) *cobra.Command {
 			return found.show(c.OutOrStdout(), asJSON)
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	c.Flags().DurationVar(&most, "timeout", 0, "how long (default: until it is finished)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -252,7 +248,6 @@ func newResults(environ []string) *cobra.Command {
 		Long:  "Print the responses of a batch, in the order of its requests. Of an unfinished batch those that have\nended. With --json, one JSON object a line, bodies whole.\n\n" + exitCodes,
 		Example: `  sheaf results 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --only failed
   sheaf results --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq -c .httpBody`,
-		Args: oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			status, ok := only[which]
 			if !ok {
@@ -273,8 +268,7 @@ func newResults(environ []string) *cobra.Command {
 			return t.exit(b.Status)
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	c.Flags().StringVar(&which, "only", "", "failed, not-executed or completed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -292,7 +286,6 @@ func newTail(environ []string) *cobra.Command {
 		Short:   "Print the responses of a batch as they come, until it is finished",
 		Long:    "Print the responses of a batch as they come, until it is finished. Lost connections and restarts of\nthe service are waited for.\n\n" + exitCodes,
 		Example: "  sheaf tail 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11",
-		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			service, err := r.client(time.Hour)
 			if err != nil {
@@ -305,8 +298,7 @@ func newTail(environ []string) *cobra.Command {
 			return t.exit(client.Completed)
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -363,7 +355,6 @@ func newRetry(environ []string) *cobra.Command {
 		Use:     "retry TICKET",
 		Short:   "Make a batch of what failed or was not executed in another one, and print its ticket",
 		Example: "  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)",
-		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			service, err := r.client(-1)
 			if err != nil {
@@ -382,8 +373,7 @@ func newRetry(environ []string) *cobra.Command {
 			return err
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	return c
 }
 

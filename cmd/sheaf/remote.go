@@ -42,6 +42,13 @@ func (r *remote) flags(c *cobra.Command, environ []string) {
 	c.Flags().StringVar(&r.context, "context", "", "what sheaf login has stored under this name (default: the current one) ["+contextVariable+"]")
 }
 
+// ticketFlags makes a command one that asks a service about one ticket.
+func (r *remote) ticketFlags(c *cobra.Command, environ []string) {
+	r.flags(c, environ)
+	c.Args = oneTicket
+	c.ValidArgsFunction = r.tickets
+}
+
 // resolve finds out what the command line leaves open: flags win over the environment, and
 // that over the context. A context's token goes to that context's server alone.
 func (r *remote) resolve() (client.Options, error) {

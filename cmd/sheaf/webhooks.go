@@ -108,7 +108,6 @@ func newWebhooksResend(environ []string) *cobra.Command {
 		Use:     "resend TICKET --store STORE",
 		Short:   "Send the callback of a batch again",
 		Example: `  sheaf webhooks resend 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --store 1003`,
-		Args:    oneTicket,
 		RunE: interruptible(func(ctx context.Context, _ *cobra.Command, args []string) error {
 			service, err := r.client(-1)
 			if err != nil {
@@ -117,7 +116,6 @@ func newWebhooksResend(environ []string) *cobra.Command {
 			return service.Redeliver(ctx, args[0])
 		}),
 	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+	r.ticketFlags(c, environ)
 	return c
 }
