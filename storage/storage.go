@@ -139,9 +139,11 @@ type Status struct {
 type Indexed struct {
 	Index int
 	batch.Result
-	Attempts  int
-	StartedAt time.Time // of the first attempt; zero: it was not sent
-	EndedAt   time.Time // of the last attempt
+	Attempts       int
+	Throttles      int       // answers 429
+	ThrottledSince time.Time // the first 429; zero: none
+	StartedAt      time.Time // of the first attempt; zero: it was not sent
+	EndedAt        time.Time // of the last attempt
 }
 
 // News is how far a batch has come.
@@ -341,6 +343,17 @@ type Storage interface {
 	// Search returns a creator's batches of one status, oldest first; without one all of
 	// them, newest first.
 	Search(ctx context.Context, s Search) ([]Found, error)
+
+	// Find returns batches that a filter selects. It does a bounded amount of work: a page
+	// may hold fewer than the limit, even none, and there may be more all the same.
+	Find(ctx context.Context, f Filter) (Page, error)
+
+	// Queue returns how things stand with a queue, by its name; zero if there is none.
+	Queue(ctx context.Context, name string) (QueueState, error)
+
+	// Overview returns how things stand with the whole database, with at most so many
+	// queues. It may take as long as counting the queues that have work.
+	Overview(ctx context.Context, loads int) (Overview, error)
 
 	// Stop asks for the end of unfinished batches. One that no node has
 	// started ends at once; any other is ended by its runner, and its queue is

@@ -144,6 +144,61 @@ SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHER
     ORDER BY id DESC LIMIT $3 OFFSET $4
 ) AS found ORDER BY id DESC;
 
+-- name: find_any
+(SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4)
+UNION ALL
+(SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4)
+ORDER BY id DESC LIMIT $4;
+
+-- name: find_open
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id > $3 ORDER BY id LIMIT $4;
+
+-- name: find_unfinished
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
+
+-- name: find_ended
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
+
+-- name: find_group
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND group_id = $5 AND group_id <> '' AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
+
+-- name: find_failed
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND failed > 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
+
+-- name: summaries
+SELECT id, ticket, group_id, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
+    created_at, started_at, ended_at, retry_of, paused AND ended_at = 0 AND NOT stopped,
+    EXISTS (SELECT FROM batches AS again WHERE again.retry_of = batches.ticket AND NOT again.deleted),
+    $2::integer = 0 OR EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND code = $2 AND status <> 3)
+FROM batches CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed
+    FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
+) AS m
+WHERE id = ANY ($1::bigint[]) AND NOT deleted;
+
+-- name: packed_of
+SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
+
+-- name: queue_state
+SELECT open, held, paused, coalesce((SELECT not_before FROM owners WHERE owners.queue = queues.id), 0) FROM queues WHERE name = $1;
+
+-- name: live_nodes
+SELECT id, name, started_at, renewed_at,
+    (SELECT count(*) FROM owners JOIN queues ON queues.id = owners.queue WHERE owners.node = nodes.id AND queues.open > 0)
+FROM nodes ORDER BY started_at, id;
+
+-- name: count_queues
+SELECT count(*), count(*) FILTER (WHERE EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node)), coalesce(sum(open), 0)
+FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0;
+
+-- name: loads
+SELECT queues.name, open, EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node), paused, not_before,
+    coalesce((SELECT created_at FROM batches WHERE batches.queue = queues.id AND ended_at = 0 ORDER BY batches.id LIMIT 1), 0)
+FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0 ORDER BY open DESC, queues.id LIMIT $1;
+
+-- name: database_size
+SELECT pg_database_size(current_database());
+
 -- name: requests_of
 SELECT parallel, stop_on_failure, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
 

@@ -117,6 +117,7 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 			return err
 		}
 		x.Line, x.Attempts, x.StartedAt, x.EndedAt = string(line), tries.Attempts, tries.StartedAt, tries.EndedAt
+		x.Throttles, x.ThrottledSince = tries.Throttles, tries.ThrottledSince
 		x.Headers, err = batch.UnpackHeaders(headers)
 		*out = append(*out, x)
 		return err

@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/sheafapi/sheaf/storage"
@@ -63,6 +64,7 @@ type DB struct {
 	writer  *writer
 	journal *journal
 	pool    *sqlitex.Pool // of read-only connections
+	opened  time.Time
 
 	gate driver.Gate // of the calls under way
 }
@@ -106,7 +108,7 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if err := replay(c); err != nil {
 		return errors.Join(err, c.Close())
 	}
-	db.journal = newJournal()
+	db.journal, db.opened = newJournal(), time.Now()
 	db.writer = startWriter(c, db.journal, db.path, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,

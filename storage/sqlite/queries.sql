@@ -63,7 +63,7 @@ SELECT id & 511, status FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 
 SELECT count(*) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND status <> 3;
 
 -- name: results
-SELECT id & 511, status, code, kind, line, body, headers, attempts, started_at, ended_at FROM marks
+SELECT id & 511, status, code, kind, line, body, headers, attempts, started_at, ended_at, throttles, throttled_since FROM marks
 WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 
 -- name: is_readable
@@ -82,6 +82,55 @@ SELECT ticket, state FROM (
     UNION ALL
     SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
 ) ORDER BY id DESC LIMIT ?3 OFFSET ?4;
+
+-- name: find_any
+SELECT id FROM (
+    SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 AND id < ?3 ORDER BY id DESC LIMIT ?4)
+    UNION ALL
+    SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 AND id < ?3 ORDER BY id DESC LIMIT ?4)
+    UNION ALL
+    SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 AND id < ?3 ORDER BY id DESC LIMIT ?4)
+) ORDER BY id DESC LIMIT ?4;
+
+-- name: find_open
+SELECT id FROM (
+    SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 AND id > ?3 ORDER BY id LIMIT ?4)
+    UNION ALL
+    SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 AND id > ?3 ORDER BY id LIMIT ?4)
+) ORDER BY id LIMIT ?4;
+
+-- name: find_state
+SELECT id FROM batches WHERE store = ? AND owner = ? AND state = ? AND deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: find_group
+SELECT id FROM batches INDEXED BY batches_grouped
+WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: find_failed
+SELECT id FROM batches INDEXED BY batches_failed
+WHERE store = ? AND owner = ? AND failed > 0 AND deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: summary
+SELECT ticket, group_id, state, total, completed, failed, created_at, started_at, ended_at, retry_of, paused AND state < 3 AND stopped = 0,
+    EXISTS (SELECT 1 FROM batches AS again INDEXED BY batches_lineage WHERE again.retry_of = batches.ticket AND again.retry_of IS NOT NULL AND again.deleted = 0)
+FROM batches WHERE id = ? AND deleted = 0;
+
+-- name: has_code
+SELECT 1 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND code = ?2 AND status <> 3 LIMIT 1;
+
+-- name: queue_state
+SELECT open, held, paused, not_before FROM queues WHERE name = ?;
+
+-- name: count_queues
+SELECT count(*), coalesce(sum(owner = ?), 0), coalesce(sum(open), 0) FROM queues WHERE open > 0;
+
+-- name: loads
+SELECT name, open, owner = ?1, paused, not_before,
+    (SELECT created_at FROM batches WHERE queue = queues.id AND state < 3 ORDER BY id LIMIT 1)
+FROM queues WHERE open > 0 ORDER BY open DESC, id LIMIT ?2;
+
+-- name: file_size
+SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size();
 
 -- name: requests_of
 SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ? AND deleted = 0;

@@ -172,6 +172,7 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 		}})
 		last := &p.out[len(p.out)-1]
 		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
+		last.Throttles, last.ThrottledSince = s.ColumnInt(10), batch.FromMillis(s.ColumnInt64(11))
 		p.from = index + 1
 		return nil
 	}, int64(id), from)
@@ -217,6 +218,7 @@ func (p *page) addHeld(before int) error {
 		}
 		p.out = append(p.out, storage.Indexed{
 			Index: m.Index, Result: m.Result, Attempts: m.Tries.Attempts, StartedAt: m.Tries.StartedAt, EndedAt: m.Tries.EndedAt,
+			Throttles: m.Tries.Throttles, ThrottledSince: m.Tries.ThrottledSince,
 		})
 	}
 	return nil

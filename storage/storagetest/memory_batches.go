@@ -179,7 +179,7 @@ func (b *stored) results(from, maxBytes int) []storage.Indexed {
 		}
 		r.Body = bytes.Clone(r.Body)
 		t := b.marks[i].Tries
-		out = append(out, storage.Indexed{Index: i, Result: r, Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt})
+		out = append(out, storage.Indexed{Index: i, Result: r, Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt, Throttles: t.Throttles, ThrottledSince: t.ThrottledSince})
 	}
 	return out
 }

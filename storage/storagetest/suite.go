@@ -17,6 +17,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "order", open, orderTests)
 	runTests(t, "read", open, readTests)
 	runTests(t, "search", open, searchTests)
+	runTests(t, "look", open, lookTests)
 	runTests(t, "run", open, runningTests)
 	runTests(t, "epoch", open, epochTests)
 	runTests(t, "authority", open, authorityTests)
@@ -93,6 +94,9 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Deliveries":    func() error { _, err := s.Deliveries(ctx, storage.DeliverySearch{Store: "s", Limit: 1}); return err },
 		"Redeliver":     func() error { return s.Redeliver(ctx, key(b)) },
 		"Seals":         func() error { _, err := s.Seals(ctx, 9); return err },
+		"Find":          func() error { _, err := s.Find(ctx, storage.Filter{Store: "s", Limit: 1}); return err },
+		"Queue":         func() error { _, err := s.Queue(ctx, "q"); return err },
+		"Overview":      func() error { _, err := s.Overview(ctx, 1); return err },
 		"Setting":       func() error { _, err := s.Setting(ctx, "name"); return err },
 		"PutSetting":    func() error { return s.PutSetting(ctx, "name", "value") },
 		"InitSetting":   func() error { _, err := s.InitSetting(ctx, "first", "value"); return err },

@@ -1,0 +1,172 @@
+package postgres
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Find implements storage.Storage.
+func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
+	const what = "look for batches"
+	var page storage.Page
+	ids, err := db.candidates(ctx, what, &f)
+	if err != nil {
+		return page, err
+	}
+	if len(ids) == f.Look() {
+		page.Next = storage.BatchID(ids[len(ids)-1])
+	}
+	found, err := db.summaries(ctx, what, ids, f.Code)
+	if err != nil {
+		return storage.Page{}, err
+	}
+	var holds map[storage.BatchID]bool
+	if f.Path != "" {
+		if holds, err = db.holding(ctx, what, ids, f.Path); err != nil {
+			return storage.Page{}, err
+		}
+	}
+	for _, id := range ids { // in their order
+		s, ok := found[storage.BatchID(id)]
+		if !ok || !f.Matches(&s) || f.Path != "" && !holds[s.ID] {
+			continue
+		}
+		if len(page.Batches) == f.Limit {
+			page.Next = page.Batches[f.Limit-1].ID
+			break
+		}
+		page.Batches = append(page.Batches, s)
+	}
+	return page, nil
+}
+
+// candidates returns the batches to look at, in their order.
+func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (ids []int64, err error) {
+	after := int64(f.After)
+	if after == 0 && !f.Open {
+		after = math.MaxInt64
+	}
+	name, args := "find_any", []any{f.Store, f.Owner[:], after, f.Look()}
+	switch {
+	case f.Open:
+		name = "find_open"
+	case f.GroupID != "":
+		name, args = "find_group", append(args, []byte(f.GroupID))
+	case f.Failed:
+		name = "find_failed"
+	case f.Status == batch.Completed:
+		name = "find_ended"
+	case f.Status != 0:
+		name = "find_unfinished"
+	}
+	err = db.read(ctx, what, get(name, func(r pgx.Rows) error {
+		var id int64
+		err := r.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, args...).anew(func() { ids = nil }))
+	return ids, err
+}
+
+// summaries reads batches; with a code, only those of which a request ended with it.
+func (db *DB) summaries(ctx context.Context, what string, ids []int64, code int) (map[storage.BatchID]storage.Summary, error) {
+	out := map[storage.BatchID]storage.Summary{}
+	err := db.read(ctx, what, get("summaries", func(r pgx.Rows) error {
+		var s storage.Summary
+		var ticket uuid.UUID
+		var group []byte
+		var created, started, ended int64
+		var retryOf *uuid.UUID
+		var has bool
+		err := r.Scan(&s.ID, &ticket, &group, &s.Total, &s.Completed, &s.Failed, &created, &started, &ended, &retryOf, &s.Paused, &s.Retried, &has)
+		if err != nil || !has {
+			return err
+		}
+		s.Ticket, s.GroupID = ticket, string(group)
+		s.CreatedAt, s.StartedAt, s.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
+		if retryOf != nil {
+			s.RetryOf = *retryOf
+		}
+		switch {
+		case ended != 0:
+			s.Status = batch.Completed
+		case s.Completed > 0:
+			s.Status = batch.InProgress
+		default:
+			s.Status = batch.Queued
+		}
+		out[s.ID] = s
+		return nil
+	}, ids, code).anew(func() { clear(out) }))
+	return out, err
+}
+
+// holding returns which batches have a request whose path holds the text.
+func (db *DB) holding(ctx context.Context, what string, ids []int64, text string) (map[storage.BatchID]bool, error) {
+	out := map[storage.BatchID]bool{}
+	err := db.read(ctx, what, get("packed_of", func(r pgx.Rows) error {
+		var id storage.BatchID
+		var packed []byte
+		if err := r.Scan(&id, &packed); err != nil {
+			return err
+		}
+		requests, err := batch.Unpack(packed)
+		out[id] = slices.ContainsFunc(requests, func(r batch.Request) bool { return strings.Contains(r.Path, text) })
+		return err
+	}, ids).anew(func() { clear(out) }))
+	return out, err
+}
+
+// Queue implements storage.Storage.
+func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error) {
+	var out storage.QueueState
+	var notBefore int64
+	found := false
+	err := db.read(ctx, "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore), []byte(name)))
+	out.NotBefore = db.released(notBefore)
+	return out, err
+}
+
+// released is the moment until which a queue was released; zero: for a pause.
+func (db *DB) released(ms int64) (out time.Time) {
+	if ms < storage.Forever.UnixMilli() {
+		out = db.clock.in(ms)
+	}
+	return out
+}
+
+// Overview implements storage.Storage.
+func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error) {
+	var out storage.Overview
+	self := db.lease.node()
+	found := false
+	err := db.read(ctx, "look over the database",
+		get("live_nodes", func(r pgx.Rows) error {
+			var n storage.Node
+			var id, started, renewed int64
+			err := r.Scan(&id, &n.Name, &started, &renewed, &n.Queues)
+			n.Self, n.StartedAt, n.RenewedAt = id == self, db.clock.in(started), db.clock.in(renewed)
+			out.Nodes = append(out.Nodes, n)
+			return err
+		}).anew(func() { out.Nodes = nil }),
+		get("count_queues", scan(&found, &out.Queues, &out.Owned, &out.Open)),
+		get("loads", func(r pgx.Rows) error {
+			var l storage.Load
+			var name []byte
+			var notBefore, oldest int64
+			err := r.Scan(&name, &l.Open, &l.Owned, &l.Paused, &notBefore, &oldest)
+			l.Queue, l.NotBefore, l.Oldest = string(name), db.released(notBefore), db.clock.in(oldest)
+			out.Loads = append(out.Loads, l)
+			return err
+		}, loads).anew(func() { out.Loads = nil }),
+		get("database_size", scan(&found, &out.Bytes)))
+	return out, err
+}

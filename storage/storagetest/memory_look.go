@@ -1,0 +1,124 @@
+package storagetest
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Find implements storage.Storage.
+func (n *Node) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
+	return call(ctx, n, "Find", func(m *Memory) (page storage.Page, err error) {
+		all := slices.Clone(m.batches)
+		if !f.Open {
+			slices.Reverse(all)
+		}
+		looked := 0
+		for _, b := range all {
+			behind := f.After == 0 || f.Open && b.id > f.After || !f.Open && b.id < f.After
+			if b.Store != f.Store || b.Owner != f.Owner || b.signals.Deleted || !behind {
+				continue
+			}
+			s := m.summary(b)
+			if looked++; looked > f.Look() {
+				return page, nil
+			}
+			page.Next = b.id // until the end is reached
+			if !f.Matches(&s) || f.Code != 0 && !b.hasCode(f.Code) ||
+				!slices.ContainsFunc(b.Requests, func(r batch.Request) bool { return strings.Contains(r.Path, f.Path) }) {
+				continue
+			}
+			if len(page.Batches) == f.Limit {
+				page.Next = page.Batches[f.Limit-1].ID
+				return page, nil
+			}
+			page.Batches = append(page.Batches, s)
+		}
+		page.Next = 0
+		return page, nil
+	})
+}
+
+// hasCode reports whether a request of the batch ended with the code.
+func (b *stored) hasCode(code int) bool {
+	for i := range b.Requests {
+		if r, ok := b.done(i); ok && r.Code == code && r.Status != batch.NotExecuted {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Memory) summary(b *stored) storage.Summary {
+	s := storage.Summary{
+		ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
+		CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, RetryOf: b.RetryOf,
+		Paused: b.paused && b.endedAt.IsZero() && !b.signals.Stopped,
+	}
+	for i := range b.Requests {
+		if r, ok := b.done(i); ok && r.Status == batch.Failed {
+			s.Failed++
+		}
+	}
+	s.Retried = slices.ContainsFunc(m.batches, func(again *stored) bool { return again.RetryOf == b.Ticket && !again.signals.Deleted })
+	return s
+}
+
+// Queue implements storage.Storage.
+func (n *Node) Queue(ctx context.Context, name string) (storage.QueueState, error) {
+	return call(ctx, n, "Queue", func(m *Memory) (out storage.QueueState, err error) {
+		q := m.byName[name]
+		if q == nil {
+			return out, nil
+		}
+		out = storage.QueueState{Open: len(q.open), Paused: q.paused}
+		if !q.notBefore.Equal(storage.Forever) {
+			out.NotBefore = q.notBefore
+		}
+		for _, b := range m.batches {
+			if b.queue == q {
+				out.Held++
+			}
+		}
+		return out, nil
+	})
+}
+
+// Overview implements storage.Storage.
+func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error) {
+	return call(ctx, n, "Overview", func(m *Memory) (out storage.Overview, err error) {
+		owned := map[*Node]int{}
+		for name, q := range m.byName {
+			if len(q.open) == 0 {
+				continue
+			}
+			out.Queues++
+			out.Open += len(q.open)
+			if q.owned() {
+				out.Owned++
+				owned[q.owner]++
+			}
+			l := storage.Load{Queue: name, Open: len(q.open), Oldest: q.open[0].createdAt, Owned: q.owned(), Paused: q.paused}
+			if !q.notBefore.Equal(storage.Forever) {
+				l.NotBefore = q.notBefore
+			}
+			out.Loads = append(out.Loads, l)
+		}
+		slices.SortFunc(out.Loads, func(a, b storage.Load) int {
+			if a.Open != b.Open {
+				return b.Open - a.Open
+			}
+			return int(m.byName[a.Queue].id - m.byName[b.Queue].id)
+		})
+		out.Loads = out.Loads[:min(loads, len(out.Loads))]
+		for _, o := range m.nodes {
+			if o.state == live {
+				out.Nodes = append(out.Nodes, storage.Node{Self: o == n, Queues: owned[o]})
+			}
+		}
+		return out, nil
+	})
+}
