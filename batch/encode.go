@@ -45,10 +45,12 @@ func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 
 // Details are what a response tells beyond the wire contract, where it was asked for.
 type Details struct {
-	Request   *Request
-	Attempts  int
-	StartedAt time.Time // of the first attempt; zero: it was not sent
-	EndedAt   time.Time // of the last attempt
+	Request     *Request
+	Attempts    int
+	Throttles   int       // answers 429
+	ThrottledAt time.Time // the first of them; zero: none
+	StartedAt   time.Time // of the first attempt; zero: it was not sent
+	EndedAt     time.Time // of the last attempt
 }
 
 // AppendIndexed is AppendResult with the request's place in the batch and, unless they are
@@ -92,7 +94,77 @@ func (d *Details) append(dst []byte, r *Result) []byte {
 	dst = append(dst, `,"startedAt":"`...)
 	dst = d.StartedAt.UTC().AppendFormat(dst, Moment)
 	dst = append(dst, `","durationMs":`...)
-	return strconv.AppendInt(dst, max(d.EndedAt.Sub(d.StartedAt).Milliseconds(), 0), 10)
+	dst = strconv.AppendInt(dst, max(d.EndedAt.Sub(d.StartedAt).Milliseconds(), 0), 10)
+	if d.Throttles == 0 {
+		return dst
+	}
+	dst = append(dst, `,"throttles":`...)
+	dst = strconv.AppendInt(dst, int64(d.Throttles), 10)
+	dst = append(dst, `,"throttledAt":"`...)
+	return append(d.ThrottledAt.UTC().AppendFormat(dst, Moment), '"')
+}
+
+// AppendRequest appends a request as it was created, with its place in the batch. ids are those
+// of all of the batch's requests.
+func AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
+	dst = append(dst, `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(index), 10)
+	if r.ID != "" {
+		dst = AppendString(append(dst, `,"id":`...), r.ID)
+	}
+	dst = append(dst, `,"method":"`...)
+	dst = append(dst, r.Method...)
+	dst = AppendString(append(dst, `","path":`...), r.Path)
+	if r.Body != nil {
+		dst = append(dst, `,"body":`...)
+		dst = append(dst, bytes.Trim(r.Body, " \t\r\n")...)
+	}
+	if l := r.Links; l != nil {
+		dst = l.append(dst, ids)
+	}
+	return append(dst, '}')
+}
+
+// append appends the fields, what they name by its id.
+func (l *Links) append(dst []byte, ids []string) []byte {
+	object := func(name string, n int, field func(i int) (key, value string)) {
+		if n == 0 {
+			return
+		}
+		dst = append(AppendString(append(dst, ','), name), ':', '{')
+		for i := range n {
+			key, value := field(i)
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(AppendString(dst, key), ':')
+			dst = AppendString(dst, value)
+		}
+		dst = append(dst, '}')
+	}
+	object("headers", len(l.Headers), func(i int) (string, string) { return l.Headers[i].Name, l.Headers[i].Value })
+	if len(l.DependsOn) > 0 {
+		dst = append(dst, `,"dependsOn":[`...)
+		for i, on := range l.DependsOn {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendString(dst, ids[on])
+		}
+		dst = append(dst, ']')
+	}
+	if l.RunIf != IfSuccess {
+		dst = AppendString(append(dst, `,"runIf":`...), l.RunIf.String())
+	}
+	object("refs", len(l.Refs), func(i int) (string, string) {
+		r := &l.Refs[i]
+		from := ids[r.From] + "#" + r.Path
+		if r.Field != "" {
+			from = ids[r.From] + "@" + r.Field
+		}
+		return r.Where.String() + ":" + r.Name, from
+	})
+	return dst
 }
 
 func appendResult(dst []byte, id string, r *Result, escaped bool) []byte {

@@ -20,7 +20,7 @@ import (
 )
 
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, Audit and Forward.
+// Authorize, Operator, Node, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -36,6 +36,11 @@ type Options struct {
 	// Authorize, if set, judges a caller's token for a store before anything else is done.
 	// An error that is no *Denial is a failure. Without it nobody judges a token here, and a batch is its token's.
 	Authorize func(r *http.Request, store, token, right string) (Caller, error)
+
+	// Operator, if set, judges the token of who asks how the whole service does, as Authorize does. Without
+	// it nobody may. Node tells what storage does not know of this node.
+	Operator func(r *http.Request, token string) error
+	Node     func() NodeState
 
 	// Audit, if set, is told of every call to a resource of batches, after its answer.
 	Audit func(r *http.Request, e Event)
@@ -61,7 +66,7 @@ type Options struct {
 
 // Event is what a call was, for an audit: nothing in it is a secret.
 type Event struct {
-	Action string // create, retry, status, search, stop, delete, pause or resume
+	Action string // create, retry, retry-matching, resend, status, search, stop, delete, pause or resume
 	Store  string // empty: what was named can't be one
 	Who    string // who was let in, by name, or the beginning of the SHA-256 of a token; empty: there was none
 	Ticket string // of the batch that it was about, or that was created; empty: none

@@ -49,13 +49,18 @@ func (s *API) authorize(c *call, right string) error {
 		s.report(c, "authorize", batch.Ticket{}, err)
 		return fail(unavailable, "The service could not find out whether this token is let in. Ask again in a second.")
 	}
+	return denial.answer()
+}
+
+// answer returns the answer for a caller that is not let in.
+func (d *Denial) answer() error {
 	code := map[int]code{
 		http.StatusUnauthorized: refusedToken, http.StatusForbidden: invalidToken, http.StatusTooManyRequests: rateLimited,
-	}[denial.Status]
+	}[d.Status]
 	if code == "" {
 		code = unavailable
 	}
-	return &apiError{code: code, message: denial.Reason, wait: denial.Wait}
+	return &apiError{code: code, message: d.Reason, wait: d.Wait}
 }
 
 // queue returns where the caller's batches run one after the other: in its store. Where

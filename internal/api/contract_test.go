@@ -194,7 +194,7 @@ func TestDescribedParameters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read := regexp.MustCompile(`(?:query\.(?:boolean|integer|get)\(|const name = |range \[\]string\{)("\w+"(?:, "\w+")*)`)
+	read := regexp.MustCompile(`(?:query\.(?:boolean|integer|moment|get)\(|const name = |range \[\]string\{)("\w+"(?:, "\w+")*)`)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue

@@ -40,11 +40,12 @@ type endpoint func(*API, *call) error
 
 // route is what can be done with one path. HEAD is served as GET.
 type route struct {
-	path    []string // its segments; {storeId} stands for any
-	open    bool     // needs no token and has no store
-	creates bool     // a POST creates a batch
-	methods map[string]endpoint
-	allow   string // the Allow header
+	path     []string // its segments; {storeId} stands for any
+	open     bool     // needs no token and has no store
+	creates  bool     // a POST creates a batch
+	operates bool     // is for operators, and has no store
+	methods  map[string]endpoint
+	allow    string // the Allow header
 }
 
 var routes = []route{
@@ -58,8 +59,15 @@ var routes = []route{
 	{path: segments("/api/v3/{storeId}/batch/resume"), allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
 	{path: segments("/api/v3/{storeId}/batch/retry"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
 	{path: segments("/api/v3/{storeId}/batch/group"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
+	{path: segments("/api/v3/{storeId}/batch/search"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).find}},
+	{path: segments("/api/v3/{storeId}/batch/cancel-matching"), allow: "POST", methods: map[string]endpoint{"POST": (*API).cancelMatching}},
+	{path: segments("/api/v3/{storeId}/batch/retry-matching"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retryMatching}},
+	{path: segments("/api/v3/{storeId}/batch/requests"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).requests}},
+	{path: segments("/api/v3/{storeId}/batch/queue"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).queueState}},
+	{path: segments("/api/v3/{storeId}/batch/activity"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).activity}},
 	{path: segments("/api/v3/{storeId}/batch/webhooks"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
 	{path: segments("/api/v3/{storeId}/batch/webhooks/resend"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
+	{path: segments("/operator"), operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).operator}},
 	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
 	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
 }
@@ -152,7 +160,11 @@ func (s *API) serve(c *call) error {
 			c.w.Header().Set("Allow", rt.allow)
 			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
 		}
-		if !rt.open {
+		if rt.operates {
+			if err := s.admitOperator(c); err != nil {
+				return err
+			}
+		} else if !rt.open {
 			c.action = rt.action(method)
 			if err := c.admit(store); err != nil {
 				return err

@@ -69,34 +69,43 @@ func (s *API) retry(c *call) error {
 	case ticket == batch.Ticket{}:
 		return noBatch()
 	}
+	b, err := s.repetition(c, ticket)
+	if err != nil {
+		return err
+	}
+	return s.store(c, b)
+}
+
+// repetition returns the batch that repeats what has failed in another one, or was not executed.
+func (s *API) repetition(c *call, ticket batch.Ticket) (*storage.NewBatch, error) {
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
 	if err != nil {
-		return s.storageFailed(c, "retry", ticket, err)
+		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
 	if st.Status != batch.Completed {
-		return fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
+		return nil, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
 	}
 	old, options, err := s.Storage.Requests(c.r.Context(), st.ID)
 	if err != nil {
-		return s.storageFailed(c, "retry", ticket, err)
+		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
 	ends, values, err := s.ends(c, st, old)
 	if err != nil {
-		return s.storageFailed(c, "retry", ticket, err)
+		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
 	b := &storage.NewBatch{
 		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
 	}
 	if b.Callback, err = s.callback(c); err != nil {
-		return err
+		return nil, err
 	}
 	if b.Requests, err = batch.Retry(ticket, ends, values); err != nil {
-		return fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
+		return nil, fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
 	}
 	if len(b.Requests) == 0 {
-		return fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
+		return nil, fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
 	}
-	return s.store(c, b)
+	return b, nil
 }
 
 // ends reads the results of a batch that has ended, and of the answers what its requests
@@ -122,28 +131,37 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 }
 
 // store stores a batch and answers with its ticket, or another one's that it leads to.
-func (s *API) store(c *call, b *storage.NewBatch) (err error) {
+func (s *API) store(c *call, b *storage.NewBatch) error {
+	ticket, _, err := s.keep(c, b)
+	if err != nil {
+		return err
+	}
+	c.created = ticket
+	c.send(http.StatusOK, []byte(`{"ticket":"`+ticket.String()+`"}`))
+	return nil
+}
+
+// keep stores a batch, and returns its ticket, or another one's that it leads to.
+func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
 	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
 		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
-		return fail(internalError, "The service failed to store the token. Its log says more.")
+		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
 	}
 	b.Quota, b.QuotaBytes = s.MaxQueued, s.MaxStored
 	created, err := s.Storage.Create(c.r.Context(), b)
 	var full *storage.QuotaError
 	switch {
 	case errors.As(err, &full) && full.Bytes > 0:
-		return s.noSpace(full.Bytes)
+		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):
-		return fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
+		return ticket, false, fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
 	case err != nil:
 		s.report(c, "create", b.Ticket, err)
-		return fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
+		return ticket, false, fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
 	}
-	c.created = created.Ticket
 	if !created.Duplicate {
 		s.Wake(created.Queue)
 	}
 	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
-	c.send(http.StatusOK, []byte(`{"ticket":"`+created.Ticket.String()+`"}`))
-	return nil
+	return created.Ticket, !created.Duplicate, nil
 }

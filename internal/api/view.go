@@ -135,15 +135,7 @@ func pause(st *storage.Status, now time.Time) []string {
 
 // appendBatchDetails appends what details=true tells of the whole batch.
 func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
-	for _, m := range []struct {
-		name string
-		at   time.Time
-	}{{"createdAt", st.CreatedAt}, {"startedAt", st.StartedAt}, {"finishedAt", st.EndedAt}} {
-		if !m.at.IsZero() {
-			dst = append(append(append(dst, `,"`...), m.name...), `":"`...)
-			dst = append(m.at.UTC().AppendFormat(dst, batch.Moment), '"')
-		}
-	}
+	dst = appendMoments(dst, st.CreatedAt, st.StartedAt, st.EndedAt)
 	if st.RetryOf != (batch.Ticket{}) {
 		dst = append(append(append(dst, `,"retryOf":"`...), st.RetryOf.String()...), '"')
 	}
@@ -160,6 +152,20 @@ func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
 	return dst
 }
 
+// appendMoments appends those of a batch's life that have come.
+func appendMoments(dst []byte, created, started, ended time.Time) []byte {
+	for _, m := range []struct {
+		name string
+		at   time.Time
+	}{{"createdAt", created}, {"startedAt", started}, {"finishedAt", ended}} {
+		if !m.at.IsZero() {
+			dst = append(append(append(dst, `,"`...), m.name...), `":"`...)
+			dst = append(m.at.UTC().AppendFormat(dst, batch.Moment), '"')
+		}
+	}
+	return dst
+}
+
 // append appends one response.
 func (v *view) append(dst []byte, id string, r *storage.Indexed) []byte {
 	if !v.indexed {
@@ -167,7 +173,7 @@ func (v *view) append(dst []byte, id string, r *storage.Indexed) []byte {
 	}
 	var d *batch.Details
 	if v.requests != nil && r.Index < len(v.requests) {
-		d = &batch.Details{Request: &v.requests[r.Index], Attempts: r.Attempts, StartedAt: r.StartedAt, EndedAt: r.EndedAt}
+		d = &batch.Details{Request: &v.requests[r.Index], Attempts: r.Attempts, StartedAt: r.StartedAt, EndedAt: r.EndedAt, Throttles: r.Throttles, ThrottledAt: r.ThrottledSince}
 	}
 	from := len(dst)
 	dst = batch.AppendIndexed(dst, r.Index, id, &r.Result, v.escaped, d)

@@ -1,0 +1,190 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+const (
+	// lookTime is how long one call looks for batches before it answers with what it has
+	// found, and where to go on.
+	lookTime = time.Second
+	// maxPathPart bounds the text that is looked for in paths, in bytes.
+	maxPathPart = 256
+	// unfinished is the word for batches of any status but COMPLETED.
+	unfinished = "UNFINISHED"
+)
+
+// filter reads which batches are meant.
+func (c *call) filter() (f storage.Filter, err error) {
+	f = storage.Filter{Store: c.store, Owner: c.owner}
+	status, given, err := c.query.get("status")
+	if err != nil {
+		return f, err
+	}
+	switch st, ok := batch.ParseStatus(status); {
+	case status == unfinished:
+		f.Open = true
+	case given && !ok:
+		return f, fail(wrongParameter, "Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED, UNFINISHED.")
+	default:
+		f.Status = st
+	}
+	if f.GroupID, err = c.query.group(); err != nil {
+		return f, err
+	}
+	if f.From, err = c.query.moment("createdFrom"); err != nil {
+		return f, err
+	}
+	if f.To, err = c.query.moment("createdTo"); err != nil {
+		return f, err
+	}
+	if f.Failed, err = c.query.boolean("failed", false); err != nil {
+		return f, err
+	}
+	if f.Code, err = c.query.integer("code", 0, 100, 999); err != nil {
+		return f, err
+	}
+	if f.Path, _, err = c.query.get("path"); err != nil {
+		return f, err
+	}
+	if len(f.Path) > maxPathPart || !utf8.ValidString(f.Path) {
+		return f, fail(wrongParameter, "Parameter path must be UTF-8 text of at most %d bytes.", maxPathPart)
+	}
+	return f, nil
+}
+
+// moment reads a parameter that is a moment (RFC 3339); zero: it was not given.
+func (p params) moment(name string) (time.Time, error) {
+	value, given, err := p.get(name)
+	if !given || err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, fail(wrongParameter, "Parameter %s must be a moment such as 2026-01-31T18:00:00Z.", name)
+	}
+	return t, nil
+}
+
+// find lists batches by what is known of them, newest first, or unfinished ones in the order
+// in which they run.
+func (s *API) find(c *call) error {
+	f, err := c.filter()
+	if err != nil {
+		return err
+	}
+	if f.Limit, err = c.query.integer("limit", maxFound, 1, maxFound); err != nil {
+		return err
+	}
+	after, err := c.query.integer("after", 0, 1, 1<<62)
+	if err != nil {
+		return err
+	}
+	f.After = storage.BatchID(after)
+	var found []storage.Summary
+	for began := time.Now(); ; {
+		page, err := s.Storage.Find(c.r.Context(), f)
+		if err != nil {
+			return s.storageFailed(c, "search", batch.Ticket{}, err)
+		}
+		found = append(found, page.Batches...)
+		f.After = page.Next
+		if f.Limit -= len(page.Batches); f.Limit == 0 || f.After == 0 || time.Since(began) > lookTime {
+			break
+		}
+	}
+	body := append([]byte(nil), `{"items":[`...)
+	for i := range found {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendSummary(body, &found[i])
+	}
+	body = append(body, ']')
+	if f.After != 0 {
+		body = append(body, `,"next":`...)
+		body = strconv.AppendInt(body, int64(f.After), 10)
+	}
+	c.send(http.StatusOK, append(body, '}'))
+	return nil
+}
+
+func appendSummary(dst []byte, s *storage.Summary) []byte {
+	number := func(name string, n int) {
+		dst = strconv.AppendInt(append(append(append(dst, `,"`...), name...), `":`...), int64(n), 10)
+	}
+	dst = append(append(append(dst, `{"ticket":"`...), s.Ticket.String()...), `","status":"`...)
+	dst = append(append(dst, s.Status.String()...), '"')
+	number("totalRequests", s.Total)
+	number("completedRequests", s.Completed)
+	number("failedRequests", s.Failed)
+	dst = appendMoments(dst, s.CreatedAt, s.StartedAt, s.EndedAt)
+	if s.RetryOf != (batch.Ticket{}) {
+		dst = append(append(append(dst, `,"retryOf":"`...), s.RetryOf.String()...), '"')
+	}
+	if s.Retried {
+		dst = append(dst, `,"retried":true`...)
+	}
+	if s.Paused {
+		dst = append(dst, `,"paused":true`...)
+	}
+	if s.GroupID != "" {
+		dst = batch.AppendString(append(dst, `,"groupId":`...), s.GroupID)
+	}
+	return append(dst, '}')
+}
+
+// requests tells the requests of a batch as they were created.
+func (s *API) requests(c *call) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case !given:
+		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose requests are wanted.")
+	case ticket == batch.Ticket{}:
+		return noBatch()
+	}
+	after, err := c.query.integer("after", -1, -1, batch.MaxRequests-1)
+	if err != nil {
+		return err
+	}
+	limit, err := c.query.integer("limit", batch.MaxRequests, 1, batch.MaxRequests)
+	if err != nil {
+		return err
+	}
+	a := s.newAnswer(c)
+	defer a.free()
+	if err := a.reserve(); err != nil {
+		return err
+	}
+	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	if err != nil {
+		return s.storageFailed(c, "requests", ticket, err)
+	}
+	all, _, err := s.Storage.Requests(c.r.Context(), st.ID)
+	if err != nil {
+		return s.storageFailed(c, "requests", ticket, err)
+	}
+	ids := make([]string, len(all))
+	for i := range all {
+		ids[i] = all[i].ID
+	}
+	a.open()
+	a.buf = append(a.buf, `{"requests":[`...)
+	for i := after + 1; i < min(after+1+limit, len(all)); i++ {
+		if i > after+1 {
+			a.buf = append(a.buf, ',')
+		}
+		a.buf = batch.AppendRequest(a.buf, i, &all[i], ids)
+	}
+	a.buf = append(a.buf, `]}`...)
+	a.end()
+	return nil
+}

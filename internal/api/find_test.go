@@ -1,0 +1,311 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+)
+
+// listing is the answer to a search.
+type listing struct {
+	Items []struct {
+		Ticket, Status, GroupID                          string
+		TotalRequests, CompletedRequests, FailedRequests int
+		Retried                                          bool
+	}
+	Next int
+}
+
+// search finds batches; the answer has to be one.
+func (w *world) search(query string) (l listing) {
+	w.t.Helper()
+	a := w.do("GET", base+"/search"+query)
+	if err := json.Unmarshal([]byte(a.body), &l); err != nil || a.status != 200 {
+		w.t.Fatalf("search%s: %d %s", query, a.status, a.body)
+	}
+	return l
+}
+
+// expectFound searches page by page and compares the tickets.
+func (w *world) expectFound(query string, want ...string) {
+	w.t.Helper()
+	var got []string
+	for after := ""; ; {
+		l := w.search(query + after)
+		for _, b := range l.Items {
+			got = append(got, b.Ticket)
+		}
+		if l.Next == 0 {
+			break
+		}
+		after = fmt.Sprint("&after=", l.Next)
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		w.t.Errorf("search%s: got %q, want %q", query, got, want)
+	}
+}
+
+// TestFind: batches are found by each condition, and by all of them together.
+func TestFind(t *testing.T) {
+	w := newWorld(t, nil)
+	first := w.create("?stopOnFirstFailure=false&groupId=spring", 2)
+	second := w.ticket(w.post("?groupId=spring", `[{"method":"GET","path":"/orders?q=%C3%BC"}]`))
+	third := w.create("", 1)
+	c := w.claim()
+	w.record(c, done(0, 200, `{}`), done(1, 503, `{}`))
+	w.finish(c, "")
+	w.record(w.claim(), done(0, 200, `{}`))
+
+	w.expectFound("?limit=1", third, second, first)
+	w.expectFound("?limit=1&status=UNFINISHED", second, third)
+	w.expectFound("?status=QUEUED", third)
+	w.expectFound("?status=COMPLETED", first)
+	w.expectFound("?groupId=spring&limit=1", second, first)
+	w.expectFound("?failed=true", first)
+	w.expectFound("?code=503", first)
+	w.expectFound("?code=200&limit=1", second, first)
+	w.expectFound("?path=orders%3Fq%3D%25C3%25BC", second)
+	w.expectFound("?path=nothing")
+	w.expectFound("?createdFrom=2100-01-01T00:00:00Z")
+	w.expectFound("?createdTo=2100-01-01T00:00:00%2B02:00&groupId=spring&failed=1&code=503&path=things", first)
+
+	l := w.search("?failed=true")
+	if b := l.Items[0]; b.TotalRequests != 2 || b.CompletedRequests != 2 || b.FailedRequests != 1 || b.GroupID != "spring" || b.Retried {
+		t.Errorf("the batch is told as %+v", b)
+	}
+	for query, place := range map[string]string{
+		"?status=DONE": "status", "?createdFrom=yesterday": "createdFrom", "?createdTo=1": "createdTo", "?failed=perhaps": "failed",
+		"?code=99": "code", "?path=" + strings.Repeat("x", 257): "path", "?after=0": "after", "?limit=101": "limit",
+		"?groupId=" + strings.Repeat("g", 257): "groupId", "?path=a&path=b": "path",
+	} {
+		a := w.do("GET", base+"/search"+query)
+		if a.status != 400 || a.code(t) != "WRONG_PARAMETER" || !strings.Contains(a.body, "Parameter "+place+" ") {
+			t.Errorf("search%s: %d %s", query, a.status, a.body)
+		}
+	}
+	r := w.request("GET", base+"/search", nil)
+	r.Header.Set("Authorization", "Bearer another")
+	if a := w.send(r); a.body != `{"items":[]}` {
+		t.Errorf("another caller finds %s", a.body)
+	}
+}
+
+// TestCancelMatching: a count changes nothing; then what matches is stopped, and nothing else.
+func TestCancelMatching(t *testing.T) {
+	w := newWorld(t, nil)
+	var spring []string
+	for range 40 {
+		spring = append(spring, w.create("?groupId=spring", 1))
+	}
+	other := w.create("", 1)
+	w.claim()
+	w.checkQueues("woken", &w.woken, w.woken...)
+	if a := w.do("POST", base+"/cancel-matching?groupId=spring&dryRun=true"); a.body != `{"matched":40}` {
+		t.Errorf("counted: %s", a.body)
+	}
+	w.expectFound("?status=COMPLETED")
+	if a := w.do("POST", base+"/cancel-matching?groupId=spring"); a.body != `{"matched":40,"updateCount":40}` {
+		t.Errorf("stopped: %s", a.body)
+	}
+	w.checkQueues("the running batch's queue is told", &w.notified, 1)
+	w.expectFound("?status=UNFINISHED", spring[0], other)
+	if a := w.do("POST", base+"/cancel-matching"); a.body != `{"matched":2,"updateCount":1}` {
+		t.Errorf("stopped again, with the rest: %s", a.body)
+	}
+	if a := w.do("POST", base+"/cancel-matching?code=1"); a.status != 400 {
+		t.Errorf("a bad filter: %d %s", a.status, a.body)
+	}
+}
+
+// TestRetryMatching: what failed is repeated once, whatever the calls; a quota that ends the call
+// midway loses nothing.
+func TestRetryMatching(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxQueued = 5 })
+	for i := range 4 {
+		w.create("?stopOnFirstFailure=false", 2)
+		c := w.claim()
+		w.record(c, done(0, 200, `{}`), done(1, []int{200, 503}[i%2], `{}`))
+		w.finish(c, "")
+	}
+	if a := w.do("POST", base+"/retry-matching?dryRun=1"); a.body != `{"matched":2}` {
+		t.Errorf("counted: %s", a.body)
+	}
+	if a := w.do("POST", base+"/retry-matching?code=503&status=COMPLETED"); a.body != `{"matched":2,"createdCount":2}` {
+		t.Errorf("repeated: %s", a.body)
+	}
+	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":0,"createdCount":0}` {
+		t.Errorf("repeated again: %s", a.body)
+	}
+	if n := len(w.search("?status=UNFINISHED").Items); n != 2 {
+		t.Errorf("%d batches to run, want 2", n)
+	}
+
+	full := newWorld(t, func(o *Options) { o.MaxQueued = 3 })
+	for range 4 {
+		full.create("", 1)
+		c := full.claim()
+		full.record(c, done(0, 500, ``))
+		full.finish(c, "")
+	}
+	a := full.do("POST", base+"/retry-matching")
+	if a.status != 429 || !strings.Contains(a.body, "3 batches were dealt with before this") {
+		t.Errorf("with a quota of 3: %d %s", a.status, a.body)
+	}
+	for range 3 {
+		c := full.claim()
+		full.record(c, done(0, 200, ``))
+		full.finish(c, "")
+	}
+	if a := full.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1}` {
+		t.Errorf("the rest: %s", a.body)
+	}
+}
+
+// TestRequests: requests are told as they were created, and only to their creator.
+func TestRequests(t *testing.T) {
+	w := newWorld(t, nil)
+	const text = `[{"id":"p","method":"POST","path":"/products","body":{"name":"Mug \u00fc","n":1.50},"headers":{"If-Match":"\"x\""}},` +
+		`{"id":"v","method":"POST","path":"/products/{pid}/variations","body":{"parentId":null},"refs":{"path:pid":"p#/id","body:/parentId":"p#/id","header:If-Match":"p@ETag"}},` +
+		`{"method":"DELETE","path":"/x","dependsOn":["p","v"],"runIf":"always"}]`
+	ticket := w.ticket(w.post("?stopOnFirstFailure=false", text))
+	a := w.do("GET", base+"/requests?ticket="+ticket)
+	var got struct{ Requests []json.RawMessage }
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || len(got.Requests) != 3 {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	for i, want := range []string{
+		`{"index":0,"id":"p","method":"POST","path":"/products","body":{"name":"Mug \u00fc","n":1.50},"headers":{"If-Match":"\"x\""}}`,
+		`{"index":1,"id":"v","method":"POST","path":"/products/{pid}/variations","body":{"parentId":null},"dependsOn":["p"],"refs":{"path:pid":"p#/id","body:/parentId":"p#/id","header:If-Match":"p@ETag"}}`,
+		`{"index":2,"method":"DELETE","path":"/x","dependsOn":["p","v"],"runIf":"always"}`,
+	} {
+		if string(got.Requests[i]) != want {
+			t.Errorf("request %d:\n%s\nwant\n%s", i, got.Requests[i], want)
+		}
+	}
+	if a := w.do("GET", base+"/requests?after=0&limit=1&ticket="+ticket); !strings.HasPrefix(a.body, `{"requests":[{"index":1,`) || strings.Count(a.body, "index") != 1 {
+		t.Errorf("one of them: %s", a.body)
+	}
+	r := w.request("GET", base+"/requests?ticket="+ticket, nil)
+	r.Header.Set("Authorization", "Bearer another")
+	if a := w.send(r); a.status != 404 {
+		t.Errorf("another caller: %d %s", a.status, a.body)
+	}
+	for query, want := range map[string]int{"": 400, "?ticket=": 400, "?ticket=nonsense": 404, "?after=500&ticket=" + ticket: 400} {
+		if a := w.do("GET", base+"/requests"+query); a.status != want {
+			t.Errorf("requests%s: %d %s", query, a.status, a.body)
+		}
+	}
+}
+
+// TestQueueState: the queue tells its counts and whether it may go on.
+func TestQueueState(t *testing.T) {
+	w := newWorld(t, nil)
+	expect := func(want string) {
+		t.Helper()
+		if a := w.do("GET", base+"/queue"); a.body != want {
+			t.Errorf("got %s, want %s", a.body, want)
+		}
+	}
+	expect(`{"unfinished":0,"kept":0,"paused":false}`)
+	w.create("", 1)
+	w.create("", 1)
+	expect(`{"unfinished":2,"kept":2,"paused":false}`)
+	w.do("POST", base+"/pause")
+	expect(`{"unfinished":2,"kept":2,"paused":true}`)
+	w.do("POST", base+"/resume")
+	c := w.claim()
+	w.finish(c, "")
+	expect(`{"unfinished":1,"kept":2,"paused":false}`)
+	c = w.claim()
+	until := time.Now().Add(time.Hour)
+	if err := w.node.Release(t.Context(), c, nil, until); err != nil {
+		t.Fatal(err)
+	}
+	expect(`{"unfinished":1,"kept":2,"paused":false,"waitsUntil":"` + until.UTC().Format(batch.Moment) + `"}`)
+}
+
+// TestActivity: the requests of a batch lie in the minutes in which it ran.
+func TestActivity(t *testing.T) {
+	var minutes [span]float64
+	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	spread(&minutes, at, at.Add(30*time.Second), at.Add(2*time.Minute+30*time.Second), 8)
+	spread(&minutes, at, at.Add(-time.Minute), at.Add(time.Minute), 2)      // half of it is seen
+	spread(&minutes, at, at.Add(-2*time.Minute), at.Add(-time.Minute), 100) // nothing is
+	spread(&minutes, at, at.Add(59*time.Minute), at.Add(59*time.Minute), 7) // in no time
+	spread(&minutes, at, at.Add(58*time.Minute), at.Add(62*time.Minute+time.Second), 0)
+	for i, want := range map[int]float64{0: 3, 1: 4, 2: 2, 3: 0, 58: 0, 59: 7} {
+		if minutes[i] < want-0.001 || minutes[i] > want+0.001 {
+			t.Errorf("minute %d: %v, want %v", i, minutes[i], want)
+		}
+	}
+	w := newWorld(t, nil)
+	w.create("?stopOnFirstFailure=false", 4)
+	w.create("", 2)
+	c := w.claim()
+	w.record(c, done(0, 200, ``), done(1, 200, ``), done(2, 500, ``), done(3, 200, ``))
+	w.finish(c, "")
+	w.record(w.claim(), done(0, 200, ``))
+	a := w.do("GET", base+"/activity")
+	var got struct {
+		Minutes  []struct{ Completed, Failed float64 }
+		Complete bool
+	}
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || len(got.Minutes) != span || !got.Complete {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	var completed, failed float64
+	for _, m := range got.Minutes {
+		completed, failed = completed+m.Completed, failed+m.Failed
+	}
+	if completed != 4 || failed != 1 {
+		t.Errorf("%v completed, %v failed; want 4 and 1: %s", completed, failed, a.body)
+	}
+}
+
+// TestOperator: who operates sees all stores, nobody else sees anything.
+func TestOperator(t *testing.T) {
+	w := newWorld(t, nil)
+	if a := w.do("GET", "/operator"); a.status != 403 || !strings.Contains(a.body, "right to operate") {
+		t.Errorf("without operators: %d %s", a.status, a.body)
+	}
+	w = newWorld(t, func(o *Options) {
+		o.Operator = func(_ *http.Request, token string) error {
+			if token != "operator" {
+				return &Denial{Status: 403, Reason: "This key may not operate."}
+			}
+			return nil
+		}
+		o.Node = func() NodeState {
+			return NodeState{Version: "v", Running: 1, Places: 2, InFlight: 3, Upstream: UpstreamState{
+				Window: time.Minute, Requests: 9, Codes: map[string]int{"2xx": 9}, Median: 1500 * time.Microsecond, P99: time.Second, HeldUntil: time.Now(),
+			}}
+		}
+	})
+	w.create("", 1)
+	if a := w.do("GET", "/operator"); a.status != 403 || a.code(t) != "INVALID_API_TOKEN" {
+		t.Errorf("a caller: %d %s", a.status, a.body)
+	}
+	r := w.request("GET", "/operator", nil)
+	r.Header.Del("Authorization")
+	if a := w.send(r); a.status != 401 {
+		t.Errorf("nobody: %d %s", a.status, a.body)
+	}
+	r.Header.Set("Authorization", "Bearer operator")
+	a := w.send(r)
+	var got overviewJSON
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
+		t.Fatalf("%v: %d %s", err, a.status, a.body)
+	}
+	d := got.Stores.Deepest
+	if len(d) != 1 || d[0].Store != "12345" || d[0].Unfinished != 1 || len(d[0].Caller) != 8 {
+		t.Errorf("stores: %+v", d)
+	}
+	if strings.Contains(a.body, token) || got.Node.Upstream.MedianMs != 1.5 || len(got.Nodes) != 1 {
+		t.Errorf("answer: %s", a.body)
+	}
+}

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// NodeState is what this node alone knows of itself, since it was started.
+type NodeState struct {
+	Version  string
+	Running  int // queues that hold a place
+	Places   int // for queues
+	InFlight int // requests under way
+	Upstream UpstreamState
+}
+
+// UpstreamState is what the upstream did in the last minutes, as this node saw it.
+type UpstreamState struct {
+	Window    time.Duration
+	Requests  int            // attempts
+	Codes     map[string]int // of their answers, by class: 2xx …, throttled for 429, "none" where no answer came
+	Median    time.Duration  // of the time that an attempt took
+	P99       time.Duration
+	Held      int       // credentials for which everything waits because the upstream asked for it
+	HeldUntil time.Time // the latest moment of these; zero: none
+}
+
+// admitOperator lets in who may see how the whole service does.
+func (s *API) admitOperator(c *call) (err error) {
+	if c.token, err = bearer(c.r.Header); err != nil {
+		return err
+	}
+	if s.Operator == nil {
+		return fail(invalidToken, "Nobody is an operator here: the service was not started with keys that have the right to operate.")
+	}
+	err = s.Operator(c.r, c.token)
+	var denial *Denial
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &denial):
+		s.report(c, "authorize", batch.Ticket{}, err)
+		return fail(unavailable, "The service could not find out whether this token is let in. Ask again in a second.")
+	}
+	return denial.answer()
+}
+
+const (
+	// overviewLoads is how many queues are looked at, of those with the most unfinished
+	// batches; overviewQueues is how many are told of each kind.
+	overviewLoads  = 1000
+	overviewQueues = 20
+)
+
+// These are the answer's form.
+type (
+	overviewJSON struct {
+		At       string       `json:"at"`
+		Nodes    []nodeJSON   `json:"nodes"`
+		Stores   storesJSON   `json:"stores"`
+		Database databaseJSON `json:"database"`
+		Node     stateJSON    `json:"node"`
+	}
+	nodeJSON struct {
+		Name      string `json:"name"`
+		Self      bool   `json:"self"`
+		StartedAt string `json:"startedAt"`
+		RenewedAt string `json:"renewedAt,omitempty"`
+		Stores    int    `json:"stores"`
+	}
+	storesJSON struct {
+		WithWork   int         `json:"withWork"`
+		AtWork     int         `json:"atWork"`
+		Unfinished int         `json:"unfinishedBatches"`
+		Deepest    []storeJSON `json:"deepest"`
+		Slowest    []storeJSON `json:"slowest"`
+	}
+	storeJSON struct {
+		Store      string `json:"store"`
+		Caller     string `json:"caller,omitempty"`
+		Unfinished int    `json:"unfinishedBatches"`
+		Oldest     string `json:"oldestCreatedAt"`
+		AtWork     bool   `json:"atWork"`
+		Paused     bool   `json:"paused"`
+		WaitsUntil string `json:"waitsUntil,omitempty"`
+	}
+	databaseJSON struct {
+		Bytes int64 `json:"bytes"`
+	}
+	stateJSON struct {
+		Version  string       `json:"version"`
+		Running  int          `json:"storesAtWork"`
+		Places   int          `json:"storesAtOnce"`
+		InFlight int          `json:"requestsUnderWay"`
+		Upstream upstreamJSON `json:"upstream"`
+	}
+	upstreamJSON struct {
+		WindowSeconds int            `json:"windowSeconds"`
+		Requests      int            `json:"requests"`
+		Codes         map[string]int `json:"codes"`
+		MedianMs      float64        `json:"medianMs"`
+		P99Ms         float64        `json:"p99Ms"`
+		Held          int            `json:"credentialsHeld"`
+		HeldUntil     string         `json:"heldUntil,omitempty"`
+	}
+)
+
+// operator tells how the whole service does: what storage knows of all nodes, and this node
+// of itself.
+func (s *API) operator(c *call) error {
+	o, err := s.Storage.Overview(c.r.Context(), overviewLoads)
+	if err != nil {
+		return s.storageFailed(c, "overview", batch.Ticket{}, err)
+	}
+	now := time.Now()
+	out := overviewJSON{
+		At: jsonMoment(now), Nodes: []nodeJSON{}, Database: databaseJSON{o.Bytes},
+		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Deepest: loads(o.Loads, now)},
+		Node:   stateOf(s.Node()),
+	}
+	for _, n := range o.Nodes {
+		out.Nodes = append(out.Nodes, nodeJSON{n.Name, n.Self, jsonMoment(n.StartedAt), jsonMoment(n.RenewedAt), n.Queues})
+	}
+	slices.SortFunc(o.Loads, func(a, b storage.Load) int { return a.Oldest.Compare(b.Oldest) })
+	out.Stores.Slowest = loads(o.Loads, now)
+	body, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	c.send(http.StatusOK, body)
+	return nil
+}
+
+func stateOf(n NodeState) stateJSON {
+	codes := n.Upstream.Codes
+	if codes == nil {
+		codes = map[string]int{}
+	}
+	return stateJSON{
+		Version: n.Version, Running: n.Running, Places: n.Places, InFlight: n.InFlight,
+		Upstream: upstreamJSON{
+			WindowSeconds: int(n.Upstream.Window.Seconds()), Requests: n.Upstream.Requests, Codes: codes,
+			MedianMs: millis(n.Upstream.Median), P99Ms: millis(n.Upstream.P99),
+			Held: n.Upstream.Held, HeldUntil: jsonMoment(n.Upstream.HeldUntil),
+		},
+	}
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// loads tells the first queues of a list. A queue's name is its store's, or the store's and
+// the SHA-256 of the token whose queue it is, of which the beginning is told.
+func loads(all []storage.Load, now time.Time) []storeJSON {
+	out := []storeJSON{}
+	for _, l := range all[:min(len(all), overviewQueues)] {
+		store, caller, _ := strings.Cut(l.Queue, "/")
+		j := storeJSON{
+			Store: store, Caller: caller[:min(len(caller), 8)], Unfinished: l.Open, Oldest: jsonMoment(l.Oldest), AtWork: l.Owned, Paused: l.Paused,
+		}
+		if l.NotBefore.After(now) {
+			j.WaitsUntil = jsonMoment(l.NotBefore)
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+// jsonMoment is a moment as the API tells it; empty for none.
+func jsonMoment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(batch.Moment)
+}

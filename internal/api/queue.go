@@ -1,0 +1,94 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// queueState tells how things stand with the caller's queue.
+func (s *API) queueState(c *call) error {
+	q, err := s.Storage.Queue(c.r.Context(), s.queue(c))
+	if err != nil {
+		return s.storageFailed(c, "queue", batch.Ticket{}, err)
+	}
+	body := fmt.Appendf(nil, `{"unfinished":%d,"kept":%d,"paused":%t`, q.Open, q.Held, q.Paused)
+	if !q.Paused && q.NotBefore.After(time.Now()) {
+		body = append(body, `,"waitsUntil":"`...)
+		body = append(q.NotBefore.UTC().AppendFormat(body, batch.Moment), '"')
+	}
+	c.send(http.StatusOK, append(body, '}'))
+	return nil
+}
+
+const (
+	// span is what an activity covers, in minutes; the last one is under way.
+	span = 60
+	// maxActive is how many batches it is made of, at most: the newest.
+	maxActive = 10_000
+)
+
+// activity tells how many of the caller's requests ended in each minute of the last hour.
+// It is made of the batches: the requests of each are taken to have ended evenly over the time
+// in which it ran.
+func (s *API) activity(c *call) error {
+	now := time.Now()
+	since := now.Truncate(time.Minute).Add(-(span - 1) * time.Minute)
+	var completed, failed [span]float64
+	seen := 0
+	open := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.InProgress, Limit: 1000}
+	ended := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.Completed, Limit: 1000}
+	for _, f := range []storage.Filter{open, ended} {
+		for {
+			page, err := s.Storage.Find(c.r.Context(), f)
+			if err != nil {
+				return s.storageFailed(c, "activity", batch.Ticket{}, err)
+			}
+			recent := false
+			for i := range page.Batches {
+				b := &page.Batches[i]
+				end := b.EndedAt
+				if end.IsZero() {
+					end = now
+				}
+				recent = recent || end.After(since)
+				spread(&completed, since, b.StartedAt, end, b.Completed-b.Failed)
+				spread(&failed, since, b.StartedAt, end, b.Failed)
+			}
+			seen += len(page.Batches)
+			if f.After = page.Next; f.After == 0 || !recent || seen >= maxActive {
+				break
+			}
+		}
+	}
+	body := append([]byte(nil), `{"minutes":[`...)
+	for i := range span {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		at := since.Add(time.Duration(i) * time.Minute).UTC().Format(batch.Moment)
+		body = fmt.Appendf(body, `{"at":"%s","completed":%.1f,"failed":%.1f}`, at, completed[i], failed[i])
+	}
+	c.send(http.StatusOK, fmt.Appendf(body, `],"complete":%t}`, seen < maxActive))
+	return nil
+}
+
+// spread adds n evenly to the minutes between two moments; nothing where none of it is seen.
+func spread(minutes *[span]float64, since, from, to time.Time, n int) {
+	if n <= 0 || from.IsZero() || !to.After(since) {
+		return
+	}
+	whole := max(to.Sub(from), time.Millisecond)
+	first := max(from.Sub(since), 0)
+	for i := int(first / time.Minute); i < span; i++ {
+		begin := max(time.Duration(i)*time.Minute, from.Sub(since))
+		end := min(time.Duration(i+1)*time.Minute, from.Sub(since)+whole)
+		if end <= begin {
+			return
+		}
+		minutes[i] += float64(n) * float64(end-begin) / float64(whole)
+	}
+}
