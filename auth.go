@@ -56,18 +56,15 @@ func authorize(g *auth.Gate) func(r *http.Request, store, token, right string) (
 		in, err := g.Judge(r.Context(), auth.Call{
 			Remote: r.RemoteAddr, ForwardedFor: r.Header["X-Forwarded-For"], Store: store, Token: token, Right: right,
 		})
-		if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
-			return api.Caller{}, &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
-		}
-		return api.Caller{Owner: auth.StoreOwner(store), Token: in.Credential, Name: in.Name}, err
+		return api.Caller{Owner: auth.StoreOwner(store), Token: in.Credential, Name: in.Name}, denial(err)
 	}
 }
 
-// Reload reads the files of AuthKeys and WebhookSecretFile again. What of them can't be used
+// Reload reads the files of AuthKeys, OperatorKeys and WebhookSecretFile again. What of them can't be used
 // stays as it was, and the error says why.
 func (s *Service) Reload() (err error) {
-	if s.gate != nil {
-		err = s.gate.Reload()
+	for _, gate := range s.gates {
+		err = errors.Join(err, gate.Reload())
 	}
 	if s.webhooks != nil {
 		if e := s.webhooks.Signer.Reload(); e != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/governor"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Options configure a Service. Only Upstream has to be set; every other zero
@@ -104,6 +105,17 @@ type Options struct {
 	StoresAtOnce    int           // queues at work at the same time. Default: 4096
 	MaxOutbound     int           // sub-requests under way at the same time. Default: 1024
 	ShutdownTimeout time.Duration // how long Run waits for what is under way when its context ends. Default: 30s
+
+	// OperatorKeys is a file of keys (sheaf keys) of which those with the right to operate may see how the
+	// whole service does. With AuthKeys they are in that file.
+	OperatorKeys string
+	// StoreClass names the class that a store is counted in; metrics have that many values for each
+	// class. Called with an empty store for those that are not told apart. It has to be quick, and may be
+	// called from many goroutines. Default: one class, "all".
+	StoreClass func(store string) string
+	// TracerProvider traces calls, batches and the requests that they send. Default: nothing is traced; a caller's
+	// own trace is passed on to the upstream all the same.
+	TracerProvider trace.TracerProvider
 
 	Logger *slog.Logger // Default: slog.Default()
 }

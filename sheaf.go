@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/sheafapi/sheaf/storage"
 )
@@ -34,7 +36,8 @@ type Service struct {
 	engine   *engine.Engine
 	storage  storage.Storage
 	outbound *outbound.Client
-	gate     *auth.Gate // nil: nobody judges tokens
+	gates    []*auth.Gate // those that judge by files
+	metrics  *telemetry.Metrics
 	close    func() error
 }
 
@@ -67,7 +70,21 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	watched := &observed{Storage: store}
+	s := &Service{outbound: client, storage: store}
+	s.metrics = s.newMetrics(&o)
+	operator, operators, err := o.operators(key, gate)
+	if err != nil {
+		closeGate()
+		client.Close()
+		return nil, errors.Join(err, store.Close())
+	}
+	for _, g := range []*auth.Gate{gate, operators} {
+		if g != nil && !slices.Contains(s.gates, g) {
+			s.gates = append(s.gates, g)
+		}
+	}
+	timed := &measured{store, s.metrics}
+	watched := &observed{Storage: timed}
 	e := engine.New(engine.Options{
 		Storage: watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
@@ -77,8 +94,9 @@ func New(o Options) (*Service, error) {
 		Rate:         o.Rate,
 		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
+		Observer: s.metrics, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})
-	s := &Service{engine: e, storage: store, outbound: client, gate: gate}
+	s.engine = e
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
 	if o.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
@@ -89,7 +107,7 @@ func New(o Options) (*Service, error) {
 			return 0, err
 		}
 	}
-	if s.webhooks, err = o.deliverer(store); err != nil {
+	if s.webhooks, err = o.deliverer(store, s.metrics.Delivered); err != nil {
 		closeGate()
 		client.Close()
 		return nil, errors.Join(err, store.Close())
@@ -99,7 +117,9 @@ func New(o Options) (*Service, error) {
 		Alone: !isPostgres(o.Database),
 
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
-		Storage: store, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
+		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
+		Observe: s.metrics.Call, Created: s.metrics.Created, Tracer: o.tracer(),
+		Storage: timed, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
@@ -155,6 +175,9 @@ func (o *Options) complete() error {
 	fill(&o.StoresAtOnce, 4096)
 	fill(&o.MaxOutbound, 1024)
 	fill(&o.ShutdownTimeout, 30*time.Second)
+	if o.StoreClass == nil {
+		o.StoreClass = func(string) string { return telemetry.EveryStore }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // deliverer returns what tells receivers of the ends of batches; nil: nobody is told.
-func (o *Options) deliverer(store storage.Storage) (*webhook.Deliverer, error) {
+func (o *Options) deliverer(store storage.Storage, observe func(*storage.Delivery)) (*webhook.Deliverer, error) {
 	if o.WebhookSecretFile == "" {
 		if o.WebhookURL != "" {
 			return nil, errors.New("a webhook's address needs a secret file that signs what is sent there: make it with: sheaf webhooks new-secret FILE")
@@ -27,7 +27,7 @@ func (o *Options) deliverer(store storage.Storage) (*webhook.Deliverer, error) {
 		}
 	}
 	return &webhook.Deliverer{
-		Storage: store, Signer: signer, UserAgent: "sheaf/" + Version, Logger: o.Logger,
+		Storage: store, Signer: signer, UserAgent: "sheaf/" + Version, Logger: o.Logger, Observe: observe,
 		Client: outbound.Receiver(&outbound.Guard{Allow: o.WebhookAllow}, webhook.Timeout),
 	}, nil
 }

@@ -99,6 +99,7 @@ type NewBatch struct {
 	QuotaBytes int64           // bytes that its batches may take, this one included; 0: no limit
 	Callback   string          // where its end is told; empty: nowhere
 	RetryOf    batch.Ticket    // the batch of which this one repeats what failed; zero: none
+	Trace      string          // what a trace goes on from, in ASCII; empty: there is none
 }
 
 // What a batch takes, in bytes, for QuotaBytes: its requests as batch.Pack returns them
@@ -297,7 +298,9 @@ type Claim struct {
 	Requests   []batch.Request
 	Credential []byte // sealed; empty: it was abandoned
 	CreatedAt  time.Time
-	Marks      []Mark // by index
+	StartedAt  time.Time // when it was claimed first
+	Trace      string    // as it was created with
+	Marks      []Mark    // by index
 	Signals    Signals
 }
 
@@ -333,6 +336,10 @@ type Storage interface {
 	// Results returns results of a batch in request order, beginning at index
 	// from, bounded like those of Status. Errors: ErrNotFound if the batch is gone.
 	Results(ctx context.Context, id BatchID, from, maxBytes int) ([]Indexed, error)
+
+	// Marks returns what is recorded of a batch's requests, by index, without the bodies and
+	// headers of answers. Errors: ErrNotFound if the batch is gone.
+	Marks(ctx context.Context, id BatchID) ([]Mark, error)
 
 	// Requests returns a batch's requests and options. Errors: ErrNotFound if the batch is gone.
 	Requests(ctx context.Context, id BatchID) ([]batch.Request, batch.Options, error)

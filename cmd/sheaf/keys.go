@@ -54,7 +54,8 @@ func newKeysAdd(environ []string) *cobra.Command {
 The credential that the upstream gets in its place is read from ` + credentialVariable + `, or
 else from stdin; never from the command line, where others would see it.`,
 		Example: `  sheaf keys add --name importer --store 12345 --right create,read --secret-key-file sheaf.key <upstream-token
-  sheaf keys add --name reports --store '*' --right read --expires 720h --secret-key-file sheaf.key <upstream-token`,
+  sheaf keys add --name reports --store '*' --right read --expires 720h --secret-key-file sheaf.key <upstream-token
+  sheaf keys add --name night-shift --store '*' --right operate --secret-key-file sheaf.key`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
@@ -77,9 +78,11 @@ else from stdin; never from the command line, where others would see it.`,
 			if err != nil {
 				return fmt.Errorf("secret key: %w", err)
 			}
-			credential, err := readCredential(environ, c.InOrStdin())
-			if err != nil {
-				return err
+			var credential string
+			if !slices.Equal(rights, []string{auth.Operate}) { // else nothing is ever sent for the key
+				if credential, err = readCredential(environ, c.InOrStdin()); err != nil {
+					return err
+				}
 			}
 			var until *time.Time
 			if expires > 0 {
@@ -103,7 +106,7 @@ else from stdin; never from the command line, where others would see it.`,
 	fileFlag(c, &file)
 	c.Flags().StringVar(&name, "name", "", "what the key is for; one key a name")
 	c.Flags().StringSliceVar(&stores, "store", nil, "where it may be used; again, or with commas, for several; * for all")
-	c.Flags().StringSliceVar(&rights, "right", auth.Rights, "what may be done with it")
+	c.Flags().StringSliceVar(&rights, "right", auth.CallerRights, "what may be done with it: of "+strings.Join(auth.Rights, ", ")+" (to see how the whole service does; with --store '*')")
 	c.Flags().DurationVar(&expires, "expires", 0, "when it ends, from now; 0: never")
 	c.Flags().StringVar(&sealFile, "secret-key-file", "", "the service's key file, which the credential is encrypted with")
 	return c

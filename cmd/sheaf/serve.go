@@ -56,9 +56,12 @@ unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s
 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use. The API is
-described at /openapi.yaml, and for people at /docs.
+described at /openapi.yaml, and for people at /docs; a dashboard is at /ui/. Metrics for
+Prometheus are at /metrics, where --metrics-listen does not put them elsewhere. Traces are sent
+with --traces-endpoint, or where the variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT and
+its like, which count all) name a collector.
 
-SIGHUP: the files of --auth keys=FILE and --webhook-secret-file are read again, and the audit log
+SIGHUP: the files of --auth keys=FILE, --operator-keys and --webhook-secret-file are read again, and the audit log
 is opened again.
 
 SIGTERM or SIGINT: no connection is accepted and no request started any more; those
@@ -82,7 +85,7 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 				log.Warn("unknown setting in the environment", "problem", sentence)
 			}
 			quote(log)
-			return serve(c.Context(), s, log)
+			return serve(c.Context(), s, environ, log)
 		},
 	}
 	c.Flags().SortFlags = false
@@ -117,7 +120,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // serve runs the service until ctx ends, a signal comes or something fails. It
 // returns once everything under way is recorded and the database is closed.
-func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
+func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger) (err error) {
 	options := s.serviceOptions(log)
 	if options.UpstreamTLS, err = s.towardsUpstream(log); err != nil {
 		return err
@@ -134,6 +137,18 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 		defer audit.Close()
 		options.AuditLog = audit
 	}
+	traces, err := s.observing.tracing(ctx, environ, log)
+	if err != nil {
+		return err
+	}
+	if traces != nil {
+		options.TracerProvider = traces
+		defer func() {
+			sending, cancel := context.WithTimeout(context.Background(), tracesTimeout)
+			defer cancel()
+			_ = traces.Shutdown(sending) // its failures are logged
+		}()
+	}
 	service, err := sheaf.New(options)
 	if err != nil {
 		return err
@@ -145,7 +160,11 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	}()
 	listener, err := net.Listen("tcp", s.listen)
 	if err != nil {
-		return listenError(s.listen, err)
+		return listenError(s.listen, "--listen", err)
+	}
+	metrics, metricsListener, err := s.observing.metricsServer(service.Metrics(), log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	// Until here a signal ends the process as any crash would, which is harmless.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
@@ -153,6 +172,15 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	info, _ := debug.ReadBuildInfo()
 	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream,
 		"database", sheaf.DatabaseName(s.options.Database), "version", version(info))
+	if metrics != nil {
+		log.Info("metrics", "address", metricsListener.Addr().String())
+		defer metrics.Close()
+		go func() {
+			if err := metrics.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
+				log.Error("metrics can't be served any more", "error", err)
+			}
+		}()
+	}
 	if err := runAll(ctx, stop, s, log, service, listener, secure, audit); err != nil {
 		return err
 	}
@@ -161,11 +189,11 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 }
 
 // listenError says why an address can't be served on.
-func listenError(address string, err error) error {
+func listenError(address, setting string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("the address %s is in use by another process: stop that one, or choose another with --listen", address)
+		return fmt.Errorf("the address %s is in use by another process: stop that one, or choose another with %s", address, setting)
 	}
-	return fmt.Errorf("can't serve on %s: %w: choose another address with --listen", address, err)
+	return fmt.Errorf("can't serve on %s: %w: choose another address with %s", address, err, setting)
 }
 
 // towardsUpstream returns what connections to the upstream begin from.
@@ -203,7 +231,7 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 // each within the shutdown timeout; when one fails the other is stopped too. stop gives
 // the signals their usual effect back, so that a second one ends the process.
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
-	server := newServer(openapi.Handler(service), log, usualLimits)
+	server := newServer(s.observing.withMetrics(service.Metrics(), openapi.Handler(service)), log, usualLimits)
 	server.TLSConfig = secure
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })

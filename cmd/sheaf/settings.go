@@ -20,6 +20,7 @@ type settings struct {
 	logLevel  slog.Level
 
 	auth        authMode
+	observing   observing
 	auditLog    string // a file; empty: none
 	tls         files  // what the API is served with; empty: without TLS
 	upstreamTLS files  // what the upstream is shown
@@ -42,6 +43,10 @@ func (s *settings) check() error {
 		return usagef("--upstream-ca, --upstream-cert and --upstream-key are for an upstream with https://, and --upstream has none")
 	case s.auth.keys != "" && s.options.Passthrough:
 		return usagef("--passthrough does not go with --auth keys: a call would go to the upstream with a key that it does not know")
+	case s.auth.keys != "" && s.options.OperatorKeys != "":
+		return usagef("--operator-keys does not go with --auth keys: put the operators' keys into %s", s.auth.keys)
+	case s.observing.metricsListen != "" && !s.observing.metrics:
+		return usagef("--metrics-listen says where metrics are served, and --metrics is off")
 	case len(s.options.UpstreamAllow) > 0 && !s.options.UpstreamGuard:
 		return usagef("--upstream-allow makes exceptions from --upstream-guard, which is off: add --upstream-guard=on")
 	}
@@ -72,6 +77,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
 	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
 	add(f, "audit-log", "", "file", "append a JSON line for each call to the API of batches: who created, read and cancelled what; opened anew at SIGHUP", &s.auditLog, parseFile)
+	add(f, "operator-keys", "", "file", "keys made by sheaf keys, of which those with the right to operate may see how the whole service does; with --auth keys=FILE they are in that file", &o.OperatorKeys, parseFile)
 	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
 	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
@@ -116,6 +122,13 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "abandon-credentials", "false", "bool", "start although the key is not the database's: what was not sent becomes NOT_EXECUTED", &o.AbandonCredentials, parseBool)
 	f.Lookup("abandon-credentials").NoOptDefVal = "true"
 
+	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", &s.observing.ui, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
+	add(f, "metrics", "on", "on|off", "serve metrics for Prometheus at /metrics, without a token", &s.observing.metrics, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
+	add(f, "metrics-listen", "", "address", "host and port to serve the metrics on, instead of --listen", &s.observing.metricsListen, parseAddress)
+	add(f, "metrics-stores", "", "classes", "how stores are told apart in metrics, such as gold=47*|4812,silver=48* (the rest: other), or each: for a few stores only (default: not at all)", &s.observing.classes, parseClasses)
+	add(f, "traces-endpoint", "", "url", "send traces there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces", &s.observing.traces, parseCollector)
+	add(f, "traces-sample", "1", "share", "the share of traces that are recorded, of those that begin here: 0 to 1", &s.observing.sample, parseShare)
+
 	add(f, "log-format", "text", "text|json", "format of the log, which goes to stderr", &s.logFormat,
 		oneOf(choice[string]{"text", "text"}, choice[string]{"json", "json"}))
 	add(f, "log-level", "info", "debug|info|warn|error", "least level that is logged", &s.logLevel,
@@ -136,6 +149,7 @@ func (s *settings) serviceOptions(log *slog.Logger) sheaf.Options {
 	o := s.options
 	o.Logger = log
 	o.AuthCheck, o.AuthKeys = s.auth.check, s.auth.keys
+	o.StoreClass = s.observing.classes.class()
 	for _, n := range []*int{&o.RetryLimit, &o.MaxQueued} {
 		if *n == 0 {
 			*n = -1

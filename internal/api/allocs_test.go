@@ -30,7 +30,7 @@ func TestAllocs(t *testing.T) {
 		handler.ServeHTTP(writer, r)
 	}
 	poll()
-	const want = 11 // two are the validator
+	const want = 13 // two are the validator, two the name of the call
 	if got := testing.AllocsPerRun(200, poll); got != want {
 		t.Errorf("%v allocations a poll, want %d", got, want)
 	}

@@ -14,13 +14,15 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, Operator, Node, Audit and Forward.
+// Authorize, Operator, Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -41,6 +43,14 @@ type Options struct {
 	// it nobody may. Node tells what storage does not know of this node.
 	Operator func(r *http.Request, token string) error
 	Node     func() NodeState
+
+	// Observe, if set, is told of every call, after its answer: the route is a template of a path, or
+	// none; a broken connection has the status 0. Created is told of every batch that was stored.
+	Observe func(method, route string, status int, took time.Duration)
+	Created func(store string)
+
+	// Tracer, if set, traces calls. Without it a caller's trace is kept with its batch all the same.
+	Tracer trace.Tracer
 
 	// Audit, if set, is told of every call to a resource of batches, after its answer.
 	Audit func(r *http.Request, e Event)

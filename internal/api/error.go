@@ -123,7 +123,7 @@ func (s *API) report(c *call, op string, ticket batch.Ticket, err error) {
 	if c.r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		abort()
 	}
-	attrs := []any{"operation", op, "store", c.store, "error", err}
+	attrs := []any{"operation", op, "store", c.store, "request_id", c.id, "error", err}
 	if ticket != (batch.Ticket{}) {
 		attrs = append(attrs, "ticket", ticket)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
 )
 
 // listing is the answer to a search.
@@ -307,5 +308,45 @@ func TestOperator(t *testing.T) {
 	}
 	if strings.Contains(a.body, token) || got.Node.Upstream.MedianMs != 1.5 || len(got.Nodes) != 1 {
 		t.Errorf("answer: %s", a.body)
+	}
+}
+
+// TestTimeline: each request tells how far it has come.
+func TestTimeline(t *testing.T) {
+	w := newWorld(t, nil)
+	ticket := w.create("?stopOnFirstFailure=false&allowParallelMode=true", 6)
+	c := w.claim()
+	at := time.UnixMilli(1_900_000_000_000).UTC()
+	tries := storage.Tries{Attempts: 3, Retries: 1, Throttles: 1, StartedAt: at, ThrottledSince: at.Add(time.Second), EndedAt: at.Add(2 * time.Second)}
+	end := done(0, 503, `{"secret":1}`)
+	end.Tries = tries
+	put := storage.Mark{Index: 2, State: storage.Waiting, Tries: tries, NotBefore: at.Add(time.Minute), Result: batch.Result{Status: batch.Failed, Code: 429, Line: "Slow"}}
+	skip := storage.Mark{Index: 3, State: storage.Done, Result: batch.Result{Status: batch.NotExecuted, Line: "why"}}
+	w.record(c, end, storage.Mark{Index: 1, State: storage.Begun, Tries: storage.Tries{Attempts: 1, StartedAt: at}}, put, skip)
+	a := w.do("GET", base+"/timeline?ticket="+ticket)
+	const moments = `"startedAt":"2030-03-17T17:46:40.000Z","throttledAt":"2030-03-17T17:46:41.000Z","endedAt":"2030-03-17T17:46:42.000Z"`
+	for _, want := range []string{
+		`{"status":"IN_PROGRESS","totalRequests":6,"completedRequests":1,`, `"parallel":true,"stopOnFirstFailure":false`,
+		`{"index":0,"id":"r0","method":"GET","path":"things","status":"FAILED","httpStatusCode":503,"httpStatusLine":"Service Unavailable","attempts":3,"retries":1,"throttles":1,` + moments + `}`,
+		`{"index":1,"id":"r1","method":"GET","path":"things","status":"RUNNING","attempts":1,"startedAt":"2030-03-17T17:46:40.000Z"}`,
+		`{"index":2,"id":"r2","method":"GET","path":"things","status":"WAITING","httpStatusCode":429,"httpStatusLine":"Slow","attempts":3,"retries":1,"throttles":1,` + moments + `,"nextAttemptAt":"2030-03-17T17:47:40.000Z"}`,
+		`{"index":3,"id":"r3","method":"GET","path":"things","status":"NOT_EXECUTED","reason":"why"}`,
+		`{"index":4,"id":"r4","method":"GET","path":"things","status":"PENDING"}`,
+	} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("the timeline lacks\n%s\n%s", want, a.body)
+		}
+	}
+	if strings.Contains(a.body, "secret") {
+		t.Errorf("it has what was answered: %s", a.body)
+	}
+	w.finish(c, "")
+	if a := w.do("GET", base+"/timeline?ticket="+ticket); strings.Count(a.body, "NOT_EXECUTED") != 5 {
+		t.Errorf("at the end: %s", a.body)
+	}
+	for query, want := range map[string]int{"": 400, "?ticket=nonsense": 404} {
+		if a := w.do("GET", base+"/timeline"+query); a.status != want {
+			t.Errorf("timeline%s: %d %s", query, a.status, a.body)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
@@ -28,6 +29,10 @@ type call struct {
 
 	coding coding // of an answer that is worth it
 
+	id    string // what the call is named in the log and in its answer
+	route string // the template of its path; empty: none
+	trace string // what a batch's trace goes on from; empty: nothing
+
 	// For an audit:
 	action  string // empty: there is nothing to tell
 	who     string // the caller's name; empty: it has none
@@ -40,7 +45,8 @@ type endpoint func(*API, *call) error
 
 // route is what can be done with one path. HEAD is served as GET.
 type route struct {
-	path     []string // its segments; {storeId} stands for any
+	template string   // its path; {storeId} stands for any segment
+	path     []string // the segments of that
 	open     bool     // needs no token and has no store
 	creates  bool     // a POST creates a batch
 	operates bool     // is for operators, and has no store
@@ -48,28 +54,37 @@ type route struct {
 	allow    string // the Allow header
 }
 
-var routes = []route{
-	{path: segments("/api/v3/{storeId}/batch"), allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]endpoint{
+var routes = cut([]route{
+	{template: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]endpoint{
 		"GET": (*API).statusOrSearch, "POST": (*API).create, "DELETE": (*API).delete,
 	}},
-	{path: segments("/api/v3/{storeId}/batch/cancel-group"), allow: "POST", methods: map[string]endpoint{
+	{template: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: map[string]endpoint{
 		"POST": (*API).cancelGroup,
 	}},
-	{path: segments("/api/v3/{storeId}/batch/pause"), allow: "POST", methods: map[string]endpoint{"POST": (*API).pause}},
-	{path: segments("/api/v3/{storeId}/batch/resume"), allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
-	{path: segments("/api/v3/{storeId}/batch/retry"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
-	{path: segments("/api/v3/{storeId}/batch/group"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
-	{path: segments("/api/v3/{storeId}/batch/search"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).find}},
-	{path: segments("/api/v3/{storeId}/batch/cancel-matching"), allow: "POST", methods: map[string]endpoint{"POST": (*API).cancelMatching}},
-	{path: segments("/api/v3/{storeId}/batch/retry-matching"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retryMatching}},
-	{path: segments("/api/v3/{storeId}/batch/requests"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).requests}},
-	{path: segments("/api/v3/{storeId}/batch/queue"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).queueState}},
-	{path: segments("/api/v3/{storeId}/batch/activity"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).activity}},
-	{path: segments("/api/v3/{storeId}/batch/webhooks"), allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
-	{path: segments("/api/v3/{storeId}/batch/webhooks/resend"), allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
-	{path: segments("/operator"), operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).operator}},
-	{path: segments("/healthz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
-	{path: segments("/readyz"), open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
+	{template: "/api/v3/{storeId}/batch/pause", allow: "POST", methods: map[string]endpoint{"POST": (*API).pause}},
+	{template: "/api/v3/{storeId}/batch/resume", allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
+	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
+	{template: "/api/v3/{storeId}/batch/group", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
+	{template: "/api/v3/{storeId}/batch/search", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).find}},
+	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: map[string]endpoint{"POST": (*API).cancelMatching}},
+	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retryMatching}},
+	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).requests}},
+	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).timeline}},
+	{template: "/api/v3/{storeId}/batch/queue", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).queueState}},
+	{template: "/api/v3/{storeId}/batch/activity", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).activity}},
+	{template: "/api/v3/{storeId}/batch/webhooks", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
+	{template: "/api/v3/{storeId}/batch/webhooks/resend", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
+	{template: "/operator", operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).operator}},
+	{template: "/healthz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
+	{template: "/readyz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
+})
+
+// cut cuts the templates into segments.
+func cut(routes []route) []route {
+	for i := range routes {
+		routes[i].path = segments(routes[i].template)
+	}
+	return routes
 }
 
 func segments(path string) []string { return strings.Split(path, "/") }
@@ -131,7 +146,12 @@ const createDepth = 5
 func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
-	c := &call{w: w, r: r}
+	c := &call{w: w, r: r, id: identify(r.Header)}
+	h[requestIDHeader] = []string{c.id}
+	if s.Observe != nil {
+		began := time.Now()
+		defer func() { s.count(c, began) }()
+	}
 	if s.Audit != nil {
 		defer s.audit(c) // after survive
 	}
@@ -151,6 +171,8 @@ func (s *API) serve(c *call) error {
 		if !ok {
 			continue
 		}
+		c.route = rt.template
+		defer s.trace(c)()
 		method := c.r.Method
 		if method == http.MethodHead {
 			method = http.MethodGet
@@ -180,6 +202,7 @@ func (s *API) serve(c *call) error {
 		return serve(s, c)
 	}
 	if s.Forward != nil && len(path) > 4 && path[1] == "api" && path[2] == "v3" {
+		c.route = "/api/v3/{storeId}/*"
 		return s.forward(c, path)
 	}
 	return fail(notFound, "There is nothing at this address; batches are at /api/v3/{storeId}/batch.")
@@ -268,7 +291,7 @@ func (s *API) survive(c *call) {
 	if errors.As(err, &fault) {
 		what = fault.Error()
 	}
-	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.store, "stack", string(debug.Stack()))
+	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.store, "request_id", c.id, "stack", string(debug.Stack()))
 	if c.started {
 		c.status = 0
 		abort()

@@ -147,7 +147,7 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
 		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
 	}
-	b.Quota, b.QuotaBytes = s.MaxQueued, s.MaxStored
+	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
 	created, err := s.Storage.Create(c.r.Context(), b)
 	var full *storage.QuotaError
 	switch {
@@ -161,7 +161,10 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	}
 	if !created.Duplicate {
 		s.Wake(created.Queue)
+		if s.Created != nil {
+			s.Created(c.store)
+		}
 	}
-	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate)
+	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate, "request_id", c.id)
 	return created.Ticket, !created.Duplicate, nil
 }

@@ -27,13 +27,19 @@ const (
 	Create = "create" // batches
 	Read   = "read"   // status and search
 	Cancel = "cancel" // stop and delete
+
+	// Operate is to see how the whole service does, all stores together.
+	Operate = "operate"
 )
 
-// Rights are all of them.
-var Rights = []string{Create, Read, Cancel}
+// Rights are all of them; CallerRights are those that have to do with batches.
+var (
+	Rights       = []string{Create, Read, Cancel, Operate}
+	CallerRights = []string{Create, Read, Cancel}
+)
 
-// everyStore stands for all stores in a key's list.
-const everyStore = "*"
+// EveryStore stands for all stores in a key's list. No store is called so.
+const EveryStore = "*"
 
 // keyPrefix begins every key, so that one that leaks is recognized for what it is.
 const keyPrefix = "sheaf_"
@@ -86,7 +92,7 @@ func (k *Issued) check() error {
 		return errors.New("rights is empty")
 	}
 	for _, s := range k.Stores {
-		if s != everyStore && !batch.ValidStoreID(s) {
+		if s != EveryStore && !batch.ValidStoreID(s) {
 			return fmt.Errorf("stores names %q, which is no store id", s)
 		}
 	}
@@ -224,7 +230,7 @@ func (k *Keys) Reload() error {
 	return nil
 }
 
-// Judge returns what goes to the upstream in a key's place, if the key may be used at the store for what the right says. A key is found by its hash, so that
+// Judge returns what goes to the upstream in a key's place, if the key may be used at the store, or at EveryStore, for what the right says. A key is found by its hash, so that
 // the time that takes tells nothing about others. Errors: *Refusal.
 func (k *Keys) Judge(store, key, right string) (in LetIn, err error) {
 	found := (*k.current.Load())[hashOf(key)]
@@ -233,7 +239,9 @@ func (k *Keys) Judge(store, key, right string) (in LetIn, err error) {
 		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked."}
 	case found.Expires != nil && !time.Now().Before(*found.Expires):
 		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
-	case !slices.Contains(found.Stores, store) && !slices.Contains(found.Stores, everyStore):
+	case store == EveryStore && !slices.Contains(found.Stores, EveryStore):
+		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key is not for all stores (--store '*'), as an operator's has to be."}
+	case !slices.Contains(found.Stores, store) && !slices.Contains(found.Stores, EveryStore):
 		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key may not be used at this store."}
 	case !slices.Contains(found.Rights, right):
 		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key does not have the right to " + right + "."}

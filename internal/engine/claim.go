@@ -30,6 +30,9 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 		c, err = e.Storage.Claim(e.work, id)
 		return err
 	})
+	if err == nil {
+		e.Observer.Claimed()
+	}
 	return c, err
 }
 

@@ -26,11 +26,14 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -60,7 +63,7 @@ type Upstream interface {
 	Do(ctx context.Context, c *outbound.Call) outbound.Answer
 }
 
-// Options configure an Engine. All have to be set but Rate.
+// Options configure an Engine. All have to be set but Rate, Observer, Tracer and its attributes.
 type Options struct {
 	Storage  storage.Storage
 	Upstream Upstream
@@ -74,6 +77,10 @@ type Options struct {
 	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
+
+	Observer        Observer             // nil: nobody is told
+	Tracer          trace.Tracer         // nil: nothing is traced; a caller's trace is passed on all the same
+	TraceAttributes []attribute.KeyValue // of each attempt: where the upstream is
 }
 
 // Engine runs batches. Make it with New.
@@ -83,6 +90,8 @@ type Engine struct {
 	extras   *extras             // of these, places for a batch's second and further ones
 	memory   *semaphore.Weighted // bytes of the batches that run
 	governor *governor.Governor
+	inFlight atomic.Int64 // attempts under way
+	silence  repeated     // attempts that got no answer
 
 	mu      sync.Mutex
 	open    bool                       // between the start of Run and shut
@@ -122,6 +131,9 @@ const (
 // New returns an engine that is not running yet. Wake and Notify may be called
 // before Run.
 func New(o Options) *Engine {
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
 	return &Engine{
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),

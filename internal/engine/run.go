@@ -50,6 +50,7 @@ type run struct {
 	reason   string // why what was not executed was not
 	pending  []storage.Mark
 	senders  int
+	traced   traced
 	calls    chan int // requests to send; room for all that may be under way
 	answers  chan answer
 }
@@ -91,6 +92,7 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 	r.graph = newGraph(c.Requests)
 	r.heed(c.Signals)
 	r.recover()
+	r.trace()
 	return r
 }
 
@@ -106,6 +108,9 @@ func (r *run) recover() {
 		switch m.State {
 		case storage.Begun:
 			m = r.e.Policy.recovered(&r.c.Requests[m.Index], m, r.halted, now)
+			if m.State == storage.Done {
+				r.e.Observer.Ended(r.c.Store, m.Result.Status, true)
+			}
 			r.pending = append(r.pending, m)
 			r.apply(m)
 		case storage.Waiting:
@@ -344,6 +349,7 @@ func (r *run) patient(due time.Time) bool {
 // of requests that were taken back or abandoned.
 func (r *run) leave() {
 	close(r.calls)
+	r.traced.end()
 	if r.share != nil {
 		r.e.extras.leave(r.share)
 	}
@@ -420,6 +426,7 @@ func (r *run) authorize() error {
 		if errors.Is(err, storage.ErrNotOwner) {
 			r.log.Warn("the node was taken for dead; the batch starts nothing more here")
 			r.lost = true
+			r.e.Observer.Lost()
 			return nil
 		}
 		if err == nil {
@@ -518,16 +525,30 @@ func (r *run) send(i int) outbound.Answer {
 	if req.Links != nil {
 		headers = req.Links.Headers
 	}
+	passed, end := r.traced.attempt(r.e, req, i, r.requests[i].tries.Attempts-1)
+	if len(passed) > 0 && !slices.ContainsFunc(headers, isTraceHeader) {
+		headers = append(passed, headers...)
+	}
+	r.e.inFlight.Add(1)
 	began := time.Now()
 	a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 		Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
 		Token: r.token, Headers: headers, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
 	})
+	ended := time.Now()
+	r.e.inFlight.Add(-1)
 	r.e.outbound.Release(1)
+	if end != nil {
+		end(&a)
+	}
 	if a.Outcome == outbound.Withheld {
 		r.upstream.Undo(r.c.Queue)
-	} else {
-		r.upstream.Done(lesson(&a, r.requests[i].allowed, began, time.Now()))
+		return a
+	}
+	r.upstream.Done(lesson(&a, r.requests[i].allowed, began, ended))
+	r.e.Observer.Attempted(a.Outcome, a.Code, ended.Sub(began))
+	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
+		r.e.silence.tell(r.log, "the upstream does not answer", "index", i, "problem", a.Line)
 	}
 	return a
 }
@@ -602,8 +623,10 @@ func (r *run) settle(a answer) {
 		}
 		return
 	}
-	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, time.Now())
+	now := time.Now()
+	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, now)
 	m.Index = a.index
+	r.observe(&m, &a.Answer, now)
 	r.pending = append(r.pending, m)
 	r.apply(m)
 }
@@ -638,8 +661,11 @@ func (r *run) finish() (*storage.Claim, next, error) {
 		if r.graph != nil {
 			skipped = r.graph.skipped
 		}
-		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-skipped-r.failed, "failed", r.failed,
-			"not_executed", len(r.requests)-r.ended+skipped, "age", time.Since(r.c.CreatedAt).Round(time.Millisecond).String())
+		now, left := time.Now(), len(r.requests)-r.ended+skipped
+		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-skipped-r.failed, "failed", r.failed, "not_executed", left,
+			"waited", r.c.StartedAt.Sub(r.c.CreatedAt).Round(time.Millisecond).String(), "took", now.Sub(r.c.StartedAt).Round(time.Millisecond).String())
+		r.e.Observer.BatchEnded(r.c, r.failed, left, now)
+		r.traced.queued(r.e, r.c)
 	}
 	return c, next{again: release}, err
 }

@@ -137,6 +137,24 @@ func (g *Governor) Poll(ctx context.Context) {
 	}
 }
 
+// Held returns how many credentials in use have to wait, and until when the last of them has.
+func (g *Governor) Held(now time.Time) (n int, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.credentials {
+		c.mu.Lock()
+		hold := c.hold
+		c.mu.Unlock()
+		if hold.After(now) {
+			n++
+			if hold.After(until) {
+				until = hold
+			}
+		}
+	}
+	return n, until
+}
+
 // sweep forgets credentials that nobody uses.
 func (g *Governor) sweep(now time.Time) {
 	g.mu.Lock()

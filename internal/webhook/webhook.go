@@ -59,6 +59,7 @@ type Deliverer struct {
 	Signer    *Signer
 	UserAgent string
 	Logger    *slog.Logger
+	Observe   func(*storage.Delivery) // is told of each attempt; nil: nobody is
 }
 
 // Run delivers what is due until ctx ends. Then it lets end what is under way.
@@ -105,6 +106,9 @@ func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) {
 	defer cancel()
 	del.Code, del.Problem = d.send(calling, del)
 	conclude(del, time.Now())
+	if d.Observe != nil {
+		d.Observe(del)
+	}
 	if del.State == storage.GivenUp {
 		d.Logger.Warn("a callback is given up", "ticket", del.Ticket, "store", del.Store, "attempts", del.Attempts, "code", del.Code, "problem", del.Problem)
 	}

@@ -170,3 +170,23 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 		get("database_size", scan(&found, &out.Bytes)))
 	return out, err
 }
+
+// Marks implements storage.Storage.
+func (db *DB) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
+	var out []storage.Mark
+	there := false
+	err := db.readAtOnce(ctx, "read marks",
+		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
+		get("marks_alone", func(r pgx.Rows) error {
+			m, err := db.readMark(r)
+			out = append(out, m)
+			return err
+		}, id).anew(func() { out = nil }))
+	if err == nil && !there {
+		err = storage.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}

@@ -85,8 +85,8 @@ WITH here AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND ended_at = 0 AND NOT deleted
     LIMIT 1
 ), made AS (
-    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback)
-    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid, $16 FROM here
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid, $16, $17 FROM here
     WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
         AND ($14::bigint = 0 OR here.bytes + octet_length($13::bytea) <= $14)
     ON CONFLICT DO NOTHING
@@ -175,6 +175,9 @@ FROM batches CROSS JOIN LATERAL (
     FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
 ) AS m
 WHERE id = ANY ($1::bigint[]) AND NOT deleted;
+
+-- name: marks_alone
+SELECT index, state, tries, not_before, status, code, kind, line, NULL::bytea, NULL::bytea FROM marks WHERE batch = $1 ORDER BY index;
 
 -- name: packed_of
 SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
@@ -333,7 +336,7 @@ WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3
 RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
-    NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused));
+    NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace;
 
 -- name: next_requests
 SELECT packed FROM requests

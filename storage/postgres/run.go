@@ -80,14 +80,14 @@ const epochStep = 1 << 20
 
 // next reads a queue's next batch while it is claimed.
 type next struct {
-	db      *DB
-	queue   storage.QueueID
-	epoch   int64
-	skip    bool // there is to be no claim
-	found   bool
-	out     storage.Claim
-	packed  []byte
-	created int64
+	db               *DB
+	queue            storage.QueueID
+	epoch            int64
+	skip             bool // there is to be no claim
+	found            bool
+	out              storage.Claim
+	packed           []byte
+	created, started int64
 }
 
 func (db *DB) next(q storage.QueueID, epoch int64, skip bool) *next {
@@ -109,27 +109,32 @@ func (n *next) row(r pgx.Rows) error {
 	var ticket uuid.UUID
 	var owner, group []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
-		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused)
+		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace)
 	c.Ticket, c.GroupID = ticket, string(group)
 	copy(c.Owner[:], owner)
 	return err
 }
 
 func (n *next) mark(r pgx.Rows) error {
-	var m storage.Mark
-	var tries, line, headers []byte
-	var notBefore int64
-	err := r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body, &headers)
-	if err != nil {
-		return err
-	}
-	if m.Result.Headers, err = batch.UnpackHeaders(headers); err != nil {
-		return err
-	}
-	m.NotBefore, m.Result.Line = n.db.clock.in(notBefore), string(line)
-	m.Tries, err = unpackTries(tries, &n.db.clock)
+	m, err := n.db.readMark(r)
 	n.out.Marks = append(n.out.Marks, m)
 	return err
+}
+
+// readMark reads a row of a mark.
+func (db *DB) readMark(r pgx.Rows) (m storage.Mark, err error) {
+	var tries, line, headers []byte
+	var notBefore int64
+	err = r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body, &headers)
+	if err != nil {
+		return m, err
+	}
+	if m.Result.Headers, err = batch.UnpackHeaders(headers); err != nil {
+		return m, err
+	}
+	m.NotBefore, m.Result.Line = db.clock.in(notBefore), string(line)
+	m.Tries, err = unpackTries(tries, &db.clock)
+	return m, err
 }
 
 // claim returns what was read; nil if there was nothing.
@@ -138,7 +143,7 @@ func (n *next) claim(lease int64) (*storage.Claim, error) {
 		return nil, nil
 	}
 	c := n.out
-	c.Queue, c.Epoch, c.Lease, c.CreatedAt = n.queue, n.epoch, lease, n.db.clock.in(n.created)
+	c.Queue, c.Epoch, c.Lease, c.CreatedAt, c.StartedAt = n.queue, n.epoch, lease, n.db.clock.in(n.created), n.db.clock.in(n.started)
 	var err error
 	if c.Requests, err = batch.Unpack(n.packed); err != nil {
 		return nil, fmt.Errorf("the requests of batch %s: %w", c.Ticket, err)

@@ -28,7 +28,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 			return err
 		}
 		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
-			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed), dedupKey(b.RetryOf), b.Callback)
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed), dedupKey(b.RetryOf), b.Callback, b.Trace)
 		if err != nil {
 			return err
 		}

@@ -211,3 +211,32 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 	out.Nodes = []storage.Node{{Self: true, StartedAt: db.opened, Queues: out.Owned}}
 	return out, err
 }
+
+// Marks implements storage.Storage.
+func (db *DB) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
+	var out []storage.Mark
+	held := db.journal.of(id)
+	err := db.read(ctx, "read marks", func(c *sqlite.Conn) error {
+		out = nil
+		there, err := queryInt(c, "is_readable", int64(id))
+		if err != nil {
+			return err
+		}
+		if there == 0 {
+			return storage.ErrNotFound
+		}
+		err = query(c, "marks_alone", func(s *sqlite.Stmt) error {
+			m, err := readMark(s)
+			out = append(out, m)
+			return err
+		}, int64(id))
+		if err == nil {
+			out, err = newest(out, held)
+		}
+		return err
+	})
+	for i := range out {
+		out[i].Result.Body, out[i].Result.Headers = nil, nil
+	}
+	return out, err
+}

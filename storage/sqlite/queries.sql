@@ -43,8 +43,8 @@ ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1, bytes = bytes
 RETURNING id;
 
 -- name: insert_batch
-INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_requests
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
@@ -271,12 +271,17 @@ SELECT marks FROM journal ORDER BY id;
 -- name: claimed
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     (SELECT packed FROM requests WHERE batch = batches.id),
-    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue))
+    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace
 FROM batches WHERE id = ?;
 
 -- name: marks
 SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
     status, code, kind, line, iif(state = 3, NULL, body), headers
+FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
+
+-- name: marks_alone
+SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
+    status, code, kind, line, NULL, NULL
 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 
 -- name: open_batches

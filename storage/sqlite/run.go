@@ -100,6 +100,8 @@ func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []by
 			Options:    batch.Options{Parallel: s.ColumnBool(5), StopOnFailure: s.ColumnBool(6)},
 			Signals:    storage.Signals{Stopped: s.ColumnBool(7), Deleted: s.ColumnBool(8), Paused: s.ColumnBool(12)},
 			CreatedAt:  batch.FromMillis(s.ColumnInt64(9)),
+			StartedAt:  batch.FromMillis(s.ColumnInt64(13)),
+			Trace:      s.ColumnText(14),
 			Credential: blob(s, 10),
 		}
 		s.ColumnBytes(1, out.Ticket[:])

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -118,6 +119,22 @@ func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error
 			if o.state == live {
 				out.Nodes = append(out.Nodes, storage.Node{Self: o == n, Queues: owned[o]})
 			}
+		}
+		return out, nil
+	})
+}
+
+// Marks implements storage.Storage.
+func (n *Node) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
+	return call(ctx, n, "Marks", func(m *Memory) (out []storage.Mark, err error) {
+		b := m.byID(id)
+		if b == nil || b.signals.Deleted {
+			return nil, storage.ErrNotFound
+		}
+		for _, i := range slices.Sorted(maps.Keys(b.marks)) {
+			k := b.marks[i]
+			k.Result.Body, k.Result.Headers = nil, nil
+			out = append(out, k)
 		}
 		return out, nil
 	})

@@ -52,7 +52,7 @@ func (q *queue) claim(n *Node, lease int64) *storage.Claim {
 	c := &storage.Claim{
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
 		Options: b.Options, Requests: cloneRequests(b.Requests), Credential: bytes.Clone(b.Credential),
-		CreatedAt: b.createdAt, Signals: b.wishes(),
+		CreatedAt: b.createdAt, StartedAt: b.startedAt, Trace: b.Trace, Signals: b.wishes(),
 	}
 	for _, i := range slices.Sorted(maps.Keys(b.marks)) {
 		k := cloneMark(b.marks[i])

@@ -95,6 +95,7 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Redeliver":     func() error { return s.Redeliver(ctx, key(b)) },
 		"Seals":         func() error { _, err := s.Seals(ctx, 9); return err },
 		"Find":          func() error { _, err := s.Find(ctx, storage.Filter{Store: "s", Limit: 1}); return err },
+		"Marks":         func() error { _, err := s.Marks(ctx, 1); return err },
 		"Queue":         func() error { _, err := s.Queue(ctx, "q"); return err },
 		"Overview":      func() error { _, err := s.Overview(ctx, 1); return err },
 		"Setting":       func() error { _, err := s.Setting(ctx, "name"); return err },

@@ -209,4 +209,45 @@ var lookTests = []test{
 			expect(f.T, l.Queue+" is owned", l.Owned, l.Queue == "t")
 		}
 	}},
+	{"marks are told as they are recorded, without bodies", func(f *fixture) {
+		b := newBatch("s", 5)
+		c := f.claimed(b)
+		marks := []storage.Mark{done(0, "x"), begun(1), waiting(2), failure(4, 500)}
+		f.record(c, marks...)
+		bare := slices.Clone(marks)
+		for i := range bare {
+			bare[i].Result.Body, bare[i].Result.Headers = nil, nil
+		}
+		got := func() []storage.Mark {
+			f.Helper()
+			m, err := f.s.Marks(f.Context(), c.ID)
+			if err != nil {
+				f.Fatal(err)
+			}
+			return m
+		}
+		expect(f.T, "of a running batch", got(), bare)
+		bare[1] = done(1, "")
+		bare[1].Result.Body, bare[1].Result.Headers = nil, nil
+		f.end(c, done(1, "z"))
+		expect(f.T, "of one that has ended", got(), bare)
+		f.delete(b)
+		_, err := f.s.Marks(f.Context(), c.ID)
+		expectError(f.T, "of one that is gone", err, storage.ErrNotFound)
+	}},
+	{"a claim brings what its trace goes on from, and when it was made first", func(f *fixture) {
+		b := newBatch("s", 1)
+		b.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=b"
+		c := f.claimed(b)
+		first := c.StartedAt
+		expect(f.T, "trace", c.Trace, b.Trace)
+		if first.Before(c.CreatedAt) || first.After(time.Now().Add(time.Minute)) {
+			f.Errorf("created at %v, claimed at %v", c.CreatedAt, first)
+		}
+		f.release(c, time.Time{})
+		c = f.claim(c.Queue)
+		expect(f.T, "started", c.StartedAt.Equal(first), true)
+		expect(f.T, "trace of the second claim", c.Trace, b.Trace)
+		expect(f.T, "none", f.claimed(newBatch("t", 1)).Trace, "")
+	}},
 }

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/tracing"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// requestIDHeader names a call, in its answer and in the log. A caller may choose the name.
+const requestIDHeader = "X-Request-Id"
+
+// maxRequestID bounds a name that a caller has chosen, in bytes.
+const maxRequestID = 128
+
+// identify returns the call's name: the caller's, if it can stand in a log, or a new one.
+func identify(h http.Header) string {
+	if id := h.Get(requestIDHeader); id != "" && len(id) <= maxRequestID && !strings.ContainsFunc(id, unfit) {
+		return id
+	}
+	n := rand.Uint64() //nolint:gosec // a name, no secret
+	var b [8]byte
+	for i := range b {
+		b[i] = byte(n >> (8 * i))
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// unfit reports whether a character has no place in a call's name.
+func unfit(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
+}
+
+// trace begins the span of a call that has a route, within the caller's trace, if it has one.
+// What a batch is to go on from is then in the call's context.
+func (s *API) trace(c *call) (end func()) {
+	_, traced := c.r.Header[tracing.Parent]
+	if s.Tracer == nil && !traced {
+		return func() {}
+	}
+	ctx := c.r.Context()
+	if traced {
+		ctx = tracing.From(ctx, c.r.Header)
+	}
+	if s.Tracer == nil {
+		c.trace = tracing.Text(ctx)
+		return func() {}
+	}
+	// By the semantic conventions of OpenTelemetry for HTTP servers.
+	ctx, span := s.Tracer.Start(ctx, c.r.Method+" "+c.route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", c.r.Method), attribute.String("http.route", c.route), attribute.String("sheaf.request_id", c.id)))
+	c.r = c.r.WithContext(ctx)
+	c.trace = tracing.Text(ctx)
+	return func() {
+		span.SetAttributes(attribute.Int("http.response.status_code", c.status))
+		if c.status >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, "")
+		}
+		span.End()
+	}
+}
+
+// count tells of a call that is over.
+func (s *API) count(c *call, began time.Time) {
+	route := c.route
+	if route == "" {
+		route = "none"
+	}
+	method := c.r.Method
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete, http.MethodPut, http.MethodPatch, http.MethodOptions:
+	default:
+		method = "_OTHER" // as the semantic conventions have it: callers choose no labels
+	}
+	s.Observe(method, route, c.status, time.Since(began))
+}

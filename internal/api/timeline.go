@@ -1,0 +1,122 @@
+package api
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// timeline tells how far each request of a batch has come, and when, without what was answered.
+func (s *API) timeline(c *call) error {
+	ticket, given, err := c.query.ticket()
+	switch {
+	case err != nil:
+		return err
+	case !given:
+		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose timeline is wanted.")
+	case ticket == batch.Ticket{}:
+		return noBatch()
+	}
+	a := s.newAnswer(c)
+	defer a.free()
+	if err := a.reserve(); err != nil {
+		return err
+	}
+	ctx := c.r.Context()
+	st, err := s.Storage.Status(ctx, c.key(ticket), 0)
+	if err != nil {
+		return s.storageFailed(c, "timeline", ticket, err)
+	}
+	requests, options, err := s.Storage.Requests(ctx, st.ID)
+	if err != nil {
+		return s.storageFailed(c, "timeline", ticket, err)
+	}
+	marks, err := s.Storage.Marks(ctx, st.ID)
+	if err != nil {
+		return s.storageFailed(c, "timeline", ticket, err)
+	}
+	now := time.Now()
+	a.open()
+	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
+	a.buf = appendBatchDetails(a.buf, st, now)
+	a.buf = append(a.buf, `,"parallel":`...)
+	a.buf = strconv.AppendBool(a.buf, options.Parallel)
+	a.buf = append(a.buf, `,"stopOnFirstFailure":`...)
+	a.buf = strconv.AppendBool(a.buf, options.StopOnFailure)
+	a.buf = append(a.buf, `,"requests":[`...)
+	for i := range requests {
+		var m storage.Mark
+		if len(marks) > 0 && marks[0].Index == i {
+			m, marks = marks[0], marks[1:]
+		}
+		if i > 0 {
+			a.buf = append(a.buf, ',')
+		}
+		a.buf = appendProgress(a.buf, i, &requests[i], &m, st)
+	}
+	a.buf = append(a.buf, `]}`...)
+	a.end()
+	return nil
+}
+
+// The words for a request that has not ended.
+const (
+	pending = "PENDING" // not sent yet
+	running = "RUNNING" // may have been sent. Of reads, which need no mark, nobody knows
+	waiting = "WAITING" // put off, to be sent again
+)
+
+// appendProgress appends how far a request has come.
+func appendProgress(dst []byte, i int, r *batch.Request, m *storage.Mark, st *storage.Status) []byte {
+	moment := func(name string, t time.Time) {
+		if !t.IsZero() {
+			dst = append(append(append(dst, `,"`...), name...), `":"`...)
+			dst = append(t.UTC().AppendFormat(dst, batch.Moment), '"')
+		}
+	}
+	number := func(name string, n int) {
+		if n > 0 {
+			dst = strconv.AppendInt(append(append(append(dst, `,"`...), name...), `":`...), int64(n), 10)
+		}
+	}
+	dst = strconv.AppendInt(append(dst, `{"index":`...), int64(i), 10)
+	if r.ID != "" {
+		dst = batch.AppendString(append(dst, `,"id":`...), r.ID)
+	}
+	dst = append(append(append(dst, `,"method":"`...), r.Method...), '"')
+	dst = batch.AppendString(append(dst, `,"path":`...), r.Path)
+	word := pending
+	switch {
+	case m.State == storage.Done:
+		word = m.Result.Status.String()
+	case st.Status == batch.Completed:
+		word = batch.NotExecuted.String()
+	case m.State == storage.Begun:
+		word = running
+	case m.State == storage.Waiting:
+		word = waiting
+	}
+	dst = append(append(append(dst, `,"status":"`...), word...), '"')
+	if m.State == storage.Done && m.Result.Status == batch.NotExecuted {
+		if m.Result.Line != "" {
+			dst = batch.AppendString(append(dst, `,"reason":`...), m.Result.Line)
+		}
+		return append(dst, '}')
+	}
+	number("httpStatusCode", m.Result.Code)
+	if m.Result.Line != "" {
+		dst = batch.AppendString(append(dst, `,"httpStatusLine":`...), m.Result.Line)
+	}
+	number("attempts", m.Tries.Attempts)
+	number("retries", m.Tries.Retries)
+	number("throttles", m.Tries.Throttles)
+	moment("startedAt", m.Tries.StartedAt)
+	moment("throttledAt", m.Tries.ThrottledSince)
+	moment("endedAt", m.Tries.EndedAt)
+	if m.State == storage.Waiting {
+		moment("nextAttemptAt", m.NotBefore)
+	}
+	return append(dst, '}')
+}

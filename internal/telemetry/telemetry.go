@@ -1,0 +1,245 @@
+// Package telemetry counts what the service does: for Prometheus, and for an operator's view
+// of the last minutes. Its names and units are those of Prometheus's conventions
+// (https://prometheus.io/docs/practices/naming/).
+//
+// No label names a store unless the operator asks for it: stores are counted by class.
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Options configure Metrics. All have to be set.
+type Options struct {
+	Version  string
+	Class    func(store string) string // of a store; of how many there may be is the operator's choice
+	Overview func(ctx context.Context) (storage.Overview, error)
+	Node     func() Node
+	Logger   *slog.Logger
+}
+
+// Node is what a node knows of itself at this moment.
+type Node struct {
+	Running, Places int // queues that hold a place, and places for them
+	InFlight        int // requests under way
+	MaxInFlight     int
+	Held            int // credentials that have to wait
+}
+
+// Metrics counts. Make it with New. Its methods may be called from many goroutines, and don't block.
+type Metrics struct {
+	Health  Health
+	options Options
+	handler http.Handler
+
+	created   *prometheus.CounterVec // by class
+	finished  *prometheus.CounterVec // by class and outcome
+	requests  *prometheus.CounterVec // by class and outcome
+	waited    *prometheus.HistogramVec
+	took      *prometheus.HistogramVec
+	stopped   prometheus.Counter
+	retries   prometheus.Counter
+	throttles prometheus.Counter
+	throttled prometheus.Counter
+	claims    prometheus.Counter
+	lost      prometheus.Counter
+	upstream  *prometheus.HistogramVec // by code
+	operation *prometheus.HistogramVec
+	failures  *prometheus.CounterVec // of storage, by operation
+	calls     *prometheus.HistogramVec
+	delivered *prometheus.CounterVec
+
+	codes      [codes]prometheus.Observer // of upstream
+	operations sync.Map                   // name → prometheus.Observer
+	classes    sync.Map                   // store class → *class
+}
+
+// class are the counters of a class of stores.
+type class struct {
+	created                              prometheus.Counter
+	completed, failed, skipped, doubtful prometheus.Counter // requests
+	ended                                [3]prometheus.Counter
+	waited, took                         prometheus.Observer
+}
+
+// The outcomes of a batch.
+const (
+	succeeded = iota // every request was COMPLETED
+	withFailures
+	unexecuted // nothing failed, and something was not executed: it was stopped, for one
+)
+
+var outcomes = [3]string{succeeded: "completed", withFailures: "failed", unexecuted: "not_executed"}
+
+// Buckets, in seconds.
+var (
+	callBuckets    = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+	storageBuckets = []float64{.0002, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5}
+	batchBuckets   = []float64{.01, .05, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600}
+)
+
+// New returns metrics with a registry of their own.
+func New(o Options) *Metrics {
+	r := prometheus.NewRegistry()
+	m := &Metrics{options: o}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		r.MustRegister(c)
+		return c
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+		r.MustRegister(h)
+		return h
+	}
+	m.created = counters("sheaf_batches_created_total", "Batches that were created through this node.", "store_class")
+	m.finished = counters("sheaf_batches_finished_total", "Batches that this node has ended: completed (all requests well), failed (some failed), not_executed (none failed, some were left out).", "store_class", "outcome")
+	m.stopped = counter("sheaf_batches_stopped_total", "Batches that were stopped through this node before they had ended.")
+	m.requests = counters("sheaf_requests_total", "Requests that this node has ended: completed, failed, in_doubt (failed too; it is not known whether the API carried them out), not_executed.", "store_class", "outcome")
+	m.waited = histogram("sheaf_batch_queue_wait_seconds", "From a batch's creation to its start.", batchBuckets, "store_class")
+	m.took = histogram("sheaf_batch_duration_seconds", "From a batch's start to its end.", batchBuckets, "store_class")
+	m.upstream = histogram("sheaf_upstream_request_duration_seconds", "Attempts at requests, by the class of the answer's code (throttled: 429; none: no answer came).", callBuckets, "code")
+	m.retries = counter("sheaf_retries_total", "Attempts that failed and were put off to be made again.")
+	m.throttles = counter("sheaf_throttles_total", "Attempts that were answered 429 and put off.")
+	m.throttled = counter("sheaf_throttled_seconds_total", "Time by which requests were put off because the answer was 429.")
+	m.claims = counter("sheaf_ownership_claims_total", "Times that this node took a queue over to run it.")
+	m.lost = counter("sheaf_ownership_losses_total", "Batches that this node stopped running because it was taken for dead.")
+	m.operation = histogram("sheaf_storage_operation_duration_seconds", "Operations of storage until they were durable, or read.", storageBuckets, "operation")
+	m.failures = counters("sheaf_storage_failures_total", "Operations of storage that failed.", "operation")
+	m.calls = histogram("http_server_request_duration_seconds", "Calls to the API, until their answer was sent.", callBuckets, "http_request_method", "http_route", "http_response_status_code")
+	m.delivered = counters("sheaf_webhook_deliveries_total", "Attempts to tell the end of a batch: delivered, failed (tried again), given_up.", "outcome")
+	for i := range m.codes {
+		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sheaf_build_info", Help: "The version that runs; always 1."}, []string{"version", "go_version"})
+	build.WithLabelValues(o.Version, runtime.Version()).Set(1)
+	r.MustRegister(build, newState(m), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn), EnableOpenMetrics: true})
+	return m
+}
+
+// ServeHTTP answers with all metrics, in the format that is asked for.
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }
+
+// of returns the counters of a store's class.
+func (m *Metrics) of(store string) *class {
+	name := m.options.Class(store)
+	if c, ok := m.classes.Load(name); ok {
+		return c.(*class)
+	}
+	c := &class{
+		created:   m.created.WithLabelValues(name),
+		completed: m.requests.WithLabelValues(name, "completed"), failed: m.requests.WithLabelValues(name, "failed"),
+		skipped: m.requests.WithLabelValues(name, "not_executed"), doubtful: m.requests.WithLabelValues(name, "in_doubt"),
+		waited: m.waited.WithLabelValues(name), took: m.took.WithLabelValues(name),
+	}
+	for i, outcome := range outcomes {
+		c.ended[i] = m.finished.WithLabelValues(name, outcome)
+	}
+	kept, _ := m.classes.LoadOrStore(name, c)
+	return kept.(*class)
+}
+
+// Attempted implements engine.Observer.
+func (m *Metrics) Attempted(outcome outbound.Outcome, code int, took time.Duration) {
+	c := codeOf(outcome, code)
+	m.codes[c].Observe(took.Seconds())
+	m.Health.add(c, took, time.Now())
+}
+
+// Ended implements engine.Observer.
+func (m *Metrics) Ended(store string, status batch.ResultStatus, inDoubt bool) {
+	switch c := m.of(store); {
+	case inDoubt:
+		c.doubtful.Inc()
+	case status == batch.Succeeded:
+		c.completed.Inc()
+	case status == batch.Failed:
+		c.failed.Inc()
+	}
+}
+
+// Waits implements engine.Observer.
+func (m *Metrics) Waits(throttled bool, pause time.Duration) {
+	if !throttled {
+		m.retries.Inc()
+		return
+	}
+	m.throttles.Inc()
+	m.throttled.Add(max(pause.Seconds(), 0))
+}
+
+// BatchEnded implements engine.Observer.
+func (m *Metrics) BatchEnded(c *storage.Claim, failed, notExecuted int, now time.Time) {
+	k := m.of(c.Store)
+	outcome := succeeded
+	switch {
+	case failed > 0:
+		outcome = withFailures
+	case notExecuted > 0:
+		outcome = unexecuted
+	}
+	k.ended[outcome].Inc()
+	k.skipped.Add(float64(notExecuted))
+	k.waited.Observe(max(c.StartedAt.Sub(c.CreatedAt).Seconds(), 0))
+	k.took.Observe(max(now.Sub(c.StartedAt).Seconds(), 0))
+}
+
+// Claimed implements engine.Observer.
+func (m *Metrics) Claimed() { m.claims.Inc() }
+
+// Lost implements engine.Observer.
+func (m *Metrics) Lost() { m.lost.Inc() }
+
+// Created counts a batch that was created.
+func (m *Metrics) Created(store string) { m.of(store).created.Inc() }
+
+// Stopped counts batches that were stopped.
+func (m *Metrics) Stopped(n int) { m.stopped.Add(float64(n)) }
+
+// Operation counts an operation of storage.
+func (m *Metrics) Operation(name string, took time.Duration, failed bool) {
+	o, ok := m.operations.Load(name)
+	if !ok {
+		o, _ = m.operations.LoadOrStore(name, m.operation.WithLabelValues(name))
+	}
+	o.(prometheus.Observer).Observe(took.Seconds())
+	if failed {
+		m.failures.WithLabelValues(name).Inc()
+	}
+}
+
+// Call counts a call to the API. The route is a template, never a path.
+func (m *Metrics) Call(method, route string, status int, took time.Duration) {
+	m.calls.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+// Delivered counts an attempt to tell the end of a batch.
+func (m *Metrics) Delivered(d *storage.Delivery) {
+	switch d.State {
+	case storage.Delivered:
+		m.delivered.WithLabelValues("delivered").Inc()
+	case storage.GivenUp:
+		m.delivered.WithLabelValues("given_up").Inc()
+	case storage.Pending:
+		m.delivered.WithLabelValues("failed").Inc()
+	}
+}

@@ -1,0 +1,172 @@
+package sheaf
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/engine"
+	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/telemetry"
+	"github.com/sheafapi/sheaf/storage"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// scope names what traces come from.
+const scope = "github.com/sheafapi/sheaf"
+
+// tracer returns what traces; nil: nothing is.
+func (o *Options) tracer() trace.Tracer {
+	if o.TracerProvider == nil {
+		return nil
+	}
+	return o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(Version))
+}
+
+// upstreamAttributes are where attempts go, as far as that is the same for all stores.
+func (o *Options) upstreamAttributes() []attribute.KeyValue {
+	u, err := url.Parse(strings.ReplaceAll(o.Upstream, "{storeId}", "store"))
+	if err != nil || strings.Contains(strings.SplitN(o.Upstream, "/", 4)[2], "{") {
+		return nil
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil
+	}
+	return []attribute.KeyValue{attribute.String("server.address", u.Hostname()), attribute.Int("server.port", n)}
+}
+
+// newMetrics returns what counts what the service does.
+func (s *Service) newMetrics(o *Options) *telemetry.Metrics {
+	return telemetry.New(telemetry.Options{
+		Version: Version, Class: o.StoreClass, Logger: o.Logger,
+		Overview: func(ctx context.Context) (storage.Overview, error) { return s.storage.Overview(ctx, countedLoads) },
+		Node: func() telemetry.Node {
+			n := s.engine.State()
+			return telemetry.Node{Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight, MaxInFlight: o.MaxOutbound, Held: n.Held}
+		},
+	})
+}
+
+// countedLoads is of how many queues, those with the most work, the classes are counted.
+const countedLoads = 1000
+
+// nodeState is what an operator is told of this node.
+func (s *Service) nodeState(o *Options) api.NodeState {
+	n, seen := s.engine.State(), s.metrics.Health.Seen(time.Now())
+	return api.NodeState{
+		Version: Version, Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight,
+		Upstream: api.UpstreamState{
+			Window: telemetry.Window, Requests: seen.Requests, Codes: seen.Codes, Median: seen.Median, P99: seen.P99, Held: n.Held, HeldUntil: n.Until,
+		},
+	}
+}
+
+// Metrics answers with the service's metrics, in the text format of Prometheus or OpenMetrics.
+// It asks for no token: serve it where only those can ask who may know.
+func (s *Service) Metrics() http.Handler { return s.metrics }
+
+// operators returns what judges who may operate, and the file that it judges by; nil: nobody may.
+func (o *Options) operators(key secret.Key, callers *auth.Gate) (func(r *http.Request, token string) error, *auth.Gate, error) {
+	gate := callers
+	switch {
+	case o.OperatorKeys != "" && o.AuthKeys != "":
+		return nil, nil, errors.New("the keys of operators are in AuthKeys; OperatorKeys is for services without that")
+	case o.OperatorKeys != "":
+		keys, err := auth.OpenKeys(o.OperatorKeys, key)
+		if err != nil {
+			return nil, nil, err
+		}
+		gate = auth.NewGate(nil, keys, o.TrustedProxies)
+	case o.AuthKeys == "":
+		return nil, nil, nil
+	}
+	return func(r *http.Request, token string) error {
+		_, err := gate.Judge(r.Context(), auth.Call{
+			Remote: r.RemoteAddr, ForwardedFor: r.Header["X-Forwarded-For"], Store: auth.EveryStore, Token: token, Right: auth.Operate,
+		})
+		return denial(err)
+	}, gate, nil
+}
+
+// denial returns the API's error for one of auth's.
+func denial(err error) error {
+	if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
+		return &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
+	}
+	return err
+}
+
+// measured is storage whose operations are counted, and timed.
+type measured struct {
+	storage.Storage
+	metrics *telemetry.Metrics
+}
+
+// time counts an operation when it is over. What storage says for certain is no failure.
+func (m *measured) time(name string, began time.Time, err *error) {
+	e := *err
+	failed := e != nil && !errors.Is(e, storage.ErrNotFound) && !errors.Is(e, storage.ErrNothing) && !errors.Is(e, storage.ErrNotOwner) && !errors.Is(e, context.Canceled)
+	if _, full := errors.AsType[*storage.QuotaError](e); full {
+		failed = false
+	}
+	m.metrics.Operation(name, time.Since(began), failed)
+}
+
+// Create implements storage.Storage.
+func (m *measured) Create(ctx context.Context, b *storage.NewBatch) (c storage.Created, err error) {
+	defer m.time("create", time.Now(), &err)
+	return m.Storage.Create(ctx, b)
+}
+
+// Status implements storage.Storage.
+func (m *measured) Status(ctx context.Context, key storage.Key, maxBytes int) (s *storage.Status, err error) {
+	defer m.time("status", time.Now(), &err)
+	return m.Storage.Status(ctx, key, maxBytes)
+}
+
+// Stop implements storage.Storage.
+func (m *measured) Stop(ctx context.Context, sel storage.Selection) (s storage.Stopped, err error) {
+	s, err = m.Storage.Stop(ctx, sel)
+	m.metrics.Stopped(s.Count)
+	return s, err
+}
+
+// Claim implements storage.Storage.
+func (m *measured) Claim(ctx context.Context, q storage.QueueID) (c *storage.Claim, err error) {
+	defer m.time("claim", time.Now(), &err)
+	return m.Storage.Claim(ctx, q)
+}
+
+// Record implements storage.Storage.
+func (m *measured) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (s storage.Signals, err error) {
+	if len(marks) > 0 {
+		defer m.time("record", time.Now(), &err)
+	}
+	return m.Storage.Record(ctx, c, marks)
+}
+
+// Finish implements storage.Storage.
+func (m *measured) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (next *storage.Claim, err error) {
+	defer m.time("finish", time.Now(), &err)
+	return m.Storage.Finish(ctx, c, marks, reason, release)
+}
+
+// Release implements storage.Storage.
+func (m *measured) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) (err error) {
+	defer m.time("release", time.Now(), &err)
+	return m.Storage.Release(ctx, c, marks, notBefore)
+}
+
+var _ engine.Observer = (*telemetry.Metrics)(nil)
