@@ -34,7 +34,7 @@ demo: ## See it work: a batch of 60 requests, one of requests that need each oth
 # The main module comes last: its result is what a reader, or CI, sees at the end. The
 # others are never cached: Go does not see that they test a binary of this module.
 .PHONY: test
-test: race-ready postgres-ready clients-ready ## Run every test of every module under the race detector
+test: race-ready postgres-ready clients-ready browser-ready ## Run every test of every module under the race detector
 	$(GO) vet ./...
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
@@ -94,6 +94,23 @@ clients-ready:
 	fi; \
 	ready || { echo "The tests need Node.js (18 or newer) with npm, and Python (3.11 or newer) with venv. Install them" \
 		"(Debian: nodejs npm python3-venv; Fedora: nodejs npm python3; macOS: brew install node python)."; exit 1; } >&2
+
+# The dashboard is tested in a real Chromium, and the alert rules by promtool.
+.PHONY: browser-ready
+browser-ready:
+	@ready() { { command -v chromium || command -v chromium-browser || command -v google-chrome || [ -x '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome' ]; } && \
+		command -v promtool; } >/dev/null 2>&1; \
+	ready && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The tests need Chromium, and promtool of Prometheus: installing what is missing."; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium prometheus; \
+	fi; \
+	ready || { echo "The tests need Chromium, and promtool of Prometheus. Install them" \
+		"(Debian: chromium prometheus; Fedora: chromium golang-github-prometheus; macOS: brew install --cask google-chrome && brew install prometheus)."; exit 1; } >&2
+
+.PHONY: screenshots
+screenshots: browser-ready clients-ready postgres-ready ## Show the dashboard's views in docs/screenshots
+	$(GO) -C integration test -count=1 -run 'TestDashboard/sqlite' . -screenshots '$(abspath docs/screenshots)'
 
 # How often each fault strikes in make chaos, and how often nodes are killed besides.
 FAULTS ?= 20

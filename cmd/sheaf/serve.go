@@ -18,6 +18,7 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/certificate"
+	"github.com/sheafapi/sheaf/internal/dashboard"
 	"github.com/sheafapi/sheaf/openapi"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
@@ -231,7 +232,11 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 // each within the shutdown timeout; when one fails the other is stopped too. stop gives
 // the signals their usual effect back, so that a second one ends the process.
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
-	server := newServer(s.observing.withMetrics(service.Metrics(), openapi.Handler(service)), log, usualLimits)
+	handler := openapi.Handler(service)
+	if s.observing.ui {
+		handler = dashboard.New(service, log).Beside(handler)
+	}
+	server := newServer(s.observing.withMetrics(service.Metrics(), handler), log, usualLimits)
 	server.TLSConfig = secure
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })

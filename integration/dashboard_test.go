@@ -1,0 +1,308 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// hostile is an answer of somebody who wants to be more than text.
+const hostile = `<script>window.hacked=1</script><img src=x onerror="window.hacked=1">`
+
+// stage is the API behind the service, which the test directs.
+type stage struct {
+	*httptest.Server
+	gate   chan struct{} // each answer at /held takes one
+	broken atomic.Bool   // /flaky fails
+	limits atomic.Int32  // so many answers at /limited are 429
+}
+
+func newStage(t *testing.T) *stage {
+	s := &stage{gate: make(chan struct{}, 1000)}
+	s.broken.Store(true)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/held"):
+			select {
+			case <-s.gate:
+			case <-r.Context().Done():
+			}
+			_, _ = io.WriteString(w, `{"id":1}`)
+		case strings.HasSuffix(r.URL.Path, "/flaky") && s.broken.Load():
+			w.Header().Set("X-Hostile", hostile)
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, `{"problem":`+quoteJSON(hostile)+`}`)
+		case strings.HasSuffix(r.URL.Path, "/limited") && s.limits.Add(-1) >= 0:
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(http.StatusTooManyRequests)
+		case strings.HasSuffix(r.URL.Path, "/raw"):
+			hijacked, buffered, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = fmt.Fprintf(buffered, "HTTP/1.1 418 %s\r\nContent-Length: %d\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n%s", hostile, len(hostile), hostile)
+			_ = buffered.Flush()
+			_ = hijacked.Close()
+		default:
+			_, _ = io.WriteString(w, `{"name":"fine"}`)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func quoteJSON(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// askAPI asks the service's API.
+func askAPI(t *testing.T, method, address, token, body string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %d %s %v", method, address, resp.StatusCode, answer, err)
+	}
+	return string(answer)
+}
+
+// hand creates a batch of requests "METHOD path" and returns its ticket.
+func (s *service) hand(t *testing.T, store, token, query string, requests ...string) string {
+	t.Helper()
+	var all []map[string]any
+	for i, text := range requests {
+		method, path, _ := strings.Cut(text, " ")
+		one := map[string]any{"id": fmt.Sprint("r", i), "method": method, "path": path}
+		if method != "GET" {
+			one["body"] = map[string]string{"name": hostile}
+		}
+		all = append(all, one)
+	}
+	body, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Ticket string }
+	if err := json.Unmarshal([]byte(askAPI(t, "POST", s.base+"/api/v3/"+store+"/batch"+query, token, string(body))), &got); err != nil {
+		t.Fatal(err)
+	}
+	return got.Ticket
+}
+
+// operatorKey makes a file with a key that may operate, and returns the key.
+func operatorKey(t *testing.T, secret, file string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), binary, "keys", "add", "--file", file, "--name", "night-shift", "--store", "*", "--right", "operate", "--secret-key-file", secret).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// TestDashboard goes through the dashboard as its users do, in a real Chromium: watches a batch to its
+// end, finds what failed, retries it, acts on all that match, and sees what others may not.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, database string) {
+		api := newStage(t)
+		folder := t.TempDir()
+		secret := filepath.Join(folder, "secret.key")
+		if out, err := exec.CommandContext(t.Context(), binary, "secret", "new", secret).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		keys := filepath.Join(folder, "operators.json")
+		operator := operatorKey(t, secret, keys)
+		address := freeAddress(t)
+		s := launch(t, append(serveArgs(address, api.URL, database), "--secret-key-file", secret, "--operator-keys", keys)...)
+		s.base = "http://" + address
+		s.waitReady(t)
+
+		b := newBrowser(t)
+		b.open(s.base + "/ui")
+		b.accessible("sign-in")
+		b.signIn(s.base, "1003", "ann")
+		b.untilText("Nothing waits, nothing runs.")
+
+		// A batch is watched to its end. Nobody loads the page again.
+		requests := []string{"POST /held", "GET /flaky", "GET /raw", "GET /limited"}
+		for len(requests) < 12 {
+			requests = append(requests, "POST /held")
+		}
+		api.limits.Store(1)
+		ticket := s.hand(t, "1003", "ann", "?stopOnFirstFailure=false&groupId=spring", requests...)
+		queued := s.hand(t, "1003", "ann", "?groupId=spring", "POST /held")
+		b.untilText(ticket[:8])
+		b.untilText(queued[:8])
+		value[bool](b, "(window.same = true)")
+		b.until("document.querySelectorAll('#queue tbody tr').length === 2")
+		b.accessible("store-running")
+		b.follow(ticket[:8])
+		value[bool](b, "(window.same = true)")
+		b.untilText("running")
+		api.gate <- struct{}{} // now everything up to the next held one runs
+		b.untilText("Failed\n2")
+		b.until("document.querySelector('#requests tbody tr:nth-child(4)').innerText.includes('(1 throttled)')")
+		b.accessible("batch-running")
+		for range 9 { // eight more of this batch, and the one behind it
+			api.gate <- struct{}{}
+		}
+		b.untilText("100 %")
+		b.untilText("ended")
+		if !value[bool](b, "window.same") {
+			t.Error("the page was loaded anew")
+		}
+		b.until("document.getElementById('heard').textContent.includes('The batch has ended')")
+		b.accessible("batch")
+
+		// What failed is found, and is text, whatever it would like to be.
+		value[bool](b, "(document.querySelector('select[name=status]').value = 'FAILED', true)")
+		b.follow("Filter")
+		if n := value[int](b, "document.querySelectorAll('#requests tbody tr').length"); n != 2 {
+			t.Errorf("%d failed requests are listed", n)
+		}
+		b.follow("GET /flaky")
+		for _, text := range []string{"409", hostile, "X-Hostile", "GET"} {
+			if !b.has(text) && !b.has(strings.ReplaceAll(text, `"`, `\"`)) {
+				t.Errorf("the failed request's page does not show %q", text)
+			}
+		}
+		b.accessible("request")
+		b.follow("Next request")
+		if !b.has("418 " + hostile) {
+			t.Error("the reason phrase is not shown")
+		}
+		if value[bool](b, "'hacked' in window") {
+			t.Error("an answer became more than text")
+		}
+		b.press("As a curl command")
+		if text := value[string](b, "document.getElementById('curl').textContent"); !strings.Contains(text, `curl "$API"'/raw'`) || strings.Contains(text, "ann") {
+			t.Errorf("as a command: %s", text)
+		}
+
+		// It is retried, after a question.
+		api.broken.Store(false)
+		b.follow("The batch")
+		b.follow("Retry what failed")
+		b.accessible("confirm")
+		b.follow("Retry what failed")
+		b.untilText("This is the new batch")
+		b.untilText("repeats what failed of " + ticket)
+		b.until("document.body.innerText.includes('ended') && document.body.innerText.includes('Failed\\n1')")
+
+		// All that match: counted, then done.
+		for range 3 {
+			s.hand(t, "1003", "ann", "?groupId=autumn", "POST /held")
+		}
+		b.open(s.base + "/ui/stores/1003/search?groupId=autumn")
+		b.accessible("search")
+		b.follow("Cancel all that match")
+		b.untilText("This cancels 3 batches")
+		b.follow("Cancel 3 batches")
+		b.untilText("Cancelled: 3 batches.")
+		b.open(s.base + "/ui/stores/1003/search?code=418")
+		b.follow("Retry all that failed")
+		b.untilText("This retries 1 batch") // the other one was retried above
+		b.follow("Back")
+		b.open(s.base + "/ui/stores/1003/search?code=5")
+		b.untilText("Parameter code must be")
+
+		// The queue pauses, and goes on.
+		b.open(s.base + "/ui/stores/1003")
+		b.accessible("store")
+		b.follow("Pause the queue")
+		b.follow("Pause the queue")
+		b.untilText("Let it go on")
+		b.follow("Let it go on")
+		b.untilText("It goes on.")
+
+		others(t, b, s, ticket, operator)
+		withoutScripts(t, b, s, ticket)
+	})
+}
+
+// others: who has another token sees nothing of the first one's; an operator sees all stores and no batch.
+func others(t *testing.T, b *browser, s *service, ticket, operator string) {
+	page := s.base + "/ui/stores/1003/batches/" + ticket
+	bob := b.another()
+	bob.open(page)
+	bob.untilText("Sign in to see this page.")
+	bob.keys("") // the page takes the focus
+	bob.signIn(s.base, "1003", "bob")
+	bob.untilText("Nothing waits, nothing runs.")
+	bob.open(page)
+	bob.untilText("There is no batch with this ticket")
+	bob.open(s.base + "/ui/operator")
+	bob.untilText("Token")
+	if bob.has("Longest queues") {
+		t.Error("a caller sees how the whole service does")
+	}
+	bob.signIn(s.base, "", operator)
+	bob.untilText("Longest queues")
+	bob.untilText("Median")
+	bob.accessible("operator")
+	if !b.has("Let it go on") && !b.has("Pause the queue") {
+		t.Error("the first user was signed out by the second one")
+	}
+	b.open(page) // still ann
+	b.untilText("100 %")
+	b.press("Sign out")
+	b.until("location.pathname === '/ui/'")
+	b.open(page)
+	b.untilText("Sign in to see this page.")
+	b.signIn(s.base, "1003", "ann")
+}
+
+// withoutScripts: every page can be read, and everything done, without JavaScript.
+func withoutScripts(t *testing.T, b *browser, s *service, ticket string) {
+	b.scripts(false)
+	defer b.scripts(true)
+	b.open(s.base + "/ui/stores/1003/batches/" + ticket)
+	b.scripts(true) // for looking only: the page was loaded without
+	if !b.has("100 %") || !b.has("12 of 12") && !b.has("1 to 12 of 12") || !b.has("GET /flaky") {
+		t.Errorf("without scripts the batch's page is %.2000s", value[string](b, "document.body.innerText"))
+	}
+	if n := value[int](b, "document.querySelectorAll('td.time svg rect').length"); n < 12 {
+		t.Errorf("without scripts there are %d bars", n)
+	}
+}
+
+// TestDashboardIsOff: without it there is nothing, and nothing of it is in the way.
+func TestDashboardIsOff(t *testing.T) {
+	t.Parallel()
+	api := newStage(t)
+	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--ui", "off")
+	for _, path := range []string{"/ui/", "/ui", "/ui/assets/style.css"} {
+		resp, err := http.Get(s.base + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+}

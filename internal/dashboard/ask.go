@@ -1,0 +1,112 @@
+package dashboard
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+)
+
+// batchPath is where the API has a store's batches.
+func batchPath(store string) string { return "/api/v3/" + url.PathEscape(store) + "/batch" }
+
+// storePage is where the dashboard has a store.
+func storePage(store string) string { return prefix + "stores/" + url.PathEscape(store) }
+
+// recorder takes an answer of the API in this process.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (w *recorder) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *recorder) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
+}
+
+// errBroken is the API's way to say that an answer can't be finished.
+var errBroken = errors.New("the API broke its answer off")
+
+// ask makes one call to the API with a token, on behalf of who asks for a page. An answer other
+// than success is a *problem with the API's words.
+func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.Values) (body []byte, err error) {
+	u := &url.URL{Path: path, RawQuery: query.Encode()}
+	if u.Path, err = url.PathUnescape(path); err != nil {
+		return nil, err
+	}
+	u.RawPath = path
+	call := (&http.Request{
+		Method: method, URL: u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: r.Host, Body: http.NoBody,
+		RemoteAddr: r.RemoteAddr, RequestURI: u.RequestURI(), TLS: r.TLS, Header: http.Header{},
+	}).WithContext(r.Context())
+	for _, name := range []string{"X-Forwarded-For", "X-Request-Id", "Traceparent", "Tracestate"} {
+		if v := r.Header[name]; v != nil {
+			call.Header[name] = v
+		}
+	}
+	if token != "" {
+		call.Header.Set("Authorization", "Bearer "+token)
+	}
+	w := &recorder{header: http.Header{}}
+	func() {
+		defer func() {
+			if v := recover(); v != nil {
+				if e, ok := v.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
+					panic(v) //nolint:forbidigo // not ours
+				}
+				err = errBroken
+			}
+		}()
+		d.api.ServeHTTP(w, call)
+	}()
+	if err != nil {
+		return nil, err
+	}
+	if w.status >= 200 && w.status <= 299 {
+		return w.body.Bytes(), nil
+	}
+	var told struct{ ErrorMessage string }
+	if err := json.Unmarshal(w.body.Bytes(), &told); err != nil || told.ErrorMessage == "" {
+		return nil, fmt.Errorf("the API answered %s with %d and no message", path, w.status)
+	}
+	return nil, &problem{w.status, told.ErrorMessage}
+}
+
+// get asks the API with the page's own token, and reads the answer into out.
+func (d *Dashboard) get(r *http.Request, path string, query url.Values, out any) error {
+	body, err := d.ask(r, tokenOf(r), http.MethodGet, path, query)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, out)
+}
+
+// post has the API change something.
+func (d *Dashboard) post(r *http.Request, path string, query url.Values, out any) error {
+	body, err := d.ask(r, tokenOf(r), http.MethodPost, path, query)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, out)
+}
+
+// asProblem returns what is to be shown of an error.
+func asProblem(err error) (*problem, bool) {
+	var p *problem
+	ok := errors.As(err, &p)
+	return p, ok
+}

@@ -1,0 +1,93 @@
+// What the pages do beyond showing themselves: parts marked with data-live are fetched again and
+// replaced where they have changed, moments are told in the browser's time, and texts are copied.
+// Without this file every page works all the same.
+"use strict";
+
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+
+function localize(root) {
+  for (const t of root.querySelectorAll("time[datetime]")) {
+    t.title = t.textContent;
+    t.textContent = clock.format(new Date(t.dateTime));
+  }
+}
+
+// Of what is said aloud only what differs, and not more often than people can listen.
+let said = "", saidAt = 0;
+function say(text, isLast) {
+  if (!text || text === said || (!isLast && Date.now() - saidAt < 10000)) return;
+  said = text;
+  saidAt = Date.now();
+  document.getElementById("heard").textContent = text;
+}
+
+// The text of each part as the server sent it, before it was localized.
+const known = new Map();
+
+function replace(part, fresh, text) {
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const place = focused ? [...part.querySelectorAll("a, button, [tabindex]")].indexOf(focused) : -1;
+  const scrolled = [...part.querySelectorAll(".scroll")].map((s) => [s.scrollLeft, s.scrollTop]);
+  localize(fresh);
+  part.replaceWith(fresh);
+  known.set(fresh.id, text);
+  fresh.querySelectorAll(".scroll").forEach((s, i) => scrolled[i] && s.scrollTo(...scrolled[i]));
+  if (focused) {
+    const again = (focused.id && document.getElementById(focused.id)) || fresh.querySelectorAll("a, button, [tabindex]")[place];
+    if (again) again.focus({ preventScroll: true });
+  }
+}
+
+async function refresh() {
+  const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
+  if (!answer.ok) throw new Error(String(answer.status));
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const fresh = page.getElementById(part.id);
+    if (!fresh) continue;
+    const text = fresh.outerHTML;
+    if (known.get(part.id) !== text) replace(part, document.importNode(fresh, true), text);
+    say(fresh.dataset.say, page.body.dataset.every === "0");
+  }
+  return Number(page.body.dataset.every);
+}
+
+function live() {
+  const note = document.getElementById("live");
+  let every = Number(document.body.dataset.every);
+  if (!every) return;
+  let pause = every;
+  const next = async () => {
+    if (document.hidden) return setTimeout(next, pause);
+    try {
+      every = await refresh();
+      pause = every;
+      if (note) note.textContent = every ? "Updates itself." : "";
+    } catch {
+      pause = Math.min(2 * pause, 30000);
+      if (note) note.textContent = "Could not be updated; trying again.";
+    }
+    if (every) setTimeout(next, pause);
+  };
+  setTimeout(next, pause);
+}
+
+function copies() {
+  const copy = (button, text) => {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(text());
+      const before = button.textContent;
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = before; }, 1500);
+    });
+  };
+  if (!navigator.clipboard) return;
+  for (const b of document.querySelectorAll("[data-copy]")) copy(b, () => document.getElementById(b.dataset.copy).textContent);
+  for (const b of document.querySelectorAll("[data-copy-link]")) copy(b, () => location.origin + location.pathname);
+}
+
+for (const part of document.querySelectorAll("[data-live]")) known.set(part.id, part.outerHTML);
+localize(document);
+copies();
+live();
