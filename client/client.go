@@ -69,28 +69,43 @@ const (
 
 // New returns a client. It makes no call yet.
 func New(o Options) (*Client, error) {
+	base, err := o.check()
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Store == "":
+		return nil, errors.New("a store is required")
+	case !validStore(o.Store):
+		return nil, fmt.Errorf("the store is %q and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -", o.Store)
+	}
+	return newClient(o, base.JoinPath("api", "v3", o.Store, "batch").String()), nil
+}
+
+// check returns the server's address, or what is wrong with the options apart from the store.
+func (o *Options) check() (*url.URL, error) {
 	base, err := url.Parse(o.Server)
 	switch {
 	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
 		return nil, fmt.Errorf("the server is %q and has to be an address such as http://127.0.0.1:8080", o.Server)
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
 		return nil, errors.New("the server's address must have no user name, query or fragment")
-	case o.Store == "":
-		return nil, errors.New("a store is required")
-	case !validStore(o.Store):
-		return nil, fmt.Errorf("the store is %q and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -", o.Store)
 	case o.Token == "":
 		return nil, errors.New("a token is required")
 	case strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
 		return nil, errors.New("the token has a character that no token has: a space, a line end or one beyond ASCII")
 	}
+	return base, nil
+}
+
+// newClient returns a client of what is at an address.
+func newClient(o Options, address string) *Client {
 	if o.RetryFor == 0 {
 		o.RetryFor = 2 * time.Minute
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "sheaf-client"
 	}
-	c := &Client{options: o, batch: base.JoinPath("api", "v3", o.Store, "batch").String(), http: o.HTTPClient}
+	c := &Client{options: o, batch: address, http: o.HTTPClient}
 	if c.http == nil {
 		c.http = &http.Client{
 			Transport: &http.Transport{
@@ -99,7 +114,7 @@ func New(o Options) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
-	return c, nil
+	return c
 }
 
 // validStore follows the wire contract ("Base").
@@ -112,7 +127,7 @@ func validStore(store string) bool {
 // call is one call of the API.
 type call struct {
 	method string
-	path   string // below the batches' address
+	path   string // below the address of batches, or of operators
 	query  url.Values
 	body   []byte
 	accept string

@@ -17,7 +17,7 @@ var flagWords = map[string]map[string][]string{
 	"results":       {"only": {"failed", "not-executed", "completed"}},
 	"list":          {"status": {"queued", "in-progress", "completed"}},
 	"rotate-secret": {"step": {"prepare", "activate", "finish"}},
-	"serve":         {"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}, "passthrough": {"on", "off"}},
+	"serve":         {"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}, "passthrough": {"on", "off"}, "ui": {"on", "off"}, "metrics": {"on", "off"}},
 }
 
 // complete tells shells what can be the values of a command's flags, and of those below.

@@ -51,7 +51,10 @@ func (r *remote) ticketFlags(c *cobra.Command, environ []string) {
 
 // resolve finds out what the command line leaves open: flags win over the environment, and
 // that over the context. A context's token goes to that context's server alone.
-func (r *remote) resolve() (client.Options, error) {
+func (r *remote) resolve() (client.Options, error) { return r.resolveFor(true) }
+
+// resolveFor is resolve for a command that has to do with a store, or with none.
+func (r *remote) resolveFor(store bool) (client.Options, error) {
 	vars := variables(r.environ)
 	var o client.Options
 	stored, err := r.stored(vars)
@@ -76,7 +79,7 @@ func (r *remote) resolve() (client.Options, error) {
 		o.Token = stored.Token
 	}
 	switch {
-	case o.Store == "":
+	case o.Store == "" && store:
 		return o, usagef("--store is required (or %s, or a context: sheaf login)", storeVariable)
 	case o.Token == "" && stored.Token != "":
 		return o, usagef("the token is missing: the context's is for %s, and does not go to %s; set %s, or name a file with --token-file", stored.Server, o.Server, tokenVariable)

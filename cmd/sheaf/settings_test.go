@@ -59,6 +59,13 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-outbound":        {"1", "2147483648", "to 2147483647"},
 	"secret-key-file":     {"a.key", "", "the name of a file"},
 	"abandon-credentials": {"true", "maybe", "true or false"},
+	"operator-keys":       {"operators.json", "", "the name of a file"},
+	"ui":                  {"off", "no", "on or off"},
+	"metrics":             {"off", "no", "on or off"},
+	"metrics-listen":      {"127.0.0.1:0", "9090", "a host and a port from 0 to 65535"},
+	"metrics-stores":      {"gold=47*|4812,silver=48*", "gold", "each, or classes with patterns"},
+	"traces-endpoint":     {"http://127.0.0.1:4318/v1/traces", "127.0.0.1:4318", "the address of a collector"},
+	"traces-sample":       {"0.1", "2", "a number from 0 to 1"},
 	"log-format":          {"json", "xml", "text or json"},
 	"log-level":           {"error", "trace", "debug or info or warn or error"},
 	"shutdown-timeout":    {"1s", "0", "at least 1ms"},
@@ -184,6 +191,7 @@ func parseWith(t *testing.T, file string, args, environ []string) settings {
 func TestDefaults(t *testing.T) {
 	want := settings{
 		listen: "127.0.0.1:8080", logFormat: "text", logLevel: slog.LevelInfo,
+		observing: observing{metrics: true, sample: 1, ui: true},
 		options: sheaf.Options{
 			Database: "sqlite:sheaf.db", DatabaseConnections: 8, RequestTimeout: 30 * time.Second,
 			RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
@@ -204,6 +212,7 @@ func TestHelp(t *testing.T) {
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
 		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
+		"operator-keys": true, "metrics-listen": true, "metrics-stores": true, "traces-endpoint": true,
 		"webhook-secret-file": true, "webhook-url": true, "webhook-allow": true, "webhook-hosts": true,
 		"rate": true, "max-stored": true, // 0, which pflag does not print
 	}
@@ -305,6 +314,33 @@ func TestRate(t *testing.T) {
 	} {
 		if got, err := parseRate(text); got != want || (err == nil) != want.Valid() {
 			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}
+
+// TestStoreClasses: the first class whose pattern fits counts; without any there is one class.
+func TestStoreClasses(t *testing.T) {
+	for text, want := range map[string]map[string]string{
+		"gold=47*|4812,silver=4*": {"4711": "gold", "4812": "gold", "48": "silver", "5": "other", "": "other"},
+		"each":                    {"4711": "4711", "": "other"},
+	} {
+		classes, err := parseClasses(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for store, class := range want {
+			if got := classes.class()(store); got != class {
+				t.Errorf("%s: the store %q is %q, want %q", text, store, got, class)
+			}
+		}
+	}
+	none := storeClasses{}
+	if none.class() != nil {
+		t.Error("without classes there is one")
+	}
+	for _, text := range []string{"gold=", "=4*", "gold=[", "a=1,"} {
+		if _, err := parseClasses(text); err == nil {
+			t.Errorf("%q is taken", text)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -199,4 +200,38 @@ func startService(t *testing.T, dir, upstream string) string {
 		t.Fatalf("the service does not start:\n%s", p.log.Bytes())
 	}
 	return "http://" + address
+}
+
+// TestTop: in a terminal the view goes on, tells when it is not answered, and leaves with q.
+func TestTop(t *testing.T) {
+	var down atomic.Bool
+	var n atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"at":%q,"nodes":[{"name":"sheaf-a","self":true,"stores":3}],"stores":{"withWork":%d,"deepest":[],"slowest":[
+			{"store":"1003","unfinishedBatches":12,"atWork":true},{"store":"1004","unfinishedBatches":1,"paused":true}]},"node":{"upstream":{"codes":{"5xx":7}}}}`,
+			time.Now().UTC().Format(time.RFC3339), n.Add(1))
+	}))
+	t.Cleanup(server.Close)
+	x := inTerminal(t, t.TempDir(), 100, []string{"SHEAF_TOKEN=key"}, "top", "--server", server.URL, "--every", "100ms")
+	if err := pty.Setsize(x.tty, &pty.Winsize{Rows: 30, Cols: 100}); err != nil {
+		t.Fatal(err)
+	}
+	x.await(t, `1003 +12`)
+	x.await(t, `5xx 7`)
+	x.await(t, `paused`)
+	down.Store(true)
+	x.await(t, `not answered since`)
+	if _, err := x.tty.WriteString("q"); err != nil {
+		t.Fatal(err)
+	}
+	if code := x.exit(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if !strings.Contains(x.text(), "\x1b[?1049l") {
+		t.Error("the terminal's own screen does not come back")
+	}
 }

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -66,7 +67,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	p := signInPage{Store: strings.TrimSpace(r.PostFormValue("store")), Next: local(r.PostFormValue("next"))}
 	token := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(r.PostFormValue("token")), "Bearer "))
-	path, to := "/operator", prefix+"operator"
+	ask, to := "/operator", prefix+"operator"
 	if p.Store != "" {
 		path, to = batchPath(p.Store)+"/queue", storePage(p.Store)
 	}
@@ -97,7 +98,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 // local returns an address if it is a page of the dashboard; else nothing.
 func local(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(u.Path, prefix) || strings.Contains(address, "\\") {
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(path.Clean(u.Path), prefix) || strings.Contains(address, "\\") {
 		return ""
 	}
 	return u.RequestURI()

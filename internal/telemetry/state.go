@@ -84,16 +84,20 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 // byClass counts unfinished batches by the class of their store.
 func (s *state) byClass(o *storage.Overview) map[string]int {
 	out, rest := map[string]int{}, o.Open
+	s.m.classes.Range(func(name, _ any) bool {
+		out[name.(string)] = 0 // one that has work no more is told so
+		return true
+	})
 	for _, l := range o.Loads {
 		store, _, _ := strings.Cut(l.Queue, "/")
 		out[s.m.options.Class(store)] += l.Open
 		rest -= l.Open
 	}
-	if all := s.m.options.Class(""); all == EveryStore {
-		out[all] += max(rest, 0)
-	} else if rest > 0 {
-		out[OtherStores] += rest
+	all := OtherStores
+	if s.m.options.Class("") == EveryStore {
+		all = EveryStore
 	}
+	out[all] += max(rest, 0)
 	return out
 }
 

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/dustin/go-humanize"
+	"github.com/sheafapi/sheaf/client"
+	"github.com/spf13/cobra"
+)
+
+func newTop(environ []string) *cobra.Command {
+	var r remote
+	var once, asJSON bool
+	var every time.Duration
+	c := &cobra.Command{
+		Use:   "top",
+		Short: "Show how the whole service does, live",
+		Long: `Show how the whole service does: nodes, stores at work, what waits, and how the API behind it
+answers. In a terminal it goes on until q is pressed; elsewhere, and with --once, it is shown once.
+
+The token has to be a key with the right to operate: sheaf keys add --store '*' --right operate.
+
+` + exitCodes,
+		Example: `  sheaf top --server https://batch.example.com --token-file operator.key
+  sheaf top --once --json | jq .stores.unfinishedBatches`,
+		Args: atMost(0),
+		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
+			if every < 100*time.Millisecond {
+				return usagef("--every is %v and has to be at least 100ms", every)
+			}
+			o, err := r.resolveFor(false)
+			if err != nil {
+				return err
+			}
+			o.RetryFor = -1
+			operator, err := client.NewOperator(o)
+			if err != nil {
+				return usageError{err}
+			}
+			// The first answer comes before the screen is taken: what is wrong with the command is
+			// told as by any other.
+			first, err := operator.Overview(ctx)
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return writeJSON(c.OutOrStdout(), first)
+			case once || !isTerminal(c.OutOrStdout()):
+				_, err := io.WriteString(c.OutOrStdout(), overview(first, 0))
+				return err
+			}
+			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: o.Server, every: every, last: first},
+				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(c.OutOrStdout()))
+			if _, err = screen.Run(); errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
+				return nil // a signal is another way to leave
+			}
+			return err
+		}),
+	}
+	r.environ = environ
+	c.Flags().StringVar(&r.server, "server", "", "the service's address (default "+defaultServer+") ["+serverVariable+"]")
+	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file that holds the token ["+tokenVariable+": the token itself]")
+	c.Flags().StringVar(&r.context, "context", "", "what sheaf login has stored under this name (default: the current one) ["+contextVariable+"]")
+	c.Flags().BoolVar(&once, "once", false, "show it once")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
+	c.Flags().DurationVar(&every, "every", 2*time.Second, "how often to look")
+	return c
+}
+
+// top is the live view.
+type top struct {
+	ctx      context.Context
+	operator *client.Operator
+	server   string
+	every    time.Duration
+	last     *client.Overview
+	err      error // of the last look; nil: it succeeded
+	height   int
+}
+
+// looked is what a look has brought.
+type looked struct {
+	overview *client.Overview
+	err      error
+}
+
+// Init implements tea.Model.
+func (t *top) Init() tea.Cmd { return t.later() }
+
+// later looks after a pause.
+func (t *top) later() tea.Cmd {
+	return tea.Tick(t.every, func(time.Time) tea.Msg { return t.look() })
+}
+
+func (t *top) look() tea.Msg {
+	o, err := t.operator.Overview(t.ctx)
+	return looked{o, err}
+}
+
+// Update implements tea.Model.
+func (t *top) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+	switch m := m.(type) {
+	case looked:
+		if t.err = m.err; m.err == nil {
+			t.last = m.overview
+		}
+		return t, t.later()
+	case tea.WindowSizeMsg:
+		t.height = m.Height
+	case tea.KeyPressMsg:
+		switch m.String() {
+		case "q", "esc", "ctrl+c":
+			return t, tea.Quit
+		}
+	}
+	return t, nil
+}
+
+// View implements tea.Model.
+func (t *top) View() tea.View {
+	head := fmt.Sprintf("%s  %s  q: leave\n", t.server, t.last.At.Local().Format(time.TimeOnly))
+	if t.err != nil {
+		head = fmt.Sprintf("%s  not answered since %s: %v\n", t.server, t.last.At.Local().Format(time.TimeOnly), t.err)
+	}
+	text := head + "\n" + overview(t.last, max(t.height-2, 0))
+	if lines := strings.Split(text, "\n"); t.height > 0 && len(lines) > t.height {
+		text = strings.Join(lines[:t.height], "\n")
+	}
+	v := tea.NewView(text)
+	v.AltScreen = true
+	return v
+}
+
+// overview writes an overview for people, with as many stores as fit into the height; 0: all.
+func overview(o *client.Overview, height int) string {
+	var b strings.Builder
+	u := &o.Node.Upstream
+	fmt.Fprintf(&b, "%s with work, %s of them at work; %s; database %s\n",
+		plural(o.Stores.WithWork, "store", "stores"), commas(o.Stores.AtWork), plural(o.Stores.UnfinishedBatches, "unfinished batch", "unfinished batches"),
+		humanize.IBytes(uint64(max(o.Database.Bytes, 0))))
+	fmt.Fprintf(&b, "this node: %s, %s under way\n", plural(o.Node.StoresAtWork, "store", "stores"), plural(o.Node.RequestsUnderWay, "request", "requests"))
+	fmt.Fprintf(&b, "the API, last %s: %s, median %.1f ms, p99 %.1f ms", time.Duration(u.WindowSeconds)*time.Second, plural(u.Requests, "attempt", "attempts"), u.MedianMs, u.P99Ms)
+	for _, code := range slices.Sorted(maps.Keys(u.Codes)) {
+		fmt.Fprintf(&b, ", %s %s", code, commas(u.Codes[code]))
+	}
+	if u.CredentialsHeld > 0 {
+		fmt.Fprintf(&b, "\nheld back: %s, until %s", plural(u.CredentialsHeld, "credential", "credentials"), u.HeldUntil.Local().Format(time.TimeOnly))
+	}
+	b.WriteString("\n\n")
+
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tSTORES\tUP\tHEARD")
+	for _, n := range o.Nodes {
+		name, heard := n.Name, "–"
+		if name == "" {
+			name = "this one"
+		} else if n.Self {
+			name += " (this one)"
+		}
+		if !n.RenewedAt.IsZero() {
+			heard = age(o.At.Sub(n.RenewedAt)) + " ago"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, commas(n.Stores), age(o.At.Sub(n.StartedAt)), heard)
+	}
+	fmt.Fprintln(w)
+	w.Flush()
+
+	left := len(o.Stores.Slowest)
+	if height > 0 {
+		left = min(left, max(height-strings.Count(b.String(), "\n")-1, 0))
+	}
+	fmt.Fprintln(w, "WAITING LONGEST\tUNFINISHED\tOLDEST\tSTATE")
+	for _, s := range o.Stores.Slowest[:left] {
+		store := s.Store
+		if s.Caller != "" {
+			store += " " + s.Caller
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", store, commas(s.UnfinishedBatches), age(o.At.Sub(s.OldestCreatedAt)), stateOf(&s))
+	}
+	w.Flush()
+	return b.String()
+}
+
+// stateOf says what a store with work does.
+func stateOf(s *client.StoreLoad) string {
+	switch {
+	case s.Paused:
+		return "paused"
+	case !s.WaitsUntil.IsZero():
+		return "waits until " + s.WaitsUntil.Local().Format(time.TimeOnly)
+	case s.AtWork:
+		return "at work"
+	}
+	return "waits for a place"
+}
+
+// age writes a duration roughly.
+func age(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return plural(int(d.Hours()/24), "day", "days")
+}
