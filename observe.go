@@ -59,6 +59,22 @@ func (s *Service) newMetrics(o *Options) *telemetry.Metrics {
 	})
 }
 
+// told is who is told of what happens; nil: nobody.
+type told struct {
+	observer  engine.Observer
+	call      func(method, route string, status int, took time.Duration)
+	created   func(store string)
+	delivered func(*storage.Delivery)
+}
+
+// counted returns the storage that API and engine use, and who is told of what happens.
+func (s *Service) counted(o *Options) (storage.Storage, told) {
+	if o.NoMetrics {
+		return s.storage, told{}
+	}
+	return &measured{s.storage, s.metrics}, told{s.metrics, s.metrics.Call, s.metrics.Created, s.metrics.Delivered}
+}
+
 // countedLoads is of how many queues, those with the most work, the classes are counted.
 const countedLoads = 1000
 

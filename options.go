@@ -109,6 +109,9 @@ type Options struct {
 	// OperatorKeys is a file of keys (sheaf keys) of which those with the right to operate may see how the
 	// whole service does. With AuthKeys they are in that file.
 	OperatorKeys string
+	// NoMetrics leaves out counting what happens: Metrics tells only how things stand, and an operator
+	// not how the upstream did.
+	NoMetrics bool
 	// StoreClass names the class that a store is counted in; metrics have that many values for each
 	// class. Called with an empty store for those that are not told apart. It has to be quick, and may be
 	// called from many goroutines. Default: one class, "all".

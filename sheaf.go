@@ -83,7 +83,7 @@ func New(o Options) (*Service, error) {
 			s.gates = append(s.gates, g)
 		}
 	}
-	timed := &measured{store, s.metrics}
+	timed, told := s.counted(&o)
 	watched := &observed{Storage: timed}
 	e := engine.New(engine.Options{
 		Storage: watched, Upstream: client, Unseal: unseal(key),
@@ -94,7 +94,7 @@ func New(o Options) (*Service, error) {
 		Rate:         o.Rate,
 		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
-		Observer: s.metrics, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
+		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})
 	s.engine = e
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
@@ -107,7 +107,7 @@ func New(o Options) (*Service, error) {
 			return 0, err
 		}
 	}
-	if s.webhooks, err = o.deliverer(store, s.metrics.Delivered); err != nil {
+	if s.webhooks, err = o.deliverer(store, told.delivered); err != nil {
 		closeGate()
 		client.Close()
 		return nil, errors.Join(err, store.Close())
@@ -118,7 +118,7 @@ func New(o Options) (*Service, error) {
 
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
-		Observe: s.metrics.Call, Created: s.metrics.Created, Tracer: o.tracer(),
+		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: timed, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})

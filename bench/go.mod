@@ -1,6 +1,6 @@
 module github.com/sheafapi/sheaf/bench
 
-go 1.26.0
+go 1.26.7
 
 require (
 	github.com/hibiken/asynq v0.26.0

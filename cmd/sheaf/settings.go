@@ -123,7 +123,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f.Lookup("abandon-credentials").NoOptDefVal = "true"
 
 	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", &s.observing.ui, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
-	add(f, "metrics", "on", "on|off", "serve metrics for Prometheus at /metrics, without a token", &s.observing.metrics, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
+	add(f, "metrics", "on", "on|off", "count what happens, and serve that for Prometheus at /metrics, without a token", &s.observing.metrics, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
 	add(f, "metrics-listen", "", "address", "host and port to serve the metrics on, instead of --listen", &s.observing.metricsListen, parseAddress)
 	add(f, "metrics-stores", "", "classes", "how stores are told apart in metrics, such as gold=47*|4812,silver=48* (the rest: other), or each: for a few stores only (default: not at all)", &s.observing.classes, parseClasses)
 	add(f, "traces-endpoint", "", "url", "send traces there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces", &s.observing.traces, parseCollector)
@@ -149,7 +149,7 @@ func (s *settings) serviceOptions(log *slog.Logger) sheaf.Options {
 	o := s.options
 	o.Logger = log
 	o.AuthCheck, o.AuthKeys = s.auth.check, s.auth.keys
-	o.StoreClass = s.observing.classes.class()
+	o.StoreClass, o.NoMetrics = s.observing.classes.class(), !s.observing.metrics
 	for _, n := range []*int{&o.RetryLimit, &o.MaxQueued} {
 		if *n == 0 {
 			*n = -1

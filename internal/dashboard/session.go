@@ -67,9 +67,9 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	p := signInPage{Store: strings.TrimSpace(r.PostFormValue("store")), Next: local(r.PostFormValue("next"))}
 	token := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(r.PostFormValue("token")), "Bearer "))
-	ask, to := "/operator", prefix+"operator"
+	question, to := "/operator", prefix+"operator"
 	if p.Store != "" {
-		path, to = batchPath(p.Store)+"/queue", storePage(p.Store)
+		question, to = batchPath(p.Store)+"/queue", storePage(p.Store)
 	}
 	switch {
 	case token == "":
@@ -77,7 +77,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	case len(token) > maxCookie:
 		p.Problem = "This token is too long to be kept by a browser. The command line takes it: sheaf login."
 	default:
-		_, err := d.ask(r, token, http.MethodGet, path, nil)
+		_, err := d.ask(r, token, http.MethodGet, question, nil)
 		if err == nil {
 			setToken(w, r, token)
 			if p.Next != "" {

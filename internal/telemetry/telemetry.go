@@ -129,6 +129,16 @@ func New(o Options) *Metrics {
 	for i := range m.codes {
 		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
 	}
+	// What never happened is told as 0: so that its first time shows.
+	for _, name := range []string{"create", "status", "claim", "record", "finish", "release"} {
+		m.failures.WithLabelValues(name)
+	}
+	for _, outcome := range []string{"delivered", "failed", "given_up"} {
+		m.delivered.WithLabelValues(outcome)
+	}
+	if name := o.Class(""); name == EveryStore {
+		m.of("")
+	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sheaf_build_info", Help: "The version that runs; always 1."}, []string{"version", "go_version"})
 	build.WithLabelValues(o.Version, runtime.Version()).Set(1)
 	r.MustRegister(build, newState(m), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -1,0 +1,108 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestPrometheus: the alerts do as their tests say, every expression of alerts and the Grafana
+// dashboard is one, and asks for metrics that the service has; each alert has its section in the documentation.
+func TestPrometheus(t *testing.T) {
+	t.Parallel()
+	promtool := func(args ...string) {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "promtool", args...)
+		c.Dir = "../deploy/prometheus"
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	promtool("check", "rules", "alerts.yaml")
+	promtool("check", "config", "prometheus.yaml")
+	promtool("test", "rules", "alerts_test.yaml")
+
+	rules, err := os.ReadFile("../deploy/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expressions := panels(t)
+	check := "groups:\n- name: panels\n  rules:\n"
+	for i, e := range expressions {
+		e = strings.NewReplacer("$__rate_interval", "1m", "$instance", "x").Replace(e)
+		check += fmt.Sprintf("  - record: panel:%d\n    expr: %s\n", i, quoteJSON(e))
+	}
+	file := filepath.Join(t.TempDir(), "panels.yaml")
+	if err := os.WriteFile(file, []byte(check), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool("check", "rules", file)
+
+	api := newStage(t)
+	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	s.hand(t, "1003", "ann", "", "GET /fine")
+	s.await(t, `"batch ended"`)
+	resp, err := http.Get(s.base + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lint := exec.CommandContext(t.Context(), "promtool", "check", "metrics")
+	lint.Stdin = strings.NewReader(string(metrics))
+	if out, err := lint.CombinedOutput(); err != nil {
+		t.Errorf("the names of metrics: %v\n%s", err, out)
+	}
+	asked := regexp.MustCompile(`\b(?:sheaf|http_server|process)_\w+`)
+	suffix := regexp.MustCompile(`_(?:bucket|count|sum)$`)
+	for _, name := range asked.FindAllString(strings.Join(expressions, "\n")+string(rules), -1) {
+		base := suffix.ReplaceAllString(name, "")
+		if !strings.Contains(string(metrics), "# TYPE "+base+" ") && !strings.Contains(string(metrics), "# TYPE "+name+" ") {
+			t.Errorf("%s is asked for, and there is no such metric", name)
+		}
+	}
+	guide, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, anchor := range regexp.MustCompile(`operations\.md#([\w-]+)`).FindAllStringSubmatch(string(rules), -1) {
+		heading := strings.ReplaceAll(anchor[1], "-", " ")
+		if !strings.Contains(strings.ToLower(string(guide)), "# "+heading+"\n") {
+			t.Errorf("docs/operations.md has no section %q", heading)
+		}
+	}
+}
+
+// panels returns the expressions of the Grafana dashboard.
+func panels(t *testing.T) (out []string) {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/grafana/sheaf.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(text, &board); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range board.Panels {
+		for _, target := range p.Targets {
+			out = append(out, target.Expr)
+		}
+	}
+	if len(out) < 20 {
+		t.Fatalf("the dashboard has %d expressions", len(out))
+	}
+	return out
+}
