@@ -20,6 +20,9 @@ const (
 	firstStep = 100 * time.Microsecond
 )
 
+// logRatio is the logarithm of stepRatio.
+var logRatio = math.Log(stepRatio)
+
 // The classes of answers.
 const (
 	noAnswer = iota
@@ -85,7 +88,7 @@ func stepOf(d time.Duration) int {
 	if d <= firstStep {
 		return 0
 	}
-	return min(int(math.Log(float64(d)/float64(firstStep))/math.Log(stepRatio))+1, steps-1)
+	return min(int(math.Log(float64(d)/float64(firstStep))/logRatio)+1, steps-1)
 }
 
 // Seen adds up the window that ends now.
