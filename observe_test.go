@@ -136,7 +136,8 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 		t.Fatal(err)
 	}
 	headers.Del("Traceparent") // what follows is none of the trace's business
-	for !strings.Contains(ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, ""), `"COMPLETED"`) {
+	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
+		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, "")
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -173,7 +174,7 @@ func TestTraces(t *testing.T) {
 			if err := provider.ForceFlush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			checkSpans(t, c, seen)
+			checkSpans(t, c)
 			for path, h := range seen {
 				if path != "/own" && (!strings.HasPrefix(h.Get("Traceparent"), "00-"+callerTrace+"-") || h.Get("Tracestate") != "vendor=x") {
 					t.Errorf("%s was told %q %q", path, h.Get("Traceparent"), h.Get("Tracestate"))
@@ -187,7 +188,7 @@ func TestTraces(t *testing.T) {
 }
 
 // checkSpans looks at the tree of spans.
-func checkSpans(t *testing.T, c *collected, seen map[string]http.Header) {
+func checkSpans(t *testing.T, c *collected) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -349,7 +350,8 @@ func TestMetrics(t *testing.T) {
 				if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch"+query, body)), &made); err != nil {
 					t.Fatal(err)
 				}
-				for !strings.Contains(ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, ""), `"COMPLETED"`) {
+				for status := ""; !strings.Contains(status, `"COMPLETED"`); {
+					status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, "")
 				}
 			}
 			end("?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine"},{"method":"GET","path":"/limited"},{"method":"GET","path":"/broken"},{"method":"POST","path":"/doubt","body":{}},{"method":"GET","path":"/missing"}]`)

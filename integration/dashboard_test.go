@@ -90,8 +90,8 @@ func askAPI(t *testing.T, method, address, token, body string) string {
 	return string(answer)
 }
 
-// hand creates a batch of requests "METHOD path" and returns its ticket.
-func (s *service) hand(t *testing.T, store, token, query string, requests ...string) string {
+// hand creates a batch of ann's requests "METHOD path" in the store 1003 and returns its ticket.
+func (s *service) hand(t *testing.T, query string, requests ...string) string {
 	t.Helper()
 	var all []map[string]any
 	for i, text := range requests {
@@ -107,7 +107,7 @@ func (s *service) hand(t *testing.T, store, token, query string, requests ...str
 		t.Fatal(err)
 	}
 	var got struct{ Ticket string }
-	if err := json.Unmarshal([]byte(askAPI(t, "POST", s.base+"/api/v3/"+store+"/batch"+query, token, string(body))), &got); err != nil {
+	if err := json.Unmarshal([]byte(askAPI(t, "POST", s.base+"/api/v3/1003/batch"+query, "ann", string(body))), &got); err != nil {
 		t.Fatal(err)
 	}
 	return got.Ticket
@@ -153,8 +153,8 @@ func TestDashboard(t *testing.T) {
 			requests = append(requests, "POST /held")
 		}
 		api.limits.Store(1)
-		ticket := s.hand(t, "1003", "ann", "?stopOnFirstFailure=false&groupId=spring", requests...)
-		queued := s.hand(t, "1003", "ann", "?groupId=spring", "POST /held")
+		ticket := s.hand(t, "?stopOnFirstFailure=false&groupId=spring", requests...)
+		queued := s.hand(t, "?groupId=spring", "POST /held")
 		b.untilText(ticket[:8])
 		b.untilText(queued[:8])
 		value[bool](b, "(window.same = true)")
@@ -215,7 +215,7 @@ func TestDashboard(t *testing.T) {
 
 		// All that match: counted, then done.
 		for range 3 {
-			s.hand(t, "1003", "ann", "?groupId=autumn", "POST /held")
+			s.hand(t, "?groupId=autumn", "POST /held")
 		}
 		b.open(s.base + "/ui/stores/1003/search?groupId=autumn")
 		b.accessible("search")

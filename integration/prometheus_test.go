@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ func TestPrometheus(t *testing.T) {
 
 	api := newStage(t)
 	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"))
-	s.hand(t, "1003", "ann", "", "GET /fine")
+	s.hand(t, "", "GET /fine")
 	s.await(t, `"batch ended"`)
 	resp, err := http.Get(s.base + "/metrics")
 	if err != nil {
@@ -105,4 +106,52 @@ func panels(t *testing.T) (out []string) {
 		t.Fatalf("the dashboard has %d expressions", len(out))
 	}
 	return out
+}
+
+// TestTracesOfTheBinary: the flag, and OpenTelemetry's own variables, send traces; what is left is sent at the
+// end; a collector that is away is told of in the log, and nothing else.
+func TestTracesOfTheBinary(t *testing.T) {
+	t.Parallel()
+	api := newStage(t)
+	got := make(chan string, 100)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- r.URL.Path + " " + string(body)
+	}))
+	t.Cleanup(collector.Close)
+	run := func(environ []string, args ...string) *service {
+		t.Helper()
+		address := freeAddress(t)
+		s := launchBinary(t, binary, environ, append(serveArgs(address, api.URL, filepath.Join(t.TempDir(), "sheaf.db")), args...)...)
+		s.base = "http://" + address
+		s.waitReady(t)
+		s.hand(t, "", "GET /fine")
+		s.await(t, `"batch ended"`)
+		s.term(t)
+		return s
+	}
+	for name, start := range map[string]func(){
+		"flag":     func() { run(nil, "--traces-endpoint", collector.URL+"/v1/traces") },
+		"variable": func() { run([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL, "OTEL_SERVICE_NAME=mine"}) },
+	} {
+		start()
+		all := ""
+		for len(got) > 0 {
+			all += <-got
+		}
+		for _, want := range []string{"/v1/traces ", "batch run", "batch queue", "POST /api/v3/{storeId}/batch", map[string]string{"flag": "sheaf", "variable": "mine"}[name]} {
+			if !strings.Contains(all, want) {
+				t.Errorf("%s: %q was not sent", name, want)
+			}
+		}
+	}
+	run(nil)
+	if len(got) > 0 {
+		t.Error("traces are sent that nobody asked for")
+	}
+	away := run(nil, "--traces-endpoint", "http://"+freeAddress(t)+"/v1/traces")
+	away.await(t, "traces can't be sent")
 }

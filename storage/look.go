@@ -34,6 +34,16 @@ func (f *Filter) Matches(s *Summary) bool {
 		(!f.Failed || s.Status == batch.Completed && s.Failed > 0)
 }
 
+// ClockError is by how much clocks may have been wrong without a search by time missing
+// something: batches are looked through by their order, not by their moments.
+const ClockError = time.Hour
+
+// Ends reports whether nothing behind this batch can match any more, as all that follow
+// are older.
+func (f *Filter) Ends(s *Summary) bool {
+	return !f.Open && !f.From.IsZero() && s.CreatedAt.Before(f.From.Add(-ClockError))
+}
+
 // Look is how many batches one Find looks at, at most: fewer where each costs more.
 func (f *Filter) Look() int {
 	switch {

@@ -114,8 +114,11 @@ var otelEndpoints = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTE
 // tracing returns what traces, and what sends the rest off at the end; nil: nothing is traced.
 // The other variables of OpenTelemetry for the exporter and the resource count, too.
 func (o *observing) tracing(ctx context.Context, environ []string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
-	vars := variables(environ)
-	if o.traces == "" && !slices.ContainsFunc(otelEndpoints, func(name string) bool { return vars[name] != "" }) {
+	named := func(entry string) bool {
+		name, value, _ := strings.Cut(entry, "=")
+		return value != "" && slices.Contains(otelEndpoints, name)
+	}
+	if o.traces == "" && !slices.ContainsFunc(environ, named) {
 		return nil, nil
 	}
 	var options []otlptracehttp.Option

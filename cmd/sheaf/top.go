@@ -60,8 +60,9 @@ The token has to be a key with the right to operate: sheaf keys add --store '*' 
 			}
 			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: o.Server, every: every, last: first},
 				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(c.OutOrStdout()))
-			if _, err = screen.Run(); errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
-				return nil // a signal is another way to leave
+			_, err = screen.Run()
+			if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
+				err = nil // a signal is another way to leave
 			}
 			return err
 		}),

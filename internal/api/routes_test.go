@@ -9,6 +9,7 @@ import (
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/storagetest"
 )
 
 func TestRoutes(t *testing.T) {
@@ -211,4 +212,37 @@ func TestPanic(t *testing.T) {
 			t.Errorf("the connection did not break: %d %s", a.status, a.body)
 		}
 	})
+}
+
+// TestRequestID: each answer has a name; a caller's own is taken if it can stand in a log.
+func TestRequestID(t *testing.T) {
+	w := newWorld(t, nil)
+	seen := map[string]bool{}
+	for _, tt := range []struct{ given, want string }{
+		{"", ""},
+		{"", ""},
+		{"trace-1.A_b", "trace-1.A_b"},
+		{strings.Repeat("x", 128), strings.Repeat("x", 128)},
+		{strings.Repeat("x", 129), ""},
+		{"a b", ""},
+		{"a\"b", ""},
+		{"ä", ""},
+	} {
+		r := w.request("GET", base+"?status=QUEUED", nil)
+		if tt.given != "" {
+			r.Header["X-Request-Id"] = []string{tt.given}
+		}
+		got := w.send(r).header.Get("X-Request-Id")
+		if tt.want != "" && got != tt.want || tt.want == "" && (len(got) != 16 || seen[got]) {
+			t.Errorf("given %q: %q", tt.given, got)
+		}
+		seen[got] = true
+	}
+	w.node.SetFault(func(string) storagetest.Fault { return storagetest.FailedNotStored })
+	r := w.request("GET", base+"?status=QUEUED", nil)
+	r.Header.Set("X-Request-Id", "mine")
+	w.send(r)
+	if !strings.Contains(w.log(), `"request_id":"mine"`) {
+		t.Errorf("the log does not name the call: %s", w.log())
+	}
 }

@@ -17,7 +17,7 @@ import (
 
 // helpers are what the pages' templates can call.
 var helpers = template.FuncMap{
-	"number": number, "span": span, "bytes": func(n any) string { return size(n) }, "moment": moment, "iso": iso,
+	"number": number, "span": span, "bytes": size, "moment": moment, "iso": iso,
 	"store": storePage, "batch": func(store, ticket string) string { return storePage(store) + "/batches/" + url.PathEscape(ticket) },
 	"percent": func(part, all int) int { return 100 * part / max(all, 1) },
 	"words": func(pairs ...any) map[string]any {

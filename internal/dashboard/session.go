@@ -25,7 +25,7 @@ func tokenOf(r *http.Request) string {
 
 // setToken keeps a token; an empty one is forgotten.
 func setToken(w http.ResponseWriter, r *http.Request, token string) {
-	c := &http.Cookie{
+	c := &http.Cookie{ //nolint:gosec // Secure where it can be
 		Name: cookieName, Value: token, Path: prefix, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 		// A proxy that ends TLS says so; who lies only keeps the cookie from itself.
 		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -178,17 +177,15 @@ type repeated struct {
 	since int
 }
 
-// tell logs, or only counts.
-func (r *repeated) tell(log *slog.Logger, message string, attrs ...any) {
+// count counts a failure, and reports whether it is to be told, with how many there were since
+// one was told last.
+func (r *repeated) count(now time.Time) (since int, tell bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.since++
-	now, n := time.Now(), r.since
-	due := now.Sub(r.told) >= repeatedInterval
-	if due {
+	since = r.since
+	if tell = now.Sub(r.told) >= repeatedInterval; tell {
 		r.told, r.since = now, 0
 	}
-	r.mu.Unlock()
-	if due {
-		log.Warn(message, append(attrs, "since_last_told", n)...)
-	}
+	return since, tell
 }

@@ -548,7 +548,9 @@ func (r *run) send(i int) outbound.Answer {
 	r.upstream.Done(lesson(&a, r.requests[i].allowed, began, ended))
 	r.e.Observer.Attempted(a.Outcome, a.Code, ended.Sub(began))
 	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
-		r.e.silence.tell(r.log, "the upstream does not answer", "index", i, "problem", a.Line)
+		if n, tell := r.e.silence.count(ended); tell {
+			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_told", n)
+		}
 	}
 	return a
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
 // Find implements storage.Storage.
@@ -36,6 +37,10 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	}
 	for _, id := range ids { // in their order
 		s, ok := found[storage.BatchID(id)]
+		if ok && f.Ends(&s) {
+			page.Next = 0
+			break
+		}
 		if !ok || !f.Matches(&s) || f.Path != "" && !holds[s.ID] {
 			continue
 		}
@@ -53,6 +58,11 @@ func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (i
 	after := int64(f.After)
 	if after == 0 && !f.Open {
 		after = math.MaxInt64
+	}
+	if f.After == 0 && !f.Open && !f.To.IsZero() {
+		if after, err = db.seek(ctx, what, f); err != nil {
+			return nil, err
+		}
 	}
 	name, args := "find_any", []any{f.Store, f.Owner[:], after, f.Look()}
 	switch {
@@ -74,6 +84,21 @@ func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (i
 		return err
 	}, args...).anew(func() { ids = nil }))
 	return ids, err
+}
+
+// seek returns an ID that everything is older than which was created before the filter's end.
+func (db *DB) seek(ctx context.Context, what string, f *storage.Filter) (int64, error) {
+	var newest int64
+	there := false
+	if err := db.read(ctx, what, get("newest_batch", scan(&there, &newest))); err != nil {
+		return 0, err
+	}
+	end := db.clock.out(f.To.Add(storage.ClockError))
+	return driver.Seek(newest, func(id int64) (found int64, beyond bool, err error) {
+		var at int64
+		err = db.read(ctx, what, get("created_until", scan(&there, &found, &at), f.Store, f.Owner[:], id).anew(func() { found, at = 0, 0 }))
+		return found, at > end, err
+	})
 }
 
 // summaries reads batches; with a code, only those of which a request ended with it.

@@ -165,6 +165,12 @@ SELECT id FROM batches WHERE store = $1 AND owner = $2 AND group_id = $5 AND gro
 -- name: find_failed
 SELECT id FROM batches WHERE store = $1 AND owner = $2 AND failed > 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
 
+-- name: newest_batch
+SELECT coalesce(max(id), 0) FROM batches;
+
+-- name: created_until
+SELECT id, created_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND id <= $3 ORDER BY id DESC LIMIT 1;
+
 -- name: summaries
 SELECT id, ticket, group_id, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
     created_at, started_at, ended_at, retry_of, paused AND ended_at = 0 AND NOT stopped,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -39,6 +40,10 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	}
 	for i := range found {
 		s := &found[i]
+		if f.Ends(s) {
+			page.Next = 0
+			break
+		}
 		if !f.Matches(s) {
 			continue
 		}
@@ -67,6 +72,11 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 	if before == 0 && !f.Open {
 		before = math.MaxInt64
 	}
+	if f.After == 0 && !f.Open && !f.To.IsZero() {
+		if before, err = seek(c, f); err != nil {
+			return nil, err
+		}
+	}
 	look := f.Look()
 	switch {
 	case f.Open:
@@ -81,6 +91,22 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 		err = query(c, "find_any", add, f.Store, f.Owner[:], before, look)
 	}
 	return ids, err
+}
+
+// seek returns an ID that everything is older than which was created before the filter's end.
+func seek(c *sqlite.Conn, f *storage.Filter) (int64, error) {
+	newest, err := queryInt(c, "newest_batch")
+	if err != nil {
+		return 0, err
+	}
+	end := batch.Millis(f.To.Add(storage.ClockError))
+	return driver.Seek(newest, func(id int64) (found int64, beyond bool, err error) {
+		err = query(c, "created_until", func(s *sqlite.Stmt) error {
+			found, beyond = s.ColumnInt64(0), s.ColumnInt64(1) > end
+			return nil
+		}, f.Store, f.Owner[:], id)
+		return found, beyond, err
+	})
 }
 
 // readSummary reads what the batch's own row knows; false if it is gone.

@@ -110,6 +110,12 @@ WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND deleted = 
 SELECT id FROM batches INDEXED BY batches_failed
 WHERE store = ? AND owner = ? AND failed > 0 AND deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?;
 
+-- name: newest_batch
+SELECT max(id) FROM batches;
+
+-- name: created_until
+SELECT id, created_at FROM batches WHERE store = ? AND owner = ? AND state = 3 AND deleted = 0 AND id <= ? ORDER BY id DESC LIMIT 1;
+
 -- name: summary
 SELECT ticket, group_id, state, total, completed, failed, created_at, started_at, ended_at, retry_of, paused AND state < 3 AND stopped = 0,
     EXISTS (SELECT 1 FROM batches AS again INDEXED BY batches_lineage WHERE again.retry_of = batches.ticket AND again.retry_of IS NOT NULL AND again.deleted = 0)
