@@ -85,12 +85,13 @@ type Event struct {
 }
 
 // API is the HTTP API, a handler that answers every path: unknown ones with a 404 in its
-// own form. It holds no state but the memory that bodies may take, and who waits for news.
+// own form. It holds no state but the memory that bodies may take, who waits for news, and the activities that were told last.
 type API struct {
 	Options
-	memory memory
-	hub    hub
+	memory     memory
+	hub        hub
+	activities activities
 }
 
 // New returns an API. While Run runs, it learns what other nodes do.
-func New(o Options) *API { return &API{Options: o, memory: newMemory()} }
+func New(o Options) *API { return &API{Options: o, memory: newMemory(), activities: newActivities()} }

@@ -33,6 +33,7 @@ const (
 type memory struct {
 	small, large, answers *semaphore.Weighted
 	builders              chan struct{} // of answers; see builders
+	lookers               chan struct{} // searches that look into batches; see look
 }
 
 func newMemory() memory {
@@ -41,6 +42,7 @@ func newMemory() memory {
 		large:    semaphore.NewWeighted(largeShare),
 		answers:  semaphore.NewWeighted(answersShare),
 		builders: make(chan struct{}, buildersPerCPU*runtime.GOMAXPROCS(0)),
+		lookers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 }
 

@@ -88,6 +88,7 @@ func (s *API) find(c *call) error {
 	}
 	f.After = storage.BatchID(after)
 	var found []storage.Summary
+	defer s.look(c, &f)()
 	for began := time.Now(); ; {
 		page, err := s.Storage.Find(c.r.Context(), f)
 		if err != nil {
@@ -113,6 +114,20 @@ func (s *API) find(c *call) error {
 	}
 	c.send(http.StatusOK, append(body, '}'))
 	return nil
+}
+
+// look takes a place for a search that looks into each batch, which takes CPU time: as many go on
+// at once as there are CPUs, and others wait. done gives it back.
+func (s *API) look(c *call, f *storage.Filter) (done func()) {
+	if f.Code == 0 && f.Path == "" {
+		return func() {}
+	}
+	select {
+	case s.memory.lookers <- struct{}{}:
+		return func() { <-s.memory.lookers }
+	case <-c.r.Context().Done(): // the search will find that out
+		return func() {}
+	}
 }
 
 func appendSummary(dst []byte, s *storage.Summary) []byte {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,7 +16,7 @@ import (
 // listing is the answer to a search.
 type listing struct {
 	Items []struct {
-		Ticket, Status, GroupID                          string
+		Ticket, Status, GroupID, RetryOf                 string
 		TotalRequests, CompletedRequests, FailedRequests int
 		Retried                                          bool
 	}
@@ -123,12 +124,39 @@ func TestCancelMatching(t *testing.T) {
 	}
 }
 
+// TestCancelMatchingAlone: a client that goes away midway takes nothing with it.
+func TestCancelMatchingAlone(t *testing.T) {
+	w := newWorld(t, nil)
+	for range 5 {
+		w.create("", 1)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	w.node.SetGate(func(ctx context.Context, op string) error {
+		if op == "Stop" {
+			leave()
+			<-ctx.Done()
+		}
+		return nil
+	})
+	if _, err := try(w.request("POST", base+"/cancel-matching", nil).WithContext(ctx)); err == nil {
+		t.Error("it was answered")
+	}
+	w.node.SetGate(nil)
+	if a := w.do("POST", base+"/cancel-matching"); a.body != `{"matched":5,"updateCount":5}` {
+		t.Errorf("the service answers %d %s", a.status, a.body)
+	}
+}
+
 // TestRetryMatching: what failed is repeated once, whatever the calls; a quota that ends the call
 // midway loses nothing.
 func TestRetryMatching(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxQueued = 5 })
+	var failed []string
 	for i := range 4 {
-		w.create("?stopOnFirstFailure=false", 2)
+		ticket := w.create("?stopOnFirstFailure=false", 2)
+		if i%2 == 1 {
+			failed = append(failed, ticket)
+		}
 		c := w.claim()
 		w.record(c, done(0, 200, `{}`), done(1, []int{200, 503}[i%2], `{}`))
 		w.finish(c, "")
@@ -142,8 +170,9 @@ func TestRetryMatching(t *testing.T) {
 	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":0,"createdCount":0}` {
 		t.Errorf("repeated again: %s", a.body)
 	}
-	if n := len(w.search("?status=UNFINISHED").Items); n != 2 {
-		t.Errorf("%d batches to run, want 2", n)
+	runs := w.search("?status=UNFINISHED").Items
+	if len(runs) != 2 || runs[0].RetryOf != failed[0] || runs[1].RetryOf != failed[1] {
+		t.Errorf("to run are %+v, want the repetitions of %v in that order", runs, failed)
 	}
 
 	full := newWorld(t, func(o *Options) { o.MaxQueued = 3 })

@@ -3,8 +3,10 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 )
@@ -31,10 +33,64 @@ const (
 	maxActive = 10_000
 )
 
+// activityFor is how long an activity is told again: it takes looking at many batches, and pages
+// that are open ask for it all the time.
+const activityFor = 5 * time.Second
+
+// activities are those that were told last.
+type activities struct {
+	mu   sync.Mutex
+	last *simplelru.LRU[storage.Key, told] // by store and owner
+}
+
+// told is an activity as it was told.
+type told struct {
+	at   time.Time
+	body []byte
+}
+
+// maxActivities is how many are kept, each in 4 KiB.
+const maxActivities = 1000
+
+func newActivities() activities {
+	last, err := simplelru.NewLRU[storage.Key, told](maxActivities, nil)
+	if err != nil {
+		panic(err) //nolint:forbidigo // only for a size of 0
+	}
+	return activities{last: last}
+}
+
+func (a *activities) get(key storage.Key) (told, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, ok := a.last.Get(key)
+	return t, ok && time.Since(t.at) < activityFor
+}
+
+func (a *activities) put(key storage.Key, t told) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last.Add(key, t)
+}
+
 // activity tells how many of the caller's requests ended in each minute of the last hour.
-// It is made of the batches: the requests of each are taken to have ended evenly over the time
-// in which it ran.
 func (s *API) activity(c *call) error {
+	key := c.key(batch.Ticket{})
+	t, ok := s.activities.get(key)
+	if !ok {
+		var err error
+		if t, err = s.newActivity(c); err != nil {
+			return err
+		}
+		s.activities.put(key, t)
+	}
+	c.send(http.StatusOK, t.body)
+	return nil
+}
+
+// newActivity makes it of the batches: the requests of each are taken to have ended evenly over
+// the time in which it ran.
+func (s *API) newActivity(c *call) (told, error) {
 	now := time.Now()
 	since := now.Truncate(time.Minute).Add(-(span - 1) * time.Minute)
 	var completed, failed [span]float64
@@ -45,7 +101,7 @@ func (s *API) activity(c *call) error {
 		for {
 			page, err := s.Storage.Find(c.r.Context(), f)
 			if err != nil {
-				return s.storageFailed(c, "activity", batch.Ticket{}, err)
+				return told{}, s.storageFailed(c, "activity", batch.Ticket{}, err)
 			}
 			recent := false
 			for i := range page.Batches {
@@ -72,8 +128,7 @@ func (s *API) activity(c *call) error {
 		at := since.Add(time.Duration(i) * time.Minute).UTC().Format(batch.Moment)
 		body = fmt.Appendf(body, `{"at":"%s","completed":%.1f,"failed":%.1f}`, at, completed[i], failed[i])
 	}
-	c.send(http.StatusOK, fmt.Appendf(body, `],"complete":%t}`, seen < maxActive))
-	return nil
+	return told{now, fmt.Appendf(body, `],"complete":%t}`, seen < maxActive)}, nil
 }
 
 // spread adds n evenly to the minutes between two moments; nothing where none of it is seen.
