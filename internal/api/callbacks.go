@@ -80,14 +80,9 @@ func appendDelivery(dst []byte, d *storage.Delivery) []byte {
 
 // resend has a receiver told again.
 func (s *API) resend(c *call) error {
-	ticket, given, err := c.query.ticket()
-	switch {
-	case err != nil:
+	ticket, err := c.query.theTicket("name the batch whose end is to be told again.")
+	if err != nil {
 		return err
-	case !given:
-		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose end is to be told again.")
-	case ticket == batch.Ticket{}:
-		return noBatch()
 	}
 	if err := s.Storage.Redeliver(c.r.Context(), c.key(ticket)); err != nil {
 		return s.storageFailed(c, "resend", ticket, err)

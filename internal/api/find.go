@@ -157,14 +157,9 @@ func appendSummary(dst []byte, s *storage.Summary) []byte {
 
 // requests tells the requests of a batch as they were created.
 func (s *API) requests(c *call) error {
-	ticket, given, err := c.query.ticket()
-	switch {
-	case err != nil:
+	ticket, err := c.query.theTicket("name the batch whose requests are wanted.")
+	if err != nil {
 		return err
-	case !given:
-		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose requests are wanted.")
-	case ticket == batch.Ticket{}:
-		return noBatch()
 	}
 	after, err := c.query.integer("after", -1, -1, batch.MaxRequests-1)
 	if err != nil {

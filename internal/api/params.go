@@ -115,6 +115,21 @@ func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
 	return batch.Ticket{}, false, nil
 }
 
+// theTicket reads the ticket that a call can't do without; why completes the sentence to who
+// left it out.
+func (p params) theTicket(why string) (batch.Ticket, error) {
+	ticket, given, err := p.ticket()
+	switch {
+	case err != nil:
+		return ticket, err
+	case !given:
+		return ticket, fail(wrongParameter, "Parameter ticket is missing: %s", why)
+	case ticket == batch.Ticket{}:
+		return ticket, noBatch()
+	}
+	return ticket, nil
+}
+
 // parseUUID reads a UUID in its 36-character form. The one of all zeros is none.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {

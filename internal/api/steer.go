@@ -60,14 +60,9 @@ func (s *API) group(c *call) error {
 // order and with the same options. Asked again while that is unfinished, it answers with its
 // ticket.
 func (s *API) retry(c *call) error {
-	ticket, given, err := c.query.ticket()
-	switch {
-	case err != nil:
+	ticket, err := c.query.theTicket("name the batch to repeat what failed of.")
+	if err != nil {
 		return err
-	case !given:
-		return fail(wrongParameter, "Parameter ticket is missing: name the batch to repeat what failed of.")
-	case ticket == batch.Ticket{}:
-		return noBatch()
 	}
 	b, err := s.repetition(c, ticket)
 	if err != nil {

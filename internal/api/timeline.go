@@ -10,14 +10,9 @@ import (
 
 // timeline tells how far each request of a batch has come, and when, without what was answered.
 func (s *API) timeline(c *call) error {
-	ticket, given, err := c.query.ticket()
-	switch {
-	case err != nil:
+	ticket, err := c.query.theTicket("name the batch whose timeline is wanted.")
+	if err != nil {
 		return err
-	case !given:
-		return fail(wrongParameter, "Parameter ticket is missing: name the batch whose timeline is wanted.")
-	case ticket == batch.Ticket{}:
-		return noBatch()
 	}
 	a := s.newAnswer(c)
 	defer a.free()
