@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,6 +131,9 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 		}
 		return w.Body.String()
 	}
+	refused := httptest.NewRequest("POST", "/api/v3/1003/batch", strings.NewReader("{")).WithContext(t.Context())
+	refused.Header = headers.Clone()
+	s.ServeHTTP(httptest.NewRecorder(), refused) // without a token
 	var made struct{ Ticket string }
 	text := ask("POST", "/api/v3/1003/batch?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine?secret=1"},{"method":"POST","path":"/broken","body":{}},{"method":"GET","path":"/own","headers":{"Traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}}]`)
 	if err := json.Unmarshal([]byte(text), &made); err != nil {
@@ -207,8 +211,14 @@ func checkSpans(t *testing.T, c *collected) {
 		}
 	}
 	create, queue, run := byName["POST /api/v3/{storeId}/batch"], byName["batch queue"], byName["batch run"]
-	if len(create) != 1 || len(queue) != 1 || len(run) == 0 || len(byName["GET"]) != 2 || len(byName["POST"]) != 2 {
+	if len(create) != 2 || len(queue) != 1 || len(run) == 0 || len(byName["GET"]) != 2 || len(byName["POST"]) != 2 {
 		t.Fatalf("spans: %v", byName)
+	}
+	slices.SortFunc(create, func(a, b *span.Span) int {
+		return strings.Compare(attributeOf(a, "http.response.status_code"), attributeOf(b, "http.response.status_code"))
+	})
+	if attributeOf(create[1], "http.response.status_code") != "401" {
+		t.Errorf("the refused create: %v", create[1])
 	}
 	if create[0].Kind != span.Span_SPAN_KIND_SERVER || attributeOf(create[0], "http.response.status_code") != "200" {
 		t.Errorf("create: %v", create[0])

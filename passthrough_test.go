@@ -253,3 +253,39 @@ func TestNoPassthrough(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}
 }
+
+// TestForwardedName: a forwarded answer has the upstream's name for the call alone, and is counted with its status.
+func TestForwardedName(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/named") {
+			w.Header().Set("X-Request-Id", "theirs")
+		}
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	t.Cleanup(up.Close)
+	service, err := sheaf.New(sheaf.Options{
+		Upstream: up.URL, Passthrough: true, Logger: slog.New(slog.DiscardHandler), Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = service.Close() })
+	server := httptest.NewServer(service)
+	t.Cleanup(server.Close)
+	for path, want := range map[string]string{"named": "[theirs]", "nameless": "[]"} {
+		resp, err := http.Get(server.URL + "/api/v3/1003/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := fmt.Sprint(resp.Header.Values("X-Request-Id")); got != want || resp.StatusCode != http.StatusTeapot {
+			t.Errorf("%s: %s, %d", path, got, resp.StatusCode)
+		}
+	}
+	metrics := httptest.NewRecorder()
+	service.Metrics().ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
+	const want = `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="418",http_route="/api/v3/{storeId}/*"} 2`
+	if !strings.Contains(metrics.Body.String(), want) {
+		t.Error("the forwarded calls are not counted with their status")
+	}
+}

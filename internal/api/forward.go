@@ -27,10 +27,10 @@ func (s *API) forward(c *call, segments []string) error {
 		return fail(wrongParameter, "The path behind the store %v.", err)
 	}
 	// What this service says of its own answers, the upstream says of its.
-	for _, name := range []string{"Cache-Control", "X-Content-Type-Options"} {
+	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
 		c.w.Header().Del(name)
 	}
-	status, err := s.Forward(c.w, c.r, store, path)
+	status, err := s.Forward(&forwarded{c.w, &c.status}, c.r, store, path)
 	switch {
 	case err == nil:
 		return nil
@@ -41,3 +41,20 @@ func (s *API) forward(c *call, segments []string) error {
 	}
 	return fail(upstreamFailed, "Upstream: %v.", err)
 }
+
+// forwarded is the writer of an answer that is the upstream's; it takes note of its status.
+type forwarded struct {
+	http.ResponseWriter
+	status *int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (f *forwarded) WriteHeader(status int) {
+	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
+		*f.status = status
+	}
+	f.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (f *forwarded) Unwrap() http.ResponseWriter { return f.ResponseWriter }

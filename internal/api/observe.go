@@ -37,12 +37,12 @@ func unfit(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
 }
 
-// trace begins the span of a call that has a route, within the caller's trace, if it has one.
-// What a batch is to go on from is then in the call's context.
-func (s *API) trace(c *call) (end func()) {
+// trace begins the span of a call that has a route, within the caller's trace, if it has one, and
+// says what a batch is to go on from.
+func (s *API) trace(c *call) {
 	_, traced := c.r.Header[tracing.Parent]
 	if s.Tracer == nil && !traced {
-		return func() {}
+		return
 	}
 	ctx := c.r.Context()
 	if traced {
@@ -50,14 +50,14 @@ func (s *API) trace(c *call) (end func()) {
 	}
 	if s.Tracer == nil {
 		c.trace = tracing.Text(ctx)
-		return func() {}
+		return
 	}
 	// By the semantic conventions of OpenTelemetry for HTTP servers.
 	ctx, span := s.Tracer.Start(ctx, c.r.Method+" "+c.route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", c.r.Method), attribute.String("http.route", c.route), attribute.String("sheaf.request_id", c.id)))
 	c.r = c.r.WithContext(ctx)
 	c.trace = tracing.Text(ctx)
-	return func() {
+	c.traced = func() {
 		span.SetAttributes(attribute.Int("http.response.status_code", c.status))
 		if c.status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, "")

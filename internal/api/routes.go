@@ -33,6 +33,8 @@ type call struct {
 	route string // the template of its path; empty: none
 	trace string // what a batch's trace goes on from; empty: nothing
 
+	traced func() // ends the call's span, once its answer is sent; nil: there is none
+
 	// For an audit:
 	action  string // empty: there is nothing to tell
 	who     string // the caller's name; empty: it has none
@@ -152,6 +154,11 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		defer func() { s.count(c, began) }()
 	}
+	defer func() {
+		if c.traced != nil {
+			c.traced()
+		}
+	}()
 	if s.Audit != nil {
 		defer s.audit(c) // after survive
 	}
@@ -172,7 +179,7 @@ func (s *API) serve(c *call) error {
 			continue
 		}
 		c.route = rt.template
-		defer s.trace(c)()
+		s.trace(c)
 		method := c.r.Method
 		if method == http.MethodHead {
 			method = http.MethodGet
