@@ -87,6 +87,35 @@ func attributeOf(s *span.Span, key string) string {
 	return ""
 }
 
+// running runs a service until the test's end, and returns what asks it.
+func running(t *testing.T, o Options) (s *Service, ask func(method, path string, headers http.Header, body string) string) {
+	t.Helper()
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-over, s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, func(method, path string, headers http.Header, body string) string {
+		r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(t.Context())
+		if headers != nil {
+			r.Header = headers.Clone()
+		}
+		r.Header.Set("Authorization", "Bearer token")
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w.Body.String()
+	}
+}
+
 // traced runs a batch of a request that is told apart by its path within a caller's trace, and
 // returns what the upstream was told of the trace, by path.
 func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header {
@@ -103,45 +132,17 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	}))
 	t.Cleanup(upstream.Close)
 	o.Upstream = upstream.URL
-	s, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	over := make(chan error, 1)
-	go func() { over <- s.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-over; err != nil {
-			t.Error(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	ask := func(method, path, body string) string {
-		r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(t.Context())
-		r.Header = headers.Clone()
-		r.Header.Set("Authorization", "Bearer token")
-		r.Header.Set("Content-Type", "application/json")
-		w := httptest.NewRecorder()
-		s.ServeHTTP(w, r)
-		if w.Code != http.StatusOK {
-			t.Fatalf("%s %s: %d %s", method, path, w.Code, w.Body)
-		}
-		return w.Body.String()
-	}
+	s, ask := running(t, o)
 	refused := httptest.NewRequest("POST", "/api/v3/1003/batch", strings.NewReader("{")).WithContext(t.Context())
 	refused.Header = headers.Clone()
 	s.ServeHTTP(httptest.NewRecorder(), refused) // without a token
 	var made struct{ Ticket string }
-	text := ask("POST", "/api/v3/1003/batch?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine?secret=1"},{"method":"POST","path":"/broken","body":{}},{"method":"GET","path":"/own","headers":{"Traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}}]`)
+	text := ask("POST", "/api/v3/1003/batch?stopOnFirstFailure=false", headers, `[{"method":"GET","path":"/fine?secret=1"},{"method":"POST","path":"/broken","body":{}},{"method":"GET","path":"/own","headers":{"Traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}}]`)
 	if err := json.Unmarshal([]byte(text), &made); err != nil {
 		t.Fatal(err)
 	}
-	headers.Del("Traceparent") // what follows is none of the trace's business
 	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
-		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, "")
+		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -333,41 +334,21 @@ func TestMetrics(t *testing.T) {
 			t.Cleanup(upstream.Close)
 			o := database()
 			o.Upstream, o.RetryInterval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
-			s, err := New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			over := make(chan error, 1)
-			go func() { over <- s.Run(ctx) }()
-			defer func() {
-				cancel()
-				if err := errors.Join(<-over, s.Close()); err != nil {
-					t.Error(err)
-				}
-			}()
-			ask := func(method, path, body string) string {
-				r := httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(t.Context())
-				r.Header.Set("Authorization", "Bearer token")
-				r.Header.Set("Content-Type", "application/json")
-				w := httptest.NewRecorder()
-				s.ServeHTTP(w, r)
-				return w.Body.String()
-			}
+			s, ask := running(t, o)
 			var made struct{ Ticket string }
 			end := func(query, body string) {
 				t.Helper()
-				if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch"+query, body)), &made); err != nil {
+				if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch"+query, nil, body)), &made); err != nil {
 					t.Fatal(err)
 				}
 				for status := ""; !strings.Contains(status, `"COMPLETED"`); {
-					status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, "")
+					status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
 				}
 			}
 			end("?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine"},{"method":"GET","path":"/limited"},{"method":"GET","path":"/broken"},{"method":"POST","path":"/doubt","body":{}},{"method":"GET","path":"/missing"}]`)
 			end("", `[{"method":"GET","path":"/missing"},{"method":"GET","path":"/fine"}]`)
 			end("", `[{"method":"GET","path":"/fine"}]`)
-			ask("GET", "/nowhere", "")
+			ask("GET", "/nowhere", nil, "")
 
 			got := metricsOf(t, s)
 			for metric, want := range map[string]string{

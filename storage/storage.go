@@ -99,6 +99,7 @@ type NewBatch struct {
 	QuotaBytes int64           // bytes that its batches may take, this one included; 0: no limit
 	Callback   string          // where its end is told; empty: nowhere
 	RetryOf    batch.Ticket    // the batch of which this one repeats what failed; zero: none
+	Once       bool            // with RetryOf: also a batch that has ended counts as the repetition
 	Trace      string          // what a trace goes on from, in ASCII; empty: there is none
 }
 
@@ -323,7 +324,7 @@ type Storage interface {
 	// same transaction: of two Creates at once, the later one returns the
 	// earlier one's ticket, after that is durable. The key is free again after
 	// DedupWindow and when the batch is deleted. A batch with RetryOf leads likewise to
-	// an unfinished one of the same creator with the same RetryOf. A Create with a ticket that is
+	// an unfinished one of the same creator with the same RetryOf, with Once to one of any state. A Create with a ticket that is
 	// stored already is the repetition of a call and stores nothing.
 	// Errors: *QuotaError.
 	Create(ctx context.Context, b *NewBatch) (Created, error)

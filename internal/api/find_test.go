@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,6 +194,41 @@ func TestRetryMatching(t *testing.T) {
 	}
 	if a := full.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1}` {
 		t.Errorf("the rest: %s", a.body)
+	}
+}
+
+// TestRetryMatchingTwice: of two calls at once the later one repeats nothing, though what the other one
+// has made has ended by then.
+func TestRetryMatchingTwice(t *testing.T) {
+	w := newWorld(t, nil)
+	w.create("", 1)
+	c := w.claim()
+	w.record(c, done(0, 500, ``))
+	w.finish(c, "")
+	found, release := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	w.node.SetGate(func(_ context.Context, op string) error {
+		if op == "Status" && calls.Add(1) == 1 {
+			close(found)
+			<-release
+		}
+		return nil
+	})
+	late := make(chan string, 1)
+	go func() {
+		a, err := try(w.request("POST", base+"/retry-matching", nil))
+		late <- fmt.Sprint(a.body, err)
+	}()
+	<-found
+	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1}` {
+		t.Errorf("the first: %s", a.body)
+	}
+	c = w.claim()
+	w.record(c, done(0, 200, ``))
+	w.finish(c, "")
+	close(release)
+	if got := <-late; got != `{"matched":1,"createdCount":0}<nil>` {
+		t.Errorf("the later one: %s", got)
 	}
 }
 

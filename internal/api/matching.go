@@ -108,6 +108,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket) (made int, err error) {
 		if err != nil {
 			return made, err
 		}
+		b.Once = true // two such calls at once make one
 		_, isNew, err := s.keep(c, b)
 		if err != nil {
 			return made, err

@@ -23,7 +23,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 			do("lock_queue_named", []byte(b.Queue)),
 			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.bytes, &r.made, &r.same, &r.twin, &r.twinQueue),
 				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], dedupKey(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
-				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, dedupKey(b.RetryOf), []byte(b.Callback), b.Trace),
+				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, dedupKey(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
 		}
 		if b.DedupKey != uuid.Nil {
 			free := do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, storage.DedupWindow.Milliseconds())

@@ -82,7 +82,7 @@ WITH here AS MATERIALIZED (
 ), twin AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND dedup_key = $5
     UNION ALL
-    SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND ended_at = 0 AND NOT deleted
+    SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND (ended_at = 0 OR $18) AND NOT deleted
     LIMIT 1
 ), made AS (
     INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace)

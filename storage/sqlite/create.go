@@ -59,7 +59,11 @@ func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Cr
 		return nil
 	}
 	if b.RetryOf != uuid.Nil {
-		if err := query(c, "open_retry", duplicate, b.RetryOf[:], b.Store, b.Owner[:]); err != nil || found {
+		statement := "open_retry"
+		if b.Once {
+			statement = "any_retry"
+		}
+		if err := query(c, statement, duplicate, b.RetryOf[:], b.Store, b.Owner[:]); err != nil || found {
 			return out, found, err
 		}
 	}

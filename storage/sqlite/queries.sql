@@ -34,6 +34,10 @@ ORDER BY created_at LIMIT 1;
 SELECT ticket, queue FROM batches INDEXED BY batches_retries
 WHERE retry_of = ? AND store = ? AND owner = ? AND state < 3 AND deleted = 0;
 
+-- name: any_retry
+SELECT ticket, queue FROM batches INDEXED BY batches_lineage
+WHERE retry_of = ? AND retry_of IS NOT NULL AND store = ? AND owner = ? AND deleted = 0 LIMIT 1;
+
 -- name: queue_by_name
 SELECT id, open, bytes FROM queues WHERE name = ?;
 

@@ -57,7 +57,7 @@ func (m *Memory) earlier(nb *storage.NewBatch) *stored {
 		if b.Ticket == nb.Ticket {
 			return b
 		}
-		if nb.RetryOf != uuid.Nil && b.RetryOf == nb.RetryOf && b.Store == nb.Store && b.Owner == nb.Owner && !b.signals.Deleted && b.endedAt.IsZero() {
+		if nb.RetryOf != uuid.Nil && b.RetryOf == nb.RetryOf && b.Store == nb.Store && b.Owner == nb.Owner && !b.signals.Deleted && (b.endedAt.IsZero() || nb.Once) {
 			return b
 		}
 		if nb.DedupKey != uuid.Nil && b.DedupKey == nb.DedupKey && b.Store == nb.Store && b.Owner == nb.Owner &&

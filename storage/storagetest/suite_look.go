@@ -235,6 +235,32 @@ var lookTests = []test{
 		_, err := f.s.Marks(f.Context(), c.ID)
 		expectError(f.T, "of one that is gone", err, storage.ErrNotFound)
 	}},
+	{"a repetition that is to be the only one leads to an earlier one, whatever its state", func(f *fixture) {
+		b := newBatch("s", 1)
+		f.create(b)
+		repetition := func(once bool) storage.Created {
+			f.Helper()
+			r := newBatch("s", 1)
+			r.RetryOf, r.Once = b.Ticket, once
+			c, err := f.s.Create(f.Context(), r)
+			if err != nil {
+				f.Fatal(err)
+			}
+			return c
+		}
+		c := f.claim(repetition(true).Queue)
+		f.end(c)
+		c = f.claim(c.Queue)
+		first := c.Ticket
+		f.end(c, done(0, "x"))
+		again := repetition(true)
+		expect(f.T, "the only one", fmt.Sprint(again.Duplicate, again.Ticket), fmt.Sprint(true, first))
+		another := repetition(false)
+		expect(f.T, "another one", another.Duplicate, false)
+		other := newBatch("t", 1)
+		other.RetryOf, other.Once = b.Ticket, true
+		f.create(other) // another creator's is none
+	}},
 	{"a claim brings what its trace goes on from, and when it was made first", func(f *fixture) {
 		b := newBatch("s", 1)
 		b.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=b"
