@@ -391,3 +391,28 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 }
+
+// TestNoMetrics: without metrics nothing is counted, and how things stand is told all the same.
+func TestNoMetrics(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(upstream.Close)
+	s, ask := running(t, Options{Upstream: upstream.URL, Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), NoMetrics: true})
+	var made struct{ Ticket string }
+	if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch", nil, `[{"method":"GET","path":"/fine"}]`)), &made); err != nil {
+		t.Fatal(err)
+	}
+	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
+		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
+	}
+	got := metricsOf(t, s)
+	for metric, value := range got {
+		name, _, _ := strings.Cut(metric, "{")
+		ours := strings.HasPrefix(name, "sheaf_") || strings.HasPrefix(name, "http_")
+		if ours && (strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count")) && value != "0" {
+			t.Errorf("%s is %s", metric, value)
+		}
+	}
+	if got["sheaf_nodes"] != "1" || got[`sheaf_batches_unfinished{store_class="all"}`] != "0" {
+		t.Errorf("nodes %q, unfinished %q", got["sheaf_nodes"], got[`sheaf_batches_unfinished{store_class="all"}`])
+	}
+}
