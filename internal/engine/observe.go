@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,12 +98,12 @@ func traceHeaders(ctx context.Context) []batch.Header {
 	if text == "" {
 		return nil
 	}
-	for i := range text {
-		if text[i] == ' ' {
-			return []batch.Header{{Name: tracing.Parent, Value: text[:i]}, {Name: tracing.State, Value: text[i+1:]}}
-		}
+	parent, state, ok := strings.Cut(text, " ")
+	out := []batch.Header{{Name: tracing.Parent, Value: parent}}
+	if ok {
+		out = append(out, batch.Header{Name: tracing.State, Value: state})
 	}
-	return []batch.Header{{Name: tracing.Parent, Value: text}}
+	return slices.Clip(out) // attempts append to it
 }
 
 // isTraceHeader reports whether a request brings a trace of its own.
@@ -158,11 +159,7 @@ func (s *traced) end() {
 
 // pathOf is a path without its query.
 func pathOf(path string) string {
-	for i := range path {
-		if path[i] == '?' {
-			return path[:i]
-		}
-	}
+	path, _, _ = strings.Cut(path, "?")
 	return path
 }
 
