@@ -3,7 +3,6 @@ package sheaf
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -87,8 +86,9 @@ func attributeOf(s *span.Span, key string) string {
 	return ""
 }
 
-// running runs a service until the test's end, and returns what asks it.
-func running(t *testing.T, o Options) (s *Service, ask func(method, path string, headers http.Header, body string) string) {
+// running runs a service until stop, or the test's end, and returns what asks it. What it tells of a batch's
+// end it may tell after the caller has seen that: only once it has stopped all is told.
+func running(t *testing.T, o Options) (s *Service, ask func(method, path string, headers http.Header, body string) string, stop func()) {
 	t.Helper()
 	s, err := New(o)
 	if err != nil {
@@ -97,9 +97,15 @@ func running(t *testing.T, o Options) (s *Service, ask func(method, path string,
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := errors.Join(<-over, s.Close()); err != nil {
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -113,7 +119,7 @@ func running(t *testing.T, o Options) (s *Service, ask func(method, path string,
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		return w.Body.String()
-	}
+	}, stop
 }
 
 // traced runs a batch of a request that is told apart by its path within a caller's trace, and
@@ -132,7 +138,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	}))
 	t.Cleanup(upstream.Close)
 	o.Upstream = upstream.URL
-	s, ask := running(t, o)
+	s, ask, stop := running(t, o)
 	refused := httptest.NewRequest("POST", "/api/v3/1003/batch", strings.NewReader("{")).WithContext(t.Context())
 	refused.Header = headers.Clone()
 	s.ServeHTTP(httptest.NewRecorder(), refused) // without a token
@@ -144,6 +150,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
 		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
 	}
+	stop()
 	mu.Lock()
 	defer mu.Unlock()
 	return seen
@@ -334,7 +341,7 @@ func TestMetrics(t *testing.T) {
 			t.Cleanup(upstream.Close)
 			o := database()
 			o.Upstream, o.RetryInterval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
-			s, ask := running(t, o)
+			s, ask, stop := running(t, o)
 			var made struct{ Ticket string }
 			end := func(query, body string) {
 				t.Helper()
@@ -350,6 +357,7 @@ func TestMetrics(t *testing.T) {
 			end("", `[{"method":"GET","path":"/fine"}]`)
 			ask("GET", "/nowhere", nil, "")
 
+			stop()
 			got := metricsOf(t, s)
 			for metric, want := range map[string]string{
 				`sheaf_batches_created_total{store_class="all"}`:                      "3",
@@ -396,7 +404,7 @@ func TestMetrics(t *testing.T) {
 func TestNoMetrics(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(upstream.Close)
-	s, ask := running(t, Options{Upstream: upstream.URL, Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), NoMetrics: true})
+	s, ask, stop := running(t, Options{Upstream: upstream.URL, Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), NoMetrics: true})
 	var made struct{ Ticket string }
 	if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch", nil, `[{"method":"GET","path":"/fine"}]`)), &made); err != nil {
 		t.Fatal(err)
@@ -404,6 +412,7 @@ func TestNoMetrics(t *testing.T) {
 	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
 		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
 	}
+	stop()
 	got := metricsOf(t, s)
 	for metric, value := range got {
 		name, _, _ := strings.Cut(metric, "{")
