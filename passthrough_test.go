@@ -282,6 +282,7 @@ func TestForwardedName(t *testing.T) {
 			t.Errorf("%s: %s, %d", path, got, resp.StatusCode)
 		}
 	}
+	server.Close() // calls are counted when they are over
 	metrics := httptest.NewRecorder()
 	service.Metrics().ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
 	const want = `http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="418",http_route="/api/v3/{storeId}/*"} 2`
