@@ -132,11 +132,7 @@ type measured struct {
 
 // time counts an operation when it is over. What storage says for certain is no failure.
 func (m *measured) time(name string, began time.Time, err *error) {
-	e := *err
-	failed := e != nil && !errors.Is(e, storage.ErrNotFound) && !errors.Is(e, storage.ErrNothing) && !errors.Is(e, storage.ErrNotOwner) && !errors.Is(e, context.Canceled)
-	if _, full := errors.AsType[*storage.QuotaError](e); full {
-		failed = false
-	}
+	failed := *err != nil && !storage.Certain(*err) && !errors.Is(*err, context.Canceled)
 	m.metrics.Operation(name, time.Since(began), failed)
 }
 

@@ -57,6 +57,13 @@ var (
 	ErrNothing = errors.New("the queue has no open batch")
 )
 
+// Certain reports whether an error is one of this package, which says how things are and
+// that nothing changed. The same call would return it again, so nobody repeats it.
+func Certain(err error) bool {
+	_, full := errors.AsType[*QuotaError](err)
+	return full || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNothing)
+}
+
 // QuotaError is returned by Create when the queue is full. Nothing was stored.
 type QuotaError struct {
 	Limit int   // unfinished batches that the queue may hold; 0: these are not the reason

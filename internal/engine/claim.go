@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/sheafapi/sheaf/storage"
@@ -120,12 +119,14 @@ func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
 }
 
-// persist calls a storage operation until storage has answered, with growing
-// pauses: every operation can be repeated. It gives up when ctx ends, and returns
-// the errors that say for certain how things are.
+// persist calls a storage operation until storage has answered, with growing pauses: every
+// operation can be repeated. It returns at once what storage says for certain, and gives up
+// when ctx ends. A failure is logged when it begins and then once a minute while it lasts.
 func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
 	const longest = time.Second
-	for pause, failures := 20*time.Millisecond, 0; ; pause = min(2*pause, longest) {
+	began, failures := time.Now(), 0
+	var log repeated
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, longest) {
 		err := op(ctx)
 		switch {
 		case err == nil:
@@ -133,12 +134,14 @@ func (e *Engine) persist(ctx context.Context, what, about string, id any, op fun
 				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
 			}
 			return nil
-		case errors.Is(err, storage.ErrNotOwner), errors.Is(err, storage.ErrNothing), ctx.Err() != nil:
+		case storage.Certain(err), ctx.Err() != nil:
 			return err
-		case failures == 0:
-			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err)
 		}
 		failures++
+		if _, due := log.count(time.Now()); due {
+			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err,
+				"failures", failures, "for", time.Since(began).Round(time.Second).String())
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

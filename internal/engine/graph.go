@@ -39,10 +39,11 @@ func (g *graph) take(i int, result *batch.Result) {
 	g.values.Take(i, result)
 }
 
-// recall reads what was recorded of answers that requests need which have not ended. That
-// the batch is gone meanwhile is its creator's wish to end it.
+// recall reads the recorded answers that requests need which have not ended. A batch that
+// starts nothing more needs none. Errors: storage.ErrNotFound when the creator has deleted
+// the batch since it was claimed.
 func (r *run) recall() error {
-	if r.graph == nil {
+	if r.graph == nil || r.halted {
 		return nil
 	}
 	first, last := len(r.requests), -1
@@ -54,7 +55,7 @@ func (r *run) recall() error {
 	}
 	for first <= last {
 		var page []storage.Indexed
-		err := r.e.persist(r.e.work, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
+		err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
 			page, err = r.e.Storage.Results(ctx, r.c.ID, first, recallPage)
 			return err
 		})

@@ -197,7 +197,7 @@ func (db *DB) Close() error {
 // are passed on as they are.
 func (db *DB) failure(ctx context.Context, what string, err error) error {
 	switch {
-	case err == nil || isDomain(err):
+	case err == nil || storage.Certain(err):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())

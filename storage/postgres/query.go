@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
@@ -159,10 +158,4 @@ func again(err error) bool {
 		return false
 	}
 	return errors.Is(err, errGone) || pgconn.SafeToRetry(err) || isLost(err)
-}
-
-// isDomain reports whether an error is one of package storage: nothing was changed.
-func isDomain(err error) bool {
-	_, quota := errors.AsType[*storage.QuotaError](err)
-	return quota || errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrNotOwner) || errors.Is(err, storage.ErrNothing)
 }

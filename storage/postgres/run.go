@@ -194,7 +194,7 @@ func (db *DB) underClaim(ctx context.Context, what string, c *storage.Claim, cal
 	defer cancel()
 	err := db.settle(limited, c)
 	if err == nil {
-		if err = call(limited); unknown(err) && !isDomain(err) {
+		if err = call(limited); unknown(err) && !storage.Certain(err) {
 			db.doubts.add(c)
 		}
 	}

@@ -49,7 +49,7 @@ func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Cr
 	if err == nil {
 		return storage.Created{Ticket: b.Ticket, Queue: same.queue}, true, nil
 	}
-	if !isDomain(err) {
+	if !storage.Certain(err) {
 		return out, false, err
 	}
 	duplicate := func(s *sqlite.Stmt) error {
@@ -75,7 +75,7 @@ func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Cr
 }
 
 func notFoundIsFine(err error) error {
-	if isDomain(err) {
+	if storage.Certain(err) {
 		return nil
 	}
 	return err

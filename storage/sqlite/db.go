@@ -184,17 +184,10 @@ func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 // are passed on as they are.
 func (db *DB) failure(ctx context.Context, what string, err error) error {
 	switch {
-	case err == nil || isDomain(err):
+	case err == nil || storage.Certain(err):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
 	return fmt.Errorf("%s: %w", what, explain(err))
-}
-
-// isDomain reports whether an error is one of package storage: nothing was changed.
-func isDomain(err error) bool {
-	var quota *storage.QuotaError
-	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrNotOwner) ||
-		errors.Is(err, storage.ErrNothing) || errors.As(err, &quota)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 )
@@ -36,7 +37,7 @@ func query(c *sqlite.Conn, name string, row func(s *sqlite.Stmt) error, args ...
 		}
 		if err != nil {
 			_ = s.Reset() // repeats the error, if it was the statement's
-			if isDomain(err) {
+			if storage.Certain(err) {
 				return err
 			}
 			return fmt.Errorf("statement %s: %w", name, err)

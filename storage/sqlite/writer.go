@@ -167,7 +167,7 @@ func (w *writer) commit(group []*operation) (err error) {
 		if !op.records {
 			clear(w.known)
 		}
-		if op.err = op.run(w.conn); op.err != nil && !isDomain(op.err) {
+		if op.err = op.run(w.conn); op.err != nil && !storage.Certain(op.err) {
 			return op.err
 		}
 	}
