@@ -20,6 +20,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/storage/internal/driver": {},
 		"/storage/sqlite":          {"/batch", "/storage", "/storage/internal/driver"},
 		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
+		"/internal/budget":         {},
 		"/internal/private":        {},
 		"/internal/secret":         {"/internal/private"},
 		"/internal/audit":          {},

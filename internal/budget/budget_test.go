@@ -1,0 +1,251 @@
+package budget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestModel compares a budget with a slow and obvious one, after every step of many random
+// histories.
+func TestModel(t *testing.T) {
+	for seed := range uint64(300) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { compare(t, rand.New(rand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+// consumer is a share, as the test sees it.
+type consumer struct {
+	share  *Share
+	owner  string
+	cancel context.CancelFunc
+	result chan error
+
+	// In the model:
+	held  int64
+	wants int64 // 0: it doesn't wait
+	since int
+}
+
+func compare(t *testing.T, random *rand.Rand) {
+	total := 20 + random.Int64N(100)
+	reserve := 1 + random.Int64N(total)
+	b := New(total, reserve)
+	all := make([]*consumer, 12)
+	for i := range all {
+		owner := fmt.Sprint("owner", random.IntN(4))
+		all[i] = &consumer{share: b.Share(owner), owner: owner, result: make(chan error, 1)}
+	}
+	m := &model{common: total - reserve, reserve: reserve, all: all}
+	for range 150 {
+		step(t, random, m, all[random.IntN(len(all))])
+		synctest.Wait()
+		m.distribute()
+		check(t, b, m)
+	}
+	for u := b.Usage(); u.Waiting > 0; u = b.Usage() { // all waiters are served when shares are released
+		for _, c := range all {
+			if c.wants == 0 {
+				c.share.Release()
+				m.shrink(c, c.held)
+				synctest.Wait()
+				m.distribute()
+				check(t, b, m)
+			}
+		}
+	}
+	for _, c := range all {
+		c.share.Release()
+	}
+	if u := b.Usage(); u.Held != 0 || u.Waiting != 0 || len(b.owners) != 0 || b.favoured != nil {
+		t.Fatalf("after the end %+v, %d owners and the favoured share %v are left", u, len(b.owners), b.favoured)
+	}
+}
+
+// step does something with one consumer, and with the model.
+func step(t *testing.T, random *rand.Rand, m *model, c *consumer) {
+	n := random.Int64N(m.reserve) + 1
+	switch {
+	case c.wants > 0:
+		if random.IntN(4) > 0 {
+			return
+		}
+		c.cancel()
+		if err := <-c.result; !errors.Is(err, context.Canceled) {
+			t.Fatalf("a Grow whose context ended returned %v", err)
+		}
+		c.wants = 0
+	case random.IntN(3) == 0:
+		n = min(n, c.held)
+		c.share.Shrink(n)
+		m.shrink(c, n)
+	case c.held+n > m.reserve:
+		if err := c.share.Grow(t.Context(), n); !errors.Is(err, ErrTooLarge) || c.share.TryGrow(n) {
+			t.Fatalf("a share grew beyond the reserve: %v", err)
+		}
+	default:
+		ctx, cancel := context.WithCancel(t.Context())
+		c.cancel = cancel
+		go func() { c.result <- c.share.Grow(ctx, n) }()
+		m.steps++
+		c.wants, c.since = n, m.steps
+	}
+}
+
+// check compares what is granted.
+func check(t *testing.T, b *Budget, m *model) {
+	t.Helper()
+	var held int64
+	waiting := 0
+	for i, c := range m.all {
+		held += c.held
+		if c.wants > 0 {
+			waiting++
+			continue
+		}
+		if c.cancel != nil {
+			select {
+			case err := <-c.result:
+				if err != nil {
+					t.Fatalf("consumer %d: %v", i, err)
+				}
+			default:
+			}
+		}
+		if c.share.Held() != c.held {
+			t.Fatalf("consumer %d holds %d bytes, and %d in the model", i, c.share.Held(), c.held)
+		}
+	}
+	if want := (Usage{Total: m.common + m.reserve, Held: held, Waiting: waiting}); b.Usage() != want {
+		t.Fatalf("%+v, and %+v in the model", b.Usage(), want)
+	}
+	if held > m.common+m.reserve {
+		t.Fatalf("%d bytes are held of %d", held, m.common+m.reserve)
+	}
+	if waiting > 0 && m.favoured == nil {
+		t.Fatal("somebody waits, and nobody is favoured")
+	}
+}
+
+// model is a budget that looks at everything each time.
+type model struct {
+	common, reserve int64
+	all             []*consumer
+	favoured        *consumer
+	steps           int
+}
+
+func (m *model) shrink(c *consumer, n int64) {
+	if c.held -= n; c.held == 0 && m.favoured == c {
+		m.favoured = nil
+	}
+}
+
+func (m *model) distribute() {
+	for {
+		var waiters []*consumer
+		of := map[string]int64{}
+		free := m.common
+		for _, c := range m.all {
+			of[c.owner] += c.held
+			if c != m.favoured {
+				free -= c.held
+			}
+			if c.wants > 0 {
+				waiters = append(waiters, c)
+			}
+		}
+		if len(waiters) == 0 {
+			return
+		}
+		slices.SortFunc(waiters, func(a, b *consumer) int { return a.since - b.since })
+		oldest := waiters[0]
+		slices.SortStableFunc(waiters, func(a, b *consumer) int { return int(of[a.owner] - of[b.owner]) })
+		next := waiters[0]
+		switch {
+		case m.favoured != nil && m.favoured.wants > 0:
+			next = m.favoured
+		case next.wants <= free:
+		case m.favoured == nil:
+			next, m.favoured = oldest, oldest
+		default:
+			return
+		}
+		next.held, next.wants = next.held+next.wants, 0
+	}
+}
+
+// TestConsumersThatHoldPartsFinish has a hundred consumers that each take their memory in
+// two parts, of a budget that the first parts alone use up.
+func TestConsumersThatHoldPartsFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(30, 10)
+		finished := make(chan struct{}, 100)
+		for i := range 100 {
+			go func() {
+				s := b.Share(fmt.Sprint(i % 7))
+				defer s.Release()
+				for range 2 {
+					if err := s.Grow(t.Context(), 5); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(time.Second)
+				}
+				finished <- struct{}{}
+			}()
+		}
+		for range 100 { // synctest reports a deadlock
+			<-finished
+		}
+	})
+}
+
+// TestOneOwnersCrowdDelaysNobody has one owner with a thousand consumers that wait, and one
+// with a single consumer, which gets the next bytes.
+func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(20, 2)
+		var held []*Share
+		for range 9 {
+			s := b.Share("crowd")
+			if !s.TryGrow(2) {
+				t.Fatal("free bytes were refused")
+			}
+			held = append(held, s)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			go func() { _ = b.Share("crowd").Grow(ctx, 2) }()
+		}
+		synctest.Wait()
+		alone := b.Share("alone")
+		grown := make(chan error, 1)
+		go func() { grown <- alone.Grow(ctx, 2) }()
+		synctest.Wait()
+		if b.Share("other").TryGrow(1) {
+			t.Error("TryGrow took bytes that others wait for")
+		}
+		held[0].Release()
+		synctest.Wait()
+		select {
+		case err := <-grown:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("the bytes that became free went to the crowd")
+		}
+		cancel()
+		synctest.Wait()
+		if u := b.Usage(); u.Waiting != 0 {
+			t.Errorf("%d wait whose contexts have ended", u.Waiting)
+		}
+	})
+}
