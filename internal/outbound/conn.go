@@ -3,6 +3,7 @@ package outbound
 import (
 	"bufio"
 	"errors"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -67,9 +68,11 @@ func (c *conn) nothingDecrypted() bool {
 
 // nothingWritten reports whether a write that failed has certainly written nothing. A
 // TLS write may have sent a part of its record, except on a connection that was closed
-// before: that one returns the bare error.
+// before: that one returns the bare error. A writer that reports neither bytes nor an error
+// may have done anything.
 func (c *conn) nothingWritten(n int, err error) bool {
-	return n == 0 && (!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped one may come after a part was sent
+	return n == 0 && !errors.Is(err, io.ErrShortWrite) &&
+		(!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped one may come after a part was sent
 }
 
 // longAgo is a deadline that has passed.

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"sync"
@@ -14,7 +15,8 @@ type exchange struct {
 	client   *Client
 	call     *Call
 	deadline time.Time
-	head     []byte // of the request, in a buffer with room for the beginning of its body
+	first    []byte // the head and as much of the body as one write takes; never changed
+	rest     []byte // the rest of the body; never changed
 	buffer   *[]byte
 	sent     bool // a byte of the request may have been written
 }
@@ -27,7 +29,9 @@ var buffers = sync.Pool{New: func() any {
 
 func (c *Client) newExchange(call *Call, target string) *exchange {
 	x := &exchange{client: c, call: call, deadline: time.Now().Add(c.timeout), buffer: buffers.Get().(*[]byte)}
-	x.head = c.appendHead((*x.buffer)[:0], call, target)
+	head := c.appendHead((*x.buffer)[:0], call, target)
+	n := min(len(call.Body), max(0, bufferSize-len(head)))
+	x.first, x.rest = append(head, call.Body[:n]...), call.Body[n:]
 	return x
 }
 
@@ -67,11 +71,10 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 	if ctx.Err() != nil {         // the interruption may have come before the deadline
 		return Answer{}, ctx.Err()
 	}
-	rest, err := x.begin(c)
-	if err != nil {
+	if err := x.begin(c); err != nil {
 		return Answer{}, err
 	}
-	if len(rest) == 0 {
+	if len(x.rest) == 0 {
 		a, whole, err = x.read(c)
 		return a, err
 	}
@@ -79,7 +82,7 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
-		if upload = x.upload(c, rest); errors.Is(upload, errWithheld) {
+		if upload = x.upload(c); errors.Is(upload, errWithheld) {
 			_ = c.Close()
 		}
 	}()
@@ -104,32 +107,39 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 // uploadGrace is how long a request may still be written after its answer has come.
 const uploadGrace = 50 * time.Millisecond
 
-// begin writes as much of the request as one write takes, and returns the rest. If the
-// request fits, a process that is stopped meanwhile has sent all of it or nothing.
-func (x *exchange) begin(c *conn) (rest []byte, err error) {
-	n := min(len(x.call.Body), max(0, bufferSize-len(x.head)))
-	x.head = append(x.head, x.call.Body[:n]...)
+// begin writes as much of the request as one write takes. If the whole request fits, a
+// process that is stopped meanwhile has sent all of it or nothing.
+func (x *exchange) begin(c *conn) error {
 	if !x.permitted() {
-		return nil, errWithheld
+		return errWithheld
 	}
-	written, err := c.Write(x.head)
-	x.sent = err == nil || !c.nothingWritten(written, err)
-	return x.call.Body[n:], err
+	n, err := write(c, x.first)
+	x.sent = err == nil || !c.nothingWritten(n, err)
+	return err
 }
 
 // upload writes the rest of a request.
-func (x *exchange) upload(c *conn, rest []byte) error {
-	for len(rest) > 0 {
-		n := min(len(rest), bufferSize)
+func (x *exchange) upload(c *conn) error {
+	for rest := x.rest; len(rest) > 0; {
+		piece := rest[:min(len(rest), bufferSize)]
 		if !x.permitted() {
 			return errWithheld
 		}
-		if _, err := c.Write(rest[:n]); err != nil {
+		if _, err := write(c, piece); err != nil {
 			return err // the answer may have come all the same
 		}
-		rest = rest[n:]
+		rest = rest[len(piece):]
 	}
 	return nil
+}
+
+// write writes p once. Unlike a bare Write it never reports success for a part.
+func write(c *conn, p []byte) (int, error) {
+	n, err := c.Write(p)
+	if err == nil && n != len(p) {
+		err = io.ErrShortWrite
+	}
+	return n, err
 }
 
 // permitted asks the call's permit. The system call follows at once: a process that is

@@ -1,0 +1,101 @@
+package outbound
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// recorded is a connection that keeps the bytes that were written to it. Once it is dead
+// its writes fail before any byte.
+type recorded struct {
+	failing
+	mu      sync.Mutex
+	written strings.Builder
+}
+
+func (r *recorded) Write(p []byte) (int, error) {
+	n, err := r.failing.Write(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written.Write(p[:n])
+	return n, err
+}
+
+func (r *recorded) stream() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.written.String()
+}
+
+// A request that finds idle connections dead is written whole and once on the next one:
+// that connection's byte stream is the request and nothing more. Nothing reaches the dead
+// ones.
+func TestBodyIsWrittenOnce(t *testing.T) {
+	for _, size := range []int{0, 1, 100, bufferSize - 400, bufferSize, bufferSize + 1, 5*bufferSize + 7} {
+		for _, dead := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%d bytes, %d dead connections", size, dead), func(t *testing.T) {
+				testWrittenOnce(t, strings.Repeat("b", size), dead)
+			})
+		}
+	}
+}
+
+func testWrittenOnce(t *testing.T, body string, dead int) {
+	var together sync.WaitGroup
+	together.Add(dead)
+	c := newClient(t, "upstream.invalid")
+	var mu sync.Mutex
+	var conns []*recorded
+	c.dial = func(context.Context) (net.Conn, error) {
+		here, there := net.Pipe()
+		go func() {
+			defer there.Close()
+			for r := bufio.NewReader(there); ; {
+				switch request := readRequest(r); {
+				case request == "":
+					return
+				case strings.HasPrefix(request, "GET"):
+					together.Done()
+					together.Wait()
+				}
+				io.WriteString(there, okAnswer)
+			}
+		}()
+		mu.Lock()
+		defer mu.Unlock()
+		conns = append(conns, &recorded{failing: failing{Conn: here}})
+		return conns[len(conns)-1], nil
+	}
+	answers := make(chan Answer)
+	for range dead {
+		go func() { answers <- c.Do(t.Context(), newCall("GET", "/first", "")) }()
+	}
+	for range dead {
+		expect(t, <-answers, Answered, 200)
+	}
+	before := make([]string, dead)
+	for i, conn := range conns {
+		before[i] = conn.stream()
+		conn.dead.Store(true)
+	}
+	call := newCall("POST", "/second", body)
+	expect(t, c.Do(t.Context(), call), Answered, 200)
+	if len(conns) != dead+1 {
+		t.Fatalf("%d connections, want %d", len(conns), dead+1)
+	}
+	want := string(c.appendHead(nil, call, "/api/v3/123/second")) + body
+	if got := conns[dead].stream(); got != want {
+		t.Errorf("the upstream got %d bytes, want %d:\n%.600s", len(got), len(want), got)
+	}
+	for i := range dead {
+		if conns[i].stream() != before[i] {
+			t.Errorf("dead connection %d got bytes", i)
+		}
+	}
+}
