@@ -35,7 +35,6 @@ import (
 // Bounds that need no option.
 const (
 	dialTimeout     = 10 * time.Second // name, connection and TLS handshake together
-	idleTimeout     = 90 * time.Second // how long an idle connection is kept
 	bufferSize      = 16 << 10         // bytes that are written at once
 	maxAnswerHeader = 256 << 10        // bytes of an answer's header
 )
@@ -54,7 +53,7 @@ type Options struct {
 
 	Timeout   time.Duration // bound on one attempt, from dialling to the answer's last byte; positive
 	MaxAnswer int64         // bytes of an answer's body; positive
-	MaxConns  int           // idle connections kept; as many as there are attempts at the same time; positive
+	MaxConns  int           // connections, in use and idle, above which no idle one is kept; as many as there are attempts at the same time; positive
 	UserAgent string        // empty: the header is not sent
 
 	Logger *slog.Logger // told of a panic in Handler; default: slog.Default()
@@ -158,7 +157,7 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 	x := c.newExchange(call, target)
 	defer x.free()
 	for {
-		conn, err := c.connect(ctx, x.deadline)
+		conn, err := c.connect(ctx, x)
 		if err != nil {
 			return c.failure(call, false, x.cause(ctx, err))
 		}
@@ -180,18 +179,23 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 	}
 }
 
-// connect returns an idle connection, or else a new one.
-func (c *Client) connect(ctx context.Context, deadline time.Time) (*conn, error) {
-	if idle := c.idle.take(); idle != nil {
+// connect returns an idle connection of the exchange's owner, or else a new one.
+func (c *Client) connect(ctx context.Context, x *exchange) (*conn, error) {
+	maxIdle := idleTimeout
+	if x.call.Method == http.MethodPost || x.call.Method == http.MethodPatch {
+		maxIdle = freshTimeout
+	}
+	if idle := c.idle.take(x.owner, maxIdle); idle != nil {
 		return idle, nil
 	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	ctx, cancel := context.WithDeadline(ctx, x.deadline)
 	defer cancel()
 	raw, err := c.dial(ctx)
 	if err != nil {
+		c.idle.drop(nil)
 		return nil, err
 	}
-	return newConn(raw), nil
+	return newConn(raw, x.owner), nil
 }
 
 // appendHead appends a request's head. What comes from outside was checked: the target,
@@ -217,10 +221,20 @@ func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
 		}
 		b = append(b, "\r\nContent-Length: "...)
 		b = strconv.AppendInt(b, int64(len(call.Body)), 10)
+		if !readsBody(call.Method) {
+			b = append(b, "\r\nConnection: close"...)
+		}
 	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
 		b = append(b, "\r\nContent-Length: 0"...)
 	}
 	return append(b, "\r\n\r\n"...)
+}
+
+// readsBody reports whether every server reads the body of a request with the method. With
+// another method some leave it unread, and take it for the next request on the connection:
+// such a connection carries no other.
+func readsBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
 // contentType is that of every body.

@@ -9,21 +9,27 @@ import (
 	"time"
 )
 
-// conn is a connection to the upstream. One exchange at a time uses it.
+// conn is a connection to the upstream. One exchange at a time uses it, and only those of
+// one owner.
 type conn struct {
 	net.Conn
+	owner  owner
 	socket syscall.RawConn // below TLS; nil: it can't be looked at
 	secure bool
-	used   bool      // carried an exchange before this one
-	since  time.Time // idle: since when
+	made   time.Time
+	used   bool // carried an exchange before this one
 	reader *bufio.Reader
 	room   int64 // bytes that may be read before the end of the header
+
+	since        time.Time     // idle: since when
+	keep         time.Duration // idle: for how long at most
+	above, below *conn         // idle: its neighbours in the owner's stack
 }
 
 const readBuffer = 4 << 10 // bytes; what is larger is read past it
 
-func newConn(raw net.Conn) *conn {
-	c := &conn{Conn: raw}
+func newConn(raw net.Conn, of owner) *conn {
+	c := &conn{Conn: raw, owner: of, made: time.Now(), keep: idleTimeout}
 	below := raw
 	if t, ok := raw.(interface{ NetConn() net.Conn }); ok { // *tls.Conn
 		below, c.secure = t.NetConn(), true
@@ -50,11 +56,11 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// alive reports whether an idle connection can carry another exchange: the upstream has
-// neither closed it nor said anything that nobody asked for.
+// alive reports whether an idle connection can carry another exchange: it is not too old,
+// and the upstream has neither closed it nor sent anything that nobody asked for.
 func (c *conn) alive(now time.Time) bool {
-	return now.Sub(c.since) < idleTimeout && c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) &&
-		(!c.secure || c.nothingDecrypted())
+	return now.Sub(c.since) < c.keep && now.Sub(c.made) < maxAge &&
+		c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
 }
 
 // nothingDecrypted reports whether TLS holds nothing that it has read and nobody asked

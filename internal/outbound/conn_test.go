@@ -66,7 +66,7 @@ func overTLS(t *testing.T, wrapClient, wrapServer func(net.Conn) net.Conn, serve
 	if err := secure.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return newConn(secure)
+	return newConn(secure, owner{})
 }
 
 func asItIs(c net.Conn) net.Conn { return c }

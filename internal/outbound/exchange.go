@@ -2,11 +2,12 @@ package outbound
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"math"
-	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +19,9 @@ type exchange struct {
 	first    []byte // the head and as much of the body as one write takes; never changed
 	rest     []byte // the rest of the body; never changed
 	buffer   *[]byte
-	sent     bool // a byte of the request may have been written
+	owner    owner
+	sent     bool        // a byte of the request may have been written
+	ending   atomic.Bool // the last write of the request has begun
 }
 
 // buffers holds the buffers in which requests are put together.
@@ -29,6 +32,7 @@ var buffers = sync.Pool{New: func() any {
 
 func (c *Client) newExchange(call *Call, target string) *exchange {
 	x := &exchange{client: c, call: call, deadline: time.Now().Add(c.timeout), buffer: buffers.Get().(*[]byte)}
+	x.owner = sha256.Sum256(append(append(append((*x.buffer)[:0], call.Store...), 0), call.Token...))
 	head := c.appendHead((*x.buffer)[:0], call, target)
 	n := min(len(call.Body), max(0, bufferSize-len(head)))
 	x.first, x.rest = append(head, call.Body[:n]...), call.Body[n:]
@@ -64,7 +68,7 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 		if stop() && whole {
 			x.client.idle.put(c)
 		} else {
-			_ = c.Close()
+			x.client.idle.drop(c)
 		}
 	}()
 	_ = c.SetDeadline(x.deadline) // fails on a closed connection only
@@ -113,6 +117,7 @@ func (x *exchange) begin(c *conn) error {
 	if !x.permitted() {
 		return errWithheld
 	}
+	x.ending.Store(len(x.rest) == 0)
 	n, err := write(c, x.first)
 	x.sent = err == nil || !c.nothingWritten(n, err)
 	return err
@@ -125,6 +130,7 @@ func (x *exchange) upload(c *conn) error {
 		if !x.permitted() {
 			return errWithheld
 		}
+		x.ending.Store(len(piece) == len(rest))
 		if _, err := write(c, piece); err != nil {
 			return err // the answer may have come all the same
 		}
@@ -150,22 +156,13 @@ func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Perm
 // read reads the answer. whole says that the connection can carry another exchange.
 func (x *exchange) read(c *conn) (a Answer, whole bool, err error) {
 	c.room = maxAnswerHeader
-	resp, err := x.response(c) //nolint:bodyclose // see Client.read
+	resp, clean, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read
 	if err != nil {
 		return Answer{}, false, err
 	}
 	c.room = math.MaxInt64
 	a, err = x.client.read(x.call, resp)
-	return a, err == nil && a.Outcome == Answered && !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols, err
-}
-
-// response reads the header of the answer, past informational ones.
-func (x *exchange) response(c *conn) (*http.Response, error) {
-	req := &http.Request{Method: x.call.Method}
-	for {
-		resp, err := http.ReadResponse(c.reader, req)
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, err
-		}
-	}
+	whole = clean && err == nil && a.Outcome == Answered && c.reader.Buffered() == 0 &&
+		(len(x.call.Body) == 0 || readsBody(x.call.Method))
+	return a, whole, err
 }

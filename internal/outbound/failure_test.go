@@ -428,7 +428,10 @@ func TestIdleConnectionIsLookedAt(t *testing.T) {
 			eventually(t, func() bool { // the connection's end has arrived
 				c.idle.mu.Lock()
 				defer c.idle.mu.Unlock()
-				return len(c.idle.idle) == 0 || !c.idle.idle[0].alive(time.Now())
+				for _, s := range c.idle.idle {
+					return !s.top.alive(time.Now())
+				}
+				return true
 			})
 			expect(t, c.Do(t.Context(), newCall("POST", "/second", "{}")), Answered, 200)
 			if n := u.conns.Load(); n != 2 {

@@ -7,7 +7,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"net/url"
 	"time"
 )
@@ -45,6 +47,9 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 	if c.handler != nil {
 		in.URL, in.RequestURI, in.Host = u, target, c.to.host
 		c.handler.ServeHTTP(out, in)
+		if out.malformed {
+			return c.unforwarded(r.Context(), errMalformed)
+		}
 		return nil
 	}
 	u.Scheme, u.Host = c.to.scheme, c.to.host
@@ -52,12 +57,20 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 	proxy := httputil.ReverseProxy{
 		Transport: c.forward(),
 		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out = limitInformational(p.Out)
 			p.Out.URL, p.Out.Host = u, ""
 			p.Out.Header.Del("Upgrade")
 			p.Out.Header.Del("Connection")
 			if _, told := p.In.Header["User-Agent"]; !told {
 				p.Out.Header["User-Agent"] = nil // not net/http's own
 			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			// An upgrade was not asked for: net/http would hand the caller's connection over.
+			if resp.StatusCode < 200 || resp.StatusCode > maxStatus {
+				return errMalformed
+			}
+			return nil
 		},
 		FlushInterval: -1, // at once
 		ErrorLog:      log.New(io.Discard, "", 0),
@@ -70,7 +83,23 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 	return nil
 }
 
+// limitInformational lets the request fail after too many informational answers.
+func limitInformational(r *http.Request) *http.Request {
+	n := 0
+	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			if n++; n > maxInformational {
+				return errMalformed
+			}
+			return nil
+		},
+	}))
+}
+
 // forward returns the transport of forwarded calls. It connects as everything else does.
+// Each call has a connection to itself. A caller's credential may be in any header or in
+// the path, so nothing tells which calls could share one; and on one that carries a single call
+// no request can be sent again, and no late byte be taken for another answer.
 func (c *Client) forward() *http.Transport {
 	c.forwarding.Do(func() {
 		c.transport = &http.Transport{
@@ -79,7 +108,7 @@ func (c *Client) forward() *http.Transport {
 			},
 			TLSClientConfig: c.tls, TLSHandshakeTimeout: dialTimeout,
 			ResponseHeaderTimeout: c.timeout, MaxResponseHeaderBytes: maxAnswerHeader,
-			MaxIdleConnsPerHost: c.idle.most, IdleConnTimeout: idleTimeout, DisableCompression: true,
+			DisableKeepAlives: true, DisableCompression: true,
 		}
 	})
 	return c.transport
@@ -102,7 +131,8 @@ func (c *Client) unforwarded(ctx context.Context, err error) *ForwardError {
 // moving is a caller's connection whose deadlines move on as long as bytes do.
 type moving struct {
 	http.ResponseWriter
-	control *http.ResponseController
+	control   *http.ResponseController
+	malformed bool // a handler's answer that nobody may send; it goes nowhere
 }
 
 // moved sets the deadlines anew. Writers that know none, such as a test's, go without.
@@ -111,9 +141,28 @@ func (m *moving) moved() {
 	_, _ = m.control.SetReadDeadline(limit), m.control.SetWriteDeadline(limit)
 }
 
+func (m *moving) WriteHeader(code int) {
+	if m.malformed = m.malformed || code > maxStatus; m.malformed {
+		clear(m.Header())
+		return
+	}
+	m.ResponseWriter.WriteHeader(code)
+}
+
 func (m *moving) Write(p []byte) (int, error) {
+	if m.malformed {
+		return 0, errMalformed
+	}
 	m.moved()
 	return m.ResponseWriter.Write(p)
+}
+
+// FlushError is for http.ResponseController.
+func (m *moving) FlushError() error {
+	if m.malformed {
+		return errMalformed
+	}
+	return m.control.Flush()
 }
 
 // Unwrap is for http.ResponseController.

@@ -45,6 +45,8 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 		return c.tooLarge()
 	case err != nil:
 		return c.failure(call, true, err)
+	case w.code > maxStatus:
+		return c.failure(call, true, errMalformed)
 	}
 	return w.answer()
 }
@@ -90,6 +92,10 @@ func (c *Client) served(ctx context.Context, call *Call, target string) (*http.R
 		r.Header.Set("Content-Type", contentType)
 		r.Header.Set("Content-Length", strconv.Itoa(len(call.Body)))
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(call.Body)), int64(len(call.Body))
+		if !readsBody(call.Method) {
+			r.Header.Set("Connection", "close")
+			r.Close = true
+		}
 	case call.Method == http.MethodPost, call.Method == http.MethodPut, call.Method == http.MethodPatch:
 		r.Header.Set("Content-Length", "0")
 	}

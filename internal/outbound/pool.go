@@ -1,87 +1,201 @@
 package outbound
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 )
 
-// sweepInterval is how often idle connections are looked at.
-const sweepInterval = 15 * time.Second
+// How long connections live. An upstream or a balancer before it may drop an idle connection
+// at any moment: what must not be repeated is written only to one that was used just now.
+const (
+	idleTimeout   = 90 * time.Second // an idle connection is closed after this
+	freshTimeout  = 4 * time.Second  // a POST or PATCH takes no connection that was idle for longer
+	maxAge        = 5 * time.Minute  // no connection is used for longer: names may resolve anew
+	sweepInterval = 15 * time.Second // how often idle connections are looked at
+)
 
-// pool holds the connections that are idle, the one that was used last on top.
+// owner says whose a connection is. Connections are never shared between owners: whatever one
+// caller gets an upstream to read or to say out of turn stays with that caller. It is a
+// hash, so that the pool holds nobody's token.
+type owner [sha256.Size]byte
+
+// pool holds the idle connections, and counts those in use. Both together are bounded: when
+// there are too many, idle ones are closed, the oldest of the owner that has most of them
+// first. An owner without idle connections leaves nothing behind.
 type pool struct {
 	most int
 
-	mu    sync.Mutex
-	idle  []*conn
-	sweep *time.Timer // runs while there are idle ones
+	mu     sync.Mutex
+	idle   map[owner]stack
+	count  int // idle connections
+	inUse  int
+	closed bool
+	sweep  *time.Timer // runs while there are idle ones
 }
 
-// take returns a connection on which an exchange can begin; nil: there is none.
-func (p *pool) take() *conn {
+// stack holds the idle connections of one owner, the one that was used last on top.
+type stack struct {
+	top, bottom *conn
+	size        int
+}
+
+// take returns an idle connection of the owner on which an exchange can begin; nil: there
+// is none, and a new one may be made. Either way a connection is in use from now on: put or
+// drop ends that. maxIdle bounds how long the connection may have been idle.
+func (p *pool) take(of owner, maxIdle time.Duration) *conn {
+	now := time.Now()
 	for {
-		p.mu.Lock()
-		last := len(p.idle) - 1
-		if last < 0 {
-			p.mu.Unlock()
-			return nil
-		}
-		c := p.idle[last]
-		p.idle[last], p.idle = nil, p.idle[:last]
-		p.mu.Unlock()
-		if c.alive(time.Now()) {
+		c, excess := p.pop(of, now.Add(-maxIdle))
+		closeAll(excess)
+		if c == nil || c.alive(now) {
 			return c
 		}
-		_ = c.Close()
+		p.drop(c)
 	}
 }
 
-// put keeps a connection for the next exchange.
-func (p *pool) put(c *conn) {
-	c.used, c.since = true, time.Now()
+// pop takes the owner's topmost connection if it was used after since. If there is none,
+// it makes room for a new one, and returns the connections to close for that.
+func (p *pool) pop(of owner, since time.Time) (c *conn, excess []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.idle) >= p.most {
-		_ = c.Close()
-		return
+	p.inUse++
+	if c = p.idle[of].top; c != nil && c.since.After(since) {
+		p.remove(c)
+		return c, nil
 	}
-	p.idle = append(p.idle, c)
+	return nil, p.trim()
+}
+
+// put keeps a connection for its owner's next exchange.
+func (p *pool) put(c *conn) {
+	c.used, c.since = true, time.Now()
+	closeAll(p.push(c))
+}
+
+// push adds a connection, and returns those to close for that, which may include c itself.
+func (p *pool) push(c *conn) (excess []*conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inUse--
+	if p.closed {
+		return []*conn{c}
+	}
+	if p.idle == nil {
+		p.idle = map[owner]stack{}
+	}
+	s := p.idle[c.owner]
+	c.below = s.top
+	if s.top != nil {
+		s.top.above = c
+	} else {
+		s.bottom = c
+	}
+	s.top = c
+	s.size++
+	p.idle[c.owner] = s
+	p.count++
 	if p.sweep == nil {
 		p.sweep = time.AfterFunc(sweepInterval, p.clean)
 	}
+	return p.trim()
+}
+
+// drop closes a connection that was in use; nil: one that could not be made.
+func (p *pool) drop(c *conn) {
+	if c != nil {
+		_ = c.Close()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inUse--
+}
+
+// remove takes an idle connection out, wherever it is in its stack.
+func (p *pool) remove(c *conn) {
+	s := p.idle[c.owner]
+	if c.above != nil {
+		c.above.below = c.below
+	} else {
+		s.top = c.below
+	}
+	if c.below != nil {
+		c.below.above = c.above
+	} else {
+		s.bottom = c.above
+	}
+	c.above, c.below = nil, nil
+	p.count--
+	if s.size--; s.size == 0 {
+		delete(p.idle, c.owner)
+	} else {
+		p.idle[c.owner] = s
+	}
+}
+
+// trim takes idle connections out until there are no more than the most, and returns them.
+func (p *pool) trim() (excess []*conn) {
+	for p.count > 0 && p.count+p.inUse > p.most {
+		var largest stack
+		for _, s := range p.idle {
+			if s.size > largest.size || s.size == largest.size && s.bottom.since.Before(largest.bottom.since) {
+				largest = s
+			}
+		}
+		excess = append(excess, largest.bottom)
+		p.remove(largest.bottom)
+	}
+	return excess
 }
 
 // clean closes the connections that have been idle for too long, or that the upstream
 // has closed.
-func (p *pool) clean() {
+func (p *pool) clean() { closeAll(p.dead(time.Now())) }
+
+// dead takes out the idle connections that can carry no exchange any more.
+func (p *pool) dead(now time.Time) (dead []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, kept := time.Now(), p.idle[:0]
-	for _, c := range p.idle {
-		if c.alive(now) {
-			kept = append(kept, c)
-		} else {
-			_ = c.Close()
+	for _, s := range p.idle {
+		for c := s.top; c != nil; c = c.below {
+			if !c.alive(now) {
+				dead = append(dead, c)
+			}
 		}
 	}
-	clear(p.idle[len(kept):])
-	p.idle, p.sweep = kept, nil
-	if len(kept) > 0 {
+	for _, c := range dead {
+		p.remove(c)
+	}
+	if p.sweep = nil; p.count > 0 {
 		p.sweep = time.AfterFunc(sweepInterval, p.clean)
 	}
+	return dead
 }
 
-// close closes all that are idle now.
-func (p *pool) close() {
+// close closes the idle connections. Those in use are closed when their exchange ends.
+func (p *pool) close() { closeAll(p.empty()) }
+
+// empty takes out all idle connections, for good.
+func (p *pool) empty() (all []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range p.idle {
-		_ = c.Close()
+	p.closed = true
+	for _, s := range p.idle {
+		for c := s.top; c != nil; c = c.below {
+			all = append(all, c)
+		}
 	}
-	clear(p.idle)
-	p.idle = p.idle[:0]
+	p.idle, p.count = nil, 0
 	if p.sweep != nil {
 		p.sweep.Stop()
 		p.sweep = nil
+	}
+	return all
+}
+
+func closeAll(conns []*conn) {
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }
