@@ -31,7 +31,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/governor":       {"/batch", "/storage"},
 		"/internal/tracing":        {},
 		"/internal/telemetry":      {"/batch", "/storage", "/internal/outbound"},
-		"/internal/engine":         {"/batch", "/storage", "/internal/governor", "/internal/outbound", "/internal/tracing"},
+		"/internal/engine":         {"/batch", "/storage", "/internal/budget", "/internal/governor", "/internal/outbound", "/internal/tracing"},
 		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound", "/internal/private"},
 		"/internal/gate":           {},
 		"/internal/api":            {"/batch", "/storage", "/internal/gate", "/internal/tracing", "/internal/webhook"},

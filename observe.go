@@ -161,6 +161,12 @@ func (m *measured) Claim(ctx context.Context, q storage.QueueID) (c *storage.Cla
 	return m.Storage.Claim(ctx, q)
 }
 
+// Load implements storage.Storage.
+func (m *measured) Load(ctx context.Context, c *storage.Claim) (err error) {
+	defer m.time("load", time.Now(), &err)
+	return m.Storage.Load(ctx, c)
+}
+
 // Record implements storage.Storage.
 func (m *measured) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (s storage.Signals, err error) {
 	if len(marks) > 0 {

@@ -92,7 +92,7 @@ func New(o Options) (*Service, error) {
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
 		},
 		Rate:         o.Rate,
-		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory,
+		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory, LargestBatch: 2*o.MaxBody + 1<<20,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})

@@ -112,6 +112,30 @@ func Unpack(data []byte) ([]Request, error) {
 	return out, nil
 }
 
+// UnpackedHead is how many bytes of a packed form UnpackedSize needs to see.
+const UnpackedHead = 1 + zstd.HeaderMaxSize
+
+// UnpackedSize returns about how many bytes Unpack needs, the packed form included, for one
+// of that many bytes that begins with head.
+func UnpackedSize(head []byte, packed int64) int64 {
+	if len(head) == 0 {
+		return packed
+	}
+	size := packed
+	if head[0]&^withLinks == zstdForm {
+		var h zstd.Header
+		if err := h.Decode(head[1:]); err == nil && h.HasFCS {
+			size += int64(min(h.FrameContentSize, maxUnpacked))
+		} else {
+			size += packed
+		}
+	}
+	if head[0]&withLinks != 0 {
+		size *= 2 // links are text, and take more as values
+	}
+	return size
+}
+
 // cutLinks reads a request's links.
 func cutLinks(data []byte) (l *Links, rest []byte, err error) {
 	text, rest, err := cutField(data)

@@ -262,14 +262,16 @@ const (
 	Done                         // ended
 )
 
-// Mark is what is durable about one request of a running batch. A batch has at
-// most one mark for each request; a later one replaces it.
+// Mark is what is durable about one request of a running batch. A batch has at most one mark
+// for each request; a later one replaces it. But where the later one's Result has no status,
+// the stored answer stays: an answer may be large, and whoever sends a request again, or ends
+// it with the answer that it has, need not have it in memory.
 type Mark struct {
 	Index     int
 	State     MarkState
 	Tries     Tries
 	NotBefore time.Time    // Waiting: the moment of the next attempt
-	Result    batch.Result // Done: the end. Waiting: the last answer. A Claim leaves Done bodies out
+	Result    batch.Result // Done: the end. Waiting: the last answer. Begun: none. Load and Marks leave bodies and headers out
 }
 
 // Tries counts what was done for one request so far.
@@ -290,9 +292,9 @@ type Signals struct {
 	Paused  bool // start nothing more, and release it until Forever; not with Stopped
 }
 
-// Claim is the right to run a queue, with its oldest open batch and everything
-// recorded of it. Recovery after a crash is the same call. A claim is used by one
-// goroutine at a time, except by Authorized.
+// Claim is the right to run a queue, with its oldest open batch. Recovery after a crash is
+// the same call. A claim is small: Load reads what may be large, after the caller has made
+// room for it. A claim is used by one goroutine at a time, except by Authorized.
 type Claim struct {
 	Queue      QueueID
 	Epoch      int64 // Storage may raise it, to shut out what an unanswered call may still do
@@ -303,13 +305,21 @@ type Claim struct {
 	Owner      batch.Owner
 	GroupID    string
 	Options    batch.Options
-	Requests   []batch.Request
 	Credential []byte // sealed; empty: it was abandoned
 	CreatedAt  time.Time
 	StartedAt  time.Time // when it was claimed first
 	Trace      string    // as it was created with
-	Marks      []Mark    // by index
 	Signals    Signals
+
+	Total  int   // requests of the batch
+	Bytes  int64 // that its requests take when they are loaded
+	Marked bool  // there may be marks
+
+	// Filled in by Load:
+	Requests []batch.Request
+	Marks    []Mark // by index, without bodies and headers
+
+	Packed []byte // Storage's own: the requests as they are stored, if they are few bytes; nil once they are loaded
 }
 
 // Hold is a moment before which nothing may be sent with an upstream credential.
@@ -416,6 +426,11 @@ type Storage interface {
 	// The moment that Release named is ignored: the caller decides.
 	// Errors: ErrNotOwner (another live node has it), ErrNothing.
 	Claim(ctx context.Context, q QueueID) (*Claim, error)
+
+	// Load fills in the requests and the marks of a claim. It takes about as much memory as
+	// the claim's Bytes and Total say. It can be called again.
+	// Errors: ErrNotOwner, if the batch was ended since under a newer claim, and purged.
+	Load(ctx context.Context, c *Claim) error
 
 	// Record makes marks durable, all or none, and tells what the creator asked
 	// for meanwhile. Without marks it only tells. A Done mark is final: a later

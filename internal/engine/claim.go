@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/storage"
 )
 
@@ -35,70 +37,72 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 	return c, err
 }
 
-// runBatch runs one batch as far as it goes in this turn, with the memory that it
-// takes accounted for. It returns the claim of the queue's next batch if the turn goes
-// on, or what the queue is to do.
+// runBatch runs one batch as far as it goes in this turn. Its memory is taken before it is
+// loaded. It returns the claim of the queue's next batch if the turn goes on, or what the
+// queue is to do.
 func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, next, error) {
-	bytes := e.footprint(c)
-	if !e.memory.TryAcquire(bytes) {
+	memory := e.batches.Share(c.Store)
+	defer memory.Release()
+	if !memory.TryGrow(e.footprint(c)) {
 		var err error
-		if c, bytes, err = e.starve(c); err != nil {
+		if c, err = e.starve(c, memory); err != nil {
 			return nil, next{}, err
 		}
 		t.began = time.Now()
 	}
-	defer e.memory.Release(bytes)
+	if err := e.load(c); err != nil {
+		return nil, next{}, err
+	}
 	r := e.newRun(c, news, t)
 	defer r.leave()
 	return r.run()
 }
 
+// load reads the requests and the marks of a claimed batch, unless the node shuts down: then
+// it gives the claim back.
+func (e *Engine) load(c *storage.Claim) error {
+	err := e.persist(e.drain, "load a batch", "ticket", c.Ticket, func(ctx context.Context) error { return e.Storage.Load(ctx, c) })
+	if err == nil || errors.Is(err, storage.ErrNotOwner) {
+		return err
+	}
+	return errors.Join(err, e.handBack(c, nil, time.Time{}))
+}
+
 // starve gives the claim back, so that another node can run the batch, waits until other
 // batches have left enough memory, takes it, and claims the queue again. If its batch
 // is another one by then, and larger, it waits again.
-func (e *Engine) starve(c *storage.Claim) (*storage.Claim, int64, error) {
+func (e *Engine) starve(c *storage.Claim, memory *budget.Share) (*storage.Claim, error) {
 	for id := c.Queue; ; {
 		bytes := e.footprint(c)
 		if err := e.handBack(c, nil, time.Time{}); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		e.Storage.Offer(id)
 		e.count(&e.hungry, 1)
-		err := e.memory.Acquire(e.drain, bytes)
+		err := memory.Grow(e.drain, bytes)
 		e.count(&e.hungry, -1)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		c, err = e.claim(id)
 		if err == nil && e.footprint(c) <= bytes {
-			return c, bytes, nil
+			return c, nil
 		}
-		e.memory.Release(bytes)
+		memory.Release()
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
 }
 
-// footprint is about what a claimed batch takes in memory while it runs; at most all
-// there is, so that a large one gets its turn.
+// footprint is about what a batch takes in memory once it is loaded; at most what one may
+// take, so that the largest gets its turn.
 func (e *Engine) footprint(c *storage.Claim) int64 {
-	const each = 512 // a request's own structures
-	bytes := 0
-	for i := range c.Requests {
-		r := &c.Requests[i]
-		bytes += each + len(r.ID) + len(r.Path) + len(r.Body)
-		if l := r.Links; l != nil {
-			bytes += 8*len(l.DependsOn) + 128*len(l.Refs)
-			for j := range l.Headers {
-				bytes += len(l.Headers[j].Name) + len(l.Headers[j].Value)
-			}
-		}
+	each := int64(512) // a request's own structures
+	if c.Marked {
+		each += 1 << 10 // a mark, with the reason phrase of its last answer
 	}
-	for i := range c.Marks {
-		bytes += len(c.Marks[i].Result.Body) // the last answers of what waits
-	}
-	return min(int64(bytes), e.Memory)
+	return min(c.Bytes+each*int64(c.Total), e.batches.Most())
 }
 
 // handBack gives a claim up with its batch unfinished.

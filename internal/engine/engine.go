@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
@@ -73,7 +74,8 @@ type Options struct {
 
 	QueuesAtOnce    int
 	MaxOutbound     int
-	Memory          int64 // bytes that the requests of the running batches may take together
+	Memory          int64 // bytes that the batches that run may take together, without answers
+	LargestBatch    int64 // bytes that one batch may take of these
 	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
@@ -88,7 +90,7 @@ type Engine struct {
 	Options
 	outbound *semaphore.Weighted // places for attempts under way
 	extras   *extras             // of these, places for a batch's second and further ones
-	memory   *semaphore.Weighted // bytes of the batches that run
+	batches  *budget.Budget      // the memory of the batches that run, a share each
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts under way
 	silence  repeated     // attempts that got no answer
@@ -138,7 +140,7 @@ func New(o Options) *Engine {
 		Options:  o,
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
 		extras:   newExtras(o.MaxOutbound * 3 / 4),
-		memory:   semaphore.NewWeighted(o.Memory),
+		batches:  budget.New(o.Memory, o.LargestBatch),
 		governor: governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),

@@ -60,7 +60,7 @@ type request struct {
 	state     storage.MarkState // 0: not sent
 	tries     storage.Tries
 	notBefore time.Time          // Waiting
-	last      batch.Result       // Waiting: the last answer
+	last      batch.Result       // Waiting: the last answer, without body and headers: storage has them
 	allowed   time.Time          // when the governor allowed what is under way
 	end       batch.ResultStatus // Done
 	outgoing  *batch.Request     // what is sent, where references were filled; nil: the request as it is
@@ -115,7 +115,7 @@ func (r *run) recover() {
 			r.apply(m)
 		case storage.Waiting:
 			if r.correct(&m, now) {
-				r.pending = append(r.pending, m)
+				r.pending = append(r.pending, asStored(m))
 			}
 			r.apply(m)
 		case storage.Done:
@@ -141,7 +141,7 @@ func (r *run) apply(m storage.Mark) {
 	q.state, q.tries, q.notBefore, q.last = m.State, m.Tries, m.NotBefore, batch.Result{}
 	switch m.State {
 	case storage.Waiting:
-		q.last = m.Result
+		q.last = m.Unread().Result
 		r.waits = append(r.waits, m.Index)
 	case storage.Done:
 		q.end, q.outgoing = m.Result.Status, nil
@@ -459,8 +459,14 @@ func (r *run) unsend(i int) {
 	q := &r.requests[i]
 	q.tries.Attempts--
 	m := storage.Mark{Index: i, State: storage.Waiting, Tries: q.tries, Result: q.last}
-	r.pending = append(r.pending, m)
+	r.pending = append(r.pending, asStored(m))
 	r.apply(m)
+}
+
+// asStored returns a mark that leaves the stored answer as it is.
+func asStored(m storage.Mark) storage.Mark {
+	m.Result = batch.Result{}
+	return m
 }
 
 // record makes marks durable, which may be r.pending with more behind, and heeds
@@ -642,7 +648,7 @@ func (r *run) endWaits() {
 			continue
 		}
 		m := storage.Mark{Index: i, State: storage.Done, Tries: q.tries, Result: q.last}
-		r.pending = append(r.pending, m)
+		r.pending = append(r.pending, asStored(m))
 		r.apply(m)
 	}
 	r.waits = nil

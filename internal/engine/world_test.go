@@ -207,8 +207,8 @@ func (w *world) start() {
 	if o.MaxOutbound == 0 {
 		o.MaxOutbound = 1000
 	}
-	if o.Memory == 0 {
-		o.Memory = 1 << 20
+	if o.LargestBatch = o.Memory; o.Memory == 0 {
+		o.Memory, o.LargestBatch = 4<<20, 1<<20
 	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 30 * time.Second
@@ -249,13 +249,15 @@ func (e *Engine) checkPlaces(t testing.TB) {
 		all    int64
 	}{
 		"outbound": {e.outbound, int64(e.MaxOutbound)},
-		"memory":   {e.memory, e.Memory},
 	} {
 		if !of.places.TryAcquire(of.all) {
 			t.Errorf("the engine has ended and not given back all of %s", what)
 			continue
 		}
 		of.places.Release(of.all)
+	}
+	if u := e.batches.Usage(); u.Held > 0 || u.Waiting > 0 {
+		t.Errorf("the engine has ended with %+v of the batches' memory", u)
 	}
 	if x := e.extras; x.free != x.all || len(x.shares)+len(x.poor) > 0 {
 		t.Errorf("the engine has ended with %d of %d extra places, %d shares and %d that wait", x.free, x.all, len(x.shares), len(x.poor))

@@ -130,7 +130,7 @@ func New(o Options) *Metrics {
 		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
 	}
 	// What never happened is told as 0: so that its first time shows.
-	for _, name := range []string{"create", "status", "claim", "record", "finish", "release"} {
+	for _, name := range []string{"create", "status", "claim", "load", "record", "finish", "release"} {
 		m.failures.WithLabelValues(name)
 	}
 	for _, outcome := range []string{"delivered", "failed", "given_up"} {

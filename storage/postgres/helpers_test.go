@@ -64,6 +64,9 @@ func create(t *testing.T, db *DB, b *storage.NewBatch) storage.QueueID {
 func claimed(t *testing.T, db *DB, b *storage.NewBatch) *storage.Claim {
 	t.Helper()
 	c, err := db.Claim(t.Context(), create(t, db, b))
+	if err == nil {
+		err = db.Load(t.Context(), c)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

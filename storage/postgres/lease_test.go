@@ -299,6 +299,9 @@ func TestClock(t *testing.T) {
 	}
 	expect(t, "the moment", free[0].NotBefore, now.Add(time.Hour))
 	taken, err := a.Claim(t.Context(), c.Queue)
+	if err == nil {
+		err = a.Load(t.Context(), taken)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -183,7 +183,7 @@ FROM batches CROSS JOIN LATERAL (
 WHERE id = ANY ($1::bigint[]) AND NOT deleted;
 
 -- name: marks_alone
-SELECT index, state, tries, not_before, status, code, kind, line, NULL::bytea, NULL::bytea FROM marks WHERE batch = $1 ORDER BY index;
+SELECT index, state, tries, not_before, status, code, kind, line FROM marks WHERE batch = $1 ORDER BY index;
 
 -- name: packed_of
 SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
@@ -342,20 +342,18 @@ WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3
 RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
-    NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace;
+    NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace,
+    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id);
 
 -- name: next_requests
-SELECT packed FROM requests
+-- What is large is left to load_requests.
+SELECT octet_length(packed), CASE WHEN octet_length(packed) <= $4 THEN packed ELSE substr(packed, 1, $5) END FROM requests
 WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3;
 
--- name: next_marks
-SELECT index, state, tries, not_before, status, code, kind, line, CASE WHEN state = 3 THEN NULL ELSE body END, headers FROM marks
-WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
-    AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
-    AND NOT $3
-ORDER BY index;
+-- name: load_requests
+SELECT packed FROM requests WHERE batch = $1;
 
 -- name: renew_claim
 UPDATE owners SET epoch = $3::bigint + 1 WHERE queue = $1 AND node = $2 AND epoch IN ($3, $3::bigint + 1) RETURNING epoch;
@@ -380,8 +378,14 @@ WITH claim AS MATERIALIZED (
         AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body, headers)
     WHERE nth = ANY (ARRAY(SELECT nth FROM running WHERE ended_at = 0))
     ON CONFLICT (batch, index) DO UPDATE SET
-        state = excluded.state, tries = excluded.tries, not_before = excluded.not_before, status = excluded.status,
-        code = excluded.code, kind = excluded.kind, line = excluded.line, body = excluded.body, headers = excluded.headers
+        state = excluded.state, tries = excluded.tries, not_before = excluded.not_before,
+        -- Without a status there is no answer, and the one that is stored stays.
+        status = CASE WHEN excluded.status = 0 THEN marks.status ELSE excluded.status END,
+        code = CASE WHEN excluded.status = 0 THEN marks.code ELSE excluded.code END,
+        kind = CASE WHEN excluded.status = 0 THEN marks.kind ELSE excluded.kind END,
+        line = CASE WHEN excluded.status = 0 THEN marks.line ELSE excluded.line END,
+        body = CASE WHEN excluded.status = 0 THEN marks.body ELSE excluded.body END,
+        headers = CASE WHEN excluded.status = 0 THEN marks.headers ELSE excluded.headers END
     WHERE marks.state <> 3
 )
 SELECT nth, stopped, deleted, paused FROM running;

@@ -160,21 +160,12 @@ type written struct {
 	tries, line, body, headers [][]byte
 }
 
-// add adds a claim and the marks that are written under it. Of several marks of one
-// request the last one counts, unless an earlier one is Done.
+// add adds a claim and the marks that are written under it.
 func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 	w.batches, w.queues, w.epochs = append(w.batches, int64(c.ID)), append(w.queues, int64(c.Queue)), append(w.epochs, c.Epoch)
-	last := make(map[int]int, len(marks))
-	for i := range marks {
-		if earlier, ok := last[marks[i].Index]; !ok || marks[earlier].State != storage.Done {
-			last[marks[i].Index] = i
-		}
-	}
+	marks = storage.Newest(marks)
 	for i := range marks {
 		m := &marks[i]
-		if last[m.Index] != i {
-			continue
-		}
 		r := &m.Result
 		w.claim, w.batch, w.index = append(w.claim, int64(len(w.batches))), append(w.batch, int64(c.ID)), append(w.index, int16(m.Index))
 		w.state, w.status = append(w.state, int16(m.State)), append(w.status, int16(r.Status))

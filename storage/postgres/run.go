@@ -63,8 +63,8 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 			signal(db.lease.hurry) // in case that this node was taken for dead
 			return errGone         // something has changed meanwhile: look again
 		}
-		out, err = next.claim(node)
-		return err
+		out = next.claim(node)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -86,9 +86,13 @@ type next struct {
 	skip             bool // there is to be no claim
 	found            bool
 	out              storage.Claim
-	packed           []byte
+	size             int64  // of the requests as they are stored
+	packed           []byte // they themselves, or their beginning
 	created, started int64
 }
+
+// inlinePacked is how many bytes of requests are read with a claim, which spares Load a call.
+const inlinePacked = 16 << 10
 
 func (db *DB) next(q storage.QueueID, epoch int64, skip bool) *next {
 	return &next{db: db, queue: q, epoch: epoch, skip: skip}
@@ -98,8 +102,7 @@ func (db *DB) next(q storage.QueueID, epoch int64, skip bool) *next {
 func (n *next) steps() []step {
 	return []step{
 		get("start_next", n.row, n.queue, n.epoch, n.skip),
-		get("next_requests", scan(new(bool), &n.packed), n.queue, n.epoch, n.skip),
-		get("next_marks", n.mark, n.queue, n.epoch, n.skip),
+		get("next_requests", scan(new(bool), &n.size, &n.packed), n.queue, n.epoch, n.skip, inlinePacked, batch.UnpackedHead),
 	}
 }
 
@@ -109,46 +112,68 @@ func (n *next) row(r pgx.Rows) error {
 	var ticket uuid.UUID
 	var owner, group []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
-		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace)
+		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace,
+		&c.Total, &c.Marked)
 	c.Ticket, c.GroupID = ticket, string(group)
 	copy(c.Owner[:], owner)
 	return err
 }
 
-func (n *next) mark(r pgx.Rows) error {
-	m, err := n.db.readMark(r)
-	n.out.Marks = append(n.out.Marks, m)
-	return err
-}
-
-// readMark reads a row of a mark.
+// readMark reads a row of the statement "marks_alone".
 func (db *DB) readMark(r pgx.Rows) (m storage.Mark, err error) {
-	var tries, line, headers []byte
+	var tries, line []byte
 	var notBefore int64
-	err = r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line, &m.Result.Body, &headers)
+	err = r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line)
 	if err != nil {
-		return m, err
-	}
-	if m.Result.Headers, err = batch.UnpackHeaders(headers); err != nil {
 		return m, err
 	}
 	m.NotBefore, m.Result.Line = db.clock.in(notBefore), string(line)
 	m.Tries, err = unpackTries(tries, &db.clock)
-	return m, err
+	return m.Unread(), err
 }
 
 // claim returns what was read; nil if there was nothing.
-func (n *next) claim(lease int64) (*storage.Claim, error) {
+func (n *next) claim(lease int64) *storage.Claim {
 	if !n.found {
-		return nil, nil
+		return nil
 	}
 	c := n.out
 	c.Queue, c.Epoch, c.Lease, c.CreatedAt, c.StartedAt = n.queue, n.epoch, lease, n.db.clock.in(n.created), n.db.clock.in(n.started)
-	var err error
-	if c.Requests, err = batch.Unpack(n.packed); err != nil {
-		return nil, fmt.Errorf("the requests of batch %s: %w", c.Ticket, err)
+	c.Bytes = batch.UnpackedSize(n.packed, n.size)
+	if n.size <= inlinePacked {
+		c.Packed = n.packed
 	}
-	return &c, nil
+	return &c
+}
+
+// Load implements storage.Storage. A batch that is claimed for the first time, and is small,
+// needs no call.
+func (db *DB) Load(ctx context.Context, c *storage.Claim) error {
+	const what = "read a claimed batch"
+	packed := c.Packed
+	var marks []storage.Mark
+	if packed == nil || c.Marked {
+		there := false
+		err := db.readAtOnce(ctx, what,
+			get("load_requests", scan(&there, &packed), c.ID).anew(func() { there = false }),
+			get("marks_alone", func(r pgx.Rows) error {
+				m, err := db.readMark(r)
+				marks = append(marks, m)
+				return err
+			}, c.ID).anew(func() { marks = nil }))
+		switch {
+		case err != nil:
+			return err
+		case !there:
+			return storage.ErrNotOwner
+		}
+	}
+	requests, err := batch.Unpack(packed)
+	if err != nil {
+		return fmt.Errorf("the requests of batch %s: %w", c.Ticket, err)
+	}
+	c.Requests, c.Marks, c.Packed, c.Marked = requests, marks, nil, true
+	return nil
 }
 
 // doubts are the claims under which a call was given up whose statements the server may
@@ -256,8 +281,8 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 		if err := db.sendUnder(ctx, c, steps); err != nil {
 			return err
 		}
-		out, err = next.claim(c.Lease)
-		return err
+		out = next.claim(c.Lease)
+		return nil
 	})
 	if err != nil {
 		return nil, err

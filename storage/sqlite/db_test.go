@@ -561,6 +561,9 @@ func TestVersion1(t *testing.T) {
 		t.Fatalf("%v, %v", queues, err)
 	}
 	c, err := db.Claim(t.Context(), queues[0].Queue)
+	if err == nil {
+		err = db.Load(t.Context(), c)
+	}
 	if err != nil || len(c.Requests) != 2 || string(c.Requests[1].Body) != `{"name":"Chair"}` || len(c.Marks) != 2 || c.Marks[1].State != storage.Begun {
 		t.Errorf("%+v, %v", c, err)
 	}

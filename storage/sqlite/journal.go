@@ -69,7 +69,7 @@ type freshMark struct {
 }
 
 func (m *freshMark) state() storage.MarkState {
-	return storage.MarkState(m.mark[0] &^ (withHeaders | wasSkipped))
+	return storage.MarkState(m.mark[0] & stateBits)
 }
 
 // step is one entry of the transaction under way.
@@ -115,11 +115,14 @@ func (j *journal) begin() {
 
 // record adds the marks of one call to the transaction.
 func (j *journal) record(c *sqlite.Conn, id storage.BatchID, marks []storage.Mark) error {
-	size := 0
+	size, inPlace := 0, false
 	for i := range marks {
 		size += len(marks[i].Result.Body) + len(marks[i].Result.Line)
+		// A result that is stored already is where the table marks has it: reads of what the
+		// journal holds don't look there.
+		inPlace = inPlace || marks[i].State == storage.Done && marks[i].Result.Status == 0
 	}
-	if size > j.call {
+	if inPlace || size > j.call {
 		return j.settle(c, id, marks)
 	}
 	j.entry(id, len(marks))
@@ -207,9 +210,30 @@ func (f *fresh) put(index int, mark []byte) {
 	switch {
 	case !found:
 		f.marks = slices.Insert(f.marks, at, freshMark{index, mark})
-	case f.marks[at].state() != storage.Done:
+	case f.marks[at].state() == storage.Done:
+	case mark[0]&hasNoAnswer != 0:
+		f.marks[at].mark = packedOver(f.marks[at].mark, mark)
+	default:
 		f.marks[at].mark = mark
 	}
+}
+
+// packedOver is storage.Over for packed marks. One that is damaged, which others report,
+// replaces the earlier one.
+func packedOver(earlier, mark []byte) []byte {
+	if earlier[0]&hasNoAnswer != 0 {
+		return mark
+	}
+	before, err := unpackMark(earlier)
+	if err != nil {
+		return mark
+	}
+	m, err := unpackMark(mark)
+	if err != nil {
+		return mark
+	}
+	m = storage.Over(before, m)
+	return packMark(nil, &m)
 }
 
 // flush writes the transaction's row and deletes rows that don't count any more. It comes

@@ -103,9 +103,13 @@ func TestJournalCrash(t *testing.T) {
 		record := func(t *rapid.T, q storage.QueueID) (marks []storage.Mark) {
 			for range rapid.IntRange(1, 3).Draw(t, "marks") {
 				m := drawMark(t, requests)
+				earlier := recorded[q][m.Index]
+				if m.State != storage.Begun && (m.State == storage.Waiting || earlier.Result.Status != 0) && rapid.Bool().Draw(t, "the answer stays") {
+					m.Result = batch.Result{}
+				}
 				marks = append(marks, m)
-				if recorded[q][m.Index].State != storage.Done {
-					recorded[q][m.Index] = m
+				if earlier.State != storage.Done {
+					recorded[q][m.Index] = storage.Over(earlier, m)
 				}
 			}
 			return marks
@@ -162,15 +166,28 @@ func TestJournalCrash(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
+					if err := db.Load(ctx, again); err != nil {
+						t.Fatal(err)
+					}
 					*c = *again
+					results, err := db.Results(ctx, c.ID, 0, 1<<30)
+					if err != nil {
+						t.Fatal(err)
+					}
 					var want []storage.Mark
 					for i := range requests {
-						if m, ok := recorded[c.Queue][i]; ok {
-							if m.State == storage.Done {
-								m.Result.Body = nil
-							}
-							want = append(want, m)
+						m, ok := recorded[c.Queue][i]
+						if !ok {
+							continue
 						}
+						want = append(want, m.Unread())
+						if m.State != storage.Done {
+							continue
+						}
+						if len(results) == 0 || results[0].Index != i || !reflect.DeepEqual(results[0].Result, m.Result) {
+							t.Fatalf("the results from %d on are %+v, recorded was %+v", i, results, m.Result)
+						}
+						results = results[1:]
 					}
 					if !reflect.DeepEqual(again.Marks, want) {
 						t.Fatalf("claimed %+v, recorded were %+v", again.Marks, want)
@@ -288,6 +305,9 @@ func TestJournalBound(t *testing.T) {
 func claim(t *testing.T, db *DB, q storage.QueueID) *storage.Claim {
 	t.Helper()
 	c, err := db.Claim(t.Context(), q)
+	if err == nil {
+		err = db.Load(t.Context(), c)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

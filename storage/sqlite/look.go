@@ -252,17 +252,13 @@ func (db *DB) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, er
 			return storage.ErrNotFound
 		}
 		err = query(c, "marks_alone", func(s *sqlite.Stmt) error {
-			m, err := readMark(s)
-			out = append(out, m)
-			return err
+			out = append(out, readMark(s))
+			return nil
 		}, int64(id))
 		if err == nil {
 			out, err = newest(out, held)
 		}
 		return err
 	})
-	for i := range out {
-		out[i].Result.Body, out[i].Result.Headers = nil, nil
-	}
 	return out, err
 }

@@ -18,6 +18,8 @@ const (
 	packedNumbers = 13
 	withHeaders   = 0x40
 	wasSkipped    = 0x20 // the result is NOT_EXECUTED
+	hasNoAnswer   = 0x10 // the answer that is stored stays
+	stateBits     = 0x0f
 )
 
 // packMark appends a mark in its packed form.
@@ -34,6 +36,9 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	}
 	if r.Status == batch.NotExecuted {
 		state |= wasSkipped
+	}
+	if r.Status == 0 {
+		state |= hasNoAnswer
 	}
 	buf = append(buf, state)
 	for _, n := range [packedNumbers]int64{
@@ -56,7 +61,7 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 		return m, errDamagedJournal
 	}
 	headers := data[0]&withHeaders != 0
-	m.State = storage.MarkState(data[0] &^ (withHeaders | wasSkipped))
+	m.State = storage.MarkState(data[0] & stateBits)
 	data = data[1:]
 	var n [packedNumbers]int64
 	for i := range n {
@@ -95,9 +100,8 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	return m, nil
 }
 
-// readMark reads a row of the statement "marks".
-func readMark(s *sqlite.Stmt) (storage.Mark, error) {
-	headers, err := batch.UnpackHeaders(blob(s, 15))
+// readMark reads a row of the statement "marks_alone".
+func readMark(s *sqlite.Stmt) storage.Mark {
 	return storage.Mark{
 		Index: s.ColumnInt(0),
 		State: storage.MarkState(s.ColumnInt(1)),
@@ -112,14 +116,12 @@ func readMark(s *sqlite.Stmt) (storage.Mark, error) {
 		},
 		NotBefore: batch.FromMillis(s.ColumnInt64(9)),
 		Result: batch.Result{
-			Status:  batch.ResultStatus(s.ColumnInt(10)),
-			Code:    s.ColumnInt(11),
-			Kind:    batch.BodyKind(s.ColumnInt(12)),
-			Line:    s.ColumnText(13),
-			Body:    blob(s, 14),
-			Headers: headers,
+			Status: batch.ResultStatus(s.ColumnInt(10)),
+			Code:   s.ColumnInt(11),
+			Kind:   batch.BodyKind(s.ColumnInt(12)),
+			Line:   s.ColumnText(13),
 		},
-	}, err
+	}
 }
 
 // putMark stores a mark in its place, unless one that is Done is there. This is the

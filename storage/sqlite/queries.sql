@@ -265,8 +265,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, attempts = excluded.attempts, retries = excluded.retries, throttles = excluded.throttles,
     throttled_since = excluded.throttled_since, maybe_done = excluded.maybe_done, started_at = excluded.started_at,
-    ended_at = excluded.ended_at, not_before = excluded.not_before, status = excluded.status, code = excluded.code,
-    kind = excluded.kind, line = excluded.line, body = excluded.body, headers = excluded.headers
+    ended_at = excluded.ended_at, not_before = excluded.not_before,
+    -- Without a status there is no answer, and the one that is stored stays.
+    status = iif(excluded.status = 0, status, excluded.status), code = iif(excluded.status = 0, code, excluded.code),
+    kind = iif(excluded.status = 0, kind, excluded.kind), line = iif(excluded.status = 0, line, excluded.line),
+    body = iif(excluded.status = 0, body, excluded.body), headers = iif(excluded.status = 0, headers, excluded.headers)
 WHERE marks.state <> 3;
 
 -- name: insert_journal
@@ -280,18 +283,17 @@ SELECT marks FROM journal ORDER BY id;
 
 -- name: claimed
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
-    (SELECT packed FROM requests WHERE batch = batches.id),
-    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace
+    (SELECT length(packed) FROM requests WHERE batch = batches.id),
+    stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace, total,
+    EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511)
 FROM batches WHERE id = ?;
 
--- name: marks
-SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
-    status, code, kind, line, iif(state = 3, NULL, body), headers
-FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
+-- name: packed
+SELECT packed FROM requests WHERE batch = ?;
 
 -- name: marks_alone
 SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
-    status, code, kind, line, NULL, NULL
+    status, code, kind, line
 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 
 -- name: open_batches

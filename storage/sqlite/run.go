@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"errors"
+	"io"
 	"slices"
 	"time"
 
@@ -48,7 +50,7 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 	if err != nil {
 		return nil, err
 	}
-	return db.load(ctx, id, epoch)
+	return db.claimed(ctx, id, epoch)
 }
 
 // begin makes a batch of the queue the one that this process runs.
@@ -67,29 +69,61 @@ func newestEpoch(c *sqlite.Conn, q storage.QueueID) (epoch int64, err error) {
 	return epoch, err
 }
 
-// load reads a batch that was claimed. That happens beside the writer: until it is
-// ended under this epoch or claimed under a newer one, nothing of it changes.
-func (db *DB) load(ctx context.Context, id, epoch int64) (*storage.Claim, error) {
-	var out *storage.Claim
-	var packed []byte
-	held := db.journal.of(storage.BatchID(id))
-	err := db.read(ctx, "read a claimed batch", func(c *sqlite.Conn) (err error) {
-		out, packed, err = readClaim(c, id, epoch)
-		if err == nil {
-			out.Marks, err = newest(out.Marks, held)
-		}
+// claimed reads the claim of a batch. That happens beside the writer, as Load does: until
+// the batch is ended under this epoch or claimed under a newer one, nothing of it changes.
+func (db *DB) claimed(ctx context.Context, id, epoch int64) (out *storage.Claim, err error) {
+	marked := len(db.journal.of(storage.BatchID(id))) > 0
+	err = db.read(ctx, "read a claim", func(c *sqlite.Conn) (err error) {
+		out, err = readClaim(c, id, epoch, marked)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if out.Requests, err = batch.Unpack(packed); err != nil {
-		return nil, db.failure(ctx, "read a claimed batch", err)
-	}
 	return out, nil
 }
 
-func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []byte, err error) {
+// Load implements storage.Storage.
+func (db *DB) Load(ctx context.Context, cl *storage.Claim) error {
+	const what = "read a claimed batch"
+	var packed []byte
+	var marks []storage.Mark
+	held := db.journal.of(cl.ID)
+	err := db.read(ctx, what, func(c *sqlite.Conn) (err error) {
+		packed, marks = nil, nil
+		err = query(c, "packed", func(s *sqlite.Stmt) error {
+			packed = blob(s, 0)
+			return nil
+		}, int64(cl.ID))
+		if err == nil && packed == nil {
+			err = storage.ErrNotOwner // ended and purged since
+		}
+		if err != nil {
+			return err
+		}
+		err = query(c, "marks_alone", func(s *sqlite.Stmt) error {
+			marks = append(marks, readMark(s))
+			return nil
+		}, int64(cl.ID))
+		if err == nil {
+			marks, err = newest(marks, held)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	requests, err := batch.Unpack(packed)
+	if err != nil {
+		return db.failure(ctx, what, err)
+	}
+	cl.Requests, cl.Marks = requests, marks
+	return nil
+}
+
+// readClaim reads a claim. marked says that the journal holds marks of the batch.
+func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim, err error) {
+	var size int64
 	err = query(c, "claimed", func(s *sqlite.Stmt) error {
 		out = &storage.Claim{
 			Queue:      storage.QueueID(s.ColumnInt64(0)),
@@ -103,56 +137,65 @@ func readClaim(c *sqlite.Conn, id, epoch int64) (out *storage.Claim, packed []by
 			StartedAt:  batch.FromMillis(s.ColumnInt64(13)),
 			Trace:      s.ColumnText(14),
 			Credential: blob(s, 10),
+			Total:      s.ColumnInt(15),
+			Marked:     s.ColumnBool(16) || marked,
 		}
 		s.ColumnBytes(1, out.Ticket[:])
 		s.ColumnBytes(3, out.Owner[:])
-		packed = blob(s, 11)
+		size = s.ColumnInt64(11)
 		return nil
 	}, id)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if out == nil {
-		return nil, nil, storage.ErrNotOwner // ended and purged since
+	if out == nil || size == 0 {
+		return nil, storage.ErrNotOwner // ended and purged since
 	}
-	err = query(c, "marks", func(s *sqlite.Stmt) error {
-		m, err := readMark(s)
-		out.Marks = append(out.Marks, m)
-		if err != nil {
-			return err
-		}
-		return nil
-	}, id)
-	return out, packed, err
+	head, err := packedHead(c, id)
+	if err != nil {
+		return nil, err
+	}
+	out.Bytes = batch.UnpackedSize(head, size)
+	return out, nil
+}
+
+// packedHead reads the beginning of a batch's requests, which says how large they are.
+func packedHead(c *sqlite.Conn, id int64) (head []byte, err error) {
+	b, err := c.OpenBlob("main", "requests", "packed", id, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	head = make([]byte, min(b.Size(), batch.UnpackedHead))
+	_, err = io.ReadFull(b, head)
+	return head, err
 }
 
 // newest puts together what the database and the journal hold of a batch, both by
-// index. A result's body is left out.
+// index, as storage.Mark.Unread shows it.
 func newest(stored []storage.Mark, held []freshMark) ([]storage.Mark, error) {
-	if len(held) == 0 {
-		return stored, nil
-	}
-	out := make([]storage.Mark, 0, len(stored)+len(held))
+	var out []storage.Mark
 	for i := range held {
 		m, err := unpackMark(held[i].mark)
 		if err != nil {
 			return nil, err
 		}
-		if m.State == storage.Done {
-			m.Result.Body = nil
-		}
 		for len(stored) > 0 && stored[0].Index < m.Index {
 			out, stored = append(out, stored[0]), stored[1:]
 		}
 		if len(stored) > 0 && stored[0].Index == m.Index {
-			if stored[0].State == storage.Done {
+			if m = storage.Over(stored[0], m); stored[0].State == storage.Done {
 				m = stored[0]
 			}
 			stored = stored[1:]
 		}
 		out = append(out, m)
 	}
-	return append(out, stored...), nil
+	out = append(out, stored...)
+	for i := range out {
+		out[i] = out[i].Unread()
+	}
+	return out, nil
 }
 
 // Record implements storage.Storage.
@@ -258,7 +301,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 	if err != nil || next == 0 {
 		return nil, err
 	}
-	return db.load(ctx, next, cl.Epoch)
+	return db.claimed(ctx, next, cl.Epoch)
 }
 
 // owned checks that a claim is its queue's newest. The batch's state is 0 when it has

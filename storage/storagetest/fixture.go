@@ -63,6 +63,11 @@ func done(i int, body string) storage.Mark {
 	}
 }
 
+// postponed returns the mark of a request that waits once more, with the answer that is stored.
+func postponed(i int) storage.Mark {
+	return storage.Mark{Index: i, State: storage.Waiting, Tries: tries(4), NotBefore: moment(95)}
+}
+
 // skipped returns the mark of a request that was not executed.
 func skipped(i int) storage.Mark {
 	return storage.Mark{Index: i, State: storage.Done, Tries: tries(1), Result: batch.Result{Status: batch.NotExecuted, Line: "its parent failed"}}
@@ -117,7 +122,15 @@ func (f *fixture) claim(q storage.QueueID) *storage.Claim {
 	if err != nil {
 		f.Fatalf("Claim: %v", err)
 	}
+	f.load(c)
 	return c
+}
+
+func (f *fixture) load(c *storage.Claim) {
+	f.Helper()
+	if err := f.s.Load(f.Context(), c); err != nil {
+		f.Fatalf("Load: %v", err)
+	}
 }
 
 func (f *fixture) record(c *storage.Claim, marks ...storage.Mark) storage.Signals {
@@ -134,6 +147,9 @@ func (f *fixture) finish(c *storage.Claim, marks ...storage.Mark) *storage.Claim
 	next, err := f.s.Finish(f.Context(), c, marks, "", false)
 	if err != nil {
 		f.Fatalf("Finish: %v", err)
+	}
+	if next != nil {
+		f.load(next)
 	}
 	return next
 }
@@ -272,11 +288,8 @@ func plainMarks(ms []storage.Mark) []storage.Mark {
 	return out
 }
 
-// unread returns a Done mark as a Claim shows it.
-func unread(m storage.Mark) storage.Mark {
-	m.Result.Body = nil
-	return m
-}
+// unread returns a mark as Load shows it.
+func unread(m storage.Mark) storage.Mark { return m.Unread() }
 
 func expect(t testing.TB, what string, got, want any) {
 	t.Helper()

@@ -2,7 +2,6 @@ package storagetest
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 
@@ -126,16 +125,11 @@ func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error
 
 // Marks implements storage.Storage.
 func (n *Node) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
-	return call(ctx, n, "Marks", func(m *Memory) (out []storage.Mark, err error) {
+	return call(ctx, n, "Marks", func(m *Memory) ([]storage.Mark, error) {
 		b := m.byID(id)
 		if b == nil || b.signals.Deleted {
 			return nil, storage.ErrNotFound
 		}
-		for _, i := range slices.Sorted(maps.Keys(b.marks)) {
-			k := b.marks[i]
-			k.Result.Body, k.Result.Headers = nil, nil
-			out = append(out, k)
-		}
-		return out, nil
+		return b.unread(), nil
 	})
 }

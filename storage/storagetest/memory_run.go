@@ -51,17 +51,34 @@ func (q *queue) claim(n *Node, lease int64) *storage.Claim {
 	}
 	c := &storage.Claim{
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
-		Options: b.Options, Requests: cloneRequests(b.Requests), Credential: bytes.Clone(b.Credential),
-		CreatedAt: b.createdAt, StartedAt: b.startedAt, Trace: b.Trace, Signals: b.wishes(),
+		Options: b.Options, Credential: bytes.Clone(b.Credential),
+		CreatedAt: b.createdAt, StartedAt: b.startedAt, Trace: b.Trace, Signals: b.wishes(), Total: len(b.Requests), Marked: len(b.marks) > 0,
 	}
-	for _, i := range slices.Sorted(maps.Keys(b.marks)) {
-		k := cloneMark(b.marks[i])
-		if k.State == storage.Done {
-			k.Result.Body = nil
-		}
-		c.Marks = append(c.Marks, k)
+	for i := range b.Requests {
+		r := &b.Requests[i]
+		c.Bytes += int64(len(r.ID) + len(r.Path) + len(r.Body))
 	}
 	return c
+}
+
+// Load implements storage.Storage.
+func (n *Node) Load(ctx context.Context, c *storage.Claim) error {
+	return run(ctx, n, "Load", func(m *Memory) error {
+		b := m.byID(c.ID)
+		if b == nil {
+			return storage.ErrNotOwner
+		}
+		c.Requests, c.Marks = cloneRequests(b.Requests), b.unread()
+		return nil
+	})
+}
+
+// unread returns the marks of a batch, by index, as Load and Marks show them.
+func (b *stored) unread() (out []storage.Mark) {
+	for _, i := range slices.Sorted(maps.Keys(b.marks)) {
+		out = append(out, b.marks[i].Unread())
+	}
+	return out
 }
 
 // release gives the queue up.
@@ -148,7 +165,7 @@ func (b *stored) record(marks []storage.Mark) error {
 	}
 	for _, k := range marks {
 		if _, final := b.done(k.Index); !final {
-			b.marks[k.Index] = cloneMark(k)
+			b.marks[k.Index] = cloneMark(storage.Over(b.marks[k.Index], k))
 		}
 	}
 	return nil

@@ -76,6 +76,7 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Delete":        func() error { _, err := s.Delete(ctx, key(b)); return err },
 		"Runnable":      func() error { _, err := s.Runnable(ctx, 0, 1); return err },
 		"Claim":         func() error { _, err := s.Claim(ctx, c.Queue); return err },
+		"Load":          func() error { return s.Load(ctx, c) },
 		"Record":        func() error { _, err := s.Record(ctx, c, []storage.Mark{begun(0)}); return err },
 		"Finish":        func() error { _, err := s.Finish(ctx, c, nil, "", true); return err },
 		"Release":       func() error { return s.Release(ctx, c, nil, moment(0)) },

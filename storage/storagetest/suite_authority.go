@@ -123,7 +123,7 @@ var expiryTests = []nodeTest{
 		c.Expire(t, a.s)
 		a.release(first, moment(5), waiting(0))
 		expect(t, "runnable", b.runnable(), []storage.Runnable{{Queue: first.Queue, NotBefore: moment(5)}})
-		expectMarks(t, b.claim(first.Queue).Marks, waiting(0))
+		expectMarks(t, b.claim(first.Queue).Marks, unread(waiting(0)))
 	}},
 	{"its claims do not come back when it claims again", func(t *testing.T, c Cluster, a, b *fixture) {
 		first, other := a.claimed(newBatch("s", 1)), a.claimed(newBatch("t", 1))

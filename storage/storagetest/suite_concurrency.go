@@ -77,6 +77,9 @@ func (f *fixture) runOne(b crowded) error {
 	if c.Ticket != b.Ticket {
 		return fmt.Errorf("claimed %s, want %s", c.Ticket, b.Ticket)
 	}
+	if err := f.s.Load(f.Context(), c); err != nil {
+		return err
+	}
 	for i := range c.Requests {
 		if _, err := f.s.Record(f.Context(), c, []storage.Mark{begun(i)}); err != nil {
 			return err

@@ -60,14 +60,19 @@ func (m *model) take(t *rapid.T, q *pair, actual, memory *storage.Claim) {
 	if q.claim = nil; actual == nil {
 		return
 	}
+	if _, _, ok := both(t, m, "Load", func(s storage.Storage, side int) (struct{}, error) {
+		return struct{}{}, s.Load(t.Context(), (&claims{actual, memory}).of(side))
+	}); !ok {
+		t.Fatal("the claim is the newest, and can't be loaded")
+	}
 	same(t, "claim", plainClaim(actual), plainClaim(memory))
 	q.claim = &claims{actual, memory}
 }
 
 // plainClaim leaves out what two databases can't agree on: ids, epochs and moments.
 func plainClaim(c *storage.Claim) string {
-	return fmt.Sprintf("%s %q %x %q %+v %+v %q %+v %+v", c.Ticket, c.Store, c.Owner, c.GroupID, c.Options, c.Requests, c.Credential,
-		plainMarks(c.Marks), c.Signals)
+	return fmt.Sprintf("%s %q %x %q %+v %d %+v %q %+v %+v", c.Ticket, c.Store, c.Owner, c.GroupID, c.Options, c.Total, c.Requests,
+		c.Credential, plainMarks(c.Marks), c.Signals)
 }
 
 func isClaimed(q *pair) bool { return q.claim != nil }
@@ -75,19 +80,23 @@ func isClaimed(q *pair) bool { return q.claim != nil }
 // marks draws marks for requests that have not ended: an answer that was recorded is
 // never followed by anything.
 func (m *model) marks(t *rapid.T, q *pair) (out []storage.Mark) {
-	open := map[int]bool{}
+	open, answered := map[int]bool{}, map[int]bool{}
+	b := m.memory.m.byID(q.claim.memory.ID)
 	for i := range q.claim.memory.Requests {
-		_, ended := m.memory.m.byID(q.claim.memory.ID).done(i)
-		open[i] = !ended
+		_, ended := b.done(i)
+		open[i], answered[i] = !ended, b.marks[i].Result.Status != 0
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "marks") {
 		i := rapid.IntRange(0, len(open)-1).Draw(t, "index")
 		if !open[i] {
 			continue
 		}
-		kinds := []storage.Mark{begun(i), waiting(i), done(i, ""), done(i, "0123456789"), failed(i), skipped(i)}
+		kinds := []storage.Mark{begun(i), waiting(i), postponed(i), done(i, ""), done(i, "0123456789"), failed(i), skipped(i)}
+		if answered[i] {
+			kinds = append(kinds, storage.Mark{Index: i, State: storage.Done, Tries: tries(3)})
+		}
 		k := kinds[rapid.IntRange(0, len(kinds)-1).Draw(t, "mark")]
-		open[i] = k.State != storage.Done
+		open[i], answered[i] = k.State != storage.Done, answered[i] || k.Result.Status != 0
 		out = append(out, k)
 	}
 	return out

@@ -56,7 +56,7 @@ var reopenTests = []struct {
 		expect(f.T, "ticket", again.Ticket, running.Ticket)
 		expect(f.T, "requests", again.Requests, running.Requests)
 		expect(f.T, "credential", again.Credential, running.Credential)
-		expectMarks(f.T, again.Marks, unread(want[0]), want[1], want[2])
+		expectMarks(f.T, again.Marks, unread(want[0]), want[1], unread(want[2]))
 		f.expectStale(c)
 		expect(f.T, "the next claim", f.finish(again).Ticket, queued.Ticket)
 	}},
@@ -65,7 +65,7 @@ var reopenTests = []struct {
 		f.release(c, moment(5), waiting(0))
 		reopen()
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue, NotBefore: moment(5)}})
-		expectMarks(f.T, f.claim(c.Queue).Marks, waiting(0))
+		expectMarks(f.T, f.claim(c.Queue).Marks, unread(waiting(0)))
 		reopen()
 		expect(f.T, "runnable after a claim", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
 	}},

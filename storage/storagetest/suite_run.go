@@ -66,7 +66,7 @@ var runningTests = []test{
 		f.record(c, done(2, "the answer"))
 		again := f.claim(c.Queue)
 		expect(f.T, "ticket", again.Ticket, b.Ticket)
-		expectMarks(f.T, again.Marks, begun(0), unread(done(2, "the answer")), waiting(3))
+		expectMarks(f.T, again.Marks, begun(0), unread(done(2, "the answer")), unread(waiting(3)))
 		expect(f.T, "the result", string(f.status(b).Results[0].Body), "the answer")
 	}},
 	{"a later mark replaces an earlier one, also in one record", func(f *fixture) {
@@ -75,7 +75,7 @@ var runningTests = []test{
 		again := begun(1)
 		again.Tries.Attempts = 7
 		f.record(c, waiting(0), again, waiting(2), begun(2), done(2, "x"), waiting(3), begun(3))
-		expectMarks(f.T, f.claim(c.Queue).Marks, waiting(0), again, unread(done(2, "x")), begun(3))
+		expectMarks(f.T, f.claim(c.Queue).Marks, unread(waiting(0)), again, unread(done(2, "x")), begun(3))
 	}},
 	{"an answer that was recorded is final", func(f *fixture) {
 		b := newBatch("s", 3)
@@ -150,7 +150,7 @@ var runningTests = []test{
 		again := f.claim(c.Queue)
 		expect(f.T, "status of what is run", f.status(b).NotBefore, time.Time{})
 		expect(f.T, "ticket", again.Ticket, b.Ticket)
-		expectMarks(f.T, again.Marks, unread(done(0, "kept")), waiting(1))
+		expectMarks(f.T, again.Marks, unread(done(0, "kept")), unread(waiting(1)))
 		f.release(again, time.Time{})
 		expect(f.T, "runnable at once", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
 	}},
@@ -184,12 +184,66 @@ var runningTests = []test{
 		}
 		expect(f.T, "the next claim", f.claim(c.Queue).Ticket, b.Ticket)
 	}},
-	{"marks of 2 MiB in a waiting batch", func(f *fixture) {
-		c := f.claimed(newBatch("s", 1))
+	{"a claim holds nothing that is large", func(f *fixture) {
+		b := newBatch("s", 3)
+		b.Requests[1].Body = bytes.Repeat([]byte("0123456789abcdef"), 128<<10)
+		q := f.create(b)
+		c, err := f.s.Claim(f.Context(), q)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if c.Requests != nil || c.Marks != nil || len(c.Packed) > 64<<10 {
+			f.Errorf("the claim has %d requests, %d marks and %d packed bytes", len(c.Requests), len(c.Marks), len(c.Packed))
+		}
+		if c.Total != 3 || c.Bytes < 2<<20 || c.Bytes > 3<<20 {
+			f.Errorf("the claim promises %d requests of %d bytes", c.Total, c.Bytes)
+		}
+		f.load(c)
+		expect(f.T, "requests", c.Requests, b.Requests)
 		w := waiting(0)
-		w.Result.Body = bytes.Repeat([]byte("0123456789abcdef"), 128<<10)
+		w.Result.Body, w.Result.Headers = b.Requests[1].Body, done(0, "").Result.Headers
 		f.record(c, w)
-		expectMarks(f.T, f.claim(c.Queue).Marks, w)
+		f.load(c)
+		expectMarks(f.T, c.Marks, unread(w))
+	}},
+	{"a mark without an answer keeps the stored one", func(f *fixture) {
+		for _, size := range []int{10, 1 << 20} {
+			for _, apart := range []bool{false, true} {
+				b := newBatch(fmt.Sprint("s", size, apart), 4)
+				c := f.claimed(b)
+				answer := func(i int) storage.Mark {
+					m := waiting(i)
+					m.Result.Body = bytes.Repeat([]byte{'a' + byte(i)}, size)
+					m.Result.Headers = done(0, "").Result.Headers
+					return m
+				}
+				end := storage.Mark{Index: 2, State: storage.Done, Tries: tries(5)}
+				for _, marks := range [][]storage.Mark{
+					{answer(0), answer(1), answer(2), begun(3)},
+					{begun(0), begun(1), begun(2), postponed(3)},
+					{postponed(0), done(1, "another"), postponed(2)},
+				} {
+					f.record(c, marks...)
+					if apart { // so that the marks are in their places, where a database has such
+						f.release(c, time.Time{})
+						c = f.claim(c.Queue)
+					}
+				}
+				want := postponed(0)
+				want.Result = unread(answer(0)).Result
+				stays := postponed(2)
+				stays.Result = unread(answer(2)).Result
+				c = f.claim(c.Queue)
+				expectMarks(f.T, c.Marks, want, unread(done(1, "another")), stays, postponed(3))
+				f.record(c, end)
+				f.finish(c, storage.Mark{Index: 0, State: storage.Done, Tries: tries(5)})
+				s := f.status(b)
+				expect(f.T, "outcome", f.outcome(b), "COMPLETED 503 200 503 -")
+				expect(f.T, "the kept answer", s.Results[0].Result, answer(0).Result)
+				expect(f.T, "the new answer", string(s.Results[1].Body), "another")
+				expect(f.T, "the answer that ended it", s.Results[2].Result, answer(2).Result)
+			}
+		}
 	}},
 }
 
@@ -282,7 +336,7 @@ var repeatTests = []test{
 		marks := []storage.Mark{begun(0), waiting(0), done(1, "x"), begun(2)}
 		f.record(c, marks...)
 		f.record(c, marks...)
-		expectMarks(f.T, f.claim(c.Queue).Marks, waiting(0), unread(done(1, "x")), begun(2))
+		expectMarks(f.T, f.claim(c.Queue).Marks, unread(waiting(0)), unread(done(1, "x")), begun(2))
 	}},
 	{"finish, with a next batch", func(f *fixture) {
 		a, b := newBatch("s", 2), newBatch("s", 1)
@@ -338,7 +392,7 @@ var repeatTests = []test{
 			f.release(c, moment(5), done(0, "x"), waiting(1))
 		}
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue, NotBefore: moment(5)}})
-		expectMarks(f.T, f.claim(c.Queue).Marks, unread(done(0, "x")), waiting(1))
+		expectMarks(f.T, f.claim(c.Queue).Marks, unread(done(0, "x")), unread(waiting(1)))
 	}},
 	{"stop", func(f *fixture) {
 		b := newBatch("s", 1)
