@@ -41,8 +41,13 @@ type Header struct {
 	Store     string    `json:"store"`
 	GroupID   string    `json:"groupId"`
 	Format    Format    `json:"format"`
+	Encoding  string    `json:"encoding,omitempty"`
 	Template  string    `json:"template,omitempty"`
 	Delimiter string    `json:"delimiter,omitempty"`
+
+	DecimalComma bool `json:"decimalComma,omitempty"`
+	Raw          bool `json:"raw,omitempty"`
+	Blank        int  `json:"blank,omitempty"` // rows that were skipped
 
 	Parallel      bool   `json:"parallel,omitempty"`
 	StopOnFailure bool   `json:"stopOnFailure,omitempty"`

@@ -66,7 +66,7 @@ func (p *planner) add(r *row) error {
 			return nil
 		}
 		if at-first >= mostRequests {
-			return &lineError{p.path, r.line, fmt.Errorf("the request depends on %q, %d requests before: both have to fit into one batch of %d", id, at-first, mostRequests)}
+			return &lineError{path: p.path, line: r.line, err: fmt.Errorf("the request depends on %q, %d requests before: both have to fit into one batch of %d", id, at-first, mostRequests)}
 		}
 		n.back = max(n.back, at-first)
 		return nil
@@ -144,7 +144,7 @@ func (p *planner) cut() error {
 		at = most
 	}
 	if at == 0 {
-		return &lineError{p.path, p.needs[0].line, fmt.Errorf("the requests from here to line %d depend on each other and don't fit into one batch of %d requests and %d MiB", p.needs[min(most, len(p.needs)-1)].line, mostRequests, p.bound>>20)}
+		return &lineError{path: p.path, line: p.needs[0].line, err: fmt.Errorf("the requests from here to line %d depend on each other and don't fit into one batch of %d requests and %d MiB", p.needs[min(most, len(p.needs)-1)].line, mostRequests, p.bound>>20)}
 	}
 	p.cuts = append(p.cuts, at)
 	p.behind += at
@@ -162,14 +162,16 @@ func (p *planner) finish() error {
 	return nil
 }
 
-// plan reads the whole file and cuts it into chunks, whose requests are all well-formed.
-func (in *Input) plan(o batch.Options) ([]chunk, error) {
+// plan reads the whole file and cuts it into chunks, whose requests are all well-formed. It
+// also returns how many blank rows it skipped.
+func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
 	p := planner{path: in.Path, bound: mostBytes}
 	rows, file, err := in.open()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer file.Close()
+	var wrong mistakes
 	for {
 		r, err := rows.next()
 		if errors.Is(err, io.EOF) {
@@ -178,21 +180,60 @@ func (in *Input) plan(o batch.Options) ([]chunk, error) {
 		if err == nil {
 			err = p.add(r)
 		}
-		if err != nil {
-			return nil, err
+		if err != nil && !wrong.take(err) {
+			break
 		}
 	}
+	if wrong.found() {
+		return nil, 0, &wrong
+	}
 	if err := p.finish(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(p.cuts) == 0 {
-		return nil, fmt.Errorf("%s holds no request", in.Path)
+		return nil, 0, fmt.Errorf("%s holds no request", in.Path)
 	}
-	chunks := make([]chunk, len(p.cuts))
+	chunks = make([]chunk, len(p.cuts))
 	for i, n := range p.cuts {
 		chunks[i].Requests = n
 	}
-	return chunks, in.check(chunks, o)
+	return chunks, rows.blank(), in.check(chunks, o)
+}
+
+// mostMistakes is how many mistakes of a file are shown.
+const mostMistakes = 20
+
+// mistakes are what is wrong with a file: the first ones, and the number of the others.
+type mistakes struct {
+	shown []error
+	more  int
+}
+
+// take adds a mistake and reports whether what follows it can be read.
+func (m *mistakes) take(err error) bool {
+	m.add(err)
+	wrong, ok := errors.AsType[*lineError](err)
+	return ok && wrong.more
+}
+
+func (m *mistakes) add(err error) {
+	if len(m.shown) < mostMistakes {
+		m.shown = append(m.shown, err)
+	} else {
+		m.more++
+	}
+}
+
+func (m *mistakes) found() bool { return len(m.shown) > 0 }
+
+func (m *mistakes) Unwrap() []error { return m.shown }
+
+func (m *mistakes) Error() string {
+	text := errors.Join(m.shown...).Error()
+	if m.more > 0 {
+		text += fmt.Sprintf("\nand %d more mistakes", m.more)
+	}
+	return text
 }
 
 // check judges each request as a server does, and fills in the sums.
@@ -202,33 +243,34 @@ func (in *Input) check(chunks []chunk, o batch.Options) error {
 		return err
 	}
 	defer r.Close()
+	var wrong mistakes
 	for i := range chunks {
 		part, err := r.next()
 		if err != nil {
 			return err
 		}
 		if _, err := batch.Decode(part.body(), o); err != nil {
-			return in.wrong(part, err)
+			in.wrong(&wrong, part, err)
 		}
 		chunks[i].Sum = part.sum
+	}
+	if wrong.found() {
+		return &wrong
 	}
 	return nil
 }
 
 // wrong names the lines of what a server would refuse.
-func (in *Input) wrong(part *part, err error) error {
+func (in *Input) wrong(m *mistakes, part *part, err error) {
 	invalid, ok := errors.AsType[*batch.InvalidError](err)
 	if !ok {
-		return err
+		m.add(err)
+		return
 	}
-	var said []error
 	for _, p := range invalid.Problems {
-		said = append(said, in.problem(part, p))
+		m.add(in.problem(part, p))
 	}
-	if invalid.More > 0 {
-		said = append(said, fmt.Errorf("%d more problems are near", invalid.More))
-	}
-	return errors.Join(said...)
+	m.more += invalid.More
 }
 
 // problem names the line of $[3].method.
@@ -237,13 +279,13 @@ func (in *Input) problem(part *part, p batch.Problem) error {
 	index, field, _ := strings.Cut(place, "]")
 	i, err := strconv.Atoi(index)
 	if !found || err != nil || i >= len(part.lines) {
-		return &lineError{in.Path, part.lines[0], fmt.Errorf("a request of lines %d to %d: %s", part.lines[0], part.lines[len(part.lines)-1], p.Message)}
+		return &lineError{path: in.Path, line: part.lines[0], err: fmt.Errorf("a request of lines %d to %d: %s", part.lines[0], part.lines[len(part.lines)-1], p.Message)}
 	}
 	field = strings.TrimPrefix(field, ".")
 	if field == "" {
 		field = "the request"
 	}
-	return &lineError{in.Path, part.lines[i], fmt.Errorf("%s %s", field, p.Message)}
+	return &lineError{path: in.Path, line: part.lines[i], err: fmt.Errorf("%s %s", field, p.Message)}
 }
 
 // part is what a chunk holds.

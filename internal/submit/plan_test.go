@@ -32,28 +32,38 @@ func TestMistakes(t *testing.T) {
 		file, text, template string
 		want                 []string
 	}{
-		"method":      {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n\n{\"method\":\"get\",\"path\":\"/a\"}\n{\"method\":\"GET\",\"path\":\"//x\"}\n", "", []string{"a.ndjson:3: method must be one of", "a.ndjson:4: path"}},
-		"no JSON":     {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\"\n", "", []string{"a.ndjson:2: the line is no JSON: it ends too early"}},
-		"two":         {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"} {}\n", "", []string{"a.ndjson:1: more text follows"}},
-		"no object":   {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n[1]\n", "", []string{"a.ndjson:2: the line is no JSON object"}},
-		"twice":       {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"path\":\"/b\"}\n", "", []string{"a.ndjson:1: path is given twice"}},
-		"array":       {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n\n  {\"method\":\"GET\",\n\"path\":\"/../b\"}\n]", "", []string{"a.json:3: path"}},
-		"array end":   {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n", "", []string{"a.json:2: the array has no end"}},
-		"array item":  {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n3]", "", []string{"a.json:2: each element"}},
-		"array tail":  {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"}]\nx", "", []string{"a.json:1: more text follows the array"}},
-		"empty array": {"a.json", "[]", "", []string{"holds no request"}},
-		"empty":       {"a.json", " \n", "", []string{"is empty"}},
-		"neither":     {"a.txt", "GET /a", "", []string{"begins with neither"}},
-		"no template": {"a.csv", "id\n1\n", "", []string{"needs a template"}},
-		"template":    {"a.json", "[]", put, []string{"is no CSV"}},
-		"value":       {"a.csv", "id,price\n1,2\n\"2\n\",x\n", put, []string{`a.csv:3: column "price": "x" is no number`}},
-		"columns":     {"a.csv", "id,price\n1,2\n2\n", put, []string{"a.csv:3: the row has another number of columns than the header, which has 2"}},
-		"quotes":      {"a.csv", "id,price\n1,\"2\"3\n", put, []string{"a.csv:2: column"}},
-		"same name":   {"a.csv", "id,price,id\n", put, []string{`two columns are named "id"`}},
-		"no rows":     {"a.csv", "id,price\n", put, []string{"holds no request"}},
-		"no column":   {"a.csv", "id;price\n1;2\n", put, []string{`asks for the column "id", which the file does not have; it has id;price`}},
-		"dots":        {"a.csv", "id,price\n..,2\n", put, []string{"a.csv:2: path"}},
-		"unknown id":  {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"dependsOn\":[\"x\"]}\n", "", []string{"a.ndjson:1: dependsOn"}},
+		"method":               {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n\n{\"method\":\"get\",\"path\":\"/a\"}\n{\"method\":\"GET\",\"path\":\"//x\"}\n", "", []string{"a.ndjson:3: method must be one of", "a.ndjson:4: path"}},
+		"no JSON":              {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\"\n", "", []string{"a.ndjson:2: the line is no JSON: it ends too early"}},
+		"two":                  {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"} {}\n", "", []string{"a.ndjson:1: more text follows"}},
+		"no object":            {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n[1]\n", "", []string{"a.ndjson:2: the line is no JSON object"}},
+		"twice":                {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"path\":\"/b\"}\n", "", []string{"a.ndjson:1: path is given twice"}},
+		"array":                {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n\n  {\"method\":\"GET\",\n\"path\":\"/../b\"}\n]", "", []string{"a.json:3: path"}},
+		"array end":            {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n", "", []string{"a.json:2: the array has no end"}},
+		"array item":           {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n3]", "", []string{"a.json:2: each element"}},
+		"array tail":           {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"}]\nx", "", []string{"a.json:1: more text follows the array"}},
+		"empty array":          {"a.json", "[]", "", []string{"holds no request"}},
+		"empty":                {"a.json", " \n", "", []string{"is empty"}},
+		"neither":              {"a.txt", "GET /a", "", []string{"begins with neither"}},
+		"no template":          {"a.csv", "id\n1\n", "", []string{"needs a template"}},
+		"template":             {"a.json", "[]", put, []string{"is not CSV"}},
+		"value":                {"a.csv", "id,price\n1,2\n\"2\n\",x\n", put, []string{`a.csv:3: column "price": "x" is no number`}},
+		"columns":              {"a.csv", "id,price\n1,2\n2\n", put, []string{"a.csv:3: the row has 1 columns and the header has 2"}},
+		"quotes":               {"a.csv", "id,price\n1,\"2\"3\n", put, []string{"a.csv:2: character 6: '3' follows a closing quote"}},
+		"same name":            {"a.csv", "id,price,id\n", put, []string{`two columns are named "id"`}},
+		"no rows":              {"a.csv", "id,price\n", put, []string{"holds no request"}},
+		"no column":            {"a.csv", "ID;price\n1;2\n", put, []string{`asks for the column "id", which the file does not have; it has ID, price; write two braces`}},
+		"open quote":           {"a.csv", "id,price\n1,\"2\n3,4\n5,6\n", put, []string{"a.csv:2: character 3: the quote that opens here is never closed"}},
+		"lone quote":           {"a.csv", "id,price\n5\" pipe,2\n", put, []string{"a.csv:2: character 2: a quote stands inside a cell"}},
+		"extra cell":           {"a.csv", "id,price,\n1,2,\n1,2,x\n", put, []string{`a.csv:3: column 3 holds "x" and has no name in the header`}},
+		"ambiguous":            {"a.csv", "id,a;b\n1,2;3\n", put, []string{"the delimiter may be ',' or ';', as each gives 2 columns"}},
+		"sep":                  {"a.csv", "sep=;\nid;price\n1;x\n", put, []string{`a.csv:3: column "price": "x" is no number`}},
+		"no UTF-8":             {"a.csv", "id,price\nA\xe8b,1\n", put, []string{"a.csv:2:2: byte 0xE8 at offset 10 is not UTF-8: name the encoding"}},
+		"no UTF-8 in lines":    {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\":\"GET\",\"path\":\"/\xff\"}\n", "", []string{"a.ndjson:2:26: byte 0xFF at offset 54"}},
+		"no UTF-8 in an array": {"a.json", "[{\"method\":\"GET\",\n\"path\":\"/\xff\"}]", "", []string{"a.json:2:10: byte 0xFF at offset 27"}},
+		"NUL":                  {"a.csv", "i\x00d\x00,\x00p\x00", put, []string{"a.csv:1:2: the file holds a NUL byte"}},
+		"cut off":              {"a.csv", "\xef\xbb\xbfid,price\nA\xc3", put, []string{"a.csv:2:2: byte 0xC3 at offset 13"}},
+		"dots":                 {"a.csv", "id,price\n..,2\n", put, []string{"a.csv:2: path"}},
+		"unknown id":           {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"dependsOn\":[\"x\"]}\n", "", []string{"a.ndjson:1: dependsOn"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := NewPlan(Options{Input: Input{Path: write(t, c.file, c.text), Template: c.template}})
@@ -63,6 +73,19 @@ func TestMistakes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Up to 20 mistakes are shown at once, and the others are counted.
+func TestManyMistakes(t *testing.T) {
+	rows := strings.Repeat("x\n", 300)
+	_, err := NewPlan(Options{Input: Input{Path: write(t, "a.csv", "n\n"+rows), Template: `{"method":"PUT","path":"/a","body":{{n:number}}}`}})
+	if got := fmt.Sprint(err); strings.Count(got, "is no number") != 20 || !strings.HasSuffix(got, "and 280 more mistakes") {
+		t.Errorf("got %s", got)
+	}
+	_, err = NewPlan(Options{Input: Input{Path: write(t, "a.ndjson", strings.Repeat("{\"method\":\"get\",\"path\":\"/a\"}\n", 700))}})
+	if got := fmt.Sprint(err); strings.Count(got, "method must be one of") != 20 || !strings.HasSuffix(got, "and 680 more mistakes") {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -77,6 +100,12 @@ func TestFormats(t *testing.T) {
 		{Path: write(t, "a.csv", "\xef\xbb\xbfn,m\r\n1,\"x\ny\"\r\n2,\r\n"), Template: template},
 		{Path: write(t, "a.tsv", "n\tm\n1\t,\n2\t\n"), Template: template},
 		{Path: write(t, "b.csv", "n;m\n1;,\n2;\n"), Template: template, Delimiter: ';'},
+		{Path: write(t, "c.csv", "n;m\n1;,\n2;\n"), Template: template},
+		{Path: write(t, "d.csv", "n\tm\r1\t,\r2\t\r"), Template: template},
+		{Path: write(t, "e.csv", "sep=|\r\nn|m\r\n1|,\r\n2|\r\n"), Template: template},
+		{Path: write(t, "f.csv", "\xff\xfen\x00\t\x00m\x00\n\x001\x00\t\x00\xe4\x00\n\x002\x00\t\x00"), Template: template},
+		{Path: write(t, "g.csv", "n,m\n1,\xe4\n2,"), Template: template, Encoding: "windows-1252"},
+		{Path: write(t, "h.csv", "\n n ,m,,\n\n1,x,,\n , ,,\n2,y\n,,,\n"), Template: template},
 	} {
 		p, err := NewPlan(Options{Input: in})
 		if err != nil {
@@ -183,7 +212,7 @@ func TestChunks(t *testing.T) {
 // it is sent.
 func TestChangedInput(t *testing.T) {
 	in := Input{Path: write(t, "a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n"), Format: NDJSON}
-	chunks, err := in.plan(batch.Options{})
+	chunks, _, err := in.plan(batch.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,14 +3,15 @@ package submit
 import (
 	"bufio"
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sheafapi/sheaf/client"
 )
@@ -170,7 +171,8 @@ type output struct {
 	path string
 	file *os.File
 	out  *bufio.Writer
-	size int64 // of what was flushed
+	text *bufio.Writer // before out, where text is stored in another encoding; nil: none
+	size int64         // of what was flushed
 }
 
 // openOutput opens a file that has grown to a size, and cuts off what is behind. Size 0
@@ -202,7 +204,14 @@ func openOutput(path string, size int64, stdout io.Writer) (*output, error) {
 
 // flush makes what was written durable, and returns the file's size.
 func (o *output) flush() (int64, error) {
-	if err := o.out.Flush(); err != nil {
+	var err error
+	if o.text != nil {
+		err = o.text.Flush()
+	}
+	if err == nil {
+		err = o.out.Flush()
+	}
+	if err != nil {
 		return 0, fmt.Errorf("write %s: %w", o.path, err)
 	}
 	if o.file == nil {
@@ -223,40 +232,71 @@ func (o *output) Close() error {
 	return o.file.Close()
 }
 
+// resultColumns are added to the input's columns. An input that has them already, as results
+// that are corrected and sent again do, gets new ones in their place.
+var resultColumns = []string{"result_status", "result_code", "result_message", "result_body"}
+
 // resultWriter writes what became of requests, one after the other.
 type resultWriter struct {
 	*output
-	format Format
-	csv    *csv.Writer
-	json   *json.Encoder
+	json   *json.Encoder // nil: CSV
+	csv    *csvWriter
+	raw    bool
+	kept   []int // columns of the input that are written; nil: the input is not CSV
 	record []string
 }
 
 // newResultWriter writes to an output; columns are the input's, if it is CSV. A new CSV file
 // gets a header.
-func newResultWriter(o *output, format Format, columns []string) (*resultWriter, error) {
-	w := &resultWriter{output: o, format: format}
-	if format == NDJSON {
+func newResultWriter(o *output, h *Header, in *Input, columns []string) (*resultWriter, error) {
+	w := &resultWriter{output: o, raw: h.Raw}
+	if h.ResultsFormat == NDJSON {
 		w.json = json.NewEncoder(o.out)
 		w.json.SetEscapeHTML(false)
 		return w, nil
 	}
-	w.csv = csv.NewWriter(o.out)
-	if o.size > 0 {
-		return w, nil
-	}
-	if columns == nil {
+	d := in.dialect
+	if in.Format != CSV {
+		d = dialect{comma: ',', end: "\n"}
 		columns = []string{"line", "id", "method", "path"}
+	} else {
+		w.kept = []int{}
+		for i, name := range columns {
+			if !slices.Contains(resultColumns, name) {
+				w.kept = append(w.kept, i)
+			}
+		}
 	}
-	return w, w.csv.Write(append(append([]string(nil), columns...), "result_status", "result_code", "result_message", "result_body"))
+	d.charset = d.charset.forOutput(true)
+	var err error
+	if w.csv, err = o.asCSV(d); err != nil || o.size > 0 {
+		return w, err
+	}
+	return w, w.csv.write(append(w.input(columns), resultColumns...))
+}
+
+// input begins a row with the input's cells.
+func (w *resultWriter) input(cells []string) []string {
+	if w.kept == nil {
+		return append(w.record[:0], cells...)
+	}
+	w.record = w.record[:0]
+	for _, i := range w.kept {
+		cell := ""
+		if i < len(cells) {
+			cell = cells[i]
+		}
+		w.record = append(w.record, cell)
+	}
+	return w.record
 }
 
 // write adds an outcome; columns are the input's row, if it is CSV.
 func (w *resultWriter) write(o *outcome, columns []string) error {
-	if w.format == NDJSON {
+	if w.json != nil {
 		return w.json.Encode(o)
 	}
-	if columns == nil {
+	if w.kept == nil {
 		columns = []string{strconv.Itoa(o.Line), o.ID, o.Method, o.Path}
 	}
 	code := ""
@@ -270,25 +310,51 @@ func (w *resultWriter) write(o *outcome, columns []string) error {
 			body = text
 		}
 	}
-	w.record = append(append(w.record[:0], columns...), o.Status, code, o.reason(), body)
-	return w.csv.Write(w.record)
+	w.record = append(w.input(columns), o.Status, code, w.harmless(o.reason()), w.harmless(body))
+	return w.csv.write(w.record)
 }
 
-func (w *resultWriter) flush() (int64, error) {
-	if w.csv != nil {
-		w.csv.Flush()
-		if err := w.csv.Error(); err != nil {
-			return 0, fmt.Errorf("write %s: %w", w.path, err)
+// harmless keeps a spreadsheet from running text that the API answered as a formula
+// (OWASP, CSV Injection): an apostrophe in front makes it text.
+func (w *resultWriter) harmless(text string) string {
+	if w.raw {
+		return text
+	}
+	switch begin := strings.TrimLeft(text, " \u00a0"); {
+	case begin == "":
+		return text
+	case strings.ContainsRune("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", firstRune(begin)):
+		return "'" + text
+	}
+	return text
+}
+
+func firstRune(s string) rune {
+	r, _ := utf8.DecodeRuneInString(s)
+	return r
+}
+
+// asCSV returns what writes CSV to the output. A new file gets the byte order mark and the line
+// that names the delimiter, if the dialect has them.
+func (o *output) asCSV(d dialect) (*csvWriter, error) {
+	text, err := d.charset.writer(o.out, o.size == 0)
+	if err != nil {
+		return nil, err
+	}
+	o.text = bufio.NewWriter(text)
+	if d.sepLine != "" && o.size == 0 {
+		if _, err := o.text.WriteString(d.sepLine + d.end); err != nil {
+			return nil, err
 		}
 	}
-	return w.output.flush()
+	return &csvWriter{out: o.text, comma: d.comma, end: d.end}, nil
 }
 
 // againWriter writes the requests that can be sent again, in the input's format. JSON arrays
 // are written as one request a line.
 type againWriter struct {
 	*output
-	csv  *csv.Writer
+	csv  *csvWriter
 	line bytes.Buffer
 }
 
@@ -297,17 +363,18 @@ func newAgainWriter(o *output, in *Input, columns []string) (*againWriter, error
 	if in.Format != CSV {
 		return w, nil
 	}
-	w.csv = csv.NewWriter(o.out)
-	w.csv.Comma = in.Delimiter
-	if o.size > 0 {
-		return w, nil
+	d := in.dialect
+	d.charset = d.charset.forOutput(false)
+	var err error
+	if w.csv, err = o.asCSV(d); err != nil || o.size > 0 {
+		return w, err
 	}
-	return w, w.csv.Write(columns)
+	return w, w.csv.write(columns)
 }
 
 func (w *againWriter) write(request []byte, columns []string) error {
 	if w.csv != nil {
-		return w.csv.Write(columns)
+		return w.csv.write(columns)
 	}
 	w.line.Reset()
 	if err := json.Compact(&w.line, request); err != nil { // an array's may be several lines
@@ -316,14 +383,4 @@ func (w *againWriter) write(request []byte, columns []string) error {
 	w.line.WriteByte('\n')
 	_, err := w.out.Write(w.line.Bytes())
 	return err
-}
-
-func (w *againWriter) flush() (int64, error) {
-	if w.csv != nil {
-		w.csv.Flush()
-		if err := w.csv.Error(); err != nil {
-			return 0, fmt.Errorf("write %s: %w", w.path, err)
-		}
-	}
-	return w.output.flush()
 }

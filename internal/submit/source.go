@@ -3,7 +3,6 @@ package submit
 import (
 	"bufio"
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +27,14 @@ const (
 // the results.
 type Input struct {
 	Path      string
-	Format    Format // empty: told by the file's name and beginning
+	Format    Format // empty: what the file's name and beginning say
+	Encoding  string // empty: what the byte order mark says, else UTF-8
 	Template  string // of CSV
-	Delimiter rune   // of CSV; 0: a comma, or a tab if the name ends in .tsv
+	Delimiter rune   // of CSV; 0: what the rows say
+
+	DecimalComma bool // of CSV: numbers are written 1.234,50
+
+	dialect dialect // of CSV
 }
 
 // maxRow bounds one request as the file holds it, in bytes.
@@ -46,10 +50,13 @@ type row struct {
 // rows reads requests in their order.
 type rows interface {
 	// next returns the next request, or io.EOF. What it returned before must not be used
-	// any more, but for what was copied.
+	// any more, but for what was copied. Where a lineError has more set, the call after
+	// returns the row behind the mistake.
 	next() (*row, error)
-	// header returns the names of CSV's columns.
+	// header returns CSV's first row.
 	header() []string
+	// blank returns how many rows without any text were skipped so far.
+	blank() int
 }
 
 // lineError is a mistake in the file, with its place.
@@ -57,36 +64,61 @@ type lineError struct {
 	path string
 	line int
 	err  error
+	more bool // what follows can be read all the same
 }
 
 func (e *lineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.path, e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
-// sniff finds the format out.
+// sniff finds out what the file is and how it is written.
 func (in *Input) sniff() error {
 	if in.Format == "" {
-		f, err := os.Open(in.Path)
+		f, text, _, err := in.text()
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		if in.Format, err = formatOf(in.Path, bufio.NewReader(withoutBOM(f))); err != nil {
+		in.Format, err = formatOf(in.Path, bufio.NewReader(text))
+		f.Close()
+		if err != nil {
 			return err
-		}
-	}
-	if in.Delimiter == 0 {
-		in.Delimiter = ','
-		if strings.EqualFold(filepath.Ext(in.Path), ".tsv") {
-			in.Delimiter = '\t'
 		}
 	}
 	switch {
 	case in.Format == CSV && in.Template == "":
-		return fmt.Errorf("%s is CSV and needs a template that makes requests of its rows, such as --template '{\"method\":\"PUT\",\"path\":\"/products/{{id}}\",\"body\":{\"price\":{{price:number}}}}'", in.Path)
+		return fmt.Errorf("%s is CSV and needs a template that makes a request of each row, such as --template '{\"method\":\"PUT\",\"path\":\"/products/{{id}}\",\"body\":{\"price\":{{price:number}}}}'", in.Path)
 	case in.Format != CSV && in.Template != "":
-		return fmt.Errorf("%s is no CSV: a template is for rows of CSV (--format csv, if it is)", in.Path)
+		return fmt.Errorf("%s is not CSV, and only CSV has rows for a template. If it is CSV, say so with --format csv", in.Path)
+	case in.Format != CSV:
+		return nil
 	}
+	f, text, set, err := in.text()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	comma := in.Delimiter
+	if comma == 0 && strings.EqualFold(filepath.Ext(in.Path), ".tsv") {
+		comma = '\t'
+	}
+	if in.dialect, err = dialectOf(in.Path, text, set, comma); err != nil {
+		return err
+	}
+	in.Delimiter = in.dialect.comma
 	return nil
+}
+
+// text opens the file and returns what it holds as UTF-8.
+func (in *Input) text() (io.Closer, io.Reader, charset, error) {
+	f, err := os.Open(in.Path)
+	if err != nil {
+		return nil, nil, charset{}, err
+	}
+	text, set, err := decode(in.Path, f, in.Encoding)
+	if err != nil {
+		f.Close()
+		return nil, nil, set, err
+	}
+	return f, text, set, nil
 }
 
 // formatOf judges by the name's ending, else by the first byte that is no space.
@@ -113,35 +145,26 @@ func formatOf(path string, r *bufio.Reader) (Format, error) {
 
 // open reads the file from its beginning.
 func (in *Input) open() (rows, io.Closer, error) {
-	f, err := os.Open(in.Path)
+	f, text, _, err := in.text()
 	if err != nil {
 		return nil, nil, err
 	}
 	var r rows
 	switch in.Format {
 	case NDJSON:
-		r = &lines{path: in.Path, in: bufio.NewReaderSize(withoutBOM(f), 64<<10)}
+		r = &lines{path: in.Path, in: bufio.NewReaderSize(text, 64<<10)}
 	case JSON:
-		r = newArray(in.Path, withoutBOM(f))
+		r = newArray(in.Path, text)
 	case CSV:
-		if r, err = newTable(in, withoutBOM(f)); err != nil {
-			f.Close()
-			return nil, nil, err
-		}
+		r, err = newTable(in, text)
 	default:
+		err = fmt.Errorf("the format is %q and must be ndjson, json or csv", in.Format)
+	}
+	if err != nil {
 		f.Close()
-		return nil, nil, fmt.Errorf("the format %q is none of ndjson, json and csv", in.Format)
+		return nil, nil, err
 	}
 	return r, f, nil
-}
-
-// withoutBOM skips the mark that some programs put before UTF-8.
-func withoutBOM(r io.Reader) io.Reader {
-	b := bufio.NewReader(r)
-	if begin, err := b.Peek(3); err == nil && string(begin) == "\xef\xbb\xbf" {
-		_, _ = b.Discard(3)
-	}
-	return b
 }
 
 // lines are NDJSON. Empty lines are skipped.
@@ -154,6 +177,7 @@ type lines struct {
 }
 
 func (l *lines) header() []string { return nil }
+func (l *lines) blank() int       { return 0 }
 
 func (l *lines) next() (*row, error) {
 	for {
@@ -165,11 +189,14 @@ func (l *lines) next() (*row, error) {
 			}
 			continue
 		}
+		if wrong, ok := asTextError(err); ok {
+			return nil, wrong
+		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, &lineError{l.path, l.line, err}
+			return nil, &lineError{path: l.path, line: l.line, err: err}
 		}
 		if err := object(text); err != nil {
-			return nil, &lineError{l.path, l.line, err}
+			return nil, &lineError{l.path, l.line, err, true}
 		}
 		l.row = row{line: l.line, request: text}
 		return &l.row, nil
@@ -233,6 +260,7 @@ func newArray(path string, r io.Reader) *array {
 }
 
 func (a *array) header() []string { return nil }
+func (a *array) blank() int       { return 0 }
 
 func (a *array) next() (*row, error) {
 	if !a.begun {
@@ -269,6 +297,9 @@ func (a *array) next() (*row, error) {
 }
 
 func (a *array) broken(err error) error {
+	if wrong, ok := asTextError(err); ok {
+		return wrong
+	}
 	offset := a.in.InputOffset()
 	if s, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		offset = s.ByteOffset
@@ -277,7 +308,7 @@ func (a *array) broken(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		err = errors.New("the array has no end")
 	}
-	return &lineError{a.path, a.lines.at(offset), err}
+	return &lineError{path: a.path, line: a.lines.at(offset), err: err}
 }
 
 // lineCounter tells which line a byte is in. It keeps the line ends that were read and not
@@ -309,70 +340,4 @@ func (c *lineCounter) at(offset int64) int {
 	c.ends = c.ends[n:]
 	c.line += n
 	return c.line
-}
-
-// table is CSV (RFC 4180) whose rows a template makes requests of.
-type table struct {
-	path     string
-	in       *csv.Reader
-	names    []string
-	template *template
-	row      row
-	text     []byte
-}
-
-func newTable(in *Input, r io.Reader) (*table, error) {
-	t := &table{path: in.Path, in: csv.NewReader(r)}
-	t.in.Comma = in.Delimiter
-	names, err := t.in.Read()
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%s is empty: its first line has to name the columns", in.Path)
-	case err != nil:
-		return nil, t.broken(err)
-	}
-	seen := map[string]bool{}
-	for i, name := range names {
-		name = strings.TrimSpace(name)
-		names[i] = name
-		if seen[name] {
-			return nil, &lineError{in.Path, 1, fmt.Errorf("two columns are named %q", name)}
-		}
-		seen[name] = true
-	}
-	t.names = names
-	t.in.ReuseRecord = true
-	t.template, err = parseTemplate(in.Template, names)
-	return t, err
-}
-
-func (t *table) header() []string { return t.names }
-
-func (t *table) next() (*row, error) {
-	columns, err := t.in.Read()
-	if errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if err != nil {
-		return nil, t.broken(err)
-	}
-	line, _ := t.in.FieldPos(0)
-	t.text, err = t.template.append(t.text[:0], columns)
-	if err != nil {
-		return nil, &lineError{t.path, line, err}
-	}
-	t.row = row{line: line, request: t.text, columns: columns}
-	return &t.row, nil
-}
-
-// broken words what the CSV reader found.
-func (t *table) broken(err error) error {
-	wrong, ok := errors.AsType[*csv.ParseError](err)
-	if !ok {
-		return err
-	}
-	if errors.Is(err, csv.ErrFieldCount) {
-		return &lineError{t.path, wrong.StartLine, fmt.Errorf("the row has another number of columns than the header, which has %d; is the delimiter %q?", len(t.names), t.in.Comma)}
-	}
-	return &lineError{t.path, wrong.Line, fmt.Errorf("column %d: %w", wrong.Column, wrong.Err)}
 }

@@ -37,7 +37,8 @@ type Options struct {
 	Results       string // default: beside the input; "-": the standard output
 	ResultsFormat Format // NDJSON or CSV; default: told by the name, else CSV for CSV
 	FailedOnly    string // a file for the requests to send again; empty: none
-	Overwrite     bool   // files of results that exist
+	Overwrite     bool   // replace files of results that exist
+	Raw           bool   // write what the API answered into CSV as it is, formulas included
 }
 
 // ahead is how many batches are handed over before the oldest of them is finished: enough
@@ -50,19 +51,20 @@ type Plan struct {
 	chunks   []chunk
 	Requests int
 	Batches  int
+	Blank    int // rows without any text, which are skipped
 }
 
-// NewPlan reads the whole file. What is wrong with it is told with its place, before
-// anything is sent.
+// NewPlan reads the whole file and checks it. An error names the places of the first mistakes.
+// Nothing has been sent then.
 func NewPlan(o Options) (*Plan, error) {
 	if err := o.Input.sniff(); err != nil {
 		return nil, err
 	}
-	chunks, err := o.Input.plan(batch.Options{Parallel: o.Parallel, StopOnFailure: o.StopOnFailure})
+	chunks, blank, err := o.Input.plan(batch.Options{Parallel: o.Parallel, StopOnFailure: o.StopOnFailure})
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{options: o, chunks: chunks, Batches: len(chunks)}
+	p := &Plan{options: o, chunks: chunks, Batches: len(chunks), Blank: blank}
 	for _, c := range chunks {
 		p.Requests += c.Requests
 	}
@@ -89,8 +91,11 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	o := p.options
 	h := Header{
 		Version: journalVersion, ID: uuid.New(), Server: o.Server, Store: o.Store, GroupID: o.GroupID,
-		Format: o.Input.Format, Template: o.Input.Template, Delimiter: string(o.Input.Delimiter),
-		Parallel: o.Parallel, StopOnFailure: o.StopOnFailure, Chunks: p.chunks,
+		Format: o.Input.Format, Encoding: o.Input.Encoding, Template: o.Input.Template, DecimalComma: o.Input.DecimalComma,
+		Parallel: o.Parallel, StopOnFailure: o.StopOnFailure, Raw: o.Raw, Blank: p.Blank, Chunks: p.chunks,
+	}
+	if o.Input.Format == CSV {
+		h.Delimiter = string(o.Input.Delimiter)
 	}
 	if h.GroupID == "" {
 		h.GroupID = "submit-" + h.ID.String()
@@ -168,9 +173,13 @@ func Resume(input string, giveUp bool, stdout io.Writer) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := Input{Path: input, Format: j.Format, Template: j.Template}
-	in.Delimiter, _ = utf8.DecodeRuneInString(j.Delimiter)
-	err = in.check(j.Chunks, batch.Options{Parallel: j.Parallel, StopOnFailure: j.StopOnFailure})
+	in := Input{Path: input, Format: j.Format, Encoding: j.Encoding, Template: j.Template, DecimalComma: j.DecimalComma}
+	if j.Delimiter != "" {
+		in.Delimiter, _ = utf8.DecodeRuneInString(j.Delimiter)
+	}
+	if err = in.sniff(); err == nil {
+		err = in.check(j.Chunks, batch.Options{Parallel: j.Parallel, StopOnFailure: j.StopOnFailure})
+	}
 	var r *Run
 	if err == nil {
 		r, err = newRun(j, in, stdout)
@@ -198,7 +207,7 @@ func newRun(j *journal, in Input, stdout io.Writer) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.results, err = newResultWriter(out, j.ResultsFormat, columns); err != nil {
+	if r.results, err = newResultWriter(out, &j.Header, &in, columns); err != nil {
 		return nil, err
 	}
 	if j.FailedOnly != "" {
@@ -228,6 +237,7 @@ type Summary struct {
 	Requests   int
 	Batches    int
 	GroupID    string
+	Blank      int     // rows without any text, which were skipped
 	Groups     []Group // of failures
 	Results    string
 	FailedOnly string
@@ -246,7 +256,7 @@ func (r *Run) Do(ctx context.Context, clients func(retryFor time.Duration, onRet
 	j := r.journal
 	s := &Summary{
 		Counts: r.tally.counts, Requests: r.requests, Batches: len(j.Chunks), GroupID: j.GroupID,
-		Groups: r.tally.groups, Results: j.Results, FailedOnly: j.FailedOnly,
+		Blank: j.Blank, Groups: r.tally.groups, Results: j.Results, FailedOnly: j.FailedOnly,
 	}
 	return s, j.remove()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +18,7 @@ import (
 // column's text: as a JSON string where it stands for a whole value, as escaped text inside a
 // string, percent-encoded in the path. {{column:number}}, {{column:bool}} and
 // {{column:json}} check the text and stand for such a value. With ? behind, an empty text
-// becomes null.
+// becomes null. Braces that are no placeholder are written \u007b\u007b, as JSON allows.
 type template struct {
 	pieces []piece
 	end    string // literal text behind the last piece
@@ -31,6 +32,8 @@ type piece struct {
 	kind   kind
 	empty  bool // an empty text is null
 	where  where
+
+	decimalComma bool // numbers are written 1.234,50
 }
 
 // kind is a type of values.
@@ -56,13 +59,14 @@ const (
 )
 
 // parseTemplate reads a template for rows of these columns.
-func parseTemplate(text string, columns []string) (*template, error) {
+func parseTemplate(text string, columns []string, decimalComma bool) (*template, error) {
 	t, err := scan(text)
 	if err != nil {
 		return nil, fmt.Errorf("the template %w", err)
 	}
 	for i := range t.pieces {
 		p := &t.pieces[i]
+		p.decimalComma = decimalComma
 		if err := p.resolve(columns); err != nil {
 			return nil, fmt.Errorf("the template %w", err)
 		}
@@ -86,7 +90,7 @@ func scan(text string) (*template, error) {
 		case strings.HasPrefix(text[i:], "{{"):
 			n := strings.Index(text[i:], "}}")
 			if n < 0 {
-				return nil, fmt.Errorf("opens a {{ at byte %d and never closes it", i+1)
+				return nil, fmt.Errorf("opens a {{ at byte %d and never closes it; %s", i+1, literalBraces)
 			}
 			p := piece{before: text[begin:i], name: strings.TrimSpace(text[i+2 : i+n])}
 			if quoted {
@@ -101,23 +105,29 @@ func scan(text string) (*template, error) {
 	return t, nil
 }
 
+// literalBraces is how to write braces that stand for themselves.
+const literalBraces = `write two braces that are text as \u007b\u007b`
+
 // resolve finds the column that a place names, and its type.
 func (p *piece) resolve(columns []string) error {
 	whole := p.name
 	p.kind = stringKind
+	if whole == "" {
+		return errors.New("has {{}}, which names no column; " + literalBraces)
+	}
 	if p.column = slices.Index(columns, p.name); p.column < 0 {
 		if i := strings.LastIndexByte(p.name, ':'); i >= 0 {
 			typ, optional := strings.CutSuffix(strings.TrimSpace(p.name[i+1:]), "?")
 			p.name, p.kind, p.empty = strings.TrimSpace(p.name[:i]), kind(typ), optional
 		}
 		if !slices.Contains(kinds, p.kind) {
-			return fmt.Errorf("has {{%s}}, and a type is one of string, number, bool and json", whole)
+			return fmt.Errorf("has {{%s}}, and a type is one of string, number, bool and json; %s", whole, literalBraces)
 		}
 		p.column = slices.Index(columns, p.name)
 	}
 	switch {
 	case p.column < 0:
-		return fmt.Errorf("asks for the column %q, which the file does not have; it has %s", p.name, strings.Join(columns, ", "))
+		return fmt.Errorf("asks for the column %q, which the file does not have; it has %s; %s", p.name, strings.Join(trimBlank(columns), ", "), literalBraces)
 	case p.empty && p.where != asValue:
 		return fmt.Errorf("has {{%s}} inside a string, where nothing can be null", whole)
 	}
@@ -214,6 +224,11 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 	}
 	if p.kind != stringKind {
 		var err error
+		if p.kind == numberKind && p.decimalComma {
+			if text, err = withPoint(text); err != nil {
+				return dst, err
+			}
+		}
 		if text, err = p.kind.check(text); err != nil {
 			return dst, err
 		}
@@ -236,6 +251,20 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 		return batch.AppendString(dst, text), nil
 	}
 	return append(dst, text...), nil
+}
+
+// decimalCommaNumber is a number such as 1.234.567,89 or 1 234,5: a decimal comma, and between
+// groups of three digits one kind of separator, which the two spaces that don't break may be.
+var decimalCommaNumber = regexp.MustCompile(`^[+-]?(\d+|\d{1,3}(\.\d{3})+|\d{1,3}( \d{3})+|\d{1,3}(\x{a0}\d{3})+|\d{1,3}(\x{202f}\d{3})+|\d{1,3}('\d{3})+)(,\d+)?$`)
+
+// withPoint returns a number with a decimal point in place of the comma and without its
+// separators.
+func withPoint(text string) (string, error) {
+	trimmed := strings.TrimSpace(text)
+	if !decimalCommaNumber.MatchString(trimmed) {
+		return "", fmt.Errorf("%q is no number such as 12 or 1.234,50", cut(text))
+	}
+	return strings.NewReplacer(".", "", " ", "", "\u00a0", "", "\u202f", "", "'", "", "+", "", ",", ".").Replace(trimmed), nil
 }
 
 // check returns the JSON of a text that has to be a value of the type.

@@ -10,7 +10,7 @@ import (
 )
 
 func render(text string, columns, values []string) (string, error) {
-	t, err := parseTemplate(text, columns)
+	t, err := parseTemplate(text, columns, false)
 	if err != nil {
 		return "", err
 	}
@@ -57,6 +57,27 @@ func TestTemplate(t *testing.T) {
 	} {
 		if got, err := render(c.template, columns, values); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %s, %v, want an error with %q", c.template, got, err, c.want)
+		}
+	}
+}
+
+// Numbers with a decimal comma keep their value, and what could be read in two ways is refused.
+func TestDecimalComma(t *testing.T) {
+	tmpl, err := parseTemplate(`{"body":{{n:number}}}`, []string{"n"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"12": "12", "12,50": "12.50", "-0,5": "-0.5", "+1,5": "1.5", "1.234,50": "1234.50", "1.234.567": "1234567",
+		"1 234,5": "1234.5", "1\u00a0234,5": "1234.5", "1\u202f234": "1234", "1'234,5": "1234.5", " 3,0 ": "3.0",
+	} {
+		if got, err := tmpl.append(nil, []string{text}); err != nil || string(got) != `{"body":`+want+`}` {
+			t.Errorf("%q: got %s, %v, want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "1.5", "1,234.5", "1.23,4", "1.234 567", "1,2,3", ",5", "007,5", "1e5", "12 EUR"} {
+		if got, err := tmpl.append(nil, []string{text}); err == nil {
+			t.Errorf("%q: got %s, want an error", text, got)
 		}
 	}
 }
