@@ -28,7 +28,7 @@ func showProgress(w io.Writer, vars map[string]string, read func() submit.Snapsh
 	go func() {
 		defer close(over)
 		if isTerminal(w) {
-			showBar(ctx, w, vars["NO_COLOR"] == "", read)
+			showBar(ctx, raw(w), vars["NO_COLOR"] == "", read)
 		} else {
 			showLines(ctx, w, read)
 		}
@@ -40,7 +40,7 @@ func showProgress(w io.Writer, vars map[string]string, read func() submit.Snapsh
 }
 
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := raw(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
@@ -96,7 +96,7 @@ func left(s submit.Snapshot, perSecond float64) string {
 // hindrance words why nothing moves.
 func hindrance(s submit.Snapshot, now time.Time) string {
 	if s.Problem != "" {
-		return fmt.Sprintf("trying again in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), s.Problem)
+		return fmt.Sprintf("trying again in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), visibleText(s.Problem))
 	}
 	if wait := s.Waits.Sub(now).Round(time.Second); wait > 0 {
 		return fmt.Sprintf("waiting %s for the API", wait)

@@ -64,6 +64,7 @@ func usagef(format string, args ...any) error {
 // run runs the command with its arguments, without the program's name, and the
 // environment as os.Environ gives it. It returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	stdout, stderr = visible(stdout, false), visible(stderr, true)
 	root := newRoot(environ)
 	root.SetArgs(args)
 	root.SetOut(stdout)

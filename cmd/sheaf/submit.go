@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/sheafapi/sheaf/internal/submit"
 	"github.com/spf13/cobra"
 )
@@ -32,22 +34,28 @@ func newSubmit(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "submit FILE",
 		Short: "Send the requests of a file, in batches, and write the results beside it",
-		Long: `Send the requests of a file in batches of up to 500, all of one group, wait for them and write
-what became of each, in the order of the file.
+		Long: `Send the requests of a file in batches of up to 500, all in one group, wait for them and write
+the result of each, in the order of the file.
 
-FILE holds a request a line (NDJSON), an array of requests (JSON), or a table (CSV, its first line
-names the columns) whose rows --template makes requests of. In the template {{column}} stands for
-the column's text: as a JSON string where it stands for a whole value, as escaped text inside a
-string, percent-encoded in the path. {{column:number}}, {{column:bool}} and {{column:json}} check
-the text and stand for such a value; with ? behind, as in {{column:number?}}, an empty text is null.
+FILE holds one request per line (NDJSON), an array of requests (JSON), or a table (CSV) whose first
+line names the columns. - reads the standard input. For a table, --template makes a request of each
+row: {{column}} stands for the column's text, as a JSON string where it stands for a whole value, as
+escaped text inside a string, percent-encoded in the path. {{column:number}}, {{column:bool}} and
+{{column:json}} check the text and stand for such a value. With a ? at the end, as in
+{{column:number?}}, an empty text becomes null. Write two braces that are text as \u007b\u007b.
 
-The whole file is checked before anything is sent. Lost connections and restarts of the service are
-waited for. After Ctrl-C, or whatever else ends it, --resume goes on with nothing sent twice: the file
-FILE.sheaf-run tells how far it came, and is removed at the end.
+Tables are read as spreadsheets write them: the delimiter, line ends and byte order mark are
+recognized and kept in the results, and blank rows are skipped. A file that isn't UTF-8 and has no
+byte order mark needs --encoding. Text that isn't in that encoding is an error.
 
-Results go to FILE with .results.csv or .results.ndjson in place of its ending. With --failed-only,
-requests that can be sent again are written in the input's form: not those of which nobody knows
-whether they were carried out.
+The whole file is checked before anything is sent. Sheaf waits while the connection or the service is
+down. After Ctrl-C, or whatever else ended the command, --resume continues and sends nothing twice.
+FILE.sheaf-run records the progress and is removed at the end.
+
+Results go to FILE with .results.csv or .results.ndjson in place of its extension. In CSV, text from
+the API that a spreadsheet would run as a formula gets an apostrophe in front, unless --raw is given.
+With --failed-only, the requests that can be sent again are written in the input's format. Requests
+whose outcome is unknown are not among them.
 
 ` + exitCodes,
 		Example: `  sheaf submit calls.ndjson --store 1003
@@ -55,13 +63,16 @@ whether they were carried out.
     --template '{"method":"PUT","path":"/products/{{id}}","body":{"price":{{price:number}}}}'
   sheaf submit prices.csv --resume`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" || args[0] == "-" {
-				return usagef("sheaf submit takes the name of one file, which it reads more than once; see sheaf submit --help")
+			if len(args) != 1 || args[0] == "" {
+				return usagef("sheaf submit takes the name of one file, or - for the standard input; see sheaf submit --help")
 			}
 			return nil
 		},
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			s.options.Input.Path = args[0]
+			if args[0] == "-" {
+				return s.runSpooled(ctx, c)
+			}
 			return s.run(ctx, c)
 		}),
 	}
@@ -69,9 +80,11 @@ whether they were carried out.
 	f.SortFlags = false
 	s.flags(c, environ)
 	o := &s.options
-	f.StringVar(&o.Input.Template, "template", "", "what makes a request of a row of CSV; @FILE: it is in that file")
+	f.StringVar(&o.Input.Template, "template", "", "the request that each row of CSV becomes; @FILE reads it from a file")
 	f.StringVar(&s.format, "format", "", "ndjson, json or csv (default: told by the file)")
-	f.StringVar(&s.delimiter, "delimiter", "", `between columns of CSV (default: a comma; a tab, or \t, in .tsv)`)
+	f.StringVar(&o.Input.Encoding, "encoding", "", "the file's encoding: utf-8, utf-16, windows-1252, iso-8859-1 or another name of the IANA registry (default: as its byte order mark says, or utf-8)")
+	f.StringVar(&s.delimiter, "delimiter", "", `the character between columns of CSV; \t is a tab (default: the one that the rows agree on)`)
+	f.BoolVar(&o.Input.DecimalComma, "decimal-comma", false, "numbers in CSV have a decimal comma: 1.234,50")
 	f.BoolVar(&o.Parallel, "parallel", false, "up to 100 requests of a batch at the same time, in no order")
 	f.BoolVar(&o.StopOnFailure, "stop-on-failure", false, "start nothing after the first failure")
 	f.StringVar(&o.GroupID, "group", "", "the group's name (default: a new one)")
@@ -79,7 +92,8 @@ whether they were carried out.
 	f.StringVar(&s.resultsFormat, "results-format", "", "ndjson or csv (default: told by --results and the input)")
 	f.StringVar(&o.FailedOnly, "failed-only", "", "a file for the requests that can be sent again")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files of results that exist")
-	f.BoolVar(&s.resume, "resume", false, "go on with what was begun")
+	f.BoolVar(&o.Raw, "raw", false, "write text from the API into CSV as it is, even if a spreadsheet would run it as a formula")
+	f.BoolVar(&s.resume, "resume", false, "continue a submission that was not finished")
 	f.BoolVar(&s.giveUp, "give-up", false, "with --resume: where nobody can tell any more what became of a batch, report its requests as UNKNOWN and go on")
 	f.BoolVar(&s.dryRun, "dry-run", false, "check the file, and send nothing")
 	f.BoolVar(&s.quiet, "quiet", false, "show no progress")
@@ -92,7 +106,7 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	case s.giveUp && !s.resume:
 		return usagef("--give-up is for --resume")
 	case s.resume && s.dryRun:
-		return usagef("--dry-run checks a file before it is begun, and --resume goes on with one")
+		return usagef("--dry-run checks a file before it is sent, and --resume continues one that was begun")
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -114,7 +128,7 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	})
 	stop()
 	if err != nil {
-		return s.unfinished(ctx, r, err)
+		return s.unfinished(c, ctx, r, err)
 	}
 	if s.asJSON {
 		err = writeJSON(c.OutOrStdout(), summary)
@@ -161,26 +175,71 @@ func (s *submission) check() error {
 	return nil
 }
 
-// start plans and begins a submission, or goes on with one. It returns none where nothing was
-// to be sent.
+// runSpooled runs a submission of the standard input, from a file in the current folder that
+// stays if the submission is not finished.
+func (s *submission) runSpooled(ctx context.Context, c *cobra.Command) error {
+	if s.resume {
+		return usagef("--resume takes the name of the file that the standard input was stored in")
+	}
+	path, err := s.spool(c.InOrStdin())
+	if err != nil {
+		return err
+	}
+	s.options.Input.Path = path
+	err = s.run(ctx, c)
+	if _, e := os.Lstat(submit.JournalPath(path)); errors.Is(e, fs.ErrNotExist) {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+// spool stores the standard input in a file.
+func (s *submission) spool(in io.Reader) (path string, err error) {
+	path = "sheaf-stdin-" + strings.ReplaceAll(time.Now().UTC().Format("20060102T150405.000"), ".", "")
+	switch {
+	case s.format != "":
+		path += "." + s.format
+	case s.options.Input.Template != "":
+		path += ".csv"
+	}
+	f, err := private.Open(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, in)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("store the standard input in %s: %w", path, err), os.Remove(path))
+	}
+	return path, nil
+}
+
+// allow reports what is wrong with resuming the submission that a journal describes. The token
+// goes only to the server and store that the user names, and only files that the user names,
+// or that lie beside the input under their usual name, are written.
+func (s *submission) allow(c *cobra.Command, begun submit.Header) error {
+	o, err := s.resolve()
+	if err != nil {
+		return err
+	}
+	if !sameServer(o.Server, begun.Server) || o.Store != begun.Store {
+		return usagef("the submission was begun with store %s at %s, and now it is store %s at %s: name the same with --store and --server", begun.Store, begun.Server, o.Store, o.Server)
+	}
+	if name := s.differs(c, begun); name != "" {
+		return usagef("--resume continues a submission as it was begun, and it was begun with another --%s", name)
+	}
+	if !c.Flags().Changed("results") && begun.Results != "-" && !begun.IsBeside(s.options.Input.Path) {
+		return usagef("the results go to %s: name it again with --results", begun.Results)
+	}
+	if !c.Flags().Changed("failed-only") && begun.FailedOnly != "" {
+		return usagef("the requests to send again go to %s: name it again with --failed-only", begun.FailedOnly)
+	}
+	return nil
+}
+
+// start plans and begins a submission, or resumes one. Where nothing is to be sent the run is nil.
 func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 	if s.resume {
-		r, err := submit.Resume(s.options.Input.Path, s.giveUp, c.OutOrStdout())
-		if err != nil {
-			return nil, err
-		}
-		begun := r.Header()
-		if name := s.differs(c, begun); name != "" {
-			return nil, errors.Join(usagef("--resume goes on as it was begun, and it was begun with another --%s", name), r.Close())
-		}
-		if s.server == "" {
-			s.server = begun.Server
-		}
-		if s.store != "" && s.store != begun.Store {
-			return nil, errors.Join(usagef("the submission was begun for the store %s, and --store names %s", begun.Store, s.store), r.Close())
-		}
-		s.store = begun.Store
-		return r, nil
+		return submit.Resume(s.options.Input.Path, s.giveUp, func(begun submit.Header) error { return s.allow(c, begun) }, c.OutOrStdout())
 	}
 	if !s.dryRun {
 		o, err := s.resolve() // what is missing is told before a long file is read
@@ -195,17 +254,17 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 	}
 	if s.dryRun {
 		if s.asJSON {
-			return nil, writeJSON(c.OutOrStdout(), map[string]any{"valid": true, "requests": p.Requests, "batches": p.Batches})
+			return nil, writeJSON(c.OutOrStdout(), map[string]any{"valid": true, "requests": p.Requests, "batches": p.Batches, "blankRows": p.Blank})
 		}
-		fmt.Fprintf(c.ErrOrStderr(), "%s is fine: %s in %s. Nothing was sent.\n", s.options.Input.Path,
-			plural(p.Requests, "request", "requests"), plural(p.Batches, "batch", "batches"))
+		fmt.Fprintf(c.ErrOrStderr(), "%s is fine: %s in %s%s. Nothing was sent.\n", s.options.Input.Path,
+			plural(p.Requests, "request", "requests"), plural(p.Batches, "batch", "batches"), skipped(p.Blank))
 		return nil, nil
 	}
 	return p.Start(c.OutOrStdout())
 }
 
-// differs names a flag that is given and says something else than when the submission was
-// begun. The same command line with --resume behind it goes on.
+// differs returns the name of a flag that differs from the one that the submission was begun
+// with. The same command line with --resume added resumes it.
 func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
 	o := &s.options
 	for _, flag := range []struct {
@@ -214,7 +273,10 @@ func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
 	}{
 		{"template", o.Input.Template == begun.Template},
 		{"format", o.Input.Format == begun.Format},
+		{"encoding", o.Input.Encoding == begun.Encoding},
 		{"delimiter", string(o.Input.Delimiter) == begun.Delimiter},
+		{"decimal-comma", o.Input.DecimalComma == begun.DecimalComma},
+		{"raw", o.Raw == begun.Raw},
 		{"parallel", o.Parallel == begun.Parallel},
 		{"stop-on-failure", o.StopOnFailure == begun.StopOnFailure},
 		{"group", o.GroupID == begun.GroupID},
@@ -235,18 +297,45 @@ func samePath(a, b string) bool {
 	return a == b || errA == nil && errB == nil && absA == absB
 }
 
-// unfinished says how to go on.
-func (s *submission) unfinished(ctx context.Context, r *submit.Run, err error) error {
+// skipped words how many rows hold no text.
+func skipped(blank int) string {
+	if blank == 0 {
+		return ""
+	}
+	return ", " + plural(blank, "blank row", "blank rows") + " skipped"
+}
+
+// unfinished says how to continue.
+func (s *submission) unfinished(c *cobra.Command, ctx context.Context, r *submit.Run, err error) error {
 	hint := "; nothing was sent"
 	if r.Begun() {
 		now := r.Snapshot()
-		hint = fmt.Sprintf("; %s of %s requests have ended, and what was handed over goes on at the service\n  go on:   sheaf submit %s --resume\n  stop it: sheaf cancel --group %s",
-			commas(now.Done), commas(now.Requests), s.options.Input.Path, r.Header().GroupID)
+		hint = fmt.Sprintf("; %s of %s requests have ended, and the service continues with the batches that it has\n  continue: sheaf submit %s --resume%s\n  stop it:  sheaf cancel --group %s",
+			commas(now.Done), commas(now.Requests), quoted(s.options.Input.Path), s.again(c), quoted(r.Header().GroupID))
 	}
 	if ctx.Err() != nil {
 		return &interrupted{hint}
 	}
 	return fmt.Errorf("%w%s", err, hint)
+}
+
+// again returns the flags that --resume needs again, as they were given.
+func (s *submission) again(c *cobra.Command) string {
+	var b strings.Builder
+	for _, name := range []string{"server", "store", "token-file", "context", "results", "failed-only"} {
+		if f := c.Flags().Lookup(name); f.Changed {
+			b.WriteString(" --" + name + " " + quoted(f.Value.String()))
+		}
+	}
+	return b.String()
+}
+
+// quoted quotes a word for a POSIX shell where it needs that.
+func quoted(word string) string {
+	if word != "" && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:@%+=,") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // summarize tells people what became of a submission.
@@ -257,7 +346,7 @@ func summarize(w io.Writer, s *submit.Summary) error {
 	if s.Unknown > 0 {
 		fmt.Fprintf(&b, ", %s unknown", commas(s.Unknown))
 	}
-	fmt.Fprintf(&b, " (group %s)\n", s.GroupID)
+	fmt.Fprintf(&b, "%s (group %s)\n", skipped(s.Blank), s.GroupID)
 	for _, g := range s.Groups {
 		code := g.Status
 		if g.Code != 0 {
@@ -266,7 +355,7 @@ func summarize(w io.Writer, s *submit.Summary) error {
 		fmt.Fprintf(&b, "%8s × %s %s (first: line %d)\n", commas(g.Count), code, g.Message, g.Line)
 	}
 	if s.InDoubt > 0 {
-		fmt.Fprintf(&b, "Of the failed ones, %s may have been carried out: look before sending them again.\n", commas(s.InDoubt))
+		fmt.Fprintf(&b, "The outcome of %s of the failed requests is unknown: check before you send them again.\n", commas(s.InDoubt))
 	}
 	if s.Results != "-" {
 		fmt.Fprintf(&b, "Results: %s\n", short(s.Results))

@@ -126,7 +126,7 @@ func TestTerminal(t *testing.T) {
 	if code := x.exit(t); code != exitInterrupted {
 		t.Fatalf("exit code %d: %q", code, x.text())
 	}
-	x.await(t, `sheaf: interrupted; 1,300 of 1,500 requests have ended, .*\r\n  go on:   sheaf submit calls.ndjson --resume\r\n`)
+	x.await(t, `sheaf: interrupted; 1,300 of 1,500 requests have ended, .*\r\n  continue: sheaf submit calls.ndjson --resume\r\n`)
 
 	x = inTerminal(t, dir, 60, append(env, "NO_COLOR=1"), "submit", "calls.ndjson", "--resume")
 	x.await(t, `1,300 of 1,500 `)

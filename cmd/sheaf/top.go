@@ -59,7 +59,7 @@ The token has to be a key with the right to operate: sheaf keys add --store '*' 
 				return err
 			}
 			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: o.Server, every: every, last: first},
-				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(c.OutOrStdout()))
+				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(raw(c.OutOrStdout())))
 			_, err = screen.Run()
 			if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
 				err = nil // a signal is another way to leave
@@ -136,7 +136,7 @@ func (t *top) View() tea.View {
 	if lines := strings.Split(text, "\n"); t.height > 0 && len(lines) > t.height {
 		text = strings.Join(lines[:t.height], "\n")
 	}
-	v := tea.NewView(text)
+	v := tea.NewView(visibleText(text))
 	v.AltScreen = true
 	return v
 }

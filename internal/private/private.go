@@ -30,10 +30,58 @@ func Read(file string, most int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
+	if err := ownerOnly(info, file); err != nil {
+		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// ownerOnly refuses a file that other users may read or write, where files have such a mode.
+func ownerOnly(info os.FileInfo, file string) error {
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
+	}
+	return nil
+}
+
+// OpenSecret is Open for a file that other users must not have been able to read or write.
+func OpenSecret(file string, flag int) (*os.File, error) {
+	f, err := Open(file, flag)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = ownerOnly(info, file)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Open opens a file for writing that nobody else can have put there: a regular file of this
+// user, named directly and not by a symbolic link. flag is as in os.OpenFile; a file that is
+// made gets mode 0600.
+func Open(file string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(file, flag|NoFollow, 0o600)
+	if isLink(err) {
+		return nil, fmt.Errorf("%s is a symbolic link, which could lead anywhere: remove it", file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s %w", file, ErrNoFile)
+	case !isOurs(info):
+		err = fmt.Errorf("%s belongs to another user: remove it, or work in a folder of your own", file)
+	default:
+		return f, nil
+	}
+	return nil, errors.Join(err, f.Close())
 }
 
 // Replace makes a file of mode 0600 with this content, in place of the one that may be there:

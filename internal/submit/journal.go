@@ -94,7 +94,7 @@ func JournalPath(input string) string { return input + ".sheaf-run" }
 
 // lockJournal keeps other processes from going on with the same submission.
 func lockJournal(path string) (*flock.Flock, error) {
-	l := flock.New(path)
+	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|private.NoFollow), flock.SetPermissions(0o600))
 	ok, err := l.TryLock()
 	switch {
 	case err != nil:
@@ -123,10 +123,13 @@ func createJournal(path string, h Header) (*journal, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fail(fmt.Errorf("%s: %w", path, fs.ErrExist))
 	}
-	if j.file, err = os.OpenFile(temporary, os.O_TRUNC|os.O_WRONLY, 0); err != nil {
+	if j.file, err = private.Open(temporary, os.O_WRONLY); err != nil {
 		return fail(err)
 	}
-	if err := errors.Join(os.Chmod(temporary, 0o600), j.append(h)); err != nil {
+	if err := errors.Join(j.file.Truncate(0), j.file.Chmod(0o600)); err != nil {
+		return fail(err)
+	}
+	if err := j.append(h); err != nil {
 		return fail(err)
 	}
 	if err := os.Rename(temporary, path); err != nil {
@@ -135,25 +138,23 @@ func createJournal(path string, h Header) (*journal, error) {
 	return j, private.SyncDir(filepath.Dir(path))
 }
 
-// openJournal goes on with a submission.
+// openJournal opens the journal of a submission that was not finished. It refuses a file that
+// somebody else can have put there: the journal says which files are written and what is sent.
 func openJournal(path string) (*journal, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is nothing to go on with: %s does not exist", path)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is nothing to resume: %s does not exist", path)
+	}
+	file, err := private.OpenSecret(path, os.O_RDWR)
+	if err != nil {
+		return nil, err
 	}
 	lock, err := lockJournal(path)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
-	j := &journal{path: path, lock: lock}
-	if j.file, err = os.OpenFile(path, os.O_RDWR, 0); err == nil {
-		err = j.read()
-	}
-	if err != nil {
-		if j.file != nil {
-			j.file.Close()
-		}
-		_ = lock.Unlock()
-		return nil, err
+	j := &journal{path: path, file: file, lock: lock}
+	if err := j.read(); err != nil {
+		return nil, errors.Join(err, j.close())
 	}
 	return j, nil
 }

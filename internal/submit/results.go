@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/private"
 )
 
 // Counts are requests by what became of them.
@@ -175,19 +178,26 @@ type output struct {
 	size int64         // of what was flushed
 }
 
-// openOutput opens a file that has grown to a size, and cuts off what is behind. Size 0
-// makes it anew.
-func openOutput(path string, size int64, stdout io.Writer) (*output, error) {
+// openOutput opens a file that has grown to a size, and cuts off what is behind. begin: makes
+// it, in place of one that is there.
+func openOutput(path string, size int64, begin bool, stdout io.Writer) (*output, error) {
 	if path == "-" {
 		return &output{path: path, out: bufio.NewWriter(stdout)}, nil
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // answers may hold secrets
+	flag := os.O_CREATE | os.O_RDWR
+	if begin {
+		if err := removeFile(path); err != nil {
+			return nil, err
+		}
+		flag |= os.O_EXCL
+	}
+	f, err := private.Open(path, flag) // answers may hold secrets
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() < size {
-		err = fmt.Errorf("%s is shorter than what was written to it: %d of %d bytes are left, and the results of what is done can't be had again from it; begin anew with --overwrite, or put the file back", path, info.Size(), size)
+		err = fmt.Errorf("%s is shorter than what was written to it: %d of %d bytes are left, and the results of what is done can't be had again from it; put the file back, or start over with --overwrite", path, info.Size(), size)
 	}
 	if err == nil {
 		err = f.Truncate(size)
@@ -200,6 +210,21 @@ func openOutput(path string, size int64, stdout io.Writer) (*output, error) {
 		return nil, err
 	}
 	return &output{path: path, file: f, out: bufio.NewWriterSize(f, 64<<10), size: size}, nil
+}
+
+// removeFile removes a file, if there is one. It refuses what is neither a file nor a link
+// to one.
+func removeFile(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0:
+		return fmt.Errorf("%s %w: name another file for the results", path, private.ErrNoFile)
+	}
+	return os.Remove(path)
 }
 
 // flush makes what was written durable, and returns the file's size.

@@ -114,7 +114,7 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRun(j, o.Input, stdout)
+	r, err := newRun(j, o.Input, true, stdout)
 	if err != nil {
 		return nil, errors.Join(err, j.remove()) // nothing was sent
 	}
@@ -122,7 +122,18 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 }
 
 func begunBefore(input string) error {
-	return fmt.Errorf("%s was begun before and is not finished: go on with --resume, or remove %s to begin anew", input, JournalPath(input))
+	return fmt.Errorf("%s was begun before and is not finished: continue with --resume, or remove %s to start over", input, JournalPath(input))
+}
+
+// resultsBeside returns where results go that no name was given for.
+func resultsBeside(input string, format Format) string {
+	return strings.TrimSuffix(input, filepath.Ext(input)) + ".results." + string(format)
+}
+
+// IsBeside reports whether the results go to the file that they get without a name.
+func (h *Header) IsBeside(input string) bool {
+	path, err := filepath.Abs(resultsBeside(input, h.ResultsFormat))
+	return err == nil && path == h.Results
 }
 
 // files decides where results go.
@@ -141,7 +152,7 @@ func (o *Options) files(h *Header) (err error) {
 	}
 	h.Results = o.Results
 	if h.Results == "" {
-		h.Results = strings.TrimSuffix(o.Input.Path, filepath.Ext(o.Input.Path)) + ".results." + string(h.ResultsFormat)
+		h.Results = resultsBeside(o.Input.Path, h.ResultsFormat)
 	}
 	h.FailedOnly = o.FailedOnly
 	seen := map[string]bool{}
@@ -166,12 +177,16 @@ func (o *Options) files(h *Header) (err error) {
 	return nil
 }
 
-// Resume goes on with the submission of an input. giveUp: where nobody can tell any more
-// what became of a batch, its requests are UNKNOWN; else that is an error.
-func Resume(input string, giveUp bool, stdout io.Writer) (*Run, error) {
+// Resume continues the submission of an input. allow judges what the journal says before
+// anything is opened for writing or sent: whether that is what the user means. giveUp: requests
+// of a batch whose outcome nobody knows any more are UNKNOWN; otherwise that is an error.
+func Resume(input string, giveUp bool, allow func(Header) error, stdout io.Writer) (*Run, error) {
 	j, err := openJournal(JournalPath(input))
 	if err != nil {
 		return nil, err
+	}
+	if err := allow(j.Header); err != nil {
+		return nil, errors.Join(err, j.close())
 	}
 	in := Input{Path: input, Format: j.Format, Encoding: j.Encoding, Template: j.Template, DecimalComma: j.DecimalComma}
 	if j.Delimiter != "" {
@@ -182,7 +197,7 @@ func Resume(input string, giveUp bool, stdout io.Writer) (*Run, error) {
 	}
 	var r *Run
 	if err == nil {
-		r, err = newRun(j, in, stdout)
+		r, err = newRun(j, in, false, stdout)
 	}
 	if err != nil {
 		return nil, errors.Join(err, j.close())
@@ -191,8 +206,9 @@ func Resume(input string, giveUp bool, stdout io.Writer) (*Run, error) {
 	return r, nil
 }
 
-// newRun opens the files of results, which have grown as far as the journal says.
-func newRun(j *journal, in Input, stdout io.Writer) (*Run, error) {
+// newRun opens the files of results, which have grown as far as the journal says. begin: it
+// makes them.
+func newRun(j *journal, in Input, begin bool, stdout io.Writer) (*Run, error) {
 	r := &Run{journal: j, input: in, stdout: stdout}
 	var columns []string
 	if in.Format == CSV {
@@ -203,7 +219,7 @@ func newRun(j *journal, in Input, stdout io.Writer) (*Run, error) {
 		columns = rows.header()
 		file.Close()
 	}
-	out, err := openOutput(j.Results, j.ends.Results, stdout)
+	out, err := openOutput(j.Results, j.ends.Results, begin, stdout)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +227,7 @@ func newRun(j *journal, in Input, stdout io.Writer) (*Run, error) {
 		return nil, err
 	}
 	if j.FailedOnly != "" {
-		if out, err = openOutput(j.FailedOnly, j.ends.Failed, nil); err != nil {
+		if out, err = openOutput(j.FailedOnly, j.ends.Failed, begin, nil); err != nil {
 			return nil, err
 		}
 		if r.again, err = newAgainWriter(out, &in, columns); err != nil {

@@ -136,6 +136,9 @@ func begin(t *testing.T, w *world, store string, o submit.Options) *submit.Run {
 	return r
 }
 
+// allowed resumes whatever the journal says.
+func allowed(submit.Header) error { return nil }
+
 func lines(t rapid.TB, path string) (out []map[string]any) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -428,7 +431,7 @@ func TestDeaths(t *testing.T) {
 			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was begun before") {
 				t.Fatalf("begun anew: %v", err)
 			}
-			if run, err = submit.Resume(in, false, io.Discard); err != nil {
+			if run, err = submit.Resume(in, false, allowed, io.Discard); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -553,7 +556,7 @@ func TestLongAgo(t *testing.T) {
 	in := file(t, dir, "a.ndjson", `{"method":"POST","path":"/a","body":{}}`)
 	die(t, w, begin(t, w, "1", submit.Options{Input: submit.Input{Path: in}}), "1", 1, false)
 	backdate(t, submit.JournalPath(in), 2*time.Hour)
-	s := must(must(submit.Resume(in, false, io.Discard)).Do(t.Context(), w.clients("1", nil)))
+	s := must(must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)))
 	if want := (submit.Counts{Completed: 1}); s.Counts != want || w.count("POST /1/a") != 1 {
 		t.Errorf("%+v, sent %d times", s, w.count("POST /1/a"))
 	}
@@ -562,11 +565,11 @@ func TestLongAgo(t *testing.T) {
 	die(t, w, begin(t, w, "2", again), "2", 1, true) // it was not taken, which nobody knows
 	backdate(t, submit.JournalPath(in), 2*time.Hour)
 	for range 2 {
-		if _, err := must(submit.Resume(in, false, io.Discard)).Do(t.Context(), w.clients("2", nil)); err == nil || !strings.Contains(err.Error(), "is unknown") {
+		if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("2", nil)); err == nil || !strings.Contains(err.Error(), "is unknown") {
 			t.Fatalf("got %v", err)
 		}
 	}
-	s = must(must(submit.Resume(in, true, io.Discard)).Do(t.Context(), w.clients("2", nil)))
+	s = must(must(submit.Resume(in, true, allowed, io.Discard)).Do(t.Context(), w.clients("2", nil)))
 	if want := (submit.Counts{Unknown: 1}); s.Counts != want || w.count("POST /2/a") != 0 {
 		t.Errorf("%+v, sent %d times", s, w.count("POST /2/a"))
 	}
@@ -582,10 +585,10 @@ func TestForgotten(t *testing.T) {
 	for item, err := range c.List(t.Context(), "") {
 		must(c.Delete(t.Context(), must(item, err).Ticket))
 	}
-	if _, err := must(submit.Resume(in, false, io.Discard)).Do(t.Context(), w.clients("1", nil)); err == nil || !strings.Contains(err.Error(), "any more") {
+	if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)); err == nil || !strings.Contains(err.Error(), "any more") {
 		t.Fatalf("got %v", err)
 	}
-	s := must(must(submit.Resume(in, true, io.Discard)).Do(t.Context(), w.clients("1", nil)))
+	s := must(must(submit.Resume(in, true, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)))
 	if want := (submit.Counts{Unknown: 1}); s.Counts != want {
 		t.Errorf("%+v", s)
 	}
@@ -598,7 +601,7 @@ func TestRefusals(t *testing.T) {
 	in := file(t, dir, "a.ndjson", `{"method":"GET","path":"/a"}`)
 	o := submit.Options{Input: submit.Input{Path: in}, Server: w.url, Store: "1"}
 	plan := func(o submit.Options) *submit.Plan { return must(submit.NewPlan(o)) }
-	if _, err := submit.Resume(in, false, io.Discard); err == nil || !strings.Contains(err.Error(), "nothing to go on with") {
+	if _, err := submit.Resume(in, false, allowed, io.Discard); err == nil || !strings.Contains(err.Error(), "nothing to resume") {
 		t.Errorf("got %v", err)
 	}
 	same := o
@@ -619,7 +622,7 @@ func TestRefusals(t *testing.T) {
 	o.Overwrite = true
 	// A second process, while the first one is at it.
 	first := must(plan(o).Start(io.Discard))
-	if _, err := submit.Resume(in, false, io.Discard); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := submit.Resume(in, false, allowed, io.Discard); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "begun before") {
@@ -661,5 +664,76 @@ func TestThrottled(t *testing.T) {
 	}
 	if p := r.Snapshot(); p.Done != 1 || p.Failed != 0 || p.Sent != 1 || p.Problem != "" {
 		t.Errorf("%+v", p)
+	}
+}
+
+// A journal or a file of results that somebody else can have put there is refused, and nothing
+// is written or sent.
+func TestPlanted(t *testing.T) {
+	w, elsewhere := start(t), filepath.Join(t.TempDir(), "precious")
+	begun := func(t *testing.T) (in, journal string) {
+		dir := t.TempDir()
+		in = file(t, dir, "a.ndjson", `{"method":"GET","path":"/a"}`)
+		r := begin(t, w, "1", submit.Options{Input: submit.Input{Path: in}})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _ = r.Do(ctx, w.clients("1", nil))
+		text := fmt.Sprintf(`{"sheafRun":1,"server":%q,"store":"1","format":"ndjson","results":%q,"resultsFormat":"ndjson","chunks":[{"n":1}]}`+"\n", w.url, elsewhere)
+		return in, file(t, dir, "a.ndjson.sheaf-run", text)
+	}
+	resumed := func(in string, allow func(submit.Header) error) error {
+		r, err := submit.Resume(in, false, allow, io.Discard)
+		if err == nil {
+			_, err = r.Do(t.Context(), w.clients("1", nil))
+		}
+		return err
+	}
+	for name, c := range map[string]struct {
+		plant func(in, journal string) error
+		want  string
+	}{
+		"others may read the journal": {func(_, journal string) error { return os.Chmod(journal, 0o644) }, "open to other users"},
+		"the journal is a link": {func(_, journal string) error {
+			return errors.Join(os.Rename(journal, journal+".real"), os.Symlink(journal+".real", journal))
+		}, "a.ndjson.sheaf-run is a symbolic link"},
+		"the results are a link":   {func(string, string) error { return os.Symlink(filepath.Join(t.TempDir(), "x"), elsewhere) }, "is a symbolic link"},
+		"the results are a folder": {func(string, string) error { return os.Mkdir(elsewhere, 0o700) }, "is a directory"},
+		"the user means otherwise": {func(string, string) error { return os.WriteFile(elsewhere, []byte("precious"), 0o600) }, "not what I meant"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_ = os.Remove(elsewhere)
+			in, journal := begun(t)
+			if err := c.plant(in, journal); err != nil {
+				t.Fatal(err)
+			}
+			allow := allowed
+			if name == "the user means otherwise" {
+				allow = func(submit.Header) error { return errors.New("not what I meant") }
+			}
+			calls := w.count("GET /1/a")
+			if err := resumed(in, allow); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an error with %q", err, c.want)
+			}
+			if w.count("GET /1/a") != calls {
+				t.Error("a request was sent")
+			}
+			if text, err := os.ReadFile(elsewhere); err == nil && string(text) != "precious" {
+				t.Errorf("the file holds %q", text)
+			}
+		})
+	}
+	// A link in the place of new results is replaced, and not followed.
+	in := file(t, t.TempDir(), "b.ndjson", `{"method":"GET","path":"/a"}`)
+	_ = os.Remove(elsewhere)
+	target := file(t, t.TempDir(), "target", "precious")
+	if err := os.Symlink(target, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := begin(t, w, "1", submit.Options{Input: submit.Input{Path: in}, Results: elsewhere, Overwrite: true}).Do(t.Context(), w.clients("1", nil)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, string(must(os.ReadFile(target))), "precious")
+	if got := lines(t, elsewhere); len(got) != 1 {
+		t.Errorf("results: %v", got)
 	}
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// visibleWriter writes text for people. Text that came from an API, a file or another server
+// can't move the cursor, change colors or reverse the reading order: control and
+// bidirectional characters are written as escapes. It is used by one goroutine.
+type visibleWriter struct {
+	out  io.Writer
+	rest []byte // the beginning of a character that the next call completes
+}
+
+// visible returns a visibleWriter, or the writer itself where text goes to a program.
+func visible(out io.Writer, always bool) io.Writer {
+	if !always && !isTerminal(out) {
+		return out
+	}
+	return &visibleWriter{out: out}
+}
+
+// raw returns what a visibleWriter writes to, for those that draw on the terminal themselves.
+func raw(w io.Writer) io.Writer {
+	if v, ok := w.(*visibleWriter); ok {
+		return v.out
+	}
+	return w
+}
+
+func (v *visibleWriter) Write(p []byte) (int, error) {
+	text := p
+	if len(v.rest) > 0 {
+		text = append(v.rest, p...)
+		v.rest = nil
+	}
+	end := len(text)
+	for back := 1; back < min(utf8.UTFMax, end+1); back++ {
+		if start := end - back; utf8.RuneStart(text[start]) {
+			if !utf8.FullRune(text[start:]) {
+				end = start
+			}
+			break
+		}
+	}
+	v.rest = append(v.rest, text[end:]...)
+	if _, err := io.WriteString(v.out, visibleText(string(text[:end]))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// visibleText replaces characters that a terminal acts on, but for the ends of lines and tabs.
+func visibleText(text string) string {
+	if strings.IndexFunc(text, isActive) < 0 && utf8.ValidString(text) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && size == 1, r < utf8.RuneSelf && isActive(r):
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		case isActive(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteString(text[:size])
+		}
+		text = text[size:]
+	}
+	return b.String()
+}
+
+// isActive reports whether a terminal acts on a character instead of showing it.
+func isActive(r rune) bool {
+	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029')
+}
