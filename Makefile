@@ -34,7 +34,7 @@ demo: ## See it work: a batch of 60 requests, one of requests that need each oth
 # The main module comes last: its result is what a reader, or CI, sees at the end. The
 # others are never cached: Go does not see that they test a binary of this module.
 .PHONY: test
-test: race-ready postgres-ready clients-ready browser-ready ## Run every test of every module under the race detector
+test: race-ready postgres-ready clients-ready browser-ready spreadsheet-ready ## Run every test of every module under the race detector
 	$(GO) vet ./...
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
@@ -107,6 +107,18 @@ browser-ready:
 	fi; \
 	ready || { echo "The tests need Chromium, and promtool of Prometheus. Install them" \
 		"(Debian: chromium prometheus; Fedora: chromium golang-github-prometheus; macOS: brew install --cask google-chrome && brew install prometheus)."; exit 1; } >&2
+
+# What sheaf submit makes of tables is tested with a real spreadsheet.
+.PHONY: spreadsheet-ready
+spreadsheet-ready:
+	@ready() { command -v soffice >/dev/null; }; \
+	ready && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The tests need LibreOffice Calc: installing it."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libreoffice-calc-nogui; \
+	fi; \
+	ready || { echo "The tests need LibreOffice Calc, as the command soffice. Install it" \
+		"(Debian: libreoffice-calc-nogui; Fedora: libreoffice-calc; macOS: brew install --cask libreoffice)."; exit 1; } >&2
 
 .PHONY: screenshots
 screenshots: browser-ready clients-ready postgres-ready ## Show the dashboard's views in docs/screenshots
