@@ -27,6 +27,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/certificate":    {},
 		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/private", "/internal/secret"},
 		"/internal/pgtest":         {},
+		"/internal/strictupstream": {},
 		"/internal/outbound":       {"/batch"},
 		"/internal/governor":       {"/batch", "/storage"},
 		"/internal/tracing":        {},
@@ -45,7 +46,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
 
 	// Packages that are to need nothing else.
 	bare := []string{"/client"}

@@ -18,6 +18,7 @@ import (
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // checked is a service whose callers an API judges: a token is let in at the store that it
@@ -46,7 +47,7 @@ func newChecked(t *testing.T, change ...func(*sheaf.Options)) *checked {
 			w.WriteHeader(http.StatusForbidden)
 		}
 	})
-	up := httptest.NewServer(mux)
+	up, _ := strictupstream.Start(t, mux)
 	t.Cleanup(up.Close)
 	c.address = forwarding(t, echo, append(change, func(o *sheaf.Options) { o.AuthCheck = up.URL + "/{storeId}/me" })...)
 	return c

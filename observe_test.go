@@ -19,6 +19,7 @@ import (
 
 	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -128,7 +129,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	t.Helper()
 	var mu sync.Mutex
 	seen := map[string]http.Header{}
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen[r.URL.Path] = r.Header.Clone()
@@ -324,7 +325,7 @@ func TestMetrics(t *testing.T) {
 			var limited, broken atomic.Int32
 			limited.Store(2)
 			broken.Store(1)
-			upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				switch {
 				case r.URL.Path == "/limited" && limited.Add(-1) >= 0:
@@ -402,7 +403,7 @@ func TestMetrics(t *testing.T) {
 
 // TestNoMetrics: without metrics nothing is counted, and how things stand is told all the same.
 func TestNoMetrics(t *testing.T) {
-	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(upstream.Close)
 	s, ask, stop := running(t, Options{Upstream: upstream.URL, Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), NoMetrics: true})
 	var made struct{ Ticket string }

@@ -16,14 +16,14 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // forwarding returns the address of a service in front of an upstream whose stores are
 // below /shop/.
 func forwarding(t testing.TB, upstream http.Handler, change ...func(*sheaf.Options)) string {
 	t.Helper()
-	up := httptest.NewServer(upstream)
-	t.Cleanup(up.Close)
+	up, _ := strictupstream.Start(t, upstream)
 	o := sheaf.Options{
 		Upstream: up.URL + "/shop/{storeId}", Passthrough: true, Logger: slog.New(slog.DiscardHandler),
 		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),

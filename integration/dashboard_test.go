@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // hostile is an answer of somebody who wants to be more than text.
@@ -27,7 +29,7 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	s := &stage{gate: make(chan struct{}, 1000)}
 	s.broken.Store(true)
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server, _ = strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/json")
 		switch {

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 
 	"github.com/mccutchen/go-httpbin/v2/httpbin"
 )
@@ -70,7 +71,7 @@ func throughHTTPBin(t *testing.T, database string) {
 		{method: "GET", path: "trailers?test=1", status: ok, code: 200, line: "OK"},
 	}
 	var seen recorder
-	upstream := httptest.NewServer(seen.record(httpbin.New()))
+	upstream, _ := strictupstream.Start(t, seen.record(httpbin.New()))
 	t.Cleanup(upstream.Close) // after the parallel subtests
 	s := start(t, upstream.URL, database, "--request-timeout", "1s",
 		"--max-answer", "64KiB", "--throttle-limit", "500ms", "--retry-limit", "2")
@@ -131,7 +132,7 @@ func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorde
 func TestHTTPBinEscaped(t *testing.T) { onEach(t, httpBinEscaped) }
 
 func httpBinEscaped(t *testing.T, database string) {
-	upstream := httptest.NewServer(httpbin.New())
+	upstream, _ := strictupstream.Start(t, httpbin.New())
 	defer upstream.Close()
 	resp, err := http.Get(upstream.URL + "/json")
 	if err != nil {

@@ -25,6 +25,7 @@ type Ledger struct {
 	URL    string
 	server *httptest.Server // nil while it is down
 	reply  func(Arrival) Reply
+	wrap   func(net.Listener) net.Listener
 
 	mu       sync.Mutex
 	arrivals []*Arrival
@@ -70,14 +71,14 @@ type watch struct {
 	reached  chan time.Time
 }
 
-// NewLedger starts an upstream that answers as reply says. reply is called for one
-// request at a time. Close it when done.
-func NewLedger(reply func(Arrival) Reply) (*Ledger, error) {
+// NewLedger starts an upstream that answers as reply says, behind what wrap makes of its
+// listener. reply is called for one request at a time. Close it when done.
+func NewLedger(reply func(Arrival) Reply, wrap func(net.Listener) net.Listener) (*Ledger, error) {
 	listener, err := listen()
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{reply: reply, calls: map[string]*call{}, URL: "http://" + listener.Addr().String()}
+	l := &Ledger{reply: reply, wrap: wrap, calls: map[string]*call{}, URL: "http://" + listener.Addr().String()}
 	l.serve(listener)
 	return l, nil
 }
@@ -95,7 +96,7 @@ func listen() (listener net.Listener, err error) {
 }
 
 func (l *Ledger) serve(listener net.Listener) {
-	l.server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: l, ReadHeaderTimeout: time.Minute}}
+	l.server = &httptest.Server{Listener: l.wrap(listener), Config: &http.Server{Handler: l, ReadHeaderTimeout: time.Minute}}
 	l.server.Start()
 }
 

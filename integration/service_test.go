@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/pgtest"
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // patience bounds every wait for an event. A test that reaches it fails.
@@ -185,10 +187,11 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// newLedger starts an upstream that lives as long as the test.
+// newLedger starts a strict upstream that lives as long as the test. Where the service is
+// killed, a request may end in the middle.
 func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
 	t.Helper()
-	l, err := NewLedger(reply)
+	l, err := NewLedger(reply, func(l net.Listener) net.Listener { return strictupstream.Watch(t, l).AllowPartial() })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // closer is an upstream that answers the first request of each connection, keeps the
@@ -29,11 +31,11 @@ func newCloser(t *testing.T) *closer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &closer{Listener: l, counts: map[string]int{}, bodies: map[string]string{}, keys: map[string]string{}}
+	c := &closer{Listener: strictupstream.Watch(t, l), counts: map[string]int{}, bodies: map[string]string{}, keys: map[string]string{}}
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := c.Accept()
 			if err != nil {
 				return
 			}

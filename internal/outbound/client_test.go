@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 
 	"go.uber.org/goleak"
 )
@@ -89,10 +90,20 @@ type rawUpstream struct {
 // 1, and closes it afterwards. Connections are served at the same time.
 func newRaw(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) *rawUpstream {
 	t.Helper()
+	return newRawOn(t, strictupstream.Watch(t, newListener(t)).AllowPartial(), serve)
+}
+
+func newListener(t testing.TB) net.Listener {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// newRawOn is newRaw with a listener of the test's own, which is not watched.
+func newRawOn(t testing.TB, l net.Listener, serve func(n int, c net.Conn, r *bufio.Reader)) *rawUpstream {
 	u := &rawUpstream{Listener: l}
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -311,6 +322,7 @@ func TestConnectionsAreReused(t *testing.T) {
 		}
 		w.Write(append(body, "answer"...))
 	}))
+	s.Listener = strictupstream.Watch(t, s.Listener)
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			conns.Add(1)

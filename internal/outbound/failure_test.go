@@ -78,7 +78,7 @@ func TestNeverSentTwiceAfterReset(t *testing.T) {
 		io.WriteString(c, okAnswer)
 		if readRequest(r) != "" {
 			received.Add(1)
-			c.(*net.TCPConn).SetLinger(0)
+			c.(interface{ SetLinger(int) error }).SetLinger(0)
 		}
 	})
 	c := newClient(t, u.addr())
@@ -397,7 +397,7 @@ func TestTLSNotTrusted(t *testing.T) {
 }
 
 func TestTLSToPlainServer(t *testing.T) {
-	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+	u := newRawOn(t, newListener(t), func(_ int, c net.Conn, r *bufio.Reader) {
 		r.ReadByte()
 		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})

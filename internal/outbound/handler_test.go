@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // newServed returns a client of a handler in this process, and the buffer that it
@@ -46,6 +48,7 @@ func TestHandlerAsServer(t *testing.T) {
 		json.NewEncoder(w).Encode(seen{r.Method, r.URL.String(), r.RequestURI, r.Host, r.Proto, string(body), r.ContentLength, r.Header})
 	})
 	s := httptest.NewUnstartedServer(h)
+	s.Listener = strictupstream.Watch(t, s.Listener)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	s.Start()
 	defer s.Close()

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // permit counts how often it was asked, and refuses after the first few times.
@@ -43,11 +45,8 @@ func overBoth(t *testing.T, test func(t *testing.T, start func(serve func(n int,
 		test(t, func(serve func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client) {
 			s := httptest.NewTLSServer(nil)
 			s.Close()
-			u := newRaw(t, func(n int, c net.Conn, _ *bufio.Reader) {
-				secure := tls.Server(c, &tls.Config{Certificates: s.TLS.Certificates})
-				serve(n, secure, bufio.NewReader(secure))
-				secure.Close()
-			})
+			l := tls.NewListener(newListener(t), &tls.Config{Certificates: s.TLS.Certificates})
+			u := newRawOn(t, strictupstream.Watch(t, l).AllowPartial(), serve)
 			c := newClient(t, "", func(o *Options) { o.Template = "https://" + u.addr() + "/api/v3/{storeId}" })
 			c.tls.RootCAs = x509.NewCertPool()
 			c.tls.RootCAs.AddCert(s.Certificate())
@@ -103,6 +102,7 @@ func TestWithheldTakesOneConnection(t *testing.T) {
 			both.Wait()
 		}
 	}))
+	s.Listener = strictupstream.Watch(t, s.Listener)
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			conns.Add(1)
