@@ -174,12 +174,16 @@ func ValidStoreID(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+		if !isNameByte(s[i]) {
 			return false
 		}
 	}
 	return true
+}
+
+// isNameByte reports whether c is one of A-Z a-z 0-9 _ -.
+func isNameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
 }
 
 // Short returns the beginning of an owner's hash, for log lines.

@@ -47,7 +47,14 @@ func (e *InvalidError) Error() string {
 // JSON (RFC 8259; keys must not repeat) is not read past that place. The requests'
 // bodies are parts of body, which must not change afterwards.
 func Decode(body []byte, o Options) ([]Request, error) {
-	d := decoding{body: body, options: o, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+	return newDecoding(body, o).decode()
+}
+
+func newDecoding(body []byte, o Options) *decoding {
+	return &decoding{body: body, options: o, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+}
+
+func (d *decoding) decode() ([]Request, error) {
 	if err := d.array(); err != nil {
 		d.syntax(err)
 	} else {
@@ -67,6 +74,7 @@ type decoding struct {
 	requests []Request
 	index    int // of the element being read
 	linked   []linked
+	read     int // bytes of bodies that were looked through for places
 	values   Set // of the elements whose body is a JSON value as it stands
 	options  Options
 	invalid  InvalidError
@@ -83,6 +91,10 @@ func (d *decoding) note(place, format string, args ...any) {
 
 // noteAt adds a problem of the current element; field is empty or ".name".
 func (d *decoding) noteAt(field, format string, args ...any) {
+	if len(d.invalid.Problems) == MaxProblems {
+		d.invalid.More++ // without a text that nobody reads
+		return
+	}
 	d.note(fmt.Sprintf("$[%d]%s", d.index, field), format, args...)
 }
 
@@ -232,8 +244,13 @@ func (d *decoding) element() error {
 
 // text reads a string. Anything else is a problem, and not ok.
 func (d *decoding) text(field string) (s string, ok bool, err error) {
+	return d.textAt(func() string { return field })
+}
+
+// textAt is text with a field that is named only where it is needed.
+func (d *decoding) textAt(field func() string) (s string, ok bool, err error) {
 	if k := d.json.PeekKind(); k != '"' {
-		return "", false, d.skipInstead(fmt.Sprintf("$[%d]%s", d.index, field), "must be a string")
+		return "", false, d.skipInstead(fmt.Sprintf("$[%d]%s", d.index, field()), "must be a string")
 	}
 	token, err := d.json.ReadToken()
 	if err != nil {

@@ -2,9 +2,10 @@ package batch
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
-	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 
@@ -22,171 +23,150 @@ func (e *RefError) Error() string { return "the reference " + e.Ref.text() + " "
 
 // Value is what a reference has found in an answer.
 type Value struct {
-	JSON []byte // a JSON value; nil: Why tells why there is none
-	Why  string // completes a sentence that the reference begins
-}
-
-// Extract takes from a result what the reference says. It never fails: what is not found
-// is told when the value is needed.
-func (r *Ref) Extract(result *Result) Value {
-	if result.Status == NotExecuted {
-		return Value{Why: "finds no answer: that request was not executed"}
-	}
-	if r.Field != "" {
-		i := slices.IndexFunc(result.Headers, func(h Header) bool { return strings.EqualFold(h.Name, r.Field) })
-		if i < 0 {
-			return Value{Why: "finds no such header in the answer"}
-		}
-		return Value{JSON: AppendString(nil, result.Headers[i].Value)}
-	}
-	if result.Kind != JSONBody {
-		return Value{Why: "finds no JSON in the answer"}
-	}
-	found, err := locate(result.Body, r.Path)
-	switch {
-	case err != nil:
-		return Value{Why: "finds nothing there in the answer"}
-	case found.end-found.begin > MaxRefValue:
-		return Value{Why: fmt.Sprintf("finds a value of more than %d bytes", MaxRefValue)}
-	}
-	return Value{JSON: bytes.Clone(result.Body[found.begin:found.end])}
-}
-
-// span is where a value stands in a text.
-type span struct{ begin, end int }
-
-var errNoPlace = errors.New("there is nothing at this place")
-
-// locate finds the value that a pointer (RFC 6901) names in a JSON text. Of a name that
-// stands twice in an object the first one counts.
-func locate(text []byte, pointer string) (span, error) {
-	d := jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true))
-	for token := range jsontext.Pointer(pointer).Tokens() {
-		if err := descend(d, token); err != nil {
-			return span{}, err
-		}
-	}
-	value, err := d.ReadValue()
-	if err != nil {
-		return span{}, errNoPlace
-	}
-	end := int(d.InputOffset())
-	return span{end - len(value), end}, nil
-}
-
-// descend goes to a member of the object, or an element of the array, that comes next.
-func descend(d *jsontext.Decoder, token string) error {
-	index, isIndex := arrayIndex(token)
-	switch d.PeekKind() { //nolint:exhaustive // all others have no members
-	case '{':
-		if _, err := d.ReadToken(); err != nil {
-			return errNoPlace
-		}
-		for d.PeekKind() == '"' {
-			name, err := d.ReadToken()
-			if err != nil {
-				return errNoPlace
-			}
-			if name.String() == token {
-				return nil
-			}
-			if err := d.SkipValue(); err != nil {
-				return errNoPlace
-			}
-		}
-	case '[':
-		if !isIndex {
-			return errNoPlace
-		}
-		if _, err := d.ReadToken(); err != nil {
-			return errNoPlace
-		}
-		for ; d.PeekKind() != ']'; index-- {
-			if index == 0 {
-				return nil
-			}
-			if err := d.SkipValue(); err != nil {
-				return errNoPlace
-			}
-		}
-	}
-	return errNoPlace
-}
-
-// arrayIndex reads a token as an index: digits without leading zeros (RFC 6901, section 4).
-func arrayIndex(token string) (n int, ok bool) {
-	if token == "" || len(token) > 9 || token[0] == '0' && len(token) > 1 {
-		return 0, false
-	}
-	for i := range len(token) {
-		if token[i] < '0' || token[i] > '9' {
-			return 0, false
-		}
-		n = n*10 + int(token[i]-'0')
-	}
-	return n, true
-}
-
-// checkPointer reports whether s is a pointer (RFC 6901). An error completes a sentence.
-func checkPointer(s string) error {
-	if !jsontext.Pointer(s).IsValid() {
-		return errors.New(`must be a JSON pointer such as /items/0/id: "" or a text that begins with "/", with ~0 for ~ and ~1 for /`)
-	}
-	return nil
+	JSON []byte // a JSON value, which may be shared; nil: there is none
+	Why  string // why there is none; completes a sentence that begins with the reference
 }
 
 // Fill returns the request as it is sent: the places of its references hold the values,
-// which are by the references' order. The request itself stays as it is. Errors: *RefError.
+// which have the references' order. The request itself stays as it is. It takes time in
+// proportion to the request and the values. Errors: *RefError.
 func (r *Request) Fill(values []Value) (*Request, error) {
-	out := *r
-	links := *r.Links
-	out.Links, links.Headers = &links, slices.Clone(links.Headers)
-	var bodies []edit
+	f := filling{request: r, path: map[string]string{}, query: map[string]string{}}
+	f.locate()
 	for i := range r.Links.Refs {
-		ref, v := &r.Links.Refs[i], values[i]
-		wrong := func(why string) error { return &RefError{ref, why} }
-		if v.JSON == nil {
-			return nil, wrong(v.Why)
+		ref := &r.Links.Refs[i]
+		if values[i].JSON == nil {
+			return nil, &RefError{ref, cmp.Or(values[i].Why, whyNotExecuted)}
 		}
-		if ref.Where == InBody {
-			at, err := locate(r.Body, ref.Name)
-			if err != nil {
-				return nil, wrong("has no place in the body")
-			}
-			bodies = append(bodies, edit{at, v.JSON})
-			continue
-		}
-		text, err := scalar(v.JSON)
-		if err != nil {
-			return nil, wrong(err.Error())
-		}
-		switch ref.Where { //nolint:exhaustive // the body was dealt with
-		case InHeader:
-			if err := checkHeaderValue(text); err != nil {
-				return nil, wrong("finds a value that is no header's: it " + err.Error())
-			}
-			links.Headers = append(links.Headers, Header{ref.Name, text})
-		case InPath:
-			if err := checkSegmentValue(text); err != nil {
-				return nil, wrong(err.Error())
-			}
-			path, query, has := strings.Cut(out.Path, "?")
-			path = strings.ReplaceAll(path, "{"+ref.Name+"}", escape(text))
-			if out.Path = path; has {
-				out.Path += "?" + query
-			}
-		case InQuery:
-			path, query, _ := strings.Cut(out.Path, "?")
-			out.Path = path + "?" + strings.ReplaceAll(query, "{"+ref.Name+"}", escape(text))
+		if err := f.fill(ref, values[i].JSON); err != nil {
+			return nil, &RefError{ref, err.Error()}
 		}
 	}
-	if out.Path != r.Path {
-		if err := CheckPath(out.Path); err != nil {
+	out := *r
+	links := *r.Links
+	links.Headers = append(slices.Clone(links.Headers), f.headers...)
+	out.Links = &links
+	if len(f.path)+len(f.query) > 0 {
+		var err error
+		if out.Path, err = f.fillPath(); err != nil {
 			return nil, &RefError{firstPathRef(r.Links.Refs), "makes a path that " + err.Error()}
 		}
 	}
-	out.Body = replace(r.Body, bodies)
+	out.Body = replace(r.Body, f.edits)
 	return &out, nil
+}
+
+// filling is a request on its way to be filled.
+type filling struct {
+	request     *Request
+	places      []span // of the references in the body, those that are not filled yet
+	edits       []edit // of the body
+	headers     []Header
+	path, query map[string]string // encoded values by name
+}
+
+// locate finds the places in the body.
+func (f *filling) locate() {
+	var pointers []string
+	for i := range f.request.Links.Refs {
+		if ref := &f.request.Links.Refs[i]; ref.Where == InBody {
+			pointers = append(pointers, ref.Name)
+		}
+	}
+	f.places, _ = locate(f.request.Body, pointers)
+}
+
+// fill takes note of a value for the place of the next reference. An error completes a
+// sentence.
+func (f *filling) fill(ref *Ref, value []byte) error {
+	if ref.Where == InBody {
+		at := f.places[0]
+		f.places = f.places[1:]
+		if !at.exists() {
+			return errors.New("has no place in the body")
+		}
+		f.edits = append(f.edits, edit{at, value})
+		return nil
+	}
+	text, err := scalar(value)
+	if err != nil {
+		return err
+	}
+	if ref.Where == InHeader {
+		if err := checkHeaderValue(text); err != nil {
+			return errors.New("finds a value that is no header's: it " + err.Error())
+		}
+		f.headers = append(f.headers, Header{ref.Name, text})
+		return nil
+	}
+	if len(text) > MaxPath {
+		return errors.New("makes a path that " + errLongPath.Error())
+	}
+	if ref.Where == InPath {
+		if err := checkSegmentValue(text); err != nil {
+			return err
+		}
+		f.path[ref.Name] = escape(text)
+		return nil
+	}
+	f.query[ref.Name] = escape(text)
+	return nil
+}
+
+// fillPath returns the path with its values. An error completes a sentence.
+func (f *filling) fillPath() (string, error) {
+	path, query, has := strings.Cut(f.request.Path, "?")
+	out, err := expand(nil, path, f.path)
+	if err != nil {
+		return "", err
+	}
+	if has {
+		if out, err = expand(append(out, '?'), query, f.query); err != nil {
+			return "", err
+		}
+	}
+	return string(out), CheckPath(string(out))
+}
+
+// expand appends a text in which each {NAME} is replaced by the name's value, if it has one.
+// It stops when that is longer than a path may be. An error completes a sentence.
+func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
+	from := 0
+	for at := range placeholders(text) {
+		value, ok := values[text[at.begin+1:at.end-1]]
+		if !ok {
+			continue
+		}
+		dst = append(append(dst, text[from:at.begin]...), value...)
+		if from = at.end; len(dst) > MaxPath {
+			return nil, errLongPath
+		}
+	}
+	return append(dst, text[from:]...), nil
+}
+
+// placeholders returns where each {NAME} of a text stands.
+func placeholders(text string) iter.Seq[span] {
+	return func(yield func(span) bool) {
+		for from := 0; ; {
+			open := strings.IndexByte(text[from:], '{')
+			if open < 0 {
+				return
+			}
+			begin := from + open
+			end := begin + 1
+			for end < len(text) && isNameByte(text[end]) {
+				end++
+			}
+			from = end
+			if n := end - begin - 1; end == len(text) || text[end] != '}' || n < 1 || n > MaxRefName {
+				continue // plain text
+			}
+			if from++; !yield(span{begin, from}) {
+				return
+			}
+		}
+	}
 }
 
 func firstPathRef(refs []Ref) *Ref {
@@ -224,31 +204,24 @@ func checkSegmentValue(text string) error {
 	if text == "" {
 		return errors.New("finds an empty value")
 	}
-	for { // decoded as long as it changes
-		if strings.ContainsAny(text, `/\`) {
-			return errors.New("finds a value with a slash or a backslash")
-		}
-		if text == "." || text == ".." {
-			return errors.New("finds a value that is a dot segment")
-		}
-		decoded := unescape(text)
-		if decoded == text {
-			return nil
-		}
-		text = decoded
+	text = unescape(text)
+	if strings.ContainsAny(text, `/\`) {
+		return errors.New("finds a value with a slash or a backslash")
 	}
+	if text == "." || text == ".." {
+		return errors.New("finds a value that is a dot segment")
+	}
+	return nil
 }
 
-// unescape undoes what percent-encoding there is, once.
+// unescape undoes percent-encoding until nothing changes, in one pass: see decodePath.
 func unescape(s string) string {
 	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]) {
-			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
-			i += 2
-			continue
-		}
+	for i := range len(s) {
 		out = append(out, s[i])
+		for n := len(out); n >= 3 && out[n-3] == '%' && isHex(out[n-2]) && isHex(out[n-1]); n = len(out) {
+			out = append(out[:n-3], unhex(out[n-2])<<4|unhex(out[n-1]))
+		}
 	}
 	return string(out)
 }
@@ -280,7 +253,11 @@ func replace(text []byte, edits []edit) []byte {
 		return text
 	}
 	slices.SortFunc(edits, func(a, b edit) int { return a.begin - b.begin })
-	var out []byte
+	size := len(text)
+	for _, e := range edits {
+		size += len(e.with) - (e.end - e.begin)
+	}
+	out := make([]byte, 0, size)
 	from := 0
 	for _, e := range edits {
 		out = append(append(out, text[from:e.begin]...), e.with...)

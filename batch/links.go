@@ -84,13 +84,22 @@ type Ref struct {
 	Path  string `json:"p,omitempty"` // a pointer into the answer's body
 }
 
-// text is the reference as its creator wrote it, the referred request by index.
+// text is the reference as its creator wrote it, with the index of the request that it refers
+// to. Long names are cut.
 func (r *Ref) text() string {
-	from := fmt.Sprintf("$[%d]#%s", r.From, r.Path)
+	from := fmt.Sprintf("$[%d]#%s", r.From, cut(r.Path, maxPlace))
 	if r.Field != "" {
-		from = fmt.Sprintf("$[%d]@%s", r.From, r.Field)
+		from = fmt.Sprintf("$[%d]@%s", r.From, cut(r.Field, maxPlace))
 	}
-	return fmt.Sprintf("%s:%s from %s", r.Where, r.Name, from)
+	return fmt.Sprintf("%s:%s from %s", r.Where, cut(r.Name, maxPlace), from)
+}
+
+// cut returns a text, or where that is longer than n bytes, its beginning.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // refusedHeaders are those that a request may not set: what belongs to the connection,

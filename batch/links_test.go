@@ -129,12 +129,9 @@ func filled(t testing.TB, second string, a *Result) (*Request, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reqs[1]
-	values := make([]Value, len(r.Links.Refs))
-	for i := range values {
-		values[i] = r.Links.Refs[i].Extract(a)
-	}
-	return r.Fill(values)
+	v := NewValues(reqs)
+	v.Take(0, a)
+	return reqs[1].Fill(v.Of(1))
 }
 
 func TestFill(t *testing.T) {

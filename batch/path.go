@@ -5,6 +5,8 @@ import (
 	"strings"
 )
 
+var errLongPath = errors.New("must not be longer than 8192 bytes")
+
 // CheckPath reports whether a sub-request with this path stays below its store's root
 // (wire contract, "How batches run", last rule). An error completes the sentence
 // "$[3].path …". What is accepted reaches the upstream as it came.
@@ -18,7 +20,7 @@ func CheckPath(path string) error {
 		return errors.New("must not be empty")
 	}
 	if len(path) > MaxPath {
-		return errors.New("must not be longer than 8192 bytes")
+		return errLongPath
 	}
 	for i := range len(path) {
 		switch c := path[i]; {

@@ -1,27 +1,30 @@
 package batch
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// maxValues bounds the values that the references of one batch keep in memory, in bytes.
+// maxValues limits the values that the references of one batch take from answers, in bytes.
+// A value counts once for each reference that takes it.
 const maxValues = 8 << 20
 
-// Values are what the references of a batch's requests have found in answers so far. Of an
-// answer only these are kept.
+// Values are what the references of a batch's requests take from answers. Nothing else of an
+// answer is kept, and a value that several references take is kept once.
 type Values struct {
 	requests []Request
-	found    [][]Value // by request and reference; nil: the request has none
-	needed   [][]need  // by request: who needs its answer
+	found    [][]Value // by request and reference; nil: the request has none, or needs them no more
+	needed   [][]need  // by request: the references to its answer; nil: it was taken
 	bytes    int
+	read     int // bytes of answers that were looked through
 }
 
 // need is a reference of a later request.
 type need struct{ index, ref int }
 
-// NewValues returns the values of these requests, of which none is found yet.
+// NewValues returns the values of these requests, none of which is taken yet.
 func NewValues(requests []Request) *Values {
 	v := &Values{requests: requests, found: make([][]Value, len(requests)), needed: make([][]need, len(requests))}
 	for i := range requests {
@@ -38,26 +41,98 @@ func NewValues(requests []Request) *Values {
 	return v
 }
 
-// Take keeps what later requests need of the result of request i. A later result of the
-// same request takes the place of an earlier one.
+// Why a reference finds nothing.
+var (
+	whyNotExecuted = "finds no answer: that request was not executed"
+	whyNoHeader    = "finds no such header in the answer"
+	whyNoJSON      = "finds no JSON in the answer"
+	whyNothing     = "finds nothing there in the answer"
+	whyLong        = fmt.Sprintf("finds a value of more than %d bytes", MaxRefValue)
+	whyTooMany     = fmt.Sprintf("finds a value with which the values of the batch's references are longer than %d MiB", maxValues>>20)
+)
+
+// Take keeps what later requests need of the result of request i, in one pass over it. Only
+// the first result of a request counts.
 func (v *Values) Take(i int, result *Result) {
-	for _, n := range v.needed[i] {
-		f := &v.found[n.index][n.ref]
-		v.bytes -= len(f.JSON)
-		*f = v.requests[n.index].Links.Refs[n.ref].Extract(result)
-		if v.bytes += len(f.JSON); v.bytes > maxValues {
-			v.bytes -= len(f.JSON)
-			*f = Value{Why: fmt.Sprintf("finds a value with which the values of the batch's references are longer than %d MiB", maxValues>>20)}
+	if !v.Lacks(i) {
+		return
+	}
+	needs := v.needed[i]
+	v.needed[i] = nil
+	var pointers []string
+	var into []need // with a pointer
+	headers := map[string][]byte{}
+	for _, n := range needs {
+		switch ref := v.ref(n); {
+		case v.found[n.index] == nil:
+		case result.Status == NotExecuted:
+			v.put(n, nil, whyNotExecuted)
+		case ref.Field != "":
+			v.put(n, header(headers, result.Headers, ref.Field), whyNoHeader)
+		case result.Kind != JSONBody:
+			v.put(n, nil, whyNoJSON)
+		default:
+			pointers, into = append(pointers, ref.Path), append(into, n)
 		}
+	}
+	places, read := locate(result.Body, pointers)
+	v.read += read
+	texts := map[span][]byte{}
+	for k, n := range into {
+		at := places[k]
+		if at.end-at.begin > MaxRefValue {
+			v.put(n, nil, whyLong)
+			continue
+		}
+		if texts[at] == nil && at.exists() {
+			texts[at] = bytes.Clone(result.Body[at.begin:at.end])
+		}
+		v.put(n, texts[at], whyNothing)
+	}
+}
+
+// header returns a header's value as JSON; nil if there is no such header. known holds those
+// that were returned before.
+func header(known map[string][]byte, headers []Header, name string) []byte {
+	name = strings.ToLower(name)
+	value, ok := known[name]
+	if !ok {
+		i := slices.IndexFunc(headers, func(h Header) bool { return strings.EqualFold(h.Name, name) })
+		if i >= 0 {
+			value = AppendString(nil, headers[i].Value)
+		}
+		known[name] = value
+	}
+	return value
+}
+
+// ref returns the reference that needs something.
+func (v *Values) ref(n need) *Ref { return &v.requests[n.index].Links.Refs[n.ref] }
+
+// put keeps a value; nil: there is none, and why says the reason.
+func (v *Values) put(n need, value []byte, why string) {
+	f := &v.found[n.index][n.ref]
+	switch {
+	case value == nil:
+		*f = Value{Why: why}
+	case v.bytes+len(value) > maxValues:
+		*f = Value{Why: whyTooMany}
+	default:
+		v.bytes += len(value)
+		*f = Value{JSON: value}
 	}
 }
 
 // Of returns the values of request i, by the order of its references.
 func (v *Values) Of(i int) []Value { return v.found[i] }
 
-// Needs reports whether one of the requests that ok selects needs the answer to request i.
-func (v *Values) Needs(i int, ok func(index int) bool) bool {
-	return slices.ContainsFunc(v.needed[i], func(n need) bool { return ok(n.index) })
+// Drop forgets the values of request i, which has ended.
+func (v *Values) Drop(i int) { v.found[i] = nil }
+
+// Lacks reports whether a later request that has not ended needs the answer to request i, and
+// it was not taken yet.
+func (v *Values) Lacks(i int) bool {
+	return slices.ContainsFunc(v.needed[i], func(n need) bool { return v.found[n.index] != nil })
 }
 
 // Retry returns the requests that repeat what has failed, or was not executed, of those of a

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -12,9 +13,11 @@ import (
 
 // graph is what a run knows of requests that build on each other.
 type graph struct {
-	values  *batch.Values
-	blocked []int // requests that wait for those that they depend on, ascending
-	skipped int   // requests that were not executed because of others' ends
+	values   *batch.Values
+	children [][]int // by request: those that depend on it
+	open     []int   // by request: how many of those that it depends on have not ended
+	blocked  []int   // requests that wait for those that they depend on, ascending
+	skipped  int     // requests that were not executed because of others' ends
 }
 
 // recallPage is how many bytes of recorded answers are read at a time.
@@ -25,66 +28,111 @@ func newGraph(requests []batch.Request) *graph {
 	if !slices.ContainsFunc(requests, func(r batch.Request) bool { return r.Links != nil && len(r.Links.DependsOn) > 0 }) {
 		return nil
 	}
-	return &graph{values: batch.NewValues(requests)}
+	g := &graph{values: batch.NewValues(requests), children: make([][]int, len(requests)), open: make([]int, len(requests))}
+	for i := range requests {
+		if l := requests[i].Links; l != nil {
+			g.open[i] = len(l.DependsOn)
+			for _, parent := range l.DependsOn {
+				g.children[parent] = append(g.children[parent], i)
+			}
+		}
+	}
+	return g
 }
 
-// take keeps what later requests need of the end of request i.
-func (g *graph) take(i int, result *batch.Result) {
+// end takes the end of request i into account.
+func (g *graph) end(i int, status batch.ResultStatus) {
 	if g == nil {
 		return
 	}
-	if result.Status == batch.NotExecuted {
+	if status == batch.NotExecuted {
 		g.skipped++
 	}
-	g.values.Take(i, result)
+	for _, child := range g.children[i] {
+		g.open[child]--
+	}
+	g.values.Drop(i)
 }
 
-// recall reads the recorded answers that requests need which have not ended. A batch that
-// starts nothing more needs none. Errors: storage.ErrNotFound when the creator has deleted
-// the batch since it was claimed.
-func (r *run) recall() error {
-	if r.graph == nil || r.halted {
+// take takes the values that later requests need from answers that have just been recorded. A
+// node that shuts down needs none.
+func (r *run) take(marks []storage.Mark) {
+	if r.graph == nil {
+		return
+	}
+	for i := range marks {
+		if r.e.drain.Err() != nil {
+			return
+		}
+		if m := &marks[i]; m.State == storage.Done {
+			r.graph.values.Take(m.Index, &m.Result)
+		}
+	}
+}
+
+// gather takes the values that request i needs, as far as they were not taken before. No value
+// is taken from an answer before that is recorded: a node that dies or shuts down over this
+// work has lost nothing.
+// Errors: storage.ErrNotFound when the creator has deleted the batch since it was claimed.
+func (r *run) gather(i int) error {
+	refs := r.c.Requests[i].Links.Refs
+	lacks := func(ref batch.Ref) bool { return r.graph.values.Lacks(ref.From) }
+	if !slices.ContainsFunc(refs, lacks) {
 		return nil
 	}
-	first, last := len(r.requests), -1
-	open := func(i int) bool { return r.requests[i].state != storage.Done }
-	for from := range r.requests {
-		if !open(from) && r.graph.values.Needs(from, open) {
-			first, last = min(first, from), from
-		}
+	if err := r.record(r.pending); err != nil {
+		return err
 	}
-	for first <= last {
-		var page []storage.Indexed
-		err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
-			page, err = r.e.Storage.Results(ctx, r.c.ID, first, recallPage)
-			return err
-		})
-		switch {
-		case err != nil:
-			return err
-		case len(page) == 0:
-			return nil
+	for _, ref := range refs {
+		if !lacks(ref) {
+			continue
 		}
-		for i := range page {
-			r.graph.values.Take(page[i].Index, &page[i].Result)
+		if err := r.recall(ref.From); err != nil {
+			return err
 		}
-		first = page[len(page)-1].Index + 1
 	}
 	return nil
 }
 
-// free reports whether all requests have ended that request i depends on.
-func (r *run) free(i int) bool {
-	l := r.c.Requests[i].Links
-	return l == nil || !slices.ContainsFunc(l.DependsOn, func(j int) bool { return r.requests[j].state != storage.Done })
+// recall takes values from answers that were recorded earlier: of request i, and of those that
+// follow on the same page.
+func (r *run) recall(i int) error {
+	var page []storage.Indexed
+	err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
+		page, err = r.e.Storage.Results(ctx, r.c.ID, i, recallPage)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for n := range page {
+		if err := r.e.drain.Err(); err != nil {
+			return err
+		}
+		r.graph.values.Take(page[n].Index, &page[n].Result)
+	}
+	r.graph.values.Take(i, &batch.Result{Status: batch.NotExecuted}) // without a result
+	return nil
 }
 
-// prepare gets request i ready to be sent, once it is free. It reports false where the
-// request has ended instead: its condition does not hold, or a reference can't be filled.
-func (r *run) prepare(i int) bool {
+// free reports whether all requests have ended that request i depends on.
+func (r *run) free(i int) bool { return r.graph == nil || r.graph.open[i] == 0 }
+
+// readiness is what prepare makes of a request.
+type readiness int
+
+const (
+	sendable  readiness = iota
+	concluded           // it has ended instead
+	undecided           // storage has not said yet; nothing may start now
+)
+
+// prepare gets request i ready to be sent, once it is free. It ends the request if its
+// condition does not hold, or a reference can't be filled.
+func (r *run) prepare(i int) readiness {
 	req := &r.c.Requests[i]
 	if req.Links == nil || r.requests[i].outgoing != nil {
-		return true
+		return sendable
 	}
 	ends := make([]batch.ResultStatus, len(req.Links.DependsOn))
 	for n, j := range req.Links.DependsOn {
@@ -92,33 +140,45 @@ func (r *run) prepare(i int) bool {
 	}
 	if ok, why := req.Links.RunIf.Holds(ends); !ok {
 		r.conclude(i, batch.Result{Status: batch.NotExecuted, Line: why})
-		return false
+		return concluded
 	}
 	if len(req.Links.Refs) == 0 {
-		return true
+		return sendable
+	}
+	if err := r.gather(i); err != nil {
+		r.halted = r.halted || errors.Is(err, storage.ErrNotFound)
+		return undecided
 	}
 	filled, err := req.Fill(r.graph.values.Of(i))
 	if err != nil {
 		r.conclude(i, batch.Result{
 			Status: batch.Failed, Code: http.StatusFailedDependency, Line: http.StatusText(http.StatusFailedDependency) + ": " + err.Error(),
 		})
-		return false
+		return concluded
 	}
 	r.requests[i].outgoing = filled
-	return true
+	return sendable
 }
 
 // unblock starts what was blocked and is free now, where there is room for it.
 func (r *run) unblock(begins []int, now time.Time) []int {
+	full := false
 	r.graph.blocked = slices.DeleteFunc(r.graph.blocked, func(i int) bool {
 		switch {
 		case r.requests[i].state != 0:
 			return true
-		case r.halted || !r.free(i):
+		case full || r.halted || !r.free(i):
 			return false
-		case !r.prepare(i):
+		}
+		switch r.prepare(i) {
+		case concluded:
 			return true
-		case !r.room(i, len(begins), now):
+		case undecided:
+			full = true
+			return false
+		case sendable:
+		}
+		if full = !r.room(i, len(begins), now); full {
 			return false
 		}
 		begins = append(begins, i)
@@ -127,11 +187,14 @@ func (r *run) unblock(begins []int, now time.Time) []int {
 	return begins
 }
 
-// conclude ends a request that is not sent.
+// conclude ends a request that is not sent. No value can be taken from such an end.
 func (r *run) conclude(i int, result batch.Result) {
 	m := storage.Mark{Index: i, State: storage.Done, Tries: r.requests[i].tries, Result: result}
 	r.pending = append(r.pending, m)
 	r.apply(m)
+	if r.graph != nil {
+		r.graph.values.Take(i, &m.Result)
+	}
 }
 
 // request returns request i as it is sent.

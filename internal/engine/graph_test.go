@@ -19,7 +19,8 @@ import (
 
 // linked is an upstream that answers each request after a second, and keeps what it got.
 type linked struct {
-	codes []int
+	codes  []int
+	bodies int // bytes of each answer's body, about
 
 	mu    sync.Mutex
 	calls []linkedCall
@@ -51,7 +52,7 @@ func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	defer u.mu.Unlock()
 	u.calls[n].to = time.Now()
 	a := answered(code, "Etag", fmt.Sprintf(`"%d"`, i))
-	a.Body = fmt.Appendf(nil, `{"id":%d}`, i)
+	a.Body = fmt.Appendf(nil, `{"padding":"%s","id":%d}`, strings.Repeat("x", u.bodies), i)
 	return a
 }
 

@@ -145,7 +145,7 @@ func (r *run) apply(m storage.Mark) {
 		r.waits = append(r.waits, m.Index)
 	case storage.Done:
 		q.end, q.outgoing = m.Result.Status, nil
-		r.graph.take(m.Index, &m.Result)
+		r.graph.end(m.Index, m.Result.Status)
 		r.ended++
 		if m.Result.Status == batch.Failed {
 			r.failed++
@@ -170,11 +170,6 @@ func (r *run) run() (*storage.Claim, next, error) {
 		r.halted, r.reason = true, "the credential that was stored with the batch can't be read"
 	} else {
 		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
-	}
-	if err := r.recall(); errors.Is(err, storage.ErrNotFound) {
-		r.halted = true
-	} else if err != nil {
-		return r.release(time.Time{})
 	}
 	for {
 		if r.halted {
@@ -229,8 +224,12 @@ func (r *run) pick() (begins []int, due time.Time) {
 			}
 			return false
 		}
-		if !r.prepare(i) {
+		switch r.prepare(i) {
+		case concluded:
 			return true
+		case undecided:
+			return false
+		case sendable:
 		}
 		if !r.room(i, len(begins), now) {
 			return false
@@ -253,10 +252,11 @@ func (r *run) pick() (begins []int, due time.Time) {
 			r.graph.blocked = append(r.graph.blocked, r.next)
 			continue
 		}
-		if !r.prepare(r.next) {
+		is := r.prepare(r.next)
+		if is == concluded {
 			continue
 		}
-		if !r.room(r.next, len(begins), now) {
+		if is == undecided || !r.room(r.next, len(begins), now) {
 			break
 		}
 		begins = append(begins, r.next)
@@ -488,6 +488,7 @@ func (r *run) recordAndAsk(marks []storage.Mark) error {
 		return err
 	})
 	if err == nil {
+		r.take(marks)
 		clear(marks) // the answers' bodies are storage's now
 		r.pending = marks[:0]
 	}

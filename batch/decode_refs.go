@@ -1,0 +1,182 @@
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// resolveRefs judges a request's references and adds them to it.
+func (d *decoding) resolveRefs(ids map[string]int, r *Request, texts []refText) {
+	p := d.places(r, texts)
+	for _, t := range texts {
+		place := func() string { return ".refs" + member(t.place) }
+		ref, ok := d.ref(ids, t, place)
+		if !ok {
+			continue
+		}
+		if err := p.take(&ref); err != nil {
+			d.noteAt(place(), "%v", err)
+			continue
+		}
+		r.Links.Refs = append(r.Links.Refs, ref)
+		r.Links.DependsOn = append(r.Links.DependsOn, ref.From)
+	}
+	d.unfilled(r, texts)
+}
+
+// ref reads a reference. place is where it stands.
+func (d *decoding) ref(ids map[string]int, t refText, place func() string) (ref Ref, ok bool) {
+	ref.Where, ref.Name = t.where()
+	if ref.Where == 0 {
+		d.noteAt(place(), "must be named path:NAME, query:NAME, body:POINTER or header:NAME")
+		return ref, false
+	}
+	at := strings.IndexAny(t.from, "#@")
+	if at < 0 {
+		d.noteAt(place(), "must be ID#POINTER, into the body of the answer of the request with that id, or ID@HEADER")
+		return ref, false
+	}
+	if ref.From, ok = d.parent(ids, t.from[:at], place); !ok {
+		return ref, false
+	}
+	if t.from[at] == '@' {
+		if ref.Field = t.from[at+1:]; ref.Field == "" || checkToken(ref.Field) != nil {
+			d.noteAt(place(), "must name a header behind the @")
+			return ref, false
+		}
+		return ref, true
+	}
+	ref.Path = t.from[at+1:]
+	if err := checkPointer(ref.Path); err != nil {
+		d.noteAt(place(), "%v, behind the #", err)
+		return ref, false
+	}
+	return ref, true
+}
+
+// where returns which place a reference fills; zero: it names none.
+func (t refText) where() (Where, string) {
+	kind, name, ok := strings.Cut(t.place, ":")
+	if !ok || kind == "" {
+		return 0, ""
+	}
+	return Where(max(slices.Index(wheres, kind), 0)), name
+}
+
+// places are those of a request that references can fill.
+type places struct {
+	path, query map[string]bool // the names in braces
+	headers     map[string]bool // those that are given already, in lower case
+	isJSON      bool            // the body
+	body        map[string]span // where the values of the references' pointers stand
+	taken       []span          // of the body
+}
+
+// places finds them. It takes time in proportion to the request and the references.
+func (d *decoding) places(r *Request, texts []refText) *places {
+	path, query, _ := strings.Cut(r.Path, "?")
+	p := &places{
+		path: names(path), query: names(query), headers: map[string]bool{}, isJSON: d.values.Has(d.index), body: map[string]span{},
+	}
+	for _, h := range r.Links.Headers {
+		p.headers[strings.ToLower(h.Name)] = true
+	}
+	if !p.isJSON {
+		return p
+	}
+	var pointers []string
+	for _, t := range texts {
+		if where, name := t.where(); where == InBody && checkPointer(name) == nil {
+			pointers = append(pointers, name)
+		}
+	}
+	found, read := locate(r.Body, pointers)
+	d.read += read
+	for i, at := range found {
+		p.body[pointers[i]] = at
+	}
+	return p
+}
+
+// names returns the names that stand in braces in a text.
+func names(text string) map[string]bool {
+	out := map[string]bool{}
+	for at := range placeholders(text) {
+		out[text[at.begin+1:at.end-1]] = true
+	}
+	return out
+}
+
+// take lets a reference fill its place, which no other one can fill then. An error completes
+// a sentence.
+func (p *places) take(ref *Ref) error {
+	switch ref.Where {
+	case InPath, InQuery:
+		in := p.path
+		if ref.Where == InQuery {
+			in = p.query
+		}
+		if !validRefName(ref.Name) {
+			return fmt.Errorf("must have a name of 1 to %d of A-Z a-z 0-9 _ -", MaxRefName)
+		}
+		if !in[ref.Name] {
+			return fmt.Errorf("has no place: there is no {%s} in the %s", ref.Name, ref.Where)
+		}
+	case InHeader:
+		if err := checkHeaderName(ref.Name); err != nil {
+			return err
+		}
+		name := strings.ToLower(ref.Name)
+		if p.headers[name] {
+			return errors.New("fills a header that is given already")
+		}
+		p.headers[name] = true
+	case InBody:
+		return p.takeBody(ref.Name)
+	}
+	return nil
+}
+
+// takeBody is take for a place in the body.
+func (p *places) takeBody(pointer string) error {
+	if err := checkPointer(pointer); err != nil {
+		return err
+	}
+	if !p.isJSON {
+		return errors.New("has no place: the body is no JSON (a string is text)")
+	}
+	at := p.body[pointer]
+	if !at.exists() {
+		return fmt.Errorf("has no place: there is nothing at %s in the body", quoted(pointer))
+	}
+	if slices.ContainsFunc(p.taken, func(o span) bool { return at.begin < o.end && o.begin < at.end }) {
+		return errors.New("fills a place that another reference fills too, or that lies within its")
+	}
+	p.taken = append(p.taken, at)
+	return nil
+}
+
+// unfilled notes every {NAME} that no reference fills, in a request that has references.
+func (d *decoding) unfilled(r *Request, texts []refText) {
+	filled := make(map[string]bool, len(texts))
+	for _, t := range texts {
+		filled[t.place] = true
+	}
+	path, query, _ := strings.Cut(r.Path, "?")
+	for _, part := range []struct {
+		where Where
+		text  string
+	}{{InPath, path}, {InQuery, query}} {
+		for at := range placeholders(part.text) {
+			name := part.text[at.begin+1 : at.end-1]
+			if !filled[part.where.String()+":"+name] {
+				d.noteAt(".path", "has {%s} in its %s, which no reference fills: add refs[\"%s:%s\"]", name, part.where, part.where, name)
+			}
+		}
+	}
+}
+
+// validRefName reports whether s can name a place in a path or query.
+func validRefName(s string) bool { return len(s) <= MaxRefName && ValidStoreID(s) }

@@ -1,0 +1,282 @@
+package batch
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// span is where a value stands in a text.
+type span struct{ begin, end int }
+
+// exists reports whether there is a value: no value is empty.
+func (s span) exists() bool { return s.end > s.begin }
+
+// locate finds the values that pointers (RFC 6901) name in a JSON text. It reads the text once,
+// however many pointers there are, and no further than it must. The spans have the order of
+// the pointers; one without a value is empty. If a name stands twice in an object, the first
+// one counts. read is how many bytes of the text were read.
+func locate(text []byte, pointers []string) (found []span, read int) {
+	if len(pointers) == 0 {
+		return nil, 0
+	}
+	l := locating{
+		json:     jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)),
+		pointers: pointers,
+		order:    make([]int, len(pointers)),
+		found:    make([]span, len(pointers)),
+		settled:  make([]bool, len(pointers)),
+		open:     len(pointers),
+	}
+	for i := range l.order {
+		l.order[i] = i
+	}
+	slices.SortFunc(l.order, func(a, b int) int { return comparePointers(pointers[a], pointers[b]) })
+	_ = l.value(0, len(pointers), 0) // an error ends the pass: the rest is not found
+	return l.found, int(l.json.InputOffset())
+}
+
+// comparePointers orders pointers so that those below one value stand together, behind that
+// value's own: "/" comes before any other character.
+func comparePointers(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return cmp.Compare(a[i], b[i])
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// locating is one pass over a text.
+type locating struct {
+	json     *jsontext.Decoder
+	pointers []string
+	order    []int  // of the pointers: see comparePointers
+	found    []span // by pointer, as settled
+	settled  []bool // it was found, or can't be any more
+	open     int    // how many are not settled
+	name     []byte // the last member's name
+}
+
+// errSettled ends a pass when every pointer is settled.
+var errSettled = errors.New("every pointer is settled")
+
+// rest returns what follows the first at bytes of the nth pointer in order.
+func (l *locating) rest(n, at int) string { return l.pointers[l.order[n]][at:] }
+
+// settle notes where the value of the nth pointer in order stands, unless that is known.
+func (l *locating) settle(n int, where span) {
+	if i := l.order[n]; !l.settled[i] {
+		l.settled[i], l.found[i] = true, where
+		l.open--
+	}
+}
+
+// value reads the value that comes next. The pointers from lo to hi, in order, lead to it with
+// their first at bytes, and end here or lead on.
+func (l *locating) value(lo, hi, at int) error {
+	inner := lo
+	for inner < hi && l.rest(inner, at) == "" {
+		inner++
+	}
+	where, err := l.readValue(inner, hi, at)
+	if err != nil {
+		return err
+	}
+	for n := lo; n < inner; n++ {
+		l.settle(n, where)
+	}
+	if l.open == 0 {
+		return errSettled
+	}
+	return nil
+}
+
+// readValue reads the value that comes next, and looks into it for the pointers from lo to hi.
+// It returns where the value stands.
+func (l *locating) readValue(lo, hi, at int) (span, error) {
+	kind := l.json.PeekKind()
+	if lo == hi || kind != '{' && kind != '[' {
+		value, err := l.json.ReadValue()
+		end := int(l.json.InputOffset())
+		if err == nil {
+			err = l.missing(lo, hi)
+		}
+		return span{end - len(value), end}, err
+	}
+	if _, err := l.json.ReadToken(); err != nil {
+		return span{}, err
+	}
+	begin := int(l.json.InputOffset()) - 1
+	look := l.object
+	if kind == '[' {
+		look = l.array
+	}
+	if err := look(lo, hi, at); err != nil {
+		return span{}, err
+	}
+	if _, err := l.json.ReadToken(); err != nil {
+		return span{}, err
+	}
+	return span{begin, int(l.json.InputOffset())}, l.missing(lo, hi)
+}
+
+// missing settles the pointers from lo to hi that were not found.
+func (l *locating) missing(lo, hi int) error {
+	for n := lo; n < hi; n++ {
+		l.settle(n, span{})
+	}
+	if l.open == 0 {
+		return errSettled
+	}
+	return nil
+}
+
+// object reads an object's members.
+func (l *locating) object(lo, hi, at int) error {
+	for l.json.PeekKind() == '"' {
+		if err := l.readName(); err != nil {
+			return err
+		}
+		from, to := l.member(lo, hi, at)
+		var err error
+		if from == to || l.settled[l.order[from]] {
+			err = l.json.SkipValue()
+		} else {
+			err = l.value(from, to, at+len("/")+len(l.name))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readName reads a member's name, in the form that it has in a pointer.
+func (l *locating) readName() error {
+	quoted, err := l.json.ReadValue()
+	if err != nil {
+		return err
+	}
+	name := quoted[1 : len(quoted)-1]
+	if bytes.IndexByte(name, '\\') >= 0 {
+		if name, err = jsontext.AppendUnquote(nil, quoted); err != nil {
+			return err
+		}
+	}
+	l.name = l.name[:0]
+	for _, c := range name {
+		switch c {
+		case '~':
+			l.name = append(l.name, "~0"...)
+		case '/':
+			l.name = append(l.name, "~1"...)
+		default:
+			l.name = append(l.name, c)
+		}
+	}
+	return nil
+}
+
+// member returns which of the pointers from lo to hi lead into the member with the last name.
+func (l *locating) member(lo, hi, at int) (from, to int) {
+	at += len("/")
+	from = lo + sort.Search(hi-lo, func(n int) bool { return compareToken(l.rest(lo+n, at), l.name) >= 0 })
+	to = from
+	for to < hi && compareToken(l.rest(to, at), l.name) == 0 {
+		to++
+	}
+	return from, to
+}
+
+// compareToken compares the first token of a rest of a pointer with a name.
+func compareToken(rest string, name []byte) int {
+	for i := range min(len(rest), len(name)) {
+		switch {
+		case rest[i] == '/': // the token is shorter
+			return -1
+		case rest[i] != name[i]:
+			return cmp.Compare(rest[i], name[i])
+		}
+	}
+	switch {
+	case len(rest) < len(name):
+		return -1
+	case len(rest) > len(name) && rest[len(name)] != '/':
+		return 1
+	}
+	return 0
+}
+
+// element is an element of an array that pointers lead into.
+type element struct{ index, from, to, at int }
+
+// array reads an array's elements.
+func (l *locating) array(lo, hi, at int) error {
+	wanted := l.elements(lo, hi, at)
+	for i := 0; l.json.PeekKind() != ']'; i++ {
+		var err error
+		if len(wanted) > 0 && wanted[0].index == i {
+			err = l.value(wanted[0].from, wanted[0].to, wanted[0].at)
+			wanted = wanted[1:]
+		} else {
+			err = l.json.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// elements returns the elements that the pointers from lo to hi lead into, by index.
+func (l *locating) elements(lo, hi, at int) (out []element) {
+	at += len("/")
+	for from := lo; from < hi; {
+		token, _, _ := strings.Cut(l.rest(from, at), "/")
+		name := []byte(token)
+		to := from + 1
+		for to < hi && compareToken(l.rest(to, at), name) == 0 {
+			to++
+		}
+		if index, ok := arrayIndex(token); ok {
+			out = append(out, element{index, from, to, at + len(token)})
+		}
+		from = to
+	}
+	slices.SortFunc(out, func(a, b element) int { return cmp.Compare(a.index, b.index) })
+	return out
+}
+
+// arrayIndex reads a token as an index: digits without leading zeros (RFC 6901, section 4).
+func arrayIndex(token string) (n int, ok bool) {
+	if token == "" || len(token) > 9 || token[0] == '0' && len(token) > 1 {
+		return 0, false
+	}
+	for i := range len(token) {
+		if token[i] < '0' || token[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int(token[i]-'0')
+	}
+	return n, true
+}
+
+// checkPointer reports whether s is a pointer (RFC 6901). An error completes a sentence.
+func checkPointer(s string) error {
+	if !jsontext.Pointer(s).IsValid() {
+		return errors.New(`must be a JSON pointer such as /items/0/id: "" or a text that begins with "/", with ~0 for ~ and ~1 for /`)
+	}
+	return nil
+}
