@@ -35,10 +35,11 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/engine":         {"/batch", "/storage", "/internal/budget", "/internal/governor", "/internal/outbound", "/internal/tracing"},
 		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound", "/internal/private"},
 		"/internal/gate":           {},
+		"/internal/inbound":        {"/internal/gate"},
 		"/internal/api":            {"/batch", "/storage", "/internal/gate", "/internal/tracing", "/internal/webhook"},
 		"/internal/dashboard":      {},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/telemetry", "/internal/webhook"},
-		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},
+		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/inbound", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},
 		"/client":                  {},
 		"/internal/submit":         {"/batch", "/client", "/internal/private"},
 		"/openapi":                 {},
@@ -46,7 +47,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/inbound", "/internal/auth" /* http.Status… */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
 
 	// Packages that are to need nothing else.
 	bare := []string{"/client"}

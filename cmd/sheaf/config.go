@@ -17,14 +17,17 @@ import (
 )
 
 // origins tell where each setting comes from: its flag, its variable, a line of the file, or
-// "default".
+// byDefault.
 type origins map[string]string
+
+// byDefault is the origin of a setting that nobody has set.
+const byDefault = "default"
 
 // configure sets the flags that the command line has not set: from the environment, else
 // from the file, if one is named.
 func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, error) {
 	from := origins{}
-	f.VisitAll(func(flag *pflag.Flag) { from[flag.Name] = "default" })
+	f.VisitAll(func(flag *pflag.Flag) { from[flag.Name] = byDefault })
 	k := koanf.New("")
 	if file != "" {
 		values, lines, err := readConfig(file, f)
@@ -189,11 +192,8 @@ what applies, and from where, as a file of settings. Passwords are masked. Nothi
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			vars := variables(environ)
-			from, err := configure(flags, vars, s.configFile(vars))
+			from, err := s.load(flags, vars)
 			if err != nil {
-				return err
-			}
-			if err := s.check(); err != nil {
 				return err
 			}
 			for _, sentence := range unknown(flags, vars) {

@@ -63,7 +63,7 @@ func TestDeployments(t *testing.T) {
 	type told struct{ args, environ []string }
 	all := map[string]told{
 		"sheaf.service": {args: strings.Fields(strings.ReplaceAll(start, "/etc/sheaf/", filepath.Join(root, "deploy")+"/"))},
-		"Dockerfile":    {args: []string{"serve", "--upstream", "http://127.0.0.1/"}, environ: inImage},
+		"Dockerfile":    {args: []string{"serve", "--upstream", "http://127.0.0.1/", "--auth", "keys=keys.json"}, environ: inImage},
 	}
 	for _, node := range []string{"node1", "node2", "node3"} {
 		environ := slices.Clone(inImage)

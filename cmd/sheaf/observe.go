@@ -162,7 +162,11 @@ func (o *observing) withMetrics(metrics, next http.Handler) http.Handler {
 	})
 }
 
-const metricsPath = "/metrics"
+const (
+	metricsPath = "/metrics"
+	healthPath  = "/healthz"
+	readyPath   = "/readyz"
+)
 
 // onlyGet refuses what would change something.
 func onlyGet(next http.Handler) http.Handler {
@@ -176,8 +180,9 @@ func onlyGet(next http.Handler) http.Handler {
 	})
 }
 
-// metricsServer returns a server of metrics alone and what it listens on; nil: there is none.
-func (o *observing) metricsServer(metrics http.Handler, log *slog.Logger) (*http.Server, net.Listener, error) {
+// metricsServer returns a server for operators, of metrics and probes, and what it listens on; nil:
+// there is none. Callers can't reach it, so they can't take it away.
+func (o *observing) metricsServer(service *sheaf.Service, log *slog.Logger) (*http.Server, net.Listener, error) {
 	if !o.metrics || o.metricsListen == "" {
 		return nil, nil, nil
 	}
@@ -186,6 +191,8 @@ func (o *observing) metricsServer(metrics http.Handler, log *slog.Logger) (*http
 		return nil, nil, listenError(o.metricsListen, "--metrics-listen", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(metricsPath, onlyGet(metrics))
+	mux.Handle(metricsPath, onlyGet(service.Metrics()))
+	mux.Handle(healthPath, service)
+	mux.Handle(readyPath, service)
 	return newServer(mux, log, usualLimits), listener, nil
 }

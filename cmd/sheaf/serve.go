@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -17,11 +18,12 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/certificate"
 	"github.com/sheafapi/sheaf/internal/dashboard"
+	"github.com/sheafapi/sheaf/internal/inbound"
 	"github.com/sheafapi/sheaf/openapi"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -36,9 +38,15 @@ var usualLimits = limits{header: 10 * time.Second, request: 5 * time.Minute, idl
 
 const (
 	maxHeader = 64 << 10 // bytes
-	// maxConnections bounds the clients' connections; more wait to be accepted. Idle
-	// ones must not use up the files and the memory that running batches need.
-	maxConnections = 8192
+	// maxConnections bounds the callers' connections, where the process may have as many files open.
+	maxConnections = 16384
+	// keptFiles is how many files the database, the log and the like may need, beside
+	// connections to the upstream.
+	keptFiles = 256
+	// maxStreams bounds the requests that one HTTP/2 connection may have open.
+	maxStreams = 100
+	// A stream and a connection of HTTP/2 may send so many bytes before somebody reads them.
+	streamBuffer, connectionBuffer = 128 << 10, 256 << 10
 )
 
 // readyInterval is how often a starting service is asked whether it is ready.
@@ -58,7 +66,8 @@ unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s
 
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use. The API is
 described at /openapi.yaml, and for people at /docs; a dashboard is at /ui/. Metrics for
-Prometheus are at /metrics, where --metrics-listen does not put them elsewhere. Traces are sent
+Prometheus are at /metrics, where --metrics-listen does not put them elsewhere: that address
+answers /healthz and /readyz too, whatever callers do. Traces are sent
 with --traces-endpoint, or where the variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT and
 its like, which count all) name a collector.
 
@@ -70,14 +79,11 @@ under way are waited for, at most --shutdown-timeout, and recorded. Then the exi
 is 0. A second signal ends the process at once; the next start goes on as after a crash.`,
 		Example: `  sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
   sheaf serve --config /etc/sheaf.yaml
-  SHEAF_LISTEN=:8080 SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json`,
+  SHEAF_LISTEN=:8080 SHEAF_AUTH=passthrough SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			vars := variables(environ)
-			if _, err := configure(flags, vars, s.configFile(vars)); err != nil {
-				return err
-			}
-			if err := s.check(); err != nil {
+			if _, err := s.load(flags, vars); err != nil {
 				return err
 			}
 			tune(environ)
@@ -163,7 +169,7 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	if err != nil {
 		return listenError(s.listen, "--listen", err)
 	}
-	metrics, metricsListener, err := s.observing.metricsServer(service.Metrics(), log)
+	metrics, metricsListener, err := s.observing.metricsServer(service, log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -238,6 +244,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	}
 	server := newServer(s.observing.withMetrics(service.Metrics(), handler), log, usualLimits)
 	server.TLSConfig = secure
+	callers := inbound.New(s.inboundOptions(log))
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
 	all.Go(func() error {
@@ -245,7 +252,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 		if secure != nil {
 			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
 		}
-		if err := serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := callers.Serve(server, listener, serve); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 		}
 		return nil
@@ -268,6 +275,29 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	return all.Wait()
 }
 
+// inboundOptions returns the bounds of callers' connections and requests: what the files
+// that the process may open allow, without those that running batches need.
+func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
+	connections := maxConnections
+	if files := inbound.MaxFiles(); files > 0 {
+		spare := files - s.options.MaxOutbound - s.options.DatabaseConnections - keptFiles
+		connections = min(connections, max(spare, files/4))
+	}
+	if connections < maxConnections {
+		log.Warn("the limit on open files leaves few for callers' connections; raise it (ulimit -n, LimitNOFILE)",
+			"connections", connections, "files", inbound.MaxFiles())
+	}
+	addresses := auth.NewGuesses(s.options.TrustedProxies)
+	return inbound.Options{
+		MaxConnections: connections, MaxRequests: connections * 3 / 4,
+		Trusted: s.options.TrustedProxies, Network: auth.Network,
+		From: func(r *http.Request) netip.Prefix {
+			return auth.Network(addresses.From(r.RemoteAddr, r.Header["X-Forwarded-For"]))
+		},
+		Probes: []string{healthPath, readyPath, metricsPath},
+	}
+}
+
 func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -276,7 +306,15 @@ func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 		WriteTimeout:      l.request,
 		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerStream:     streamBuffer,
+			MaxReceiveBufferPerConnection: connectionBuffer,
+			WriteByteTimeout:              30 * time.Second,
+			SendPingTimeout:               30 * time.Second,
+			PingTimeout:                   15 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }
 

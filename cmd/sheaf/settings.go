@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"math"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ type settings struct {
 	logLevel  slog.Level
 
 	auth        authMode
+	authChosen  bool // the operator has set --auth
 	observing   observing
 	auditLog    string // a file; empty: none
 	tls         files  // what the API is served with; empty: without TLS
@@ -29,6 +32,24 @@ type settings struct {
 
 // files are those of a certificate and its key.
 type files struct{ cert, key string }
+
+// load takes the settings from the environment and the file where the command line has none, and
+// checks them. It returns where each comes from.
+func (s *settings) load(f *pflag.FlagSet, vars map[string]string) (origins, error) {
+	from, err := configure(f, vars, s.configFile(vars))
+	if err != nil {
+		return nil, err
+	}
+	s.authChosen = from["auth"] != byDefault
+	return from, s.check()
+}
+
+// isLoopback reports whether only this machine can reach an address.
+func isLoopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
 
 // check returns what is wrong with settings that are fine one by one.
 func (s *settings) check() error {
@@ -41,6 +62,9 @@ func (s *settings) check() error {
 		return usagef("--upstream-cert and --upstream-key (or %s and %s) go together: the one is missing", variable("upstream-cert"), variable("upstream-key"))
 	case (s.upstreamTLS.cert != "" || s.upstreamCA != "") && !strings.HasPrefix(strings.ToLower(s.options.Upstream), "https:"):
 		return usagef("--upstream-ca, --upstream-cert and --upstream-key are for an upstream with https://, and --upstream has none")
+	case !s.authChosen && !isLoopback(s.listen):
+		return usagef("--listen %s can be reached from other machines, and --auth is not set: without it, anybody could store batches with made-up tokens. "+
+			"Set --auth (or %s) to check=URL or keys=FILE, or to passthrough if anybody may", s.listen, variable("auth"))
 	case s.auth.keys != "" && s.options.Passthrough:
 		return usagef("--passthrough does not go with --auth keys: a call would go to the upstream with a key that it does not know")
 	case s.auth.keys != "" && s.options.OperatorKeys != "":
@@ -75,7 +99,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
-	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch is its token's, the upstream judges it), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
+	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch belongs to its token, and the upstream judges that; beyond this machine only if set explicitly), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
 	add(f, "audit-log", "", "file", "append a JSON line for each call to the API of batches: who created, read and cancelled what; opened anew at SIGHUP", &s.auditLog, parseFile)
 	add(f, "operator-keys", "", "file", "keys made by sheaf keys, of which those with the right to operate may see how the whole service does; with --auth keys=FILE they are in that file", &o.OperatorKeys, parseFile)
 	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
@@ -124,7 +148,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", &s.observing.ui, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
 	add(f, "metrics", "on", "on|off", "count what happens, and serve that for Prometheus at /metrics, without a token", &s.observing.metrics, oneOf(choice[bool]{"on", true}, choice[bool]{"off", false}))
-	add(f, "metrics-listen", "", "address", "host and port to serve the metrics on, instead of --listen", &s.observing.metricsListen, parseAddress)
+	add(f, "metrics-listen", "", "address", "host and port to serve the metrics on, instead of --listen, and /healthz and /readyz besides: callers can't keep these busy", &s.observing.metricsListen, parseAddress)
 	add(f, "metrics-stores", "", "classes", "how stores are told apart in metrics, such as gold=47*|4812,silver=48* (the rest: other), or each: for a few stores only (default: not at all)", &s.observing.classes, parseClasses)
 	add(f, "traces-endpoint", "", "url", "send traces there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces", &s.observing.traces, parseCollector)
 	add(f, "traces-sample", "1", "share", "the share of traces that are recorded, of those that begin here: 0 to 1", &s.observing.sample, parseShare)
