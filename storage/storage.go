@@ -26,7 +26,22 @@
 // queue.
 //
 // Clocks: moments are the node's own. Where nodes have clocks that differ, Storage
-// translates between theirs and the database's.
+// translates between theirs and the database's. A clock may be set at any time, and may have
+// been wrong when a moment was stored, so every stored moment has a limit:
+//
+//   - A hold ends at most HoldLimit from now, and at most as long from now as it was to last
+//     when it was stored.
+//   - The schedule of Reserve lies at most as far ahead as when it was extended last.
+//   - A batch with a deduplication key that was created in the future counts as created when
+//     the key is used next. A clock that is set forward while the node runs shortens no
+//     DedupWindow.
+//   - A delivery's next moment, and its lease, lie at most DeliveryLimit from now, and at most
+//     as far ahead as when they were stored.
+//   - A batch that ended in the future counts as ended at the next Purge.
+//   - The moments of Release and of a Waiting mark are the caller's to limit. Forever is
+//     a pause and stays one.
+//   - Ownership does not depend on the wall clock at all.
+//   - Other moments (created, started, ended, renewed) are for people.
 //
 // Bytes: request ids, group ids, lines, reasons and setting values may hold NUL, and
 // queue names any bytes. Moments are kept in milliseconds.
@@ -321,6 +336,12 @@ type Claim struct {
 
 	Packed []byte // Storage's own: the requests as they are stored, if they are few bytes; nil once they are loaded
 }
+
+// HoldLimit is the longest time for which a credential is held back.
+const HoldLimit = 5 * time.Minute
+
+// DeliveryLimit is longer than any pause between two attempts of a delivery.
+const DeliveryLimit = 12 * time.Hour
 
 // Hold is a moment before which nothing may be sent with an upstream credential.
 type Hold struct {

@@ -195,6 +195,47 @@ func TestThrottle(t *testing.T) {
 		w.pass(10*time.Minute + time.Second)
 		expect(t, "outcome", w.outcome(a), "200")
 	})
+	scenario(t, "a clock that was an hour ahead does not change it", func(t *testing.T, w *world) {
+		w.shutdown()
+		a := w.create("s", goOn, "GET")
+		c, err := w.node.Claim(t.Context(), a.queue)
+		if err == nil {
+			wrong := time.Now().Add(time.Hour) // as a node's clock told it that let the request wait for 20 s
+			mark := storage.Mark{
+				State: storage.Waiting, NotBefore: wrong.Add(20 * time.Second), Result: batch.Result{Status: batch.Failed, Code: 429},
+				Tries: storage.Tries{Attempts: 1, Throttles: 1, ThrottledSince: wrong, StartedAt: wrong, EndedAt: wrong},
+			}
+			err = w.node.Release(t.Context(), c, []storage.Mark{mark}, time.Time{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.pass(19 * time.Second)
+		expect(t, "before the wait is over", w.outcome(a), "QUEUED -")
+		w.pass(2 * time.Second)
+		expect(t, "after", w.outcome(a), "200")
+	})
+	scenario(t, "a clock that was an hour behind does not end it", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.up.script(0, 0, step{answered(429, "Retry-After", "10"), 0}, step{answered(200), 0})
+		a := w.create("s", goOn, "GET")
+		c, err := w.node.Claim(t.Context(), a.queue)
+		if err == nil {
+			wrong := time.Now().Add(-time.Hour)
+			mark := storage.Mark{
+				State: storage.Waiting, NotBefore: wrong.Add(20 * time.Second), Result: batch.Result{Status: batch.Failed, Code: 429},
+				Tries: storage.Tries{Attempts: 1, Throttles: 1, ThrottledSince: wrong, StartedAt: wrong, EndedAt: wrong},
+			}
+			err = w.node.Release(t.Context(), c, []storage.Mark{mark}, time.Time{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.pass(11 * time.Second)
+		expect(t, "after a second answer 429", w.outcome(a), "200")
+	})
 	scenario(t, "is a failure after the limit", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
 		a := w.create("s", stop, posts(2)...)

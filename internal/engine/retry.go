@@ -18,7 +18,7 @@ import (
 const (
 	leastThrottle = 100 * time.Millisecond
 	firstThrottle = time.Second
-	mostThrottle  = 5 * time.Minute
+	mostThrottle  = storage.HoldLimit
 )
 
 // Policy decides what follows an attempt. It is a pure function of the request,

@@ -18,6 +18,8 @@ const (
 	// others want its place.
 	patience = 500 * time.Millisecond
 	briefly  = 50 * time.Millisecond
+	// overdue is the delay of an attempt from which on it does not count as throttled.
+	overdue = time.Minute
 )
 
 // run is one claimed batch on its way. It belongs to one goroutine; the attempts
@@ -123,14 +125,26 @@ func (r *run) recover() {
 	}
 }
 
-// correct changes the moments of a mark that a clock which was ahead has left, and
-// reports whether there were any.
+// correct changes the moments of a mark that a wrong clock has left, and reports whether there
+// were any.
 func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
+	t := &m.Tries
+	if ahead := t.EndedAt.Sub(now); ahead > 0 { // the clock was ahead when the mark was made
+		t.EndedAt, m.NotBefore, changed = now, m.NotBefore.Add(-ahead), true
+		if !t.ThrottledSince.IsZero() {
+			t.ThrottledSince = t.ThrottledSince.Add(-ahead)
+		}
+	}
 	if latest := now.Add(r.e.Policy.longest()); m.NotBefore.After(latest) {
 		m.NotBefore, changed = latest, true
 	}
-	if m.Tries.ThrottledSince.After(now) {
-		m.Tries.ThrottledSince, changed = now, true
+	// Time that the request was not waiting for its next attempt, because the service was down
+	// or its clock was set forward, is not the upstream's.
+	if late := now.Sub(m.NotBefore); late > overdue && !t.ThrottledSince.IsZero() && !m.NotBefore.IsZero() {
+		t.ThrottledSince, m.NotBefore, changed = t.ThrottledSince.Add(late), now, true
+	}
+	if t.ThrottledSince.After(now) {
+		t.ThrottledSince, changed = now, true
 	}
 	return changed
 }
@@ -138,9 +152,13 @@ func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
 // apply takes a mark into account that is, or is about to be, recorded.
 func (r *run) apply(m storage.Mark) {
 	q := &r.requests[m.Index]
-	q.state, q.tries, q.notBefore, q.last = m.State, m.Tries, m.NotBefore, batch.Result{}
+	q.state, q.tries, q.notBefore, q.last = m.State, m.Tries, time.Time{}, batch.Result{}
 	switch m.State {
 	case storage.Waiting:
+		// By the monotonic clock, so that the wait lasts as long when the wall clock is set.
+		if now := time.Now(); m.NotBefore.After(now) {
+			q.notBefore = now.Add(m.NotBefore.Sub(now))
+		}
 		q.last = m.Unread().Result
 		r.waits = append(r.waits, m.Index)
 	case storage.Done:

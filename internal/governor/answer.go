@@ -42,7 +42,7 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	case Throttled, Busy, Lost:
 	}
 	now := time.Now() // whatever was allowed until now was asked for before
-	until := batch.CeilMillis(a.Ended.Add(a.Pause))
+	until := a.Ended.Add(a.Pause)
 	switch a.Kind {
 	case Throttled:
 		c.teach(&a, until, now)
@@ -52,7 +52,7 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 		c.cut(&a, 1, now)
 	}
 	if a.Pause > 0 && until.After(c.hold) {
-		c.hold, held = until, until
+		c.hold, held = until, batch.CeilMillis(until)
 	}
 	return held
 }

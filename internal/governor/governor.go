@@ -128,13 +128,21 @@ func (g *Governor) Poll(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	clear(g.held)
+	now := time.Now()
 	for _, h := range holds {
+		until := steady(h.Until, now)
 		if c := g.credentials[h.Credential]; c != nil {
-			c.holdUntil(h.Until)
+			c.holdUntil(until)
 		} else {
-			g.held[h.Credential] = h.Until
+			g.held[h.Credential] = until
 		}
 	}
+}
+
+// steady returns a stored moment as one of the monotonic clock, so that it stays as far away
+// when the wall clock is set. No moment is further away than a hold may be.
+func steady(t, now time.Time) time.Time {
+	return now.Add(min(t.Sub(now), storage.HoldLimit))
 }
 
 // Held returns how many credentials in use have to wait, and until when the last of them has.

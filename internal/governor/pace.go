@@ -207,6 +207,7 @@ func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.common = slots{first: first, step: span / time.Duration(n), left: n}
+	now := time.Now()
+	c.common = slots{first: now.Add(first.Sub(now)), step: span / time.Duration(n), left: n}
 	return nil
 }

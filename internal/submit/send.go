@@ -22,6 +22,9 @@ type sender struct {
 // know its deduplication key for an hour.
 const certain = 50 * time.Minute
 
+// clockError is how far a clock may be corrected without meaning anything.
+const clockError = time.Minute
+
 // send hands over what was not, in order, and tells of each batch that was. It waits for a
 // free place before each.
 func (s *sender) send(ctx context.Context, free <-chan struct{}, handed chan<- int) error {
@@ -61,7 +64,7 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 	switch {
 	case known.ticket != "", known.unsent, known.givenUp:
 		return nil
-	case !known.sending.IsZero() && time.Since(known.sending) > certain:
+	case !known.sending.IsZero() && !recent(known.sending):
 		return s.settle(ctx, p, known.sending)
 	case s.stopped.Load() && known.sending.IsZero():
 		return s.journal.write(step{Chunk: p.index, Unsent: true})
@@ -94,7 +97,7 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 			}
 			began = time.Time{}
 		}
-		if !again || uncertain && time.Since(began)+pause > certain {
+		if !again || uncertain && !recent(began.Add(-pause)) {
 			return fmt.Errorf("hand over batch %d of %d (lines %d to %d): %w", p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], err)
 		}
 		s.Progress.retries(err, pause)
@@ -102,6 +105,13 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 			return err
 		}
 	}
+}
+
+// recent reports whether the service certainly still knows the key of a batch that was sent
+// then. A moment in the future is of a clock that was ahead, so it says nothing.
+func recent(sent time.Time) bool {
+	age := time.Since(sent)
+	return age >= -clockError && age <= certain
 }
 
 // judge says how long to wait after the n-th failure, whether to try again, and whether it

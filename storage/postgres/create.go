@@ -26,8 +26,10 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, dedupKey(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
 		}
 		if b.DedupKey != uuid.Nil {
-			free := do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, storage.DedupWindow.Milliseconds())
-			steps = slices.Insert(steps, len(steps)-1, free)
+			window := storage.DedupWindow + db.clock.steps.Forward(storage.DedupWindow)
+			steps = slices.Insert(steps, len(steps)-1,
+				do("date_dedup_key", b.Store, b.Owner[:], b.DedupKey),
+				do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, window.Milliseconds()))
 		}
 		if err := db.send(ctx, steps); err != nil {
 			return err

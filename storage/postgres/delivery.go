@@ -12,7 +12,7 @@ import (
 // DueDeliveries implements storage.Storage. Nodes pass over what others take at the moment.
 func (db *DB) DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error) {
 	var out []storage.Delivery
-	err := db.write(ctx, "take deliveries", get("due_deliveries", db.readDelivery(&out), limit, lease.Milliseconds()).anew(func() { out = nil }))
+	err := db.write(ctx, "take deliveries", do("correct_deliveries", storage.DeliveryLimit.Milliseconds()), get("due_deliveries", db.readDelivery(&out), limit, lease.Milliseconds()).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -9,37 +10,61 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
+// lastOwner is the largest value of a credential.
+var lastOwner = batch.Owner(bytes.Repeat([]byte{0xff}, len(batch.Owner{})))
+
+// correctHolds takes back what a clock that was ahead has left of some credentials.
+func correctHolds(first, last batch.Owner) step {
+	return do("correct_holds", storage.HoldLimit.Milliseconds(), first[:], last[:])
+}
+
 // Hold implements storage.Storage.
 func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
-	return db.write(ctx, "hold a credential back", do("hold", h.Credential[:], db.clock.out(h.Until)))
+	return db.write(ctx, "hold a credential back", correctHolds(h.Credential, h.Credential),
+		do("hold", h.Credential[:], db.clock.out(h.Until), storage.HoldLimit.Milliseconds()))
 }
 
 // Holds implements storage.Storage.
 func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
-	var out []storage.Hold
+	out, doubtful, err := db.holds(ctx)
+	if err != nil || !doubtful {
+		return out, err
+	}
+	err = db.write(ctx, "correct what credentials wait for", correctHolds(batch.Owner{}, lastOwner))
+	if err != nil {
+		return nil, err
+	}
+	out, _, err = db.holds(ctx)
+	return out, err
+}
+
+// holds reports besides whether a clock that was ahead may have written one.
+func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
 	row := func(r pgx.Rows) error {
 		var credential []byte
 		var until int64
-		if err := r.Scan(&credential, &until); err != nil {
+		var doubt bool
+		if err := r.Scan(&credential, &until, &doubt); err != nil {
 			return err
 		}
 		h := storage.Hold{Until: db.clock.in(until)}
 		copy(h.Credential[:], credential)
-		out = append(out, h)
+		out, doubtful = append(out, h), doubtful || doubt
 		return nil
 	}
-	err := db.read(ctx, "look for credentials that are held back", get("holds", row).anew(func() { out = nil }))
-	if err != nil {
-		return nil, err
+	read := get("holds", row, storage.HoldLimit.Milliseconds()).anew(func() { out, doubtful = nil, false })
+	if err := db.read(ctx, "look for credentials that are held back", read); err != nil {
+		return nil, false, err
 	}
-	return out, nil
+	return out, doubtful, nil
 }
 
 // Reserve implements storage.Storage.
 func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
 	var from int64
 	found := false
-	err := db.write(ctx, "reserve time of a credential", get("reserve", scan(&found, &from), credential[:], span.Milliseconds()))
+	err := db.write(ctx, "reserve time of a credential", correctHolds(credential, credential),
+		get("reserve", scan(&found, &from), credential[:], span.Milliseconds()))
 	if err != nil {
 		return time.Time{}, err
 	}

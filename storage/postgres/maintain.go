@@ -23,6 +23,7 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 	err = db.write(ctx, "remove expired batches",
 		do("lock_due_queues", age, purgeBatches),
 		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes),
+		do("date_ended", purgeBatches),
 		do("delete_holds"))
 	return removed > 0, err
 }

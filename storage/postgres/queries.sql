@@ -63,6 +63,11 @@ SELECT pg_notify('sheaf', $1);
 -- name: batch_by_ticket
 SELECT id, queue, store, owner FROM batches WHERE ticket = $1 AND NOT deleted;
 
+-- name: date_dedup_key
+-- A batch from the future was created by a clock that was ahead: it counts as created now.
+UPDATE batches SET created_at = sheaf_now()
+WHERE store = $1 AND owner = $2 AND dedup_key = $3 AND created_at > sheaf_now();
+
 -- name: free_dedup_key
 UPDATE batches SET dedup_key = NULL
 WHERE store = $1 AND owner = $2 AND dedup_key = $3 AND created_at <= sheaf_now() - $4::bigint;
@@ -251,7 +256,7 @@ SELECT id FROM queues WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE;
 WITH hit AS MATERIALIZED (
     SELECT id, queue, started_at, callback FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
 ), delivered AS (
-    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM hit WHERE callback <> '' AND started_at = 0 ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM hit WHERE callback <> '' AND started_at = 0 ON CONFLICT DO NOTHING
 ), told AS (
     UPDATE batches SET stopped = true,
         ended_at = CASE WHEN hit.started_at = 0 THEN sheaf_now() ELSE 0 END,
@@ -408,7 +413,7 @@ WITH results AS (
     WHERE id = $1 AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
     RETURNING id, queue, callback, deleted
 ), told AS (
-    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 )
 UPDATE queues SET open = open - 1, bytes = bytes + (SELECT n FROM results) FROM ended WHERE queues.id = ended.queue;
 
@@ -445,7 +450,7 @@ WITH results AS (
         credential = NULL
     FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
 ), told AS (
-    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 ), grown AS (
     UPDATE queues SET bytes = bytes + more.n FROM (SELECT queue, sum(n) AS n FROM ended GROUP BY queue) AS more WHERE queues.id = more.queue
 )
@@ -460,6 +465,12 @@ UPDATE owners SET node = NULL, not_before = 0 FROM closed WHERE owners.queue = c
 SELECT id FROM queues
 WHERE id IN (SELECT queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint ORDER BY ended_at LIMIT $2)
 ORDER BY id FOR UPDATE SKIP LOCKED;
+
+-- name: date_ended
+-- A batch from the future ended by a clock that was ahead: it counts as ended now.
+UPDATE batches SET ended_at = sheaf_now() WHERE id IN (
+    SELECT id FROM batches WHERE ended_at <> 0 AND ended_at > (SELECT sheaf_now()) LIMIT $1 FOR UPDATE SKIP LOCKED
+);
 
 -- name: purge
 WITH due AS MATERIALIZED (
@@ -498,11 +509,20 @@ WITH due AS MATERIALIZED (
 )
 SELECT count(*) FROM gone;
 
+-- name: correct_deliveries
+-- The first bound is the moment's own, the second one is that of any delivery.
+UPDATE deliveries SET next_at = least(sheaf_now() + greatest(next_at - set_at, 0), sheaf_now() + $1::bigint), set_at = sheaf_now()
+WHERE batch IN (
+    SELECT batch FROM deliveries
+    WHERE state = 1 AND (set_at > (SELECT sheaf_now()) OR next_at > (SELECT sheaf_now()) + $1::bigint)
+    FOR UPDATE SKIP LOCKED
+);
+
 -- name: due_deliveries
 WITH due AS (
     SELECT batch FROM deliveries WHERE state = 1 AND next_at <= sheaf_now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), taken AS (
-    UPDATE deliveries SET attempts = attempts + 1, next_at = sheaf_now() + $2::bigint FROM due WHERE deliveries.batch = due.batch
+    UPDATE deliveries SET attempts = attempts + 1, next_at = sheaf_now() + $2::bigint, set_at = sheaf_now() FROM due WHERE deliveries.batch = due.batch
     RETURNING deliveries.batch, deliveries.state, attempts, next_at, code, problem
 )
 SELECT taken.batch, ticket, store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed
@@ -515,22 +535,35 @@ WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid 
 ORDER BY batches.id DESC LIMIT $4 OFFSET $5;
 
 -- name: put_delivery
-UPDATE deliveries SET state = $2, next_at = $3, code = $4, problem = $5 WHERE batch = $1 AND state = 1 AND attempts = $6;
+UPDATE deliveries SET state = $2, next_at = $3, code = $4, problem = $5, set_at = sheaf_now() WHERE batch = $1 AND state = 1 AND attempts = $6;
 
 -- name: redeliver
-UPDATE deliveries SET state = 1, attempts = 0, next_at = sheaf_now()
+UPDATE deliveries SET state = 1, attempts = 0, next_at = sheaf_now(), set_at = sheaf_now()
 WHERE batch = (SELECT id FROM batches WHERE ticket = $1 AND store = $2 AND owner = $3 AND NOT deleted) RETURNING batch;
 
+-- name: correct_holds
+-- A row from the future was written by a clock that was ahead. Nothing is known of a
+-- reservation without its moment.
+UPDATE holds SET
+    until = least(until - greatest(set_at - sheaf_now(), 0), sheaf_now() + $1::bigint),
+    next = CASE WHEN set_at = 0 THEN 0 ELSE next - greatest(set_at - sheaf_now(), 0) END,
+    set_at = sheaf_now()
+WHERE credential IN (
+    SELECT credential FROM holds
+    WHERE (set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint) AND credential BETWEEN $2 AND $3
+    ORDER BY credential FOR UPDATE
+);
+
 -- name: hold
-INSERT INTO holds (credential, until) VALUES ($1, $2)
-ON CONFLICT (credential) DO UPDATE SET until = excluded.until WHERE holds.until < excluded.until;
+INSERT INTO holds (credential, until, set_at) VALUES ($1, least($2::bigint, sheaf_now() + $3::bigint), sheaf_now())
+ON CONFLICT (credential) DO UPDATE SET until = greatest(holds.until, excluded.until), set_at = excluded.set_at;
 
 -- name: holds
-SELECT credential, until FROM holds WHERE until > sheaf_now();
+SELECT credential, until, set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint FROM holds WHERE until > sheaf_now();
 
 -- name: reserve
-INSERT INTO holds (credential, next) VALUES ($1, sheaf_now() + $2::bigint)
-ON CONFLICT (credential) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint
+INSERT INTO holds (credential, next, set_at) VALUES ($1, sheaf_now() + $2::bigint, sheaf_now())
+ON CONFLICT (credential) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
 RETURNING next - $2::bigint;
 
 -- name: delete_holds

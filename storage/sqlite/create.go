@@ -15,9 +15,9 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
 	var out storage.Created
 	err := db.write(ctx, "create a batch", func(c *sqlite.Conn) (err error) {
-		now := time.Now()
+		now := db.now()
 		var found bool
-		if out, found, err = earlier(c, b, now); err != nil || found {
+		if out, found, err = db.earlier(c, b, now); err != nil || found {
 			return err
 		}
 		if err := checkQuota(c, b, len(packed)); err != nil {
@@ -44,7 +44,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 // earlier looks for a batch that this Create would make a second time: it has the
 // same deduplication key, or the same ticket, which means that this very call was
 // stored before.
-func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Created, found bool, err error) {
+func (db *DB) earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Created, found bool, err error) {
 	same, err := byTicket(c, storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket})
 	if err == nil {
 		return storage.Created{Ticket: b.Ticket, Queue: same.queue}, true, nil
@@ -70,7 +70,11 @@ func earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Cr
 	if b.DedupKey == uuid.Nil {
 		return out, false, nil
 	}
-	err = query(c, "batch_by_dedup_key", duplicate, b.Store, b.Owner[:], b.DedupKey[:], now.Add(-storage.DedupWindow).UnixMilli())
+	if err := query(c, "date_dedup_key", nil, b.Store, b.Owner[:], b.DedupKey[:], now.UnixMilli()); err != nil {
+		return out, false, err
+	}
+	window := storage.DedupWindow + db.steps.Forward(storage.DedupWindow)
+	err = query(c, "batch_by_dedup_key", duplicate, b.Store, b.Owner[:], b.DedupKey[:], now.Add(-window).UnixMilli())
 	return out, found, err
 }
 

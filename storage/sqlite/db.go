@@ -47,6 +47,12 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
+// now returns the time, and notices when the clock was set.
+func (db *DB) now() time.Time {
+	db.steps.Note(db.clock.Skew())
+	return db.clock.Now()
+}
+
 // readers is how many reads run at the same time.
 const readers = 4
 
@@ -65,6 +71,8 @@ type DB struct {
 	journal *journal
 	pool    *sqlitex.Pool // of read-only connections
 	opened  time.Time
+	clock   driver.Clock
+	steps   driver.Steps // of the clock
 
 	gate driver.Gate // of the calls under way
 }
@@ -108,7 +116,7 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if err := replay(c); err != nil {
 		return errors.Join(err, c.Close())
 	}
-	db.journal, db.opened = newJournal(), time.Now()
+	db.journal, db.opened = newJournal(), db.now()
 	db.writer = startWriter(c, db.journal, db.path, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,

@@ -15,7 +15,7 @@ func (db *DB) DueDeliveries(ctx context.Context, limit int, lease time.Duration)
 	// Looked for beside the writer first: most of the time there is none.
 	due := false
 	err = db.read(ctx, "look for deliveries", func(c *sqlite.Conn) error {
-		n, err := queryInt(c, "any_delivery", time.Now().UnixMilli())
+		n, err := queryInt(c, "any_delivery", db.clock.Now().UnixMilli(), storage.DeliveryLimit.Milliseconds())
 		due = n > 0
 		return err
 	})
@@ -25,10 +25,14 @@ func (db *DB) DueDeliveries(ctx context.Context, limit int, lease time.Duration)
 	err = db.write(ctx, "take deliveries", func(c *sqlite.Conn) error {
 		out = nil
 		var ids []int64
+		now := db.clock.Now().UnixMilli()
+		if err := query(c, "correct_deliveries", nil, now, storage.DeliveryLimit.Milliseconds()); err != nil {
+			return err
+		}
 		err := query(c, "due_deliveries", func(s *sqlite.Stmt) error {
 			ids = append(ids, s.ColumnInt64(0))
 			return nil
-		}, time.Now().UnixMilli(), lease.Milliseconds(), limit)
+		}, now, lease.Milliseconds(), limit)
 		if err != nil {
 			return err
 		}
@@ -65,7 +69,7 @@ func readDelivery(s *sqlite.Stmt) storage.Delivery {
 // PutDelivery implements storage.Storage.
 func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 	return db.write(ctx, "store what became of a delivery", func(c *sqlite.Conn) error {
-		return query(c, "put_delivery", nil, d.ID, int(d.State), batch.Millis(d.NextAt), d.Code, d.Problem, d.Attempts)
+		return query(c, "put_delivery", nil, d.ID, int(d.State), batch.Millis(d.NextAt), d.Code, d.Problem, d.Attempts, db.clock.Now().UnixMilli())
 	})
 }
 
@@ -92,7 +96,7 @@ func (db *DB) Redeliver(ctx context.Context, key storage.Key) error {
 		if err != nil {
 			return err
 		}
-		id, err := queryInt(c, "redeliver", int64(b.id), time.Now().UnixMilli())
+		id, err := queryInt(c, "redeliver", int64(b.id), db.clock.Now().UnixMilli())
 		if err == nil && id == 0 {
 			err = storage.ErrNotFound
 		}

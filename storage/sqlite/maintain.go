@@ -22,13 +22,17 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 	err = db.write(ctx, "remove expired batches", func(c *sqlite.Conn) error {
 		more = false
 		bytes := int64(purgeBytes)
+		now := db.now()
+		if err := query(c, "date_ended", nil, now.UnixMilli(), purgeBatches); err != nil {
+			return err
+		}
 		for range purgeBatches {
-			left, gone, err := purgeOne(c, time.Now().Add(-retention).UnixMilli(), bytes)
+			left, gone, err := purgeOne(c, now.Add(-retention).UnixMilli(), bytes)
 			if err != nil {
 				return err
 			}
 			if !gone {
-				if err := query(c, "delete_holds", nil, time.Now().UnixMilli()); err != nil {
+				if err := query(c, "delete_holds", nil, now.UnixMilli()); err != nil {
 					return err
 				}
 				more, err = shrink(c)

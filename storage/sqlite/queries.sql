@@ -25,6 +25,10 @@ RETURNING CAST(value AS INTEGER);
 SELECT id, queue, store, owner, group_id, state, stopped, started_at FROM batches
 WHERE ticket = ? AND deleted = 0;
 
+-- name: date_dedup_key
+-- A batch from the future was created by a clock that was ahead: it counts as created now.
+UPDATE batches SET created_at = ?4 WHERE store = ?1 AND owner = ?2 AND dedup_key = ?3 AND created_at > ?4;
+
 -- name: batch_by_dedup_key
 SELECT ticket, queue FROM batches
 WHERE store = ? AND owner = ? AND dedup_key = ? AND created_at > ?
@@ -187,14 +191,25 @@ UPDATE batches SET
 WHERE id = ?1;
 
 -- name: insert_delivery
-INSERT INTO deliveries (id, state, next_at) SELECT id, 1, ?2 FROM batches WHERE id = ?1 AND callback <> '' AND deleted = 0
+INSERT INTO deliveries (id, state, next_at, set_at) SELECT id, 1, ?2, ?2 FROM batches WHERE id = ?1 AND callback <> '' AND deleted = 0
 ON CONFLICT DO NOTHING;
 
 -- name: any_delivery
-SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ? LIMIT 1;
+SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ?1)
+    OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at > ?1 + ?2)
+    OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_set WHERE state = 1 AND set_at > ?1);
+
+-- name: correct_deliveries
+-- The first bound is the moment's own, the second one is that of any delivery.
+UPDATE deliveries SET next_at = min(?1 + max(next_at - set_at, 0), ?1 + ?2), set_at = ?1
+WHERE state = 1 AND id IN (
+    SELECT id FROM deliveries INDEXED BY deliveries_set WHERE state = 1 AND set_at > ?1
+    UNION ALL
+    SELECT id FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at > ?1 + ?2
+);
 
 -- name: due_deliveries
-UPDATE deliveries SET attempts = attempts + 1, next_at = ?1 + ?2
+UPDATE deliveries SET attempts = attempts + 1, next_at = ?1 + ?2, set_at = ?1
 WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ?1 ORDER BY next_at LIMIT ?3)
 RETURNING id;
 
@@ -209,10 +224,10 @@ WHERE store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS
 ORDER BY batches.id DESC LIMIT ?4 OFFSET ?5;
 
 -- name: put_delivery
-UPDATE deliveries SET state = ?2, next_at = ?3, code = ?4, problem = ?5 WHERE id = ?1 AND state = 1 AND attempts = ?6;
+UPDATE deliveries SET state = ?2, next_at = ?3, code = ?4, problem = ?5, set_at = ?7 WHERE id = ?1 AND state = 1 AND attempts = ?6;
 
 -- name: redeliver
-UPDATE deliveries SET state = 1, attempts = 0, next_at = ?2 WHERE id = ?1 RETURNING id;
+UPDATE deliveries SET state = 1, attempts = 0, next_at = ?2, set_at = ?2 WHERE id = ?1 RETURNING id;
 
 -- name: delete_delivery
 DELETE FROM deliveries WHERE id = ?;
@@ -312,6 +327,10 @@ UPDATE marks SET state = 3 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND stat
 -- name: release_queues
 UPDATE queues SET not_before = 0 WHERE not_before <> 0;
 
+-- name: date_ended
+-- A batch from the future ended by a clock that was ahead: it counts as ended now.
+UPDATE batches SET ended_at = ?1 WHERE id IN (SELECT id FROM batches INDEXED BY batches_ended WHERE state = 3 AND ended_at > ?1 LIMIT ?2);
+
 -- name: expired
 SELECT id, queue, bytes FROM batches
 WHERE state = 3 AND ended_at <= ? AND (deleted OR NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.id = batches.id AND deliveries.state = 1))
@@ -338,16 +357,25 @@ UPDATE queues SET held = held - 1, bytes = bytes - ?2 WHERE id = ?1;
 -- name: delete_queue
 DELETE FROM queues WHERE id = ? AND held = 0 AND paused = 0;
 
+-- name: correct_holds
+-- A row from the future was written by a clock that was ahead. Nothing is known of a
+-- reservation without its moment.
+UPDATE holds SET
+    until = min(until - max(set_at - ?1, 0), ?1 + ?2),
+    next = iif(set_at = 0, 0, next - max(set_at - ?1, 0)),
+    set_at = ?1
+WHERE (set_at > ?1 OR set_at = 0 OR until > ?1 + ?2) AND credential BETWEEN ?3 AND ?4;
+
 -- name: hold
-INSERT INTO holds (credential, until) VALUES (?, ?)
-ON CONFLICT (credential) DO UPDATE SET until = max(until, excluded.until);
+INSERT INTO holds (credential, until, set_at) VALUES (?1, min(?2, ?3 + ?4), ?3)
+ON CONFLICT (credential) DO UPDATE SET until = max(until, excluded.until), set_at = excluded.set_at;
 
 -- name: holds
-SELECT credential, until FROM holds WHERE until > ?;
+SELECT credential, until, set_at > ?1 OR set_at = 0 OR until > ?1 + ?2 FROM holds WHERE until > ?1;
 
 -- name: reserve
-INSERT INTO holds (credential, next) VALUES (?1, ?2 + ?3)
-ON CONFLICT (credential) DO UPDATE SET next = max(next, ?2) + ?3
+INSERT INTO holds (credential, next, set_at) VALUES (?1, ?2 + ?3, ?2)
+ON CONFLICT (credential) DO UPDATE SET next = max(next, ?2) + ?3, set_at = excluded.set_at
 RETURNING next - ?3;
 
 -- name: delete_holds

@@ -58,7 +58,7 @@ func (db *DB) begin(c *sqlite.Conn, q storage.QueueID, id, epoch int64) error {
 	if err := query(c, "own_queue", nil, int64(q), db.process, epoch); err != nil {
 		return err
 	}
-	return query(c, "start_batch", nil, id, time.Now().UnixMilli())
+	return query(c, "start_batch", nil, id, db.clock.Now().UnixMilli())
 }
 
 func newestEpoch(c *sqlite.Conn, q storage.QueueID) (epoch int64, err error) {
@@ -284,7 +284,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			if err := db.journal.settle(c, cl.ID, marks); err != nil {
 				return err
 			}
-			if err := end(c, cl.ID, cl.Queue, reason); err != nil {
+			if err := db.end(c, cl.ID, cl.Queue, reason); err != nil {
 				return err
 			}
 		}

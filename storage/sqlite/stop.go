@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -22,7 +21,7 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 			return err
 		}
 		for _, b := range rows {
-			if err := stop(c, b, "stop"); err != nil {
+			if err := db.stop(c, b, "stop"); err != nil {
 				return err
 			}
 			out.Count++
@@ -65,7 +64,7 @@ func selected(c *sqlite.Conn, sel storage.Selection) (out []row, err error) {
 
 // stop stops a batch by the statement of that name. One that was never started ends
 // at once; any other is its runner's to end, who has nothing to wait for any more.
-func stop(c *sqlite.Conn, b row, statement string) error {
+func (db *DB) stop(c *sqlite.Conn, b row, statement string) error {
 	if err := query(c, statement, nil, int64(b.id)); err != nil {
 		return err
 	}
@@ -75,15 +74,16 @@ func stop(c *sqlite.Conn, b row, statement string) error {
 	case b.started:
 		return query(c, "wake_queue", nil, int64(b.queue))
 	}
-	return end(c, b.id, b.queue, "")
+	return db.end(c, b.id, b.queue, "")
 }
 
 // end ends an unfinished batch.
-func end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) error {
-	if err := query(c, "end_batch", nil, int64(id), time.Now().UnixMilli(), reason); err != nil {
+func (db *DB) end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) error {
+	now := db.clock.Now().UnixMilli()
+	if err := query(c, "end_batch", nil, int64(id), now, reason); err != nil {
 		return err
 	}
-	if err := query(c, "insert_delivery", nil, int64(id), time.Now().UnixMilli()); err != nil {
+	if err := query(c, "insert_delivery", nil, int64(id), now); err != nil {
 		return err
 	}
 	bytes, err := queryInt(c, "result_bytes", int64(id))
@@ -105,7 +105,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 			return err
 		}
 		queue = b.queue
-		return stop(c, b, "delete")
+		return db.stop(c, b, "delete")
 	})
 	if err != nil {
 		return 0, err
@@ -136,7 +136,7 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 			if err := query(c, "end_waiting", nil, id); err != nil {
 				return err
 			}
-			if err := end(c, b.id, b.queue, reason); err != nil {
+			if err := db.end(c, b.id, b.queue, reason); err != nil {
 				return err
 			}
 		}

@@ -25,7 +25,7 @@ var (
 
 // Memory is a database in memory, shared by the nodes that Node makes. Like the
 // real ones it keeps moments in milliseconds and shares no memory with its
-// callers. Its clock is time.Now, so that it works inside testing/synctest.
+// callers. Its clock is time.Now, so that it works inside testing/synctest; SetClock sets it.
 //
 // Where the contract leaves room: a mark that is Done stays as it is; marks for a
 // batch that has ended are dropped; a node that was taken for dead is registered anew,
@@ -40,6 +40,7 @@ type Memory struct {
 	batches   []*stored // by ID
 	settings  map[string]string
 	holds     map[batch.Owner]*hold
+	ahead     time.Duration // by which the clock was set
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
 }
@@ -47,6 +48,7 @@ type Memory struct {
 // queue is the state of one queue.
 type queue struct {
 	id        storage.QueueID
+	m         *Memory
 	open      []*stored // unfinished, oldest first
 	owner     *Node     // nil: none
 	lease     int64     // the owner's, when it claimed the queue
@@ -56,7 +58,7 @@ type queue struct {
 }
 
 // hold is what a credential has to wait for.
-type hold struct{ until, next time.Time }
+type hold struct{ until, next, setAt time.Time }
 
 // stored is the state of one batch.
 type stored struct {
@@ -67,7 +69,9 @@ type stored struct {
 	signals   storage.Signals
 	paused    bool
 	delivery  *storage.Delivery // nil: there is none
+	setAt     time.Time         // when the delivery was written
 	createdAt time.Time
+	born      time.Time // createdAt by a clock that nobody sets
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished
 	bytes     int64     // of its results, once it has ended
@@ -173,19 +177,36 @@ func (n *Node) InitSetting(ctx context.Context, name, value string) (string, err
 	})
 }
 
-// hold returns what is kept of a credential.
+// hold returns what is kept of a credential, without what a clock that was ahead has left.
 func (m *Memory) hold(credential batch.Owner) *hold {
-	if m.holds[credential] == nil {
-		m.holds[credential] = &hold{}
+	h := m.holds[credential]
+	if h == nil {
+		h = &hold{}
+		m.holds[credential] = h
 	}
-	return m.holds[credential]
+	if ahead := h.setAt.Sub(m.now()); ahead > 0 {
+		h.until, h.next = h.until.Add(-ahead), h.next.Add(-ahead)
+	}
+	h.setAt = m.now()
+	return h
+}
+
+// SetClock sets the database's clock ahead of time.Now.
+func (m *Memory) SetClock(ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = ahead
 }
 
 // Hold implements storage.Storage.
 func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
 	return run(ctx, n, "Hold", func(m *Memory) error {
-		if kept := m.hold(h.Credential); h.Until.After(kept.until) {
-			kept.until = stamp(h.Until)
+		kept, until, latest := m.hold(h.Credential), stamp(h.Until), m.now().Add(storage.HoldLimit)
+		if until.After(latest) {
+			until = latest
+		}
+		if until.After(kept.until) {
+			kept.until = until
 		}
 		return nil
 	})
@@ -195,8 +216,8 @@ func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
 func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
 	return call(ctx, n, "Holds", func(m *Memory) ([]storage.Hold, error) {
 		var out []storage.Hold
-		for credential, h := range m.holds {
-			if h.until.After(now()) {
+		for credential := range m.holds {
+			if h := m.hold(credential); h.until.After(m.now()) {
 				out = append(out, storage.Hold{Credential: credential, Until: h.until})
 			}
 		}
@@ -209,8 +230,8 @@ func (n *Node) Reserve(ctx context.Context, credential batch.Owner, span time.Du
 	return call(ctx, n, "Reserve", func(m *Memory) (time.Time, error) {
 		h := m.hold(credential)
 		from := h.next
-		if from.Before(now()) {
-			from = now()
+		if now := m.now(); from.Before(now) {
+			from = now
 		}
 		h.next = from.Add(span.Truncate(time.Millisecond))
 		return from, nil
@@ -277,19 +298,23 @@ func (b *stored) status() batch.Status {
 
 // end ends the batch.
 func (b *stored) end(reason string) {
-	b.endedAt, b.reason, b.Credential = now(), reason, nil
+	now := b.queue.m.now()
+	b.endedAt, b.reason, b.Credential = now, reason, nil
 	for i := range b.Requests {
 		if r, ok := b.done(i); ok {
 			b.bytes += int64(len(r.Body))
 		}
 	}
 	if b.Callback != "" && !b.signals.Deleted {
-		b.delivery = &storage.Delivery{State: storage.Pending, NextAt: now()}
+		b.delivery, b.setAt = &storage.Delivery{State: storage.Pending, NextAt: now}, now
 	}
 	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
 }
 
-// now is the moment as it is stored.
+// now is the moment as it is stored. m.mu is held.
+func (m *Memory) now() time.Time { return stamp(time.Now().Add(m.ahead)) }
+
+// now is the moment as a database with a right clock stores it.
 func now() time.Time { return stamp(time.Now()) }
 
 // stamp cuts a moment to what a database keeps of it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
@@ -19,7 +20,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 		q := m.byName[nb.Queue]
 		if q == nil {
 			m.lastQueue++
-			q = &queue{id: m.lastQueue}
+			q = &queue{id: m.lastQueue, m: m}
 			m.byName[nb.Queue], m.queues[q.id] = q, q
 		}
 		if nb.Quota > 0 && len(q.open) >= nb.Quota {
@@ -30,7 +31,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 			return storage.Created{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
 		}
 		m.lastBatch++
-		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: now()}
+		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: m.now(), born: time.Now()}
 		b.Requests = cloneRequests(nb.Requests)
 		b.Credential = bytes.Clone(nb.Credential)
 		m.batches = append(m.batches, b)
@@ -52,7 +53,6 @@ func (m *Memory) bytesOf(q *queue) (n int64) {
 // earlier returns the batch that a Create leads to instead of a new one: its own,
 // if it is a repetition, or the one that its deduplication key stands for.
 func (m *Memory) earlier(nb *storage.NewBatch) *stored {
-	since := now().Add(-storage.DedupWindow)
 	for _, b := range slices.Backward(m.batches) {
 		if b.Ticket == nb.Ticket {
 			return b
@@ -61,7 +61,10 @@ func (m *Memory) earlier(nb *storage.NewBatch) *stored {
 			return b
 		}
 		if nb.DedupKey != uuid.Nil && b.DedupKey == nb.DedupKey && b.Store == nb.Store && b.Owner == nb.Owner &&
-			!b.signals.Deleted && b.createdAt.After(since) {
+			!b.signals.Deleted && time.Since(b.born) < storage.DedupWindow {
+			if now := m.now(); b.createdAt.After(now) {
+				b.createdAt = now
+			}
 			return b
 		}
 	}

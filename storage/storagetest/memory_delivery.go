@@ -26,17 +26,35 @@ func (b *stored) told() storage.Delivery {
 // DueDeliveries implements storage.Storage.
 func (n *Node) DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error) {
 	return call(ctx, n, "DueDeliveries", func(m *Memory) (out []storage.Delivery, err error) {
+		now := m.now()
+		m.correctDeliveries(now)
 		due := slices.DeleteFunc(slices.Clone(m.batches), func(b *stored) bool {
-			return b.delivery == nil || b.signals.Deleted || b.delivery.State != storage.Pending || b.delivery.NextAt.After(now())
+			return b.delivery == nil || b.signals.Deleted || b.delivery.State != storage.Pending || b.delivery.NextAt.After(now)
 		})
 		slices.SortStableFunc(due, func(a, b *stored) int { return a.delivery.NextAt.Compare(b.delivery.NextAt) })
 		for _, b := range due[:min(limit, len(due))] {
 			b.delivery.Attempts++
-			b.delivery.NextAt = stamp(now().Add(lease))
+			b.delivery.NextAt, b.setAt = stamp(now.Add(lease)), now
 			out = append(out, b.told())
 		}
 		return out, nil
 	})
+}
+
+// correctDeliveries takes back what a clock that was ahead has left.
+func (m *Memory) correctDeliveries(now time.Time) {
+	latest := now.Add(storage.DeliveryLimit)
+	for _, b := range m.batches {
+		if b.delivery == nil {
+			continue
+		}
+		if ahead := b.setAt.Sub(now); ahead > 0 {
+			b.delivery.NextAt, b.setAt = b.delivery.NextAt.Add(-ahead), now
+		}
+		if b.delivery.NextAt.After(latest) {
+			b.delivery.NextAt = latest
+		}
+	}
 }
 
 // PutDelivery implements storage.Storage.
@@ -45,6 +63,7 @@ func (n *Node) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 		b := m.byID(storage.BatchID(d.ID))
 		if b != nil && b.delivery != nil && b.delivery.State == storage.Pending && b.delivery.Attempts == d.Attempts {
 			b.delivery.State, b.delivery.NextAt, b.delivery.Code, b.delivery.Problem = d.State, stamp(d.NextAt), d.Code, d.Problem
+			b.setAt = m.now()
 		}
 		return nil
 	})
@@ -76,7 +95,8 @@ func (n *Node) Redeliver(ctx context.Context, key storage.Key) error {
 		case b.delivery == nil:
 			return storage.ErrNotFound
 		}
-		b.delivery.State, b.delivery.Attempts, b.delivery.NextAt = storage.Pending, 0, now()
+		b.delivery.State, b.delivery.Attempts, b.delivery.NextAt = storage.Pending, 0, m.now()
+		b.setAt = m.now()
 		return nil
 	})
 }

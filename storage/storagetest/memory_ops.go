@@ -101,9 +101,13 @@ func (b *stored) abandon(inDoubt batch.Result, reason string) {
 // Purge implements storage.Storage.
 func (n *Node) Purge(ctx context.Context, retention time.Duration) (bool, error) {
 	return call(ctx, n, "Purge", func(m *Memory) (bool, error) {
-		limit := now().Add(-retention)
+		now := m.now()
+		limit := now.Add(-retention)
 		removed, more := 0, false
 		m.batches = slices.DeleteFunc(m.batches, func(b *stored) bool {
+			if b.endedAt.After(now) {
+				b.endedAt = now
+			}
 			switch {
 			case b.endedAt.IsZero() || b.endedAt.After(limit) && !b.signals.Deleted,
 				b.delivery != nil && b.delivery.State == storage.Pending && !b.signals.Deleted:

@@ -47,7 +47,7 @@ func (q *queue) claim(n *Node, lease int64) *storage.Claim {
 	q.owner, q.lease, q.notBefore = n, lease, time.Time{}
 	b := q.open[0]
 	if b.startedAt.IsZero() {
-		b.startedAt = now()
+		b.startedAt = q.m.now()
 	}
 	c := &storage.Claim{
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,

@@ -32,7 +32,7 @@ func (n *Node) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, e
 		} else {
 			if q = m.byName[p.Queue]; q == nil && p.Paused {
 				m.lastQueue++
-				q = &queue{id: m.lastQueue}
+				q = &queue{id: m.lastQueue, m: m}
 				m.byName[p.Queue], m.queues[q.id] = q, q
 			}
 			if q == nil || q.paused == p.Paused {

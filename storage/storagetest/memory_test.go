@@ -224,3 +224,20 @@ func TestGate(t *testing.T) {
 	n.SetGate(nil)
 	expect(t, "outcome", f.outcome(b), "QUEUED -")
 }
+
+func TestMemoryClock(t *testing.T) {
+	RunClock(t, func(*testing.T) Clocked {
+		m := NewMemory()
+		return memoryClock{m.Node()}
+	})
+}
+
+type memoryClock struct{ *Node }
+
+func (c memoryClock) SetClock(_ *testing.T, ahead time.Duration) { c.m.SetClock(ahead) }
+
+func (c memoryClock) Now() time.Time {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	return c.m.now()
+}

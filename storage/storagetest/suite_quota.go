@@ -132,7 +132,7 @@ var byteTests = []test{
 var holdTests = []test{
 	{"the later of two counts, the others' credentials are left alone", func(f *fixture) {
 		one, two := batch.OwnerOf("one"), batch.OwnerOf("two")
-		soon, late := stamp(time.Now().Add(time.Hour)), stamp(time.Now().Add(2*time.Hour))
+		soon, late := stamp(time.Now().Add(time.Minute)), stamp(time.Now().Add(2*time.Minute))
 		for _, until := range []time.Time{soon, late, soon} {
 			f.hold(one, until)
 		}
@@ -143,7 +143,7 @@ var holdTests = []test{
 		f.hold(batch.OwnerOf("one"), time.Now().Add(-time.Second))
 		f.expectHolds(map[batch.Owner]time.Time{})
 		f.purge(time.Hour)
-		f.hold(batch.OwnerOf("one"), stamp(time.Now().Add(time.Hour)))
+		f.hold(batch.OwnerOf("one"), stamp(time.Now().Add(time.Minute)))
 		f.purge(time.Hour)
 		expect(f.T, "holds", len(f.holds()), 1)
 	}},
