@@ -28,7 +28,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/auth":           {"/batch", "/internal/outbound", "/internal/private", "/internal/secret"},
 		"/internal/pgtest":         {},
 		"/internal/strictupstream": {},
-		"/internal/outbound":       {"/batch"},
+		"/internal/outbound":       {"/batch", "/internal/budget"},
 		"/internal/governor":       {"/batch", "/storage"},
 		"/internal/tracing":        {},
 		"/internal/telemetry":      {"/batch", "/storage", "/internal/outbound"},

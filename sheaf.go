@@ -27,6 +27,7 @@ var Version = "dev"
 // runningMemory is what the requests of the batches that run may take together, in
 // bytes. One that does not fit waits for others to hand over after their turn.
 const runningMemory = 96 << 20
+const answerMemory = 128 << 20
 
 // Service is a batch endpoint in front of one upstream. It is an http.Handler;
 // batches run while Run does. Its methods may be called from many goroutines.
@@ -93,6 +94,7 @@ func New(o Options) (*Service, error) {
 		},
 		Rate:         o.Rate,
 		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory, LargestBatch: 2*o.MaxBody + 1<<20,
+		Answers: answerMemory, LargestAnswer: o.MaxAnswer + 1<<20,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})

@@ -38,3 +38,27 @@ func (m Mark) Unread() Mark {
 	}
 	return m
 }
+
+// Size returns about how many bytes marks take in a database.
+func Size(marks []Mark) (n int) {
+	const each = 64
+	for i := range marks {
+		n += each + len(marks[i].Result.Line) + len(marks[i].Result.Body)
+		for _, h := range marks[i].Result.Headers {
+			n += len(h.Name) + len(h.Value)
+		}
+	}
+	return n
+}
+
+// Portion returns how many of the marks to write at once, so that they have at most so many
+// bytes. It is at least one. A mark without an answer stays with the answer before it: so the
+// end of one request and the intent of the next are written together.
+func Portion(marks []Mark, most int) int {
+	for n := range marks {
+		if most -= Size(marks[n : n+1]); most < 0 && n > 0 && marks[n].Result.Status != 0 {
+			return n
+		}
+	}
+	return len(marks)
+}

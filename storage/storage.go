@@ -453,8 +453,8 @@ type Storage interface {
 	// Errors: ErrNotOwner, if the batch was ended since under a newer claim, and purged.
 	Load(ctx context.Context, c *Claim) error
 
-	// Record makes marks durable, all or none, and tells what the creator asked
-	// for meanwhile. Without marks it only tells. A Done mark is final: a later
+	// Record makes marks durable, in their order, and tells what the creator asked
+	// for meanwhile. When it fails, a first part of them may be durable. Without marks it only tells. A Done mark is final: a later
 	// one for the same request is ignored, here and in Finish and Release.
 	// Errors: ErrNotOwner.
 	Record(ctx context.Context, c *Claim, marks []Mark) (Signals, error)

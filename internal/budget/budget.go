@@ -158,8 +158,15 @@ func (s *Share) Shrink(n int64) {
 	s.budget.distribute()
 }
 
-// Release gives everything back. The share may grow again.
-func (s *Share) Release() { s.Shrink(s.held) }
+// Keep gives back what the share holds beyond n bytes.
+func (s *Share) Keep(n int64) {
+	if s != nil {
+		s.Shrink(s.held - n)
+	}
+}
+
+// Release gives everything back. The share may grow again. A nil share holds nothing.
+func (s *Share) Release() { s.Keep(0) }
 
 // fits reports whether one share may hold n bytes more.
 func (s *Share) fits(n int64) bool { return n <= s.budget.reserve-s.held }

@@ -18,6 +18,8 @@
 // Nothing that waits is held in memory: a batch whose next attempt is due later,
 // or whose turn is over, is released to storage and claimed again. The batches that
 // run share a bounded amount of memory; one that does not fit waits for its share.
+// Answers share another one, from the first byte that is read until they are recorded:
+// while it is used up, nothing is sent, and what was sent is read more slowly.
 package engine
 
 import (
@@ -54,6 +56,9 @@ const (
 	// later scans.
 	maxKnown      = 100_000
 	purgeInterval = time.Minute
+	// mostAdvance bounds the memory that an attempt has for its answer before it begins, in
+	// bytes. Most answers need no more, so that what was sent need not wait for memory.
+	mostAdvance = 16 << 10
 	// lastWords is how long a batch may take to be released once its node has
 	// given up waiting for what is under way.
 	lastWords = 5 * time.Second
@@ -76,6 +81,8 @@ type Options struct {
 	MaxOutbound     int
 	Memory          int64 // bytes that the batches that run may take together, without answers
 	LargestBatch    int64 // bytes that one batch may take of these
+	Answers         int64 // bytes that answers may take together, from the first byte that is read until they are recorded
+	LargestAnswer   int64 // bytes that one answer may take of these
 	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
@@ -91,6 +98,8 @@ type Engine struct {
 	outbound *semaphore.Weighted // places for attempts under way
 	extras   *extras             // of these, places for a batch's second and further ones
 	batches  *budget.Budget      // the memory of the batches that run, a share each
+	answers  *budget.Budget      // the memory of answers, a share each
+	advance  int64               // bytes that an attempt has for its answer before it begins
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts under way
 	silence  repeated     // attempts that got no answer
@@ -141,6 +150,8 @@ func New(o Options) *Engine {
 		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
 		extras:   newExtras(o.MaxOutbound * 3 / 4),
 		batches:  budget.New(o.Memory, o.LargestBatch),
+		answers:  budget.New(o.Answers, o.LargestAnswer),
+		advance:  min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
 		governor: governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
 		queues:   map[storage.QueueID]*queue{},
 		idle:     make(chan struct{}),

@@ -97,6 +97,19 @@ func (r *run) gather(i int) error {
 // recall takes values from answers that were recorded earlier: of request i, and of those that
 // follow on the same page.
 func (r *run) recall(i int) error {
+	memory := r.e.answers.Share(r.c.Store)
+	defer memory.Release()
+	most := r.e.answers.Most() // a page has one answer at least
+	if !memory.TryGrow(most) {
+		// While answers under way hold memory that only this goroutine gives back, it may not
+		// wait for more: see await.
+		if r.lent > 0 {
+			return errNoMemory
+		}
+		if err := memory.Grow(r.e.drain, most); err != nil {
+			return err
+		}
+	}
 	var page []storage.Indexed
 	err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
 		page, err = r.e.Storage.Results(ctx, r.c.ID, i, recallPage)
@@ -114,6 +127,9 @@ func (r *run) recall(i int) error {
 	r.graph.values.Take(i, &batch.Result{Status: batch.NotExecuted}) // without a result
 	return nil
 }
+
+// errNoMemory is returned where memory is used up and must not be waited for.
+var errNoMemory = errors.New("no memory is free now")
 
 // free reports whether all requests have ended that request i depends on.
 func (r *run) free(i int) bool { return r.graph == nil || r.graph.open[i] == 0 }
@@ -190,7 +206,7 @@ func (r *run) unblock(begins []int, now time.Time) []int {
 // conclude ends a request that is not sent. No value can be taken from such an end.
 func (r *run) conclude(i int, result batch.Result) {
 	m := storage.Mark{Index: i, State: storage.Done, Tries: r.requests[i].tries, Result: result}
-	r.pending = append(r.pending, m)
+	r.note(m, nil)
 	r.apply(m)
 	if r.graph != nil {
 		r.graph.values.Take(i, &m.Result)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
@@ -51,6 +52,8 @@ type run struct {
 	cutOff   bool   // the shutdown has left a request in doubt, for the next runner to judge
 	reason   string // why what was not executed was not
 	pending  []storage.Mark
+	held     []*budget.Share // the memory of the answers in pending, by its index; nil: none
+	lent     int             // requests that have memory for an answer
 	senders  int
 	traced   traced
 	calls    chan int // requests to send; room for all that may be under way
@@ -65,6 +68,7 @@ type request struct {
 	last      batch.Result       // Waiting: the last answer, without body and headers: storage has them
 	allowed   time.Time          // when the governor allowed what is under way
 	end       batch.ResultStatus // Done
+	memory    *budget.Share      // what the attempt under way has for its answer
 	outgoing  *batch.Request     // what is sent, where references were filled; nil: the request as it is
 }
 
@@ -113,11 +117,11 @@ func (r *run) recover() {
 			if m.State == storage.Done {
 				r.e.Observer.Ended(r.c.Store, m.Result.Status, true)
 			}
-			r.pending = append(r.pending, m)
+			r.note(m, nil)
 			r.apply(m)
 		case storage.Waiting:
 			if r.correct(&m, now) {
-				r.pending = append(r.pending, asStored(m))
+				r.note(asStored(m), nil)
 			}
 			r.apply(m)
 		case storage.Done:
@@ -305,7 +309,42 @@ func (r *run) room(i, begins int, now time.Time) bool {
 		r.upstream.Undo(r.c.Queue)
 		return false
 	}
+	if ok && !r.remember(i, n == 0) {
+		r.unplace(n == 0)
+		r.upstream.Undo(r.c.Queue)
+		return false
+	}
 	return ok
+}
+
+// remember takes the memory that an attempt at request i has for its answer before it begins.
+// A batch's first attempt waits for it, with what the batch has recorded.
+func (r *run) remember(i int, first bool) bool {
+	memory := r.e.answers.Share(r.c.Store)
+	if !memory.TryGrow(r.e.advance) && (!first || r.record(r.pending) != nil || memory.Grow(r.e.drain, r.e.advance) != nil) {
+		return false
+	}
+	r.requests[i].memory = memory
+	r.lent++
+	return true
+}
+
+// takeMemory returns the memory that request i has for its answer, and no longer has.
+func (r *run) takeMemory(i int) *budget.Share {
+	memory := r.requests[i].memory
+	if memory != nil {
+		r.requests[i].memory = nil
+		r.lent--
+	}
+	return memory
+}
+
+// unplace gives back the place that place took.
+func (r *run) unplace(first bool) {
+	r.e.outbound.Release(1)
+	if !first {
+		r.e.extras.give(r.share, 1)
+	}
 }
 
 // stand stands in line for one of the places that the governor leaves to the credential. It
@@ -367,6 +406,7 @@ func (r *run) patient(due time.Time) bool {
 // of requests that were taken back or abandoned.
 func (r *run) leave() {
 	close(r.calls)
+	r.forget(len(r.held))
 	r.traced.end()
 	if r.share != nil {
 		r.e.extras.leave(r.share)
@@ -474,10 +514,11 @@ func (r *run) takeBack(begins []int) {
 
 // unsend makes a request that certainly was not sent wait for its next attempt.
 func (r *run) unsend(i int) {
+	r.takeMemory(i).Release()
 	q := &r.requests[i]
 	q.tries.Attempts--
 	m := storage.Mark{Index: i, State: storage.Waiting, Tries: q.tries, Result: q.last}
-	r.pending = append(r.pending, asStored(m))
+	r.note(asStored(m), nil)
 	r.apply(m)
 }
 
@@ -485,32 +526,6 @@ func (r *run) unsend(i int) {
 func asStored(m storage.Mark) storage.Mark {
 	m.Result = batch.Result{}
 	return m
-}
-
-// record makes marks durable, which may be r.pending with more behind, and heeds
-// what the creator wants meanwhile.
-func (r *run) record(marks []storage.Mark) error {
-	if len(marks) == 0 {
-		return nil
-	}
-	return r.recordAndAsk(marks)
-}
-
-// recordAndAsk is record that asks also where there is no mark.
-func (r *run) recordAndAsk(marks []storage.Mark) error {
-	err := r.e.persist(r.e.work, "record results", "ticket", r.c.Ticket, func(ctx context.Context) error {
-		s, err := r.e.Storage.Record(ctx, r.c, marks)
-		if err == nil {
-			r.heed(s)
-		}
-		return err
-	})
-	if err == nil {
-		r.take(marks)
-		clear(marks) // the answers' bodies are storage's now
-		r.pending = marks[:0]
-	}
-	return err
 }
 
 // dispatch lets the requests leave. There are as many senders as requests have been
@@ -559,6 +574,7 @@ func (r *run) send(i int) outbound.Answer {
 	a := r.e.Upstream.Do(r.e.work, &outbound.Call{
 		Store: r.c.Store, Method: req.Method, Path: req.Path, Body: req.Body,
 		Token: r.token, Headers: headers, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
+		Memory: r.requests[i].memory,
 	})
 	ended := time.Now()
 	r.e.inFlight.Add(-1)
@@ -646,6 +662,7 @@ func (r *run) settle(a answer) {
 		if a.Outcome == outbound.NotSent {
 			r.unsend(a.index)
 		} else {
+			r.takeMemory(a.index).Release()
 			r.cutOff = true
 		}
 		return
@@ -654,7 +671,9 @@ func (r *run) settle(a answer) {
 	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, now)
 	m.Index = a.index
 	r.observe(&m, &a.Answer, now)
-	r.pending = append(r.pending, m)
+	memory := r.takeMemory(a.index)
+	memory.Keep(int64(storage.Size([]storage.Mark{m})))
+	r.note(m, memory)
 	r.apply(m)
 }
 
@@ -667,7 +686,7 @@ func (r *run) endWaits() {
 			continue
 		}
 		m := storage.Mark{Index: i, State: storage.Done, Tries: q.tries, Result: q.last}
-		r.pending = append(r.pending, asStored(m))
+		r.note(asStored(m), nil)
 		r.apply(m)
 	}
 	r.waits = nil
@@ -675,9 +694,12 @@ func (r *run) endWaits() {
 
 // finish ends the batch and goes on with the queue's next one if the turn allows.
 func (r *run) finish() (*storage.Claim, next, error) {
-	release := r.lost || r.e.drain.Err() != nil || r.e.over(r.term)
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
+	if err := r.recordMost(ctx); err != nil {
+		return nil, next{}, err
+	}
+	release := r.lost || r.e.drain.Err() != nil || r.e.over(r.term)
 	var c *storage.Claim
 	err := r.e.persist(ctx, "end a batch", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
 		c, err = r.e.Storage.Finish(ctx, r.c, r.pending, r.reason, release)
@@ -700,6 +722,11 @@ func (r *run) finish() (*storage.Claim, next, error) {
 // release gives the batch back to storage, unfinished: its turn is over, the node has
 // lost it or shuts down, or it has nothing to do before the given moment.
 func (r *run) release(due time.Time) (*storage.Claim, next, error) {
+	ctx, cancel := r.e.lastWords()
+	defer cancel()
+	if err := r.recordMost(ctx); err != nil {
+		return nil, next{}, err
+	}
 	return nil, next{again: true, notBefore: due}, r.e.handBack(r.c, r.pending, due)
 }
 
@@ -708,6 +735,7 @@ func (r *run) release(due time.Time) (*storage.Claim, next, error) {
 // answer dropped.
 func (r *run) abandon() {
 	for ; r.inflight > 0; r.inflight-- {
-		<-r.answers
+		a := <-r.answers
+		r.takeMemory(a.index).Release()
 	}
 }

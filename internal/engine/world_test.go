@@ -210,6 +210,9 @@ func (w *world) start() {
 	if o.LargestBatch = o.Memory; o.Memory == 0 {
 		o.Memory, o.LargestBatch = 4<<20, 1<<20
 	}
+	if o.Answers == 0 {
+		o.Answers, o.LargestAnswer = 64<<20, 1<<20
+	}
 	if o.ShutdownTimeout == 0 {
 		o.ShutdownTimeout = 30 * time.Second
 	}
@@ -258,6 +261,9 @@ func (e *Engine) checkPlaces(t testing.TB) {
 	}
 	if u := e.batches.Usage(); u.Held > 0 || u.Waiting > 0 {
 		t.Errorf("the engine has ended with %+v of the batches' memory", u)
+	}
+	if u := e.answers.Usage(); u.Held > 0 || u.Waiting > 0 {
+		t.Errorf("the engine has ended with %+v of the answers' memory", u)
 	}
 	if x := e.extras; x.free != x.all || len(x.shares)+len(x.poor) > 0 {
 		t.Errorf("the engine has ended with %d of %d extra places, %d shares and %d that wait", x.free, x.all, len(x.shares), len(x.poor))

@@ -15,9 +15,9 @@ import (
 // maxLine bounds a reason phrase, in bytes.
 const maxLine = 1 << 10
 
-// read reads an answer whose header has come. It never closes the body: that would read
-// what is left of it.
-func (c *Client) read(call *Call, resp *http.Response) (Answer, error) {
+// read reads an answer whose header has come. hold makes room for so many bytes of its body.
+// It never closes the body: that would read what is left of it.
+func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error) (Answer, error) {
 	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
 	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
 		return a, nil
@@ -26,7 +26,7 @@ func (c *Client) read(call *Call, resp *http.Response) (Answer, error) {
 		return c.tooLarge(), nil
 	}
 	var err error
-	if a.Body, err = readBody(resp, c.maxAnswer); err != nil {
+	if a.Body, err = readBody(resp, c.maxAnswer, hold); err != nil {
 		return Answer{}, err
 	}
 	if int64(len(a.Body)) > c.maxAnswer {
@@ -62,32 +62,59 @@ func size(n int64) string {
 	return strconv.FormatInt(n, 10) + " bytes"
 }
 
-// bodies holds the buffers of bodies that did not tell their length.
-var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// firstRead is how many bytes of a body are read before its buffer grows.
+const firstRead = 16 << 10
 
-// maxPooled is the largest buffer that is kept, so that one large answer does not
-// hold memory for ever.
-const maxPooled = 1 << 20
+// scratch holds buffers for the beginnings of bodies that did not tell their length.
+var scratch = sync.Pool{New: func() any {
+	b := make([]byte, firstRead)
+	return &b
+}}
 
-// readBody reads a body, at most one byte more than limit. nil stands for an empty one.
-func readBody(resp *http.Response, limit int64) ([]byte, error) {
-	if n := resp.ContentLength; n >= 0 {
-		b := make([]byte, n)
-		_, err := io.ReadFull(resp.Body, b)
-		return b, err
-	}
-	buf := bodies.Get().(*bytes.Buffer)
-	defer func() {
-		if buf.Cap() <= maxPooled {
-			buf.Reset()
-			bodies.Put(buf)
+// readBody reads a body, at most one byte more than limit. nil stands for an empty one. It
+// calls hold with the size of each buffer before it makes it. The buffer grows with what has
+// come: an upstream that announces much and sends little takes little.
+func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byte, error) {
+	most := limit + 1
+	if resp.ContentLength >= 0 {
+		most = resp.ContentLength
+		if most <= firstRead {
+			if err := hold(most); err != nil {
+				return nil, err
+			}
+			b := make([]byte, most)
+			_, err := io.ReadFull(resp.Body, b)
+			return b, err
 		}
-	}()
-	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
-	if err != nil || buf.Len() == 0 {
+	}
+	first := scratch.Get().(*[]byte)
+	defer scratch.Put(first)
+	b := (*first)[:0]
+	if err := hold(firstRead); err != nil {
 		return nil, err
 	}
-	return bytes.Clone(buf.Bytes()), nil
+	for {
+		n, err := resp.Body.Read(b[len(b):min(int64(cap(b)), most)])
+		b = b[:len(b)+n]
+		switch {
+		case err == io.EOF || err == nil && int64(len(b)) == most: //nolint:errorlint // as io.ReadFull does
+			if cap(b) > firstRead && 4*len(b) > 3*cap(b) {
+				return b, nil
+			}
+			if len(b) == 0 {
+				return nil, nil
+			}
+			return bytes.Clone(b), nil
+		case err != nil:
+			return nil, err
+		case len(b) == cap(b):
+			size := min(2*int64(cap(b)), most)
+			if err := hold(size); err != nil {
+				return nil, err
+			}
+			b = append(make([]byte, 0, size), b...)
+		}
+	}
 }
 
 // line returns an answer's reason phrase in a form that can be kept and shown:

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/budget"
 )
 
 // Call is one attempt at one sub-request.
@@ -19,6 +20,12 @@ type Call struct {
 	// Headers are sent too. One that the client would set itself (User-Agent, Content-Type,
 	// Idempotency-Key) takes its place.
 	Headers []batch.Header
+
+	// Memory is what the answer takes its memory from while it is read; nil: memory is not
+	// counted. It may hold bytes already. It is the caller's again when Do has returned: it
+	// holds at least as many bytes as the answer's body then, and is to be released when the
+	// body is dropped.
+	Memory *budget.Share
 
 	// Permit is asked right before each write of the request, from another goroutine;
 	// nil: always. What it refuses is not written. It must not block.

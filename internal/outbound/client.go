@@ -7,7 +7,9 @@
 //   - It goes to the configured host and nowhere else: redirects are answers, and
 //     no proxy is taken from the environment. A Guard judges where that leads.
 //   - The bytes of a path and a body reach the upstream exactly as they came.
-//   - An answer is bounded while it is read, and an attempt in time.
+//   - An answer is bounded while it is read, and an attempt in time. An answer takes its memory
+//     from the call's share before it is read. Where that has to wait, the upstream is read
+//     more slowly, and the attempt's time stands still.
 //
 // When something fails, the Answer says so in words that a caller may see: no
 // address, no host, nothing of the request.

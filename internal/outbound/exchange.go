@@ -79,24 +79,18 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 		return Answer{}, err
 	}
 	if len(x.rest) == 0 {
-		a, whole, err = x.read(c)
+		a, whole, err = x.read(ctx, c)
 		return a, err
 	}
 	var upload error
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
-		switch upload = x.upload(c); {
-		case errors.Is(upload, errWithheld):
+		if upload = x.upload(c); errors.Is(upload, errWithheld) {
 			_ = c.Close()
-		case upload != nil: // an answer may have come all the same
-			_ = c.SetReadDeadline(time.Now().Add(answerGrace))
-			if ctx.Err() != nil { // the interruption may have come before the deadline
-				c.interrupt()
-			}
 		}
 	}()
-	if a, whole, err = x.read(c); whole {
+	if a, whole, err = x.read(ctx, c); whole {
 		select {
 		case <-uploaded:
 		case <-time.After(uploadGrace):
@@ -107,17 +101,15 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 		_ = c.Close()
 	}
 	<-uploaded
-	if err != nil && (errors.Is(upload, errWithheld) || upload != nil && isTimeout(err)) {
-		err = upload
+	if err != nil && errors.Is(upload, errWithheld) {
+		err = errWithheld
 	}
 	whole = whole && upload == nil
 	return a, err
 }
 
-const (
-	uploadGrace = 50 * time.Millisecond  // how long a request may still be written after its answer has come
-	answerGrace = 250 * time.Millisecond // how long an answer may still come after a request could not be written
-)
+// uploadGrace is how long a request may still be written after its answer has come.
+const uploadGrace = 50 * time.Millisecond
 
 // begin writes as much of the request as one write takes. If the whole request fits, a
 // process that is stopped meanwhile has sent all of it or nothing.
@@ -162,15 +154,35 @@ func write(c *conn, p []byte) (int, error) {
 func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
 
 // read reads the answer. whole says that the connection can carry another exchange.
-func (x *exchange) read(c *conn) (a Answer, whole bool, err error) {
+func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err error) {
 	c.room = maxAnswerHeader
 	resp, clean, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read
 	if err != nil {
 		return Answer{}, false, err
 	}
+	head := maxAnswerHeader - c.room
 	c.room = math.MaxInt64
-	a, err = x.client.read(x.call, resp)
+	a, err = x.client.read(x.call, resp, func(n int64) error { return x.hold(ctx, c, head+n) })
 	whole = clean && err == nil && a.Outcome == Answered && c.reader.Buffered() == 0 &&
 		(len(x.call.Body) == 0 || readsBody(x.call.Method))
 	return a, whole, err
+}
+
+// hold makes sure that the call's share of memory holds n bytes. While it waits for them,
+// nothing is read because of this process, not of the upstream: the attempt's time stands
+// still.
+func (x *exchange) hold(ctx context.Context, c *conn, n int64) error {
+	share := x.call.Memory
+	if share == nil || n <= share.Held() || share.TryGrow(n-share.Held()) {
+		return nil
+	}
+	_ = c.SetDeadline(time.Time{})
+	began := time.Now()
+	err := share.Grow(ctx, n-share.Held())
+	x.deadline = x.deadline.Add(time.Since(began))
+	_ = c.SetDeadline(x.deadline)
+	if ctx.Err() != nil { // the interruption may have come before the deadline
+		return ctx.Err()
+	}
+	return err
 }

@@ -11,6 +11,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/budget"
 )
 
 // serve makes an attempt at a handler in this process. The handler runs in its own
@@ -18,7 +22,7 @@ import (
 // is up, and what it still does then goes nowhere. As it was called, it may have
 // acted: an attempt without an answer is in doubt.
 func (c *Client) serve(parent context.Context, call *Call, target string) Answer {
-	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	req, err := c.served(ctx, call, target)
 	if err != nil {
@@ -26,6 +30,8 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 		return Answer{Outcome: Answered, Code: http.StatusBadRequest, Line: http.StatusText(http.StatusBadRequest)}
 	}
 	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
+	w.watch = watch{ctx: ctx, memory: call.Memory, deadline: time.Now().Add(c.timeout), timer: time.AfterFunc(c.timeout, cancel)}
+	defer w.leave(cancel)
 	done := make(chan error, 1)
 	go c.run(w, req, call.Permit, done)
 	ended := false
@@ -111,6 +117,7 @@ var errTooLarge = errors.New("the answer is larger than the service's limit")
 // writer holds a handler's answer. It belongs to the handler's goroutine until that
 // has ended.
 type writer struct {
+	watch
 	header   http.Header // the handler's
 	sent     http.Header // as it was at WriteHeader
 	code     int         // 0: WriteHeader was not called
@@ -159,8 +166,54 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.limit = -1 // nothing fits any more
 		return 0, errTooLarge
 	}
+	if size := len(w.body) + len(p); size > cap(w.body) {
+		size = int(min(max(int64(size), 2*int64(cap(w.body))), w.limit))
+		if err := w.hold(int64(size)); err != nil {
+			return 0, err
+		}
+		w.body = append(make([]byte, 0, size), w.body...)
+	}
 	w.body = append(w.body, p...)
 	return len(p), nil
+}
+
+// watch bounds an attempt at a handler in time and memory.
+type watch struct {
+	ctx      context.Context
+	mu       sync.Mutex // held while memory is used, and guards what follows
+	memory   *budget.Share
+	left     bool // the attempt is over, and memory the caller's again
+	deadline time.Time
+	timer    *time.Timer
+}
+
+// hold makes sure that the call's share of memory holds n bytes. While it waits for them, the
+// attempt's time stands still: see exchange.hold.
+func (w *watch) hold(n int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.left:
+		return context.Canceled
+	case w.memory == nil || n <= w.memory.Held() || w.memory.TryGrow(n-w.memory.Held()):
+		return nil
+	case !w.timer.Stop():
+		return context.Canceled
+	}
+	rest := time.Until(w.deadline)
+	err := w.memory.Grow(w.ctx, n-w.memory.Held())
+	w.deadline = time.Now().Add(rest)
+	w.timer.Reset(rest)
+	return err
+}
+
+// leave ends the attempt. From then on the handler, which may still run, takes no memory.
+func (w *watch) leave(cancel func()) {
+	cancel()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = true
+	w.timer.Stop()
 }
 
 // Flush makes the writer an http.Flusher, for handlers that insist on one.

@@ -249,14 +249,32 @@ func (db *DB) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark
 	if len(marks) == 0 {
 		return db.asked(ctx, c)
 	}
-	err = db.underClaim(ctx, "record results", c, func(ctx context.Context) (err error) {
-		out, err = db.recorder.record(ctx, c, marks)
-		return err
-	})
-	if err != nil {
-		return storage.Signals{}, err
+	for len(marks) > 0 {
+		n := storage.Portion(marks, portionBytes)
+		err = db.underClaim(ctx, "record results", c, func(ctx context.Context) (err error) {
+			out, err = db.recorder.record(ctx, c, marks[:n])
+			return err
+		})
+		if err != nil {
+			return storage.Signals{}, err
+		}
+		marks = marks[n:]
 	}
 	return out, nil
+}
+
+// portionBytes bounds the marks of one statement, in bytes, if it has more than one answer:
+// what is larger might not be stored within a call's time.
+const portionBytes = 2 << 20
+
+// recordMost records marks that are too many for the statement that ends a batch or gives it
+// back, and returns those that are left to it.
+func (db *DB) recordMost(ctx context.Context, c *storage.Claim, marks []storage.Mark) ([]storage.Mark, error) {
+	if storage.Size(marks) <= portionBytes {
+		return marks, nil
+	}
+	_, err := db.Record(ctx, c, marks)
+	return nil, err
 }
 
 // asked reads what the creator asked for.
@@ -271,6 +289,9 @@ func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals,
 
 // Finish implements storage.Storage.
 func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (out *storage.Claim, err error) {
+	if marks, err = db.recordMost(ctx, c, marks); err != nil {
+		return nil, err
+	}
 	err = db.underClaim(ctx, "end a batch", c, func(ctx context.Context) (err error) {
 		release := release || c.Lease != db.lease.node() // under a lost registration nothing is claimed
 		next := db.next(c.Queue, c.Epoch, release)
@@ -292,6 +313,10 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 
 // Release implements storage.Storage.
 func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+	marks, err := db.recordMost(ctx, c, marks)
+	if err != nil {
+		return err
+	}
 	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
 		steps := append(db.ending(c, marks), do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever)))
 		return db.sendUnder(ctx, c, steps)

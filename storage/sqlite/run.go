@@ -205,16 +205,33 @@ func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			_, out, err = running(c, cl)
 			return err
 		})
-	} else {
-		err = db.operate(ctx, "record results", &operation{records: true, run: func(c *sqlite.Conn) (err error) {
-			out, err = db.record(c, cl, marks)
+	}
+	for err == nil && len(marks) > 0 {
+		n := storage.Portion(marks, portionBytes)
+		err = db.operate(ctx, "record results", &operation{records: true, bytes: storage.Size(marks[:n]), run: func(c *sqlite.Conn) (err error) {
+			out, err = db.record(c, cl, marks[:n])
 			return err
 		}})
+		marks = marks[n:]
 	}
 	if err != nil {
 		return storage.Signals{}, err
 	}
 	return out, nil
+}
+
+// portionBytes bounds the marks of one operation of the writer, in bytes, if it has more than
+// one answer, so that others need not wait for all of a large call.
+const portionBytes = 2 << 20
+
+// recordMost records marks that are too many for the operation that ends a batch or gives it
+// back, and returns those that are left to it.
+func (db *DB) recordMost(ctx context.Context, cl *storage.Claim, marks []storage.Mark) ([]storage.Mark, error) {
+	if storage.Size(marks) <= portionBytes {
+		return marks, nil
+	}
+	_, err := db.Record(ctx, cl, marks)
+	return nil, err
 }
 
 // record adds marks to the journal, on the writer's connection.
@@ -273,8 +290,12 @@ func progress(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []st
 
 // Finish implements storage.Storage.
 func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+	marks, err := db.recordMost(ctx, cl, marks)
+	if err != nil {
+		return nil, err
+	}
 	var next int64
-	err := db.write(ctx, "end a batch", func(c *sqlite.Conn) error {
+	err = db.write(ctx, "end a batch", func(c *sqlite.Conn) error {
 		next = 0
 		state, err := owned(c, cl)
 		if err != nil {
@@ -320,6 +341,10 @@ func owned(c *sqlite.Conn, cl *storage.Claim) (batch.Status, error) {
 
 // Release implements storage.Storage.
 func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+	marks, err := db.recordMost(ctx, cl, marks)
+	if err != nil {
+		return err
+	}
 	return db.write(ctx, "release a batch", func(c *sqlite.Conn) error {
 		state, err := owned(c, cl)
 		if err != nil {

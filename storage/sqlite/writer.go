@@ -15,8 +15,11 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// groupLimit bounds the operations of one transaction.
-const groupLimit = 256
+// The bounds of one transaction: operations, and bytes of results.
+const (
+	groupLimit = 256
+	groupBytes = 4 << 20
+)
 
 // writer runs operations on the one connection that writes. It takes all that are
 // queued and commits them together.
@@ -43,6 +46,7 @@ type claimed struct {
 type operation struct {
 	run     func(c *sqlite.Conn) error
 	records bool        // it is a Record
+	bytes   int         // of its results
 	taken   atomic.Bool // by the writer, or by a caller who gave up
 	err     error       // set before done is closed
 	done    chan struct{}
@@ -123,11 +127,12 @@ func (w *writer) shortenLog() {
 // collect takes what is queued behind the first operation, and leaves out what its
 // caller no longer waits for.
 func (w *writer) collect(group []*operation, op *operation) []*operation {
-	for {
+	for bytes := 0; ; {
 		if op.taken.CompareAndSwap(false, true) {
 			group = append(group, op)
+			bytes += op.bytes
 		}
-		if len(group) == groupLimit {
+		if len(group) == groupLimit || bytes > groupBytes {
 			return group
 		}
 		select {
