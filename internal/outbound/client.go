@@ -2,6 +2,8 @@
 // egress. What it guarantees (wire contract, "How batches run"):
 //
 //   - It never sends a request twice, whatever becomes of the connection.
+//   - One caller's bytes never reach another's request or answer: connections belong to a
+//     store and a token, and carry nothing after an exchange whose end is not certain.
 //   - An Answer tells for certain whether any byte of the request was written.
 //   - Nothing is written that the call's Permit refuses at that moment.
 //   - It goes to the configured host and nowhere else: redirects are answers, and
@@ -14,10 +16,10 @@
 // When something fails, the Answer says so in words that a caller may see: no
 // address, no host, nothing of the request.
 //
-// It speaks HTTP/1.1, one request at a time on each connection, and takes answers
-// apart with net/http's own reader. net/http's client is not used: what it writes, and
-// when, is decided in goroutines of its own, which may send again what was written
-// before, and whose changes cost more than all the rest of a call.
+// It speaks HTTP/1.1, one request at a time on each connection, and parses answers with
+// net/http's own reader. It doesn't use net/http's client, whose goroutines decide what is
+// written and when: they may send again what was written before, and switching between them
+// costs more than all the rest of a call.
 package outbound
 
 import (
@@ -175,8 +177,8 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 		case !used || ctx.Err() != nil:
 			return c.failure(call, false, x.cause(ctx, err))
 		}
-		// An idle connection that the upstream had closed, noticed before anything
-		// was written. The next one is another: either it works, or it is new and its
+		// The upstream has closed the idle connection, or sent something, and nothing was
+		// written. The next one is another: either it works, or it is new and its
 		// failure is the end.
 	}
 }

@@ -56,11 +56,18 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// alive reports whether an idle connection can carry another exchange: it is not too old,
-// and the upstream has neither closed it nor sent anything that nobody asked for.
-func (c *conn) alive(now time.Time) bool {
-	return now.Sub(c.since) < c.keep && now.Sub(c.made) < maxAge &&
-		c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
+// alive reports whether an idle connection can carry another exchange.
+func (c *conn) alive(now time.Time) bool { return c.young(now) && c.quiet() }
+
+// young reports whether an idle connection is not too old.
+func (c *conn) young(now time.Time) bool {
+	return now.Sub(c.since) < c.keep && now.Sub(c.made) < maxAge
+}
+
+// quiet reports whether the upstream has neither closed an idle connection nor sent anything
+// that nobody asked for. Afterwards the connection's deadline may have passed.
+func (c *conn) quiet() bool {
+	return c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
 }
 
 // nothingDecrypted reports whether TLS holds nothing that it has read and nobody asked

@@ -47,6 +47,7 @@ var (
 	errTimeout     = errors.New("the attempt's time is up")
 	errInterrupted = errors.New("the caller gave the attempt up")
 	errWithheld    = errors.New("the permission to send was withdrawn")
+	errNotIdle     = errors.New("the idle connection was closed, or something came on it")
 )
 
 // cause returns why an exchange failed.
@@ -71,11 +72,7 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 			x.client.idle.drop(c)
 		}
 	}()
-	_ = c.SetDeadline(x.deadline) // fails on a closed connection only
-	if ctx.Err() != nil {         // the interruption may have come before the deadline
-		return Answer{}, ctx.Err()
-	}
-	if err := x.begin(c); err != nil {
+	if err := x.begin(ctx, c); err != nil {
 		return Answer{}, err
 	}
 	if len(x.rest) == 0 {
@@ -112,10 +109,18 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 const uploadGrace = 50 * time.Millisecond
 
 // begin writes as much of the request as one write takes. If the whole request fits, a
-// process that is stopped meanwhile has sent all of it or nothing.
-func (x *exchange) begin(c *conn) error {
+// process that is stopped meanwhile has sent all of it or nothing. Right before, it looks
+// whether an idle connection is still one: what came in the meantime answers nothing.
+func (x *exchange) begin(ctx context.Context, c *conn) error {
 	if !x.permitted() {
 		return errWithheld
+	}
+	if c.used && !c.quiet() {
+		return errNotIdle
+	}
+	_ = c.SetDeadline(x.deadline) // fails on a closed connection only
+	if ctx.Err() != nil {         // the interruption may have come before the deadline
+		return ctx.Err()
 	}
 	x.ending.Store(len(x.rest) == 0)
 	n, err := write(c, x.first)

@@ -99,3 +99,50 @@ func testWrittenOnce(t *testing.T, body string, dead int) {
 		}
 	}
 }
+
+// What an upstream sends before the first byte of a request was written is not its answer,
+// even if it comes at the last moment.
+func TestNothingBeforeTheRequestIsItsAnswer(t *testing.T) {
+	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
+		for name, forged := range map[string]string{"an answer": strings.Replace(okAnswer, "200", "201", 1), "a line": "\r\n", "the end": ""} {
+			t.Run(name, func(t *testing.T) {
+				now, sent := make(chan struct{}), make(chan struct{})
+				u, c := start(func(n int, c net.Conn, r *bufio.Reader) {
+					for i := n; readRequest(r) != ""; i++ {
+						io.WriteString(c, okAnswer)
+						if i == 1 {
+							<-now
+							io.WriteString(c, forged)
+							if forged == "" {
+								c.Close()
+							}
+							close(sent)
+						}
+					}
+				})
+				var idle *conn
+				dial := c.dial
+				c.dial = func(ctx context.Context) (net.Conn, error) {
+					raw, err := dial(ctx)
+					idle = newConn(raw, owner{})
+					return raw, err
+				}
+				expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
+				call := newCall("POST", "/second", "{}")
+				asked := 0
+				call.Permit = func() bool {
+					if asked++; asked == 1 {
+						close(now)
+						<-sent
+						eventually(t, func() bool { return !silent(idle.socket) })
+					}
+					return true
+				}
+				expect(t, c.Do(t.Context(), call), Answered, 200)
+				if n := u.conns.Load(); n != 2 || asked != 2 {
+					t.Errorf("%d connections; the permit was asked %d times", n, asked)
+				}
+			})
+		}
+	})
+}

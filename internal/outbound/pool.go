@@ -40,15 +40,15 @@ type stack struct {
 	size        int
 }
 
-// take returns an idle connection of the owner on which an exchange can begin; nil: there
-// is none, and a new one may be made. Either way a connection is in use from now on: put or
-// drop ends that. maxIdle bounds how long the connection may have been idle.
+// take returns an idle connection of the owner; nil: there is none, and a new one may be made.
+// Either way a connection is in use from now on: put or drop ends that. maxIdle bounds how
+// long the connection may have been idle. Whether it is quiet is not known yet.
 func (p *pool) take(of owner, maxIdle time.Duration) *conn {
 	now := time.Now()
 	for {
 		c, excess := p.pop(of, now.Add(-maxIdle))
 		closeAll(excess)
-		if c == nil || c.alive(now) {
+		if c == nil || c.young(now) {
 			return c
 		}
 		p.drop(c)

@@ -16,7 +16,8 @@ const (
 
 // Receiver returns a client for the receivers of callbacks. It follows no redirect, takes
 // no proxy from the environment, and connects only to addresses that the guard lets through,
-// as they are at that moment.
+// as they are at that moment. Each callback has a connection to itself: several stores may use
+// one receiver, and what comes late on a connection must not count as the answer to another's.
 func Receiver(guard *Guard, timeout time.Duration) *http.Client {
 	dialer := &net.Dialer{Timeout: receiverDial, ControlContext: guard.control}
 	return &http.Client{
@@ -24,8 +25,7 @@ func Receiver(guard *Guard, timeout time.Duration) *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: receiverDial,
-			MaxResponseHeaderBytes: receiverHeader, DisableCompression: true, MaxIdleConnsPerHost: 2, MaxIdleConns: 64, IdleConnTimeout: time.Minute,
-			ForceAttemptHTTP2: true,
+			MaxResponseHeaderBytes: receiverHeader, DisableCompression: true, DisableKeepAlives: true,
 		},
 	}
 }

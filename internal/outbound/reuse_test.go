@@ -299,3 +299,26 @@ func TestEmptyLinesBeforeAnswer(t *testing.T) {
 		expect(t, newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}")), Answered, 200)
 	}
 }
+
+// Callbacks of several stores may go to one receiver: each has a connection to itself.
+func TestCallbacksShareNoConnection(t *testing.T) {
+	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for readRequest(r) != "" {
+			io.WriteString(c, okAnswer)
+		}
+	})
+	receiver := Receiver(&Guard{Allow: prefixes("127.0.0.0/8")}, time.Minute)
+	for range 3 {
+		resp, err := receiver.Post("http://"+u.addr(), contentType, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	if n := u.conns.Load(); n != 3 {
+		t.Errorf("%d connections for 3 callbacks", n)
+	}
+}
