@@ -118,6 +118,7 @@ func New(o Options) (*Service, error) {
 		Callback: o.WebhookURL, CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
 
+		From:      auth.NetworkOf(o.TrustedProxies),
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),

@@ -18,6 +18,10 @@ import (
 // leastPause is the least time between two questions for a batch's status.
 const leastPause = 100 * time.Millisecond
 
+// longStream is how long a stream lasts at least that is not counted as a failure, though
+// nothing came.
+const longStream = time.Minute
+
 // Wait returns the status of a batch, without responses, once it is Completed. progress, unless nil, is told
 // of each status on the way. Where the server does not wait itself, it is asked with
 // growing pauses, up to 5 seconds.
@@ -214,9 +218,10 @@ func (c *Client) Stream(ctx context.Context, ticket string, o GetOptions) iter.S
 		s := &stream{c: c, call: call{method: http.MethodGet, query: o.query(ticket), accept: "text/event-stream, application/json;q=0.5"}, options: o, yield: yield}
 		repeat := c.repeater(&s.call)
 		for {
-			before := s.call.lastID
+			before, began := s.call.lastID, time.Now()
 			over, err := s.connect(ctx)
-			if s.call.lastID != before {
+			// A server ends a stream that has had nothing to tell for minutes. That is no failure.
+			if s.call.lastID != before || time.Since(began) > longStream {
 				repeat.reset()
 			}
 			_, midway := errors.AsType[*midwayError](err)

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -287,13 +286,10 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 		log.Warn("the limit on open files leaves few for callers' connections; raise it (ulimit -n, LimitNOFILE)",
 			"connections", connections, "files", inbound.MaxFiles())
 	}
-	addresses := auth.NewGuesses(s.options.TrustedProxies)
 	return inbound.Options{
 		MaxConnections: connections, MaxRequests: connections * 3 / 4,
 		Trusted: s.options.TrustedProxies, Network: auth.Network,
-		From: func(r *http.Request) netip.Prefix {
-			return auth.Network(addresses.From(r.RemoteAddr, r.Header["X-Forwarded-For"]))
-		},
+		From:   auth.NetworkOf(s.options.TrustedProxies),
 		Probes: []string{healthPath, readyPath, metricsPath},
 	}
 }

@@ -19,7 +19,7 @@ const (
 	// answersShare is how much memory all answers may take that hold responses, in
 	// bytes. An answer takes answerBytes while it is put together, and what it is long
 	// while it is sent whole.
-	answersShare = 32 << 20
+	answersShare = 48 << 20
 	answerBytes  = 2 * pageBytes // a page, and what is made of it
 	// buildersPerCPU bounds how many answers are read and put together at once; while
 	// they are sent, others are. More would not be faster, and leave more behind for the
@@ -56,7 +56,7 @@ func (a *answer) open() {
 func (a *answer) reserve() error {
 	ctx, cancel := context.WithTimeout(a.c.r.Context(), memoryWait)
 	defer cancel()
-	if err := a.s.memory.answers.Acquire(ctx, answerBytes); err != nil {
+	if err := a.s.memory.answers.Enter(ctx, answerBytes, a.c.names...); err != nil {
 		return fail(unavailable, "Too many large answers are being read at the moment. Ask again in a second, or with responses=false.")
 	}
 	a.held = answerBytes
@@ -81,11 +81,11 @@ func (a *answer) rest() {
 // hold corrects what the answer has taken. It reports false if it would need more
 // than there is.
 func (a *answer) hold(bytes int64) bool {
-	if bytes > a.held && !a.s.memory.answers.TryAcquire(bytes-a.held) {
+	if bytes > a.held && !a.s.memory.answers.Try(bytes-a.held, a.c.names...) {
 		return false
 	}
 	if bytes < a.held {
-		a.s.memory.answers.Release(a.held - bytes)
+		a.s.memory.answers.Leave(a.held-bytes, a.c.names...)
 	}
 	a.held = bytes
 	return true
@@ -115,8 +115,14 @@ func (a *answer) end() {
 	a.rest()
 	if a.held > 0 {
 		a.hold(min(a.held, int64(len(a.buf))))
-		a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
+		a.c.pace.write(a.c.w, len(a.buf), a.last)
+		return
 	}
+	a.last()
+}
+
+// last sends what has not been sent.
+func (a *answer) last() {
 	switch {
 	case a.c.started:
 		a.write(true)
@@ -142,9 +148,8 @@ func (a *answer) flush() {
 			a.c.w.Header().Set("Content-Encoding", string(a.c.coding))
 		}
 	}
-	a.c.allow(http.NewResponseController(a.c.w).SetWriteDeadline, int64(len(a.buf)))
 	a.rest()
-	a.write(false)
+	a.c.pace.write(a.c.w, len(a.buf), func() { a.write(false) })
 	a.buf = a.buf[:0]
 	if a.c.r.Context().Err() != nil {
 		abort() // nobody reads the rest

@@ -14,15 +14,17 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/gate"
 	"github.com/sheafapi/sheaf/storage"
 	"go.opentelemetry.io/otel/trace"
 )
 
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, Operator, Node, Observe, Created, Tracer, Audit and Forward.
+// Authorize, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -48,6 +50,10 @@ type Options struct {
 	// none; a broken connection has the status 0. Created is told of every batch that was stored.
 	Observe func(method, route string, status int, took time.Duration)
 	Created func(store string)
+
+	// From, if set, returns the network that a call came from. Callers share places and memory by
+	// owner and by network.
+	From func(r *http.Request) netip.Prefix
 
 	// Tracer, if set, traces calls. Without it a caller's trace is kept with its batch all the same.
 	Tracer trace.Tracer
@@ -89,9 +95,12 @@ type Event struct {
 type API struct {
 	Options
 	memory     memory
+	streams    *gate.Gate[name] // places of calls that wait for news
 	hub        hub
 	activities activities
 }
 
 // New returns an API. While Run runs, it learns what other nodes do.
-func New(o Options) *API { return &API{Options: o, memory: newMemory(), activities: newActivities()} }
+func New(o Options) *API {
+	return &API{Options: o, memory: newMemory(), streams: gate.New[name](maxStreams, maxStreams), activities: newActivities()}
+}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"compress/flate"
 	"compress/gzip"
 	"context"
@@ -12,18 +13,18 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-// How much of create bodies is held in memory at once. Memory is taken as bytes
-// arrive and never on a Content-Length's word. Large bodies have a share of their own,
-// so that a few slow uploads don't keep everybody else waiting. What storage makes of
-// a body while it is stored is about as large again.
+// How much of create bodies is held in memory at once. Memory is taken as bytes arrive, never
+// because of a Content-Length. Large bodies have a share of their own, so that a few slow uploads
+// don't keep everybody else waiting. A caller gets half of what is free at most. What storage
+// makes of a body while it is stored is about as large again.
 const (
 	freeBody   = 16 << 10 // bytes that any body may take at once
 	smallBody  = 1 << 20  // bytes of a body that is not large
-	smallShare = 16 << 20 // bytes of all bodies that are not large
-	largeShare = 32 << 20 // bytes of all large bodies
+	smallShare = 24 << 20 // bytes of all bodies that are not large
+	largeShare = 48 << 20 // bytes of all large bodies
 	// memoryWait is how long a body may wait for memory. While its body is not
 	// read, a client that has gone away is not noticed.
 	memoryWait = 10 * time.Second
@@ -31,16 +32,16 @@ const (
 
 // memory is what create bodies, and answers that hold responses, may take.
 type memory struct {
-	small, large, answers *semaphore.Weighted
+	small, large, answers *gate.Gate[name]
 	builders              chan struct{} // of answers; see builders
 	lookers               chan struct{} // searches that look into batches; see look
 }
 
 func newMemory() memory {
 	return memory{
-		small:    semaphore.NewWeighted(smallShare),
-		large:    semaphore.NewWeighted(largeShare),
-		answers:  semaphore.NewWeighted(answersShare),
+		small:    gate.New[name](smallShare, smallShare),
+		large:    gate.New[name](largeShare, largeShare),
+		answers:  gate.New[name](answersShare, answersShare),
 		builders: make(chan struct{}, buildersPerCPU*runtime.GOMAXPROCS(0)),
 		lookers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
@@ -48,31 +49,32 @@ func newMemory() memory {
 
 // share is memory that one body has taken.
 type share struct {
-	of *semaphore.Weighted // nil: none
-	n  int64
+	names []name           // of its caller
+	of    *gate.Gate[name] // nil: none
+	n     int64
 }
 
 // free gives memory back.
 func (s *share) free() {
 	if s.of != nil {
-		s.of.Release(s.n)
+		s.of.Leave(s.n, s.names...)
 		s.of = nil
 	}
 }
 
-// take takes memory for a body that may grow to size bytes, in exchange for what
-// that body has already. Who has to wait gives that back before, so that bodies can't
-// wait for each other.
+// take takes memory for a body that may grow to size bytes, in exchange for what that body
+// has already. A body that has to wait gives that back before, so that bodies can't wait for
+// each other.
 func (m *memory) take(ctx context.Context, had *share, size int64) error {
-	next := share{of: m.small, n: size}
+	next := share{names: had.names, of: m.small, n: size}
 	if size > smallBody {
-		next = share{of: m.large, n: min(size, largeShare)}
+		next.of, next.n = m.large, min(size, largeShare)
 	}
-	if !next.of.TryAcquire(next.n) {
+	if !next.of.Try(next.n, next.names...) {
 		had.free()
 		ctx, cancel := context.WithTimeout(ctx, memoryWait)
 		defer cancel()
-		if err := next.of.Acquire(ctx, next.n); err != nil {
+		if err := next.of.Enter(ctx, next.n, next.names...); err != nil {
 			return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
 		}
 	}
@@ -83,64 +85,114 @@ func (m *memory) take(ctx context.Context, had *share, size int64) error {
 
 // readBody reads a create body, decompressed. The caller calls release, also after
 // an error, when it needs the body no more.
+//
+// A compressed body is read completely before it is decompressed. So a slow upload holds no
+// more than the bytes that it has sent, whatever they stand for.
 func (s *API) readBody(c *call) (body []byte, release func(), err error) {
-	held := &share{}
-	src, size, err := s.openBody(c)
+	held := &share{names: c.names}
+	zipped, err := s.isZipped(c)
+	if err == nil && c.r.ContentLength > s.MaxBody {
+		err = s.tooLarge()
+	}
 	if err != nil {
 		return nil, held.free, err
 	}
-	body = make([]byte, 0, growth(0, size, s.MaxBody))
-	c.allow(http.NewResponseController(c.w).SetReadDeadline, int64(cap(body)))
-	for err == nil && int64(len(body)) != size {
-		if len(body) == cap(body) {
-			body, err = s.grow(c, held, src, body, size)
-			continue
-		}
-		var n int
-		n, err = src.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
+	rc := http.NewResponseController(c.w)
+	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.w, c.r.Body, s.MaxBody), size: c.r.ContentLength}
+	in.arrive = func(bytes int64) { // a writer without deadlines, such as a test's, has none
+		_ = rc.SetReadDeadline(time.Now().Add(grace + time.Duration(bytes)*time.Second/leastRate))
 	}
-	if errors.Is(err, io.EOF) && size >= 0 && int64(len(body)) != size {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	if body, err = in.read(); err != nil {
 		return nil, held.free, s.readFailed(err)
 	}
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // an unknown writer has none
+	_ = rc.SetReadDeadline(time.Time{})
+	if zipped {
+		if body, err = s.inflate(c, held, body); err != nil {
+			return nil, held.free, s.readFailed(err)
+		}
+	}
 	return body, held.free, nil
 }
 
-// A client that holds memory has to read, or send, at least so fast, after a while of
-// grace.
-const (
-	grace     = 10 * time.Second
-	leastRate = 16 << 10 // bytes a second
-)
-
-// allow sets a deadline by which so many bytes have to have passed.
-func (c *call) allow(set func(time.Time) error, bytes int64) {
-	// Writers that know no deadlines, such as a test's, go without.
-	_ = set(time.Now().Add(grace + time.Duration(bytes)*time.Second/leastRate))
-}
-
-// openBody returns the decompressed body and its size, -1 if that is unknown.
-func (s *API) openBody(c *call) (io.Reader, int64, error) {
-	if c.r.ContentLength > s.MaxBody {
-		return nil, 0, s.tooLarge()
-	}
-	raw := http.MaxBytesReader(c.w, c.r.Body, s.MaxBody)
+// isZipped reports whether the body is compressed. It refuses other codings.
+func (s *API) isZipped(c *call) (bool, error) {
 	switch strings.ToLower(strings.Join(c.r.Header.Values("Content-Encoding"), ",")) {
 	case "", "identity":
-		return raw, c.r.ContentLength, nil
+		return false, nil
 	case "gzip", "x-gzip":
-		plain, err := gzip.NewReader(raw)
-		if err != nil {
-			return nil, 0, s.readFailed(err)
-		}
-		return plain, -1, nil
+		return true, nil
 	}
 	c.w.Header().Set("Accept-Encoding", "gzip")
-	return nil, 0, fail(unsupportedMediaType, "The header Content-Encoding must be gzip or absent.")
+	return false, fail(unsupportedMediaType, "The header Content-Encoding must be gzip or absent.")
+}
+
+// inflate decompresses a body that is in memory.
+func (s *API) inflate(c *call, held *share, zipped []byte) ([]byte, error) {
+	src, err := gzip.NewReader(bytes.NewReader(zipped))
+	if err != nil {
+		return nil, err
+	}
+	in := &reading{s: s, c: c, held: held, src: src, size: -1, beside: int64(cap(zipped))}
+	return in.read()
+}
+
+// reading is a body that is read into memory.
+type reading struct {
+	s      *API
+	c      *call
+	held   *share
+	src    io.Reader
+	size   int64             // -1: unknown
+	beside int64             // bytes that are held besides
+	arrive func(bytes int64) // told how many bytes have to arrive next; nil: they are there
+}
+
+// read returns all of the body.
+func (in *reading) read() (body []byte, err error) {
+	body = make([]byte, 0, growth(0, in.size, in.s.MaxBody))
+	in.expect(int64(cap(body)))
+	for err == nil && int64(len(body)) != in.size {
+		if len(body) == cap(body) {
+			body, err = in.grow(body)
+			continue
+		}
+		var n int
+		n, err = in.src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+	}
+	if errors.Is(err, io.EOF) && in.size >= 0 && int64(len(body)) != in.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return body, nil
+}
+
+func (in *reading) expect(bytes int64) {
+	if in.arrive != nil {
+		in.arrive(bytes)
+	}
+}
+
+// grow returns a full buffer with room for more, or an error, io.EOF if no more comes.
+func (in *reading) grow(body []byte) ([]byte, error) {
+	// One byte tells whether there is more, before memory is taken for it.
+	var probe [1]byte
+	if _, err := io.ReadFull(in.src, probe[:]); err != nil {
+		return body, err
+	}
+	next := growth(len(body), in.size, in.s.MaxBody)
+	if next <= int64(len(body)) {
+		return body, in.s.tooLarge()
+	}
+	if err := in.s.memory.take(in.c.r.Context(), in.held, in.beside+next); err != nil {
+		return body, err
+	}
+	in.expect(next - int64(len(body)))
+	grown := make([]byte, len(body), next)
+	copy(grown, body)
+	return append(grown, probe[0]), nil
 }
 
 // growth returns the next capacity of a buffer that is full at n bytes: four times as
@@ -151,26 +203,6 @@ func growth(n int, size, limit int64) int64 {
 		next = min(next, size)
 	}
 	return next
-}
-
-// grow returns a full buffer with room for more, or an error, io.EOF if no more comes.
-func (s *API) grow(c *call, held *share, src io.Reader, body []byte, size int64) ([]byte, error) {
-	// One byte tells whether there is more, before memory is taken for it.
-	var probe [1]byte
-	if _, err := io.ReadFull(src, probe[:]); err != nil {
-		return body, err
-	}
-	next := growth(len(body), size, s.MaxBody)
-	if next <= int64(len(body)) {
-		return body, s.tooLarge()
-	}
-	if err := s.memory.take(c.r.Context(), held, next); err != nil {
-		return body, err
-	}
-	c.allow(http.NewResponseController(c.w).SetReadDeadline, next-int64(len(body)))
-	grown := make([]byte, len(body), next)
-	copy(grown, body)
-	return append(grown, probe[0]), nil
 }
 
 func (s *API) tooLarge() error {

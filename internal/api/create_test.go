@@ -154,7 +154,7 @@ func TestCreateBodies(t *testing.T) {
 		}
 	}
 	s := w.server.Config.Handler.(*API)
-	if !s.memory.small.TryAcquire(smallShare) || !s.memory.large.TryAcquire(largeShare) {
+	if !s.memory.small.Try(smallShare) || !s.memory.large.Try(largeShare) {
 		t.Error("memory was not given back")
 	}
 }
@@ -275,7 +275,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 			s.ServeHTTP(rec, r)
 			return rec.Code
 		}
-		if !s.memory.large.TryAcquire(largeShare) {
+		if !s.memory.large.Try(largeShare) {
 			t.Fatal("memory is not free")
 		}
 		if code := create(smallBody); code != 200 {
@@ -284,7 +284,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 		if code := create(maxBody); code != 503 {
 			t.Errorf("a large body without memory: %d", code)
 		}
-		if !s.memory.small.TryAcquire(smallShare) {
+		if !s.memory.small.Try(smallShare) {
 			t.Error("the refused body kept memory")
 		}
 		waited := make(chan int)
@@ -293,7 +293,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 		if code := create(freeBody); code != 200 {
 			t.Errorf("a body that needs no memory: %d", code)
 		}
-		s.memory.small.Release(smallShare)
+		s.memory.small.Leave(smallShare)
 		if code := <-waited; code != 200 {
 			t.Errorf("a body that had to wait: %d", code)
 		}

@@ -126,6 +126,11 @@ type stream struct {
 // events sends an event for each request that has ended, and for each that will, and one
 // for the batch's end.
 func (s *API) events(c *call, ticket batch.Ticket, v view) error {
+	leave, err := s.stay(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	x := &stream{s: s, c: c, view: v, key: c.key(ticket)}
 	x.view.indexed, x.view.lines = true, true
 	last := c.r.Header.Get("Last-Event-ID")
@@ -149,6 +154,8 @@ func (s *API) events(c *call, ticket batch.Ticket, v view) error {
 	x.begin()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	over := time.NewTimer(lifetime())
+	defer over.Stop()
 	for {
 		if x.round() {
 			return nil
@@ -161,10 +168,12 @@ func (s *API) events(c *call, ticket batch.Ticket, v view) error {
 		select {
 		case _, open := <-news:
 			if !open {
-				return nil // the client comes back, to another node
+				return x.part() // the client comes back, to another node
 			}
 		case <-beat.C:
 			x.write([]byte(":\n\n"))
+		case <-over.C:
+			return x.part() // the client comes back for the rest
 		case <-c.r.Context().Done():
 			abort()
 		}
@@ -183,16 +192,22 @@ func (x *stream) begin() {
 	x.write([]byte("retry: 1000\n\n"))
 }
 
+// part ends the stream in order before the batch has ended: its last bytes get time to leave.
+func (x *stream) part() error {
+	x.write([]byte(":\n\n"))
+	return nil
+}
+
 // write sends what there is, in the time that a reader that is not too slow needs.
 func (x *stream) write(text []byte) {
-	rc := http.NewResponseController(x.c.w)
-	x.c.allow(rc.SetWriteDeadline, int64(len(text)))
-	if _, err := x.c.w.Write(text); err != nil {
-		abort()
-	}
-	if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		abort()
-	}
+	x.c.pace.write(x.c.w, len(text), func() {
+		if _, err := x.c.w.Write(text); err != nil {
+			abort()
+		}
+		if err := http.NewResponseController(x.c.w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			abort()
+		}
+	})
 }
 
 // round sends what has happened since the last one, and reports whether that was all.

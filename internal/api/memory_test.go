@@ -41,7 +41,7 @@ func TestAnswersWaitForMemory(t *testing.T) {
 		if code := status(""); code != 200 {
 			t.Errorf("with memory: %d", code)
 		}
-		if !s.memory.answers.TryAcquire(answersShare) {
+		if !s.memory.answers.Try(answersShare) {
 			t.Fatal("the answer kept memory")
 		}
 		if code := status(""); code != 503 {
@@ -53,11 +53,11 @@ func TestAnswersWaitForMemory(t *testing.T) {
 		waited := make(chan int)
 		go func() { waited <- status("") }()
 		synctest.Wait()
-		s.memory.answers.Release(answersShare)
+		s.memory.answers.Leave(answersShare)
 		if code := <-waited; code != 200 {
 			t.Errorf("one that had to wait: %d", code)
 		}
-		if !s.memory.answers.TryAcquire(answersShare) {
+		if !s.memory.answers.Try(answersShare) {
 			t.Error("memory was lost")
 		}
 	})
@@ -97,10 +97,10 @@ func TestStalledClients(t *testing.T) {
 		download := connect("GET " + base + "?ticket=" + ticket + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n")
 		defer download.Close()
 		synctest.Wait()
-		if s.memory.answers.TryAcquire(answersShare) {
+		if s.memory.answers.Try(answersShare) {
 			t.Error("the answer under way takes no memory")
 		}
-		if err := s.memory.answers.Acquire(t.Context(), answersShare); err != nil {
+		if err := s.memory.answers.Enter(t.Context(), answersShare); err != nil {
 			t.Error(err)
 		}
 	})

@@ -27,7 +27,11 @@ type call struct {
 	store string
 	query params
 
+	names    []name  // of the caller, whose shares are taken
+	nameRoom [2]name // where names are
+
 	coding coding // of an answer that is worth it
+	pace   pace   // of an answer that holds memory
 
 	id    string // what the call is named in the log and in its answer
 	route string // the template of its path; empty: none
@@ -201,6 +205,7 @@ func (s *API) serve(c *call) error {
 			if err := s.authorize(c, rt.right(method)); err != nil {
 				return err
 			}
+			s.recognize(c)
 		}
 		if method == http.MethodGet && !rt.open {
 			c.w.Header()["Vary"] = byCoding // whether this one is compressed or not

@@ -37,7 +37,13 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 		return s.events(c, ticket, v)
 	}
 	if wait > 0 {
-		if err := s.await(c, c.key(ticket), wait, &v); err != nil {
+		leave, err := s.stay(c)
+		if err != nil {
+			return err
+		}
+		err = s.await(c, c.key(ticket), wait, &v)
+		leave()
+		if err != nil {
 			return s.storageFailed(c, "status", ticket, err)
 		}
 	}

@@ -180,6 +180,9 @@ func (w *world) ticket(a reply) string {
 func (w *world) claim() *storage.Claim {
 	w.t.Helper()
 	c, err := w.node.Claim(context.Background(), 1)
+	if err == nil {
+		err = w.node.Load(context.Background(), c)
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,7 +1,19 @@
 package auth
 
-import "net/netip"
+import (
+	"net/http"
+	"net/netip"
+)
 
 // Network returns what counts as one caller's address: an IPv4 address, or the 64 bits of an
 // IPv6 address that one subscriber has.
 func Network(a netip.Addr) netip.Prefix { return network(a) }
+
+// NetworkOf returns a function that tells from which network a request came. Behind a trusted
+// proxy that is the forwarded one.
+func NetworkOf(trustedProxies []netip.Prefix) func(r *http.Request) netip.Prefix {
+	addresses := NewGuesses(trustedProxies)
+	return func(r *http.Request) netip.Prefix {
+		return network(addresses.From(r.RemoteAddr, r.Header["X-Forwarded-For"]))
+	}
+}

@@ -58,7 +58,11 @@ func (g *Gate[K]) Try(n int64, names ...K) bool {
 func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	g.mu.Lock()
 	w := &waiter[K]{n: n, names: names}
-	at := slices.IndexFunc(g.lines, func(l *line[K]) bool { return l.name == names[0] })
+	var first K // of callers without a name: all are one
+	if len(names) > 0 {
+		first = names[0]
+	}
+	at := slices.IndexFunc(g.lines, func(l *line[K]) bool { return l.name == first })
 	if at < 0 && g.fits(n, names) {
 		g.take(n, names)
 		g.mu.Unlock()
@@ -66,7 +70,7 @@ func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	}
 	w.granted = make(chan struct{})
 	if at < 0 {
-		g.lines = append(g.lines, &line[K]{names[0], []*waiter[K]{w}})
+		g.lines = append(g.lines, &line[K]{first, []*waiter[K]{w}})
 	} else {
 		g.lines[at].waiters = append(g.lines[at].waiters, w)
 	}
