@@ -3,7 +3,6 @@ package outbound
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -356,44 +355,4 @@ func TestNoProxyFromTheEnvironment(t *testing.T) {
 	if proxy.conns.Load() > 0 {
 		t.Error("the proxy was asked")
 	}
-}
-
-// BenchmarkDo measures an attempt beside what net/http's own client needs.
-func BenchmarkDo(b *testing.B) {
-	answer := []byte(`{"id":12345,"name":"` + strings.Repeat("x", 1000) + `"}`)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(answer) }))
-	defer s.Close()
-	body := []byte(`{"price":12.30}`)
-	b.Run("sheaf", func(b *testing.B) {
-		c := newClient(b, s.Listener.Addr().String())
-		call := newCall("POST", "/products/1", string(body))
-		b.ReportAllocs()
-		for b.Loop() {
-			if a := c.Do(b.Context(), call); a.Code != 200 || len(a.Body) != len(answer) {
-				b.Fatal(a)
-			}
-		}
-	})
-	b.Run("http.Client", func(b *testing.B) {
-		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
-		defer client.CloseIdleConnections()
-		b.ReportAllocs()
-		for b.Loop() {
-			req, err := http.NewRequestWithContext(context.Background(), "POST", s.URL+"/api/v3/123/products/1", bytes.NewReader(body))
-			if err != nil {
-				b.Fatal(err)
-			}
-			req.Header.Set("Authorization", "Bearer secret-token")
-			req.Header.Set("Content-Type", "application/json")
-			resp, err := client.Do(req)
-			if err != nil {
-				b.Fatal(err)
-			}
-			got, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if err != nil || len(got) != len(answer) {
-				b.Fatal(err)
-			}
-		}
-	})
 }

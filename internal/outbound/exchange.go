@@ -83,8 +83,14 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
-		if upload = x.upload(c); errors.Is(upload, errWithheld) {
+		switch upload = x.upload(c); {
+		case errors.Is(upload, errWithheld):
 			_ = c.Close()
+		case upload != nil: // an answer may have come all the same
+			_ = c.SetReadDeadline(time.Now().Add(answerGrace))
+			if ctx.Err() != nil { // the interruption may have come before the deadline
+				c.interrupt()
+			}
 		}
 	}()
 	if a, whole, err = x.read(ctx, c); whole {
@@ -98,15 +104,17 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 		_ = c.Close()
 	}
 	<-uploaded
-	if err != nil && errors.Is(upload, errWithheld) {
-		err = errWithheld
+	if err != nil && (errors.Is(upload, errWithheld) || upload != nil && isTimeout(err)) {
+		err = upload
 	}
 	whole = whole && upload == nil
 	return a, err
 }
 
-// uploadGrace is how long a request may still be written after its answer has come.
-const uploadGrace = 50 * time.Millisecond
+const (
+	uploadGrace = 50 * time.Millisecond  // how long a request may still be written after its answer has come
+	answerGrace = 250 * time.Millisecond // how long an answer may still come after a request could not be written
+)
 
 // begin writes as much of the request as one write takes. If the whole request fits, a
 // process that is stopped meanwhile has sent all of it or nothing. Right before, it looks
