@@ -17,7 +17,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/batch":                   {},
 		"/storage":                 {"/batch"},
 		"/storage/storagetest":     {"/batch", "/storage"},
-		"/storage/internal/driver": {},
+		"/storage/internal/driver": {"/batch", "/storage"},
 		"/storage/sqlite":          {"/batch", "/storage", "/storage/internal/driver"},
 		"/storage/postgres":        {"/batch", "/storage", "/storage/internal/driver"},
 		"/internal/budget":         {},

@@ -43,6 +43,12 @@
 //   - Ownership does not depend on the wall clock at all.
 //   - Other moments (created, started, ended, renewed) are for people.
 //
+// Fairness: calls that wait for the database have classes. Results of running batches go
+// first, then claims and the service's own work, then what callers change, then what
+// callers read; a lower class never takes the last connection from a higher one. Within
+// a class stores take turns, and within a store its owners. A read that takes longer than
+// some seconds is ended with an error.
+//
 // Bytes: request ids, group ids, lines, reasons and setting values may hold NUL, and
 // queue names any bytes. Moments are kept in milliseconds.
 //
@@ -70,13 +76,21 @@ var (
 	ErrNotOwner = errors.New("the queue is owned elsewhere")
 	// ErrNothing: the queue has no batch that could run.
 	ErrNothing = errors.New("the queue has no open batch")
+	// ErrTooManyCalls: as many calls of this owner, or of this store, wait for their turn
+	// as may. Every method that is called for a caller may return it.
+	ErrTooManyCalls = errors.New("too many calls of this caller wait for the database")
+	// ErrBusy: the database had no turn for the call in time, because calls of other
+	// callers keep it busy. Every method that is called for a caller may return it.
+	ErrBusy = errors.New("the database is busy with other calls")
 )
 
 // Certain reports whether an error is one of this package, which says how things are and
-// that nothing changed. The same call would return it again, so nobody repeats it.
+// that nothing changed. Except for ErrTooManyCalls and ErrBusy, which only callers' calls
+// return, the same call would return it again, so nobody repeats it.
 func Certain(err error) bool {
 	_, full := errors.AsType[*QuotaError](err)
-	return full || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNothing)
+	return full || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNothing) ||
+		errors.Is(err, ErrTooManyCalls) || errors.Is(err, ErrBusy)
 }
 
 // QuotaError is returned by Create when the queue is full. Nothing was stored.

@@ -219,7 +219,7 @@ func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]stor
 	}
 	if len(page) == 0 {
 		var err error
-		if page, err = a.s.Storage.Results(a.c.r.Context(), st.ID, i, pageBytes); err != nil {
+		if page, err = a.s.Storage.Results(a.c.ctx(), st.ID, i, pageBytes); err != nil {
 			return nil, err
 		}
 		if !a.fits(page) {

@@ -113,8 +113,22 @@ func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) 
 	if errors.Is(err, storage.ErrNotFound) {
 		return noBatch()
 	}
+	if busy := busy(err); busy != nil {
+		return busy
+	}
 	s.report(c, op, ticket, err)
 	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
+}
+
+// busy returns the answer for a call that storage had no turn for; nil: that is not the error.
+func busy(err error) error {
+	switch {
+	case errors.Is(err, storage.ErrTooManyCalls):
+		return &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls wait for the database. Wait for their answers, and make fewer calls at the same time."}
+	case errors.Is(err, storage.ErrBusy):
+		return fail(unavailable, "The database is busy with other calls. Nothing was changed. Retry in a second.")
+	}
+	return nil
 }
 
 // report logs a failure of storage. When the client is gone, the operation only ended

@@ -144,7 +144,7 @@ func (s *API) events(c *call, ticket batch.Ticket, v view) error {
 		return nil
 	}
 	if v.details {
-		if x.view.requests, _, err = s.Storage.Requests(c.r.Context(), st.ID); err != nil {
+		if x.view.requests, _, err = s.Storage.Requests(c.ctx(), st.ID); err != nil {
 			return s.storageFailed(c, "requests", ticket, err)
 		}
 	}

@@ -178,7 +178,7 @@ func (s *API) requests(c *call) error {
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}
-	all, _, err := s.Storage.Requests(c.r.Context(), st.ID)
+	all, _, err := s.Storage.Requests(c.ctx(), st.ID)
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}

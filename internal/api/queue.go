@@ -13,7 +13,7 @@ import (
 
 // queueState tells how things stand with the caller's queue.
 func (s *API) queueState(c *call) error {
-	q, err := s.Storage.Queue(c.r.Context(), s.queue(c))
+	q, err := s.Storage.Queue(c.ctx(), s.queue(c))
 	if err != nil {
 		return s.storageFailed(c, "queue", batch.Ticket{}, err)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -236,6 +237,11 @@ func (c *call) admit(store string) (err error) {
 // key names a batch of the caller.
 func (c *call) key(ticket batch.Ticket) storage.Key {
 	return storage.Key{Store: c.store, Owner: c.owner, Ticket: ticket}
+}
+
+// ctx is the call's context for what storage reads without being given the caller.
+func (c *call) ctx() context.Context {
+	return storage.WithCaller(c.r.Context(), storage.Caller{Store: c.store, Owner: c.owner})
 }
 
 // Values of headers that many answers have. They are shared, and never changed.

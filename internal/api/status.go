@@ -71,7 +71,7 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 		return nil
 	}
 	if v.details && v.responses {
-		if v.requests, _, err = s.Storage.Requests(c.r.Context(), st.ID); err != nil {
+		if v.requests, _, err = s.Storage.Requests(c.ctx(), st.ID); err != nil {
 			return s.storageFailed(c, "requests", ticket, err)
 		}
 	}

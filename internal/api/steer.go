@@ -80,7 +80,7 @@ func (s *API) repetition(c *call, ticket batch.Ticket) (*storage.NewBatch, error
 	if st.Status != batch.Completed {
 		return nil, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
 	}
-	old, options, err := s.Storage.Requests(c.r.Context(), st.ID)
+	old, options, err := s.Storage.Requests(c.ctx(), st.ID)
 	if err != nil {
 		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
@@ -111,7 +111,7 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		out[i].Status = batch.NotExecuted
 	}
 	for from := 0; from < len(requests); {
-		page, err := s.Storage.Results(c.r.Context(), st.ID, from, pageBytes)
+		page, err := s.Storage.Results(c.ctx(), st.ID, from, pageBytes)
 		if err != nil || len(page) == 0 {
 			return out, values, err
 		}
@@ -150,6 +150,8 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):
 		return ticket, false, fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
+	case busy(err) != nil:
+		return ticket, false, busy(err)
 	case err != nil:
 		s.report(c, "create", b.Ticket, err)
 		return ticket, false, fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")

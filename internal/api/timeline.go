@@ -19,7 +19,7 @@ func (s *API) timeline(c *call) error {
 	if err := a.reserve(); err != nil {
 		return err
 	}
-	ctx := c.r.Context()
+	ctx := c.ctx()
 	st, err := s.Storage.Status(ctx, c.key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "timeline", ticket, err)

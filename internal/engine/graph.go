@@ -112,7 +112,7 @@ func (r *run) recall(i int) error {
 	}
 	var page []storage.Indexed
 	err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
-		page, err = r.e.Storage.Results(ctx, r.c.ID, i, recallPage)
+		page, err = r.e.Storage.Results(storage.ForService(ctx), r.c.ID, i, recallPage)
 		return err
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 // the batches' ids is the order of the commits.
 func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
 	var out storage.Created
+	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
 	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
 	err := db.writeAgain(ctx, "create a batch", func(ctx context.Context) (err error) {
 		var r inserted
@@ -31,7 +32,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 				do("date_dedup_key", b.Store, b.Owner[:], b.DedupKey),
 				do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, window.Milliseconds()))
 		}
-		if err := db.send(ctx, steps); err != nil {
+		if err := db.sendIn(ctx, lane, steps); err != nil {
 			return err
 		}
 		if !found {
@@ -40,7 +41,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		out, err = r.outcome(b, len(packed))
 		if r.made == nil && r.held == 0 {
 			// The queue's row was made for nothing. If this fails, an empty row stays.
-			_ = db.send(ctx, []step{do("leave_queue_empty", r.queue)})
+			_ = db.sendIn(ctx, lane, []step{do("leave_queue_empty", r.queue)})
 		}
 		return err
 	})

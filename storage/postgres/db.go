@@ -28,6 +28,10 @@
 // lock behind. Results of all running batches are written together, as many as have come
 // meanwhile, by two connections in turn (recorder.go).
 //
+// Callers can't take the node's connections away from it. It renews its registration on a
+// connection that serves nothing else, and calls that need one of the others are let in by
+// their importance, stores and owners in turn (lanes.go).
+//
 // When the server is down, restarted or full, calls fail with an error that says so.
 // Nothing that was acknowledged is lost by it, and they succeed again as soon as the
 // cause is gone.
@@ -47,6 +51,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -56,14 +61,15 @@ const (
 	statementTimeout = 8 * time.Second
 	connectTimeout   = 5 * time.Second
 
-	// DefaultConnections is how many connections a node opens unless it is told.
+	// DefaultConnections is how many connections a node opens at most by default.
 	DefaultConnections = 8
 	leastConnections   = 4
 )
 
 var (
-	errSlow = fmt.Errorf("the database did not answer within %v", callTimeout)
-	errGone = errors.New("the queue was removed meanwhile")
+	errSlow     = fmt.Errorf("the database did not answer within %v", callTimeout)
+	errLongRead = fmt.Errorf("the database did not answer a read within %v", readTimeout)
+	errGone     = errors.New("the queue was removed meanwhile")
 )
 
 // Options configure Open. The zero value works.
@@ -88,6 +94,10 @@ type DB struct {
 	hints    hints
 	doubts   doubts
 
+	scheduler   *driver.Scheduler  // of the pool's connections
+	readTimeout time.Duration      // as the constant, except in tests
+	pings       singleflight.Group // of calls of Ping
+
 	stop    context.CancelFunc // ends the goroutines below
 	keepers sync.WaitGroup
 
@@ -103,7 +113,7 @@ var _ storage.Storage = (*DB)(nil)
 // if the connection goes through a pooler that shares sessions, or if the schema was made
 // by a newer version. The context bounds the opening only.
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
-	db := &DB{log: o.Logger, process: processName()}
+	db := &DB{log: o.Logger, process: processName(), readTimeout: readTimeout}
 	if db.log == nil {
 		db.log = slog.Default()
 	}
@@ -123,10 +133,12 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 }
 
 func (db *DB) open(ctx context.Context, url string, o Options) (err error) {
-	config, err := configure(url, db.process, o.Connections-1) // one more is the node's session
+	pool := o.Connections - ownConnections(o.NoAccelerators)
+	config, err := configure(url, db.process, pool)
 	if err != nil {
 		return err
 	}
+	db.scheduler = driver.NewScheduler(slotsOf(pool))
 	if db.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
@@ -150,6 +162,7 @@ func (db *DB) open(ctx context.Context, url string, o Options) (err error) {
 	db.lease.init(config.ConnConfig, o.NoAccelerators, *o.timing)
 	if err := db.join(ctx); err != nil {
 		stop()
+		db.lease.own.close()
 		return err
 	}
 	db.recorder = startRecorder(db)
@@ -185,6 +198,7 @@ func (db *DB) Close() error {
 	db.keepers.Wait()
 	db.lease.update(func(g *grant) { g.renewed = instant{} })
 	defer db.pool.Close()
+	defer db.lease.own.close()
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := db.part(ctx); err != nil {

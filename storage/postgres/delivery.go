@@ -12,7 +12,7 @@ import (
 // DueDeliveries implements storage.Storage. Nodes pass over what others take at the moment.
 func (db *DB) DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error) {
 	var out []storage.Delivery
-	err := db.write(ctx, "take deliveries", do("correct_deliveries", storage.DeliveryLimit.Milliseconds()), get("due_deliveries", db.readDelivery(&out), limit, lease.Milliseconds()).anew(func() { out = nil }))
+	err := db.write(ctx, claims, "take deliveries", do("correct_deliveries", storage.DeliveryLimit.Milliseconds()), get("due_deliveries", db.readDelivery(&out), limit, lease.Milliseconds()).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
 	}
@@ -36,14 +36,14 @@ func (db *DB) readDelivery(out *[]storage.Delivery) func(r pgx.Rows) error {
 
 // PutDelivery implements storage.Storage.
 func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
-	return db.write(ctx, "store what became of a delivery",
+	return db.write(ctx, claims, "store what became of a delivery",
 		do("put_delivery", d.ID, int16(d.State), db.clock.out(d.NextAt), d.Code, []byte(d.Problem), d.Attempts))
 }
 
 // Deliveries implements storage.Storage.
 func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]storage.Delivery, error) {
 	var out []storage.Delivery
-	err := db.read(ctx, "list deliveries",
+	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "list deliveries",
 		get("deliveries", db.readDelivery(&out), q.Store, q.Owner[:], dedupKey(q.Ticket), q.Limit, q.Offset).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]stora
 // Redeliver implements storage.Storage.
 func (db *DB) Redeliver(ctx context.Context, key storage.Key) error {
 	found := false
-	err := db.write(ctx, "send a delivery again",
+	err := db.write(ctx, creates(callerOf(key)), "send a delivery again",
 		get("redeliver", scan(&found, new(int64)), key.Ticket, key.Store, key.Owner[:]).anew(func() { found = false }))
 	if err == nil && !found {
 		err = storage.ErrNotFound

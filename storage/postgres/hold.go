@@ -20,7 +20,7 @@ func correctHolds(first, last batch.Owner) step {
 
 // Hold implements storage.Storage.
 func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
-	return db.write(ctx, "hold a credential back", correctHolds(h.Credential, h.Credential),
+	return db.write(ctx, claims, "hold a credential back", correctHolds(h.Credential, h.Credential),
 		do("hold", h.Credential[:], db.clock.out(h.Until), storage.HoldLimit.Milliseconds()))
 }
 
@@ -30,7 +30,7 @@ func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
 	if err != nil || !doubtful {
 		return out, err
 	}
-	err = db.write(ctx, "correct what credentials wait for", correctHolds(batch.Owner{}, lastOwner))
+	err = db.write(ctx, claims, "correct what credentials wait for", correctHolds(batch.Owner{}, lastOwner))
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err
 		return nil
 	}
 	read := get("holds", row, storage.HoldLimit.Milliseconds()).anew(func() { out, doubtful = nil, false })
-	if err := db.read(ctx, "look for credentials that are held back", read); err != nil {
+	if err := db.read(ctx, claims, "look for credentials that are held back", read); err != nil {
 		return nil, false, err
 	}
 	return out, doubtful, nil
@@ -63,7 +63,7 @@ func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err
 func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
 	var from int64
 	found := false
-	err := db.write(ctx, "reserve time of a credential", correctHolds(credential, credential),
+	err := db.write(ctx, claims, "reserve time of a credential", correctHolds(credential, credential),
 		get("reserve", scan(&found, &from), credential[:], span.Milliseconds()))
 	if err != nil {
 		return time.Time{}, err

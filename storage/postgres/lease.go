@@ -65,6 +65,7 @@ type lease struct {
 	hurry  chan struct{} // asks for a renewal now
 
 	row     sync.Mutex // held while the node's row is made or changed
+	own     ownConn    // on which that is done, and nothing else
 	session *session   // nil: none
 	namings int64      // how often the row was told its lock
 
@@ -88,6 +89,7 @@ func (l *lease) current(g *grant) bool {
 
 func (l *lease) init(config *pgx.ConnConfig, noLocks bool, t timing) {
 	l.config, l.noLocks, l.timing = config, noLocks, t
+	l.own.config = config
 	l.nudge, l.hurry, l.changed = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
 	l.grant.Store(&grant{})
 }
@@ -183,13 +185,20 @@ func (db *DB) register(ctx context.Context) error {
 	if l.session != nil && l.session.lock != 0 {
 		lock = &l.session.lock
 	}
-	err := db.exchange(ctx, get("register_node", scan(new(bool), &now), id, lock, db.process))
+	err := l.execute(ctx, get("register_node", scan(new(bool), &now), id, lock, db.process))
 	if err != nil {
 		return err
 	}
 	db.clock.set(before, now, time.Now())
 	l.update(func(g *grant) { g.node, g.locked, g.renewed = id, lock != nil, began })
 	return nil
+}
+
+// execute runs statements about the node's row, once. l.row is held.
+func (l *lease) execute(ctx context.Context, steps ...step) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
+	defer cancel()
+	return l.own.send(ctx, append([]step{do("sync_commit")}, steps...))
 }
 
 // exchange runs statements of the node's own housekeeping, once.
@@ -204,7 +213,10 @@ func (db *DB) part(ctx context.Context) error {
 	if s := db.lease.session; s != nil {
 		s.close()
 	}
-	return db.send(ctx, []step{do("remove_node", db.lease.node())})
+	l := &db.lease
+	l.row.Lock()
+	defer l.row.Unlock()
+	return l.execute(ctx, do("remove_node", l.node()))
 }
 
 // keepRegistered renews the node's row until ctx ends. If another node has removed it,
@@ -241,7 +253,7 @@ func (db *DB) renew(ctx context.Context) error {
 	l.row.Lock()
 	defer l.row.Unlock()
 	id, began, before := l.node(), nowInstant(), time.Now()
-	err := db.exchange(ctx, get("renew_node", scan(&there, &now), id))
+	err := l.execute(ctx, get("renew_node", scan(&there, &now), id))
 	if err != nil {
 		return err
 	}

@@ -17,21 +17,22 @@ import (
 // Find implements storage.Storage.
 func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
 	const what = "look for batches"
+	l := reads(storage.Caller{Store: f.Store, Owner: f.Owner})
 	var page storage.Page
-	ids, err := db.candidates(ctx, what, &f)
+	ids, err := db.candidates(ctx, l, what, &f)
 	if err != nil {
 		return page, err
 	}
 	if len(ids) == f.Look() {
 		page.Next = storage.BatchID(ids[len(ids)-1])
 	}
-	found, err := db.summaries(ctx, what, ids, f.Code)
+	found, err := db.summaries(ctx, l, what, ids, f.Code)
 	if err != nil {
 		return storage.Page{}, err
 	}
 	var holds map[storage.BatchID]bool
 	if f.Path != "" {
-		if holds, err = db.holding(ctx, what, ids, f.Path); err != nil {
+		if holds, err = db.holding(ctx, l, what, ids, f.Path); err != nil {
 			return storage.Page{}, err
 		}
 	}
@@ -54,13 +55,13 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 }
 
 // candidates returns the batches to look at, in their order.
-func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (ids []int64, err error) {
+func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Filter) (ids []int64, err error) {
 	after := int64(f.After)
 	if after == 0 && !f.Open {
 		after = math.MaxInt64
 	}
 	if f.After == 0 && !f.Open && !f.To.IsZero() {
-		if after, err = db.seek(ctx, what, f); err != nil {
+		if after, err = db.seek(ctx, l, what, f); err != nil {
 			return nil, err
 		}
 	}
@@ -77,7 +78,7 @@ func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (i
 	case f.Status != 0:
 		name = "find_unfinished"
 	}
-	err = db.read(ctx, what, get(name, func(r pgx.Rows) error {
+	err = db.read(ctx, l, what, get(name, func(r pgx.Rows) error {
 		var id int64
 		err := r.Scan(&id)
 		ids = append(ids, id)
@@ -87,24 +88,24 @@ func (db *DB) candidates(ctx context.Context, what string, f *storage.Filter) (i
 }
 
 // seek returns an ID that everything is older than which was created before the filter's end.
-func (db *DB) seek(ctx context.Context, what string, f *storage.Filter) (int64, error) {
+func (db *DB) seek(ctx context.Context, l lane, what string, f *storage.Filter) (int64, error) {
 	var newest int64
 	there := false
-	if err := db.read(ctx, what, get("newest_batch", scan(&there, &newest))); err != nil {
+	if err := db.read(ctx, l, what, get("newest_batch", scan(&there, &newest))); err != nil {
 		return 0, err
 	}
 	end := db.clock.out(f.To.Add(storage.ClockError))
 	return driver.Seek(newest, func(id int64) (found int64, beyond bool, err error) {
 		var at int64
-		err = db.read(ctx, what, get("created_until", scan(&there, &found, &at), f.Store, f.Owner[:], id).anew(func() { found, at = 0, 0 }))
+		err = db.read(ctx, l, what, get("created_until", scan(&there, &found, &at), f.Store, f.Owner[:], id).anew(func() { found, at = 0, 0 }))
 		return found, at > end, err
 	})
 }
 
 // summaries reads batches; with a code, only those of which a request ended with it.
-func (db *DB) summaries(ctx context.Context, what string, ids []int64, code int) (map[storage.BatchID]storage.Summary, error) {
+func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, code int) (map[storage.BatchID]storage.Summary, error) {
 	out := map[storage.BatchID]storage.Summary{}
-	err := db.read(ctx, what, get("summaries", func(r pgx.Rows) error {
+	err := db.read(ctx, l, what, get("summaries", func(r pgx.Rows) error {
 		var s storage.Summary
 		var ticket uuid.UUID
 		var group []byte
@@ -135,9 +136,9 @@ func (db *DB) summaries(ctx context.Context, what string, ids []int64, code int)
 }
 
 // holding returns which batches have a request whose path holds the text.
-func (db *DB) holding(ctx context.Context, what string, ids []int64, text string) (map[storage.BatchID]bool, error) {
+func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, text string) (map[storage.BatchID]bool, error) {
 	out := map[storage.BatchID]bool{}
-	err := db.read(ctx, what, get("packed_of", func(r pgx.Rows) error {
+	err := db.read(ctx, l, what, get("packed_of", func(r pgx.Rows) error {
 		var id storage.BatchID
 		var packed []byte
 		if err := r.Scan(&id, &packed); err != nil {
@@ -155,7 +156,7 @@ func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error
 	var out storage.QueueState
 	var notBefore int64
 	found := false
-	err := db.read(ctx, "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore), []byte(name)))
+	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore), []byte(name)))
 	out.NotBefore = db.released(notBefore)
 	return out, err
 }
@@ -173,7 +174,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 	var out storage.Overview
 	self := db.lease.node()
 	found := false
-	err := db.read(ctx, "look over the database",
+	err := db.read(ctx, reads(storage.Caller{}), "look over the database",
 		get("live_nodes", func(r pgx.Rows) error {
 			var n storage.Node
 			var id, started, renewed int64
@@ -200,7 +201,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 func (db *DB) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
 	var out []storage.Mark
 	there := false
-	err := db.readAtOnce(ctx, "read marks",
+	err := db.readAtOnce(ctx, readsOf(ctx), "read marks",
 		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
 		get("marks_alone", func(r pgx.Rows) error {
 			m, err := db.readMark(r)

@@ -2,7 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,7 +20,7 @@ const (
 func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
 	removed, found := 0, false
 	age := retention.Milliseconds()
-	err = db.write(ctx, "remove expired batches",
+	err = db.write(ctx, claims, "remove expired batches",
 		do("lock_due_queues", age, purgeBatches),
 		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes),
 		do("date_ended", purgeBatches),
@@ -32,7 +32,7 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 func (db *DB) Setting(ctx context.Context, name string) (string, error) {
 	var value []byte
 	found := false
-	err := db.read(ctx, "read a setting", get("setting", scan(&found, &value), []byte(name)))
+	err := db.read(ctx, claims, "read a setting", get("setting", scan(&found, &value), []byte(name)))
 	return string(value), err
 }
 
@@ -45,32 +45,38 @@ func (db *DB) Seals(ctx context.Context, n int) ([][]byte, error) {
 		out = append(out, seal)
 		return err
 	}
-	err := db.read(ctx, "look what credentials are sealed with", get("seals", row, n).anew(func() { out = nil }))
+	err := db.read(ctx, claims, "look what credentials are sealed with", get("seals", row, n).anew(func() { out = nil }))
 	return out, err
 }
 
 // PutSetting implements storage.Storage.
 func (db *DB) PutSetting(ctx context.Context, name, value string) error {
-	return db.write(ctx, "store a setting", do("put_setting", []byte(name), []byte(value)))
+	return db.write(ctx, claims, "store a setting", do("put_setting", []byte(name), []byte(value)))
 }
 
 // InitSetting implements storage.Storage.
 func (db *DB) InitSetting(ctx context.Context, name, value string) (string, error) {
 	var stored []byte
 	found := false
-	err := db.write(ctx, "store a setting", get("init_setting", scan(&found, &stored), []byte(name), []byte(value)))
+	err := db.write(ctx, claims, "store a setting", get("init_setting", scan(&found, &stored), []byte(name), []byte(value)))
 	return string(stored), err
 }
 
 // Ping implements storage.Storage: it renews the node's registration, which proves that
-// the database takes commits.
+// the database takes commits. Calls at the same moment share one renewal.
 func (db *DB) Ping(ctx context.Context) error {
-	var now int64
-	found := false
-	err := db.write(ctx, "ask the database", get("renew_node", scan(&found, &now), db.lease.node()))
-	if err == nil && !found {
-		signal(db.lease.hurry)
-		err = errors.New("this node was taken for dead and is not registered again yet")
+	const what = "ask the database"
+	renewed := db.pings.DoChan("", func() (any, error) {
+		if err := db.gate.Enter(); err != nil {
+			return nil, err
+		}
+		defer db.gate.Leave()
+		return nil, db.renew(context.WithoutCancel(ctx))
+	})
+	select {
+	case r := <-renewed:
+		return db.failure(ctx, what, r.Err)
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	return err
 }

@@ -51,23 +51,23 @@ func scan(found *bool, columns ...any) func(r pgx.Rows) error {
 }
 
 // read runs statements in one go.
-func (db *DB) read(ctx context.Context, what string, steps ...step) error {
-	return db.call(ctx, what, again, func(ctx context.Context) error { return db.send(ctx, steps) })
+func (db *DB) read(ctx context.Context, l lane, what string, steps ...step) error {
+	return db.call(ctx, what, again, func(ctx context.Context) error { return db.sendIn(ctx, l, steps) })
 }
 
 // readAtOnce runs statements in one go that all see the same moment.
-func (db *DB) readAtOnce(ctx context.Context, what string, steps ...step) error {
+func (db *DB) readAtOnce(ctx context.Context, l lane, what string, steps ...step) error {
 	all := append([]step{do("begin_read")}, steps...)
-	return db.read(ctx, what, append(all, do("commit"))...)
+	return db.read(ctx, l, what, append(all, do("commit"))...)
 }
 
 // write runs statements in one go and in one transaction, which is on disk when it
 // returns nil. They are sent together: a node that is stopped or cut off in the middle
 // leaves no open transaction behind, with locks that others would wait for.
-func (db *DB) write(ctx context.Context, what string, steps ...step) error {
+func (db *DB) write(ctx context.Context, l lane, what string, steps ...step) error {
 	certainly := func(err error) bool { return again(err) && !unknown(err) }
 	return db.call(ctx, what, certainly, func(ctx context.Context) error {
-		return db.send(ctx, append([]step{do("sync_commit")}, steps...))
+		return db.sendIn(ctx, l, append([]step{do("sync_commit")}, steps...))
 	})
 }
 
@@ -100,21 +100,8 @@ const (
 	lastPause  = 320 * time.Millisecond
 )
 
-// send runs statements in one go: without an explicit BEGIN, PostgreSQL runs what comes
-// before one Sync in one transaction.
-func (db *DB) send(ctx context.Context, steps []step) error {
-	b := &pgx.Batch{}
-	for _, s := range steps {
-		b.Queue(queries[s.name], s.args...)
-	}
-	results := db.pool.SendBatch(ctx, b)
-	for _, s := range steps {
-		if err := take(results, s); err != nil {
-			return errors.Join(err, results.Close())
-		}
-	}
-	return results.Close()
-}
+// send runs statements in one go, as results do.
+func (db *DB) send(ctx context.Context, steps []step) error { return db.sendIn(ctx, results, steps) }
 
 // take reads the rows of one statement.
 func take(results pgx.BatchResults, s step) error {

@@ -18,12 +18,12 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 		return err
 	}, key.Ticket).anew(func() { out = nil })
 	if maxBytes <= 0 {
-		err = db.read(ctx, what, status)
+		err = db.read(ctx, reads(callerOf(key)), what, status)
 	} else {
 		var ended batch.Set
 		var completed int
 		var results []storage.Indexed
-		err = db.readAtOnce(ctx, what, status,
+		err = db.readAtOnce(ctx, reads(callerOf(key)), what, status,
 			get("done", func(r pgx.Rows) error {
 				var i int
 				var status batch.ResultStatus
@@ -92,7 +92,7 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
 	var out []storage.Indexed
 	there := false
-	err := db.readAtOnce(ctx, "read results",
+	err := db.readAtOnce(ctx, readsOf(ctx), "read results",
 		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
 		get("results", db.readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes).anew(func() { out = nil }))
 	if err == nil && !there {
@@ -128,7 +128,7 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
 	var packed []byte
 	found := false
-	err = db.read(ctx, "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &packed), id).anew(func() { found = false }))
+	err = db.read(ctx, readsOf(ctx), "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &packed), id).anew(func() { found = false }))
 	switch {
 	case err != nil:
 		return nil, o, err
@@ -142,7 +142,7 @@ func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Req
 // News implements storage.Storage.
 func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
 	var out []storage.News
-	err := db.read(ctx, "read how far batches have come", get("news", func(r pgx.Rows) error {
+	err := db.read(ctx, reads(storage.Caller{}), "read how far batches have come", get("news", func(r pgx.Rows) error {
 		var n storage.News
 		var isEnded bool
 		var completed int
@@ -164,7 +164,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 // searchAll is Search for any status.
 func (db *DB) searchAll(ctx context.Context, q storage.Search) ([]storage.Found, error) {
 	var out []storage.Found
-	err := db.read(ctx, "search batches", get("search_all", func(r pgx.Rows) error {
+	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get("search_all", func(r pgx.Rows) error {
 		var ticket uuid.UUID
 		var isEnded, some bool
 		err := r.Scan(&ticket, &isEnded, &some)
@@ -190,10 +190,10 @@ func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, er
 		batch.Queued: "search_queued", batch.InProgress: "search_in_progress", batch.Completed: "search_completed",
 	}[q.Status]
 	if name == "" {
-		return nil, db.read(ctx, "search batches") // there are none of any other status
+		return nil, db.read(ctx, claims, "search batches") // there are none of any other status
 	}
 	var out []storage.Found
-	err := db.read(ctx, "search batches", get(name, func(r pgx.Rows) error {
+	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get(name, func(r pgx.Rows) error {
 		var ticket uuid.UUID
 		err := r.Scan(&ticket)
 		out = append(out, storage.Found{Ticket: ticket, Status: q.Status})

@@ -16,7 +16,7 @@ import (
 // Runnable implements storage.Storage.
 func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([]storage.Runnable, error) {
 	var out []storage.Runnable
-	err := db.read(ctx, "look for waiting queues", get("runnable", func(r pgx.Rows) error {
+	err := db.read(ctx, claims, "look for waiting queues", get("runnable", func(r pgx.Rows) error {
 		var q storage.Runnable
 		var notBefore int64
 		err := r.Scan(&q.Queue, &notBefore)
@@ -39,7 +39,7 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 		found, free := false, false
 		var epoch int64
 		node := db.lease.node()
-		err := db.send(ctx, []step{get("peek", scan(&found, &epoch, &free), q, node)})
+		err := db.sendIn(ctx, claims, []step{get("peek", scan(&found, &epoch, &free), q, node)})
 		switch {
 		case err != nil:
 			return err
@@ -56,7 +56,7 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 			do("lock_queues", []int64{int64(q)}),
 			get("own_queue", scan(&owned, new(int64)), q, node, epoch, newer),
 		}
-		if err := db.send(ctx, append(steps, next.steps()...)); err != nil {
+		if err := db.sendIn(ctx, claims, append(steps, next.steps()...)); err != nil {
 			return err
 		}
 		if !owned {
@@ -154,7 +154,7 @@ func (db *DB) Load(ctx context.Context, c *storage.Claim) error {
 	var marks []storage.Mark
 	if packed == nil || c.Marked {
 		there := false
-		err := db.readAtOnce(ctx, what,
+		err := db.readAtOnce(ctx, claims, what,
 			get("load_requests", scan(&there, &packed), c.ID).anew(func() { there = false }),
 			get("marks_alone", func(r pgx.Rows) error {
 				m, err := db.readMark(r)
@@ -280,7 +280,7 @@ func (db *DB) recordMost(ctx context.Context, c *storage.Claim, marks []storage.
 // asked reads what the creator asked for.
 func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals, err error) {
 	found := false
-	err = db.read(ctx, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted, &out.Paused), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
+	err = db.read(ctx, results, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted, &out.Paused), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
 	if err == nil && !found {
 		err = storage.ErrNotOwner
 	}

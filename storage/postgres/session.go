@@ -212,7 +212,7 @@ func (db *DB) nameLock(ctx context.Context, lock int64) error {
 	}
 	l.namings++
 	there := false
-	err := db.exchange(ctx, get("lock_node", scan(&there, new(int64)), l.node(), named, l.namings))
+	err := l.execute(ctx, get("lock_node", scan(&there, new(int64)), l.node(), named, l.namings))
 	switch {
 	case err != nil:
 		return err

@@ -12,6 +12,7 @@ import (
 // Pause implements storage.Storage.
 func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
 	const what = "pause batches, or let them go on"
+	l := creates(callerOf(p.Key))
 	var hit stopped
 	if p.Ticket == uuid.Nil {
 		name := []byte(p.Queue)
@@ -19,12 +20,12 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 		if p.Paused {
 			steps = append([]step{do("enter_queue", name)}, steps...)
 		}
-		if err := db.write(ctx, what, steps...); err != nil {
+		if err := db.write(ctx, l, what, steps...); err != nil {
 			return storage.Stopped{}, err
 		}
 		if !p.Paused && hit.count > 0 {
 			// If it has no batches. If this fails, an empty row stays.
-			_ = db.write(ctx, what, do("leave_queue_empty", hit.queues[0]))
+			_ = db.write(ctx, l, what, do("leave_queue_empty", hit.queues[0]))
 		}
 	} else {
 		var id int64
@@ -32,14 +33,14 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 		var store string
 		var owner []byte
 		found := false
-		err := db.read(ctx, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), p.Ticket).anew(func() { found = false }))
+		err := db.read(ctx, l, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), p.Ticket).anew(func() { found = false }))
 		if err != nil {
 			return storage.Stopped{}, err
 		}
 		if !found || !mayRead(p.Key, store, owner) {
 			return storage.Stopped{}, storage.ErrNotFound
 		}
-		err = db.write(ctx, what, do("lock_queues", []int64{int64(queue)}), get("pause_batch", hit.row, id, p.Paused).anew(hit.forget))
+		err = db.write(ctx, l, what, do("lock_queues", []int64{int64(queue)}), get("pause_batch", hit.row, id, p.Paused).anew(hit.forget))
 		if err != nil {
 			return storage.Stopped{}, err
 		}
@@ -51,7 +52,7 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 // Group implements storage.Storage.
 func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group string) (storage.GroupCounts, error) {
 	var out storage.GroupCounts
-	err := db.read(ctx, "count over a group", get("grouped", func(r pgx.Rows) error {
+	err := db.read(ctx, reads(storage.Caller{Store: store, Owner: owner}), "count over a group", get("grouped", func(r pgx.Rows) error {
 		var isEnded bool
 		var total, completed, failed, skipped int
 		if err := r.Scan(&isEnded, &total, &completed, &failed, &skipped); err != nil {

@@ -14,6 +14,7 @@ import (
 // Stop implements storage.Storage.
 func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
 	const what = "stop batches"
+	l := creates(storage.Caller{Store: sel.Store, Owner: sel.Owner})
 	var ids, queues []int64
 	row := func(r pgx.Rows) error {
 		var id, queue int64
@@ -26,12 +27,12 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 		selected = get("open_by_ticket", row, sel.Ticket, sel.Store, sel.Owner[:], []byte(sel.GroupID))
 	}
 	selected = selected.anew(func() { ids, queues = nil, nil })
-	if err := db.read(ctx, what, selected); err != nil || len(ids) == 0 {
+	if err := db.read(ctx, l, what, selected); err != nil || len(ids) == 0 {
 		return storage.Stopped{}, err
 	}
 	slices.Sort(queues)
 	var hit stopped
-	err := db.write(ctx, what, do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget))
+	err := db.write(ctx, l, what, do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget))
 	if err != nil {
 		return storage.Stopped{}, err
 	}
@@ -79,12 +80,13 @@ func (db *DB) tell(s *stopped) {
 // Delete implements storage.Storage.
 func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, error) {
 	const what = "delete a batch"
+	l := creates(callerOf(key))
 	var id int64
 	var queue storage.QueueID
 	var store string
 	var owner []byte
 	found := false
-	err := db.read(ctx, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), key.Ticket).anew(func() { found = false }))
+	err := db.read(ctx, l, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), key.Ticket).anew(func() { found = false }))
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +94,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 		return 0, storage.ErrNotFound
 	}
 	var hit stopped
-	err = db.write(ctx, what, do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget))
+	err = db.write(ctx, l, what, do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget))
 	switch {
 	case err != nil:
 		return 0, err
@@ -110,7 +112,7 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 		return 0, db.failure(ctx, what, err)
 	}
 	count := 0
-	err := db.write(ctx, what,
+	err := db.write(ctx, claims, what,
 		do("lock_open_queues"),
 		do("end_begun", inDoubt.Status, inDoubt.Code, inDoubt.Kind, []byte(inDoubt.Line), inDoubt.Body),
 		do("end_waiting"),
