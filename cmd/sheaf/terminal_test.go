@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/strictupstream"
+
 	"github.com/creack/pty"
 )
 
@@ -92,7 +94,7 @@ func (x *terminal) exit(t *testing.T) int {
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	gate := make(chan struct{})
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/hold/1300" {
 			select {
@@ -145,7 +147,7 @@ func TestTerminal(t *testing.T) {
 // TestTerminalThrottled: the bar tells that the API asks for patience.
 func TestTerminalThrottled(t *testing.T) {
 	dir := t.TempDir()
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "600")
 		w.WriteHeader(http.StatusTooManyRequests)
 	}))

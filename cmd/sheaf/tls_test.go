@@ -25,6 +25,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
 // authority is a certificate authority of a test's own.
@@ -234,8 +236,7 @@ func TestTLS(t *testing.T) {
 // With the guard on, an upstream on this machine is not connected to, and the batch says
 // so; a network that is allowed is.
 func TestUpstreamGuard(t *testing.T) {
-	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer upstream.Close()
+	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for flag, want := range map[string]string{"--upstream-guard=off": "COMPLETED", "--upstream-guard=on": "not allowed", "--upstream-allow=127.0.0.0/8": "COMPLETED"} {
 		args := []string{"--upstream=" + upstream.URL + "/{storeId}", flag}
 		if strings.Contains(flag, "allow") {

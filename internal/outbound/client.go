@@ -154,7 +154,7 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 		return c.failure(call, false, errCredential)
 	}
 	for i := range call.Headers { // the last door: they were checked when the batch was created
-		if h := &call.Headers[i]; !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) {
+		if h := &call.Headers[i]; !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || framing(h.Name) {
 			return c.failure(call, false, errHeader)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sheafapi/sheaf/internal/strictupstream"
+
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -111,7 +113,7 @@ func TestGuardRebinding(t *testing.T) {
 		if listeners[i], err = net.Listen("tcp", address); err != nil {
 			t.Fatal(err)
 		}
-		server := &httptest.Server{Listener: listeners[i], Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		server := &httptest.Server{Listener: strictupstream.Watch(t, listeners[i]), Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			calls[i].Add(1)
 			w.Header().Set("Connection", "close")
 		})}}
@@ -141,8 +143,7 @@ func TestGuardRebinding(t *testing.T) {
 
 // Without a guard an upstream may be anywhere; with one a literal address is judged, too.
 func TestGuardLiterals(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer server.Close()
+	server, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	address := strings.TrimPrefix(server.URL, "http://")
 	expect(t, newClient(t, address).Do(t.Context(), newCall("GET", "/", "")), Answered, 200)
 	guarded := newClient(t, address, func(o *Options) { o.Guard = &Guard{} })

@@ -17,6 +17,17 @@ var dropped = []string{
 	"Content-Length", "Date", "Set-Cookie",
 }
 
+// framing reports whether a header decides where a request ends, what becomes of its
+// connection, or for whom it is: only this package sets such a header.
+func framing(name string) bool {
+	return slices.ContainsFunc(framingHeaders, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+var framingHeaders = []string{
+	"Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Expect", "TE", "Trailer", "Keep-Alive",
+	"Proxy-Connection", "HTTP2-Settings", "Authorization",
+}
+
 // Kept returns the headers of the answer that are kept with it, by name; several of one
 // name are one, with commas between (RFC 9110, section 5.3). What is beyond 8 KiB is left out.
 func (a *Answer) Kept() []batch.Header {

@@ -1,6 +1,8 @@
 package outbound
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
@@ -34,5 +36,19 @@ func TestHeadersAtTheLastDoor(t *testing.T) {
 		call := newCall("GET", "products", "")
 		call.Headers = []batch.Header{h}
 		expect(t, c.Do(t.Context(), call), NotSent, 502, "header")
+	}
+}
+
+// A header that would end a request elsewhere, or give its connection another use, is not sent.
+func TestFramingHeadersAreNotSent(t *testing.T) {
+	u := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
+	c := newClient(t, u.addr())
+	for _, name := range []string{"content-length", "Transfer-Encoding", "CONNECTION", "Host", "Upgrade", "Expect", "Te", "Trailer", "Keep-Alive", "authorization"} {
+		call := newCall("POST", "/a", "{}")
+		call.Headers = []batch.Header{{Name: name, Value: "1"}}
+		expect(t, c.Do(t.Context(), call), NotSent, 502, "a header of the request is not valid")
+	}
+	if n := u.conns.Load(); n > 0 {
+		t.Errorf("%d connections were made", n)
 	}
 }
