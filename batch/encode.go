@@ -117,7 +117,11 @@ func AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
 	dst = AppendString(append(dst, `","path":`...), r.Path)
 	if r.Body != nil {
 		dst = append(dst, `,"body":`...)
-		dst = append(dst, bytes.Trim(r.Body, " \t\r\n")...)
+		if KindOf(r.Body) == JSONBody {
+			dst = append(dst, bytes.Trim(r.Body, " \t\r\n")...)
+		} else { // it was created as a JSON string, whose text is stored
+			dst = AppendString(dst, string(r.Body))
+		}
 	}
 	if l := r.Links; l != nil {
 		dst = l.append(dst, ids)

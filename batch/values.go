@@ -135,13 +135,18 @@ func (v *Values) Lacks(i int) bool {
 	return slices.ContainsFunc(v.needed[i], func(n need) bool { return v.found[n.index] != nil })
 }
 
+// End is how a request of a batch ended.
+type End struct {
+	Status    ResultStatus
+	MaybeDone bool // it may have been carried out, although it isn't COMPLETED
+}
+
 // Retry returns the requests that repeat what has failed, or was not executed, of those of a
 // batch that has ended: in the same order, building on each other as before. References to
 // requests that were COMPLETED are filled from their answers. One that may have been carried
-// out keeps its Idempotency-Key. ends are the requests' results, of which the body is not
-// looked at. It fails where a reference can't be filled: that request fails again whatever
-// is tried.
-func Retry(ticket Ticket, ends []Result, v *Values) ([]Request, error) {
+// out keeps its Idempotency-Key. It fails where a reference can't be filled: that request fails
+// again whatever is tried.
+func Retry(ticket Ticket, ends []End, v *Values) ([]Request, error) {
 	place := make([]int, len(ends)) // in the new batch; -1: not repeated
 	var out []Request
 	for i := range ends {
@@ -157,8 +162,7 @@ func Retry(ticket Ticket, ends []Result, v *Values) ([]Request, error) {
 			}
 			r = *again
 		}
-		// An answer 4XX says that nothing was done; anything else may have been.
-		if ends[i].Status == Failed && ends[i].Code >= 500 {
+		if ends[i].MaybeDone {
 			keepKey(&r, IdempotencyKey(ticket, i))
 		}
 		place[i] = len(out)

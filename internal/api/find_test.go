@@ -263,6 +263,23 @@ func TestRetryMatchingTwice(t *testing.T) {
 }
 
 // TestRequests: requests are told as they were created, and only to their creator.
+// A body that was created as a JSON string comes back as one, whatever its text is.
+func TestRequestsTextBodies(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, text := range []string{"hello", "", `1},{"index":9,"method":"DELETE","path":"/forged"`, "\"", "\u0001", "{", "[1]x"} {
+		body, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticket := w.ticket(w.post("", `[{"method":"POST","path":"/a","body":`+string(body)+`}]`))
+		var got struct{ Requests []struct{ Body string } }
+		a := w.do("GET", base+"/requests?ticket="+ticket)
+		if err := json.Unmarshal([]byte(a.body), &got); err != nil || len(got.Requests) != 1 || got.Requests[0].Body != text {
+			t.Errorf("%q: %v, %s", text, err, a.body)
+		}
+	}
+}
+
 func TestRequests(t *testing.T) {
 	w := newWorld(t, nil)
 	const text = `[{"id":"p","method":"POST","path":"/products","body":{"name":"Mug \u00fc","n":1.50},"headers":{"If-Match":"\"x\""}},` +

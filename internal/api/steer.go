@@ -105,10 +105,17 @@ func (s *API) repetition(c *call, ticket batch.Ticket) (*storage.NewBatch, error
 
 // ends reads the results of a batch that has ended, and of the answers what its requests
 // need. What was not executed has no body.
-func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.Result, *batch.Values, error) {
-	out, values := make([]batch.Result, len(requests)), batch.NewValues(requests)
+func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
+	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
 	for i := range out {
 		out[i].Status = batch.NotExecuted
+	}
+	marks, err := s.Storage.Marks(c.r.Context(), st.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range marks {
+		out[marks[i].Index].MaybeDone = marks[i].Tries.MaybeDone
 	}
 	for from := 0; from < len(requests); {
 		page, err := s.Storage.Results(c.ctx(), st.ID, from, pageBytes)
@@ -118,7 +125,9 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		for i := range page {
 			r := &page[i]
 			values.Take(r.Index, &r.Result)
-			out[r.Index] = batch.Result{Status: r.Status, Code: r.Code}
+			// An answer 4XX says that this attempt did nothing. Anything else may have.
+			end := &out[r.Index]
+			end.Status, end.MaybeDone = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500)
 			from = r.Index + 1
 		}
 	}

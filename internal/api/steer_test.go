@@ -165,6 +165,17 @@ func TestRetry(t *testing.T) {
 	}
 	w.complete(w.claim(), done(0, 200, ""), done(1, 200, ""), done(2, 200, ""), done(3, 200, ""))
 
+	conflict := w.ticket(w.post("?stopOnFirstFailure=false", `[{"method":"POST","path":"/a"},{"method":"POST","path":"/b"}]`))
+	earlier := end(0, 409, batch.Failed)
+	earlier.Tries.MaybeDone = true
+	w.complete(w.claim(), earlier, end(1, 409, batch.Failed))
+	w.ticket(w.do("POST", base+"/retry?ticket="+conflict))
+	c = w.claim()
+	if l := c.Requests[0].Links; l == nil || len(l.Headers) != 1 || l.Headers[0].Value != batch.IdempotencyKey(uuid.MustParse(conflict), 0) || c.Requests[1].Links != nil {
+		t.Errorf("a conflict that an earlier attempt may have caused has lost its key: %+v, %+v", l, c.Requests[1].Links)
+	}
+	w.complete(c, done(0, 200, ""), done(1, 200, ""))
+
 	well := w.create("", 1)
 	w.complete(w.claim(), done(0, 200, ""))
 	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to repeat") {

@@ -235,7 +235,7 @@ func (d *Dashboard) request(w http.ResponseWriter, r *http.Request) error {
 		return &problem{http.StatusNotFound, "This batch has no request with that index."}
 	}
 	v.Request = got.Requests[0]
-	v.RequestBody = show(v.Request.Body)
+	v.RequestBody = show(v.Request.sent())
 	v.Curl = curl(&v.Request)
 	if v.Answer, v.Total, err = d.response(r, v.Index); err != nil {
 		return err
@@ -318,9 +318,18 @@ func curl(c *created) string {
 		b.WriteString(" \\\n  -H " + quoted(name+": "+c.Headers[name]))
 	}
 	if c.Body != nil {
-		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary " + quoted(string(c.Body)))
+		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary " + quoted(string(c.sent())))
 	}
 	return b.String()
+}
+
+// sent returns the body as it is sent: the text of a JSON string, other JSON as it stands.
+func (c *created) sent() []byte {
+	var text string
+	if len(c.Body) > 0 && c.Body[0] == '"' && json.Unmarshal(c.Body, &text) == nil {
+		return []byte(text)
+	}
+	return c.Body
 }
 
 // quoted is a text that a shell takes as it is.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"strconv"
@@ -35,8 +36,9 @@ type Policy struct {
 // attempt. t counts the attempt already.
 func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, now time.Time) storage.Mark {
 	t.EndedAt = now
+	body := withoutMark(a.Body)
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
-		Status: batch.Failed, Code: a.Code, Line: a.Line, Body: a.Body, Kind: batch.KindOf(a.Body), Headers: a.Kept(),
+		Status: batch.Failed, Code: a.Code, Line: a.Line, Body: body, Kind: batch.KindOf(body), Headers: a.Kept(),
 	}}
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
@@ -47,6 +49,34 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 		p.fail(&m, r, o, a, now)
 	}
 	return m
+}
+
+// withoutMark returns a body without the byte order mark that some servers put in front of
+// JSON, although JSON must not have one (RFC 8259, section 8.1). Other bodies stay as they are.
+func withoutMark(body []byte) []byte {
+	if text, found := bytes.CutPrefix(body, []byte("\ufeff")); found && batch.KindOf(text) == batch.JSONBody {
+		return text
+	}
+	return body
+}
+
+// Words behind the reason phrase of an answer that doesn't tell whether the request was carried out.
+const (
+	outcomeUnknown  = "; it is not known whether the upstream carried the request out"
+	earlierMayCount = "; an earlier attempt may have succeeded"
+)
+
+// unknownOutcome reports whether an answer leaves open whether a request was carried out that
+// must not be carried out twice: a gateway answered, and not the API behind it (RFC 9110,
+// sections 15.6.3 and 15.6.5).
+func unknownOutcome(r *batch.Request, a *outbound.Answer) bool {
+	return a.Outcome == outbound.Answered && !r.Repeatable() && (a.Code == http.StatusBadGateway || a.Code == http.StatusGatewayTimeout)
+}
+
+// contradicts reports whether an answer may only say that an earlier attempt was carried out:
+// a precondition fails, or a conflict arises, because of that attempt's own effect.
+func contradicts(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
+	return a.Outcome == outbound.Answered && t.MaybeDone && !r.Safe() && (a.Code == http.StatusPreconditionFailed || a.Code == http.StatusConflict)
 }
 
 // gone reports whether the answer says that a DELETE, which may have taken
@@ -65,20 +95,24 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 		return
 	}
 	m.State = storage.Waiting
-	m.NotBefore = batch.CeilMillis(now.Add(throttlePause(a.Header.Get("Retry-After"), t.Throttles, now)))
+	m.NotBefore = batch.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
 }
 
-// fail handles a failure: with stopOnFirstFailure it is the end, else some are
-// tried again.
+// fail handles a failure: with stopOnFirstFailure it is the end, otherwise some requests are
+// sent again.
 func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, now time.Time) {
-	if o.StopOnFailure {
-		return
+	unknown := unknownOutcome(r, a)
+	switch {
+	case unknown:
+		m.Result.Line += outcomeUnknown
+	case contradicts(r, m.Tries, a):
+		m.Result.Line += earlierMayCount
 	}
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
-		again = a.Code >= 500
-		m.Tries.MaybeDone = m.Tries.MaybeDone || again
+		again = a.Code >= 500 && (!unknown || p.RetryInDoubt)
+		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500
 	case outbound.NotSent:
 		again = true
 	case outbound.Doubt:
@@ -87,7 +121,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.TooLarge: // the next answer would be as large
 	case outbound.Withheld: // nothing has failed; not judged here
 	}
-	if again && m.Tries.Retries < p.RetryLimit {
+	if again && !o.StopOnFailure && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++
 		m.State = storage.Waiting
 		m.NotBefore = batch.CeilMillis(now.Add(p.RetryInterval))
@@ -98,30 +132,70 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 // ahead was written while the clock was wrong.
 func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInterval) }
 
-// throttlePause reads a Retry-After (RFC 9110, section 10.2.3: seconds or a
-// date). Without a usable one the pause doubles with every 429, n of them so far.
-func throttlePause(header string, n int, now time.Time) time.Duration {
-	pause, ok := retryAfter(header, now)
-	if ok {
-		return pause
+// throttlePause returns how long to wait after the n-th answer 429 of a request: as long as its
+// Retry-After says. Without a usable one the pause doubles from one second. An upstream that
+// says "now" again and again is asked less and less often, up to once a second.
+func throttlePause(header http.Header, n int, now time.Time) time.Duration {
+	doubled := func(first, most time.Duration) time.Duration {
+		if shift := n - 1; shift < 16 {
+			return min(first<<shift, most)
+		}
+		return most
 	}
-	if shift := n - 1; shift < 16 {
-		return min(firstThrottle<<shift, mostThrottle)
+	if pause, ok := retryAfter(header, now); ok {
+		return max(pause, doubled(leastThrottle, firstThrottle))
 	}
-	return mostThrottle
+	return doubled(firstThrottle, mostThrottle)
 }
 
-// retryAfter reads a Retry-After, and reports whether it is a usable one.
-func retryAfter(header string, now time.Time) (pause time.Duration, ok bool) {
-	header = strings.TrimSpace(header)
-	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil || errors.Is(err, strconv.ErrRange) {
-		pause = time.Duration(seconds) * time.Second
-	} else if date, err := http.ParseTime(header); err == nil {
-		pause = date.Sub(now)
-	} else {
-		return 0, false
+// retryAfter reads the longest usable Retry-After of an answer, and reports whether there is one
+// (RFC 9110, section 10.2.3). Seconds may have decimals. A date is compared with the answer's own
+// Date, so that a clock which differs from ours doesn't matter. A moment in the past is not usable.
+func retryAfter(header http.Header, now time.Time) (pause time.Duration, ok bool) {
+	if date, err := httpDate(header.Get("Date")); err == nil {
+		now = date
 	}
-	return min(max(pause, leastThrottle), mostThrottle), true
+	take := func(d time.Duration) { pause, ok = max(pause, min(d, mostThrottle)), true }
+	for _, value := range header.Values("Retry-After") {
+		if date, err := httpDate(value); err == nil {
+			if date.After(now) {
+				take(date.Sub(now))
+			}
+			continue
+		}
+		for part := range strings.SplitSeq(value, ",") { // a proxy may have joined several lines
+			if seconds, err := decimal(part); err == nil {
+				take(time.Duration(min(seconds, mostThrottle.Seconds()) * float64(time.Second)))
+			}
+		}
+	}
+	return pause, ok
+}
+
+// httpDate reads a date in one of the three forms of HTTP (RFC 9110, section 5.6.7). Some
+// servers write UTC or an offset in place of GMT.
+func httpDate(text string) (time.Time, error) {
+	text = strings.TrimSpace(text)
+	if date, err := time.Parse(time.RFC1123Z, text); err == nil {
+		return date, nil
+	}
+	if rest, found := strings.CutSuffix(text, " UTC"); found {
+		text = rest + " GMT"
+	}
+	return http.ParseTime(text)
+}
+
+// decimal reads a number of digits, with a decimal point or without.
+func decimal(text string) (float64, error) {
+	text = strings.TrimSpace(text)
+	if strings.Trim(text, "0123456789.") != "" {
+		return 0, strconv.ErrSyntax
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		err = nil // n is infinite: longer than any bound
+	}
+	return n, err
 }
 
 // lesson is what the governor learns from an attempt that was made.
@@ -129,10 +203,10 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	out := governor.Answer{Kind: governor.Fine, Asked: asked, Began: began, Ended: ended}
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
-		out.Kind, out.Pause = governor.Throttled, throttlePause(a.Header.Get("Retry-After"), 1, ended)
+		out.Kind, out.Pause = governor.Throttled, throttlePause(a.Header, 1, ended)
 	case a.Outcome == outbound.Answered && a.Code == http.StatusServiceUnavailable:
 		out.Kind = governor.Busy
-		out.Pause, _ = retryAfter(a.Header.Get("Retry-After"), ended)
+		out.Pause, _ = retryAfter(a.Header, ended)
 	case a.Outcome == outbound.Doubt:
 		out.Kind = governor.Lost
 	case a.Outcome == outbound.NotSent:

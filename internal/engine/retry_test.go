@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func answered(code int, header ...string) outbound.Answer {
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
-		h.Set(header[i], header[i+1])
+		h.Add(header[i], header[i+1])
 	}
 	return outbound.Answer{Outcome: outbound.Answered, Code: code, Header: h}
 }
@@ -45,6 +46,11 @@ func TestJudge(t *testing.T) {
 		{name: "410 of a DELETE that ran before", method: "DELETE", tries: storage.Tries{MaybeDone: true}, answer: answered(410), want: ok},
 		{name: "404 of a PUT that ran before", method: "PUT", tries: storage.Tries{MaybeDone: true}, answer: answered(404), want: failed},
 		{name: "5XX is tried again, also a POST", method: "POST", answer: answered(500), wait: 3 * time.Second},
+		{name: "502 of a POST", method: "POST", answer: answered(502), want: failed},
+		{name: "504 of a PATCH", method: "PATCH", answer: answered(504), want: failed},
+		{name: "503 of a POST", method: "POST", answer: answered(503), wait: 3 * time.Second},
+		{name: "502 of a PUT", method: "PUT", answer: answered(502), wait: 3 * time.Second},
+		{name: "504 of a GET", method: "GET", answer: answered(504), wait: 3 * time.Second},
 		{name: "5XX with stop", method: "GET", stop: true, answer: answered(500), want: failed},
 		{name: "5XX, last retry", method: "GET", tries: storage.Tries{Retries: 4}, answer: answered(503), wait: 3 * time.Second},
 		{name: "5XX, retries used up", method: "GET", tries: storage.Tries{Retries: 5}, answer: answered(503), want: failed},
@@ -58,7 +64,23 @@ func TestJudge(t *testing.T) {
 		{name: "429, seconds", method: "POST", answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
 		{name: "429 with stop is no failure", method: "POST", stop: true, answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
 		{name: "429, date", method: "GET", answer: answered(429, "Retry-After", epoch.Add(42*time.Second).Format(http.TimeFormat)), wait: 42 * time.Second},
-		{name: "429, date in the past", method: "GET", answer: answered(429, "Retry-After", epoch.Add(-time.Hour).Format(http.TimeFormat)), wait: leastThrottle},
+		{name: "429, date in the past", method: "GET", answer: answered(429, "Retry-After", epoch.Add(-time.Hour).Format(http.TimeFormat)), wait: time.Second},
+		{name: "429, third date in the past", method: "GET", tries: storage.Tries{Throttles: 2, ThrottledSince: epoch}, answer: answered(429, "Retry-After", epoch.Add(-time.Hour).Format(http.TimeFormat)), wait: 4 * time.Second},
+		{name: "429, decimals", method: "GET", answer: answered(429, "Retry-After", "2.5"), wait: 2500 * time.Millisecond},
+		{name: "429, decimals of nothing", method: "GET", answer: answered(429, "Retry-After", "0.0"), wait: leastThrottle},
+		{name: "429, UTC", method: "GET", answer: answered(429, "Retry-After", strings.Replace(epoch.Add(9*time.Second).Format(http.TimeFormat), "GMT", "UTC", 1)), wait: 9 * time.Second},
+		{name: "429, offset", method: "GET", answer: answered(429, "Retry-After", epoch.Add(9*time.Second).In(time.FixedZone("", 7200)).Format(time.RFC1123Z)), wait: 9 * time.Second},
+		{name: "429, RFC 850", method: "GET", answer: answered(429, "Retry-After", epoch.Add(9*time.Second).Format("Monday, 02-Jan-06 15:04:05 GMT")), wait: 9 * time.Second},
+		{name: "429, asctime", method: "GET", answer: answered(429, "Retry-After", epoch.Add(9*time.Second).Format(time.ANSIC)), wait: 9 * time.Second},
+		{name: "429, date of a slow clock", method: "GET", answer: answered(429, "Retry-After", epoch.Add(-270*time.Second).Format(http.TimeFormat), "Date", epoch.Add(-300*time.Second).Format(http.TimeFormat)), wait: 30 * time.Second},
+		{name: "429, date of a fast clock", method: "GET", answer: answered(429, "Retry-After", epoch.Add(330*time.Second).Format(http.TimeFormat), "Date", epoch.Add(300*time.Second).Format(http.TimeFormat)), wait: 30 * time.Second},
+		{name: "429, two lines", method: "GET", answer: answered(429, "Retry-After", "1", "Retry-After", "4"), wait: 4 * time.Second},
+		{name: "429, two lines joined", method: "GET", answer: answered(429, "Retry-After", "4, 1"), wait: 4 * time.Second},
+		{name: "429, one of two usable", method: "GET", answer: answered(429, "Retry-After", "soon", "Retry-After", "4"), wait: 4 * time.Second},
+		{name: "429, words", method: "GET", answer: answered(429, "Retry-After", "soon"), wait: time.Second},
+		{name: "429, exponent", method: "GET", answer: answered(429, "Retry-After", "1e3"), wait: time.Second},
+		{name: "429, fourth zero", method: "GET", tries: storage.Tries{Throttles: 3, ThrottledSince: epoch}, answer: answered(429, "Retry-After", "0"), wait: 8 * leastThrottle},
+		{name: "429, hundredth zero", method: "GET", tries: storage.Tries{Throttles: 99, ThrottledSince: epoch}, answer: answered(429, "Retry-After", "0"), wait: time.Second},
 		{name: "429, zero", method: "GET", answer: answered(429, "Retry-After", "0"), wait: leastThrottle},
 		{name: "429, capped", method: "GET", answer: answered(429, "Retry-After", "99999999999999999999"), wait: 5 * time.Minute},
 		{name: "429, capped seconds", method: "GET", answer: answered(429, "Retry-After", "9999999"), wait: 5 * time.Minute},
@@ -87,6 +109,51 @@ func TestJudge(t *testing.T) {
 				t.Errorf("the last answer is lost: %+v", m.Result)
 			}
 		})
+	}
+}
+
+// What a caller reads says when a request may have been carried out although its answer is a
+// failure.
+func TestJudgeWords(t *testing.T) {
+	maybe := storage.Tries{MaybeDone: true}
+	p := Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(c int) bool { return c/100 == 2 }}
+	for _, tt := range []struct {
+		method string
+		tries  storage.Tries
+		code   int
+		want   string
+	}{
+		{"POST", storage.Tries{}, 504, outcomeUnknown},
+		{"PATCH", storage.Tries{}, 502, outcomeUnknown},
+		{"PUT", storage.Tries{}, 504, ""},
+		{"POST", storage.Tries{}, 500, ""},
+		{"PUT", maybe, 412, earlierMayCount},
+		{"DELETE", maybe, 412, earlierMayCount},
+		{"POST", maybe, 409, earlierMayCount},
+		{"POST", storage.Tries{}, 409, ""},
+		{"GET", maybe, 412, ""},
+		{"PUT", maybe, 422, ""},
+	} {
+		for _, stop := range []bool{true, false} {
+			a := answered(tt.code)
+			a.Line = "The phrase"
+			m := p.judge(&batch.Request{Method: tt.method}, batch.Options{StopOnFailure: stop}, tt.tries, &a, epoch)
+			if m.Result.Line != "The phrase"+tt.want || m.Result.Code != tt.code {
+				t.Errorf("%s %d: got %d %q", tt.method, tt.code, m.Result.Code, m.Result.Line)
+			}
+		}
+	}
+}
+
+// JSON with a byte order mark is JSON. Other bodies keep theirs.
+func TestJudgeByteOrderMark(t *testing.T) {
+	p := Policy{Success: func(int) bool { return true }}
+	for body, want := range map[string]string{"\ufeff{\"id\":7}": "{\"id\":7}", "\ufeffplain": "\ufeffplain", "\ufeff": "\ufeff", "{}": "{}"} {
+		a := answered(200)
+		a.Body = []byte(body)
+		if m := p.judge(&batch.Request{Method: "GET"}, batch.Options{}, storage.Tries{}, &a, epoch); string(m.Result.Body) != want {
+			t.Errorf("%q: got %q, want %q", body, m.Result.Body, want)
+		}
 	}
 }
 

@@ -23,23 +23,24 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 		return a, nil
 	}
 	if resp.ContentLength > c.maxAnswer {
-		return c.tooLarge(), nil
+		return c.tooLarge(a.Code), nil
 	}
 	var err error
 	if a.Body, err = readBody(resp, c.maxAnswer, hold); err != nil {
 		return Answer{}, err
 	}
 	if int64(len(a.Body)) > c.maxAnswer {
-		return c.tooLarge(), nil
+		return c.tooLarge(a.Code), nil
 	}
 	return a, nil
 }
 
-// tooLarge returns the Answer for one that is larger than the limit.
-func (c *Client) tooLarge() Answer {
+// tooLarge returns the Answer for one that is larger than the limit. code is the upstream's,
+// which tells whether it carried the request out.
+func (c *Client) tooLarge(code int) Answer {
 	return Answer{
 		Outcome: TooLarge, Code: http.StatusBadGateway,
-		Line: "Bad Gateway: the answer is larger than the limit of " + size(c.maxAnswer),
+		Line: "Bad Gateway: the upstream answered " + strconv.Itoa(code) + ", and the answer is larger than the limit of " + size(c.maxAnswer),
 	}
 }
 

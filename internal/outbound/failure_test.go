@@ -292,7 +292,7 @@ func TestTooLarge(t *testing.T) {
 				close(closed)
 			})
 			a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
-			expect(t, a, TooLarge, 502, "Bad Gateway: the answer is larger than the limit of 1 MiB")
+			expect(t, a, TooLarge, 502, "and the answer is larger than the limit of 1 MiB")
 			<-closed
 		})
 	}

@@ -48,7 +48,7 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 	case errors.Is(err, errWithheld):
 		return withheld()
 	case w.tooLarge: // whether or not the handler panicked over it
-		return c.tooLarge()
+		return c.tooLarge(w.code)
 	case err != nil:
 		return c.failure(call, true, err)
 	case w.code > maxStatus:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -35,6 +36,8 @@ func parseTemplate(s string) (*template, error) {
 		return nil, errors.New("the address can't have a query or a fragment: leave out what begins with ? or #")
 	case err == nil && u.User != nil:
 		return nil, errors.New("the address can't have a user name or password: each caller's own token is sent")
+	case err == nil && !validPort(u):
+		return nil, errors.New("the address's port must be a number from 1 to 65535, " + example)
 	case err != nil || u.Hostname() == "":
 		return nil, errors.New("the address has to have a host, a valid port if any, and {storeId} in the path only, " + example)
 	}
@@ -63,6 +66,13 @@ func parseTemplate(s string) (*template, error) {
 	}
 	t.address = net.JoinHostPort((&url.URL{Host: name}).Hostname(), port)
 	return t, nil
+}
+
+// validPort reports whether an address has no port, or one that exists.
+func validPort(u *url.URL) bool {
+	port := u.Port()
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" && !strings.HasSuffix(u.Host, ":") || err == nil && n > 0
 }
 
 // target returns what the request line holds: the template's path for the store,
