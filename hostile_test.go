@@ -63,6 +63,11 @@ const (
 	asJSON = "Content-Type: application/json"
 )
 
+// sets is a create of a request with a header of its own.
+func sets(header string) string {
+	return create(`[{"method":"GET","path":"a","headers":{"` + header + `":"1"}}]`)
+}
+
 // hostile are inputs that nobody means well with, and what each gets: a status and, from
 // Sheaf itself, an errorCode. docs/security.md shows this table; TestHostileTable holds it.
 var hostile = []struct {
@@ -116,6 +121,21 @@ var hostile = []struct {
 	{"headers", "a store id with a slash, percent-encoded", "GET /api/v3/1%2f2/batch?status=QUEUED HTTP/1.1\r\nHost: a\r\n" + bearer + "\r\n\r\n", 400, "WRONG_PARAMETER"},
 	{"headers", "a ticket that is none", "GET /api/v3/1/batch?ticket=../../x HTTP/1.1\r\nHost: a\r\n" + bearer + "\r\n\r\n", 404, "BATCH_NOT_FOUND"},
 	{"headers", "a parameter twice, with two values", "GET /api/v3/1/batch?status=QUEUED&status=COMPLETED HTTP/1.1\r\nHost: a\r\n" + bearer + "\r\n\r\n", 400, "WRONG_PARAMETER"},
+
+	{"headers of a request", "whom it is for", sets("Host"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another credential", sets("cookie"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another length", sets("Content-Length"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another encoding of its body", sets("Content-Encoding"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another method", sets("X-HTTP-Method-Override"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another address", sets("X-Original-URL"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another caller", sets("Remote-User"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "another caller's address", sets("True-Client-IP"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "an underscore for a hyphen", sets("X_Forwarded_For"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "a dot for a hyphen", sets("X.Forwarded.For"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "a hyphen beyond ASCII", sets("If‐Match"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "a header that no operator has admitted", sets("X-Tenant"), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "a header from an answer, likewise", create(`[{"id":"p","method":"GET","path":"a"},{"method":"GET","path":"a","refs":{"header:X-Real-IP":"p#/ip"}}]`), 400, "WRONG_PARAMETER"},
+	{"headers of a request", "a header twice, in two cases", create(`[{"method":"GET","path":"a","headers":{"If-Match":"1","if-match":"2"}}]`), 400, "WRONG_PARAMETER"},
 
 	{"framing", "two lengths", headers(bearer, asJSON, "Content-Length: 29", "Content-Length: 5") + good, 400, ""},
 	{"framing", "a negative length", headers(bearer, asJSON, "Content-Length: -1"), 400, ""},

@@ -27,6 +27,12 @@ type Options struct {
 	// UpstreamTLS is what connections to an https upstream begin from: the authorities that
 	// are trusted, a certificate to show. Default: the system's authorities, no certificate.
 	UpstreamTLS *tls.Config
+	// RequestHeaders are names of headers that a batch's requests may carry besides the usual
+	// ones: Accept and Accept-*, Content-Type, Content-Language, If-*, Prefer, Range, User-Agent,
+	// Idempotency-Key, traceparent, tracestate and X-Request-Id. Names by which an API could be
+	// misled (X-Forwarded-For, X-HTTP-Method-Override, Remote-User and their like) are refused
+	// by New.
+	RequestHeaders []string
 	// UpstreamGuard refuses to connect to an address of the upstream that is not public,
 	// as it is at the moment of connecting: for an upstream whose name somebody else
 	// controls. UpstreamAllow are networks that are let through all the same.

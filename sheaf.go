@@ -48,6 +48,10 @@ func New(o Options) (*Service, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	headers, err := batch.AdmitHeaders(o.RequestHeaders...)
+	if err != nil {
+		return nil, fmt.Errorf("request headers: %w", err)
+	}
 	var guard *outbound.Guard
 	if o.UpstreamGuard {
 		guard = &outbound.Guard{Allow: o.UpstreamAllow}
@@ -55,7 +59,7 @@ func New(o Options) (*Service, error) {
 	client, err := outbound.New(outbound.Options{
 		Template: o.Upstream, Handler: o.UpstreamHandler, TLS: o.UpstreamTLS, Guard: guard,
 		Timeout: o.RequestTimeout, MaxAnswer: o.MaxAnswer, MaxConns: o.MaxOutbound,
-		UserAgent: "sheaf/" + Version, Logger: o.Logger,
+		UserAgent: "sheaf/" + Version, Headers: headers, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
@@ -123,7 +127,7 @@ func New(o Options) (*Service, error) {
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: timed, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
-		MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
+		Headers: headers, MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
 	s.close = sync.OnceValue(func() error {

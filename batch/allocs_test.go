@@ -14,7 +14,7 @@ func TestAllocs(t *testing.T) {
 	const requests = 500
 	body := []byte("[" + strings.Repeat(`{"id":"r","method":"POST","path":"products","body":{"name":"Chair"}},`, requests-1) +
 		`{"method":"GET","path":"products"}]`)
-	decoded, err := Decode(body, Options{})
+	decoded, err := Decode(body, Options{}, HeaderPolicy{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestAllocs(t *testing.T) {
 		{"Set", 0, func() { set.Add(499); _ = set.Has(499); _ = set.Len() }},
 		{"Pack of 500", 2, func() { packed = Pack(decoded) }},
 		{"Unpack of 500", 511, func() { _, _ = Unpack(packed) }},
-		{"Decode of 500", 1026, func() { _, _ = Decode(body, Options{}) }},
+		{"Decode of 500", 1026, func() { _, _ = Decode(body, Options{}, HeaderPolicy{}) }},
 		{"IdempotencyKey", 1, func() { _ = IdempotencyKey(Ticket{1}, 7) }},
 	} {
 		c.run()

@@ -42,16 +42,16 @@ func (e *InvalidError) Error() string {
 }
 
 // Decode reads a create body: an array of 1 to MaxRequests requests, for a batch with these
-// options. An error is an
+// options, whose headers the policy admits. An error is an
 // *InvalidError that tells all problems, found in one pass over the body; only a body that is no
 // JSON (RFC 8259; keys must not repeat) is not read past that place. The requests'
 // bodies are parts of body, which must not change afterwards.
-func Decode(body []byte, o Options) ([]Request, error) {
-	return newDecoding(body, o).decode()
+func Decode(body []byte, o Options, admitted HeaderPolicy) ([]Request, error) {
+	return newDecoding(body, o, admitted).decode()
 }
 
-func newDecoding(body []byte, o Options) *decoding {
-	return &decoding{body: body, options: o, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+func newDecoding(body []byte, o Options, admitted HeaderPolicy) *decoding {
+	return &decoding{body: body, options: o, admitted: admitted, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
 }
 
 func (d *decoding) decode() ([]Request, error) {
@@ -77,6 +77,7 @@ type decoding struct {
 	read     int // bytes of bodies that were looked through for places
 	values   Set // of the elements whose body is a JSON value as it stands
 	options  Options
+	admitted HeaderPolicy
 	invalid  InvalidError
 }
 

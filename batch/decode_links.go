@@ -89,7 +89,7 @@ func (d *decoding) headers(r *Request) error {
 		l := r.links()
 		size += len(name) + len(value)
 		place := field + member(name)
-		switch err := checkHeaderName(name); {
+		switch err := d.admitted.Check(name); {
 		case err != nil:
 			d.noteAt(place, "%v", err)
 		case slices.ContainsFunc(l.Headers, func(h Header) bool { return strings.EqualFold(h.Name, name) }):

@@ -69,6 +69,7 @@ func (t refText) where() (Where, string) {
 type places struct {
 	path, query map[string]bool // the names in braces
 	headers     map[string]bool // those that are given already, in lower case
+	admitted    HeaderPolicy
 	isJSON      bool            // the body
 	body        map[string]span // where the values of the references' pointers stand
 	taken       []span          // of the body
@@ -78,7 +79,7 @@ type places struct {
 func (d *decoding) places(r *Request, texts []refText) *places {
 	path, query, _ := strings.Cut(r.Path, "?")
 	p := &places{
-		path: names(path), query: names(query), headers: map[string]bool{}, isJSON: d.values.Has(d.index), body: map[string]span{},
+		path: names(path), query: names(query), headers: map[string]bool{}, admitted: d.admitted, isJSON: d.values.Has(d.index), body: map[string]span{},
 	}
 	for _, h := range r.Links.Headers {
 		p.headers[strings.ToLower(h.Name)] = true
@@ -125,7 +126,7 @@ func (p *places) take(ref *Ref) error {
 			return fmt.Errorf("has no place: there is no {%s} in the %s", ref.Name, ref.Where)
 		}
 	case InHeader:
-		if err := checkHeaderName(ref.Name); err != nil {
+		if err := p.admitted.Check(ref.Name); err != nil {
 			return err
 		}
 		name := strings.ToLower(ref.Name)

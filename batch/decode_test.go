@@ -9,7 +9,7 @@ import (
 )
 
 func ExampleDecode() {
-	_, err := Decode([]byte(`[{"method": "GET", "path": "products"}, {"method": "get", "path": "../other"}]`), Options{})
+	_, err := Decode([]byte(`[{"method": "GET", "path": "products"}, {"method": "get", "path": "../other"}]`), Options{}, HeaderPolicy{})
 	fmt.Println(err)
 	// Output:
 	// Batch request body is invalid: $[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].path must not contain a "." or ".." segment
@@ -35,7 +35,7 @@ func TestDecode(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := Decode([]byte(" [\n"+tt.body+" ]\n"), Options{})
+			got, err := Decode([]byte(" [\n"+tt.body+" ]\n"), Options{}, HeaderPolicy{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestDecode(t *testing.T) {
 // TestDecodeBounds: what is just allowed, is.
 func TestDecodeBounds(t *testing.T) {
 	one := `{"id":"` + strings.Repeat("i", MaxID) + `","method":"GET","path":"` + strings.Repeat("p", MaxPath) + `"}`
-	got, err := Decode([]byte("["+strings.Repeat(one+",", MaxRequests-1)+one+"]"), Options{})
+	got, err := Decode([]byte("["+strings.Repeat(one+",", MaxRequests-1)+one+"]"), Options{}, HeaderPolicy{})
 	if err != nil || len(got) != MaxRequests || got[0].ID != got[499].ID {
 		t.Errorf("%d requests, %v", len(got), err)
 	}
@@ -88,7 +88,7 @@ func TestDecodeProblems(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := Decode([]byte(tt.body), Options{})
+			got, err := Decode([]byte(tt.body), Options{}, HeaderPolicy{})
 			var invalid *InvalidError
 			if !errors.As(err, &invalid) {
 				t.Fatalf("got %+v, %v", got, err)
@@ -101,7 +101,7 @@ func TestDecodeProblems(t *testing.T) {
 }
 
 func TestDecodeTellsTwenty(t *testing.T) {
-	_, err := Decode([]byte(`[`+strings.Repeat(`{"method":"GET"},`, 50)+`{"path":"x","method":"GET"}]`), Options{})
+	_, err := Decode([]byte(`[`+strings.Repeat(`{"method":"GET"},`, 50)+`{"path":"x","method":"GET"}]`), Options{}, HeaderPolicy{})
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) || len(invalid.Problems) != 20 || invalid.More != 30 {
 		t.Fatalf("got %v", err)
@@ -114,7 +114,7 @@ func TestDecodeTellsTwenty(t *testing.T) {
 // TestDecodeLarge: a body of many more requests than allowed is counted, not kept.
 func TestDecodeLarge(t *testing.T) {
 	body := []byte(`[` + strings.Repeat(`0,`, 200_000) + `0]`)
-	_, err := Decode(body, Options{})
+	_, err := Decode(body, Options{}, HeaderPolicy{})
 	if err == nil || !strings.Contains(err.Error(), "it has 200001") && !strings.Contains(err.Error(), "more problems") {
 		t.Errorf("got %v", err)
 	}
@@ -129,7 +129,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		requests, err := Decode(body, Options{})
+		requests, err := Decode(body, Options{}, HeaderPolicy{})
 		if err != nil {
 			var invalid *InvalidError
 			if !errors.As(err, &invalid) || len(invalid.Problems) == 0 || len(invalid.Problems) > MaxProblems || requests != nil {
@@ -169,14 +169,14 @@ func BenchmarkDecode500(b *testing.B) {
 	body := body500()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, err := Decode(body, Options{}); err != nil {
+		if _, err := Decode(body, Options{}, HeaderPolicy{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func BenchmarkPack500(b *testing.B) {
-	requests, err := Decode(body500(), Options{})
+	requests, err := Decode(body500(), Options{}, HeaderPolicy{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestDecodePlaceIsBounded(t *testing.T) {
 		`[{"body":` + strings.Repeat(`{"aaaaaaaa":`, 5000) + `?`,
 		`[{"body":` + strings.Repeat("[", 20_000),
 	} {
-		_, err := Decode([]byte(body), Options{})
+		_, err := Decode([]byte(body), Options{}, HeaderPolicy{})
 		if err == nil || len(err.Error()) > 1000 {
 			t.Errorf("%.20s…: the error takes %d bytes", body, len(err.Error()))
 		}

@@ -102,37 +102,8 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
-// refusedHeaders are those that a request may not set: what belongs to the connection,
-// to whom a request is for and from, and to the credential (gateways have been broken
-// through exactly these, CVE-2022-24112 for one).
-var refusedHeaders = []string{
-	"Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Expect", "Te", "Trailer", "Keep-Alive",
-	"Forwarded", "X-Real-Ip", "Authorization", "Cookie", "Http2-Settings",
-}
-
-// refusedPrefixes begin the names of further ones.
-var refusedPrefixes = []string{"Proxy-", "X-Forwarded-"}
-
-// checkHeaderName reports whether a request may set the header. An error completes a
+// checkToken reports whether a text can name a header of an answer. An error completes a
 // sentence.
-func checkHeaderName(name string) error {
-	if err := checkToken(name); err != nil {
-		return err
-	}
-	for _, r := range refusedHeaders {
-		if strings.EqualFold(r, name) {
-			return errors.New("can't be set: it is the service's own")
-		}
-	}
-	for _, p := range refusedPrefixes {
-		if len(name) >= len(p) && strings.EqualFold(p, name[:len(p)]) {
-			return errors.New("can't be set: it is the service's own")
-		}
-	}
-	return nil
-}
-
-// checkToken reports whether a text can name a header. An error completes a sentence.
 func checkToken(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
 		return errors.New("must be named by letters, digits and hyphens (RFC 9110, section 5.1)")

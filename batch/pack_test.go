@@ -90,7 +90,7 @@ func TestPackSize(t *testing.T) {
 }
 
 func TestPackConcurrently(t *testing.T) {
-	requests, err := Decode(body500(), Options{})
+	requests, err := Decode(body500(), Options{}, HeaderPolicy{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func manyRefs(n, padding int) []byte {
 // TestDecodeReadsBodiesOnce: the places of a request's references are found in one pass.
 func TestDecodeReadsBodiesOnce(t *testing.T) {
 	body := manyRefs(MaxRequests-1, 2000)
-	d := newDecoding(body, Options{})
+	d := newDecoding(body, Options{}, HeaderPolicy{})
 	if _, err := d.decode(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestDecodeReadsBodiesOnce(t *testing.T) {
 // TestTakeReadsAnswersOnce: what all requests of a batch take from an answer is found in one
 // pass, and a value that many take is kept once.
 func TestTakeReadsAnswersOnce(t *testing.T) {
-	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{})
+	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{}, HeaderPolicy{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestTakeReadsAnswersOnce(t *testing.T) {
 
 // TestTakenValuesAreLimited: large values of one answer that every request takes.
 func TestTakenValuesAreLimited(t *testing.T) {
-	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{})
+	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{}, HeaderPolicy{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestDecodeAllocatesInProportion(t *testing.T) {
 		"header names":              `"path":"/","refs":{` + refs(`"header:`+strings.Repeat("a", 20_000)+`%d":"p#"`) + `}`,
 	} {
 		body := []byte(`[{"id":"p","method":"POST","path":"/p"},{"method":"POST",` + fields + `}]`)
-		n := allocated(func() { _, _ = Decode(body, Options{}) })
+		n := allocated(func() { _, _ = Decode(body, Options{}, HeaderPolicy{}) })
 		if most := uint64(20*len(body) + 1<<19); n > most {
 			t.Errorf("%s: a body of %d bytes allocated %d, more than %d", name, len(body), n, most)
 		}

@@ -107,6 +107,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)
 	add(f, "tls-key", "", "file", "the key of --tls-cert", &s.tls.key, parseFile)
+	add(f, "request-headers", "", "names", "headers that a batch's requests may carry besides the usual ones (Accept, Accept-*, Content-Type, Content-Language, If-*, Prefer, Range, User-Agent, Idempotency-Key, traceparent, tracestate, X-Request-Id), such as X-Api-Version,X-Locale", &o.RequestHeaders, parseHeaders)
 	add(f, "upstream-ca", "", "file", "authorities that an https upstream is trusted by, in PEM, instead of the system's", &s.upstreamCA, parseFile)
 	add(f, "upstream-cert", "", "file", "certificate that an https upstream is shown, in PEM; taken up anew when the file changes", &s.upstreamTLS.cert, parseFile)
 	add(f, "upstream-key", "", "file", "the key of --upstream-cert", &s.upstreamTLS.key, parseFile)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/spf13/pflag"
@@ -143,6 +144,18 @@ func parseHosts(text string) (out []string, err error) {
 		out = append(out, part)
 	}
 	return out, nil
+}
+
+// parseHeaders reads names of headers that may be admitted, with commas between.
+func parseHeaders(text string) ([]string, error) {
+	names := strings.Split(text, ",")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	if _, err := batch.AdmitHeaders(names...); err != nil {
+		return nil, fmt.Errorf("is %q and has to be names of headers with commas between: %w", text, err)
+	}
+	return names, nil
 }
 
 func parseDuration(text string) (time.Duration, error) {

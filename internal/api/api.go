@@ -73,6 +73,8 @@ type Options struct {
 
 	Alone bool // no other node uses the database: Changed tells of all that happens
 
+	Headers batch.HeaderPolicy // those that a batch's requests may carry
+
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit

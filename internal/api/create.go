@@ -32,7 +32,7 @@ func (s *API) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	if b.Requests, err = batch.Decode(body, b.Options); err != nil {
+	if b.Requests, err = batch.Decode(body, b.Options, s.Headers); err != nil {
 		return fail(wrongParameter, "%v", err)
 	}
 	if dry {

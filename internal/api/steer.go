@@ -88,6 +88,14 @@ func (s *API) repetition(c *call, ticket batch.Ticket) (*storage.NewBatch, error
 	if err != nil {
 		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
+	for i := range old { // the operator may have changed what is admitted
+		if ends[i].Status == batch.Succeeded {
+			continue
+		}
+		if err := s.Headers.CheckLinks(old[i].Links); err != nil {
+			return nil, fail(conflict, "This batch can't be repeated as it is: $[%d].%v. Create a new one.", i, err)
+		}
+	}
 	b := &storage.NewBatch{
 		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
 	}

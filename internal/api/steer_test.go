@@ -193,6 +193,55 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestHeaders: an operator admits headers. A batch with one that is no longer admitted can't be
+// repeated, alone or with others.
+func TestHeaders(t *testing.T) {
+	admitted, err := batch.AdmitHeaders("X-Tenant")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := newWorld(t, func(o *Options) { o.Headers = admitted })
+	given := `[{"method":"GET","path":"/a","headers":{"If-Match":"*","X-Tenant":"1"}}]`
+	filled := `[{"id":"p","method":"GET","path":"/p"},{"method":"GET","path":"/a","refs":{"header:X-Tenant":"p#/id"}}]`
+	failed := func(i int) storage.Mark {
+		m := done(i, 500, "")
+		m.Result.Status = batch.Failed
+		return m
+	}
+	first := before.ticket(before.post("?stopOnFirstFailure=false", given))
+	before.complete(before.claim(), failed(0))
+	second := before.ticket(before.post("?stopOnFirstFailure=false", filled))
+	before.complete(before.claim(), done(0, 200, `{}`), failed(1))
+	well := before.ticket(before.post("?stopOnFirstFailure=false", `[{"method":"GET","path":"/a","headers":{"X-Tenant":"1"}},{"method":"GET","path":"/b"}]`))
+	before.complete(before.claim(), done(0, 200, ``), failed(1))
+
+	after := newWorld(t, func(o *Options) { o.Storage = before.node })
+	for body, place := range map[string]string{given: `$[0].headers[\"X-Tenant\"]`, filled: `$[1].refs[\"header:X-Tenant\"]`} {
+		a := after.post("", body)
+		if a.status != 400 || !strings.Contains(a.body, place) || !strings.Contains(a.body, "--request-headers X-Tenant") {
+			t.Errorf("create: %d %s", a.status, a.body)
+		}
+		if a := after.post("?dryRun=true", body); a.status != 400 {
+			t.Errorf("dry run: %d %s", a.status, a.body)
+		}
+	}
+	for ticket, place := range map[string]string{first: `$[0].headers[\"X-Tenant\"]`, second: `$[1].refs[\"header:X-Tenant\"]`} {
+		a := after.do("POST", base+"/retry?ticket="+ticket)
+		if a.status != 409 || !strings.Contains(a.body, place) || !strings.Contains(a.body, "--request-headers X-Tenant") {
+			t.Errorf("retry: %d %s", a.status, a.body)
+		}
+	}
+	if a := after.do("POST", base+"/retry-matching"); a.status != 200 || !strings.Contains(a.body, `"matched":3,"createdCount":1`) {
+		t.Errorf("retry of all: %d %s", a.status, a.body)
+	}
+	if a := before.do("POST", base+"/retry?ticket="+first); a.status != 200 {
+		t.Errorf("where it is admitted: %d %s", a.status, a.body)
+	}
+	if a := after.do("GET", base+"?details=true&ticket="+well); a.status != 200 {
+		t.Errorf("the batch that went well but for one: %d %s", a.status, a.body)
+	}
+}
+
 // complete records marks and ends the batch, and leaves the queue.
 func (w *world) complete(c *storage.Claim, marks ...storage.Mark) {
 	w.t.Helper()

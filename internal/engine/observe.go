@@ -107,7 +107,9 @@ func traceHeaders(ctx context.Context) []batch.Header {
 }
 
 // isTraceHeader reports whether a request brings a trace of its own.
-func isTraceHeader(h batch.Header) bool { return strings.EqualFold(h.Name, tracing.Parent) }
+func isTraceHeader(h batch.Header) bool {
+	return strings.EqualFold(h.Name, tracing.Parent) || strings.EqualFold(h.Name, tracing.State)
+}
 
 // queued traces the time that the batch had to wait for its start: once, at its end.
 func (s *traced) queued(e *Engine, c *storage.Claim) {
@@ -136,7 +138,7 @@ func (s *traced) attempt(e *Engine, req *batch.Request, index, resends int) (hea
 		case a.Outcome == outbound.Withheld:
 			one.AddEvent("not sent: another node may have taken over")
 		case a.Outcome != outbound.Answered:
-			kind := map[outbound.Outcome]string{outbound.NotSent: "not_sent", outbound.Doubt: "in_doubt", outbound.TooLarge: "too_large"}[a.Outcome]
+			kind := map[outbound.Outcome]string{outbound.NotSent: "not_sent", outbound.Refused: "refused", outbound.Doubt: "in_doubt", outbound.TooLarge: "too_large"}[a.Outcome]
 			one.SetAttributes(attribute.String("error.type", kind))
 			one.SetStatus(codes.Error, a.Line)
 		default:

@@ -118,6 +118,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.Doubt:
 		again = r.Repeatable() || p.RetryInDoubt
 		m.Tries.MaybeDone = true
+	case outbound.Refused: // so would be the next attempt
 	case outbound.TooLarge: // the next answer would be as large
 	case outbound.Withheld: // nothing has failed; not judged here
 	}

@@ -61,6 +61,7 @@ func TestJudge(t *testing.T) {
 		{name: "timeout of a POST", method: "POST", answer: noAnswer(outbound.Doubt, 504), want: failed},
 		{name: "broken connection of a PATCH", method: "PATCH", answer: noAnswer(outbound.Doubt, 502), want: failed},
 		{name: "too large", method: "GET", answer: noAnswer(outbound.TooLarge, 502), want: failed},
+		{name: "refused at the last door", method: "GET", answer: noAnswer(outbound.Refused, 502), want: failed},
 		{name: "429, seconds", method: "POST", answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
 		{name: "429 with stop is no failure", method: "POST", stop: true, answer: answered(429, "Retry-After", "7"), wait: 7 * time.Second},
 		{name: "429, date", method: "GET", answer: answered(429, "Retry-After", epoch.Add(42*time.Second).Format(http.TimeFormat)), wait: 42 * time.Second},

@@ -659,7 +659,7 @@ func (r *run) settle(a answer) {
 	if r.e.work.Err() != nil && a.Outcome != outbound.Answered {
 		// We cut it off ourselves. If it may have reached the upstream, its intent
 		// stays for the next runner to judge.
-		if a.Outcome == outbound.NotSent {
+		if a.Outcome == outbound.NotSent || a.Outcome == outbound.Refused {
 			r.unsend(a.index)
 		} else {
 			r.takeMemory(a.index).Release()

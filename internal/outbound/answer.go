@@ -158,7 +158,6 @@ func plain(s string) bool {
 var (
 	errPath       = errors.New("the path can't stand in a request line")
 	errCredential = errors.New("the credential can't stand in a header")
-	errHeader     = errors.New("a header can't be sent")
 	errPanicked   = errors.New("the upstream's handler panicked")
 )
 
@@ -166,6 +165,9 @@ var (
 // byte of the request may have been written.
 func (c *Client) failure(call *Call, sent bool, err error) Answer {
 	a := Answer{Outcome: NotSent, Code: http.StatusBadGateway}
+	if isRefusal(err) {
+		a.Outcome = Refused
+	}
 	var what string
 	if sent {
 		a.Outcome = Doubt

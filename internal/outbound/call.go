@@ -52,6 +52,7 @@ const (
 	Doubt                       // bytes were written and no complete answer came
 	TooLarge                    // the answer was larger than the limit; reading it was given up
 	Withheld                    // no byte of the request was written, because Permit refused
+	Refused                     // no byte of the request was written, and none will be: it can't be sent as it is
 )
 
 // Answer is what came of a Call.

@@ -33,6 +33,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sheafapi/sheaf/batch"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -60,6 +61,8 @@ type Options struct {
 	MaxConns  int           // connections, in use and idle, above which no idle one is kept; as many as there are attempts at the same time; positive
 	UserAgent string        // empty: the header is not sent
 
+	Headers batch.HeaderPolicy // admits the headers of calls
+
 	Logger *slog.Logger // told of a panic in Handler; default: slog.Default()
 }
 
@@ -79,6 +82,7 @@ type Client struct {
 	timeout   time.Duration
 	maxAnswer int64
 	userAgent string
+	headers   batch.HeaderPolicy
 	log       *slog.Logger
 }
 
@@ -100,7 +104,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{
 		to: to, handler: o.Handler, idle: pool{most: o.MaxConns},
-		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, log: o.Logger,
+		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, headers: o.Headers, log: o.Logger,
 	}
 	c.dial = c.dialer(o)
 	return c, nil
@@ -142,7 +146,11 @@ func (c *Client) Do(ctx context.Context, call *Call) Answer {
 		return c.failure(call, false, errPath)
 	case ctx.Err() != nil:
 		return c.failure(call, false, errInterrupted)
-	case c.handler != nil:
+	}
+	if err := c.checkHeaders(call); err != nil {
+		return c.failure(call, false, err)
+	}
+	if c.handler != nil {
 		return c.serve(ctx, call, target)
 	}
 	return c.send(ctx, call, target)
@@ -152,11 +160,6 @@ func (c *Client) Do(ctx context.Context, call *Call) Answer {
 func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 	if !httpguts.ValidHeaderFieldValue(call.Token) || !httpguts.ValidHeaderFieldValue(call.Key) {
 		return c.failure(call, false, errCredential)
-	}
-	for i := range call.Headers { // the last door: they were checked when the batch was created
-		if h := &call.Headers[i]; !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || framing(h.Name) {
-			return c.failure(call, false, errHeader)
-		}
 	}
 	x := c.newExchange(call, target)
 	defer x.free()

@@ -1,11 +1,49 @@
 package outbound
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/sheafapi/sheaf/batch"
+	"golang.org/x/net/http/httpguts"
 )
+
+// headerError is the error of a call with a header that is not sent. Its text may be shown to
+// a caller: names are the caller's own, values are not quoted.
+type headerError struct {
+	name string
+	why  error
+}
+
+func (e *headerError) Error() string {
+	return fmt.Sprintf("the request's header %.64q %v; the request was not sent", e.name, e.why)
+}
+
+var errHeaderValue = errors.New("has a value that can't be sent")
+
+// checkHeaders is the last door for a call's headers. They were checked when the batch was
+// created, but what is admitted may have changed since, and a database can be written to.
+func (c *Client) checkHeaders(call *Call) error {
+	for i := range call.Headers {
+		h := &call.Headers[i]
+		err := c.headers.Check(h.Name)
+		if err == nil && !httpguts.ValidHeaderFieldValue(h.Value) {
+			err = errHeaderValue
+		}
+		if err != nil {
+			return &headerError{h.Name, err}
+		}
+	}
+	return nil
+}
+
+// isRefusal reports whether an attempt failed because the call can never be sent as it is.
+func isRefusal(err error) bool {
+	var header *headerError
+	return errors.Is(err, errPath) || errors.Is(err, errCredential) || errors.As(err, &header)
+}
 
 // maxKept bounds the headers that are kept of an answer, in bytes of names and values.
 const maxKept = 8 << 10
@@ -15,17 +53,6 @@ const maxKept = 8 << 10
 var dropped = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"Content-Length", "Date", "Set-Cookie",
-}
-
-// framing reports whether a header decides where a request ends, what becomes of its
-// connection, or for whom it is: only this package sets such a header.
-func framing(name string) bool {
-	return slices.ContainsFunc(framingHeaders, func(h string) bool { return strings.EqualFold(h, name) })
-}
-
-var framingHeaders = []string{
-	"Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Expect", "TE", "Trailer", "Keep-Alive",
-	"Proxy-Connection", "HTTP2-Settings", "Authorization",
 }
 
 // Kept returns the headers of the answer that are kept with it, by name; several of one

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,13 +30,26 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestHeadersAtTheLastDoor: what was stored is not believed.
+// TestHeadersAtTheLastDoor: a stored header is checked again before it is sent, and nothing is
+// sent with one that isn't admitted.
 func TestHeadersAtTheLastDoor(t *testing.T) {
-	c := newClient(t, "127.0.0.1:1")
-	for _, h := range []batch.Header{{Name: "A B", Value: "1"}, {Name: "A", Value: "1\r\nB: 2"}, {Name: "", Value: "1"}} {
+	admitted, err := batch.AdmitHeaders("X-Tenant")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(o *Options) { o.Headers = admitted }
+	socket := newClient(t, "127.0.0.1:1", change)
+	served := newClient(t, "upstream.invalid", change, func(o *Options) {
+		o.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the handler was called with %v", r.Header) })
+	})
+	for _, h := range []batch.Header{
+		{Name: "A B", Value: "1"}, {Name: "X-Tenant", Value: "1\r\nB: 2"}, {Name: "", Value: "1"}, {Name: "X-Other", Value: "1"}, {Name: "X_Tenant", Value: "1"},
+		{Name: "X-Forwarded-For", Value: "1"}, {Name: "content-length", Value: "1"},
+	} {
 		call := newCall("GET", "products", "")
-		call.Headers = []batch.Header{h}
-		expect(t, c.Do(t.Context(), call), NotSent, 502, "header")
+		call.Headers = []batch.Header{{Name: "If-Match", Value: "*"}, h}
+		expect(t, socket.Do(t.Context(), call), Refused, 502, "header", strconv.Quote(h.Name), "was not sent")
+		expect(t, served.Do(t.Context(), call), Refused, 502, "header", strconv.Quote(h.Name), "was not sent")
 	}
 }
 
@@ -46,7 +60,7 @@ func TestFramingHeadersAreNotSent(t *testing.T) {
 	for _, name := range []string{"content-length", "Transfer-Encoding", "CONNECTION", "Host", "Upgrade", "Expect", "Te", "Trailer", "Keep-Alive", "authorization"} {
 		call := newCall("POST", "/a", "{}")
 		call.Headers = []batch.Header{{Name: name, Value: "1"}}
-		expect(t, c.Do(t.Context(), call), NotSent, 502, "a header of the request is not valid")
+		expect(t, c.Do(t.Context(), call), Refused, 502, "can't be set", "was not sent")
 	}
 	if n := u.conns.Load(); n > 0 {
 		t.Errorf("%d connections were made", n)

@@ -27,6 +27,7 @@ func (c *Client) unanswered(err error) string {
 
 // unsent says, in words a caller may see, why a request was not sent.
 func (c *Client) unsent(err error) string {
+	var header *headerError
 	switch {
 	case errors.Is(err, errTimeout):
 		return "no connection within " + c.timeout.String() + "; the request was not sent"
@@ -34,8 +35,8 @@ func (c *Client) unsent(err error) string {
 		return "the service was interrupted before the request was sent"
 	case isTimeout(err):
 		return "no connection within " + dialTimeout.String() + "; the request was not sent"
-	case errors.Is(err, errHeader):
-		return "a header of the request is not valid"
+	case errors.As(err, &header):
+		return header.Error()
 	case errors.Is(err, errPath):
 		return "the request's path can't be sent as it is"
 	}

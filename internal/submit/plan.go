@@ -249,7 +249,7 @@ func (in *Input) check(chunks []chunk, o batch.Options) error {
 		if err != nil {
 			return err
 		}
-		if _, err := batch.Decode(part.body(), o); err != nil {
+		if _, err := batch.Decode(part.body(), o, batch.AnyHeader()); err != nil {
 			in.wrong(&wrong, part, err)
 		}
 		chunks[i].Sum = part.sum

@@ -1,0 +1,178 @@
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// HeaderPolicy says which headers a batch's requests may carry. The zero value admits the
+// usual ones (usualHeaders). Whatever a policy admits, it refuses the headers by which an API
+// could be misled about who calls, what is called, or where a message ends.
+type HeaderPolicy struct {
+	more []string // further names, in lower case
+	open bool     // admits all that can be admitted
+}
+
+// AnyHeader returns the policy of a program that doesn't know what the service admits. It
+// refuses only what every service refuses.
+func AnyHeader() HeaderPolicy { return HeaderPolicy{open: true} }
+
+// AdmitHeaders returns the usual policy widened by the names that an operator lists. An error
+// names the header that can't be admitted.
+func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
+	for _, name := range names {
+		if strings.Contains(name, "*") {
+			return HeaderPolicy{}, fmt.Errorf("%s is a pattern: list the headers one by one", quoted(name))
+		}
+		if err := checkPlain(name); err != nil {
+			return HeaderPolicy{}, fmt.Errorf("%s %w", quoted(name), err)
+		}
+		lower := strings.ToLower(name)
+		if why := misleads(lower); why != "" {
+			return HeaderPolicy{}, fmt.Errorf("%s can't be set by a request, whatever is admitted: %s", quoted(name), why)
+		}
+		p.more = append(p.more, lower)
+	}
+	return p, nil
+}
+
+// Check reports whether a request may carry the header. An error completes a sentence.
+func (p HeaderPolicy) Check(name string) error {
+	if err := checkPlain(name); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(usualHeaders, func(usual string) bool { return strings.EqualFold(usual, name) }) {
+		return nil
+	}
+	lower := strings.ToLower(name)
+	if why := misleads(lower); why != "" {
+		return errors.New("can't be set: " + why)
+	}
+	if p.open || strings.HasPrefix(lower, "accept-") || strings.HasPrefix(lower, "if-") || slices.Contains(p.more, lower) {
+		return nil
+	}
+	return fmt.Errorf("can't be set here: the operator has to admit it with --request-headers %s", name)
+}
+
+// CheckLinks reports whether a request may carry the headers that it has or takes from
+// answers. An error names the header.
+func (p HeaderPolicy) CheckLinks(l *Links) error {
+	if l == nil {
+		return nil
+	}
+	for _, h := range l.Headers {
+		if err := p.Check(h.Name); err != nil {
+			return fmt.Errorf("headers%s %w", member(h.Name), err)
+		}
+	}
+	for _, r := range l.Refs {
+		if r.Where != InHeader {
+			continue
+		}
+		if err := p.Check(r.Name); err != nil {
+			return fmt.Errorf("refs%s %w", member("header:"+r.Name), err)
+		}
+	}
+	return nil
+}
+
+// maxHeaderName bounds a header's name, in bytes.
+const maxHeaderName = 128
+
+// checkPlain reports whether a name is made of what every server reads alike. RFC 9110
+// allows more, which gateways in the manner of CGI fold into an underscore or a hyphen. An
+// error completes a sentence.
+func checkPlain(name string) error {
+	if len(name) > maxHeaderName {
+		return fmt.Errorf("must have a name of at most %d bytes", maxHeaderName)
+	}
+	if strings.Contains(name, "_") {
+		return errors.New("can't be set: many servers read the _ in its name as -, so that X_Real_IP becomes X-Real-IP")
+	}
+	if name == "" || strings.Trim(name, headerCharacters) != "" || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
+		return errors.New("must be named by letters, digits and hyphens between them")
+	}
+	return nil
+}
+
+const headerCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
+
+// usualHeaders are admitted without an operator's doing, and so are those that begin with
+// accept- or if-.
+var usualHeaders = []string{
+	"accept", "content-language", "content-type", "idempotency-key", "prefer", "range", "traceparent", "tracestate", "user-agent", "x-request-id",
+}
+
+// misleading is a group of headers that no policy admits, in lower case: by name, by how a name
+// begins, and by what a name without its hyphens contains.
+type misleading struct {
+	why                    string
+	names, prefixes, parts []string
+}
+
+var misleadings = []misleading{
+	{
+		why: "the service sets it itself, because it says where a message ends or how a connection is used",
+		names: []string{
+			"connection", "content-encoding", "content-length", "content-transfer-encoding", "early-data", "expect", "host", "keep-alive",
+			"max-forwards", "te", "trailer", "trailers", "transfer-encoding", "upgrade", "via",
+		},
+		prefixes: []string{"http2-", "proxy-", "sec-"},
+		parts:    []string{"contentlength", "transferencoding"},
+	},
+	{
+		why:      "the service sets the credential itself",
+		names:    []string{"authorization", "cookie", "cookie2", "set-cookie", "set-cookie2", "x-access-token", "x-id-token"},
+		prefixes: []string{"authorization-", "x-authorization", "x-auth-"},
+	},
+	{
+		why:      "many APIs let it replace the request's method",
+		names:    []string{"x-method"},
+		prefixes: []string{"x-http-"},
+		parts:    []string{"httpmethod", "httpverb", "methodoverride", "overridemethod"},
+	},
+	{
+		why: "many APIs let it replace the request's address",
+		names: []string{
+			"base-url", "destination", "forwarded", "front-end-https", "request-uri", "x-host", "x-path", "x-request-uri", "x-scheme", "x-uri", "x-url",
+			"x-url-scheme", "x-wap-profile",
+		},
+		prefixes: []string{
+			"forwarded-", "x-accel-", "x-envoy-", "x-forward", "x-middleware-", "x-original-", "x-override-", "x-proxy", "x-rewrite-", "x-sendfile",
+		},
+		parts: []string{
+			"forwardedfor", "forwardedhost", "forwardedprefix", "forwardedproto", "hostoverride", "originalhost", "originaluri", "originalurl",
+			"overrideurl", "rewriteuri", "rewriteurl",
+		},
+	},
+	{
+		why:   "APIs behind a proxy take the caller's identity or address from it",
+		names: []string{"cdn-loop", "x-identity", "x-remote", "x-user", "x-userid", "x-userinfo", "x-username"},
+		prefixes: []string{
+			"cf-", "fastly-", "fly-", "impersonate-", "remote-", "ssl-", "tailscale-", "true-client-", "x-akamai-", "x-amzn-", "x-appengine-",
+			"x-arr-", "x-authentik-", "x-azure-", "x-cluster-", "x-consumer-", "x-credential-", "x-goog-authenticated-", "x-goog-iap-",
+			"x-identity-", "x-impersonate-", "x-jwt-", "x-ms-client-principal", "x-ms-token-", "x-originating-", "x-pomerium-", "x-real-",
+			"x-remote-", "x-ssl-", "x-user-", "x-vouch-", "x-webauth-",
+		},
+		parts: []string{
+			"authenticated", "authuser", "clientaddr", "clientcert", "clientdn", "clientip", "clientverify", "connectingip", "forwardeduser",
+			"realip", "remoteaddr", "remoteip", "remoteuser",
+		},
+	},
+}
+
+// misleads says why no policy admits a header, given in lower case; empty: one may.
+func misleads(lower string) string {
+	squeezed := strings.ReplaceAll(lower, "-", "")
+	for i := range misleadings {
+		m := &misleadings[i]
+		if slices.Contains(m.names, lower) ||
+			slices.ContainsFunc(m.prefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) ||
+			slices.ContainsFunc(m.parts, func(p string) bool { return strings.Contains(squeezed, p) }) {
+			return m.why
+		}
+	}
+	return ""
+}
