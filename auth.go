@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api"
@@ -26,6 +27,8 @@ func (o *Options) gate(guard *outbound.Guard, key secret.Key) (g *auth.Gate, end
 	switch {
 	case o.AuthCheck != "" && o.AuthKeys != "":
 		return nil, nothing, errors.New("tokens are judged by AuthCheck or by AuthKeys, not by both")
+	case o.AuthCheckAnyStore && o.AuthCheck == "":
+		return nil, nothing, errors.New("AuthCheckAnyStore is about AuthCheck, which is not set")
 	case o.AuthKeys != "" && o.Passthrough:
 		return nil, nothing, errors.New("with AuthKeys nothing can be passed through: a call would go to the upstream with a key that it does not know")
 	case o.AuthCheck != "":
@@ -35,6 +38,11 @@ func (o *Options) gate(guard *outbound.Guard, key secret.Key) (g *auth.Gate, end
 		})
 		if err != nil {
 			return nil, nothing, fmt.Errorf("auth check: %w", err)
+		}
+		if !strings.Contains(o.AuthCheck, "{storeId}") && !o.AuthCheckAnyStore {
+			client.Close()
+			return nil, nothing, errors.New("auth check: the address has no {storeId}, so every valid token would own the batches of every store: " +
+				"put {storeId} into its path, or set AuthCheckAnyStore if all callers may share everything")
 		}
 		return auth.NewGate(auth.NewCheck(client, checkTimeout, o.Logger), nil, o.TrustedProxies), client.Close, nil
 	case o.AuthKeys != "":

@@ -172,6 +172,75 @@ func TestAuthCheckRefused(t *testing.T) {
 	}
 }
 
+// TestAuthCheckAnyStore: a check that can't tell stores apart has to be asked for.
+func TestAuthCheckAnyStore(t *testing.T) {
+	for name, v := range map[string]struct {
+		upstream, check string
+		anyStore        bool
+		says            string // empty: it starts
+	}{
+		"with a store":                   {"http://a/{storeId}", "http://a/{storeId}/me", false, ""},
+		"without one":                    {"http://a/{storeId}", "http://a/me", false, "every valid token would own the batches of every store"},
+		"neither has one":                {"http://a", "http://a/me", false, "AuthCheckAnyStore"},
+		"only the check has one":         {"http://a", "http://a/{storeId}/me", false, ""},
+		"percent-encoded":                {"http://a/{storeId}", "http://a/%7BstoreId%7D/me", false, "AuthCheckAnyStore"},
+		"in the query":                   {"http://a/{storeId}", "http://a/me?s={storeId}", false, "query or a fragment"},
+		"in the fragment":                {"http://a/{storeId}", "http://a/me#{storeId}", false, "query or a fragment"},
+		"in the host":                    {"http://a/{storeId}", "http://{storeId}.example/me", false, "auth check:"},
+		"in another case":                {"http://a/{storeId}", "http://a/{storeid}/me", false, "auth check:"},
+		"without one, and asked for":     {"http://a/{storeId}", "http://a/me", true, ""},
+		"asked for, with nothing to ask": {"http://a/{storeId}", "", true, "AuthCheckAnyStore is about AuthCheck"},
+	} {
+		s, err := sheaf.New(sheaf.Options{
+			Upstream: v.upstream, AuthCheck: v.check, AuthCheckAnyStore: v.anyStore, Logger: slog.New(slog.DiscardHandler),
+			Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		})
+		if err == nil {
+			_ = s.Close()
+		}
+		if (err == nil) != (v.says == "") || err != nil && !strings.Contains(err.Error(), v.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRequestHeaders: what the operator admits reaches the upstream, and New refuses what
+// nobody can admit.
+func TestRequestHeaders(t *testing.T) {
+	options := sheaf.Options{
+		Upstream: "http://in-process/{storeId}", Logger: slog.New(slog.DiscardHandler), RequestHeaders: []string{"X-Tenant", "x-real-ip"},
+		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+	}
+	if s, err := sheaf.New(options); err == nil || !strings.Contains(err.Error(), `request headers: "x-real-ip" can't be set`) {
+		t.Errorf("%v, %v", s, err)
+	}
+	arrived := make(chan string, 1)
+	options.RequestHeaders = []string{"X-Tenant"}
+	options.UpstreamHandler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("X-Tenant") })
+	service, err := sheaf.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	server := httptest.NewServer(service)
+	defer func() {
+		server.Close()
+		stop()
+		if err := errors.Join(<-ended, service.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := &checked{t: t, address: strings.TrimPrefix(server.URL, "http://")}
+	if code, _, text := c.ask("POST", "a", "t", "", `[{"method":"GET","path":"a","headers":{"x-tenant":"7"}}]`); code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if got := <-arrived; got != "7" {
+		t.Errorf("the upstream got %q", got)
+	}
+}
+
 // The upstream gets the credential that the operator has given, not the key; two keys of a
 // store see its batches.
 func TestAuthKeys(t *testing.T) {

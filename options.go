@@ -44,6 +44,10 @@ type Options struct {
 	// store's batches, all of them together, for a minute; 401 and 403 are passed on.
 	// Empty: nobody checks a token before the upstream does, and a batch is its token's.
 	AuthCheck string
+	// AuthCheckAnyStore allows an AuthCheck without {storeId}. Every token that the API accepts
+	// there may then use, read and delete the batches of every store. Without it New refuses
+	// such an address.
+	AuthCheckAnyStore bool
 	// AuthKeys is a file of keys that the operator issued (sheaf keys): only those are let
 	// in, and the upstream gets the credential in their place. Instead of AuthCheck. See Reload.
 	AuthKeys string

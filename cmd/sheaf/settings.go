@@ -65,6 +65,10 @@ func (s *settings) check() error {
 	case !s.authChosen && !isLoopback(s.listen):
 		return usagef("--listen %s can be reached from other machines, and --auth is not set: without it, anybody could store batches with made-up tokens. "+
 			"Set --auth (or %s) to check=URL or keys=FILE, or to passthrough if anybody may", s.listen, variable("auth"))
+	case s.auth.check != "" && !strings.Contains(s.auth.check, "{storeId}") && !s.options.AuthCheckAnyStore:
+		return usagef("--auth check=URL has no {storeId} in its address, so every valid token would own the batches of every store: put {storeId} into its path, or add --auth-check-any-store if all callers may share everything")
+	case s.options.AuthCheckAnyStore && s.auth.check == "":
+		return usagef("--auth-check-any-store is about --auth check=URL, which is not set")
 	case s.auth.keys != "" && s.options.Passthrough:
 		return usagef("--passthrough does not go with --auth keys: a call would go to the upstream with a key that it does not know")
 	case s.auth.keys != "" && s.options.OperatorKeys != "":
@@ -100,6 +104,8 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
 	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch belongs to its token, and the upstream judges that; beyond this machine only if set explicitly), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
+	add(f, "auth-check-any-store", "false", "bool", "accept --auth check=URL without {storeId}: every valid token may use, read and delete the batches of every store", &o.AuthCheckAnyStore, parseBool)
+	f.Lookup("auth-check-any-store").NoOptDefVal = "true"
 	add(f, "audit-log", "", "file", "append a JSON line for each call to the API of batches: who created, read and cancelled what; opened anew at SIGHUP", &s.auditLog, parseFile)
 	add(f, "operator-keys", "", "file", "keys made by sheaf keys, of which those with the right to operate may see how the whole service does; with --auth keys=FILE they are in that file", &o.OperatorKeys, parseFile)
 	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
