@@ -236,11 +236,11 @@ func TestPathThatCannotBeSent(t *testing.T) {
 	u := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
 	c := newClient(t, u.addr())
 	for _, path := range []string{"/a b", "/a\r\nX: y", "/a\x00", "/a\x7f", "/ä", "/a\\b"} {
-		expect(t, c.Do(t.Context(), newCall("GET", path, "")), NotSent, 502, "Bad Gateway: ", "path")
+		expect(t, c.Do(t.Context(), newCall("GET", path, "")), Refused, 502, "Bad Gateway: ", "path")
 	}
 	call := newCall("GET", "/a", "")
 	call.Token = "secret-token\r\nX: y"
-	expect(t, c.Do(t.Context(), call), NotSent, 502, "could not be sent")
+	expect(t, c.Do(t.Context(), call), Refused, 502, "could not be sent")
 	if n := u.conns.Load(); n > 0 {
 		t.Errorf("%d connections were made", n)
 	}
