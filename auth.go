@@ -87,7 +87,7 @@ func (o *Options) audit() func(r *http.Request, e api.Event) {
 	if o.AuditLog == nil {
 		return nil
 	}
-	log, from := audit.New(o.AuditLog, o.Logger), auth.NewGuesses(o.TrustedProxies)
+	log, from := audit.New(o.AuditLog, o.Logger), auth.Proxies(o.TrustedProxies)
 	return func(r *http.Request, e api.Event) {
 		log.Add(audit.Event{
 			Action: e.Action, Store: e.Store, Who: e.Who, Address: from.From(r.RemoteAddr, r.Header["X-Forwarded-For"]),

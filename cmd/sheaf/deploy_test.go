@@ -30,6 +30,9 @@ func TestDeployments(t *testing.T) {
 		Services map[string]struct {
 			Command     []string
 			Environment map[string]string
+			Networks    map[string]struct {
+				Address string `yaml:"ipv4_address"`
+			}
 		}
 	}
 	read("deploy/compose.yaml", &compose)
@@ -71,6 +74,10 @@ func TestDeployments(t *testing.T) {
 			environ = append(environ, name+"="+value)
 		}
 		all[node] = told{compose.Services[node].Command, environ}
+		balancer := compose.Services["balancer"].Networks["default"].Address
+		if trusted := compose.Services[node].Environment["SHEAF_TRUSTED_PROXY"]; balancer == "" || trusted != balancer+"/32" {
+			t.Errorf("%s trusts %q, and the balancer is %q", node, trusted, balancer)
+		}
 	}
 	for _, c := range pod.Spec.Template.Spec.Containers {
 		if c.Name == "sheaf" {

@@ -108,7 +108,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f.Lookup("auth-check-any-store").NoOptDefVal = "true"
 	add(f, "audit-log", "", "file", "append a JSON line for each call to the API of batches: who created, read and cancelled what; opened anew at SIGHUP", &s.auditLog, parseFile)
 	add(f, "operator-keys", "", "file", "keys made by sheaf keys, of which those with the right to operate may see how the whole service does; with --auth keys=FILE they are in that file", &o.OperatorKeys, parseFile)
-	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.0/16,fd00::/8", &o.TrustedProxies, parseNetworks)
+	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For is believed, where refused tokens are counted by address and in the audit log, such as 10.1.0.7/32,fd00::7/128; name the proxies only, because whoever is trusted can write any address", &o.TrustedProxies, parseNetworks)
 	add(f, "passthrough", "off", "off|on", "forward everything else below /api/v3/{storeId}/ to the upstream as it came, so that one base URL serves all of an API", &o.Passthrough,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "tls-cert", "", "file", "serve over TLS with this certificate, and its chain, in PEM; taken up anew when the file changes", &s.tls.cert, parseFile)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -15,25 +16,41 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// upstream answers checks with the code that the token names.
+// upstream answers checks with the code that the token begins with.
 type upstream struct {
 	asked atomic.Int64
-	gate  chan struct{} // nil: answers at once
+	gate  chan struct{}                  // nil: answers at once
+	means func(token string) (int, bool) // overrules the token
 }
 
-func (u *upstream) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
+func (u *upstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	u.asked.Add(1)
 	if u.gate != nil {
 		<-u.gate
 	}
+	if u.means != nil {
+		if code, ok := u.means(c.Token); ok {
+			return outbound.Answer{Outcome: outbound.Answered, Code: code}
+		}
+	}
 	var code int
-	if _, err := fmt.Sscan(c.Token, &code); err != nil {
+	if _, err := fmt.Sscan(strings.ReplaceAll(c.Token, "-", " "), &code); err != nil {
 		return outbound.Answer{Outcome: outbound.NotSent, Code: 502, Line: "connection refused"}
 	}
 	return outbound.Answer{Outcome: outbound.Answered, Code: code}
 }
 
-func newCheck(u *upstream) *Check { return NewCheck(u, time.Second, slog.New(slog.DiscardHandler)) }
+func newCheckGate(u *upstream) *Gate {
+	return NewGate(NewCheck(u, time.Second, slog.New(slog.DiscardHandler)), nil, nil)
+}
+
+// judge returns the status of a token's answer at a gate.
+func judge(ctx context.Context, g *Gate, from, store, token string) int {
+	_, err := g.Judge(ctx, Call{Remote: from + ":1", Store: store, Token: token, Right: Read})
+	return status(err)
+}
+
+const here, there = "192.0.2.1", "192.0.2.2"
 
 func status(err error) int {
 	var r *Refusal
@@ -50,51 +67,49 @@ func TestCheck(t *testing.T) {
 	for token, want := range map[string]int{
 		"200": 200, "204": 200, "299": 200, "401": 401, "403": 403, "404": 503, "301": 503, "429": 503, "500": 503, "none": 503,
 	} {
-		if got := status(newCheck(&upstream{}).Judge(t.Context(), "s", token)); got != want {
+		if got := judge(t.Context(), newCheckGate(&upstream{}), here, "s", token); got != want {
 			t.Errorf("%s: %d, want %d", token, got, want)
 		}
 	}
 }
 
-// What the API said is remembered for a while: that a token is let in longer than that it
-// is not; that it could not be asked, not at all.
+// TestCheckRemembers: every answer is remembered for a while: that a token is let in longest, that
+// the API could not be asked only for as long as a caller waits before it retries.
 func TestCheckRemembers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, c := range []struct {
-			token string
-			after time.Duration
-			asked int64 // then, of two more calls
-		}{
-			{"200", letInFor - time.Millisecond, 0},
-			{"200", letInFor, 1},
-			{"403", refusedFor - time.Millisecond, 0},
-			{"403", refusedFor, 1},
-			{"500", 0, 2},
-		} {
-			u := &upstream{}
-			check := newCheck(u)
-			first := status(check.Judge(t.Context(), "s", c.token))
-			<-time.After(c.after)
-			u.asked.Store(0)
-			for range 2 {
-				if got := status(check.Judge(t.Context(), "s", c.token)); got != first {
-					t.Errorf("%s: %d, then %d", c.token, first, got)
+	for token, remembered := range map[string]time.Duration{
+		"200": letInFor, "401": refusedFor, "403": refusedFor, "404": refusedFor, "302": refusedFor, "429": unclearFor, "500": unclearFor, "none": unclearFor,
+	} {
+		for _, after := range []time.Duration{0, remembered - time.Millisecond, remembered} {
+			synctest.Test(t, func(t *testing.T) {
+				u := &upstream{}
+				g := newCheckGate(u)
+				first := judge(t.Context(), g, here, "s", token)
+				<-time.After(after)
+				u.asked.Store(0)
+				for range 2 {
+					if got := judge(t.Context(), g, here, "s", token); got != first {
+						t.Errorf("%s: %d, then %d", token, first, got)
+					}
 				}
-			}
-			if n := u.asked.Load(); n != c.asked {
-				t.Errorf("%s after %v: asked %d times, want %d", c.token, c.after, n, c.asked)
-			}
+				want := int64(0)
+				if after == remembered {
+					want = 1
+				}
+				if n := u.asked.Load(); n != want {
+					t.Errorf("%s after %v: asked %d times, want %d", token, after, n, want)
+				}
+			})
 		}
-	})
+	}
 }
 
 // A token is let in at the store that it was checked for.
 func TestCheckIsOfOneStore(t *testing.T) {
 	u := &upstream{}
-	check := newCheck(u)
+	g := newCheckGate(u)
 	for _, store := range []string{"a", "b", "a"} {
-		if err := check.Judge(t.Context(), store, "200"); err != nil {
-			t.Error(err)
+		if got := judge(t.Context(), g, here, store, "200"); got != 200 {
+			t.Error(got)
 		}
 	}
 	if n := u.asked.Load(); n != 2 {
@@ -109,24 +124,24 @@ func TestCheckIsOfOneStore(t *testing.T) {
 func TestCheckAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{gate: make(chan struct{})}
-		check := newCheck(u)
+		g := newCheckGate(u)
 		gone, leave := context.WithCancel(t.Context())
-		left := make(chan error, 1)
-		go func() { left <- check.Judge(gone, "s", "200") }()
+		left := make(chan int, 1)
+		go func() { left <- judge(gone, g, here, "s", "200") }()
 		synctest.Wait()
-		others := make(chan error, 10)
+		others := make(chan int, 100)
 		for range cap(others) {
-			go func() { others <- check.Judge(t.Context(), "s", "200") }()
+			go func() { others <- judge(t.Context(), g, here, "s", "200") }()
 		}
 		synctest.Wait()
 		leave()
-		if err := <-left; !errors.Is(err, context.Canceled) {
-			t.Errorf("who went away got %v", err)
+		if got := <-left; got != 0 {
+			t.Errorf("who went away got %d", got)
 		}
 		close(u.gate)
 		for range cap(others) {
-			if err := <-others; err != nil {
-				t.Error(err)
+			if got := <-others; got != 200 {
+				t.Error(got)
 			}
 		}
 		if n := u.asked.Load(); n != 1 {
@@ -135,30 +150,197 @@ func TestCheckAsksOnce(t *testing.T) {
 	})
 }
 
+// TestSlowedAddress: an address that has guessed too often gets no answer about unknown tokens.
+// Tokens that were let in before are let in all the same, also when they have to be checked
+// again, and so is everybody elsewhere.
+func TestSlowedAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		revoked := false
+		u := &upstream{means: func(token string) (int, bool) { return 401, revoked && token == "200-good" }}
+		g := newCheckGate(u)
+		ask := func(from, token string, want int) {
+			t.Helper()
+			if got := judge(t.Context(), g, from, "s", token); got != want {
+				t.Errorf("%s from %s: %d, want %d", token, from, got, want)
+			}
+		}
+		ask(here, "200-good", 200)
+		<-time.After(letInFor - 2*time.Second)
+		for i := range maxGuesses {
+			ask(here, fmt.Sprintf("%d-%d", []int{401, 403, 404, 302}[i%4], i), []int{401, 403, 503, 503}[i%4])
+		}
+		asked := u.asked.Load()
+		for i := range 100 {
+			ask(here, fmt.Sprintf("401-more%d", i), 429)
+			ask(here, fmt.Sprintf("200-unknown%d", i), 429)
+		}
+		ask(here, "401-0", 429)
+		ask(here, "200-good", 200)
+		if n := u.asked.Load(); n != asked {
+			t.Errorf("a slowed address made %d calls to the API", n-asked)
+		}
+		ask(there, "200-unknown", 200)
+		ask(here, "200-unknown", 200) // the API has let it in elsewhere
+		<-time.After(3 * time.Second)
+		ask(here, "200-good", 200) // checked again
+		revoked = true
+		<-time.After(letInFor)
+		ask(here, "200-good", 401)
+		ask(here, "200-unknown1", 200) // the minute is over
+	})
+}
+
+// TestParallelGuesses: guesses at the same time can't pass the limit together, and callers who
+// hang up don't get more of them.
+func TestParallelGuesses(t *testing.T) {
+	for name, hangUp := range map[string]bool{"they wait": false, "they hang up": true} {
+		synctest.Test(t, func(t *testing.T) {
+			u := &upstream{gate: make(chan struct{})}
+			g := newCheckGate(u)
+			ctx, leave := context.WithCancel(t.Context())
+			answers := make(chan int, 500)
+			for i := range cap(answers) {
+				go func() { answers <- judge(ctx, g, here, "s", fmt.Sprintf("401-%d", i)) }()
+			}
+			synctest.Wait()
+			if n := u.asked.Load(); n != maxGuesses {
+				t.Errorf("%s: the API was asked %d times at once", name, n)
+			}
+			if hangUp {
+				leave()
+				for range cap(answers) {
+					<-answers
+				}
+				for i := range 50 {
+					go func() { answers <- judge(t.Context(), g, here, "s", fmt.Sprintf("401-again%d", i)) }()
+				}
+				synctest.Wait()
+			}
+			close(u.gate)
+			synctest.Wait()
+			leave()
+			got := map[int]int{}
+			for len(answers) > 0 {
+				got[<-answers]++
+			}
+			if n := u.asked.Load(); n != maxGuesses {
+				t.Errorf("%s: the API was asked about %d tokens: %v", name, n, got)
+			}
+			if !hangUp && (got[401] != maxGuesses || got[429] != cap(answers)-maxGuesses) {
+				t.Errorf("%s: %v", name, got)
+			}
+		})
+	}
+}
+
+// TestManyNewTokens: tokens that are good don't use up the guesses of an address, however many
+// come at once.
+func TestManyNewTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{gate: make(chan struct{})}
+		g := newCheckGate(u)
+		answers := make(chan int, 500)
+		for i := range cap(answers) {
+			go func() { answers <- judge(t.Context(), g, here, "s", fmt.Sprintf("200-%d", i)) }()
+		}
+		synctest.Wait()
+		close(u.gate)
+		for range cap(answers) {
+			if got := <-answers; got != 200 {
+				t.Errorf("a good token got %d", got)
+			}
+		}
+		if n := g.guesses.addresses.Len(); n != 0 {
+			t.Errorf("%d addresses are remembered for nothing", n)
+		}
+	})
+}
+
+// TestAPIIsAway: that the API can't be asked is nobody's guess, and takes nothing from tokens
+// that were let in before.
+func TestAPIIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := false
+		u := &upstream{means: func(string) (int, bool) { return 500, away }}
+		g := newCheckGate(u)
+		judge(t.Context(), g, here, "s", "200-good")
+		<-time.After(letInFor)
+		away = true
+		for i := range 3 * maxGuesses {
+			if got := judge(t.Context(), g, here, "s", fmt.Sprintf("200-%d", i)); got != 503 {
+				t.Errorf("call %d: %d", i, got)
+			}
+		}
+		if got := judge(t.Context(), g, here, "s", "200-good"); got != 503 {
+			t.Errorf("a token whose check is due: %d", got)
+		}
+		away = false
+		<-time.After(unclearFor)
+		for i := range maxGuesses {
+			judge(t.Context(), g, here, "s", fmt.Sprintf("401-%d", i))
+		}
+		if got := judge(t.Context(), g, here, "s", "200-good"); got != 200 {
+			t.Errorf("from a slowed address, once the API is back: %d", got)
+		}
+	})
+}
+
+// TestChecksAreBounded: made-up tokens from many addresses make a bounded number of calls at
+// once, displace nothing that was let in, and are forgotten.
+func TestChecksAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{gate: make(chan struct{})}
+		g := newCheckGate(u)
+		answers := make(chan int, 1000)
+		for i := range cap(answers) {
+			go func() {
+				answers <- judge(t.Context(), g, fmt.Sprintf("198.51.%d.%d", i>>8, i&255), "s", fmt.Sprintf("401-%d", i))
+			}()
+		}
+		synctest.Wait()
+		if n := u.asked.Load(); n != maxAsked {
+			t.Errorf("the API was asked %d times at once", n)
+		}
+		close(u.gate)
+		for range cap(answers) {
+			<-answers
+		}
+	})
+	c := NewCheck(&upstream{}, time.Second, slog.New(slog.DiscardHandler))
+	good := idOf("s", "200")
+	c.askAPI(good, "s", "200", false)
+	for i := range maxRefused + 10 {
+		token := fmt.Sprintf("401-%d", i)
+		c.askAPI(idOf("s", token), "s", token, false)
+	}
+	if n := c.refused.Len(); n != maxRefused {
+		t.Errorf("%d refused tokens are remembered", n)
+	}
+	if v := c.remembered(good); v.status != http.StatusOK {
+		t.Errorf("a token that was let in is forgotten: %+v", v)
+	}
+}
+
 func TestGuesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGuesses(nil)
-		from, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		g := NewGuesses()
+		from, other := netip.MustParseAddr(here), netip.MustParseAddr(there)
 		for i := range maxGuesses {
-			if w := g.Wait(from); w != 0 {
-				t.Fatalf("it has to wait after %d", i)
+			if err := g.Refuse(from); err != nil {
+				t.Fatalf("after %d: %v", i, err)
 			}
-			g.Refused(from)
 			<-time.After(time.Second)
 		}
-		if w, want := g.Wait(from), guessWindow-maxGuesses*time.Second; w != want {
-			t.Errorf("it has to wait %v, want %v", w, want)
+		var r *Refusal
+		if err := g.Refuse(from); !errors.As(err, &r) || r.Status != 429 || r.Wait != guessWindow-maxGuesses*time.Second {
+			t.Errorf("one too many: %+v", err)
 		}
-		if w := g.Wait(other); w != 0 {
-			t.Errorf("another address has to wait %v", w)
+		if err := g.Refuse(other); err != nil {
+			t.Errorf("another address: %v", err)
 		}
-		<-time.After(g.Wait(from))
-		if w := g.Wait(from); w != 0 {
-			t.Errorf("afterwards it has to wait %v", w)
-		}
-		g.Refused(from)
-		if w := g.Wait(from); w != 0 {
-			t.Errorf("one more in the next minute, and it has to wait %v", w)
+		<-time.After(r.Wait)
+		if err := g.Refuse(from); err != nil {
+			t.Errorf("afterwards: %v", err)
 		}
 	})
 }
@@ -175,20 +357,20 @@ func TestGuessesByNetwork(t *testing.T) {
 		{"192.0.2.1", "192.0.2.2", false},
 		{"fe80::1%eth0", "fe80::1%eth1", true},
 	} {
-		g := NewGuesses(nil)
+		g := NewGuesses()
 		for range maxGuesses {
-			g.Refused(netip.MustParseAddr(c.a))
+			_ = g.Refuse(netip.MustParseAddr(c.a))
 		}
-		if got := g.Wait(netip.MustParseAddr(c.b)) > 0; got != c.same {
+		if got := g.Refuse(netip.MustParseAddr(c.b)) != nil; got != c.same {
 			t.Errorf("%s and %s are one: %v", c.a, c.b, got)
 		}
 	}
 }
 
 func TestGuessesAreBounded(t *testing.T) {
-	g := NewGuesses(nil)
+	g := NewGuesses()
 	for i := range maxAddresses + 1000 {
-		g.Refused(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		_ = g.Refuse(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
 	if n := g.addresses.Len(); n != maxAddresses {
 		t.Errorf("%d addresses are remembered", n)
@@ -196,7 +378,7 @@ func TestGuessesAreBounded(t *testing.T) {
 }
 
 func TestFrom(t *testing.T) {
-	g := NewGuesses([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")})
+	p := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("fe80::/64")}
 	for _, c := range []struct{ remote, forwarded, want string }{
 		{"192.0.2.1:5", "", "192.0.2.1"},
 		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1"}, // not a proxy of ours: anybody can write that
@@ -208,12 +390,33 @@ func TestFrom(t *testing.T) {
 		{"10.0.0.1:5", "nonsense", "10.0.0.1"},
 		{"10.0.0.1:5", "198.51.100.7, nonsense", "10.0.0.1"},
 		{"10.0.0.1:5", "10.0.0.2, 10.0.0.3", "10.0.0.2"},
+		{"10.0.0.1:5", "198.51.100.7, , 10.0.0.2,", "198.51.100.7"},
+		{"10.0.0.1:5", "198.51.100.7:5678", "198.51.100.7"},
+		{"10.0.0.1:5", "1.1.1.1:1, 198.51.100.7:5678, 10.0.0.2:443", "198.51.100.7"},
+		{"10.0.0.1:5", "198.51.100.7:99999", "10.0.0.1"},
+		{"10.0.0.1:5", "198.51.100.7:", "10.0.0.1"},
+		{"10.0.0.1:5", "[198.51.100.7]", "10.0.0.1"},
+		{"10.0.0.1:5", "[198.51.100.7]:80", "10.0.0.1"},
+		{"10.0.0.1:5", "unknown", "10.0.0.1"},
+		{"10.0.0.1:5", "2001:db8::7", "2001:db8::7"},
+		{"10.0.0.1:5", "[2001:db8::7]", "2001:db8::7"},
+		{"10.0.0.1:5", "[2001:db8::7]:443", "2001:db8::7"},
+		{"10.0.0.1:5", "[2001:db8::7", "10.0.0.1"},
+		{"10.0.0.1:5", "fe80::7%made\"up", "fe80::7"},
+		{"10.0.0.1:5", "198.51.100.7, [fe80::7%eth0]:443", "198.51.100.7"},
+		{"[fe80::1%eth0]:5", "198.51.100.7", "198.51.100.7"},
 		{"[fd00::1]:5", "2001:db8::7", "2001:db8::7"},
 		{"[::ffff:10.0.0.1]:5", "::ffff:198.51.100.7", "198.51.100.7"},
+		{"10.0.0.1:5", "[::ffff:198.51.100.7]:1", "198.51.100.7"},
 		{"@", "198.51.100.7", "invalid IP"},
 	} {
-		if got := g.From(c.remote, strings.Split(c.forwarded, "|")).String(); got != c.want {
+		if got := p.From(c.remote, strings.Split(c.forwarded, "|")).String(); got != c.want {
 			t.Errorf("%s, %q: %s, want %s", c.remote, c.forwarded, got, c.want)
+		}
+	}
+	for remote, want := range map[string]bool{"10.0.0.1:5": true, "[::ffff:10.0.0.1]:5": true, "192.0.2.1:5": false, "@": false} {
+		if got := p.Trusts(remote); got != want {
+			t.Errorf("%s is trusted: %v", remote, got)
 		}
 	}
 }

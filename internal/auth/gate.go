@@ -3,21 +3,26 @@ package auth
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/netip"
 )
 
-// Gate judges tokens and slows down who guesses them. It may be used by many goroutines.
+// Gate judges tokens and slows down addresses that guess them. It may be used by many
+// goroutines.
+//
+// The limit on guesses holds for tokens that nobody knows. A key that was issued, or a token
+// that the API has let in before, is judged whatever its address has done: neighbours behind
+// one address can't lock each other out.
 type Gate struct {
 	check   *Check // one of both
 	keys    *Keys
+	proxies Proxies
 	guesses *Guesses
 }
 
 // NewGate returns a gate that asks check or, if that is nil, keys, and believes what
 // trusted proxies say of where a call came from.
 func NewGate(check *Check, keys *Keys, trustedProxies []netip.Prefix) *Gate {
-	return &Gate{check: check, keys: keys, guesses: NewGuesses(trustedProxies)}
+	return &Gate{check: check, keys: keys, proxies: trustedProxies, guesses: NewGuesses()}
 }
 
 // Reload reads what the gate judges by again. If that can't be used, it stays as it was.
@@ -43,21 +48,62 @@ type LetIn struct {
 }
 
 // Judge returns the credential for the upstream if a call's token is let in at the store.
-// From an address that has guessed too often no token is looked at for a while, good or
-// bad. Errors: *Refusal; the context's.
+// Errors: *Refusal; the context's.
 func (g *Gate) Judge(ctx context.Context, c Call) (in LetIn, err error) {
-	from := g.guesses.From(c.Remote, c.ForwardedFor)
-	if wait := g.guesses.Wait(from); wait > 0 {
-		return in, &Refusal{http.StatusTooManyRequests, "Too many tokens from your address were refused. Come back later.", wait}
-	}
+	from := g.proxies.From(c.Remote, c.ForwardedFor)
 	if g.check != nil {
-		in.Credential, err = c.Token, g.check.Judge(ctx, c.Store, c.Token)
-	} else {
-		in, err = g.keys.Judge(c.Store, c.Token, c.Right)
+		if err := g.judgeByCheck(ctx, from, c.Store, c.Token); err != nil {
+			return LetIn{}, err
+		}
+		return LetIn{Credential: c.Token}, nil
 	}
-	var refusal *Refusal
-	if errors.As(err, &refusal) && refusal.Status != http.StatusServiceUnavailable {
-		g.guesses.Refused(from)
+	in, err = g.keys.Judge(c.Store, c.Token, c.Right)
+	if isGuess(err) {
+		if slow := g.guesses.Refuse(from); slow != nil {
+			return in, slow
+		}
 	}
 	return in, err
+}
+
+// judgeByCheck asks the API about a token, unless it did so recently.
+func (g *Gate) judgeByCheck(ctx context.Context, from netip.Addr, store, token string) error {
+	key := idOf(store, token)
+	for {
+		v := g.check.remembered(key)
+		switch {
+		case v.isFresh():
+			err := v.err()
+			if isGuess(err) {
+				if slow := g.guesses.Refuse(from); slow != nil {
+					return slow
+				}
+			}
+			return err
+		case v.wasLetIn:
+			v, err := g.check.ask(ctx, key, store, token, true, func(verdict) {})
+			if err != nil {
+				return err
+			}
+			return v.err()
+		}
+		end, again, err := g.guesses.Begin(ctx, from)
+		if err != nil {
+			return err
+		}
+		if again {
+			continue
+		}
+		v, err = g.check.ask(ctx, key, store, token, false, func(v verdict) { end(v.guess) })
+		if err != nil {
+			return err
+		}
+		return v.err()
+	}
+}
+
+// isGuess reports whether a token was refused because nobody knows it.
+func isGuess(err error) bool {
+	refusal, ok := errors.AsType[*Refusal](err)
+	return ok && refusal.guess
 }

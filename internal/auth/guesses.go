@@ -1,71 +1,137 @@
 package auth
 
 import (
+	"context"
+	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// The bound on guessing tokens.
+// The limit on guessing tokens.
 const (
 	maxGuesses   = 20          // refused tokens from one address
 	guessWindow  = time.Minute // within this time
-	maxAddresses = 100_000     // that are remembered, each in some 150 bytes; those that guessed longest ago are forgotten
+	maxAddresses = 100_000     // that are remembered, each in about 200 bytes; those that guessed longest ago are forgotten
 )
 
 // Guesses counts refused tokens by the address that they came from. It may be used by
 // many goroutines.
 type Guesses struct {
-	trusted []netip.Prefix // of proxies whose word on where a call came from counts
-
 	mu        sync.Mutex
 	addresses *simplelru.LRU[netip.Prefix, *guesser]
 }
 
-// guesser is an address that has guessed.
+// guesser is an address that guesses, or may turn out to.
 type guesser struct {
-	count int
-	until time.Time // the end of its window
+	count    int           // refused tokens in the window
+	until    time.Time     // the end of the window
+	open     int           // attempts that aren't judged yet
+	answered chan struct{} // closed when one of these is judged; nil: nobody waits for that
 }
 
 // NewGuesses returns a Guesses that has seen nothing.
-func NewGuesses(trustedProxies []netip.Prefix) *Guesses {
+func NewGuesses() *Guesses {
 	addresses, err := simplelru.NewLRU[netip.Prefix, *guesser](maxAddresses, nil)
 	if err != nil {
 		panic(err) //nolint:forbidigo // only for a size of 0
 	}
-	return &Guesses{trusted: trustedProxies, addresses: addresses}
+	return &Guesses{addresses: addresses}
 }
 
-// Wait returns how long an address has to wait before another of its tokens is looked at;
-// 0: not at all.
-func (g *Guesses) Wait(from netip.Addr) time.Duration {
+// Refuse counts a refused token. It returns nil while the address stays within the limit, and
+// the *Refusal for an address beyond it.
+func (g *Guesses) Refuse(from netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a, known := g.addresses.Peek(network(from))
-	if !known || a.count < maxGuesses {
-		return 0
+	a := g.at(network(from))
+	if err := a.spent(); err != nil {
+		return err
 	}
-	return max(time.Until(a.until), 0)
+	a.refuse()
+	return nil
 }
 
-// Refused counts a token that was refused.
-func (g *Guesses) Refused(from netip.Addr) {
+// Begin counts an attempt with an unknown token before it is judged, so that attempts at the
+// same time can't pass the limit together. The caller must call end once, and say whether the
+// token was refused. Where the address has as many attempts open as it may still get wrong,
+// Begin waits until one of them is judged, and then returns again: the caller looks whether
+// its token is known by now. Errors: *Refusal; the context's.
+func (g *Guesses) Begin(ctx context.Context, from netip.Addr) (end func(refused bool), again bool, err error) {
+	key := network(from)
+	g.mu.Lock()
+	a := g.at(key)
+	if err := a.spent(); err != nil {
+		g.mu.Unlock()
+		return nil, false, err
+	}
+	if a.count+a.open < maxGuesses {
+		a.open++
+		g.mu.Unlock()
+		return func(refused bool) { g.end(key, a, refused) }, false, nil
+	}
+	if a.answered == nil {
+		a.answered = make(chan struct{})
+	}
+	answered := a.answered
+	g.mu.Unlock()
+	select {
+	case <-answered:
+		return nil, true, nil
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+}
+
+// end takes note of what came of an attempt.
+func (g *Guesses) end(key netip.Prefix, a *guesser, refused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a, known := g.addresses.Get(network(from))
-	if !known || !time.Now().Before(a.until) {
-		a = &guesser{until: time.Now().Add(guessWindow)}
-		g.addresses.Add(network(from), a)
+	if a.open--; refused {
+		a.refuse()
+	}
+	if a.answered != nil {
+		close(a.answered)
+		a.answered = nil
+	}
+	if known, ok := g.addresses.Peek(key); ok && known == a && a.open == 0 && a.count == 0 {
+		g.addresses.Remove(key)
+	}
+}
+
+// at returns what is known of an address. Once its window is over, it has guessed nothing.
+func (g *Guesses) at(key netip.Prefix) *guesser {
+	a, known := g.addresses.Get(key)
+	if !known {
+		a = &guesser{}
+		g.addresses.Add(key, a)
+	}
+	if !time.Now().Before(a.until) {
+		a.count = 0
+	}
+	return a
+}
+
+// refuse counts a refused token. The first one begins the window.
+func (a *guesser) refuse() {
+	if now := time.Now(); a.count == 0 || !now.Before(a.until) {
+		a.count, a.until = 0, now.Add(guessWindow)
 	}
 	a.count++
 }
 
+// spent returns the *Refusal for an address that has guessed as often as it may; nil: it hasn't.
+func (a *guesser) spent() error {
+	if a.count < maxGuesses {
+		return nil
+	}
+	return &Refusal{Status: http.StatusTooManyRequests, Reason: "Too many tokens from your address were refused. Retry later.", Wait: max(time.Until(a.until), 0)}
+}
+
 // network is what is counted as one address: an IPv4 address, or the 64 bits of an IPv6
-// one that are one subscriber's.
+// address that belong to one subscriber.
 func network(a netip.Addr) netip.Prefix {
 	bits := 32
 	if a = a.Unmap().WithZone(""); a.Is6() {
@@ -76,33 +142,4 @@ func network(a netip.Addr) netip.Prefix {
 		return netip.Prefix{} // of the zero address: all that are unknown are one
 	}
 	return p
-}
-
-// From returns where a call came from: the connection's address (as http.Request's
-// RemoteAddr has it), or, where that is a trusted proxy's, the last address in
-// X-Forwarded-For that is not one. What stands before that anybody can have written.
-func (g *Guesses) From(remote string, forwardedFor []string) netip.Addr {
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Addr{}
-	}
-	from := at.Addr().Unmap()
-	hops := strings.Split(strings.Join(forwardedFor, ","), ",")
-	for i := len(hops) - 1; i >= 0 && g.isTrusted(from); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		from = hop.Unmap()
-	}
-	return from
-}
-
-func (g *Guesses) isTrusted(a netip.Addr) bool {
-	for _, p := range g.trusted {
-		if p.Contains(a.WithZone("")) {
-			return true
-		}
-	}
-	return false
 }

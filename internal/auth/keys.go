@@ -236,7 +236,7 @@ func (k *Keys) Judge(store, key, right string) (in LetIn, err error) {
 	found := (*k.current.Load())[hashOf(key)]
 	switch {
 	case found == nil:
-		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked."}
+		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked.", guess: true}
 	case found.Expires != nil && !time.Now().Before(*found.Expires):
 		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
 	case store == EveryStore && !slices.Contains(found.Stores, EveryStore):

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,4 +210,52 @@ func FuzzKeys(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestKeysFromASlowedAddress: issued keys are judged whatever their address has done, those that
+// lack the right or the store, or have expired, too; none of them is a guess.
+func TestKeysFromASlowedAddress(t *testing.T) {
+	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
+	past := time.Now().Add(-time.Hour)
+	one := issue(t, file, seal, "one", []string{"1"}, []string{Read}, nil)
+	old := issue(t, file, seal, "old", []string{"1"}, []string{Read}, &past)
+	keys, err := OpenKeys(file, seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGate(nil, keys, nil)
+	ask := func(store, key, right string, want int) {
+		t.Helper()
+		if _, err := g.Judge(t.Context(), Call{Remote: here + ":1", Store: store, Token: key, Right: right}); status(err) != want {
+			t.Errorf("%s at %s: %v, want %d", right, store, err, want)
+		}
+	}
+	unfit := func() {
+		t.Helper()
+		ask("1", one, Cancel, 403)
+		ask("2", one, Read, 403)
+		ask(EveryStore, one, Operate, 403)
+		ask("1", old, Read, 401)
+	}
+	for range 2 * maxGuesses {
+		unfit()
+	}
+	var all sync.WaitGroup
+	var guessed atomic.Int64
+	for i := range 500 {
+		all.Go(func() {
+			_, err := g.Judge(t.Context(), Call{Remote: here + ":1", Store: "1", Token: fmt.Sprintf("%s%d", one, i), Right: Read})
+			if status(err) == 401 {
+				guessed.Add(1)
+			} else if status(err) != 429 {
+				t.Errorf("a guess: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := guessed.Load(); n != maxGuesses {
+		t.Errorf("%d guesses at once were judged", n)
+	}
+	ask("1", one, Read, 200)
+	unfit()
 }
