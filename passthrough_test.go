@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,18 +107,168 @@ func TestPassthrough(t *testing.T) {
 				if !strings.HasPrefix(text, "PATCH "+want+"\n") || !strings.HasSuffix(text, "body") {
 					t.Errorf("%s arrived as %q", sent, text)
 				}
-				for _, has := range []string{"Authorization: Basic x", "X-Mine: 1"} {
+				for _, has := range []string{"Authorization: Basic x", "X-Mine: 1", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Host: a\r\n", "X-Forwarded-Proto: http\r\n"} {
 					if !strings.Contains(text, has) {
 						t.Errorf("%s: without %s: %q", sent, has, text)
 					}
 				}
-				for _, hasNot := range []string{"X-Forwarded", "Forwarded", "User-Agent", "Accept-Encoding"} {
+				for _, hasNot := range []string{"User-Agent", "Accept-Encoding", "Te:", "Trailer"} {
 					if strings.Contains(text, hasNot) {
 						t.Errorf("%s: %s was added: %q", sent, hasNot, text)
 					}
 				}
 			}
 		})
+	}
+}
+
+// TestPassthroughHeaders: what a trusted proxy says about a caller stays and is appended to, what
+// a caller says about itself is replaced, and Connection takes off nothing that matters.
+func TestPassthroughHeaders(t *testing.T) {
+	received := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.Header.Write(w)
+		_, _ = io.Copy(io.Discard, r.Body)
+		if len(r.Trailer) > 0 {
+			fmt.Fprintf(w, "Trailers: %v\r\n", r.Trailer)
+		}
+	})
+	const whom = "X-Forwarded-For: 198.51.100.7, 10.0.0.9:443\r\nX-Forwarded-Host: shop.example\r\nX-Forwarded-Proto: https\r\n"
+	replaced := []string{"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: a", "X-Forwarded-Proto: http"}
+	appended := []string{"X-Forwarded-For: 198.51.100.7, 10.0.0.9:443, 127.0.0.1", "X-Forwarded-Host: shop.example, a", "X-Forwarded-Proto: https, http"}
+	const others = "X-Real-IP: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\nX-Forwarded-User: root\r\nRemote-User: root\r\nTrue-Client-IP: 1.1.1.1\r\nX-Original-URL: /8/x\r\n"
+	all := []string{"X-Real-Ip: 1.1.1.1", "Forwarded: for=1.1.1.1", "X-Forwarded-User: root", "Remote-User: root", "True-Client-Ip: 1.1.1.1", "X-Original-Url: /8/x"}
+	const mine = "Authorization: Bearer t\r\nCookie: a=b\r\nContent-Type: text/plain\r\nIf-Match: x\r\nX-Mine: 1\r\n"
+	kept := []string{"Authorization: Bearer t", "Cookie: a=b", "Content-Type: text/plain", "If-Match: x"}
+	for _, v := range []struct {
+		name          string
+		head          string
+		caller, proxy []string // what arrives from an untrusted caller, and from a trusted proxy
+	}{
+		{"nothing said", "", replaced, replaced},
+		{"the usual three", whom, replaced, appended},
+		{"in two lines and another case", "x-forwarded-for: 198.51.100.7\r\nX-FORWARDED-FOR: 10.0.0.9:443\r\nX-Forwarded-Host: shop.example\r\nX-Forwarded-Proto: https\r\n", replaced, appended},
+		{"others", others, replaced, append(all, replaced...)},
+		{"underscores", "X_Forwarded_For: 1.1.1.1\r\nX-Forwarded_Host: evil\r\nContent_Length: 5\r\nAuthorization_: x\r\nX.Real.IP: 1\r\n", replaced, replaced},
+		{"Connection names what matters", mine + whom + "Connection: close, Authorization, cookie, CONTENT-TYPE, If-Match, Host, X-Forwarded-For, x-forwarded-host, X-Forwarded-Proto, X-Mine\r\n", append(kept, replaced...), append(kept, appended...)},
+		{"Connection twice", mine + "Connection: authorization\r\nConnection: X-Mine, Cookie, content-type, if-match\r\n", append(kept, replaced...), append(kept, replaced...)},
+		{"hop by hop", "TE: trailers\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: x\r\nProxy-Connection: keep-alive\r\nUpgrade: websocket\r\nConnection: Upgrade, TE\r\nHTTP2-Settings: x\r\n", replaced, replaced},
+		{"an expectation", "Expect: 100-continue\r\n", replaced, replaced},
+	} {
+		for kind, change := range map[string]func(*sheaf.Options){
+			"a caller, over a socket": func(*sheaf.Options) {},
+			"a caller, in process":    func(o *sheaf.Options) { o.UpstreamHandler = received },
+			"a proxy, over a socket":  func(o *sheaf.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} },
+			"a proxy, in process": func(o *sheaf.Options) {
+				o.UpstreamHandler, o.TrustedProxies = received, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+			},
+		} {
+			want := v.caller
+			if strings.HasPrefix(kind, "a proxy") {
+				want = v.proxy
+			}
+			resp := raw(t, forwarding(t, received, change), "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+v.head+"\r\n")
+			got := strings.Split(strings.TrimSpace(body(t, resp)), "\r\n")
+			want = slices.Clone(want)
+			slices.Sort(got)
+			slices.Sort(want)
+			got = slices.DeleteFunc(got, func(line string) bool { return line == "Connection: close" || line == "User-Agent: " })
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, %s: arrived\n%q\nwant\n%q", v.name, kind, got, want)
+			}
+		}
+	}
+	const trailer = "POST /api/v3/7/orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Forwarded-For\r\n\r\n1\r\nx\r\n0\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n"
+	if text := body(t, raw(t, forwarding(t, received), trailer)); strings.Contains(text, "1.1.1.1") || strings.Contains(text, "Trailer") {
+		t.Errorf("a trailer arrived: %s", text)
+	}
+}
+
+// TestPassthroughMethods: what would open a tunnel, or show what was added on the way, is not
+// forwarded; an OPTIONS goes no further than it may.
+func TestPassthroughMethods(t *testing.T) {
+	address := forwarding(t, echo)
+	for _, method := range []string{"CONNECT", "TRACE", "trace", "Connect", "TRACK"} {
+		for _, target := range []string{"/api/v3/7/orders", "/api/v3/7/batch", "/orders"} {
+			resp := raw(t, address, method+" "+target+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n")
+			if text := body(t, resp); resp.StatusCode != 405 || resp.Header.Get("Allow") == "" || !strings.Contains(text, "METHOD_NOT_ALLOWED") {
+				t.Errorf("%s %s: %d %s", method, target, resp.StatusCode, text)
+			}
+		}
+	}
+	resp := raw(t, address, "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n")
+	if text := body(t, resp); resp.StatusCode != 405 {
+		t.Errorf("CONNECT to a host: %d %s", resp.StatusCode, text)
+	}
+	for _, v := range []struct{ method, left, arrives string }{
+		{"OPTIONS", "", "no"}, {"OPTIONS", "0", ""}, {"OPTIONS", "1", "Max-Forwards: 0"}, {"OPTIONS", "10", "Max-Forwards: 9"}, {"GET", "0", "Max-Forwards: 0"},
+	} {
+		header := ""
+		if v.left != "" {
+			header = "Max-Forwards: " + v.left + "\r\n"
+		}
+		resp := raw(t, address, v.method+" /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+header+"\r\n")
+		text := body(t, resp)
+		switch {
+		case v.arrives == "" && resp.StatusCode != 204:
+			t.Errorf("%s %s: %d %s", v.method, v.left, resp.StatusCode, text)
+		case v.arrives == "no" && (resp.StatusCode != http.StatusTeapot || strings.Contains(text, "Max-Forwards")):
+			t.Errorf("%s: %d %s", v.method, resp.StatusCode, text)
+		case strings.HasPrefix(v.arrives, "Max") && !strings.Contains(text, v.arrives+"\r\n"):
+			t.Errorf("%s %s: %d %s", v.method, v.left, resp.StatusCode, text)
+		}
+	}
+}
+
+// TestUnclearEnd: behind a request that a proxy in front may see end elsewhere, nothing is
+// taken for another request, and what arrives at the upstream has one length.
+func TestUnclearEnd(t *testing.T) {
+	arrived := make(chan string, 10)
+	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		arrived <- fmt.Sprintf("%s %s %q %d %v %v", r.Method, r.RequestURI, text, r.ContentLength, r.TransferEncoding, err)
+	}))
+	const hidden = "POST /api/v3/7/hidden HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+	for name, v := range map[string]struct{ first, arrives string }{
+		"both":                  {"POST /api/v3/7/x HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", `POST /shop/7/x "ab" -1 [chunked] <nil>`},
+		"the other way round":   {"POST /api/v3/7/x HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n", `POST /shop/7/x "" -1 [chunked] <nil>`},
+		"to a batch":            {"POST /api/v3/7/batch HTTP/1.1\r\nHost: a\r\n" + asJSON + "\r\nAuthorization: Bearer t\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""},
+		"to nothing":            {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""},
+		"HTTP/1.0 with chunks":  {"POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n", ""},
+		"HTTP/1.0, to a health": {"GET /healthz HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", ""},
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(conn, v.first+hidden); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if !resp.Close {
+			t.Errorf("%s: the answer doesn't say that the connection is closed", name)
+		}
+		if next, err := http.ReadResponse(in, nil); err == nil {
+			next.Body.Close()
+			t.Errorf("%s: what stands behind it was answered %d", name, next.StatusCode)
+		}
+		conn.Close()
+		if v.arrives != "" {
+			if got := <-arrived; got != v.arrives {
+				t.Errorf("%s arrived as %s, want %s", name, got, v.arrives)
+			}
+		}
+		select {
+		case got := <-arrived:
+			t.Errorf("%s: something else arrived: %s", name, got)
+		default:
+		}
 	}
 }
 

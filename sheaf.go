@@ -106,7 +106,7 @@ func New(o Options) (*Service, error) {
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
 	if o.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
-			err := client.Forward(w, r, store, path)
+			err := client.Forward(w, r, store, path, auth.Proxies(o.TrustedProxies).Trusts(r.RemoteAddr))
 			if failed, ok := errors.AsType[*outbound.ForwardError](err); ok {
 				return failed.Status, err
 			}

@@ -30,8 +30,8 @@ func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 			return HeaderPolicy{}, fmt.Errorf("%s %w", quoted(name), err)
 		}
 		lower := strings.ToLower(name)
-		if why := misleads(lower); why != "" {
-			return HeaderPolicy{}, fmt.Errorf("%s can't be set by a request, whatever is admitted: %s", quoted(name), why)
+		if m := misleads(lower); m != nil {
+			return HeaderPolicy{}, fmt.Errorf("%s can't be set by a request, whatever is admitted: %s", quoted(name), m.why)
 		}
 		p.more = append(p.more, lower)
 	}
@@ -43,14 +43,14 @@ func (p HeaderPolicy) Check(name string) error {
 	if err := checkPlain(name); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(usualHeaders, func(usual string) bool { return strings.EqualFold(usual, name) }) {
+	if isNamed(usualHeaders, name) {
 		return nil
 	}
 	lower := strings.ToLower(name)
-	if why := misleads(lower); why != "" {
-		return errors.New("can't be set: " + why)
+	if m := misleads(lower); m != nil {
+		return errors.New("can't be set: " + m.why)
 	}
-	if p.open || strings.HasPrefix(lower, "accept-") || strings.HasPrefix(lower, "if-") || slices.Contains(p.more, lower) {
+	if p.open || isUsual(lower) || slices.Contains(p.more, lower) {
 		return nil
 	}
 	return fmt.Errorf("can't be set here: the operator has to admit it with --request-headers %s", name)
@@ -105,10 +105,38 @@ var usualHeaders = []string{
 	"accept", "content-language", "content-type", "idempotency-key", "prefer", "range", "traceparent", "tracestate", "user-agent", "x-request-id",
 }
 
+func isUsual(lower string) bool {
+	return strings.HasPrefix(lower, "accept-") || strings.HasPrefix(lower, "if-") || isNamed(usualHeaders, lower)
+}
+
+func isNamed(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// PlainHeader reports whether a header's name is made of what every server reads alike.
+func PlainHeader(name string) bool { return checkPlain(name) == nil }
+
+// SpeaksForProxy reports whether APIs behind a proxy believe the header about the caller, or
+// about the address that was called.
+func SpeaksForProxy(name string) bool {
+	m := misleads(strings.ToLower(name))
+	return m != nil && m.byProxy
+}
+
+// EndToEnd reports whether a header is meant for the API, so that no connection may claim it.
+func EndToEnd(name string) bool {
+	lower := strings.ToLower(name)
+	return isUsual(lower) || misleads(lower) != nil || strings.HasPrefix(lower, "content-") || isNamed(endToEnd, lower)
+}
+
+// endToEnd are further headers that are meant for the API.
+var endToEnd = []string{"apikey", "api-key", "cache-control", "date", "origin", "pragma", "referer", "x-api-key", "x-csrf-token", "x-requested-with", "x-tenant"}
+
 // misleading is a group of headers that no policy admits, in lower case: by name, by how a name
 // begins, and by what a name without its hyphens contains.
 type misleading struct {
 	why                    string
+	byProxy                bool // proxies set them, and APIs believe them
 	names, prefixes, parts []string
 }
 
@@ -134,7 +162,8 @@ var misleadings = []misleading{
 		parts:    []string{"httpmethod", "httpverb", "methodoverride", "overridemethod"},
 	},
 	{
-		why: "many APIs let it replace the request's address",
+		why:     "many APIs let it replace the request's address",
+		byProxy: true,
 		names: []string{
 			"base-url", "destination", "forwarded", "front-end-https", "request-uri", "x-host", "x-path", "x-request-uri", "x-scheme", "x-uri", "x-url",
 			"x-url-scheme", "x-wap-profile",
@@ -148,8 +177,9 @@ var misleadings = []misleading{
 		},
 	},
 	{
-		why:   "APIs behind a proxy take the caller's identity or address from it",
-		names: []string{"cdn-loop", "x-identity", "x-remote", "x-user", "x-userid", "x-userinfo", "x-username"},
+		why:     "APIs behind a proxy take the caller's identity or address from it",
+		byProxy: true,
+		names:   []string{"cdn-loop", "x-identity", "x-remote", "x-user", "x-userid", "x-userinfo", "x-username"},
 		prefixes: []string{
 			"cf-", "fastly-", "fly-", "impersonate-", "remote-", "ssl-", "tailscale-", "true-client-", "x-akamai-", "x-amzn-", "x-appengine-",
 			"x-arr-", "x-authentik-", "x-azure-", "x-cluster-", "x-consumer-", "x-credential-", "x-goog-authenticated-", "x-goog-iap-",
@@ -163,16 +193,16 @@ var misleadings = []misleading{
 	},
 }
 
-// misleads says why no policy admits a header, given in lower case; empty: one may.
-func misleads(lower string) string {
+// misleads returns the group of a header, given in lower case; nil: policies may admit it.
+func misleads(lower string) *misleading {
 	squeezed := strings.ReplaceAll(lower, "-", "")
 	for i := range misleadings {
 		m := &misleadings[i]
 		if slices.Contains(m.names, lower) ||
 			slices.ContainsFunc(m.prefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) ||
 			slices.ContainsFunc(m.parts, func(p string) bool { return strings.Contains(squeezed, p) }) {
-			return m.why
+			return m
 		}
 	}
-	return ""
+	return nil
 }

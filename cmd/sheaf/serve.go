@@ -296,7 +296,7 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 
 func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           closeUnclear(handler),
 		ReadHeaderTimeout: l.header,
 		ReadTimeout:       l.request,
 		WriteTimeout:      l.request,
@@ -312,6 +312,17 @@ func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 		},
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+}
+
+// closeUnclear closes the connection after each request of HTTP/1 whose end a proxy in front
+// may see elsewhere, as the API does on its own (RFC 9112, section 6.1).
+func closeUnclear(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // shut lets the server's open calls end, and cuts off those that take longer than

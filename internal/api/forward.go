@@ -8,6 +8,27 @@ import (
 	"github.com/sheafapi/sheaf/batch"
 )
 
+// hasUnclearEnd reports whether a proxy in front could think that a request ends elsewhere: it
+// may have come with both Content-Length and Transfer-Encoding, of which net/http removes one
+// without a trace, and HTTP/1.0 has no Transfer-Encoding. The connection is closed after such a
+// request (RFC 9112, section 6.1), so that nothing behind it is taken for another one.
+func hasUnclearEnd(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
+}
+
+// forwardable are the methods that an answer names; others are forwarded too, but for tunnels.
+const forwardable = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+// isTunnel reports whether a method would open a tunnel, or return a request with the headers
+// that were added on the way to whoever sent it.
+func isTunnel(method string) bool {
+	switch strings.ToUpper(method) {
+	case http.MethodConnect, http.MethodTrace, "TRACK":
+		return true
+	}
+	return false
+}
+
 // forward has the upstream answer a call that is no batch's: segments are those of its
 // path, escaped, from /api/v3/{storeId}/ on. The same rules hold as for the path of a
 // batch's request. The token is the upstream's to judge.

@@ -153,6 +153,9 @@ const createDepth = 5
 func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
+	if hasUnclearEnd(r) {
+		h.Set("Connection", "close")
+	}
 	c := &call{w: w, r: r, id: identify(r.Header)}
 	h[requestIDHeader] = []string{c.id}
 	if s.Observe != nil {
@@ -213,6 +216,10 @@ func (s *API) serve(c *call) error {
 			c.coding = negotiate(c.r.Header["Accept-Encoding"])
 		}
 		return serve(s, c)
+	}
+	if isTunnel(c.r.Method) {
+		c.w.Header().Set("Allow", forwardable)
+		return fail(methodNotAllowed, "%s is not forwarded. Send one of %s.", c.r.Method, forwardable)
 	}
 	if s.Forward != nil && len(path) > 4 && path[1] == "api" && path[2] == "v3" {
 		c.route = "/api/v3/{storeId}/*"

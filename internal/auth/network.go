@@ -12,8 +12,7 @@ func Network(a netip.Addr) netip.Prefix { return network(a) }
 // NetworkOf returns a function that tells from which network a request came. Behind a trusted
 // proxy that is the forwarded one.
 func NetworkOf(trustedProxies []netip.Prefix) func(r *http.Request) netip.Prefix {
-	addresses := NewGuesses(trustedProxies)
 	return func(r *http.Request) netip.Prefix {
-		return network(addresses.From(r.RemoteAddr, r.Header["X-Forwarded-For"]))
+		return network(Proxies(trustedProxies).From(r.RemoteAddr, r.Header["X-Forwarded-For"]))
 	}
 }

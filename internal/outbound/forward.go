@@ -29,19 +29,22 @@ func (e *ForwardError) Error() string { return e.Line }
 
 // Forward sends a caller's own call to the upstream and streams the answer back, both as
 // they come: the path and query byte for byte below the store's root, the method, body
-// and headers but those of the connection (RFC 9110, section 7.6.1). Nothing is added, no
-// X-Forwarded-For either, and a connection is not upgraded. The answer's header has to come within the
-// client's timeout; after that both ways may take as long as they move. An error is a
+// and headers (see forwardedHeader). trusted says that the call comes from a trusted proxy.
+// A connection is not upgraded. The answer's header has to come within the client's timeout; after that both ways may take as long as they move. An error is a
 // *ForwardError. When an answer breaks off, it panics with http.ErrAbortHandler, as a handler does.
-func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path string) error {
+func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path string, trusted bool) error {
 	target := c.to.target(store, path)
 	u, err := url.ParseRequestURI(target)
 	if !sendable(target) || err != nil || u.RequestURI() != target {
 		return &ForwardError{http.StatusBadRequest, "the path can't be sent as it is"}
 	}
+	if left, ok := maxForwards(r); ok && left == 0 {
+		w.WriteHeader(http.StatusNoContent) // this service is the last recipient
+		return nil
+	}
 	out := &moving{ResponseWriter: w, control: http.NewResponseController(w)}
 	in := r.WithContext(r.Context())
-	in.Body = &movingBody{r.Body, out}
+	in.Header, in.Trailer, in.Body = forwardedHeader(r, trusted), nil, &movingBody{r.Body, out}
 	out.moved()
 	_ = out.control.EnableFullDuplex() // an answer may begin before the body has ended; HTTP/2 always lets it
 	if c.handler != nil {
@@ -59,8 +62,11 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out = limitInformational(p.Out)
 			p.Out.URL, p.Out.Host = u, ""
-			p.Out.Header.Del("Upgrade")
-			p.Out.Header.Del("Connection")
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if values, ok := p.In.Header[name]; ok { // which ReverseProxy takes off
+					p.Out.Header[name] = values
+				}
+			}
 			if _, told := p.In.Header["User-Agent"]; !told {
 				p.Out.Header["User-Agent"] = nil // not net/http's own
 			}
