@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/sheafapi/sheaf/internal/engine"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/postgres"
@@ -115,7 +115,7 @@ func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key
 		return secret.Key{}, fmt.Errorf("batches in the database %s that have not ended need the secret key %s, which is not in %s any more: add its line again below the first one (the last step of sheaf keys rotate-secret has put it into %s.old), or %s",
 			name, strings.Join(missing, " and "), o.SecretKeyFile, o.SecretKeyFile, keyAbandon)
 	}
-	n, err := store.Abandon(ctx, engine.Unknown(), "the credential that was stored with the batch was abandoned with its secret key")
+	n, err := store.Abandon(ctx, batch.OutcomeUnknown, "the credential that was stored with the batch was abandoned with its secret key")
 	if err != nil {
 		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
 	}

@@ -132,7 +132,8 @@ type measured struct {
 
 // time counts an operation when it is over. What storage says for certain is no failure.
 func (m *measured) time(name string, began time.Time, err *error) {
-	failed := *err != nil && !storage.Certain(*err) && !errors.Is(*err, context.Canceled)
+	_, damaged := errors.AsType[*storage.DamagedError](*err)
+	failed := *err != nil && (damaged || !storage.Certain(*err)) && !errors.Is(*err, context.Canceled)
 	m.metrics.Operation(name, time.Since(began), failed)
 }
 
@@ -185,6 +186,30 @@ func (m *measured) Finish(ctx context.Context, c *storage.Claim, marks []storage
 func (m *measured) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) (err error) {
 	defer m.time("release", time.Now(), &err)
 	return m.Storage.Release(ctx, c, marks, notBefore)
+}
+
+// Results implements storage.Storage.
+func (m *measured) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) (page []storage.Indexed, err error) {
+	defer m.time("results", time.Now(), &err)
+	return m.Storage.Results(ctx, id, from, maxBytes)
+}
+
+// Quarantine implements storage.Storage.
+func (m *measured) Quarantine(ctx context.Context, c *storage.Claim, reason string) (err error) {
+	defer m.time("quarantine", time.Now(), &err)
+	return m.Storage.Quarantine(ctx, c, reason)
+}
+
+// Runnable implements storage.Storage.
+func (m *measured) Runnable(ctx context.Context, after storage.QueueID, limit int) (page []storage.Runnable, err error) {
+	defer m.time("runnable", time.Now(), &err)
+	return m.Storage.Runnable(ctx, after, limit)
+}
+
+// Purge implements storage.Storage.
+func (m *measured) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
+	defer m.time("purge", time.Now(), &err)
+	return m.Storage.Purge(ctx, retention)
 }
 
 var _ engine.Observer = (*telemetry.Metrics)(nil)

@@ -238,6 +238,12 @@ func seal(key secret.Key) func(batch.Ticket, string, string) ([]byte, error) {
 func unseal(key secret.Key) func(*storage.Claim) (string, error) {
 	return func(c *storage.Claim) (string, error) {
 		token, err := key.Open(c.Credential, sealedFor(c.Ticket, c.Store))
+		switch {
+		case errors.Is(err, secret.ErrUnknownKey):
+			err = fmt.Errorf("%w: %w", engine.ErrNoKey, err)
+		case errors.Is(err, secret.ErrUnknownVersion):
+			err = fmt.Errorf("%w: %w", engine.ErrUnknownSeal, err)
+		}
 		return string(token), err
 	}
 }

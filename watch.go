@@ -41,3 +41,12 @@ func (o *observed) Release(ctx context.Context, c *storage.Claim, marks []storag
 	}
 	return err
 }
+
+// Quarantine implements storage.Storage.
+func (o *observed) Quarantine(ctx context.Context, c *storage.Claim, reason string) error {
+	err := o.Storage.Quarantine(ctx, c, reason)
+	if err == nil {
+		o.changed(c.ID)
+	}
+	return err
+}

@@ -7,7 +7,9 @@ package batch
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"math/bits"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -134,6 +136,27 @@ type Result struct {
 	Body    []byte // the answer's body, exactly as it came
 	Kind    BodyKind
 	Headers []Header // of the answer: see KeepHeaders
+}
+
+// Check returns an error if a result that was read can't be one that was stored.
+func (r *Result) Check() error {
+	switch {
+	case r.Status < Succeeded || r.Status > NotExecuted:
+		return fmt.Errorf("%w: a result has the status %d", ErrDamaged, r.Status)
+	case r.Kind > BinaryBody:
+		return fmt.Errorf("%w: a result has a body of kind %d", ErrDamaged, r.Kind)
+	case r.Code < 0 || r.Code > 999:
+		return fmt.Errorf("%w: a result has the code %d", ErrDamaged, r.Code)
+	}
+	return nil
+}
+
+// OutcomeUnknown is the result of a request that was in flight when its node died, and that
+// must not be sent again.
+var OutcomeUnknown = Result{
+	Status: Failed,
+	Code:   http.StatusBadGateway,
+	Line:   "Bad Gateway: the service was interrupted while this request was under way; it is not known whether the upstream carried it out, and it was not sent again",
 }
 
 // Set is a set of request indexes of one batch.

@@ -42,7 +42,8 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
-var errDamaged = errors.New("the stored requests are damaged")
+// ErrDamaged is the error of what is not in its stored form.
+var ErrDamaged = errors.New("the stored form is damaged")
 
 // Pack returns the stored form of a batch's requests, compressed where that pays.
 func Pack(requests []Request) []byte {
@@ -106,8 +107,13 @@ func Unpack(data []byte) ([]Request, error) {
 		}
 		out = append(out, r)
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: there is none", errDamaged)
+	if len(out) == 0 || len(out) > MaxRequests {
+		return nil, fmt.Errorf("%w: there are %d requests", ErrDamaged, len(out))
+	}
+	for i := range out {
+		if err := out[i].Links.check(i); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
@@ -136,6 +142,28 @@ func UnpackedSize(head []byte, packed int64) int64 {
 	return size
 }
 
+// check reports whether the links of request i can be what Pack was given.
+func (l *Links) check(i int) error {
+	if l == nil {
+		return nil
+	}
+	earlier := func(j int) bool { return j >= 0 && j < i }
+	for _, j := range l.DependsOn {
+		if !earlier(j) {
+			return fmt.Errorf("%w: request %d depends on request %d", ErrDamaged, i, j)
+		}
+	}
+	for _, r := range l.Refs {
+		if !earlier(r.From) || r.Where < InPath || r.Where > InHeader {
+			return fmt.Errorf("%w: request %d has the reference %d of request %d", ErrDamaged, i, r.Where, r.From)
+		}
+	}
+	if l.RunIf > Always {
+		return fmt.Errorf("%w: request %d runs on condition %d", ErrDamaged, i, l.RunIf)
+	}
+	return nil
+}
+
 // cutLinks reads a request's links.
 func cutLinks(data []byte) (l *Links, rest []byte, err error) {
 	text, rest, err := cutField(data)
@@ -143,7 +171,7 @@ func cutLinks(data []byte) (l *Links, rest []byte, err error) {
 		return nil, rest, err
 	}
 	if err := json.Unmarshal(text, &l); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errDamaged, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return l, rest, nil
 }
@@ -197,7 +225,7 @@ func appendField[T string | []byte](buf []byte, field T) []byte {
 func cutField(data []byte) (field, rest []byte, err error) {
 	n, width := binary.Uvarint(data)
 	if width <= 0 || n > uint64(len(data)-width) {
-		return nil, nil, errDamaged
+		return nil, nil, ErrDamaged
 	}
 	end := width + int(n)
 	return data[width:end:end], data[end:], nil
@@ -226,11 +254,11 @@ func decompress(data []byte) ([]byte, error) {
 	case zstdForm:
 		out, err := decoder().DecodeAll(data[1:], nil)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		return out, nil
 	}
-	return nil, fmt.Errorf("%w: unknown form %d", errDamaged, data[0])
+	return nil, fmt.Errorf("%w: unknown form %d", ErrDamaged, data[0])
 }
 
 // PackHeaders returns the stored form of an answer's headers; nil: there is none.

@@ -63,27 +63,29 @@ type Page struct {
 
 // Summary is a batch as a list shows it.
 type Summary struct {
-	ID        BatchID
-	Ticket    batch.Ticket
-	GroupID   string
-	Status    batch.Status
-	Total     int
-	Completed int // requests that ran to an end, well or badly
-	Failed    int // of them; of a batch that ended before failures were counted: 0
-	CreatedAt time.Time
-	StartedAt time.Time    // zero: not started
-	EndedAt   time.Time    // zero: not ended
-	RetryOf   batch.Ticket // zero: none
-	Retried   bool         // another batch repeats what failed of this one
-	Paused    bool         // the batch is kept from going on, apart from its queue
+	ID          BatchID
+	Ticket      batch.Ticket
+	GroupID     string
+	Status      batch.Status
+	Total       int
+	Completed   int // requests that ran to an end, well or badly
+	Failed      int // of them; of a batch that ended before failures were counted: 0
+	CreatedAt   time.Time
+	StartedAt   time.Time    // zero: not started
+	EndedAt     time.Time    // zero: not ended
+	RetryOf     batch.Ticket // zero: none
+	Retried     bool         // another batch repeats what failed of this one
+	Paused      bool         // the batch is kept from going on, apart from its queue
+	Quarantined bool         // it was set aside
 }
 
 // QueueState is how things stand with a queue.
 type QueueState struct {
-	Open      int       // unfinished batches
-	Held      int       // batches of any state that were not purged yet
-	Paused    bool      // it is kept from going on
-	NotBefore time.Time // it was released until then; zero: it was not, or for a pause
+	Open        int       // unfinished batches, without those that were set aside
+	Quarantined int       // batches that were set aside
+	Held        int       // batches of any state that were not purged yet
+	Paused      bool      // it is kept from going on
+	NotBefore   time.Time // it was released until then; zero: it was not, or for a pause
 }
 
 // Node is a node that is alive.
@@ -110,7 +112,9 @@ type Overview struct {
 	Nodes  []Node
 	Queues int    // with unfinished batches
 	Owned  int    // of these, that a live node has
-	Open   int    // unfinished batches
+	Open   int    // unfinished batches, without those that were set aside
 	Loads  []Load // the queues with the most unfinished batches
-	Bytes  int64  // that the database takes
+
+	Quarantined int   // batches that were set aside
+	Bytes       int64 // that the database takes
 }

@@ -89,7 +89,8 @@ var (
 // return, the same call would return it again, so nobody repeats it.
 func Certain(err error) bool {
 	_, full := errors.AsType[*QuotaError](err)
-	return full || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNothing) ||
+	_, damaged := errors.AsType[*DamagedError](err)
+	return full || damaged || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNothing) ||
 		errors.Is(err, ErrTooManyCalls) || errors.Is(err, ErrBusy)
 }
 
@@ -155,22 +156,23 @@ type Created struct {
 
 // Status is a batch as its creator may see it, at one moment.
 type Status struct {
-	ID        BatchID
-	Ticket    batch.Ticket
-	GroupID   string
-	Status    batch.Status
-	Total     int
-	Completed int // requests that ran to an end, well or badly
-	CreatedAt time.Time
-	StartedAt time.Time // zero: not started
-	EndedAt   time.Time // zero: not ended
-	RetryOf   batch.Ticket
-	Paused    bool      // the batch is kept from going on, or its queue is
-	NotBefore time.Time // its queue was released until then; zero: it was not, or for a pause, or the batch has ended
-	Reason    string    // why what was not executed was not, where there is more to say than "stopped"
-	IDs       []string  // the requests' ids, by index; nil when none has one
-	Ended     batch.Set // requests that have a result; filled only when results were asked for
-	Results   []Indexed // the first results, see Storage.Status
+	ID          BatchID
+	Ticket      batch.Ticket
+	GroupID     string
+	Status      batch.Status
+	Total       int
+	Completed   int // requests that ran to an end, well or badly
+	CreatedAt   time.Time
+	StartedAt   time.Time // zero: not started
+	EndedAt     time.Time // zero: not ended
+	RetryOf     batch.Ticket
+	Paused      bool      // the batch is kept from going on, or its queue is
+	NotBefore   time.Time // its queue was released until then; zero: it was not, or for a pause, or the batch has ended
+	Reason      string    // why what was not executed was not, where there is more to say than "stopped"; or why it was set aside
+	Quarantined time.Time // when the batch was set aside; zero: it is not
+	IDs         []string  // the requests' ids, by index; nil when none has one
+	Ended       batch.Set // requests that have a result; filled only when results were asked for
+	Results     []Indexed // the first results, see Storage.Status
 }
 
 // Indexed is a result with its request's place in the batch.
@@ -344,6 +346,10 @@ type Claim struct {
 	Bytes  int64 // that its requests take when they are loaded
 	Marked bool  // there may be marks
 
+	// Attempts counts this claim and those before it that a node's death has ended, since the
+	// batch's last progress. A batch with more than MaxAttempts is not to be loaded.
+	Attempts int
+
 	// Filled in by Load:
 	Requests []batch.Request
 	Marks    []Mark // by index, without bodies and headers
@@ -416,7 +422,7 @@ type Storage interface {
 	Overview(ctx context.Context, loads int) (Overview, error)
 
 	// Stop asks for the end of unfinished batches. One that no node has
-	// started ends at once; any other is ended by its runner, and its queue is
+	// started, or that was set aside, ends at once; any other is ended by its runner, and its queue is
 	// runnable at once, whatever moment Release named.
 	Stop(ctx context.Context, sel Selection) (Stopped, error)
 
@@ -481,11 +487,30 @@ type Storage interface {
 	// Errors: ErrNotOwner.
 	Finish(ctx context.Context, c *Claim, marks []Mark, reason string, release bool) (*Claim, error)
 
-	// Release records marks and gives the queue up with its batch unfinished.
+	// Release records marks and gives the queue up with its batch unfinished. The claim is not
+	// one of the batch's Attempts any more.
 	// It becomes runnable again at the given moment; zero, or where its batch was
 	// stopped, or until Forever and is not paused any more: at once.
 	// Errors: ErrNotOwner.
 	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
+
+	// Progress says that the batch gets on: its Attempts are 1 again.
+	// Errors: ErrNotOwner.
+	Progress(ctx context.Context, c *Claim) error
+
+	// Quarantine sets the claim's batch aside for a reason and gives the queue up. A batch that
+	// was stopped ends instead: a request in flight as batch.OutcomeUnknown, one that waits with
+	// its last answer.
+	// Errors: ErrNotOwner.
+	Quarantine(ctx context.Context, c *Claim, reason string) error
+
+	// Quarantined lists batches that were set aside, with IDs above after and in their order.
+	Quarantined(ctx context.Context, after BatchID, limit int) ([]QuarantinedBatch, error)
+
+	// Unquarantine makes a batch that was set aside one of its queue's open batches again, which
+	// is runnable at once. With end it ends the batch instead, as Quarantine does with one that
+	// was stopped. Errors: ErrNotFound, if no batch with this ticket is set aside.
+	Unquarantine(ctx context.Context, ticket batch.Ticket, end bool) (QueueID, error)
 
 	// Authorize returns nil when the node may send for the claim's queue. While that
 	// is not certain it waits: because the database does not answer, for one.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/budget"
@@ -12,16 +13,29 @@ import (
 // runQueue runs the queue's batches, oldest first, until there is none, the
 // queue's turn is over, or its batch has to wait.
 func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) next {
+	if !e.probation.enter(id) {
+		return next{again: true, notBefore: time.Now().Add(probationPause)}
+	}
+	defer e.probation.leave(id)
 	c, err := e.claim(id)
+	claimed := c != nil
 	for err == nil && c != nil {
 		var n next
 		if c, n, err = e.runBatch(c, news, t); err == nil && c == nil {
 			return n
 		}
 	}
-	// Nothing to run, or owned elsewhere: the scan finds it if that changes. Or shut
-	// down, and then it may be another node's turn.
-	return next{again: e.drain.Err() != nil}
+	switch {
+	case e.drain.Err() != nil: // it may be another node's turn
+		return next{again: true}
+	case isGivenUp(err) && !errors.Is(err, storage.ErrNothing): // the node may have the queue: then no scan finds it
+		e.Logger.Error("a store's queue can't be run at the moment", "queue", id, "error", err)
+		return next{again: true, notBefore: time.Now().Add(asidePause)}
+	case claimed && errors.Is(err, storage.ErrNotOwner): // see who has it now
+		return next{again: true, notBefore: time.Now().Add(scanInterval)}
+	}
+	// Nothing to run, or owned elsewhere: the scan finds it if that changes.
+	return next{}
 }
 
 // claim claims the queue, unless the node shuts down. That does not interrupt a call: a
@@ -41,6 +55,12 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 // loaded. It returns the claim of the queue's next batch if the turn goes on, or what the
 // queue is to do.
 func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, next, error) {
+	switch {
+	case c.Attempts > storage.MaxAttempts:
+		return e.setAside(c, storage.Died(c.Attempts))
+	case !e.probation.admit(c):
+		return nil, next{again: true, notBefore: time.Now().Add(probationPause)}, e.handBack(c, nil, time.Time{})
+	}
 	memory := e.batches.Share(c.Store)
 	defer memory.Release()
 	if !memory.TryGrow(e.footprint(c)) {
@@ -50,7 +70,9 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*sto
 		}
 		t.began = time.Now()
 	}
-	if err := e.load(c); err != nil {
+	if err := e.load(c); isGivenUp(err) {
+		return e.setAside(c, err.Error())
+	} else if err != nil {
 		return nil, next{}, err
 	}
 	r := e.newRun(c, news, t)
@@ -62,7 +84,7 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*sto
 // it gives the claim back.
 func (e *Engine) load(c *storage.Claim) error {
 	err := e.persist(e.drain, "load a batch", "ticket", c.Ticket, func(ctx context.Context) error { return e.Storage.Load(ctx, c) })
-	if err == nil || errors.Is(err, storage.ErrNotOwner) {
+	if err == nil || errors.Is(err, storage.ErrNotOwner) || isGivenUp(err) {
 		return err
 	}
 	return errors.Join(err, e.handBack(c, nil, time.Time{}))
@@ -123,12 +145,21 @@ func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(e.work), lastWords)
 }
 
+// Bounds of what persist repeats although storage works.
+const (
+	// mostRefusals is how often storage may refuse a call before it is given up.
+	mostRefusals = 5
+	// mostFailing is how long a call may fail in any other way while storage works otherwise.
+	mostFailing = 10 * time.Minute
+)
+
 // persist calls a storage operation until storage has answered, with growing pauses: every
 // operation can be repeated. It returns at once what storage says for certain, and gives up
-// when ctx ends. A failure is logged when it begins and then once a minute while it lasts.
+// when ctx ends, or with a givenUpError when only this operation keeps failing. A failure is
+// logged when it begins and then once a minute while it lasts.
 func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
 	const longest = time.Second
-	began, failures := time.Now(), 0
+	began, failures, refusals := time.Now(), 0, 0
 	var log repeated
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, longest) {
 		err := op(ctx)
@@ -138,10 +169,16 @@ func (e *Engine) persist(ctx context.Context, what, about string, id any, op fun
 				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
 			}
 			return nil
-		case storage.Certain(err), ctx.Err() != nil:
+		case isFinal(err), ctx.Err() != nil:
 			return err
 		}
 		failures++
+		if storage.Refused(err) {
+			refusals++
+		}
+		if refusals == mostRefusals || time.Since(began) > mostFailing && e.Storage.Ping(ctx) == nil {
+			return &givenUpError{what, err}
+		}
 		if _, due := log.count(time.Now()); due {
 			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err,
 				"failures", failures, "for", time.Since(began).Round(time.Second).String())
@@ -152,4 +189,25 @@ func (e *Engine) persist(ctx context.Context, what, about string, id any, op fun
 		case <-time.After(pause):
 		}
 	}
+}
+
+// givenUpError is the error of an operation that storage does not carry out, while it works
+// otherwise.
+type givenUpError struct {
+	what string
+	err  error
+}
+
+func (e *givenUpError) Error() string { return fmt.Sprintf("storage does not %s: %v", e.what, e.err) }
+
+// isGivenUp reports whether an operation on a batch has failed for good, although the queue
+// is the node's: the batch can't go on.
+func isGivenUp(err error) bool {
+	_, givenUp := errors.AsType[*givenUpError](err)
+	return givenUp || isFinal(err) && !errors.Is(err, storage.ErrNotOwner)
+}
+
+// isFinal reports whether storage would answer the same call with the same error again.
+func isFinal(err error) bool {
+	return storage.Certain(err) && !errors.Is(err, storage.ErrBusy) && !errors.Is(err, storage.ErrTooManyCalls)
 }

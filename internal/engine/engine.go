@@ -59,6 +59,8 @@ const (
 	// mostAdvance bounds the memory that an attempt has for its answer before it begins, in
 	// bytes. Most answers need no more, so that what was sent need not wait for memory.
 	mostAdvance = 16 << 10
+	// mostPurges bounds the steps between two ticks, should a step always say that there is more.
+	mostPurges = 10_000
 	// lastWords is how long a batch may take to be released once its node has
 	// given up waiting for what is under way.
 	lastWords = 5 * time.Second
@@ -73,7 +75,7 @@ type Upstream interface {
 type Options struct {
 	Storage  storage.Storage
 	Upstream Upstream
-	Unseal   func(c *storage.Claim) (token string, err error)
+	Unseal   func(c *storage.Claim) (token string, err error) // see ErrNoKey and ErrUnknownSeal
 	Policy   Policy
 	Rate     governor.Rate // of what is sent with one credential, by all nodes together
 
@@ -103,6 +105,8 @@ type Engine struct {
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts under way
 	silence  repeated     // attempts that got no answer
+	keyless  repeated     // batches whose key is missing
+	probation
 
 	mu      sync.Mutex
 	open    bool                       // between the start of Run and shut
@@ -126,6 +130,7 @@ type queue struct {
 	fresh bool          // ready: it had nothing to run before
 	found bool          // ready: by a scan, and not known before
 	again bool          // woken while it was running
+	lost  bool          // its last claim was lost before anything was done under it
 	news  chan struct{} // running: its creator may have stopped or deleted the batch
 	timer *time.Timer   // waiting
 	until time.Time     // waiting: for this moment
@@ -337,7 +342,7 @@ func (e *Engine) fill() {
 		*line = (*line)[1:]
 		q := e.queues[id]
 		t := &term{began: time.Now(), first: q.fresh}
-		*q = queue{state: running, news: make(chan struct{}, 1)}
+		*q = queue{state: running, lost: q.lost, news: make(chan struct{}, 1)}
 		e.running++
 		go func() { e.leave(id, e.runQueue(id, q.news, t)) }()
 	}
@@ -384,6 +389,7 @@ func (e *Engine) count(counter *int, by int) {
 type next struct {
 	again     bool      // it has, or may have, more to run
 	notBefore time.Time // with again: not before this moment; zero: in its next turn
+	lost      bool      // its claim was lost before anything was done under it
 }
 
 // leave gives a queue's place back. When the node shuts down, the queue is left to
@@ -393,6 +399,10 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 	defer e.unlock()
 	q := e.queues[id]
 	e.running--
+	if n.lost && q.lost { // the next claim may be lost as soon as these two
+		n.notBefore = time.Now().Add(scanInterval)
+	}
+	q.lost = n.lost
 	wait, again := min(time.Until(n.notBefore), e.Policy.longest()), n.again || q.again
 	switch {
 	case again && e.stopping():
@@ -428,6 +438,7 @@ func (e *Engine) wait(id storage.QueueID, q *queue, pause time.Duration) {
 func (e *Engine) scanLoop(ctx context.Context) {
 	var cursor storage.QueueID
 	var failing bool
+	var log repeated
 	tick := time.NewTicker(scanInterval)
 	defer tick.Stop()
 	for {
@@ -435,10 +446,13 @@ func (e *Engine) scanLoop(ctx context.Context) {
 		if cursor, err = e.scan(ctx, cursor); err == nil && e.Ready() != nil {
 			close(e.scanned)
 		}
-		if err != nil && !failing && ctx.Err() == nil {
-			e.Logger.Error("storage can't be asked for waiting queues; asking again every second", "error", err)
+		if err != nil && ctx.Err() == nil {
+			if n, due := log.count(time.Now()); due {
+				e.Logger.Error("storage can't be asked for waiting queues; asking again every second", "error", err, "since_last_told", n)
+			}
 		} else if err == nil && failing {
 			e.Logger.Info("storage answers again")
+			log = repeated{}
 		}
 		failing = err != nil
 		select {
@@ -503,7 +517,7 @@ func (e *Engine) purgeLoop(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		more, err := true, error(nil)
-		for more && err == nil && ctx.Err() == nil {
+		for n := 0; n < mostPurges && more && err == nil && ctx.Err() == nil; n++ {
 			more, err = e.Storage.Purge(ctx, e.Retention)
 		}
 		if err != nil && ctx.Err() == nil {

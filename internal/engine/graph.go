@@ -162,7 +162,12 @@ func (r *run) prepare(i int) readiness {
 		return sendable
 	}
 	if err := r.gather(i); err != nil {
-		r.halted = r.halted || errors.Is(err, storage.ErrNotFound)
+		switch gone := errors.Is(err, storage.ErrNotFound); {
+		case gone:
+			r.halted = true
+		case isGivenUp(err), isFinal(err):
+			r.stuck = err
+		}
 		return undecided
 	}
 	filled, err := req.Fill(r.graph.values.Of(i))

@@ -420,7 +420,7 @@ func checkResult(say sayer, name string, r *batch.Result, sent []*sending) {
 	case r == nil && len(sent) > 0 && sent[len(sent)-1].answer.Outcome != outbound.NotSent:
 		say("%s: not executed, but sent %d times", name, len(sent))
 	case r == nil:
-	case r.Line == unknown.Line:
+	case r.Line == batch.OutcomeUnknown.Line:
 		// The last attempt was cut off, or its answer was lost with its node, or it
 		// had not left yet.
 	case len(sent) == 0:

@@ -29,6 +29,8 @@ type Observer interface {
 	Ended(store string, status batch.ResultStatus, inDoubt bool)
 	// BatchEnded: so many requests failed, and so many were not executed.
 	BatchEnded(c *storage.Claim, failed, notExecuted int, now time.Time)
+	// Quarantined: a batch was set aside.
+	Quarantined(c *storage.Claim)
 	// Claimed: a queue was taken over. Lost: a batch is not run any more, as the node was taken for dead.
 	Claimed()
 	Lost()
@@ -41,6 +43,7 @@ func (nobody) Attempted(outbound.Outcome, int, time.Duration)       {}
 func (nobody) Waits(bool, time.Duration)                            {}
 func (nobody) Ended(string, batch.ResultStatus, bool)               {}
 func (nobody) BatchEnded(c *storage.Claim, _, _ int, now time.Time) {}
+func (nobody) Quarantined(*storage.Claim)                           {}
 func (nobody) Claimed()                                             {}
 func (nobody) Lost()                                                {}
 

@@ -58,6 +58,7 @@ func (r *run) recordUnder(ctx context.Context, marks []storage.Mark) error {
 	}
 	clear(marks) // the answers' bodies are storage's now
 	r.pending, r.held = marks[:0], r.held[:0]
+	r.progress()
 	return nil
 }
 

@@ -216,27 +216,16 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	return out
 }
 
-// unknown is the result of a request that was in flight when its node died and
-// that must not be sent again.
-var unknown = batch.Result{
-	Status: batch.Failed,
-	Code:   http.StatusBadGateway,
-	Line:   "Bad Gateway: the service was interrupted while this request was under way; it is not known whether the upstream carried it out, and it was not sent again",
-}
-
-// Unknown returns the result of a request whose outcome a crash has made unknown.
-func Unknown() batch.Result { return unknown }
-
 // recovered returns what becomes of a request that may have been in flight when
 // the batch's last runner lost it. halted says that the batch starts nothing more.
 func (p *Policy) recovered(r *batch.Request, m storage.Mark, halted bool, now time.Time) storage.Mark {
 	if !halted && (r.Repeatable() || p.RetryInDoubt) {
 		m.State, m.NotBefore = storage.Waiting, now
 		m.Tries.MaybeDone = true
-		m.Result = unknown
+		m.Result = batch.OutcomeUnknown
 		return m
 	}
-	m.State, m.Result = storage.Done, unknown
+	m.State, m.Result = storage.Done, batch.OutcomeUnknown
 	m.Tries.EndedAt = now
 	return m
 }

@@ -49,6 +49,8 @@ type run struct {
 	failed   int
 	paused   bool   // starts nothing more until its creator lets it go on
 	halted   bool   // starts nothing more: a failure, a stop or a delete
+	done     bool   // an answer came under this claim
+	stuck    error  // why an answer that is needed can't be read
 	cutOff   bool   // the shutdown has left a request in doubt, for the next runner to judge
 	reason   string // why what was not executed was not
 	pending  []storage.Mark
@@ -186,12 +188,10 @@ func (r *run) heed(s storage.Signals) {
 // run takes the batch as far as it goes in this turn. It returns the claim of the
 // queue's next batch if the turn goes on, or what the queue is to do.
 func (r *run) run() (*storage.Claim, next, error) {
-	var err error
-	if r.token, err = r.e.Unseal(r.c); err != nil {
-		r.log.Error("the credential can't be read; nothing of the batch is sent", "error", err)
-		r.halted, r.reason = true, "the credential that was stored with the batch can't be read"
-	} else {
-		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
+	if err := r.unseal(); errors.Is(err, ErrNoKey) {
+		return r.awaitKey(err)
+	} else if err != nil {
+		return r.setAside(err)
 	}
 	for {
 		if r.halted {
@@ -207,15 +207,25 @@ func (r *run) run() (*storage.Claim, next, error) {
 			return r.release(storage.Forever)
 		}
 		begins, due := r.pick()
+		if r.stuck != nil {
+			r.e.outbound.Release(int64(len(begins))) // none was started
+			for range begins {
+				r.upstream.Undo(r.c.Queue)
+			}
+			return r.setAside(r.stuck)
+		}
 		if r.inflight == 0 && len(begins) == 0 && (r.halted || r.ended == len(r.requests)) {
 			continue // all that was left has ended without being sent
 		}
 		if r.inflight == 0 && len(begins) == 0 && !r.patient(due) {
 			return r.release(due)
 		}
-		if err := r.start(begins); errors.Is(err, storage.ErrNotOwner) {
+		switch err := r.start(begins); {
+		case errors.Is(err, storage.ErrNotOwner):
 			r.abandon()
 			return nil, next{}, err
+		case isGivenUp(err):
+			return r.setAside(err)
 		}
 		if r.inflight > 0 || len(begins) == 0 {
 			r.await(due)
@@ -667,6 +677,7 @@ func (r *run) settle(a answer) {
 		}
 		return
 	}
+	r.done = true
 	now := time.Now()
 	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, now)
 	m.Index = a.index
@@ -696,7 +707,9 @@ func (r *run) endWaits() {
 func (r *run) finish() (*storage.Claim, next, error) {
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
-	if err := r.recordMost(ctx); err != nil {
+	if err := r.recordMost(ctx); isGivenUp(err) {
+		return r.setAside(err)
+	} else if err != nil {
 		return nil, next{}, err
 	}
 	release := r.lost || r.e.drain.Err() != nil || r.e.over(r.term)
@@ -716,6 +729,9 @@ func (r *run) finish() (*storage.Claim, next, error) {
 		r.e.Observer.BatchEnded(r.c, r.failed, left, now)
 		r.traced.queued(r.e, r.c)
 	}
+	if isGivenUp(err) {
+		return r.setAside(err)
+	}
 	return c, next{again: release}, err
 }
 
@@ -724,10 +740,15 @@ func (r *run) finish() (*storage.Claim, next, error) {
 func (r *run) release(due time.Time) (*storage.Claim, next, error) {
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
-	if err := r.recordMost(ctx); err != nil {
-		return nil, next{}, err
+	err := r.recordMost(ctx)
+	if err == nil {
+		r.progress()
+		err = r.e.handBack(r.c, r.pending, due)
 	}
-	return nil, next{again: true, notBefore: due}, r.e.handBack(r.c, r.pending, due)
+	if isGivenUp(err) {
+		return r.setAside(err)
+	}
+	return nil, next{again: true, notBefore: due, lost: r.lost && !r.done}, err
 }
 
 // abandon leaves a batch that another node runs now, or that can't be recorded

@@ -25,6 +25,14 @@ import (
 	"slices"
 )
 
+// Errors of Open with a meaning of their own.
+var (
+	// ErrUnknownKey: the value names a key that is not among these.
+	ErrUnknownKey = errors.New("the key file does not hold the key")
+	// ErrUnknownVersion: the value has a form that this build does not know.
+	ErrUnknownVersion = errors.New("the sealed value has an unknown version")
+)
+
 // keySize is the length of a key in bytes: AES-256.
 const keySize = 32
 
@@ -125,13 +133,13 @@ func (k Key) Open(sealed, context []byte) ([]byte, error) {
 	case len(sealed) == 0:
 		return nil, errors.New("the sealed value is empty")
 	case sealed[0] != unnamed && sealed[0] != named:
-		return nil, fmt.Errorf("the sealed value has version %d; this build knows versions %d and %d only", sealed[0], unnamed, named)
+		return nil, fmt.Errorf("%w: %d; this build knows versions %d and %d only", ErrUnknownVersion, sealed[0], unnamed, named)
 	}
 	body, id := sealed[1:], SealedBy(sealed)
 	if id != "" {
 		body = sealed[MarkSize:]
 		if !k.Has(id) {
-			return nil, fmt.Errorf("the value was sealed with the secret key %s, which the key file does not hold", id)
+			return nil, fmt.Errorf("%w that the value was sealed with: %s", ErrUnknownKey, id)
 		}
 	}
 	for _, key := range k.all() {

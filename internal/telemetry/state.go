@@ -21,8 +21,8 @@ const (
 type state struct {
 	m *Metrics
 
-	unfinished, withWork, atWork, nodes, bytes       *prometheus.Desc // of the whole database
-	running, places, inFlight, maxInFlight, heldBack *prometheus.Desc // of this node
+	unfinished, quarantined, withWork, atWork, nodes, bytes *prometheus.Desc // of the whole database
+	running, places, inFlight, maxInFlight, heldBack        *prometheus.Desc // of this node
 
 	mu   sync.Mutex
 	last storage.Overview
@@ -37,6 +37,7 @@ func newState(m *Metrics) *state {
 	return &state{
 		m:           m,
 		unfinished:  gauge("sheaf_batches_unfinished", "Batches that have not ended; those beyond the 1,000 stores with the most are of the class other."+all, "store_class"),
+		quarantined: gauge("sheaf_batches_quarantined", "Batches that were set aside and wait for an operator."+all),
 		withWork:    gauge("sheaf_stores_with_work", "Queues that have unfinished batches."+all),
 		atWork:      gauge("sheaf_stores_owned", "Queues with unfinished batches that a live node has."+all),
 		nodes:       gauge("sheaf_nodes", "Nodes that are alive."+all),
@@ -51,7 +52,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.unfinished, s.withWork, s.atWork, s.nodes, s.bytes, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack} {
+	for _, d := range []*prometheus.Desc{s.unfinished, s.quarantined, s.withWork, s.atWork, s.nodes, s.bytes, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack} {
 		ch <- d
 	}
 }
@@ -72,6 +73,7 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
+	gauge(s.quarantined, float64(o.Quarantined))
 	gauge(s.withWork, float64(o.Queues))
 	gauge(s.atWork, float64(o.Owned))
 	gauge(s.nodes, float64(len(o.Nodes)))

@@ -54,6 +54,7 @@ type Metrics struct {
 	retries   prometheus.Counter
 	throttles prometheus.Counter
 	throttled prometheus.Counter
+	aside     prometheus.Counter
 	claims    prometheus.Counter
 	lost      prometheus.Counter
 	upstream  *prometheus.HistogramVec // by code
@@ -120,6 +121,7 @@ func New(o Options) *Metrics {
 	m.retries = counter("sheaf_retries_total", "Attempts that failed and were put off to be made again.")
 	m.throttles = counter("sheaf_throttles_total", "Attempts that were answered 429 and put off.")
 	m.throttled = counter("sheaf_throttled_seconds_total", "Time by which requests were put off because the answer was 429.")
+	m.aside = counter("sheaf_batches_set_aside_total", "Batches that this node could not run and has set aside.")
 	m.claims = counter("sheaf_ownership_claims_total", "Times that this node took a queue over to run it.")
 	m.lost = counter("sheaf_ownership_losses_total", "Batches that this node stopped running because it was taken for dead.")
 	m.operation = histogram("sheaf_storage_operation_duration_seconds", "Operations of storage until they were durable, or read.", storageBuckets, "operation")
@@ -130,7 +132,7 @@ func New(o Options) *Metrics {
 		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
 	}
 	// What never happened is told as 0: so that its first time shows.
-	for _, name := range []string{"create", "status", "claim", "load", "record", "finish", "release"} {
+	for _, name := range []string{"create", "status", "claim", "load", "record", "finish", "release", "results", "quarantine", "runnable", "purge"} {
 		m.failures.WithLabelValues(name)
 	}
 	for _, outcome := range []string{"delivered", "failed", "given_up"} {
@@ -212,6 +214,9 @@ func (m *Metrics) BatchEnded(c *storage.Claim, failed, notExecuted int, now time
 	k.waited.Observe(max(c.StartedAt.Sub(c.CreatedAt).Seconds(), 0))
 	k.took.Observe(max(now.Sub(c.StartedAt).Seconds(), 0))
 }
+
+// Quarantined implements engine.Observer.
+func (m *Metrics) Quarantined(*storage.Claim) { m.aside.Inc() }
 
 // Claimed implements engine.Observer.
 func (m *Metrics) Claimed() { m.claims.Inc() }

@@ -45,10 +45,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"golang.org/x/sync/singleflight"
@@ -216,5 +219,34 @@ func (db *DB) failure(ctx context.Context, what string, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	return fmt.Errorf("%s: %w", what, explain(err))
+	named := fmt.Errorf("%s: %w", what, explain(err))
+	switch {
+	case isDamage(err):
+		return &storage.DamagedError{Err: named}
+	case isRefusal(err):
+		return &storage.RefusedError{Err: named}
+	}
+	return named
+}
+
+// isDamage reports whether what was read can't be what was stored.
+func isDamage(err error) bool {
+	state := sqlState(err)
+	return errors.Is(err, batch.ErrDamaged) || state == "XX001" || state == "XX002"
+}
+
+// isRefusal reports whether the server refuses the content of a call, and not the moment: by
+// the classes "data exception", "integrity constraint violation", "program limit exceeded"
+// and "internal error".
+func isRefusal(err error) bool {
+	state := sqlState(err)
+	return len(state) == 5 && slices.Contains([]string{"22", "23", "54", "XX"}, state[:2])
+}
+
+// sqlState returns the server's code of an error; empty if it is none of the server's.
+func sqlState(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
 }

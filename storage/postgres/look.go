@@ -112,7 +112,7 @@ func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, c
 		var created, started, ended int64
 		var retryOf *uuid.UUID
 		var has bool
-		err := r.Scan(&s.ID, &ticket, &group, &s.Total, &s.Completed, &s.Failed, &created, &started, &ended, &retryOf, &s.Paused, &s.Retried, &has)
+		err := r.Scan(&s.ID, &ticket, &group, &s.Total, &s.Completed, &s.Failed, &created, &started, &ended, &retryOf, &s.Paused, &s.Retried, &has, &s.Quarantined)
 		if err != nil || !has {
 			return err
 		}
@@ -135,7 +135,8 @@ func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, c
 	return out, err
 }
 
-// holding returns which batches have a request whose path holds the text.
+// holding returns which batches have a request whose path holds the text. A batch whose
+// requests are damaged matches nothing, so that the others are found.
 func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, text string) (map[storage.BatchID]bool, error) {
 	out := map[storage.BatchID]bool{}
 	err := db.read(ctx, l, what, get("packed_of", func(r pgx.Rows) error {
@@ -145,8 +146,8 @@ func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, tex
 			return err
 		}
 		requests, err := batch.Unpack(packed)
-		out[id] = slices.ContainsFunc(requests, func(r batch.Request) bool { return strings.Contains(r.Path, text) })
-		return err
+		out[id] = err == nil && slices.ContainsFunc(requests, func(r batch.Request) bool { return strings.Contains(r.Path, text) })
+		return nil
 	}, ids).anew(func() { clear(out) }))
 	return out, err
 }
@@ -156,7 +157,7 @@ func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error
 	var out storage.QueueState
 	var notBefore int64
 	found := false
-	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore), []byte(name)))
+	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore, &out.Quarantined), []byte(name)))
 	out.NotBefore = db.released(notBefore)
 	return out, err
 }
@@ -193,6 +194,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 			out.Loads = append(out.Loads, l)
 			return err
 		}, loads).anew(func() { out.Loads = nil }),
+		get("count_quarantined", scan(&found, &out.Quarantined)),
 		get("database_size", scan(&found, &out.Bytes)))
 	return out, err
 }

@@ -116,7 +116,7 @@ SELECT id, store, owner, group_id, total, completed, created_at, started_at, end
     (SELECT ids FROM requests WHERE batch = batches.id),
     CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END,
     retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)),
-    CASE WHEN ended_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END
+    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END, quarantined_at
 FROM batches WHERE ticket = $1 AND NOT deleted;
 
 -- name: done
@@ -180,7 +180,7 @@ SELECT id, created_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at 
 SELECT id, ticket, group_id, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
     created_at, started_at, ended_at, retry_of, paused AND ended_at = 0 AND NOT stopped,
     EXISTS (SELECT FROM batches AS again WHERE again.retry_of = batches.ticket AND NOT again.deleted),
-    $2::integer = 0 OR EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND code = $2 AND status <> 3)
+    $2::integer = 0 OR EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND code = $2 AND status <> 3), quarantined_at <> 0
 FROM batches CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed
     FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
@@ -194,7 +194,9 @@ SELECT index, state, tries, not_before, status, code, kind, line FROM marks WHER
 SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
 
 -- name: queue_state
-SELECT open, held, paused, coalesce((SELECT not_before FROM owners WHERE owners.queue = queues.id), 0) FROM queues WHERE name = $1;
+SELECT open, held, paused, coalesce((SELECT not_before FROM owners WHERE owners.queue = queues.id), 0),
+    (SELECT count(*) FROM batches WHERE batches.queue = queues.id AND quarantined_at <> 0)
+FROM queues WHERE name = $1;
 
 -- name: live_nodes
 SELECT id, name, started_at, renewed_at,
@@ -207,8 +209,11 @@ FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0;
 
 -- name: loads
 SELECT queues.name, open, EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node), paused, not_before,
-    coalesce((SELECT created_at FROM batches WHERE batches.queue = queues.id AND ended_at = 0 ORDER BY batches.id LIMIT 1), 0)
+    coalesce((SELECT created_at FROM batches WHERE batches.queue = queues.id AND ended_at = 0 AND quarantined_at = 0 ORDER BY batches.id LIMIT 1), 0)
 FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0 ORDER BY open DESC, queues.id LIMIT $1;
+
+-- name: count_quarantined
+SELECT count(*) FROM batches WHERE quarantined_at <> 0;
 
 -- name: database_size
 SELECT pg_database_size(current_database());
@@ -323,13 +328,14 @@ SELECT DISTINCT batches.queue FROM batches JOIN owners ON owners.queue = batches
 WHERE batches.ended_at = 0 AND batches.stopped AND owners.node = $1
 UNION
 SELECT batches.queue FROM batches JOIN owners ON owners.queue = batches.queue
-WHERE batches.ended_at = 0 AND batches.paused AND owners.node = $1
+WHERE batches.ended_at = 0 AND batches.quarantined_at = 0 AND batches.paused AND owners.node = $1
 UNION
 SELECT queues.id FROM queues JOIN owners ON owners.queue = queues.id
 WHERE queues.paused AND owners.node = $1;
 
 -- name: peek
-SELECT owners.epoch, owners.node IS NULL OR owners.node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node)
+SELECT owners.epoch, owners.node IS NULL OR owners.node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node),
+    owners.node IS DISTINCT FROM $2
 FROM queues JOIN owners ON owners.queue = queues.id
 WHERE queues.id = $1 AND queues.open > 0;
 
@@ -338,27 +344,89 @@ UPDATE owners SET node = $2, epoch = $4, not_before = 0
 WHERE queue = $1 AND epoch = $3
     AND (node IS NULL OR node = $2 OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
     AND EXISTS (SELECT FROM nodes WHERE nodes.id = $2)
-    AND EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0)
+    AND EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0 AND quarantined_at = 0)
 RETURNING epoch;
 
 -- name: start_next
-UPDATE batches SET started_at = CASE WHEN started_at = 0 THEN sheaf_now() ELSE started_at END
-WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
+-- $4: the node takes the queue over, so that a claim that was not ended counts as one that a death has ended.
+UPDATE batches SET started_at = CASE WHEN started_at = 0 THEN sheaf_now() ELSE started_at END,
+    claims = claims + CASE WHEN claimed AND NOT $4 THEN 0 ELSE 1 END, claimed = true
+WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarantined_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3
 RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace,
-    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id);
+    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims;
 
 -- name: next_requests
 -- What is large is left to load_requests.
 SELECT octet_length(packed), CASE WHEN octet_length(packed) <= $4 THEN packed ELSE substr(packed, 1, $5) END FROM requests
-WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 ORDER BY id LIMIT 1)
+WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarantined_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
     AND NOT $3;
 
 -- name: load_requests
-SELECT packed FROM requests WHERE batch = $1;
+SELECT (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = $1;
+
+-- name: leave_batch
+UPDATE batches SET claims = greatest(claims - 1, 0), claimed = false
+WHERE id = $1 AND claimed AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
+
+-- name: progressed
+UPDATE batches SET claims = 1 WHERE id = $1 AND claims > 1 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
+
+-- name: quarantine
+WITH hit AS (
+    UPDATE batches SET quarantined_at = sheaf_now(), reason = $4, claims = 0, claimed = false
+    WHERE id = $1 AND ended_at = 0 AND quarantined_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
+    RETURNING queue
+)
+UPDATE queues SET open = open - 1 FROM hit WHERE queues.id = hit.queue;
+
+-- name: unquarantine
+WITH hit AS (
+    UPDATE batches SET quarantined_at = 0, reason = '' WHERE id = $1 AND quarantined_at <> 0 RETURNING queue
+), woken AS (
+    UPDATE owners SET not_before = 0 FROM hit WHERE owners.queue = hit.queue AND not_before <> 0
+)
+UPDATE queues SET open = open + 1 FROM hit WHERE queues.id = hit.queue;
+
+-- name: stop_quarantined
+UPDATE batches SET stopped = true, reason = convert_to($2, 'UTF8') || reason WHERE id = $1 AND quarantined_at <> 0;
+
+-- name: quarantined
+SELECT batches.id, ticket, store, queues.name, group_id, total, created_at, quarantined_at, reason
+FROM batches JOIN queues ON queues.id = batches.queue WHERE quarantined_at <> 0 AND batches.id > $1 ORDER BY batches.id LIMIT $2;
+
+-- name: quarantined_ticket
+SELECT id, queue FROM batches WHERE ticket = $1 AND quarantined_at <> 0;
+
+-- name: end_begun_of
+UPDATE marks SET state = 3, status = $2, code = $3, kind = $4, line = $5, body = $6, headers = NULL
+FROM batches WHERE batches.id = ANY ($1::bigint[]) AND quarantined_at <> 0 AND stopped AND marks.batch = batches.id AND marks.state = 1;
+
+-- name: end_waiting_of
+UPDATE marks SET state = 3
+FROM batches WHERE batches.id = ANY ($1::bigint[]) AND quarantined_at <> 0 AND stopped AND marks.batch = batches.id AND marks.state = 2 AND status <> 0;
+
+-- name: end_quarantined
+WITH results AS (
+    SELECT batches.id, coalesce(sum(octet_length(body)) FILTER (WHERE state = 3), 0) AS n
+    FROM batches LEFT JOIN marks ON marks.batch = batches.id
+    WHERE batches.id = ANY ($1::bigint[]) AND quarantined_at <> 0 AND stopped GROUP BY batches.id
+), ended AS (
+    UPDATE batches SET
+        ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
+        quarantined_at = 0,
+        completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3),
+        failed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status = 2),
+        bytes = bytes + results.n,
+        credential = NULL
+    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
+), told AS (
+    INSERT INTO deliveries (batch, state, next_at) SELECT id, 1, sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
+)
+UPDATE queues SET bytes = bytes + more.n FROM (SELECT queue, sum(n) AS n FROM ended GROUP BY queue) AS more WHERE queues.id = more.queue;
 
 -- name: renew_claim
 UPDATE owners SET epoch = $3::bigint + 1 WHERE queue = $1 AND node = $2 AND epoch IN ($3, $3::bigint + 1) RETURNING epoch;
@@ -423,7 +491,7 @@ UPDATE owners SET node = NULL,
         WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0
         WHEN $6 AND NOT EXISTS (SELECT FROM batches WHERE batches.id = $5 AND paused) AND NOT EXISTS (SELECT FROM queues WHERE queues.id = $1 AND paused) THEN 0
         ELSE $3::bigint END
-WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0));
+WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0 AND quarantined_at = 0));
 
 -- name: lock_open_queues
 SELECT id FROM queues WHERE open > 0 ORDER BY id FOR UPDATE;
@@ -447,6 +515,7 @@ WITH results AS (
         failed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status = 2),
         bytes = bytes + results.n,
         reason = $1,
+        quarantined_at = 0,
         credential = NULL
     FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
 ), told AS (

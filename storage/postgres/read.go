@@ -52,10 +52,10 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	out := &storage.Status{Ticket: key.Ticket}
 	var store string
 	var owner, group, reason, ids []byte
-	var created, started, ended, notBefore int64
+	var created, started, ended, notBefore, quarantined int64
 	var done int
 	var retryOf *uuid.UUID
-	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused, &notBefore)
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused, &notBefore, &quarantined)
 	if err != nil || !mayRead(key, store, owner) {
 		return nil, err
 	}
@@ -64,6 +64,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 		out.RetryOf = *retryOf
 	}
 	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
+	out.Quarantined = db.clock.in(quarantined)
 	if notBefore < storage.Forever.UnixMilli() {
 		out.NotBefore = db.clock.in(notBefore)
 	}
@@ -119,6 +120,9 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 		x.Line, x.Attempts, x.StartedAt, x.EndedAt = string(line), tries.Attempts, tries.StartedAt, tries.EndedAt
 		x.Throttles, x.ThrottledSince = tries.Throttles, tries.ThrottledSince
 		x.Headers, err = batch.UnpackHeaders(headers)
+		if err == nil {
+			err = x.Check()
+		}
 		*out = append(*out, x)
 		return err
 	}
@@ -135,7 +139,9 @@ func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Req
 	case !found:
 		return nil, o, storage.ErrNotFound
 	}
-	out, err = batch.Unpack(packed)
+	if out, err = batch.Unpack(packed); err != nil {
+		err = &storage.DamagedError{Err: err}
+	}
 	return out, o, err
 }
 

@@ -239,7 +239,7 @@ func unpackTries(b []byte, c *clock) (t storage.Tries, err error) {
 	for i := range numbers {
 		n, length := binary.Varint(b)
 		if length <= 0 {
-			return t, fmt.Errorf("a mark's tries are damaged at number %d", i)
+			return t, fmt.Errorf("%w: a mark's tries at number %d", batch.ErrDamaged, i)
 		}
 		numbers[i], b = n, b[length:]
 	}

@@ -36,10 +36,10 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
 	var out *storage.Claim
 	err := db.writeAgain(ctx, "claim a queue", func(ctx context.Context) error {
-		found, free := false, false
+		found, free, taken := false, false, false
 		var epoch int64
 		node := db.lease.node()
-		err := db.sendIn(ctx, claims, []step{get("peek", scan(&found, &epoch, &free), q, node)})
+		err := db.sendIn(ctx, claims, []step{get("peek", scan(&found, &epoch, &free, &taken), q, node)})
 		switch {
 		case err != nil:
 			return err
@@ -49,7 +49,7 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 			return storage.ErrNotOwner
 		}
 		newer := epoch + 1 + rand.Int64N(epochStep) //nolint:gosec // no secret
-		next := db.next(q, newer, false)
+		next := db.next(q, newer, false, taken)
 		owned := false
 		steps := []step{
 			do("sync_commit"),
@@ -84,6 +84,7 @@ type next struct {
 	queue            storage.QueueID
 	epoch            int64
 	skip             bool // there is to be no claim
+	taken            bool // the node takes the queue over
 	found            bool
 	out              storage.Claim
 	size             int64  // of the requests as they are stored
@@ -94,14 +95,14 @@ type next struct {
 // inlinePacked is how many bytes of requests are read with a claim, which spares Load a call.
 const inlinePacked = 16 << 10
 
-func (db *DB) next(q storage.QueueID, epoch int64, skip bool) *next {
-	return &next{db: db, queue: q, epoch: epoch, skip: skip}
+func (db *DB) next(q storage.QueueID, epoch int64, skip, taken bool) *next {
+	return &next{db: db, queue: q, epoch: epoch, skip: skip, taken: taken}
 }
 
 // steps start the batch and read it.
 func (n *next) steps() []step {
 	return []step{
-		get("start_next", n.row, n.queue, n.epoch, n.skip),
+		get("start_next", n.row, n.queue, n.epoch, n.skip, n.taken),
 		get("next_requests", scan(new(bool), &n.size, &n.packed), n.queue, n.epoch, n.skip, inlinePacked, batch.UnpackedHead),
 	}
 }
@@ -113,7 +114,7 @@ func (n *next) row(r pgx.Rows) error {
 	var owner, group []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
 		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace,
-		&c.Total, &c.Marked)
+		&c.Total, &c.Marked, &c.Attempts)
 	c.Ticket, c.GroupID = ticket, string(group)
 	copy(c.Owner[:], owner)
 	return err
@@ -168,12 +169,7 @@ func (db *DB) Load(ctx context.Context, c *storage.Claim) error {
 			return storage.ErrNotOwner
 		}
 	}
-	requests, err := batch.Unpack(packed)
-	if err != nil {
-		return fmt.Errorf("the requests of batch %s: %w", c.Ticket, err)
-	}
-	c.Requests, c.Marks, c.Packed, c.Marked = requests, marks, nil, true
-	return nil
+	return db.failure(ctx, what, c.Fill(packed, marks))
 }
 
 // doubts are the claims under which a call was given up whose statements the server may
@@ -294,7 +290,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 	}
 	err = db.underClaim(ctx, "end a batch", c, func(ctx context.Context) (err error) {
 		release := release || c.Lease != db.lease.node() // under a lost registration nothing is claimed
-		next := db.next(c.Queue, c.Epoch, release)
+		next := db.next(c.Queue, c.Epoch, release, false)
 		steps := append(db.ending(c, marks),
 			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, next.steps()...)
@@ -318,7 +314,9 @@ func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mar
 		return err
 	}
 	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
-		steps := append(db.ending(c, marks), do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever)))
+		steps := append(db.ending(c, marks),
+			do("leave_batch", c.ID, c.Queue, c.Epoch),
+			do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever)))
 		return db.sendUnder(ctx, c, steps)
 	})
 }

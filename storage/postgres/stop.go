@@ -32,7 +32,8 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 	}
 	slices.Sort(queues)
 	var hit stopped
-	err := db.write(ctx, l, what, do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget))
+	steps := []step{do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget)}
+	err := db.write(ctx, l, what, append(steps, endAside(ids)...)...)
 	if err != nil {
 		return storage.Stopped{}, err
 	}
@@ -94,7 +95,8 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 		return 0, storage.ErrNotFound
 	}
 	var hit stopped
-	err = db.write(ctx, l, what, do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget))
+	steps := []step{do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget)}
+	err = db.write(ctx, l, what, append(steps, endAside([]int64{id})...)...)
 	switch {
 	case err != nil:
 		return 0, err

@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
@@ -197,5 +198,26 @@ func (db *DB) failure(ctx context.Context, what string, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	return fmt.Errorf("%s: %w", what, explain(err))
+	named := fmt.Errorf("%s: %w", what, explain(err))
+	switch {
+	case isDamage(err):
+		return &storage.DamagedError{Err: named}
+	case isRefusal(err):
+		return &storage.RefusedError{Err: named}
+	}
+	return named
+}
+
+// isDamage reports whether what was read can't be what was stored.
+func isDamage(err error) bool {
+	return errors.Is(err, batch.ErrDamaged) || err != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultCorrupt
+}
+
+// isRefusal reports whether the database refuses the content of a call, and not the moment.
+func isRefusal(err error) bool {
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultConstraint, sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultRange:
+		return true
+	}
+	return false
 }

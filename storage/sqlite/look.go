@@ -117,7 +117,7 @@ func readSummary(c *sqlite.Conn, id storage.BatchID) (out storage.Summary, ok bo
 			ID: id, GroupID: s.ColumnText(1), Status: batch.Status(s.ColumnInt(2)),
 			Total: s.ColumnInt(3), Completed: s.ColumnInt(4), Failed: max(s.ColumnInt(5), 0),
 			CreatedAt: batch.FromMillis(s.ColumnInt64(6)), StartedAt: batch.FromMillis(s.ColumnInt64(7)), EndedAt: batch.FromMillis(s.ColumnInt64(8)),
-			Paused: s.ColumnBool(10), Retried: s.ColumnBool(11),
+			Paused: s.ColumnBool(10), Retried: s.ColumnBool(11), Quarantined: s.ColumnInt64(12) != 0,
 		}
 		s.ColumnBytes(0, out.Ticket[:])
 		s.ColumnBytes(9, out.RetryOf[:])
@@ -176,7 +176,8 @@ func hasCode(c *sqlite.Conn, id storage.BatchID, held []freshMark, code int) (bo
 	return n == 1, err
 }
 
-// hasPath reports whether the path of a request holds the text.
+// hasPath reports whether the path of a request holds the text. A batch whose requests are
+// damaged matches nothing, so that the others are found.
 func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err error) {
 	if text == "" {
 		return true, nil
@@ -185,6 +186,9 @@ func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err erro
 		requests, err := batch.Unpack(blob(s, 2))
 		for i := range requests {
 			ok = ok || strings.Contains(requests[i].Path, text)
+		}
+		if isDamage(err) {
+			return nil
 		}
 		return err
 	}, int64(id))
@@ -195,7 +199,7 @@ func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err erro
 func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, err error) {
 	err = db.read(ctx, "read a queue", func(c *sqlite.Conn) error {
 		return query(c, "queue_state", func(s *sqlite.Stmt) error {
-			out = storage.QueueState{Open: s.ColumnInt(0), Held: s.ColumnInt(1), Paused: s.ColumnBool(2), NotBefore: released(s.ColumnInt64(3))}
+			out = storage.QueueState{Open: s.ColumnInt(0), Held: s.ColumnInt(1), Paused: s.ColumnBool(2), NotBefore: released(s.ColumnInt64(3)), Quarantined: s.ColumnInt(4)}
 			return nil
 		}, name)
 	})
@@ -231,6 +235,11 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 		if err != nil {
 			return err
 		}
+		n, err := queryInt(c, "count_quarantined")
+		if err != nil {
+			return err
+		}
+		out.Quarantined = int(n)
 		out.Bytes, err = queryInt(c, "file_size")
 		return err
 	})

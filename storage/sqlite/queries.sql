@@ -22,7 +22,7 @@ ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1
 RETURNING CAST(value AS INTEGER);
 
 -- name: batch_by_ticket
-SELECT id, queue, store, owner, group_id, state, stopped, started_at FROM batches
+SELECT id, queue, store, owner, group_id, state, stopped, started_at, quarantined_at FROM batches
 WHERE ticket = ? AND deleted = 0;
 
 -- name: date_dedup_key
@@ -61,7 +61,7 @@ INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
 SELECT id, store, owner, group_id, state, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id), retry_of,
     state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)),
-    CASE WHEN state < 3 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END
+    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END, quarantined_at
 FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done
@@ -126,21 +126,24 @@ SELECT id, created_at FROM batches WHERE store = ? AND owner = ? AND state = 3 A
 
 -- name: summary
 SELECT ticket, group_id, state, total, completed, failed, created_at, started_at, ended_at, retry_of, paused AND state < 3 AND stopped = 0,
-    EXISTS (SELECT 1 FROM batches AS again INDEXED BY batches_lineage WHERE again.retry_of = batches.ticket AND again.retry_of IS NOT NULL AND again.deleted = 0)
+    EXISTS (SELECT 1 FROM batches AS again INDEXED BY batches_lineage WHERE again.retry_of = batches.ticket AND again.retry_of IS NOT NULL AND again.deleted = 0),
+    quarantined_at
 FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: has_code
 SELECT 1 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND code = ?2 AND status <> 3 LIMIT 1;
 
 -- name: queue_state
-SELECT open, held, paused, not_before FROM queues WHERE name = ?;
+SELECT open, held, paused, not_before,
+    (SELECT count(*) FROM batches INDEXED BY batches_quarantined_of WHERE queue = queues.id AND quarantined_at <> 0)
+FROM queues WHERE name = ?;
 
 -- name: count_queues
 SELECT count(*), coalesce(sum(owner = ?), 0), coalesce(sum(open), 0) FROM queues WHERE open > 0;
 
 -- name: loads
 SELECT name, open, owner = ?1, paused, not_before,
-    (SELECT created_at FROM batches WHERE queue = queues.id AND state < 3 ORDER BY id LIMIT 1)
+    (SELECT created_at FROM batches WHERE queue = queues.id AND state < 3 AND quarantined_at = 0 ORDER BY id LIMIT 1)
 FROM queues WHERE open > 0 ORDER BY open DESC, id LIMIT ?2;
 
 -- name: file_size
@@ -153,7 +156,7 @@ SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = bat
 SELECT state, completed, started_at FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: open_of_group
-SELECT id, queue, started_at FROM batches INDEXED BY batches_group
+SELECT id, queue, started_at, quarantined_at FROM batches INDEXED BY batches_group
 WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND state < 3 AND stopped = 0 AND deleted = 0;
 
 -- name: stop
@@ -250,7 +253,7 @@ ORDER BY id LIMIT ?;
 SELECT owner, epoch FROM queues WHERE id = ?;
 
 -- name: next_open
-SELECT id FROM batches WHERE queue = ? AND state < 3 ORDER BY id LIMIT 1;
+SELECT id FROM batches WHERE queue = ? AND state < 3 AND quarantined_at = 0 ORDER BY id LIMIT 1;
 
 -- name: own_queue
 UPDATE queues SET owner = ?2, epoch = ?3, not_before = 0 WHERE id = ?1;
@@ -264,7 +267,35 @@ UPDATE queues SET owner = 0,
 WHERE id = ?1;
 
 -- name: start_batch
-UPDATE batches SET started_at = ?2 WHERE id = ?1 AND started_at = 0;
+UPDATE batches SET started_at = iif(started_at = 0, ?2, started_at), claims = claims + (claimed = 0 OR ?3), claimed = 1 WHERE id = ?1;
+
+-- name: leave_batch
+UPDATE batches SET claims = max(claims - 1, 0), claimed = 0 WHERE id = ? AND claimed;
+
+-- name: progressed
+UPDATE batches SET claims = 1 WHERE id = ? AND claims > 1;
+
+-- name: quarantine
+UPDATE batches SET quarantined_at = ?2, reason = ?3, claims = 0, claimed = 0 WHERE id = ?1 AND state < 3 AND quarantined_at = 0;
+
+-- name: unquarantine
+UPDATE batches SET quarantined_at = 0, claims = 0, claimed = 0, reason = iif(?2, reason, '') WHERE id = ?1;
+
+-- name: quarantined
+SELECT id, ticket, store, (SELECT name FROM queues WHERE queues.id = batches.queue), group_id, total, created_at, quarantined_at, reason
+FROM batches INDEXED BY batches_quarantined WHERE quarantined_at <> 0 AND id > ? ORDER BY id LIMIT ?;
+
+-- name: quarantined_ticket
+SELECT id, queue, reason FROM batches WHERE ticket = ? AND quarantined_at <> 0;
+
+-- name: reason
+SELECT reason FROM batches WHERE id = ?;
+
+-- name: count_quarantined
+SELECT count(*) FROM batches INDEXED BY batches_quarantined WHERE quarantined_at <> 0 AND id > 0;
+
+-- name: count_open
+UPDATE queues SET open = open + ?2 WHERE id = ?1;
 
 -- name: running
 SELECT (SELECT epoch FROM queues WHERE id = batches.queue), state, stopped, deleted,
@@ -300,11 +331,11 @@ SELECT marks FROM journal ORDER BY id;
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     (SELECT length(packed) FROM requests WHERE batch = batches.id),
     stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace, total,
-    EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511)
+    EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511), claims
 FROM batches WHERE id = ?;
 
 -- name: packed
-SELECT packed FROM requests WHERE batch = ?;
+SELECT (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ?;
 
 -- name: marks_alone
 SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_done, started_at, ended_at, not_before,
@@ -312,7 +343,7 @@ SELECT id & 511, state, attempts, retries, throttles, throttled_since, maybe_don
 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 ORDER BY id;
 
 -- name: open_batches
-SELECT id, queue FROM batches INDEXED BY batches_open WHERE state < 3;
+SELECT id, queue, quarantined_at FROM batches INDEXED BY batches_open WHERE state < 3;
 
 -- name: seals
 SELECT DISTINCT substr(credential, 1, ?) FROM batches INDEXED BY batches_open WHERE state < 3 AND credential IS NOT NULL;

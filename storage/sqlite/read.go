@@ -90,6 +90,7 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 		if ms := s.ColumnInt64(14); ms < storage.Forever.UnixMilli() {
 			out.NotBefore = batch.FromMillis(ms)
 		}
+		out.Quarantined = batch.FromMillis(s.ColumnInt64(15))
 		return err
 	}, key.Ticket[:])
 	if err == nil && out == nil {
@@ -170,6 +171,9 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 			Line:    s.ColumnText(4),
 			Body:    blob(s, 5),
 		}})
+		if err := p.out[len(p.out)-1].Check(); err != nil {
+			return err
+		}
 		last := &p.out[len(p.out)-1]
 		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
 		last.Throttles, last.ThrottledSince = s.ColumnInt(10), batch.FromMillis(s.ColumnInt64(11))
@@ -309,6 +313,7 @@ type row struct {
 	state   batch.Status
 	stopped bool
 	started bool
+	aside   bool // in quarantine
 }
 
 // byTicket finds a batch that its creator may see.
@@ -323,6 +328,7 @@ func byTicket(c *sqlite.Conn, key storage.Key) (out row, err error) {
 			state:   batch.Status(s.ColumnInt(5)),
 			stopped: s.ColumnBool(6),
 			started: s.ColumnInt64(7) != 0,
+			aside:   s.ColumnInt64(8) != 0,
 		}
 		return nil
 	}, key.Ticket[:])

@@ -41,11 +41,12 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 		if id == 0 {
 			return storage.ErrNothing
 		}
-		if epoch, err = newestEpoch(c, q); err != nil {
+		owner, newest, err := ownerOf(c, q)
+		if err != nil {
 			return err
 		}
-		epoch++
-		return db.begin(c, q, id, epoch)
+		epoch = newest + 1
+		return db.begin(c, q, id, epoch, owner != db.process)
 	})
 	if err != nil {
 		return nil, err
@@ -53,20 +54,22 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 	return db.claimed(ctx, id, epoch)
 }
 
-// begin makes a batch of the queue the one that this process runs.
-func (db *DB) begin(c *sqlite.Conn, q storage.QueueID, id, epoch int64) error {
+// begin makes a batch of the queue the one that this process runs. taken says that the process
+// takes the queue over: a claim that was not ended before counts as one that a death has ended.
+func (db *DB) begin(c *sqlite.Conn, q storage.QueueID, id, epoch int64, taken bool) error {
 	if err := query(c, "own_queue", nil, int64(q), db.process, epoch); err != nil {
 		return err
 	}
-	return query(c, "start_batch", nil, id, db.clock.Now().UnixMilli())
+	return query(c, "start_batch", nil, id, db.clock.Now().UnixMilli(), taken)
 }
 
-func newestEpoch(c *sqlite.Conn, q storage.QueueID) (epoch int64, err error) {
+// ownerOf returns the process that runs a queue, and the epoch of the queue's newest claim.
+func ownerOf(c *sqlite.Conn, q storage.QueueID) (owner, epoch int64, err error) {
 	err = query(c, "queue", func(s *sqlite.Stmt) error {
-		epoch = s.ColumnInt64(1)
+		owner, epoch = s.ColumnInt64(0), s.ColumnInt64(1)
 		return nil
 	}, int64(q))
-	return epoch, err
+	return owner, epoch, err
 }
 
 // claimed reads the claim of a batch. That happens beside the writer, as Load does: until
@@ -90,12 +93,13 @@ func (db *DB) Load(ctx context.Context, cl *storage.Claim) error {
 	var marks []storage.Mark
 	held := db.journal.of(cl.ID)
 	err := db.read(ctx, what, func(c *sqlite.Conn) (err error) {
+		there := false
 		packed, marks = nil, nil
 		err = query(c, "packed", func(s *sqlite.Stmt) error {
-			packed = blob(s, 0)
+			there, packed = true, blob(s, 0)
 			return nil
 		}, int64(cl.ID))
-		if err == nil && packed == nil {
+		if err == nil && !there {
 			err = storage.ErrNotOwner // ended and purged since
 		}
 		if err != nil {
@@ -113,11 +117,9 @@ func (db *DB) Load(ctx context.Context, cl *storage.Claim) error {
 	if err != nil {
 		return err
 	}
-	requests, err := batch.Unpack(packed)
-	if err != nil {
+	if err = cl.Fill(packed, marks); err != nil {
 		return db.failure(ctx, what, err)
 	}
-	cl.Requests, cl.Marks = requests, marks
 	return nil
 }
 
@@ -139,6 +141,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 			Credential: blob(s, 10),
 			Total:      s.ColumnInt(15),
 			Marked:     s.ColumnBool(16) || marked,
+			Attempts:   s.ColumnInt(17),
 		}
 		s.ColumnBytes(1, out.Ticket[:])
 		s.ColumnBytes(3, out.Owner[:])
@@ -148,10 +151,16 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 	if err != nil {
 		return nil, err
 	}
-	if out == nil || size == 0 {
+	if out == nil {
 		return nil, storage.ErrNotOwner // ended and purged since
 	}
+	if size == 0 {
+		return out, nil // Load says that there are no requests
+	}
 	head, err := packedHead(c, id)
+	if isDamage(err) {
+		return out, nil // so will Load
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +326,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 		if next == 0 {
 			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), batch.Millis(storage.Forever))
 		}
-		return db.begin(c, cl.Queue, next, cl.Epoch)
+		return db.begin(c, cl.Queue, next, cl.Epoch, false)
 	})
 	if err != nil || next == 0 {
 		return nil, err
@@ -328,7 +337,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 // owned checks that a claim is its queue's newest. The batch's state is 0 when it has
 // ended and was purged since.
 func owned(c *sqlite.Conn, cl *storage.Claim) (batch.Status, error) {
-	epoch, err := newestEpoch(c, cl.Queue)
+	_, epoch, err := ownerOf(c, cl.Queue)
 	if err != nil {
 		return 0, err
 	}
@@ -355,6 +364,9 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 				return err
 			}
 			if err := db.journal.settle(c, cl.ID, marks); err != nil {
+				return err
+			}
+			if err := query(c, "leave_batch", nil, int64(cl.ID)); err != nil {
 				return err
 			}
 		}

@@ -25,7 +25,7 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 				return err
 			}
 			out.Count++
-			if b.started && !slices.Contains(out.Queues, b.queue) {
+			if b.started && !b.aside && !slices.Contains(out.Queues, b.queue) {
 				out.Queues = append(out.Queues, b.queue)
 			}
 		}
@@ -56,14 +56,15 @@ func selected(c *sqlite.Conn, sel storage.Selection) (out []row, err error) {
 			id:      storage.BatchID(s.ColumnInt64(0)),
 			queue:   storage.QueueID(s.ColumnInt64(1)),
 			started: s.ColumnInt64(2) != 0,
+			aside:   s.ColumnInt64(3) != 0,
 		})
 		return nil
 	}, sel.Store, sel.Owner[:], sel.GroupID)
 	return out, err
 }
 
-// stop stops a batch by the statement of that name. One that was never started ends
-// at once; any other is its runner's to end, who has nothing to wait for any more.
+// stop stops a batch by the statement of that name. One that was never started, or that was
+// set aside, ends at once; any other is its runner's to end, who has nothing to wait for any more.
 func (db *DB) stop(c *sqlite.Conn, b row, statement string) error {
 	if err := query(c, statement, nil, int64(b.id)); err != nil {
 		return err
@@ -71,6 +72,8 @@ func (db *DB) stop(c *sqlite.Conn, b row, statement string) error {
 	switch {
 	case b.state == batch.Completed:
 		return nil
+	case b.aside:
+		return db.endAside(c, b.id, b.queue, "")
 	case b.started:
 		return query(c, "wake_queue", nil, int64(b.queue))
 	}
@@ -94,6 +97,17 @@ func (db *DB) end(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason 
 		return err
 	}
 	return query(c, "shrink_queue", nil, int64(q), bytes)
+}
+
+// endUnrun ends an unfinished batch that no node runs.
+func (db *DB) endUnrun(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, inDoubt batch.Result, reason string) error {
+	if err := query(c, "end_begun", nil, int64(id), int(inDoubt.Status), inDoubt.Code, int(inDoubt.Kind), inDoubt.Line, inDoubt.Body); err != nil {
+		return err
+	}
+	if err := query(c, "end_waiting", nil, int64(id)); err != nil {
+		return err
+	}
+	return db.end(c, id, q, reason)
 }
 
 // Delete implements storage.Storage.
@@ -122,21 +136,19 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 		}
 		var open []row
 		err := query(c, "open_batches", func(s *sqlite.Stmt) error {
-			open = append(open, row{id: storage.BatchID(s.ColumnInt64(0)), queue: storage.QueueID(s.ColumnInt64(1))})
+			open = append(open, row{id: storage.BatchID(s.ColumnInt64(0)), queue: storage.QueueID(s.ColumnInt64(1)), aside: s.ColumnInt64(2) != 0})
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		for _, b := range open {
-			id := int64(b.id)
-			if err := query(c, "end_begun", nil, id, int(inDoubt.Status), inDoubt.Code, int(inDoubt.Kind), inDoubt.Line, inDoubt.Body); err != nil {
-				return err
+			if b.aside {
+				if err := reopen(c, b.id, b.queue, true); err != nil {
+					return err
+				}
 			}
-			if err := query(c, "end_waiting", nil, id); err != nil {
-				return err
-			}
-			if err := db.end(c, b.id, b.queue, reason); err != nil {
+			if err := db.endUnrun(c, b.id, b.queue, inDoubt, reason); err != nil {
 				return err
 			}
 		}

@@ -76,6 +76,10 @@ type stored struct {
 	endedAt   time.Time // zero: unfinished
 	bytes     int64     // of its results, once it has ended
 	reason    string
+	attempts  int  // see storage.Claim
+	claimed   bool // the last claim was counted and did not end in order
+	aside     time.Time
+	damage    string // why Load fails; empty: it doesn't
 }
 
 // NewMemory returns an empty database without nodes.
@@ -299,7 +303,7 @@ func (b *stored) status() batch.Status {
 // end ends the batch.
 func (b *stored) end(reason string) {
 	now := b.queue.m.now()
-	b.endedAt, b.reason, b.Credential = now, reason, nil
+	b.endedAt, b.reason, b.Credential, b.aside = now, reason, nil, time.Time{}
 	for i := range b.Requests {
 		if r, ok := b.done(i); ok {
 			b.bytes += int64(len(r.Body))

@@ -81,9 +81,9 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 		s := &storage.Status{
 			ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
 			CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, Reason: b.reason, IDs: b.ids(),
-			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused,
+			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused, Quarantined: b.aside,
 		}
-		if b.endedAt.IsZero() && !b.queue.notBefore.Equal(storage.Forever) {
+		if b.endedAt.IsZero() && b.aside.IsZero() && !b.queue.notBefore.Equal(storage.Forever) {
 			s.NotBefore = b.queue.notBefore
 		}
 		if maxBytes <= 0 {

@@ -56,7 +56,7 @@ func (m *Memory) summary(b *stored) storage.Summary {
 	s := storage.Summary{
 		ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
 		CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, RetryOf: b.RetryOf,
-		Paused: b.paused && b.endedAt.IsZero() && !b.signals.Stopped,
+		Paused: b.paused && b.endedAt.IsZero() && !b.signals.Stopped, Quarantined: !b.aside.IsZero(),
 	}
 	for i := range b.Requests {
 		if r, ok := b.done(i); ok && r.Status == batch.Failed {
@@ -81,6 +81,9 @@ func (n *Node) Queue(ctx context.Context, name string) (storage.QueueState, erro
 		for _, b := range m.batches {
 			if b.queue == q {
 				out.Held++
+				if !b.aside.IsZero() {
+					out.Quarantined++
+				}
 			}
 		}
 		return out, nil
@@ -114,6 +117,11 @@ func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error
 			return int(m.byName[a.Queue].id - m.byName[b.Queue].id)
 		})
 		out.Loads = out.Loads[:min(loads, len(out.Loads))]
+		for _, b := range m.batches {
+			if !b.aside.IsZero() {
+				out.Quarantined++
+			}
+		}
 		for _, o := range m.nodes {
 			if o.state == live {
 				out.Nodes = append(out.Nodes, storage.Node{Self: o == n, Queues: owned[o]})

@@ -39,12 +39,16 @@ func selected(sel storage.Selection, b *stored) bool {
 		(sel.GroupID == "" || sel.GroupID == b.GroupID)
 }
 
-// stop ends an unfinished batch that no node has started. Any other gets the
+// stop ends an unfinished batch that no node has started, or that was set aside. Any other gets the
 // signal, and its queue need not wait any longer; stop then returns true.
 func (b *stored) stop() (underWay bool) {
 	b.signals.Stopped = true
-	if b.startedAt.IsZero() {
+	switch {
+	case b.startedAt.IsZero():
 		b.end("")
+		return false
+	case !b.aside.IsZero():
+		b.endUnrun(batch.OutcomeUnknown, b.reason)
 		return false
 	}
 	b.queue.notBefore = time.Time{}
@@ -73,7 +77,8 @@ func (n *Node) Abandon(ctx context.Context, inDoubt batch.Result, reason string)
 		count := 0
 		for _, b := range m.batches {
 			if b.endedAt.IsZero() {
-				b.abandon(inDoubt, reason)
+				b.endUnrun(inDoubt, reason)
+				b.queue.release(time.Time{})
 				count++
 			}
 		}
@@ -81,9 +86,9 @@ func (n *Node) Abandon(ctx context.Context, inDoubt batch.Result, reason string)
 	})
 }
 
-// abandon ends an unfinished batch. A request that waits and was never answered
-// was not executed.
-func (b *stored) abandon(inDoubt batch.Result, reason string) {
+// endUnrun ends an unfinished batch that no node runs. A request that waits and was never
+// answered was not executed.
+func (b *stored) endUnrun(inDoubt batch.Result, reason string) {
 	for i, k := range b.marks {
 		switch {
 		case k.State == storage.Begun:
@@ -95,7 +100,6 @@ func (b *stored) abandon(inDoubt batch.Result, reason string) {
 		b.marks[i] = cloneMark(k)
 	}
 	b.end(reason)
-	b.queue.release(time.Time{})
 }
 
 // Purge implements storage.Storage.

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,22 +38,27 @@ func (n *Node) Claim(ctx context.Context, id storage.QueueID) (*storage.Claim, e
 		}
 		n.register()
 		q.epoch++
-		return q.claim(n, n.lease), nil
+		return q.claim(n, n.lease, q.owner != n || q.lease != n.lease), nil
 	})
 }
 
 // claim gives the queue's oldest open batch to the node, under the queue's epoch and
-// one of the node's leases.
-func (q *queue) claim(n *Node, lease int64) *storage.Claim {
+// one of the node's leases. taken says that the node takes the queue over.
+func (q *queue) claim(n *Node, lease int64, taken bool) *storage.Claim {
 	q.owner, q.lease, q.notBefore = n, lease, time.Time{}
 	b := q.open[0]
 	if b.startedAt.IsZero() {
 		b.startedAt = q.m.now()
 	}
+	if taken || !b.claimed {
+		b.attempts++
+	}
+	b.claimed = true
 	c := &storage.Claim{
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
 		Options: b.Options, Credential: bytes.Clone(b.Credential),
 		CreatedAt: b.createdAt, StartedAt: b.startedAt, Trace: b.Trace, Signals: b.wishes(), Total: len(b.Requests), Marked: len(b.marks) > 0,
+		Attempts: b.attempts,
 	}
 	for i := range b.Requests {
 		r := &b.Requests[i]
@@ -67,6 +73,9 @@ func (n *Node) Load(ctx context.Context, c *storage.Claim) error {
 		b := m.byID(c.ID)
 		if b == nil {
 			return storage.ErrNotOwner
+		}
+		if b.damage != "" {
+			return &storage.DamagedError{Err: errors.New(b.damage)}
 		}
 		c.Requests, c.Marks = cloneRequests(b.Requests), b.unread()
 		return nil
@@ -112,7 +121,7 @@ func (n *Node) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mar
 			q.release(time.Time{})
 			return nil, nil
 		}
-		return q.claim(n, c.Lease), nil
+		return q.claim(n, c.Lease, false), nil
 	})
 }
 
@@ -126,6 +135,9 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 		if b != nil {
 			if err := b.record(marks); err != nil {
 				return err
+			}
+			if b.claimed {
+				b.attempts, b.claimed = b.attempts-1, false
 			}
 			if b.signals.Stopped && b.endedAt.IsZero() {
 				notBefore = time.Time{}

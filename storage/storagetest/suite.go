@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "bytes", open, byteTests)
 	runTests(t, "holds", open, holdTests)
 	runTests(t, "steer", open, steerTests)
+	runTests(t, "quarantine", open, quarantineTests)
 	runTests(t, "deliveries", open, deliveryTests)
 	runTests(t, "seals", open, sealTests)
 	runTests(t, "settings", open, settingTests)

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // again, after the earlier Storage was closed, and the test's end closes it (a second
 // Close does no harm).
 func RunReopen(t *testing.T, database func(t *testing.T) (open func(t *testing.T) storage.Storage)) {
-	for _, tt := range reopenTests {
+	for _, tt := range slices.Concat(reopenTests, diedTests) {
 		t.Run(tt.name, func(t *testing.T) {
 			open := database(t)
 			f := &fixture{t, open(t)}
@@ -28,10 +29,13 @@ func RunReopen(t *testing.T, database func(t *testing.T) (open func(t *testing.T
 	}
 }
 
-var reopenTests = []struct {
+// reopenTest is a sentence of the contract that speaks of a restart.
+type reopenTest struct {
 	name string
 	run  func(f *fixture, reopen func())
-}{
+}
+
+var reopenTests = []reopenTest{
 	{"batches of every status", func(f *fixture, reopen func()) {
 		ended, running, queued := oddBatch(), oddBatch(), oddBatch()
 		c := f.claimed(ended)
