@@ -26,7 +26,8 @@
 // batches it records results of.
 //
 // Reads run beside it, on connections of their own that can't write, each in one
-// short transaction. Nothing is held while a client is slow.
+// short transaction. Nothing is held while a client is slow. Stores take turns at them, and
+// at the writer, and the service's own reads have a connection that callers can't take.
 //
 // When the disk is full or the file damaged, operations fail with an error that
 // says so. Nothing that was acknowledged is lost by it, and they succeed again as
@@ -54,8 +55,20 @@ func (db *DB) now() time.Time {
 	return db.clock.Now()
 }
 
-// readers is how many reads run at the same time.
-const readers = 4
+const (
+	// readers is how many reads run at the same time, and callersReads how many of them are
+	// callers'. The service never waits for these.
+	readers      = 4
+	callersReads = 3
+	// callersWrites is how many operations of callers wait for the writer at the same time.
+	// The others wait in turns, so that a result that is recorded meets at most so many.
+	callersWrites = 128
+	// callerTimeout bounds how long a read of a caller takes, and how long a change waits for
+	// its turn.
+	callerTimeout = 5 * time.Second
+)
+
+var errSlow = fmt.Errorf("the database did not answer within %v", callerTimeout)
 
 // Options configure Open. The zero value works.
 type Options struct {
@@ -70,10 +83,14 @@ type DB struct {
 	lock    *flock.Flock
 	writer  *writer
 	journal *journal
-	pool    *sqlitex.Pool // of read-only connections
+	pool    *sqlitex.Pool     // of read-only connections
+	reads   *driver.Scheduler // of these
+	writes  *driver.Scheduler // of callers' operations that wait for the writer
 	opened  time.Time
-	clock   driver.Clock
-	steps   driver.Steps // of the clock
+
+	callerTimeout time.Duration // as the constant, except in tests
+	clock         driver.Clock
+	steps         driver.Steps // of the clock
 
 	gate driver.Gate // of the calls under way
 }
@@ -87,7 +104,11 @@ var _ storage.Storage = (*DB)(nil)
 // file belongs to another application or to a newer version of this one, or if it is
 // no database. The context bounds the opening only.
 func Open(ctx context.Context, path string, opts Options) (*DB, error) {
-	db := &DB{log: opts.Logger}
+	db := &DB{
+		log: opts.Logger, callerTimeout: callerTimeout,
+		reads:  driver.NewScheduler(driver.Slots{driver.Results: readers, driver.Claims: readers, driver.Creates: callersReads, driver.Reads: callersReads}),
+		writes: driver.NewScheduler(driver.Slots{callersWrites, callersWrites, callersWrites, callersWrites}),
+	}
 	if db.log == nil {
 		db.log = slog.Default()
 	}
@@ -101,7 +122,7 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if db.path, err = resolve(path); err != nil {
 		return err
 	}
-	if db.lock, err = acquire(db.path); err != nil {
+	if db.lock, err = lockFile(db.path); err != nil {
 		return err
 	}
 	if err := inspect(ctx, db.path); err != nil {
@@ -155,22 +176,63 @@ func (db *DB) release() error {
 	return errors.Join(errs...)
 }
 
-// read runs fn in a read transaction of its own. what says in an error what was
-// being done.
-func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) error) (err error) {
+// read runs fn in a read transaction of its own, for the service. what says in an error
+// what was being done.
+func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer db.gate.Leave()
+	return db.failure(ctx, what, db.readAs(ctx, driver.Claims, storage.Caller{}, fn))
+}
+
+// readFor runs fn in a read transaction of its own, for a caller.
+func (db *DB) readFor(ctx context.Context, by storage.Caller, what string, fn func(c *sqlite.Conn) error) error {
+	if err := db.gate.Enter(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer db.gate.Leave()
+	limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
+	defer cancel()
+	err := db.readAs(limited, driver.Reads, by, fn)
+	if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultInterrupt && limited.Err() != nil {
+		err = context.Cause(limited)
+	}
+	return db.failure(ctx, what, err)
+}
+
+// readBy is readFor for a read whose arguments name no caller.
+func (db *DB) readBy(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
+	if storage.IsForService(ctx) {
+		return db.read(ctx, what, fn)
+	}
+	return db.readFor(ctx, storage.CallerOf(ctx), what, fn)
+}
+
+// readAs runs fn when it is its turn.
+func (db *DB) readAs(ctx context.Context, class driver.Class, by storage.Caller, fn func(c *sqlite.Conn) error) (err error) {
+	if err := acquire(ctx, db.reads, class, by); err != nil {
+		return err
+	}
+	defer db.reads.Release(class, by)
 	c, err := db.pool.Take(ctx)
 	if err != nil {
-		return db.failure(ctx, what, err)
+		return err
 	}
 	defer db.pool.Put(c)
 	end := sqlitex.Transaction(c)
 	err = fn(c)
 	end(&err)
-	return db.failure(ctx, what, err)
+	return err
+}
+
+// acquire waits for the turn of a call.
+func acquire(ctx context.Context, s *driver.Scheduler, class driver.Class, by storage.Caller) error {
+	err := s.Acquire(ctx, class, by)
+	if errors.Is(err, errSlow) {
+		return storage.ErrBusy
+	}
+	return err
 }
 
 // write runs fn on the writer's connection, in a transaction that it may share with
@@ -178,6 +240,23 @@ func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) err
 // returns an error of package storage only before it has changed anything.
 func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
 	return db.operate(ctx, what, &operation{run: fn})
+}
+
+// writeFor is write for a caller. Its operation waits for its turn before it waits for the
+// writer.
+func (db *DB) writeFor(ctx context.Context, by storage.Caller, what string, fn func(c *sqlite.Conn) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
+	defer cancel()
+	if err := acquire(limited, db.writes, driver.Creates, by); err != nil {
+		return db.failure(ctx, what, err)
+	}
+	defer db.writes.Release(driver.Creates, by)
+	return db.write(ctx, what, fn)
+}
+
+// callerOf returns who a key belongs to.
+func callerOf(key storage.Key) storage.Caller {
+	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
 
 // operate is write for any operation.

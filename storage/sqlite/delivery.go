@@ -76,7 +76,7 @@ func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 // Deliveries implements storage.Storage.
 func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]storage.Delivery, error) {
 	var out []storage.Delivery
-	err := db.read(ctx, "list deliveries", func(c *sqlite.Conn) error {
+	err := db.readFor(ctx, storage.Caller{Store: q.Store, Owner: q.Owner}, "list deliveries", func(c *sqlite.Conn) error {
 		out = nil
 		return query(c, "deliveries", func(s *sqlite.Stmt) error {
 			out = append(out, readDelivery(s))
@@ -91,7 +91,7 @@ func (db *DB) Redeliver(ctx context.Context, key storage.Key) error {
 	if key.Ticket == uuid.Nil {
 		return storage.ErrNotFound
 	}
-	return db.write(ctx, "send a delivery again", func(c *sqlite.Conn) error {
+	return db.writeFor(ctx, callerOf(key), "send a delivery again", func(c *sqlite.Conn) error {
 		b, err := byTicket(c, key)
 		if err != nil {
 			return err

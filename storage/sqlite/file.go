@@ -69,9 +69,9 @@ func resolve(path string) (string, error) {
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// acquire takes the lock that says which process owns the file. The lock's file
+// lockFile takes the lock that says which process owns the file. The lock's file
 // stays: removing it would let two processes lock two files of one name.
-func acquire(path string) (*flock.Flock, error) {
+func lockFile(path string) (*flock.Flock, error) {
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	ok, err := lock.TryLock()
 	if err != nil {

@@ -18,7 +18,7 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	var page storage.Page
 	var found []storage.Summary
 	looked := 0
-	err := db.read(ctx, what, func(c *sqlite.Conn) error {
+	err := db.readFor(ctx, storage.Caller{Store: f.Store, Owner: f.Owner}, what, func(c *sqlite.Conn) error {
 		ids, err := candidates(c, &f)
 		looked, found = len(ids), nil
 		for _, id := range ids {
@@ -138,7 +138,7 @@ func (db *DB) inspect(ctx context.Context, what string, f *storage.Filter, s *st
 	if running {
 		held = db.journal.of(s.ID)
 	}
-	err = db.read(ctx, what, func(c *sqlite.Conn) (err error) {
+	err = db.readFor(ctx, storage.Caller{Store: f.Store, Owner: f.Owner}, what, func(c *sqlite.Conn) (err error) {
 		if running {
 			n, err := count(c, s.ID, held)
 			if err != nil {
@@ -197,7 +197,7 @@ func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err erro
 
 // Queue implements storage.Storage.
 func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, err error) {
-	err = db.read(ctx, "read a queue", func(c *sqlite.Conn) error {
+	err = db.readBy(ctx, "read a queue", func(c *sqlite.Conn) error {
 		return query(c, "queue_state", func(s *sqlite.Stmt) error {
 			out = storage.QueueState{Open: s.ColumnInt(0), Held: s.ColumnInt(1), Paused: s.ColumnBool(2), NotBefore: released(s.ColumnInt64(3)), Quarantined: s.ColumnInt(4)}
 			return nil
@@ -216,7 +216,7 @@ func released(ms int64) (out time.Time) {
 
 // Overview implements storage.Storage. There is one node, this one.
 func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, err error) {
-	err = db.read(ctx, "look over the database", func(c *sqlite.Conn) error {
+	err = db.readFor(ctx, storage.Caller{}, "look over the database", func(c *sqlite.Conn) error {
 		out = storage.Overview{}
 		err := query(c, "count_queues", func(s *sqlite.Stmt) error {
 			out.Queues, out.Owned, out.Open = s.ColumnInt(0), s.ColumnInt(1), s.ColumnInt(2)
@@ -251,7 +251,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 func (db *DB) Marks(ctx context.Context, id storage.BatchID) ([]storage.Mark, error) {
 	var out []storage.Mark
 	held := db.journal.of(id)
-	err := db.read(ctx, "read marks", func(c *sqlite.Conn) error {
+	err := db.readBy(ctx, "read marks", func(c *sqlite.Conn) error {
 		out = nil
 		there, err := queryInt(c, "is_readable", int64(id))
 		if err != nil {

@@ -23,10 +23,10 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (*stora
 			return readResultsOf(c, out, held, maxBytes)
 		}
 	}
-	err := db.read(ctx, "read a batch", look(false))
+	err := db.readFor(ctx, callerOf(key), "read a batch", look(false))
 	if err == nil && isRunning(out) {
 		held = db.journal.of(out.ID)
-		err = db.read(ctx, "read a batch", look(true))
+		err = db.readFor(ctx, callerOf(key), "read a batch", look(true))
 	}
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func readEnded(c *sqlite.Conn, out *storage.Status, skipped batch.Set) error {
 func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
 	var out []storage.Indexed
 	held := db.journal.of(id)
-	err := db.read(ctx, "read results", func(c *sqlite.Conn) error {
+	err := db.readBy(ctx, "read results", func(c *sqlite.Conn) error {
 		there, err := queryInt(c, "is_readable", int64(id))
 		if err != nil {
 			return err
@@ -230,7 +230,7 @@ func (p *page) addHeld(before int) error {
 
 // Requests implements storage.Storage.
 func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
-	err = db.read(ctx, "read requests", func(c *sqlite.Conn) error {
+	err = db.readBy(ctx, "read requests", func(c *sqlite.Conn) error {
 		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
 			o = batch.Options{Parallel: s.ColumnBool(0), StopOnFailure: s.ColumnBool(1)}
 			out, err = batch.Unpack(blob(s, 2))
@@ -250,7 +250,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 	for i, id := range ids {
 		held[i] = db.journal.of(id)
 	}
-	err := db.read(ctx, "read how far batches have come", func(c *sqlite.Conn) error {
+	err := db.readFor(ctx, storage.Caller{}, "read how far batches have come", func(c *sqlite.Conn) error {
 		for i, id := range ids {
 			n := storage.News{ID: id}
 			started := false
@@ -283,7 +283,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 // Search implements storage.Storage.
 func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
 	var out []storage.Found
-	err := db.read(ctx, "search batches", func(c *sqlite.Conn) error {
+	err := db.readFor(ctx, storage.Caller{Store: q.Store, Owner: q.Owner}, "search batches", func(c *sqlite.Conn) error {
 		if q.Status == 0 {
 			return query(c, "search_all", func(s *sqlite.Stmt) error {
 				f := storage.Found{Status: batch.Status(s.ColumnInt(1))}

@@ -12,7 +12,7 @@ import (
 // Pause implements storage.Storage.
 func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
 	var q int64
-	err := db.write(ctx, "pause batches, or let them go on", func(c *sqlite.Conn) (err error) {
+	err := db.writeFor(ctx, callerOf(p.Key), "pause batches, or let them go on", func(c *sqlite.Conn) (err error) {
 		q, err = pause(c, p)
 		if err != nil || q == 0 || p.Paused {
 			return err
@@ -56,7 +56,7 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 			return nil
 		}, store, owner[:], group)
 	}
-	if err := db.read(ctx, what, look); err != nil {
+	if err := db.readFor(ctx, storage.Caller{Store: store, Owner: owner}, what, look); err != nil {
 		return storage.GroupCounts{}, err
 	}
 	held := map[storage.BatchID][]freshMark{} // taken before the transaction begins that it is used in
@@ -66,7 +66,7 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 		}
 	}
 	var out storage.GroupCounts
-	err := db.read(ctx, what, func(c *sqlite.Conn) error {
+	err := db.readFor(ctx, storage.Caller{Store: store, Owner: owner}, what, func(c *sqlite.Conn) error {
 		out = storage.GroupCounts{}
 		if err := look(c); err != nil {
 			return err
