@@ -119,7 +119,7 @@ func New(o Options) (*Service, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	s.api = api.New(api.Options{
-		Callback: o.WebhookURL, CheckCallback: o.checkCallback(),
+		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
 
 		From:      auth.NetworkOf(o.TrustedProxies),

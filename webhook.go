@@ -27,7 +27,7 @@ func (o *Options) deliverer(store storage.Storage, observe func(*storage.Deliver
 		}
 	}
 	return &webhook.Deliverer{
-		Storage: store, Signer: signer, UserAgent: "sheaf/" + Version, Logger: o.Logger, Observe: observe,
+		Storage: store, Signer: signer, UserAgent: "sheaf/" + Version, Logger: o.Logger, Observe: observe, OperatorURL: o.WebhookURL,
 		Client: outbound.Receiver(&outbound.Guard{Allow: o.WebhookAllow}, webhook.Timeout),
 	}, nil
 }
@@ -38,4 +38,13 @@ func (o *Options) checkCallback() func(string) error {
 		return nil
 	}
 	return func(text string) error { return webhook.CheckURL(text, o.WebhookHosts, o.WebhookAllow) }
+}
+
+// operatorCallback returns what is stored as the callback of batches that name none. It is not
+// the operator's address itself, because callers can read what is stored with their batches.
+func (o *Options) operatorCallback() string {
+	if o.WebhookURL == "" {
+		return ""
+	}
+	return webhook.Operator
 }

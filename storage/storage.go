@@ -58,9 +58,11 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -263,14 +265,38 @@ type Delivery struct {
 	Store     string
 	GroupID   string
 	URL       string
+	Host      string // the URL's, with its port, in lower case
 	State     DeliveryState
 	Attempts  int // that were made, or begun
 	NextAt    time.Time
 	CreatedAt time.Time // when the batch ended
 	Code      int       // of the last answer; 0: there was none
 	Problem   string    // why the last attempt failed; empty: it did not
+	Spared    bool      // for PutDelivery: the attempt was not made and does not count
 
 	Total, Completed, Failed int // of the batch's requests
+}
+
+// Lane is the deliveries of one store to one host. As a part of Due.Busy, an empty store or
+// host stands for all.
+type Lane struct{ Store, Host string }
+
+// Covers reports whether a lane is one that l stands for.
+func (l Lane) Covers(lane Lane) bool {
+	return (l.Store == "" || l.Store == lane.Store) && (l.Host == "" || l.Host == lane.Host)
+}
+
+// Compare orders lanes by store and host.
+func (l Lane) Compare(m Lane) int {
+	return cmp.Or(strings.Compare(l.Store, m.Store), strings.Compare(l.Host, m.Host))
+}
+
+// Due asks for deliveries whose moment has come.
+type Due struct {
+	Limit int
+	Lease time.Duration // how long nobody else takes them
+	After Lane          // lanes after this one, in the database's order of lanes
+	Busy  []Lane        // lanes that nothing is wanted of
 }
 
 // DeliverySearch selects deliveries of one creator, newest first.
@@ -433,13 +459,16 @@ type Storage interface {
 	// Errors: ErrNotFound, of a ticket.
 	Pause(ctx context.Context, p Pausing) (Stopped, error)
 
-	// DueDeliveries takes pending deliveries whose moment has come, at most limit: they count
-	// one attempt more, and their moment is lease later, so that somebody tries again if
-	// nobody says what became of them.
-	DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]Delivery, error)
+	// DueDeliveries takes pending deliveries whose moment has come. They count one attempt more,
+	// and their moment is lease later, so that somebody tries again if nobody stores their
+	// outcome. No two of one call are of the same store or to the same host, so that however
+	// many there are in a lane, the others get their turn. It looks at a bounded number of
+	// lanes and returns where the next call goes on; the zero lane: at the beginning.
+	DueDeliveries(ctx context.Context, q Due) (due []Delivery, next Lane, err error)
 
 	// PutDelivery stores the state, next moment, code and problem of a delivery after its
 	// attempt with that number. A later attempt's, or one that was sent again meanwhile, stays.
+	// A spared attempt is taken back: only the state and the next moment are stored.
 	PutDelivery(ctx context.Context, d *Delivery) error
 
 	// Deliveries lists deliveries.
@@ -540,8 +569,8 @@ type Storage interface {
 	// many batches it ended. To be called before anything is claimed.
 	Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error)
 
-	// Purge removes batches that ended longer than retention ago, or were
-	// deleted and have ended. It does a bounded amount of work in one
+	// Purge removes batches that ended longer than retention ago, whatever became of their
+	// deliveries, or were deleted and have ended. It does a bounded amount of work in one
 	// transaction and reports whether there is more to do.
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 

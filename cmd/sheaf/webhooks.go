@@ -16,7 +16,7 @@ import (
 func newWebhooks(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "webhooks",
-		Short: "Make and rotate the secret that signs callbacks; list and repeat them",
+		Short: "Manage callbacks and the secrets that sign them",
 		Args:  noCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -51,7 +51,45 @@ of the services on. Give receivers the new one (the first line), and drop the ol
 			}
 			return err
 		},
-	}, rotate, newWebhooksList(environ), newWebhooksResend(environ))
+	}, rotate, newWebhooksSecret(environ), newWebhooksList(environ), newWebhooksResend(environ))
+	return c
+}
+
+func newWebhooksSecret(environ []string) *cobra.Command {
+	const fileFlag = "webhook-secret-file"
+	var file, store string
+	c := &cobra.Command{
+		Use:   "secret --store STORE",
+		Short: "Print the secret that signs the callbacks of one store",
+		Long: `Print the secret that signs what is sent to the callbackUrl of a store's batches. It is derived
+from the secret in the file, so that no store can sign for another one. During a rotation
+there are two, the new one first. What is sent to --webhook-url is signed with the file's
+own secret instead.`,
+		Example: `  sheaf webhooks secret --store 1003 --webhook-secret-file hooks.secret`,
+		Args:    atMost(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				file = args[0]
+			}
+			switch {
+			case store == "":
+				return usagef("--store is required")
+			case file == "":
+				return usagef("--%s is required: the file that sheaf serve is started with", fileFlag)
+			}
+			signer, err := webhook.ReadSecrets(file)
+			if err != nil {
+				return err
+			}
+			for _, secret := range signer.StoreSecrets(store) {
+				fmt.Fprintln(c.OutOrStdout(), secret)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&store, "store", "", "the store")
+	c.Flags().StringVar(&file, fileFlag, variables(environ)[variable(fileFlag)], "the secret file of sheaf serve")
+	c.Flags().Lookup(fileFlag).DefValue = ""
 	return c
 }
 

@@ -67,7 +67,7 @@ type Options struct {
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
 	// CheckCallback judges a callbackUrl: its errors complete a sentence; nil: there are no
-	// callbacks. Callback is told of batches that name no other; empty: nobody is.
+	// callbacks. Callback is stored with batches that name no other; empty: none.
 	CheckCallback func(url string) error
 	Callback      string
 

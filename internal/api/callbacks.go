@@ -56,15 +56,17 @@ func (s *API) deliveries(c *call) error {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = appendDelivery(body, &found[i])
+		body = s.appendDelivery(body, &found[i])
 	}
 	c.send(http.StatusOK, append(body, `]}`...))
 	return nil
 }
 
-func appendDelivery(dst []byte, d *storage.Delivery) []byte {
-	dst = fmt.Appendf(dst, `{"id":"%s","ticket":"%s","url":`, webhook.ID(d.Ticket), d.Ticket)
-	dst = batch.AppendString(dst, d.URL)
+func (s *API) appendDelivery(dst []byte, d *storage.Delivery) []byte {
+	dst = fmt.Appendf(dst, `{"id":"%s","ticket":"%s"`, webhook.ID(d.Ticket), d.Ticket)
+	if d.URL != webhook.Operator && d.URL != s.Callback { // the operator's address is not the caller's to see
+		dst = batch.AppendString(append(dst, `,"url":`...), d.URL)
+	}
 	dst = fmt.Appendf(dst, `,"status":"%s","attempts":%d,"createdAt":"%s"`, states[d.State], d.Attempts, d.CreatedAt.UTC().Format(batch.Moment))
 	if d.State == storage.Pending {
 		dst = fmt.Appendf(dst, `,"nextAttemptAt":"%s"`, d.NextAt.UTC().Format(batch.Moment))

@@ -28,7 +28,14 @@ func TestCallbacks(t *testing.T) {
 		return ticket
 	}
 	own, all := end("?callbackUrl=https%3A%2F%2Fexample.org%2Fmine%3Fa%3Db"), end("")
-	due, err := w.node.DueDeliveries(t.Context(), 10, time.Hour)
+	due, _, err := w.node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, _, err := w.node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
+	if due = append(due, more...); len(due) == 2 && due[0].URL == "https://example.com/all" {
+		due[0], due[1] = due[1], due[0]
+	}
 	if err != nil || len(due) != 2 || due[0].URL != "https://example.org/mine?a=b" || due[1].URL != "https://example.com/all" {
 		t.Fatalf("due: %+v, %v", due, err)
 	}
@@ -42,7 +49,7 @@ func TestCallbacks(t *testing.T) {
 	a := w.do("GET", base+"/webhooks")
 	created := func(i int) string { return due[i].CreatedAt.UTC().Format("2006-01-02T15:04:05.000Z") }
 	id := func(ticket string) string { return "evt_" + strings.ReplaceAll(ticket, "-", "") }
-	want := fmt.Sprintf(`{"items":[{"id":"%s","ticket":"%s","url":"https://example.com/all","status":"GIVEN_UP","attempts":1,"createdAt":"%s","lastProblem":"connection \"refused\""},`+
+	want := fmt.Sprintf(`{"items":[{"id":"%s","ticket":"%s","status":"GIVEN_UP","attempts":1,"createdAt":"%s","lastProblem":"connection \"refused\""},`+
 		`{"id":"%s","ticket":"%s","url":"https://example.org/mine?a=b","status":"DELIVERED","attempts":1,"createdAt":"%s","lastStatusCode":204}]}`,
 		id(all), all, created(1), id(own), own, created(0))
 	if strings.ReplaceAll(a.body, `\\`, `\`) != want {

@@ -3,8 +3,6 @@ package governor
 import (
 	"fmt"
 	"time"
-
-	"github.com/sheafapi/sheaf/batch"
 )
 
 // Kind is what an attempt says about the upstream.
@@ -52,7 +50,7 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 		c.cut(&a, 1, now)
 	}
 	if a.Pause > 0 && until.After(c.hold) {
-		c.hold, held = until, batch.CeilMillis(until)
+		c.hold, held = until, until
 	}
 	return held
 }

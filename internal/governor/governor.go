@@ -99,6 +99,9 @@ func (g *Governor) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case h := <-g.tell:
+			// The wall clock may have been set since the answer came.
+			now := time.Now()
+			h.Until = batch.CeilMillis(now.Add(h.Until.Sub(now)))
 			if err := g.shared.Hold(ctx, h); err != nil && ctx.Err() == nil {
 				g.log.Warn("other nodes can't be told that an upstream credential has to wait", "until", h.Until, "error", err)
 			}

@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,7 +12,6 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/sheafapi/sheaf/internal/private"
-	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 const (
@@ -31,7 +32,7 @@ func NewSecret() string {
 // Signer signs deliveries (Standard Webhooks). It may be used by many goroutines.
 type Signer struct {
 	file    string
-	secrets atomic.Pointer[[]*webhooks.Webhook]
+	secrets atomic.Pointer[[]string]
 }
 
 // ReadSecrets reads a file of one or two secrets, a line each: each signs, so that a
@@ -47,16 +48,32 @@ func (s *Signer) Reload() error {
 	if err != nil {
 		return err
 	}
-	var secrets []*webhooks.Webhook
-	for _, line := range lines {
-		w, err := webhooks.NewWebhook(line)
-		if err != nil {
-			return fmt.Errorf("%s holds no webhook secret: %w", s.file, errForm)
-		}
-		secrets = append(secrets, w)
-	}
-	s.secrets.Store(&secrets)
+	s.secrets.Store(&lines)
 	return nil
+}
+
+// StoreSecrets returns the secrets that sign what is sent for a store, newest first.
+func (s *Signer) StoreSecrets(store string) (out []string) {
+	for _, secret := range *s.secrets.Load() {
+		out = append(out, storeSecret(secret, store))
+	}
+	return out
+}
+
+// storeSecret derives the secret of a store, so that a caller who knows the secret of one
+// store can't sign for another one. The empty store is the operator, whose secret it is.
+func storeSecret(secret, store string) string {
+	if store == "" {
+		return secret
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, secretPrefix))
+	if err == nil {
+		raw, err = hkdf.Key(sha256.New, raw, nil, "sheaf webhook secret of store "+store, secretSize)
+	}
+	if err != nil {
+		panic(err) // readLines has decoded it, and the length is constant
+	}
+	return secretPrefix + base64.StdEncoding.EncodeToString(raw)
 }
 
 var errForm = errors.New("each line has to be whsec_ and at least 24 bytes in base64, one or two lines; make one with: sheaf webhooks new-secret")

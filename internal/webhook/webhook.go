@@ -12,7 +12,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -34,10 +33,8 @@ const (
 	lease = 4 * Timeout
 	// interval is how often storage is asked for what is due.
 	interval = time.Second
-	// atOnce is how many receivers are called at the same time by one node.
-	atOnce = 16
-	// answerBytes is how much of an answer is read, so that the connection can be used again.
-	answerBytes = 16 << 10
+	// storeTimeout is how long storing an attempt's outcome may take.
+	storeTimeout = 5 * time.Second
 )
 
 // pauses lie between the attempts: a little more than a day together.
@@ -48,9 +45,15 @@ var pauses = []time.Duration{
 
 // Storage is what deliveries need of storage.Storage.
 type Storage interface {
-	DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error)
+	DueDeliveries(ctx context.Context, q storage.Due) (due []storage.Delivery, next storage.Lane, err error)
 	PutDelivery(ctx context.Context, d *storage.Delivery) error
 }
+
+// Operator stands in storage for the operator's own address, which callers never see.
+const (
+	Operator     = "operator://" + operatorHost
+	operatorHost = "webhook-url"
+)
 
 // Deliverer delivers what is due while Run runs. All fields have to be set.
 type Deliverer struct {
@@ -59,77 +62,98 @@ type Deliverer struct {
 	Signer    *Signer
 	UserAgent string
 	Logger    *slog.Logger
-	Observe   func(*storage.Delivery) // is told of each attempt; nil: nobody is
+	Observe   func(*storage.Delivery) // is called after each attempt; nil: nothing is
+
+	OperatorURL string // the address that Operator stands for; empty: there is none
 }
 
-// Run delivers what is due until ctx ends. Then it lets end what is under way.
+// Run delivers what is due until ctx ends. Attempts that are in flight then are cut off and
+// made again later, by whoever runs next: shutting down waits for no receiver.
 func (d *Deliverer) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	places := make(chan struct{}, atOnce)
+	t := newTraffic()
+	ended := make(chan struct{}, 1)
+	var after storage.Lane
 	failing := false
-	for {
-		free := atOnce - len(places)
+	for ctx.Err() == nil {
 		var due []storage.Delivery
 		var err error
-		if free > 0 {
-			due, err = d.Storage.DueDeliveries(ctx, free, lease)
+		if free, busy := t.busy(time.Now()); free > 0 {
+			due, after, err = d.Storage.DueDeliveries(ctx, storage.Due{Limit: free, Lease: lease, After: after, Busy: busy})
 		}
 		if (err != nil) != failing && ctx.Err() == nil {
 			if failing = err != nil; failing {
-				d.Logger.Error("storage can't be asked for deliveries that are due; asking on", "error", err)
+				d.Logger.Error("storage can't be asked for callbacks that are due; asking every second", "error", err)
 			}
 		}
 		for i := range due {
-			places <- struct{}{}
+			del := &due[i]
+			lane := storage.Lane{Store: del.Store, Host: del.Host}
+			t.begin(lane)
 			all.Go(func() {
-				defer func() { <-places }()
-				d.attempt(ctx, &due[i])
+				o := d.attempt(ctx, del)
+				t.end(lane, o, time.Now())
+				select {
+				case ended <- struct{}{}:
+				default:
+				}
 			})
 		}
-		wait := interval
-		if len(due) == free && free > 0 {
-			wait = interval / 10 // there may be more
+		if err == nil && (len(due) > 0 || after != (storage.Lane{})) {
+			continue // there may be more
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+		case <-ended:
+		case <-time.After(interval):
 		}
 	}
 }
 
-// attempt tells a receiver once, and stores what became of it.
-func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) {
-	// What is under way when the node shuts down is let end: it is short.
-	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), Timeout)
+// attempt calls a receiver once, and stores the outcome.
+func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) outcome {
+	calling, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	del.Code, del.Problem = d.send(calling, del)
-	conclude(del, time.Now())
-	if d.Observe != nil {
+	o := d.send(calling, del)
+	if ctx.Err() != nil && o.code == 0 {
+		o = outcome{spared: true}
+	}
+	conclude(del, o, time.Now())
+	if d.Observe != nil && !o.spared {
 		d.Observe(del)
 	}
 	if del.State == storage.GivenUp {
 		d.Logger.Warn("a callback is given up", "ticket", del.Ticket, "store", del.Store, "attempts", del.Attempts, "code", del.Code, "problem", del.Problem)
 	}
-	storing, cancelStoring := context.WithTimeout(context.WithoutCancel(ctx), Timeout)
+	storing, cancelStoring := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancelStoring()
 	if err := d.Storage.PutDelivery(storing, del); err != nil {
-		d.Logger.Error("what became of a callback can't be stored; it will be sent again", "ticket", del.Ticket, "error", err)
+		d.Logger.Error("the outcome of a callback can't be stored; it will be sent again", "ticket", del.Ticket, "error", err)
 	}
+	return o
 }
 
 // conclude decides what follows an attempt.
-func conclude(del *storage.Delivery, now time.Time) {
-	switch {
-	case del.Problem == "":
+func conclude(del *storage.Delivery, o outcome, now time.Time) {
+	if o.spared {
+		del.State, del.Spared, del.NextAt = storage.Pending, true, now.Add(jitter(interval))
+		return
+	}
+	switch del.Code, del.Problem = o.code, o.problem; {
+	case o.problem == "":
 		del.State = storage.Delivered
-	case del.Code == http.StatusGone || del.Attempts > len(pauses):
+	case o.code == http.StatusGone || del.Attempts > len(pauses):
 		del.State = storage.GivenUp
 	default:
 		pause := pauses[del.Attempts-1]
-		del.State, del.NextAt = storage.Pending, now.Add(pause+time.Duration(rand.Int64N(int64(pause/5)+1))) //nolint:gosec // no secret
+		del.State, del.NextAt = storage.Pending, now.Add(max(pause, o.pause)+jitter(pause/5))
 	}
+}
+
+// jitter returns a random time of at most d.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(rand.Int64N(int64(d) + 1)) //nolint:gosec // no secret
 }
 
 // ID is a delivery's webhook-id: the same over all attempts.
@@ -164,42 +188,54 @@ func payload(del *storage.Delivery) ([]byte, error) {
 	})
 }
 
-// send makes one attempt. The problem is empty if the receiver has taken it.
-func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) (code int, problem string) {
+// send makes one attempt.
+func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) outcome {
+	address, store := del.URL, del.Store
+	if address == Operator {
+		address, store = d.OperatorURL, ""
+	}
 	body, err := payload(del)
 	if err != nil {
-		return 0, "the payload can't be made"
+		return outcome{problem: "the payload can't be made"}
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, del.URL, bytes.NewReader(body))
-	if err != nil {
-		return 0, "its address is none"
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil || address == "" {
+		return outcome{problem: "there is no address to call"}
 	}
 	now, id := time.Now(), ID(del.Ticket)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", d.UserAgent)
 	r.Header.Set(webhooks.HeaderWebhookID, id)
 	r.Header.Set(webhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	signatures, err := d.Signer.sign(id, now, body)
+	signatures, err := d.Signer.sign(store, id, now, body)
 	if err != nil {
-		return 0, "the payload can't be signed"
+		return outcome{problem: "the payload can't be signed"}
 	}
 	r.Header.Set(webhooks.HeaderWebhookSignature, signatures)
 	resp, err := d.Client.Do(r)
-	if err != nil {
-		return 0, outbound.ReceiverFailure(err)
+	switch {
+	case outbound.IsCrowded(err):
+		return outcome{spared: true}
+	case err != nil:
+		return outcome{problem: outbound.ReceiverFailure(err)}
 	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, answerBytes)) // the code is all that counts
-	if resp.StatusCode/100 != 2 {
-		return resp.StatusCode, fmt.Sprintf("it answered %d", resp.StatusCode)
+	resp.Body.Close() // the code is all that counts
+	o := outcome{code: resp.StatusCode, pause: retryAfter(resp.StatusCode, resp.Header.Get("Retry-After"), time.Now())}
+	if o.code/100 != 2 {
+		o.problem = fmt.Sprintf("it answered %d", o.code)
 	}
-	return resp.StatusCode, ""
+	return o
 }
 
-// sign returns the signatures of all secrets, with spaces between.
-func (s *Signer) sign(id string, at time.Time, body []byte) (string, error) {
+// sign returns the signatures by all secrets of a store, with spaces between. The empty
+// store is the operator.
+func (s *Signer) sign(store, id string, at time.Time, body []byte) (string, error) {
 	var out []string
-	for _, w := range *s.secrets.Load() {
+	for _, secret := range *s.secrets.Load() {
+		w, err := webhooks.NewWebhook(storeSecret(secret, store))
+		if err != nil {
+			return "", err
+		}
 		signature, err := w.Sign(id, at, body)
 		if err != nil {
 			return "", err

@@ -121,11 +121,13 @@ func TestDelivery(t *testing.T) {
 	node := storagetest.NewMemory().Node()
 	key := ended(t, node, receiver.URL+"/hooks?x=1")
 	d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: loopback}, time.Second))
+	answered := make(chan struct{}, 10)
+	d.Observe = func(*storage.Delivery) { answered <- struct{}{} }
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() { d.Run(ctx) })
 	call := <-calls
-	for _, secret := range lines(t, file) {
+	for _, secret := range signer.StoreSecrets(key.Store) {
 		w, err := webhooks.NewWebhook(secret)
 		if err != nil {
 			t.Fatal(err)
@@ -150,9 +152,10 @@ func TestDelivery(t *testing.T) {
 	if again := <-calls; again.body != call.body || again.header.Get("webhook-id") != call.header.Get("webhook-id") {
 		t.Errorf("sent again: %+v, before %+v", again, call)
 	}
+	<-answered
+	<-answered
 	stop()
 	all.Wait()
-	d.Client.CloseIdleConnections()
 	if got := delivery(t, node, key); got.State != storage.Delivered || got.Code != 200 || got.Problem != "" {
 		t.Errorf("%+v", got)
 	}
@@ -214,7 +217,7 @@ func TestBadReceivers(t *testing.T) {
 			key := ended(t, node, address)
 			d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: tt.allow}, 300*time.Millisecond))
 			defer d.Client.CloseIdleConnections()
-			due, err := node.DueDeliveries(t.Context(), 1, time.Hour)
+			due, _, err := node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
 			if err != nil || len(due) != 1 {
 				t.Fatal(due, err)
 			}
@@ -288,7 +291,7 @@ func TestBackAfterAnHour(t *testing.T) {
 		_, signer := secretFile(t)
 		node := storagetest.NewMemory().Node()
 		key := ended(t, node, "https://example.com")
-		if d, err := node.DueDeliveries(t.Context(), 1, lease); err != nil || len(d) != 1 {
+		if d, _, err := node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: lease}); err != nil || len(d) != 1 {
 			t.Fatal(d, err) // taken by a node that dies now
 		}
 		ctx, stop := context.WithCancel(t.Context())
@@ -351,7 +354,7 @@ func TestSecrets(t *testing.T) {
 	}
 	signatures := func() int {
 		t.Helper()
-		text, err := signer.sign("evt_1", time.Now(), []byte("{}"))
+		text, err := signer.sign("42", "evt_1", time.Now(), []byte("{}"))
 		if err != nil {
 			t.Fatal(err)
 		}

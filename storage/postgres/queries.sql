@@ -259,9 +259,9 @@ SELECT id FROM queues WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE;
 
 -- name: stop
 WITH hit AS MATERIALIZED (
-    SELECT id, queue, started_at, callback FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
+    SELECT id, queue, started_at, callback, store FROM batches WHERE id = ANY($1::bigint[]) AND ended_at = 0 AND NOT stopped AND NOT deleted
 ), delivered AS (
-    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM hit WHERE callback <> '' AND started_at = 0 ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at, store, host) SELECT id, 1, sheaf_now(), sheaf_now(), store, sheaf_host(callback) FROM hit WHERE callback <> '' AND started_at = 0 ON CONFLICT DO NOTHING
 ), told AS (
     UPDATE batches SET stopped = true,
         ended_at = CASE WHEN hit.started_at = 0 THEN sheaf_now() ELSE 0 END,
@@ -479,9 +479,9 @@ WITH results AS (
         reason = $4,
         credential = NULL
     WHERE id = $1 AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3)
-    RETURNING id, queue, callback, deleted
+    RETURNING id, queue, callback, store, deleted
 ), told AS (
-    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at, store, host) SELECT id, 1, sheaf_now(), sheaf_now(), store, sheaf_host(callback) FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 )
 UPDATE queues SET open = open - 1, bytes = bytes + (SELECT n FROM results) FROM ended WHERE queues.id = ended.queue;
 
@@ -517,9 +517,9 @@ WITH results AS (
         reason = $1,
         quarantined_at = 0,
         credential = NULL
-    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
+    FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, store, deleted
 ), told AS (
-    INSERT INTO deliveries (batch, state, next_at, set_at) SELECT id, 1, sheaf_now(), sheaf_now() FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
+    INSERT INTO deliveries (batch, state, next_at, set_at, store, host) SELECT id, 1, sheaf_now(), sheaf_now(), store, sheaf_host(callback) FROM ended WHERE callback <> '' AND NOT deleted ON CONFLICT DO NOTHING
 ), grown AS (
     UPDATE queues SET bytes = bytes + more.n FROM (SELECT queue, sum(n) AS n FROM ended GROUP BY queue) AS more WHERE queues.id = more.queue
 )
@@ -544,7 +544,6 @@ UPDATE batches SET ended_at = sheaf_now() WHERE id IN (
 -- name: purge
 WITH due AS MATERIALIZED (
     SELECT id, queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint
-        AND (deleted OR NOT EXISTS (SELECT FROM deliveries WHERE batch = batches.id AND state = 1))
     ORDER BY ended_at LIMIT $2
 ), here AS MATERIALIZED (
     SELECT id FROM queues WHERE id IN (SELECT queue FROM due) ORDER BY id FOR UPDATE SKIP LOCKED
@@ -588,23 +587,57 @@ WHERE batch IN (
 );
 
 -- name: due_deliveries
-WITH due AS (
-    SELECT batch FROM deliveries WHERE state = 1 AND next_at <= sheaf_now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED
+-- One lane after the other, by the index; of each store and each host at most one delivery.
+WITH RECURSIVE lanes AS (
+    (SELECT store, host, 1 AS nth FROM deliveries WHERE state = 1 AND (store, host) > ($3, $4) ORDER BY store, host LIMIT 1)
+    UNION ALL
+    SELECT later.store, later.host, nth + 1 FROM lanes CROSS JOIN LATERAL (
+        SELECT store, host FROM deliveries WHERE state = 1 AND (store, host) > (lanes.store, lanes.host) ORDER BY store, host LIMIT 1
+    ) AS later WHERE nth < $5
+), free AS (
+    SELECT * FROM lanes WHERE NOT EXISTS (
+        SELECT FROM unnest($6::text[], $7::text[]) AS busy (store, host)
+        WHERE (busy.store = '' OR busy.store = lanes.store) AND (busy.host = '' OR busy.host = lanes.host)
+    )
+), heads AS (
+    SELECT DISTINCT ON (store) store, host, nth, head.batch FROM free CROSS JOIN LATERAL (
+        SELECT batch FROM deliveries
+        WHERE state = 1 AND deliveries.store = free.store AND deliveries.host = free.host AND next_at <= (SELECT sheaf_now())
+        ORDER BY next_at LIMIT 1
+    ) AS head ORDER BY store, nth
+), chosen AS (
+    SELECT * FROM (SELECT DISTINCT ON (host) * FROM heads ORDER BY host, nth) AS each ORDER BY nth LIMIT $1
+), due AS (
+    SELECT batch FROM deliveries WHERE batch IN (SELECT batch FROM chosen) AND state = 1 AND next_at <= sheaf_now() FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE deliveries SET attempts = attempts + 1, next_at = sheaf_now() + $2::bigint, set_at = sheaf_now() FROM due WHERE deliveries.batch = due.batch
-    RETURNING deliveries.batch, deliveries.state, attempts, next_at, code, problem
+    RETURNING deliveries.batch, deliveries.state, attempts, next_at, code, problem, host
 )
-SELECT taken.batch, ticket, store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed
-FROM taken JOIN batches ON batches.id = taken.batch WHERE NOT deleted;
+SELECT taken.batch, ticket, batches.store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed, taken.host
+FROM taken JOIN chosen ON chosen.batch = taken.batch JOIN batches ON batches.id = taken.batch WHERE NOT deleted ORDER BY chosen.nth;
+
+-- name: last_lane
+-- The lane at which due_deliveries stopped; none: it has looked at all.
+WITH RECURSIVE lanes AS (
+    (SELECT store, host, 1 AS nth FROM deliveries WHERE state = 1 AND (store, host) > ($1, $2) ORDER BY store, host LIMIT 1)
+    UNION ALL
+    SELECT later.store, later.host, nth + 1 FROM lanes CROSS JOIN LATERAL (
+        SELECT store, host FROM deliveries WHERE state = 1 AND (store, host) > (lanes.store, lanes.host) ORDER BY store, host LIMIT 1
+    ) AS later WHERE nth < $3
+)
+SELECT store, host FROM lanes WHERE nth = $3;
 
 -- name: deliveries
-SELECT deliveries.batch, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+SELECT deliveries.batch, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
 FROM batches JOIN deliveries ON deliveries.batch = batches.id
-WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3)
+WHERE batches.store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3)
 ORDER BY batches.id DESC LIMIT $4 OFFSET $5;
 
 -- name: put_delivery
 UPDATE deliveries SET state = $2, next_at = $3, code = $4, problem = $5, set_at = sheaf_now() WHERE batch = $1 AND state = 1 AND attempts = $6;
+
+-- name: spare_delivery
+UPDATE deliveries SET attempts = attempts - 1, next_at = $3, set_at = sheaf_now() WHERE batch = $1 AND state = 1 AND attempts = $2;
 
 -- name: redeliver
 UPDATE deliveries SET state = 1, attempts = 0, next_at = sheaf_now(), set_at = sheaf_now()

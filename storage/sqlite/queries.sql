@@ -194,7 +194,9 @@ UPDATE batches SET
 WHERE id = ?1;
 
 -- name: insert_delivery
-INSERT INTO deliveries (id, state, next_at, set_at) SELECT id, 1, ?2, ?2 FROM batches WHERE id = ?1 AND callback <> '' AND deleted = 0
+INSERT INTO deliveries (id, state, next_at, set_at, store, host)
+SELECT id, 1, ?2, ?2, store, lower(substr(rest, 1, instr(replace(rest, '?', '/') || '/', '/') - 1))
+FROM (SELECT *, substr(callback, instr(callback, '://') + 3) AS rest FROM batches) WHERE id = ?1 AND callback <> '' AND deleted = 0
 ON CONFLICT DO NOTHING;
 
 -- name: any_delivery
@@ -211,23 +213,34 @@ WHERE state = 1 AND id IN (
     SELECT id FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at > ?1 + ?2
 );
 
--- name: due_deliveries
-UPDATE deliveries SET attempts = attempts + 1, next_at = ?1 + ?2, set_at = ?1
-WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND next_at <= ?1 ORDER BY next_at LIMIT ?3)
+-- name: next_lane
+SELECT store, host FROM deliveries INDEXED BY deliveries_lanes
+WHERE state = 1 AND (store, host) > (?, ?) ORDER BY store, host LIMIT 1;
+
+-- name: next_store
+SELECT store, host FROM deliveries INDEXED BY deliveries_lanes
+WHERE state = 1 AND store > ? ORDER BY store, host LIMIT 1;
+
+-- name: take_delivery
+UPDATE deliveries SET attempts = attempts + 1, next_at = ?3 + ?4, set_at = ?3
+WHERE id = (SELECT id FROM deliveries INDEXED BY deliveries_lanes WHERE state = 1 AND store = ?1 AND host = ?2 AND next_at <= ?3 ORDER BY next_at LIMIT 1)
 RETURNING id;
 
 -- name: delivery
-SELECT deliveries.id, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
 FROM deliveries JOIN batches ON batches.id = deliveries.id WHERE deliveries.id = ? AND deleted = 0;
 
 -- name: deliveries
-SELECT deliveries.id, ticket, store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed
+SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
 FROM batches INDEXED BY batches_search CROSS JOIN deliveries ON deliveries.id = batches.id
-WHERE store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3)
+WHERE batches.store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3)
 ORDER BY batches.id DESC LIMIT ?4 OFFSET ?5;
 
 -- name: put_delivery
 UPDATE deliveries SET state = ?2, next_at = ?3, code = ?4, problem = ?5, set_at = ?7 WHERE id = ?1 AND state = 1 AND attempts = ?6;
+
+-- name: spare_delivery
+UPDATE deliveries SET attempts = attempts - 1, next_at = ?3, set_at = ?4 WHERE id = ?1 AND state = 1 AND attempts = ?2;
 
 -- name: redeliver
 UPDATE deliveries SET state = 1, attempts = 0, next_at = ?2, set_at = ?2 WHERE id = ?1 RETURNING id;
@@ -364,7 +377,7 @@ UPDATE batches SET ended_at = ?1 WHERE id IN (SELECT id FROM batches INDEXED BY 
 
 -- name: expired
 SELECT id, queue, bytes FROM batches
-WHERE state = 3 AND ended_at <= ? AND (deleted OR NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.id = batches.id AND deliveries.state = 1))
+WHERE state = 3 AND ended_at <= ?
 ORDER BY ended_at LIMIT 1;
 
 -- name: hide

@@ -1,8 +1,10 @@
 package storagetest
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,7 +16,7 @@ import (
 func (b *stored) told() storage.Delivery {
 	d := *b.delivery
 	d.ID, d.Ticket, d.Store, d.GroupID, d.URL, d.CreatedAt = int64(b.id), b.Ticket, b.Store, b.GroupID, b.Callback, b.endedAt
-	d.Total, d.Completed = len(b.Requests), b.completed()
+	d.Host, d.Total, d.Completed = hostOf(b.Callback), len(b.Requests), b.completed()
 	for i := range b.Requests {
 		if r, ok := b.done(i); ok && r.Status == batch.Failed {
 			d.Failed++
@@ -23,22 +25,55 @@ func (b *stored) told() storage.Delivery {
 	return d
 }
 
+// hostOf returns the host of an address, with its port.
+func hostOf(address string) string {
+	_, rest, found := strings.Cut(address, "://")
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		rest = rest[:i]
+	}
+	if !found {
+		return ""
+	}
+	return strings.ToLower(rest)
+}
+
 // DueDeliveries implements storage.Storage.
-func (n *Node) DueDeliveries(ctx context.Context, limit int, lease time.Duration) ([]storage.Delivery, error) {
-	return call(ctx, n, "DueDeliveries", func(m *Memory) (out []storage.Delivery, err error) {
-		now := m.now()
-		m.correctDeliveries(now)
-		due := slices.DeleteFunc(slices.Clone(m.batches), func(b *stored) bool {
-			return b.delivery == nil || b.signals.Deleted || b.delivery.State != storage.Pending || b.delivery.NextAt.After(now)
-		})
-		slices.SortStableFunc(due, func(a, b *stored) int { return a.delivery.NextAt.Compare(b.delivery.NextAt) })
-		for _, b := range due[:min(limit, len(due))] {
-			b.delivery.Attempts++
-			b.delivery.NextAt, b.setAt = stamp(now.Add(lease)), now
-			out = append(out, b.told())
-		}
-		return out, nil
+func (n *Node) DueDeliveries(ctx context.Context, q storage.Due) (out []storage.Delivery, next storage.Lane, err error) {
+	err = run(ctx, n, "DueDeliveries", func(m *Memory) error {
+		out, next = m.due(q)
+		return nil
 	})
+	return out, next, err
+}
+
+func (m *Memory) due(q storage.Due) (out []storage.Delivery, next storage.Lane) {
+	now := m.now()
+	m.correctDeliveries(now)
+	lane := func(b *stored) storage.Lane { return storage.Lane{Store: b.Store, Host: hostOf(b.Callback)} }
+	due := slices.DeleteFunc(slices.Clone(m.batches), func(b *stored) bool {
+		return b.delivery == nil || b.signals.Deleted || b.delivery.State != storage.Pending || b.delivery.NextAt.After(now) || lane(b).Compare(q.After) <= 0
+	})
+	slices.SortStableFunc(due, func(a, b *stored) int {
+		return cmp.Or(lane(a).Compare(lane(b)), a.delivery.NextAt.Compare(b.delivery.NextAt))
+	})
+	busy := slices.Clone(q.Busy)
+	for _, b := range due {
+		if slices.ContainsFunc(busy, func(l storage.Lane) bool { return l.Covers(lane(b)) }) {
+			continue
+		}
+		if len(out) == q.Limit {
+			return out, next
+		}
+		b.delivery.Attempts++
+		b.delivery.NextAt, b.setAt = stamp(now.Add(q.Lease)), now
+		out = append(out, b.told())
+		next = lane(b)
+		busy = append(busy, storage.Lane{Store: b.Store}, storage.Lane{Host: hostOf(b.Callback)})
+	}
+	if len(out) < q.Limit {
+		next = storage.Lane{}
+	}
+	return out, next
 }
 
 // correctDeliveries takes back what a clock that was ahead has left.
@@ -62,6 +97,10 @@ func (n *Node) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 	return run(ctx, n, "PutDelivery", func(m *Memory) error {
 		b := m.byID(storage.BatchID(d.ID))
 		if b != nil && b.delivery != nil && b.delivery.State == storage.Pending && b.delivery.Attempts == d.Attempts {
+			if d.Spared {
+				b.delivery.Attempts, b.delivery.NextAt, b.setAt = d.Attempts-1, stamp(d.NextAt), m.now()
+				return nil
+			}
 			b.delivery.State, b.delivery.NextAt, b.delivery.Code, b.delivery.Problem = d.State, stamp(d.NextAt), d.Code, d.Problem
 			b.setAt = m.now()
 		}

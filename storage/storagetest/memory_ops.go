@@ -113,8 +113,7 @@ func (n *Node) Purge(ctx context.Context, retention time.Duration) (bool, error)
 				b.endedAt = now
 			}
 			switch {
-			case b.endedAt.IsZero() || b.endedAt.After(limit) && !b.signals.Deleted,
-				b.delivery != nil && b.delivery.State == storage.Pending && !b.signals.Deleted:
+			case b.endedAt.IsZero() || b.endedAt.After(limit) && !b.signals.Deleted:
 				return false
 			case removed == purgeStep:
 				more = true

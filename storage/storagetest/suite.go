@@ -91,7 +91,7 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"News":          func() error { _, err := s.News(ctx, []storage.BatchID{1}); return err },
 		"Pause":         func() error { _, err := s.Pause(ctx, storage.Pausing{Queue: "q", Paused: true}); return err },
 		"Group":         func() error { _, err := s.Group(ctx, "s", batch.Owner{}, "g"); return err },
-		"DueDeliveries": func() error { _, err := s.DueDeliveries(ctx, 1, time.Hour); return err },
+		"DueDeliveries": func() error { _, _, err := s.DueDeliveries(ctx, storage.Due{Limit: 1}); return err },
 		"PutDelivery":   func() error { return s.PutDelivery(ctx, &storage.Delivery{ID: 1, State: storage.Delivered}) },
 		"Deliveries":    func() error { _, err := s.Deliveries(ctx, storage.DeliverySearch{Store: "s", Limit: 1}); return err },
 		"Redeliver":     func() error { return s.Redeliver(ctx, key(b)) },

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,13 +18,40 @@ func calling(store string, n int) *storage.NewBatch {
 	return b
 }
 
-func (f *fixture) due(lease time.Duration) []storage.Delivery {
+func (f *fixture) due(lease time.Duration) (d []storage.Delivery) {
 	f.Helper()
-	d, err := f.s.DueDeliveries(f.Context(), 10, lease)
+	for {
+		found, _ := f.dueOnce(storage.Due{Limit: 10, Lease: lease})
+		if d = append(d, found...); len(found) == 0 || lease == 0 {
+			return d
+		}
+	}
+}
+
+func (f *fixture) dueOnce(q storage.Due) ([]storage.Delivery, storage.Lane) {
+	f.Helper()
+	d, next, err := f.s.DueDeliveries(f.Context(), q)
 	if err != nil {
 		f.Fatalf("DueDeliveries: %v", err)
 	}
-	return d
+	return d, next
+}
+
+// lanes describes deliveries by their stores and hosts.
+func lanes(d []storage.Delivery) (out []string) {
+	for i := range d {
+		out = append(out, d[i].Store+" "+d[i].Host)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// callingTo ends a batch of the store whose end is told at an address.
+func (f *fixture) callingTo(store, address string) {
+	f.Helper()
+	b := calling(store, 1)
+	b.Callback = address
+	f.finish(f.claimed(b))
 }
 
 func (f *fixture) put(d storage.Delivery) {
@@ -62,7 +90,7 @@ var deliveryTests = []test{
 		}
 		got.ID, got.NextAt, got.CreatedAt = 0, time.Time{}, time.Time{}
 		expect(f.T, "delivery", got, storage.Delivery{
-			Ticket: b.Ticket, Store: "s", GroupID: "g", URL: b.Callback, State: storage.Pending, Attempts: 1, Total: 4, Completed: 2, Failed: 1,
+			Ticket: b.Ticket, Store: "s", GroupID: "g", URL: b.Callback, Host: "example.com", State: storage.Pending, Attempts: 1, Total: 4, Completed: 2, Failed: 1,
 		})
 		expect(f.T, "due again", len(f.due(time.Hour)), 0)
 		expect(f.T, "of the silent one", len(f.deliveries(silent, silent.Ticket)), 0)
@@ -149,18 +177,71 @@ var deliveryTests = []test{
 		foreign.Owner = batch.OwnerOf("another")
 		expect(f.T, "another's", len(f.deliveries(&foreign, uuid.Nil)), 0)
 	}},
-	{"what is not delivered yet keeps its batch, and goes with it", func(f *fixture) {
+	{"each store and each host gets one at a time", func(f *fixture) {
+		for _, host := range []string{"dead.example", "dead.example", "dead.example", "DEAD.example", "live.example:8443"} {
+			f.callingTo("a", "https://"+host+"/hook")
+		}
+		f.callingTo("b", "https://dead.example")
+		f.callingTo("b", "https://b.example?x=/")
+		f.callingTo("c", "https://c.example")
+		round := func(want ...string) {
+			f.Helper()
+			d, next := f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour})
+			expect(f.T, "a round", lanes(d), want)
+			expect(f.T, "the next lane", next, storage.Lane{})
+		}
+		round("a dead.example", "b b.example", "c c.example")
+		round("a dead.example")
+		d, _ := f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Host: "dead.example"}}})
+		expect(f.T, "without the dead host", lanes(d), []string{"a live.example:8443"})
+		d, _ = f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a"}}})
+		expect(f.T, "without the first store", lanes(d), []string{"b dead.example"})
+		d, _ = f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a", Host: "dead.example"}, {Store: "b", Host: "live.example:8443"}}})
+		expect(f.T, "without one lane", lanes(d), []string(nil))
+		round("a dead.example")
+	}},
+	{"lanes take turns", func(f *fixture) {
+		const stores = 7
+		for i := range 3 * stores {
+			f.callingTo(fmt.Sprint("store ", i%stores), fmt.Sprintf("https://host-%d.example", i%stores))
+		}
+		taken := map[string]int{}
+		var after storage.Lane
+		for range 2 * stores {
+			d, next := f.dueOnce(storage.Due{Limit: 2, Lease: time.Hour, After: after})
+			for i := range d {
+				taken[d[i].Store]++
+			}
+			if after = next; after == (storage.Lane{}) {
+				expect(f.T, "stores that had a turn", len(taken), stores)
+				for store, n := range taken {
+					expect(f.T, "turns of "+store, n, 1)
+				}
+				return
+			}
+		}
+		f.Error("the round did not end")
+	}},
+	{"a spared attempt does not count", func(f *fixture) {
 		b := calling("s", 1)
 		f.finish(f.claimed(b))
-		f.purge(0)
-		d := f.due(time.Hour)
-		if len(d) != 1 {
-			f.Fatalf("after a purge: %+v", d)
+		d := f.due(time.Hour)[0]
+		d.State, d.Spared, d.Code, d.Problem, d.NextAt = storage.Pending, true, 500, "x", time.Now().Add(-time.Second)
+		f.put(d)
+		again := f.due(time.Hour)
+		if len(again) != 1 || again[0].Attempts != 1 || again[0].Code != 0 || again[0].Problem != "" {
+			f.Fatalf("taken again: %+v", again)
 		}
-		d[0].State = storage.Delivered
-		f.put(d[0])
+	}},
+	{"what is not delivered goes with its batch", func(f *fixture) {
+		b := calling("s", 1)
+		f.finish(f.claimed(b))
+		f.purge(time.Hour)
+		expect(f.T, "within retention", len(f.deliveries(b, uuid.Nil)), 1)
 		f.purge(0)
-		expect(f.T, "after the next purge", len(f.deliveries(b, uuid.Nil)), 0)
+		expect(f.T, "due after a purge", len(f.due(time.Hour)), 0)
+		_, err := f.s.Status(f.Context(), key(b), 0)
+		expectError(f.T, "Status after a purge", err, storage.ErrNotFound)
 		gone := calling("s", 1)
 		f.finish(f.claimed(gone))
 		f.delete(gone)
