@@ -54,7 +54,8 @@ func (s *Service) newMetrics(o *Options) *telemetry.Metrics {
 		Overview: func(ctx context.Context) (storage.Overview, error) { return s.storage.Overview(ctx, countedLoads) },
 		Node: func() telemetry.Node {
 			n := s.engine.State()
-			return telemetry.Node{Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight, MaxInFlight: o.MaxOutbound, Held: n.Held}
+			used, limit := s.room.usage()
+			return telemetry.Node{Used: used, Limit: limit, Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight, MaxInFlight: o.MaxOutbound, Held: n.Held}
 		},
 	})
 }

@@ -106,11 +106,14 @@ type Options struct {
 	WebhookAllow      []netip.Prefix
 	WebhookHosts      []string
 
-	MaxBody   int64         // bytes of a create body, after decompression. Default: 10 MiB
-	MaxAnswer int64         // bytes of one answer's body. Default: 5 MiB
-	MaxQueued int           // unfinished batches of one queue. Default: 10,000; negative: no limit
-	MaxStored int64         // bytes of the batches of one queue, finished ones too: requests, and bodies of answers. Default: no limit
-	Retention time.Duration // how long a batch is kept after its end, at least 1h. Default: 168h
+	MaxBody   int64 // bytes of a create body, after decompression. Default: 10 MiB
+	MaxAnswer int64 // bytes of one answer's body. Default: 5 MiB
+	MaxQueued int   // unfinished batches of one queue. Default: 10,000; negative: no limit
+	MaxStored int64 // bytes of the batches of one queue, finished ones too: requests, and bodies of answers. Default: no limit
+	// MaxDatabase is how many bytes the database may take. Beyond nine tenths of it creates are
+	// refused; the rest is for results. Default: no limit.
+	MaxDatabase int64
+	Retention   time.Duration // how long a batch is kept after its end, at least 1h. Default: 168h
 
 	StoresAtOnce    int           // queues at work at the same time. Default: 4096
 	MaxOutbound     int           // sub-requests under way at the same time. Default: 1024

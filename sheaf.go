@@ -39,6 +39,7 @@ type Service struct {
 	outbound *outbound.Client
 	gates    []*auth.Gate // those that judge by files
 	metrics  *telemetry.Metrics
+	room     *capacity
 	close    func() error
 }
 
@@ -75,7 +76,7 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	s := &Service{outbound: client, storage: store}
+	s := &Service{outbound: client, storage: store, room: &capacity{limit: o.MaxDatabase, storage: store, log: o.Logger}}
 	s.metrics = s.newMetrics(&o)
 	operator, operators, err := o.operators(key, gate)
 	if err != nil {
@@ -122,6 +123,7 @@ func New(o Options) (*Service, error) {
 		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
 
+		HasRoom:   s.room.hasRoom,
 		From:      auth.NetworkOf(o.TrustedProxies),
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
@@ -197,7 +199,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("retention is %v and has to be at least 1h: tickets and deduplication keys are promised that long", o.Retention)
 	case o.RequestTimeout < 0 || o.RetryInterval < 0 || o.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
 		return errors.New("a duration can't be negative")
-	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxStored < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
+	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxStored < 0 || o.MaxDatabase < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
 		return errors.New("a limit can't be negative")
 	case o.Rate != Rate{} && !o.Rate.Valid():
 		return fmt.Errorf("a rate of %d in %v is none that can be kept: it has to be from 1 in 24h to 1,000,000 in 1s", o.Rate.N, o.Rate.Per)

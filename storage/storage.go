@@ -447,6 +447,10 @@ type Storage interface {
 	// queues. It may take as long as counting the queues that have work.
 	Overview(ctx context.Context, loads int) (Overview, error)
 
+	// Size returns how many bytes the database takes, about. Space that purged batches have left
+	// for later ones need not be counted. It is cheap enough to be called once a second.
+	Size(ctx context.Context) (int64, error)
+
 	// Stop asks for the end of unfinished batches. One that no node has
 	// started, or that was set aside, ends at once; any other is ended by its runner, and its queue is
 	// runnable at once, whatever moment Release named.

@@ -141,6 +141,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "max-answer", "5MiB", "size", "bytes of one answer's body", &o.MaxAnswer, parseSize)
 	add(f, "max-queued", "10000", "count", "unfinished batches of one queue; 0: no limit", &o.MaxQueued, parseCount(0))
 	add(f, "max-stored", "0", "size", "bytes of the batches of one queue, finished ones too: requests, and bodies of answers; 0: no limit", &o.MaxStored, parseStored)
+	add(f, "max-database", "0", "size", "bytes that the whole database may take: beyond nine tenths, creates are answered 507, and running batches still record their results; 0: no limit", &o.MaxDatabase, parseStored)
 	add(f, "retention", "168h", "duration", "how long a batch is kept after its end, at least 1h", &o.Retention, parseRetention)
 	add(f, "stores-at-once", "4096", "count", "queues at work at the same time", &o.StoresAtOnce, parseCount(1))
 	add(f, "max-outbound", "1024", "count", "requests under way at the same time", &o.MaxOutbound, parseCount(1))

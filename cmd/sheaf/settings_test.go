@@ -52,6 +52,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-answer":          {"512MiB", "513MiB", "from 1 byte to 512 MiB"},
 	"max-queued":          {"0", "many", "a whole number from 0 to"},
 	"max-stored":          {"2GiB", "much", "a size such as"},
+	"max-database":        {"100GiB", "much", "a size such as"},
 	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
 	"webhook-url":         {"https://example.com/hooks", "example.com", "must be an address such as"},
 	"webhook-allow":       {"127.0.0.0/8", "127.0.0.1", "networks in CIDR notation"},
@@ -216,7 +217,7 @@ func TestHelp(t *testing.T) {
 		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
 		"operator-keys": true, "metrics-listen": true, "metrics-stores": true, "traces-endpoint": true,
 		"webhook-secret-file": true, "webhook-url": true, "webhook-allow": true, "webhook-hosts": true,
-		"request-headers": true, "auth-check-any-store": true, "rate": true, "max-stored": true, // 0, which pflag does not print
+		"request-headers": true, "auth-check-any-store": true, "rate": true, "max-stored": true, "max-database": true, // 0, which pflag does not print
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
 		for line := range strings.Lines(stdout.String()) {

@@ -24,7 +24,7 @@ import (
 )
 
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
+// Authorize, HasRoom, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -78,6 +78,9 @@ type Options struct {
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
+
+	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
+	HasRoom func(owner batch.Owner, bytes int64) bool
 
 	Logger *slog.Logger
 }

@@ -30,6 +30,7 @@ const (
 	rateLimited          code = "RATE_LIMITED"
 	internalError        code = "INTERNAL_ERROR"
 	unavailable          code = "UNAVAILABLE"
+	databaseFull         code = "DATABASE_FULL"
 	upstreamFailed       code = "UPSTREAM_FAILED"
 	upstreamTimeout      code = "UPSTREAM_TIMEOUT"
 )
@@ -59,6 +60,8 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusUnsupportedMediaType, "", ""
 	case rateLimited:
 		return http.StatusTooManyRequests, "Retry-After", "5"
+	case databaseFull:
+		return http.StatusInsufficientStorage, "Retry-After", "60"
 	case upstreamFailed:
 		return http.StatusBadGateway, "", ""
 	case upstreamTimeout:

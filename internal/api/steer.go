@@ -153,6 +153,19 @@ func (s *API) store(c *call, b *storage.NewBatch) error {
 	return nil
 }
 
+// noRoom is a quota in bytes that no batch fits into.
+const noRoom = 1
+
+// bytesOf returns about how many bytes a batch takes.
+func bytesOf(b *storage.NewBatch) int64 {
+	const row = 1 << 10 // what is kept of any batch
+	n := int64(row)
+	for i := range b.Requests {
+		n += int64(len(b.Requests[i].Path) + len(b.Requests[i].Body))
+	}
+	return n
+}
+
 // keep stores a batch, and returns its ticket, or another one's that it leads to.
 func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
 	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
@@ -160,9 +173,15 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
 	}
 	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
+	room := s.HasRoom == nil || s.HasRoom(c.owner, bytesOf(b))
+	if !room {
+		b.QuotaBytes = noRoom // a repetition still gets its ticket
+	}
 	created, err := s.Storage.Create(c.r.Context(), b)
 	var full *storage.QuotaError
 	switch {
+	case errors.As(err, &full) && !room:
+		return ticket, false, fail(databaseFull, "The service's database is full, so this batch was not stored. Create it again later; the operator has to make room.")
 	case errors.As(err, &full) && full.Bytes > 0:
 		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):

@@ -23,6 +23,7 @@ type state struct {
 
 	unfinished, quarantined, withWork, atWork, nodes, bytes *prometheus.Desc // of the whole database
 	running, places, inFlight, maxInFlight, heldBack        *prometheus.Desc // of this node
+	used, limit                                             *prometheus.Desc // of the database, where it is bounded
 
 	mu   sync.Mutex
 	last storage.Overview
@@ -46,13 +47,15 @@ func newState(m *Metrics) *state {
 		places:      gauge("sheaf_stores_running_limit", "This node's places for queues."),
 		inFlight:    gauge("sheaf_requests_in_flight", "Requests that are under way from this node."),
 		maxInFlight: gauge("sheaf_requests_in_flight_limit", "How many may be under way from this node."),
+		used:        gauge("sheaf_database_used_bytes", "What counts of the database towards --max-database, as measured last."),
+		limit:       gauge("sheaf_database_limit_bytes", "What the database may take: --max-database."),
 		heldBack:    gauge("sheaf_credentials_held", "Credentials in use on this node for which everything waits because the API asked for patience."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.unfinished, s.quarantined, s.withWork, s.atWork, s.nodes, s.bytes, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack} {
+	for _, d := range []*prometheus.Desc{s.unfinished, s.quarantined, s.withWork, s.atWork, s.nodes, s.bytes, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack, s.used, s.limit} {
 		ch <- d
 	}
 }
@@ -69,6 +72,10 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	gauge(s.inFlight, float64(n.InFlight))
 	gauge(s.maxInFlight, float64(n.MaxInFlight))
 	gauge(s.heldBack, float64(n.Held))
+	if n.Limit > 0 {
+		gauge(s.used, float64(n.Used))
+		gauge(s.limit, float64(n.Limit))
+	}
 	o, err := s.overview()
 	if err != nil {
 		return

@@ -36,7 +36,8 @@ type Node struct {
 	Running, Places int // queues that hold a place, and places for them
 	InFlight        int // requests under way
 	MaxInFlight     int
-	Held            int // credentials that have to wait
+	Held            int   // credentials that have to wait
+	Used, Limit     int64 // bytes of the database, where they are bounded; Limit 0: they are not
 }
 
 // Metrics counts. Make it with New. Its methods may be called from many goroutines, and don't block.

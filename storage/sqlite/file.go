@@ -21,7 +21,8 @@ import (
 const appID = 0x73686561
 
 const (
-	checkpointPages = 4000        // length of the log, in pages of 4 KiB, from which it is moved into the file
+	checkpointPages = 4000 // length of the log, in pages of 4 KiB, from which it is moved into the file
+	logReserve      = checkpointPages * (4096 + 24)
 	logLimit        = 64 << 20    // bytes that a log that was moved keeps on disk
 	writerCache     = 16 << 10    // KiB of pages that the writer keeps in memory
 	readerCache     = 2 << 10     // KiB of pages that each reader keeps in memory
@@ -193,14 +194,13 @@ func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 // 100 instead of 205 µs). SQLite reads a log up to the first frame whose checksum is
 // wrong, so that zeros behind its end mean nothing to it.
 func reserveLog(path string) error {
-	const frame = 4096 + 24
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	size, err := f.Seek(0, io.SeekEnd)
 	zeros := make([]byte, 1<<20)
-	for want := int64(checkpointPages * frame); err == nil && size < want; size += int64(len(zeros)) {
+	for ; err == nil && size < logReserve; size += int64(len(zeros)) {
 		_, err = f.Write(zeros)
 	}
 	if err == nil {

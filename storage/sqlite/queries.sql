@@ -149,6 +149,9 @@ FROM queues WHERE open > 0 ORDER BY open DESC, id LIMIT ?2;
 -- name: file_size
 SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size();
 
+-- name: used_size
+SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size();
+
 -- name: requests_of
 SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ? AND deleted = 0;
 

@@ -90,6 +90,16 @@ func (n *Node) Queue(ctx context.Context, name string) (storage.QueueState, erro
 	})
 }
 
+// Size implements storage.Storage.
+func (n *Node) Size(ctx context.Context) (int64, error) {
+	return call(ctx, n, "Size", func(m *Memory) (size int64, err error) {
+		for _, q := range m.byName {
+			size += m.bytesOf(q)
+		}
+		return size, nil
+	})
+}
+
 // Overview implements storage.Storage.
 func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error) {
 	return call(ctx, n, "Overview", func(m *Memory) (out storage.Overview, err error) {

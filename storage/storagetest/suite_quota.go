@@ -1,6 +1,8 @@
 package storagetest
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -52,6 +54,22 @@ func sized(bytes, quota int64) *storage.NewBatch {
 }
 
 var byteTests = []test{
+	{"the size grows with what is stored", func(f *fixture) {
+		before, err := f.s.Size(f.Context())
+		if err != nil {
+			f.Fatal(err)
+		}
+		const body = 2 << 20
+		noise := make([]byte, body)
+		_, _ = rand.Read(noise)
+		b := newBatch("s", 1)
+		b.Requests[0].Body = []byte(`"` + base64.StdEncoding.EncodeToString(noise) + `"`)
+		f.create(b)
+		after, err := f.s.Size(f.Context())
+		if err != nil || after-before < body/2 || after-before > 16*body {
+			f.Errorf("a batch of %d bytes changes the size from %d to %d, %v", body, before, after, err)
+		}
+	}},
 	{"a batch counts from its creation until it is purged", func(f *fixture) {
 		f.room(quota)
 		b := sized(100, quota)
