@@ -92,7 +92,8 @@ func New(o Options) (*Service, error) {
 	timed, told := s.counted(&o)
 	watched := &observed{Storage: timed}
 	e := engine.New(engine.Options{
-		Storage: watched, Upstream: client, Unseal: unseal(key),
+		Strangers: gate == nil,
+		Storage:   watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
 			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
@@ -103,7 +104,7 @@ func New(o Options) (*Service, error) {
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})
-	s.engine = e
+	s.engine, s.room.known = e, e.Accepted
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
 	if o.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
@@ -128,7 +129,7 @@ func New(o Options) (*Service, error) {
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
-		Storage: timed, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
+		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
 		Headers: headers, MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/storage"
 )
 
@@ -49,4 +50,19 @@ func (o *observed) Quarantine(ctx context.Context, c *storage.Claim, reason stri
 		o.changed(c.ID)
 	}
 	return err
+}
+
+// introducing is storage as the API uses it: the engine learns whose queue a batch came to.
+type introducing struct {
+	storage.Storage
+	engine *engine.Engine
+}
+
+// Create implements storage.Storage.
+func (i *introducing) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
+	created, err := i.Storage.Create(ctx, b)
+	if err == nil {
+		i.engine.Introduce(created.Queue, b.Store, b.Owner)
+	}
+	return created, err
 }

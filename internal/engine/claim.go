@@ -19,6 +19,9 @@ func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) nex
 	defer e.probation.leave(id)
 	c, err := e.claim(id)
 	claimed := c != nil
+	if claimed {
+		e.Introduce(id, c.Store, c.Owner)
+	}
 	for err == nil && c != nil {
 		var n next
 		if c, n, err = e.runBatch(c, news, t); err == nil && c == nil {

@@ -79,6 +79,7 @@ type Options struct {
 	Policy   Policy
 	Rate     governor.Rate // of what is sent with one credential, by all nodes together
 
+	Strangers       bool // nobody judges an owner's token before the upstream does: an owner is its token
 	QueuesAtOnce    int
 	MaxOutbound     int
 	Memory          int64 // bytes that the batches that run may take together, without answers
@@ -108,32 +109,34 @@ type Engine struct {
 	keyless  repeated     // batches whose key is missing
 	probation
 
-	mu      sync.Mutex
-	open    bool                       // between the start of Run and shut
-	queues  map[storage.QueueID]*queue // ready, running or waiting on this node
-	hungry  int                        // queues that hold a place and wait for memory
-	fresh   []storage.QueueID          // woken by a create and not yet run, in the order in which they get a place
-	ready   []storage.QueueID          // the others that get one, likewise
-	ahead   int                        // how many of fresh went ahead of ready's first
-	offers  []storage.QueueID          // to be told to other nodes once mu is unlocked
-	running int                        // queues that hold a place
-	idle    chan struct{}              // closed when running falls to 0 after open was unset
-	scanned chan struct{}              // closed after the first full scan
-	work    context.Context            // what attempts run under: outlives Run's context
-	abort   context.CancelFunc         // ends work
-	drain   context.Context            // Run's context: when it ends nothing more is started
+	mu        sync.Mutex
+	strangers strangers
+	open      bool                       // between the start of Run and shut
+	queues    map[storage.QueueID]*queue // ready, running or waiting on this node
+	hungry    int                        // queues that hold a place and wait for memory
+	fresh     []storage.QueueID          // woken by a create and not yet run, in the order in which they get a place
+	ready     []storage.QueueID          // the others that get one, likewise
+	ahead     int                        // how many of fresh went ahead of ready's first
+	offers    []storage.QueueID          // to be told to other nodes once mu is unlocked
+	running   int                        // queues that hold a place
+	idle      chan struct{}              // closed when running falls to 0 after open was unset
+	scanned   chan struct{}              // closed after the first full scan
+	work      context.Context            // what attempts run under: outlives Run's context
+	abort     context.CancelFunc         // ends work
+	drain     context.Context            // Run's context: when it ends nothing more is started
 }
 
 // queue is what the engine knows of one queue. Guarded by Engine.mu.
 type queue struct {
-	state queueState
-	fresh bool          // ready: it had nothing to run before
-	found bool          // ready: by a scan, and not known before
-	again bool          // woken while it was running
-	lost  bool          // its last claim was lost before anything was done under it
-	news  chan struct{} // running: its creator may have stopped or deleted the batch
-	timer *time.Timer   // waiting
-	until time.Time     // waiting: for this moment
+	state    queueState
+	fresh    bool          // ready: it had nothing to run before
+	found    bool          // ready: by a scan, and not known before
+	again    bool          // woken while it was running
+	stranger bool          // running: it counts as a stranger's
+	lost     bool          // its last claim was lost before anything was done under it
+	news     chan struct{} // running: its creator may have stopped or deleted the batch
+	timer    *time.Timer   // waiting
+	until    time.Time     // waiting: for this moment
 }
 
 type queueState uint8
@@ -151,16 +154,17 @@ func New(o Options) *Engine {
 		o.Observer = nobody{}
 	}
 	return &Engine{
-		Options:  o,
-		outbound: semaphore.NewWeighted(int64(o.MaxOutbound)),
-		extras:   newExtras(o.MaxOutbound * 3 / 4),
-		batches:  budget.New(o.Memory, o.LargestBatch),
-		answers:  budget.New(o.Answers, o.LargestAnswer),
-		advance:  min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
-		governor: governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
-		queues:   map[storage.QueueID]*queue{},
-		idle:     make(chan struct{}),
-		scanned:  make(chan struct{}),
+		Options:   o,
+		outbound:  semaphore.NewWeighted(int64(o.MaxOutbound)),
+		extras:    newExtras(o.MaxOutbound * 3 / 4),
+		batches:   budget.New(o.Memory, o.LargestBatch),
+		answers:   budget.New(o.Answers, o.LargestAnswer),
+		advance:   min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
+		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
+		queues:    map[storage.QueueID]*queue{},
+		strangers: newStrangers(),
+		idle:      make(chan struct{}),
+		scanned:   make(chan struct{}),
 	}
 }
 
@@ -219,6 +223,9 @@ func (e *Engine) shut() {
 	defer e.unlock()
 	e.open = false
 	e.offers = append(append(e.offers, e.fresh...), e.ready...)
+	for _, ids := range e.strangers.line.queues {
+		e.offers = append(e.offers, ids...)
+	}
 	for _, q := range e.queues {
 		if q.timer != nil {
 			q.timer.Stop()
@@ -251,9 +258,10 @@ func (e *Engine) Wake(id storage.QueueID) {
 	case q.state == ready:
 		if q.found { // the scan has seen the batch before its creator could tell
 			q.found, q.fresh = false, true
-			i := slices.Index(e.ready, id)
-			e.ready = slices.Delete(e.ready, i, i+1)
-			e.fresh = append(e.fresh, id)
+			if i := slices.Index(e.ready, id); i >= 0 {
+				e.ready = slices.Delete(e.ready, i, i+1)
+				e.line(id, q)
+			}
 		}
 		e.offers = append(e.offers, id)
 	}
@@ -315,7 +323,9 @@ func (e *Engine) enqueue(id storage.QueueID, q *queue) {
 func (e *Engine) line(id storage.QueueID, q *queue) {
 	q.state, q.timer = ready, nil
 	e.queues[id] = q
-	if q.fresh {
+	if store, is := e.stranger(id); is {
+		e.strangers.line.push(store, id)
+	} else if q.fresh {
 		e.fresh = append(e.fresh, id)
 	} else {
 		e.ready = append(e.ready, id)
@@ -331,21 +341,40 @@ func (e *Engine) stopping() bool { return !e.open || e.drain.Err() != nil }
 // not wait behind all that are busy (like the new flows of FQ-CoDel, RFC 8290), and many
 // that were idle don't keep those from going on. e.mu is held.
 func (e *Engine) fill() {
-	for !e.stopping() && e.running < e.QueuesAtOnce && len(e.ready)+len(e.fresh) > 0 {
-		line := &e.fresh
-		if len(e.fresh) == 0 || len(e.ready) > 0 && e.ahead >= mostAhead {
-			line, e.ahead = &e.ready, 0
-		} else {
-			e.ahead++
+	for !e.stopping() && e.running < e.QueuesAtOnce {
+		id, stranger, found := e.pop()
+		if !found {
+			return
 		}
-		id := (*line)[0]
-		*line = (*line)[1:]
 		q := e.queues[id]
 		t := &term{began: time.Now(), first: q.fresh}
-		*q = queue{state: running, lost: q.lost, news: make(chan struct{}, 1)}
+		*q = queue{state: running, stranger: stranger, lost: q.lost, news: make(chan struct{}, 1)}
 		e.running++
 		go func() { e.leave(id, e.runQueue(id, q.news, t)) }()
 	}
+}
+
+// pop takes the queue that gets the next place out of its line. e.mu is held.
+func (e *Engine) pop() (id storage.QueueID, stranger, found bool) {
+	others := len(e.ready)+len(e.fresh) > 0
+	if e.strangerWaits() && (!others || e.strangers.behind) {
+		e.strangers.behind = false
+		e.strangers.running++
+		return e.strangers.line.pop(), true, true
+	}
+	if !others {
+		return 0, false, false
+	}
+	e.strangers.behind = true
+	line := &e.fresh
+	if len(e.fresh) == 0 || len(e.ready) > 0 && e.ahead >= mostAhead {
+		line, e.ahead = &e.ready, 0
+	} else {
+		e.ahead++
+	}
+	id = (*line)[0]
+	*line = (*line)[1:]
+	return id, false, true
 }
 
 // term is the time for which a queue holds its place.
@@ -362,10 +391,11 @@ func (e *Engine) over(t *term) bool {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	fresh := len(e.fresh) > 0 || e.strangerWaits()
 	switch {
-	case len(e.fresh) > 0 && t.first:
+	case fresh && t.first:
 		return true
-	case len(e.fresh) > 0:
+	case fresh:
 		return since > shortTurn
 	}
 	return since > turn && (len(e.ready) > 0 || e.hungry > 0)
@@ -375,7 +405,7 @@ func (e *Engine) over(t *term) bool {
 func (e *Engine) contested() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.ready)+len(e.fresh) > 0 || e.hungry > 0
+	return len(e.ready)+len(e.fresh) > 0 || e.strangerWaits() || e.hungry > 0
 }
 
 // count changes a counter of the engine.
@@ -399,6 +429,10 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 	defer e.unlock()
 	q := e.queues[id]
 	e.running--
+	if q.stranger {
+		q.stranger = false
+		e.strangers.running--
+	}
 	if n.lost && q.lost { // the next claim may be lost as soon as these two
 		n.notBefore = time.Now().Add(scanInterval)
 	}

@@ -686,6 +686,7 @@ func (r *run) settle(a answer) {
 	memory.Keep(int64(storage.Size([]storage.Mark{m})))
 	r.note(m, memory)
 	r.apply(m)
+	r.learn(&a.Answer)
 }
 
 // endWaits ends the requests that wait for another attempt with the answer that

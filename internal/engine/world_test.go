@@ -308,6 +308,7 @@ func (w *world) create(store string, o batch.Options, methods ...string) *made {
 	})
 	m.queue = c.Queue
 	w.batches = append(w.batches, m)
+	w.engine.Introduce(c.Queue, store, m.key.Owner)
 	w.engine.Wake(c.Queue)
 	return m
 }

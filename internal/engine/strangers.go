@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"net/http"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// Where nobody judges tokens before the upstream does, anybody can make them up, and each has
+// a queue of its own. So the queues of an owner whose token the upstream has not accepted yet,
+// a stranger, don't line up beside those of the others: they wait in a line by store, get
+// every second place at most while others wait, and never hold all places.
+
+// refusedToken is why the rest of a stranger's batch is not executed.
+const refusedToken = "the API refused the token with 401 and has never accepted it here"
+
+// strangers tells strangers from others. Guarded by Engine.mu.
+type strangers struct {
+	met     *simplelru.LRU[storage.QueueID, acquaintance]
+	known   *simplelru.LRU[batch.Owner, struct{}] // whose token the upstream has accepted
+	line    storeLine                             // of strangers' queues that wait for a place
+	running int                                   // strangers' queues that hold a place
+	behind  bool                                  // the last place was not a stranger's
+}
+
+// acquaintance is whose queue one is.
+type acquaintance struct {
+	store string
+	owner batch.Owner
+}
+
+func newStrangers() strangers {
+	met, err := simplelru.NewLRU[storage.QueueID, acquaintance](maxKnown, nil)
+	if err != nil {
+		panic(err) //nolint:forbidigo // only for a size of 0
+	}
+	known, err := simplelru.NewLRU[batch.Owner, struct{}](maxKnown, nil)
+	if err != nil {
+		panic(err) //nolint:forbidigo // likewise
+	}
+	return strangers{met: met, known: known}
+}
+
+// Introduce tells whose queue one is. It is called before Wake.
+func (e *Engine) Introduce(id storage.QueueID, store string, owner batch.Owner) {
+	if !e.Strangers {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.strangers.met.Add(id, acquaintance{store, owner})
+}
+
+// Accepted reports whether the upstream has accepted the owner's token, as far as is known.
+func (e *Engine) Accepted(owner batch.Owner) bool {
+	if !e.Strangers {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.strangers.known.Contains(owner)
+}
+
+// stranger returns the store of a queue that is known to be a stranger's. mu is held.
+func (e *Engine) stranger(id storage.QueueID) (store string, is bool) {
+	a, met := e.strangers.met.Get(id)
+	return a.store, met && !e.strangers.known.Contains(a.owner)
+}
+
+// mostStrangers is how many places strangers may hold. e.mu is held.
+func (e *Engine) mostStrangers() int { return max(e.QueuesAtOnce/4, min(e.QueuesAtOnce, 256)) }
+
+// strangerWaits reports whether a stranger could use a place. e.mu is held.
+func (e *Engine) strangerWaits() bool {
+	return e.strangers.line.n > 0 && e.strangers.running < e.mostStrangers()
+}
+
+// learn takes an answer of the upstream into account: it proves an owner's token, or ends a
+// stranger's batch whose token is refused.
+func (r *run) learn(a *outbound.Answer) {
+	if !r.e.Strangers || a.Outcome != outbound.Answered {
+		return
+	}
+	switch code := a.Code; {
+	case code == http.StatusUnauthorized:
+		if !r.halted && !r.e.Accepted(r.c.Owner) {
+			r.halted, r.reason = true, refusedToken
+		}
+	case code < http.StatusInternalServerError && code != http.StatusForbidden &&
+		code != http.StatusProxyAuthRequired && code != http.StatusTooManyRequests:
+		r.e.accept(r.c.Queue, r.c.Owner)
+	}
+}
+
+// accept makes an owner known, and the queue that found out no stranger's.
+func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
+	e.mu.Lock()
+	defer e.unlock()
+	e.strangers.known.Add(owner, struct{}{})
+	if q := e.queues[id]; q != nil && q.stranger {
+		q.stranger = false
+		e.strangers.running--
+		e.fill()
+	}
+}
+
+// storeLine is a line in which stores take turns, and the queues of each are served in order.
+type storeLine struct {
+	stores []string // the next one first
+	queues map[string][]storage.QueueID
+	n      int
+}
+
+func (l *storeLine) push(store string, id storage.QueueID) {
+	if l.queues == nil {
+		l.queues = map[string][]storage.QueueID{}
+	}
+	if len(l.queues[store]) == 0 {
+		l.stores = append(l.stores, store)
+	}
+	l.queues[store] = append(l.queues[store], id)
+	l.n++
+}
+
+// pop takes the first queue of the store whose turn it is. The line must not be empty.
+func (l *storeLine) pop() storage.QueueID {
+	store := l.stores[0]
+	l.stores = l.stores[1:]
+	ids := l.queues[store]
+	if l.n--; len(ids) > 1 {
+		l.queues[store] = ids[1:]
+		l.stores = append(l.stores, store)
+	} else {
+		delete(l.queues, store)
+	}
+	return ids[0]
+}
