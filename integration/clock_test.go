@@ -2,8 +2,8 @@ package integration
 
 import (
 	"bytes"
+	binaries "encoding/binary"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -17,11 +17,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// clockVariable is what sets the clock of newClockBinary's build apart, in seconds.
-const clockVariable = "TEST_CLOCK_OFFSET"
+// clockVariable names the file that sets the clock of newClockBinary's build.
+const clockVariable = "TEST_CLOCK_FILE"
 
 // newClockBinary builds the service with a standard library whose clock is off by
-// what its environment says. Timers and the monotonic clock stay as they are. The first
+// what a file says. Timers and the monotonic clock stay as they are. The first
 // time this takes half a minute.
 func newClockBinary(t *testing.T) string {
 	t.Helper()
@@ -47,7 +47,7 @@ func newClockBinary(t *testing.T) string {
 		return file
 	}
 	replace := map[string]string{
-		filepath.Join(standard, "time.go"):   write("time.go", bytes.Replace(source, []byte(begin), []byte(begin+"\tsec += clockOffset\n"), 1)),
+		filepath.Join(standard, "time.go"):   write("time.go", bytes.Replace(source, []byte(begin), []byte(begin+"\tsec += *clockOffset\n"), 1)),
 		filepath.Join(standard, "offset.go"): write("offset.go", []byte(offsetSource)),
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
@@ -61,26 +61,58 @@ func newClockBinary(t *testing.T) string {
 	return file
 }
 
-// offsetSource is a file of package time.
+// offsetSource is a file of package time. It maps the clock file, so that a write to that
+// sets the clock at once.
 const offsetSource = `package time
 
-import "syscall"
+import (
+	"syscall"
+	"unsafe"
+)
 
-var clockOffset = readOffset()
+var clockOffset = openOffset()
 
-func readOffset() (seconds int64) {
-	text, _ := syscall.Getenv("` + clockVariable + `")
-	for _, digit := range []byte(text) {
-		if digit >= '0' && digit <= '9' {
-			seconds = 10*seconds + int64(digit-'0')
-		}
+func openOffset() *int64 {
+	path, _ := syscall.Getenv("` + clockVariable + `")
+	if path == "" {
+		return new(int64)
 	}
-	if len(text) > 0 && text[0] == '-' {
-		return -seconds
+	fd, err := syscall.Open(path, syscall.O_RDONLY, 0)
+	if err != nil {
+		panic("open the clock file: " + err.Error())
 	}
-	return seconds
+	b, err := syscall.Mmap(fd, 0, 8, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		panic("map the clock file: " + err.Error())
+	}
+	return (*int64)(unsafe.Pointer(&b[0]))
 }
 `
+
+// clockFile sets the clock of the processes that are started with its variable.
+type clockFile string
+
+func newClockFile(t *testing.T, offset time.Duration) clockFile {
+	t.Helper()
+	c := clockFile(filepath.Join(t.TempDir(), "clock"))
+	c.set(t, offset)
+	return c
+}
+
+// set sets the clock ahead of the machine's.
+func (c clockFile) set(t *testing.T, offset time.Duration) {
+	t.Helper()
+	f, err := os.OpenFile(string(c), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(binaries.NativeEndian.AppendUint64(nil, uint64(int64(offset/time.Second)))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c clockFile) environ() []string { return []string{clockVariable + "=" + string(c)} }
 
 // TestClocksDiffer runs nodes whose clocks are minutes apart, and kills each of them.
 // Waits that the upstream asks for last as long as it says, whoever goes on after
@@ -104,7 +136,7 @@ func killUnequal(t *testing.T, r *row, clockBinary string, times int) {
 	f := newFleet(t, r, ledger, pgtest.NewDatabase(t), 3)
 	offsets := []time.Duration{7 * time.Minute, 0, -7 * time.Minute}
 	for i, offset := range offsets {
-		f.nodes[i].binary, f.nodes[i].environ = clockBinary, []string{fmt.Sprintf("%s=%.0f", clockVariable, offset.Seconds())}
+		f.nodes[i].binary, f.nodes[i].environ = clockBinary, newClockFile(t, offset).environ()
 	}
 	f.up()
 	for i, n := range f.nodes {
