@@ -24,11 +24,6 @@ import (
 // Version is the version of this build. Releases set it at link time.
 var Version = "dev"
 
-// runningMemory is what the requests of the batches that run may take together, in
-// bytes. One that does not fit waits for others to hand over after their turn.
-const runningMemory = 96 << 20
-const answerMemory = 128 << 20
-
 // Service is a batch endpoint in front of one upstream. It is an http.Handler;
 // batches run while Run does. Its methods may be called from many goroutines.
 type Service struct {
@@ -91,6 +86,7 @@ func New(o Options) (*Service, error) {
 	}
 	timed, told := s.counted(&o)
 	watched := &observed{Storage: timed}
+	memory := planMemory(&o)
 	e := engine.New(engine.Options{
 		Strangers: gate == nil,
 		Storage:   watched, Upstream: client, Unseal: unseal(key),
@@ -99,8 +95,8 @@ func New(o Options) (*Service, error) {
 			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
 		},
 		Rate:         o.Rate,
-		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: runningMemory, LargestBatch: 2*o.MaxBody + 1<<20,
-		Answers: answerMemory, LargestAnswer: o.MaxAnswer + 1<<20,
+		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: memory.batches, LargestBatch: memory.largestBatch,
+		Answers: memory.answers, LargestAnswer: memory.largestAnswer,
 		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})

@@ -66,6 +66,9 @@ func size(n int64) string {
 // firstRead is how many bytes of a body are read before its buffer grows.
 const firstRead = 16 << 10
 
+// trust is how many times as much as has come may be expected, where a length is announced.
+const trust = 32
+
 // scratch holds buffers for the beginnings of bodies that did not tell their length.
 var scratch = sync.Pool{New: func() any {
 	b := make([]byte, firstRead)
@@ -74,7 +77,8 @@ var scratch = sync.Pool{New: func() any {
 
 // readBody reads a body, at most one byte more than limit. nil stands for an empty one. It
 // calls hold with the size of each buffer before it makes it. The buffer grows with what has
-// come: an upstream that announces much and sends little takes little.
+// come: an upstream that announces much and sends little takes little. One that has sent a part
+// of what it announced is trusted with the rest, which spares copies.
 func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byte, error) {
 	most := limit + 1
 	if resp.ContentLength >= 0 {
@@ -110,6 +114,9 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 			return nil, err
 		case len(b) == cap(b):
 			size := min(2*int64(cap(b)), most)
+			if resp.ContentLength >= 0 {
+				size = min(trust*int64(cap(b)), most)
+			}
 			if err := hold(size); err != nil {
 				return nil, err
 			}
