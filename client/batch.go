@@ -323,14 +323,14 @@ type Item struct {
 }
 
 // List goes through the caller's batches of one status, oldest first; with an empty status
-// through all of them, newest first (which goes beyond the wire contract). It reads 100 at a time; what changes
-// meanwhile may be left out or come twice. An error ends it.
+// through all of them, newest first (which goes beyond the wire contract). It reads 100 at a time. Of one
+// status what changes meanwhile may be left out or come twice, and it ends with an error behind the
+// 10,000th batch. An error ends it.
 func (c *Client) List(ctx context.Context, status Status) iter.Seq2[Item, error] {
-	query := url.Values{}
-	if status != "" {
-		query.Set("status", string(status))
+	if status == "" {
+		return pages[Item](ctx, c, "/search", nil)
 	}
-	return pages[Item](ctx, c, "", query)
+	return pages[Item](ctx, c, "", url.Values{"status": {string(status)}})
 }
 
 // pages goes through a list, 100 items a call.
@@ -338,11 +338,14 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values)
 	const size = 100
 	return func(yield func(T, error) bool) {
 		query := maps.Clone(query)
+		if query == nil {
+			query = url.Values{}
+		}
 		query.Set("limit", strconv.Itoa(size))
-		for offset := 0; ; offset += size {
-			query.Set("offset", strconv.Itoa(offset))
+		for offset := size; ; offset += size {
 			var found struct {
-				Items []T `json:"items"`
+				Items []T   `json:"items"`
+				Next  int64 `json:"next"`
 			}
 			if err := c.ask(ctx, &call{method: http.MethodGet, path: path, query: query}, &found); err != nil {
 				var none T
@@ -354,8 +357,13 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values)
 					return
 				}
 			}
-			if len(found.Items) < size {
+			switch {
+			case found.Next != 0:
+				query.Set("after", strconv.FormatInt(found.Next, 10))
+			case len(found.Items) < size || path != "":
 				return
+			default:
+				query.Set("offset", strconv.Itoa(offset))
 			}
 		}
 	}

@@ -62,6 +62,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -304,8 +305,17 @@ type DeliverySearch struct {
 	Store  string
 	Owner  batch.Owner
 	Ticket batch.Ticket // zero: of all batches
+	After  int64        // only those behind the one with this ID; 0: from the newest
 	Limit  int
 	Offset int
+}
+
+// Before returns the ID that all deliveries of the page are below.
+func (s *DeliverySearch) Before() int64 {
+	if s.After == 0 {
+		return math.MaxInt64
+	}
+	return s.After
 }
 
 // MarkState is how far a request has come.

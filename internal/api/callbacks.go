@@ -40,13 +40,17 @@ func (s *API) deliveries(c *call) error {
 	if err != nil {
 		return err
 	}
-	offset, err := c.query.integer("offset", 0, 0, math.MaxInt32)
+	offset, err := c.query.offset("send the number next of each answer as the parameter after of the next call")
+	if err != nil {
+		return err
+	}
+	after, err := c.query.integer("after", 0, 1, math.MaxInt64)
 	if err != nil {
 		return err
 	}
 	var found []storage.Delivery
 	if !given || ticket != (batch.Ticket{}) {
-		found, err = s.Storage.Deliveries(c.r.Context(), storage.DeliverySearch{Store: c.store, Owner: c.owner, Ticket: ticket, Limit: limit, Offset: offset})
+		found, err = s.Storage.Deliveries(c.r.Context(), storage.DeliverySearch{Store: c.store, Owner: c.owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
 		if err != nil {
 			return s.storageFailed(c, "deliveries", ticket, err)
 		}
@@ -58,7 +62,11 @@ func (s *API) deliveries(c *call) error {
 		}
 		body = s.appendDelivery(body, &found[i])
 	}
-	c.send(http.StatusOK, append(body, `]}`...))
+	body = append(body, ']')
+	if len(found) == limit {
+		body = fmt.Appendf(body, `,"next":%d`, found[limit-1].ID)
+	}
+	c.send(http.StatusOK, append(body, '}'))
 	return nil
 }
 

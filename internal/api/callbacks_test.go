@@ -55,6 +55,11 @@ func TestCallbacks(t *testing.T) {
 	if strings.ReplaceAll(a.body, `\\`, `\`) != want {
 		t.Errorf("%d %s\nwant %s", a.status, a.body, want)
 	}
+	first := w.do("GET", base+"/webhooks?limit=1").body
+	_, next, _ := strings.Cut(strings.TrimSuffix(first, "}"), `"next":`)
+	if a := w.do("GET", base+"/webhooks?limit=1&after="+next); !strings.Contains(first, all) || !strings.Contains(a.body, own) {
+		t.Errorf("pages: %s, then %s", first, a.body)
+	}
 	if a := w.do("POST", base+"/webhooks/resend?ticket="+all); a.body != `{"updateCount":1}` {
 		t.Errorf("%d %s", a.status, a.body)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -62,6 +63,22 @@ func (p params) integer(name string, byDefault, least, most int) (int, error) {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < least || n > most {
 		return 0, fail(wrongParameter, "Parameter %s must be a number from %d to %d.", name, least, most)
+	}
+	return n, nil
+}
+
+// maxOffset bounds what a search passes over, because the database reads all of it.
+const maxOffset = 10_000
+
+// offset reads the parameter offset. instead says how to read further.
+func (p params) offset(instead string) (int, error) {
+	const name = "offset"
+	n, err := p.integer(name, 0, 0, math.MaxInt32)
+	switch {
+	case err != nil:
+		return 0, fail(wrongParameter, "Parameter offset must be a number from 0 to %d.", maxOffset)
+	case n > maxOffset:
+		return 0, fail(wrongParameter, "Parameter offset must be at most %d. To read further, %s.", maxOffset, instead)
 	}
 	return n, nil
 }

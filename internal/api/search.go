@@ -1,7 +1,6 @@
 package api
 
 import (
-	"math"
 	"net/http"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -26,7 +25,7 @@ func (s *API) search(c *call) error {
 	if err != nil {
 		return err
 	}
-	offset, err := c.query.integer("offset", 0, 0, math.MaxInt32)
+	offset, err := c.query.offset("call GET /api/v3/{storeId}/batch/search, and send the number next of each answer as the parameter after of the next call")
 	if err != nil {
 		return err
 	}

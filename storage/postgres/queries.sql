@@ -630,7 +630,7 @@ SELECT store, host FROM lanes WHERE nth = $3;
 -- name: deliveries
 SELECT deliveries.batch, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
 FROM batches JOIN deliveries ON deliveries.batch = batches.id
-WHERE batches.store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3)
+WHERE batches.store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3) AND batches.id < $6
 ORDER BY batches.id DESC LIMIT $4 OFFSET $5;
 
 -- name: put_delivery

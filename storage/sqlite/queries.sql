@@ -236,7 +236,7 @@ FROM deliveries JOIN batches ON batches.id = deliveries.id WHERE deliveries.id =
 -- name: deliveries
 SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
 FROM batches INDEXED BY batches_search CROSS JOIN deliveries ON deliveries.id = batches.id
-WHERE batches.store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3)
+WHERE batches.store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3) AND batches.id < ?6
 ORDER BY batches.id DESC LIMIT ?4 OFFSET ?5;
 
 -- name: put_delivery

@@ -113,7 +113,7 @@ func (n *Node) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]stor
 	return call(ctx, n, "Deliveries", func(m *Memory) (out []storage.Delivery, err error) {
 		skip := q.Offset
 		for _, b := range slices.Backward(m.batches) {
-			if b.delivery == nil || b.signals.Deleted || b.Store != q.Store || b.Owner != q.Owner || q.Ticket != uuid.Nil && b.Ticket != q.Ticket {
+			if b.delivery == nil || int64(b.id) >= q.Before() || b.signals.Deleted || b.Store != q.Store || b.Owner != q.Owner || q.Ticket != uuid.Nil && b.Ticket != q.Ticket {
 				continue
 			}
 			if skip--; skip < 0 && len(out) < q.Limit {

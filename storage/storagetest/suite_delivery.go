@@ -169,6 +169,14 @@ var deliveryTests = []test{
 			got = append(got, d.Ticket)
 		}
 		expect(f.T, "all", got, []batch.Ticket{all[2].Ticket, all[1].Ticket, all[0].Ticket})
+		newest, err := f.s.Deliveries(f.Context(), storage.DeliverySearch{Store: "s", Owner: all[0].Owner, Limit: 1})
+		if err != nil || len(newest) != 1 {
+			f.Fatalf("Deliveries: %v, %v", newest, err)
+		}
+		next, err := f.s.Deliveries(f.Context(), storage.DeliverySearch{Store: "s", Owner: all[0].Owner, Limit: 1, After: newest[0].ID})
+		if err != nil || len(next) != 1 || next[0].Ticket != all[1].Ticket {
+			f.Errorf("behind the newest: %+v, %v", next, err)
+		}
 		page, err := f.s.Deliveries(f.Context(), storage.DeliverySearch{Store: "s", Owner: all[0].Owner, Limit: 1, Offset: 1})
 		if err != nil || len(page) != 1 || page[0].Ticket != all[1].Ticket {
 			f.Errorf("a page: %+v, %v", page, err)
