@@ -55,7 +55,7 @@ func BenchmarkDo(b *testing.B) {
 	b.Run("http.Client", func(b *testing.B) {
 		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
 		defer client.CloseIdleConnections()
-		measure(b, func() { read(client.Do(request())) })
+		measure(b, func() { read(client.Do(request())) }) //nolint:bodyclose // read closes it
 	})
 	b.Run("http.ClientConn", func(b *testing.B) {
 		conn, err := new(http.Transport).NewClientConn(b.Context(), "http", u)
@@ -63,7 +63,7 @@ func BenchmarkDo(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer conn.Close()
-		measure(b, func() { read(conn.RoundTrip(request())) })
+		measure(b, func() { read(conn.RoundTrip(request())) }) //nolint:bodyclose // read closes it
 	})
 }
 

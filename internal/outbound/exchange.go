@@ -33,9 +33,10 @@ var buffers = sync.Pool{New: func() any {
 func (c *Client) newExchange(call *Call, target string) *exchange {
 	x := &exchange{client: c, call: call, deadline: time.Now().Add(c.timeout), buffer: buffers.Get().(*[]byte)}
 	x.owner = sha256.Sum256(append(append(append((*x.buffer)[:0], call.Store...), 0), call.Token...))
-	head := c.appendHead((*x.buffer)[:0], call, target)
-	n := min(len(call.Body), max(0, bufferSize-len(head)))
-	x.first, x.rest = append(head, call.Body[:n]...), call.Body[n:]
+	first := c.appendHead((*x.buffer)[:0], call, target)
+	n := min(len(call.Body), max(0, bufferSize-len(first)))
+	first = append(first, call.Body[:n]...)
+	x.first, x.rest = first, call.Body[n:]
 	return x
 }
 

@@ -19,7 +19,7 @@ func complete(req *http.Request, raw []byte) bool {
 		for b, err := r.Peek(1); err == nil && (b[0] == '\r' || b[0] == '\n'); b, err = r.Peek(1) {
 			_, _ = r.Discard(1)
 		}
-		resp, err := http.ReadResponse(r, req)
+		resp, err := http.ReadResponse(r, req) //nolint:bodyclose // there is nothing to close
 		if err != nil || resp.Close {
 			return false
 		}

@@ -43,8 +43,13 @@ func TestHeadersAtTheLastDoor(t *testing.T) {
 		o.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the handler was called with %v", r.Header) })
 	})
 	for _, h := range []batch.Header{
-		{Name: "A B", Value: "1"}, {Name: "X-Tenant", Value: "1\r\nB: 2"}, {Name: "", Value: "1"}, {Name: "X-Other", Value: "1"}, {Name: "X_Tenant", Value: "1"},
-		{Name: "X-Forwarded-For", Value: "1"}, {Name: "content-length", Value: "1"},
+		{Name: "A B", Value: "1"},
+		{Name: "X-Tenant", Value: "1\r\nB: 2"},
+		{Name: "", Value: "1"},
+		{Name: "X-Other", Value: "1"},
+		{Name: "X_Tenant", Value: "1"},
+		{Name: "X-Forwarded-For", Value: "1"},
+		{Name: "content-length", Value: "1"},
 	} {
 		call := newCall("GET", "products", "")
 		call.Headers = []batch.Header{{Name: "If-Match", Value: "*"}, h}

@@ -249,7 +249,7 @@ func TestAgeOfConnections(t *testing.T) {
 				}
 				for range v.exchanges {
 					expect(t, c.Do(t.Context(), newCall(v.method, "/a", "")), Answered, 200)
-					time.Sleep(v.pause)
+					time.Sleep(v.pause) //nolint:forbidigo // in the bubble of synctest
 				}
 				if conns != v.conns {
 					t.Errorf("%d connections, want %d", conns, v.conns)
