@@ -33,8 +33,10 @@ func runSQL(t *testing.T, c *pgx.Conn, sql string, args ...any) {
 func largeMarks(first, n int) (out []storage.Mark) {
 	body := bytes.Repeat([]byte("0123456789abcdef"), 2<<20/16)
 	for i := range n {
-		out = append(out, storage.Mark{Index: first + i, State: storage.Done, Tries: storage.Tries{Attempts: 1},
-			Result: batch.Result{Status: batch.Succeeded, Code: 200, Line: "OK", Body: body, Kind: batch.TextBody}})
+		out = append(out, storage.Mark{
+			Index: first + i, State: storage.Done, Tries: storage.Tries{Attempts: 1},
+			Result: batch.Result{Status: batch.Succeeded, Code: 200, Line: "OK", Body: body, Kind: batch.TextBody},
+		})
 	}
 	return out
 }
