@@ -399,9 +399,10 @@ const HoldLimit = 5 * time.Minute
 // DeliveryLimit is longer than any pause between two attempts of a delivery.
 const DeliveryLimit = 12 * time.Hour
 
-// Hold is a moment before which nothing may be sent with an upstream credential.
+// Hold is a moment before which nothing of a store may be sent with an upstream credential.
 type Hold struct {
 	Credential batch.Owner // the credential's SHA-256
+	Store      string
 	Until      time.Time
 }
 
@@ -588,8 +589,8 @@ type Storage interface {
 	// transaction and reports whether there is more to do.
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 
-	// Hold lets every node know that nothing may be sent with the credential before the
-	// moment. Of two, the later one counts. Holds lists those whose moment has not come.
+	// Hold lets every node know that nothing of the store may be sent with the credential before
+	// the moment. Of two, the later one counts. Holds lists those whose moment has not come.
 	Hold(ctx context.Context, h Hold) error
 	Holds(ctx context.Context) ([]Hold, error)
 

@@ -23,6 +23,7 @@ func (r *run) unseal() (err error) {
 	switch {
 	case err == nil:
 		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
+		r.upstream.Use(r.c.Queue, r.c.Store)
 		return nil
 	case r.halted:
 		return nil

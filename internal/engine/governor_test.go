@@ -234,37 +234,9 @@ func TestGovernorTurns(t *testing.T) {
 	})
 }
 
-// TestGovernorHold: what one batch is told holds for all with its credential, on all nodes.
+// TestGovernorHold: what the upstream says of a store holds for all its batches with the
+// credential.
 func TestGovernorHold(t *testing.T) {
-	scenario(t, "on another node", func(t *testing.T, w *world) {
-		w.shutdown()
-		w.sharing()
-		refuse := &limited{limit: refusal, after: func(time.Duration) string { return "30" }}
-		w.options.Upstream = refuse
-		w.start()
-		one := w.at(&host{})
-		accept := &limited{limit: func() limiter { return window(1000, 0) }, latency: 100 * time.Millisecond}
-		w.options.Upstream = accept
-		w.start()
-		busy := w.create("b", stop, posts(100)...)
-		w.pass(50 * time.Millisecond)
-		two := w.at(one)
-		w.create("a", stop, posts(1)...)
-		synctest.Wait()
-		told := time.Now()
-		w.at(two)
-		w.pass(40 * time.Second)
-		for _, at := range accept.times(told) {
-			if at > time.Second && at < 30*time.Second {
-				t.Errorf("the other node sent a request %v after the answer 429", at)
-			}
-		}
-		w.pass(time.Minute)
-		expect(t, "outcome", w.outcome(busy), strings.TrimSpace(strings.Repeat("200 ", 100)))
-		w.at(one)
-		w.shutdown()
-		w.at(two)
-	})
 	scenario(t, "after a crash", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.sharing()
@@ -277,7 +249,7 @@ func TestGovernorHold(t *testing.T) {
 		accept := &limited{limit: func() limiter { return window(1000, 0) }}
 		w.options.Upstream = accept
 		w.start()
-		b := w.create("b", stop, posts(1)...)
+		b := w.create("a", stop, posts(1)...)
 		w.pass(28 * time.Second)
 		expect(t, "before the time", w.outcome(b), "QUEUED -")
 		w.pass(2 * time.Second)

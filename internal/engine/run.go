@@ -596,7 +596,9 @@ func (r *run) send(i int) outbound.Answer {
 		r.upstream.Undo(r.c.Queue)
 		return a
 	}
-	r.upstream.Done(lesson(&a, r.requests[i].allowed, began, ended))
+	learned := lesson(&a, r.requests[i].allowed, began, ended)
+	learned.Store = r.c.Store
+	r.upstream.Done(learned)
 	r.e.Observer.Attempted(a.Outcome, a.Code, ended.Sub(began))
 	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
 		if n, tell := r.e.silence.count(ended); tell {

@@ -20,6 +20,7 @@ const (
 // Answer is what came of one attempt.
 type Answer struct {
 	Kind         Kind
+	Store        string    // whose request it was
 	Asked        time.Time // when Try or Claim allowed it
 	Began, Ended time.Time
 	Pause        time.Duration // how long the upstream wants to be left alone; 0: it did not say
@@ -34,6 +35,7 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 		return time.Time{}
 	case Fine:
 		c.accept(a.Asked)
+		c.hold.succeed(a.Store, a.Asked)
 		c.grow(&a, c.governor.most)
 		c.watch(&a)
 		return time.Time{}
@@ -41,16 +43,20 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	}
 	now := time.Now() // whatever was allowed until now was asked for before
 	until := a.Ended.Add(a.Pause)
-	switch a.Kind {
-	case Throttled:
+	wide := true
+	if a.Pause > 0 {
+		wide = c.hold.add(a.Store, until, now)
+		held = until
+	}
+	switch {
+	case a.Kind == Throttled && !wide:
+		c.tell(&a, until)
+	case a.Kind == Throttled:
 		c.teach(&a, until, now)
-	case Lost:
+	case a.Kind == Lost:
 		c.cut(&a, leastLost, now)
 	default:
 		c.cut(&a, 1, now)
-	}
-	if a.Pause > 0 && until.After(c.hold) {
-		c.hold, held = until, until
 	}
 	return held
 }
@@ -65,12 +71,18 @@ func (c *Credential) teach(a *Answer, until, now time.Time) {
 		c.cut(a, 1, now)
 	}
 	c.learn(now, until, c.governor.rate.perSecond())
-	if a.Ended.Sub(c.spoke) >= time.Minute {
-		c.spoke = a.Ended
-		pace := "none"
-		if c.base > 0 {
-			pace = fmt.Sprintf("%.0f a minute", 60*c.base)
-		}
-		c.governor.log.Info("the upstream answered 429: what is sent with this credential waits", "credential", c.key.Short(), "until", until, "pace", pace)
+	c.tell(a, until)
+}
+
+// tell logs an answer 429, once a minute.
+func (c *Credential) tell(a *Answer, until time.Time) {
+	if a.Ended.Sub(c.spoke) < time.Minute {
+		return
 	}
+	c.spoke = a.Ended
+	pace := "none"
+	if c.base > 0 {
+		pace = fmt.Sprintf("%.0f a minute", 60*c.base)
+	}
+	c.governor.log.Info("the upstream answered 429: what is sent for this store with this credential waits", "store", a.Store, "credential", c.key.Short(), "until", until, "pace", pace)
 }

@@ -23,7 +23,7 @@ type Credential struct {
 	mu     sync.Mutex
 	users  int       // runs that are attached
 	idleAt time.Time // since when there is none
-	hold   time.Time // nothing before this moment
+	hold   hold
 	limit
 	pace
 	line  list.List // of *Place, longest waiting first
@@ -136,7 +136,7 @@ func (c *Credential) Done(a Answer) {
 	c.grant()
 	c.mu.Unlock()
 	if !held.IsZero() {
-		c.governor.announce(storage.Hold{Credential: c.key, Until: held})
+		c.governor.announce(storage.Hold{Credential: c.key, Store: a.Store, Until: held})
 	}
 }
 
@@ -153,6 +153,7 @@ func (c *Credential) Detach() {
 	defer c.mu.Unlock()
 	if c.users--; c.users == 0 {
 		c.idleAt = time.Now()
+		clear(c.hold.queues)
 	}
 }
 
@@ -162,17 +163,20 @@ func (c *Credential) forgettable(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keep := time.Duration(0)
-	if c.learned(now) || c.most > 0 || len(c.ahead) > 0 || now.Before(c.hold) {
+	if c.learned(now) || c.most > 0 || len(c.ahead) > 0 || now.Before(c.hold.last()) {
 		keep = memoryOf
 	}
 	return c.users == 0 && now.Sub(c.idleAt) >= keep
 }
 
-// holdUntil takes up what another node has told.
-func (c *Credential) holdUntil(until time.Time) {
+// holdUntil takes up what another node, or an earlier process, has stored of a store.
+func (c *Credential) holdUntil(store string, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if until.After(c.hold) {
-		c.hold = until
+	if c.hold.stores == nil {
+		c.hold.stores = map[string]time.Time{}
+	}
+	if until.After(c.hold.stores[store]) {
+		c.hold.stores[store] = until
 	}
 }

@@ -2,8 +2,9 @@
 // batch and store they belong to: the moment before which none may be sent, how fast
 // they leave, and how many are under way.
 //
-//   - Hold. After an answer 429, or one 503 that names a time, nothing is sent with the
-//     credential before that time, here and, told through storage, on every node.
+//   - Hold. After an answer 429, or one 503 that names a time, nothing of the store is sent
+//     with the credential before that time, here and, through storage, on every node. When
+//     several stores are answered so, the node holds back all that use the credential.
 //   - Pace. A configured rate is one schedule for all nodes, of which each takes a piece at
 //     a time. Without one, or below it, the pace is learned from what the upstream let
 //     through until it answered 429.
@@ -74,8 +75,8 @@ type Governor struct {
 
 	mu          sync.Mutex
 	credentials map[batch.Owner]*Credential
-	held        map[batch.Owner]time.Time // holds of credentials that are not in use here
-	failing     bool                      // the last poll has failed
+	held        map[batch.Owner][]storage.Hold // of credentials that are not in use here
+	failing     bool                           // the last poll has failed
 	tell        chan storage.Hold
 }
 
@@ -83,7 +84,7 @@ type Governor struct {
 func New(shared Shared, rate Rate, most int, log *slog.Logger) *Governor {
 	return &Governor{
 		shared: shared, rate: rate, most: most, log: log,
-		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner]time.Time{},
+		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
 		tell: make(chan storage.Hold, 64),
 	}
 }
@@ -133,11 +134,11 @@ func (g *Governor) Poll(ctx context.Context) {
 	clear(g.held)
 	now := time.Now()
 	for _, h := range holds {
-		until := steady(h.Until, now)
+		h.Until = steady(h.Until, now)
 		if c := g.credentials[h.Credential]; c != nil {
-			c.holdUntil(until)
+			c.holdUntil(h.Store, h.Until)
 		} else {
-			g.held[h.Credential] = until
+			g.held[h.Credential] = append(g.held[h.Credential], h)
 		}
 	}
 }
@@ -154,7 +155,7 @@ func (g *Governor) Held(now time.Time) (n int, until time.Time) {
 	defer g.mu.Unlock()
 	for _, c := range g.credentials {
 		c.mu.Lock()
-		hold := c.hold
+		hold := c.hold.last()
 		c.mu.Unlock()
 		if hold.After(now) {
 			n++
@@ -183,7 +184,10 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 	defer g.mu.Unlock()
 	c := g.credentials[key]
 	if c == nil {
-		c = &Credential{governor: g, key: key, hold: g.held[key], refilling: make(chan struct{}, 1)}
+		c = &Credential{governor: g, key: key, refilling: make(chan struct{}, 1)}
+		for _, h := range g.held[key] {
+			c.holdUntil(h.Store, h.Until)
+		}
 		g.credentials[key] = c
 	}
 	c.mu.Lock()

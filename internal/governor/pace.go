@@ -57,18 +57,21 @@ func (c *Credential) paced(now time.Time) bool { return c.governor.rate.N > 0 ||
 // slot returns the slot that the queue holds, if it still counts.
 func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
 	t, ok := c.ahead[q]
-	return t, ok && !t.Before(c.hold)
+	return t, ok && !t.Before(c.hold.until(q))
 }
 
 // starved reports whether storage has to be asked before the queue can get a slot.
 func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
-	if c.governor.rate.N == 0 || now.Before(c.hold) {
+	if c.governor.rate.N == 0 || now.Before(c.hold.until(q)) {
 		return false
 	}
 	if _, ok := c.slot(q); ok {
 		return false
 	}
-	least := c.earliest(now)
+	least := now.Add(-late)
+	if held := c.hold.until(q); held.After(least) {
+		least = held
+	}
 	if n := len(c.free); n > 0 && !c.free[n-1].Before(least) {
 		return false
 	}
@@ -77,36 +80,29 @@ func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
 	return !ok
 }
 
-// earliest is the earliest moment of a slot that is of use now.
-func (c *Credential) earliest(now time.Time) time.Time {
-	if t := now.Add(-late); t.After(c.hold) {
-		return t
-	}
-	return c.hold
-}
-
 // due returns when the queue may send its next request; zero: now. The queue holds a slot
 // from then on.
 func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
+	held := c.hold.until(q)
 	if !c.paced(now) {
 		c.ahead, c.free = nil, nil
-		if now.Before(c.hold) {
-			return c.hold
+		if now.Before(held) {
+			return held
 		}
 		return time.Time{}
 	}
 	t, ok := c.slot(q)
 	switch {
-	case !ok && c.governor.rate.N > 0 && now.Before(c.hold):
-		return c.hold // the common schedule goes on meanwhile: no slot of it is wasted on who waits
+	case !ok && now.Before(held) && (c.governor.rate.N > 0 || held.Sub(now) > firstHold):
+		return held // the schedule goes on meanwhile: no slot of it is wasted on who waits
 	case !ok:
-		if t, ok = c.take(now); !ok {
+		if t, ok = c.take(now, held); !ok {
 			return now.Add(5 * early)
 		}
 	case now.Sub(t) > late && c.arrival.After(now):
 		t = c.arrival
 	}
-	if t.Sub(now) <= early && !now.Before(c.hold) {
+	if t.Sub(now) <= early && !now.Before(held) {
 		t = now
 	}
 	if c.ahead == nil {
@@ -120,8 +116,11 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 }
 
 // take takes the next slot of the schedule. It reports false if storage has to be asked.
-func (c *Credential) take(now time.Time) (time.Time, bool) {
-	least := c.earliest(now)
+func (c *Credential) take(now, held time.Time) (time.Time, bool) {
+	least := now.Add(-late)
+	if held.After(least) {
+		least = held
+	}
 	for len(c.free) > 0 {
 		t := c.free[0]
 		c.free = c.free[1:]
@@ -148,6 +147,7 @@ func (c *Credential) take(now time.Time) (time.Time, bool) {
 // spend uses the queue's slot.
 func (c *Credential) spend(q storage.QueueID, now time.Time) {
 	delete(c.ahead, q)
+	c.hold.spend(now)
 	c.begin(now, c.inflight == 1 && len(c.ahead) == 0)
 	if !c.paced(now) {
 		return

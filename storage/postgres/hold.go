@@ -21,7 +21,7 @@ func correctHolds(first, last batch.Owner) step {
 // Hold implements storage.Storage.
 func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
 	return db.write(ctx, claims, "hold a credential back", correctHolds(h.Credential, h.Credential),
-		do("hold", h.Credential[:], db.clock.out(h.Until), storage.HoldLimit.Milliseconds()))
+		do("hold", h.Credential[:], db.clock.out(h.Until), storage.HoldLimit.Milliseconds(), []byte(h.Store)))
 }
 
 // Holds implements storage.Storage.
@@ -41,13 +41,13 @@ func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
 // holds reports besides whether a clock that was ahead may have written one.
 func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
 	row := func(r pgx.Rows) error {
-		var credential []byte
+		var credential, store []byte
 		var until int64
 		var doubt bool
-		if err := r.Scan(&credential, &until, &doubt); err != nil {
+		if err := r.Scan(&credential, &store, &until, &doubt); err != nil {
 			return err
 		}
-		h := storage.Hold{Until: db.clock.in(until)}
+		h := storage.Hold{Store: string(store), Until: db.clock.in(until)}
 		copy(h.Credential[:], credential)
 		out, doubtful = append(out, h), doubtful || doubt
 		return nil

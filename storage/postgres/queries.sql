@@ -650,22 +650,22 @@ UPDATE holds SET
     until = least(until - greatest(set_at - sheaf_now(), 0), sheaf_now() + $1::bigint),
     next = CASE WHEN set_at = 0 THEN 0 ELSE next - greatest(set_at - sheaf_now(), 0) END,
     set_at = sheaf_now()
-WHERE credential IN (
-    SELECT credential FROM holds
+WHERE (credential, store) IN (
+    SELECT credential, store FROM holds
     WHERE (set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint) AND credential BETWEEN $2 AND $3
-    ORDER BY credential FOR UPDATE
+    ORDER BY credential, store FOR UPDATE
 );
 
 -- name: hold
-INSERT INTO holds (credential, until, set_at) VALUES ($1, least($2::bigint, sheaf_now() + $3::bigint), sheaf_now())
-ON CONFLICT (credential) DO UPDATE SET until = greatest(holds.until, excluded.until), set_at = excluded.set_at;
+INSERT INTO holds (credential, until, set_at, store) VALUES ($1, least($2::bigint, sheaf_now() + $3::bigint), sheaf_now(), $4)
+ON CONFLICT (credential, store) DO UPDATE SET until = greatest(holds.until, excluded.until), set_at = excluded.set_at;
 
 -- name: holds
-SELECT credential, until, set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint FROM holds WHERE until > sheaf_now();
+SELECT credential, store, until, set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint FROM holds WHERE until > sheaf_now();
 
 -- name: reserve
 INSERT INTO holds (credential, next, set_at) VALUES ($1, sheaf_now() + $2::bigint, sheaf_now())
-ON CONFLICT (credential) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
+ON CONFLICT (credential, store) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
 RETURNING next - $2::bigint;
 
 -- name: delete_holds

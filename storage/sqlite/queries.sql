@@ -414,15 +414,15 @@ UPDATE holds SET
 WHERE (set_at > ?1 OR set_at = 0 OR until > ?1 + ?2) AND credential BETWEEN ?3 AND ?4;
 
 -- name: hold
-INSERT INTO holds (credential, until, set_at) VALUES (?1, min(?2, ?3 + ?4), ?3)
-ON CONFLICT (credential) DO UPDATE SET until = max(until, excluded.until), set_at = excluded.set_at;
+INSERT INTO holds (credential, until, set_at, store) VALUES (?1, min(?2, ?3 + ?4), ?3, ?5)
+ON CONFLICT (credential, store) DO UPDATE SET until = max(until, excluded.until), set_at = excluded.set_at;
 
 -- name: holds
-SELECT credential, until, set_at > ?1 OR set_at = 0 OR until > ?1 + ?2 FROM holds WHERE until > ?1;
+SELECT credential, store, until, set_at > ?1 OR set_at = 0 OR until > ?1 + ?2 FROM holds WHERE until > ?1;
 
 -- name: reserve
 INSERT INTO holds (credential, next, set_at) VALUES (?1, ?2 + ?3, ?2)
-ON CONFLICT (credential) DO UPDATE SET next = max(next, ?2) + ?3, set_at = excluded.set_at
+ON CONFLICT (credential, store) DO UPDATE SET next = max(next, ?2) + ?3, set_at = excluded.set_at
 RETURNING next - ?3;
 
 -- name: delete_holds

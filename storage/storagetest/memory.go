@@ -39,8 +39,8 @@ type Memory struct {
 	byName    map[string]*queue
 	batches   []*stored // by ID
 	settings  map[string]string
-	holds     map[batch.Owner]*hold
-	ahead     time.Duration // by which the clock was set
+	holds     map[storage.Hold]*hold // by credential and store
+	ahead     time.Duration          // by which the clock was set
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
 }
@@ -88,7 +88,7 @@ func NewMemory() *Memory {
 		queues:   map[storage.QueueID]*queue{},
 		byName:   map[string]*queue{},
 		settings: map[string]string{},
-		holds:    map[batch.Owner]*hold{},
+		holds:    map[storage.Hold]*hold{},
 	}
 }
 
@@ -181,12 +181,14 @@ func (n *Node) InitSetting(ctx context.Context, name, value string) (string, err
 	})
 }
 
-// hold returns what is kept of a credential, without what a clock that was ahead has left.
-func (m *Memory) hold(credential batch.Owner) *hold {
-	h := m.holds[credential]
+// hold returns what is kept of a credential and a store, without what a clock that was ahead
+// has left.
+func (m *Memory) hold(credential batch.Owner, store string) *hold {
+	of := storage.Hold{Credential: credential, Store: store}
+	h := m.holds[of]
 	if h == nil {
 		h = &hold{}
-		m.holds[credential] = h
+		m.holds[of] = h
 	}
 	if ahead := h.setAt.Sub(m.now()); ahead > 0 {
 		h.until, h.next = h.until.Add(-ahead), h.next.Add(-ahead)
@@ -205,7 +207,7 @@ func (m *Memory) SetClock(ahead time.Duration) {
 // Hold implements storage.Storage.
 func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
 	return run(ctx, n, "Hold", func(m *Memory) error {
-		kept, until, latest := m.hold(h.Credential), stamp(h.Until), m.now().Add(storage.HoldLimit)
+		kept, until, latest := m.hold(h.Credential, h.Store), stamp(h.Until), m.now().Add(storage.HoldLimit)
 		if until.After(latest) {
 			until = latest
 		}
@@ -220,9 +222,10 @@ func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
 func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
 	return call(ctx, n, "Holds", func(m *Memory) ([]storage.Hold, error) {
 		var out []storage.Hold
-		for credential := range m.holds {
-			if h := m.hold(credential); h.until.After(m.now()) {
-				out = append(out, storage.Hold{Credential: credential, Until: h.until})
+		for of := range m.holds {
+			if h := m.hold(of.Credential, of.Store); h.until.After(m.now()) {
+				of.Until = h.until
+				out = append(out, of)
 			}
 		}
 		return out, nil
@@ -232,7 +235,7 @@ func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
 // Reserve implements storage.Storage.
 func (n *Node) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
 	return call(ctx, n, "Reserve", func(m *Memory) (time.Time, error) {
-		h := m.hold(credential)
+		h := m.hold(credential, "")
 		from := h.next
 		if now := m.now(); from.Before(now) {
 			from = now

@@ -157,6 +157,21 @@ var holdTests = []test{
 		f.hold(two, soon)
 		f.expectHolds(map[batch.Owner]time.Time{one: late, two: soon})
 	}},
+	{"each store has its own", func(f *fixture) {
+		one, until := batch.OwnerOf("one"), stamp(time.Now().Add(time.Minute))
+		for _, h := range []storage.Hold{{Credential: one, Store: "a", Until: until}, {Credential: one, Store: odd, Until: until.Add(time.Second)}} {
+			if err := f.s.Hold(f.Context(), h); err != nil {
+				f.Fatal(err)
+			}
+		}
+		first := f.reserve(one, time.Minute)
+		expect(f.T, "the second span", f.reserve(one, time.Minute), first.Add(time.Minute))
+		got := map[string]time.Time{}
+		for _, h := range f.holds() {
+			got[h.Store] = h.Until
+		}
+		expect(f.T, "holds", got, map[string]time.Time{"a": until, odd: until.Add(time.Second)})
+	}},
 	{"one that is over is told no more", func(f *fixture) {
 		f.hold(batch.OwnerOf("one"), time.Now().Add(-time.Second))
 		f.expectHolds(map[batch.Owner]time.Time{})
