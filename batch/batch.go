@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/bits"
-	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -155,7 +154,7 @@ func (r *Result) Check() error {
 // must not be sent again.
 var OutcomeUnknown = Result{
 	Status: Failed,
-	Code:   http.StatusBadGateway,
+	Code:   502,
 	Line:   "Bad Gateway: the service was interrupted while this request was under way; it is not known whether the upstream carried it out, and it was not sent again",
 }
 

@@ -123,6 +123,10 @@ type Batch struct {
 	GroupID    string    `json:"groupId"`
 	RetryOf    string    `json:"retryOf"` // the ticket of the batch that it repeats a part of
 	Paused     bool      `json:"paused"`
+
+	QuarantinedAt    time.Time `json:"quarantinedAt"`    // since when it is set aside, as it can't be run; zero: it is not
+	QuarantineReason string    `json:"quarantineReason"` // why
+
 	WaitsUntil time.Time `json:"waitsUntil"` // nothing of it is sent before: the upstream asks for patience, or a failure is to be repeated; zero: it does not wait
 }
 

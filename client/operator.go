@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -43,11 +44,12 @@ type Node struct {
 
 // Stores are the stores that have unfinished batches.
 type Stores struct {
-	WithWork          int         `json:"withWork"`
-	AtWork            int         `json:"atWork"` // that a node has
-	UnfinishedBatches int         `json:"unfinishedBatches"`
-	Deepest           []StoreLoad `json:"deepest"` // those with the most
-	Slowest           []StoreLoad `json:"slowest"` // those whose oldest has waited longest
+	WithWork           int         `json:"withWork"`
+	AtWork             int         `json:"atWork"` // that a node has
+	UnfinishedBatches  int         `json:"unfinishedBatches"`
+	QuarantinedBatches int         `json:"quarantinedBatches"` // that were set aside and wait for an operator
+	Deepest            []StoreLoad `json:"deepest"`            // those with the most
+	Slowest            []StoreLoad `json:"slowest"`            // those whose oldest has waited longest
 }
 
 // StoreLoad is a store with unfinished batches.
@@ -85,4 +87,52 @@ func (o *Operator) Overview(ctx context.Context) (*Overview, error) {
 		return nil, err
 	}
 	return &out, nil
+}
+
+// Quarantined is a batch that was set aside because it can't be run.
+type Quarantined struct {
+	Ticket        string    `json:"ticket"`
+	Store         string    `json:"storeId"`
+	GroupID       string    `json:"groupId"`
+	TotalRequests int       `json:"totalRequests"`
+	CreatedAt     time.Time `json:"createdAt"`
+	QuarantinedAt time.Time `json:"quarantinedAt"`
+	Reason        string    `json:"reason"`
+}
+
+// Quarantine lists the batches that were set aside, oldest first.
+func (o *Operator) Quarantine(ctx context.Context) ([]Quarantined, error) {
+	var all []Quarantined
+	for after := ""; ; {
+		var page struct {
+			Batches []Quarantined `json:"batches"`
+			Next    string        `json:"next"`
+		}
+		query := url.Values{}
+		if after != "" {
+			query.Set("after", after)
+		}
+		if err := o.c.ask(ctx, &call{method: http.MethodGet, path: "quarantine", query: query}, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Batches...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+// ReleaseQuarantined lets a batch that was set aside run again.
+func (o *Operator) ReleaseQuarantined(ctx context.Context, ticket string) error {
+	return o.unquarantine(ctx, "release", ticket)
+}
+
+// EndQuarantined ends a batch that was set aside. What was recorded of it stays.
+func (o *Operator) EndQuarantined(ctx context.Context, ticket string) error {
+	return o.unquarantine(ctx, "end", ticket)
+}
+
+func (o *Operator) unquarantine(ctx context.Context, what, ticket string) error {
+	var changed struct{}
+	return o.c.ask(ctx, &call{method: http.MethodPost, path: "quarantine/" + what, query: url.Values{"ticket": {ticket}}}, &changed)
 }

@@ -28,6 +28,8 @@ type report struct {
 	RetryOf     string        `json:"retryOf,omitempty"`
 	Paused      bool          `json:"paused,omitempty"`
 	WaitsUntil  time.Time     `json:"waitsUntil,omitzero"`
+	SetAsideAt  time.Time     `json:"quarantinedAt,omitzero"`
+	Reason      string        `json:"quarantineReason,omitempty"`
 	CreatedAt   time.Time     `json:"createdAt,omitzero"`
 	StartedAt   time.Time     `json:"startedAt,omitzero"`
 	FinishedAt  time.Time     `json:"finishedAt,omitzero"`
@@ -41,6 +43,7 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 	}
 	r := &report{
 		Ticket: ticket, Status: b.Status, Total: b.TotalRequests, Completed: b.CompletedRequests, GroupID: b.GroupID, RetryOf: b.RetryOf,
+		SetAsideAt: b.QuarantinedAt, Reason: b.QuarantineReason,
 		Paused: b.Paused, WaitsUntil: b.WaitsUntil, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
 	}
 	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
@@ -71,6 +74,9 @@ func (r *report) print(w io.Writer) error {
 	if r.Paused {
 		state += ", paused"
 	}
+	if !r.SetAsideAt.IsZero() {
+		state += ", set aside: it waits for the service's operator"
+	}
 	if !r.WaitsUntil.IsZero() {
 		state += ", waits for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
 	}
@@ -79,7 +85,7 @@ func (r *report) print(w io.Writer) error {
 	for _, line := range []struct {
 		name  string
 		value string
-	}{{"Group", r.GroupID}, {"Repeats", r.RetryOf}, {"Created", moment(r.CreatedAt)}, {"Started", moment(r.StartedAt)}, {"Finished", moment(r.FinishedAt)}} {
+	}{{"Reason", r.Reason}, {"Group", r.GroupID}, {"Repeats", r.RetryOf}, {"Created", moment(r.CreatedAt)}, {"Started", moment(r.StartedAt)}, {"Finished", moment(r.FinishedAt)}} {
 		if line.value != "" {
 			fmt.Fprintf(t, "%s\t%s\n", line.name, line.value)
 		}

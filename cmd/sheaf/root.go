@@ -96,7 +96,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServe(environ), newConfig(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newHealthcheck(environ), newVersion(),
 		newSubmit(environ), newStatus(environ), newWait(environ), newResults(environ), newTail(environ), newCancel(environ), newRetry(environ), newList(environ),
-		newTop(environ), newLogin(environ), newLogout(environ), newContexts(environ), newManual())
+		newTop(environ), newQuarantine(environ), newLogin(environ), newLogout(environ), newContexts(environ), newManual())
 	complete(root, environ)
 	return root
 }

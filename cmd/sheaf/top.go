@@ -37,14 +37,9 @@ The token has to be a key with the right to operate: sheaf keys add --store '*' 
 			if every < 100*time.Millisecond {
 				return usagef("--every is %v and has to be at least 100ms", every)
 			}
-			o, err := r.resolveFor(false)
+			operator, err := r.operator()
 			if err != nil {
 				return err
-			}
-			o.RetryFor = -1
-			operator, err := client.NewOperator(o)
-			if err != nil {
-				return usageError{err}
 			}
 			// The first answer comes before the screen is taken: what is wrong with the command is
 			// told as by any other.
@@ -58,7 +53,7 @@ The token has to be a key with the right to operate: sheaf keys add --store '*' 
 				_, err := io.WriteString(c.OutOrStdout(), overview(first, 0))
 				return err
 			}
-			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: o.Server, every: every, last: first},
+			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: r.server, every: every, last: first},
 				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(raw(c.OutOrStdout())))
 			_, err = screen.Run()
 			if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
@@ -67,10 +62,7 @@ The token has to be a key with the right to operate: sheaf keys add --store '*' 
 			return err
 		}),
 	}
-	r.environ = environ
-	c.Flags().StringVar(&r.server, "server", "", "the service's address (default "+defaultServer+") ["+serverVariable+"]")
-	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file that holds the token ["+tokenVariable+": the token itself]")
-	c.Flags().StringVar(&r.context, "context", "", "what sheaf login has stored under this name (default: the current one) ["+contextVariable+"]")
+	r.operatorFlags(c, environ)
 	c.Flags().BoolVar(&once, "once", false, "show it once")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
 	c.Flags().DurationVar(&every, "every", 2*time.Second, "how often to look")
@@ -148,6 +140,9 @@ func overview(o *client.Overview, height int) string {
 	fmt.Fprintf(&b, "%s with work, %s of them at work; %s; database %s\n",
 		plural(o.Stores.WithWork, "store", "stores"), commas(o.Stores.AtWork), plural(o.Stores.UnfinishedBatches, "unfinished batch", "unfinished batches"),
 		humanize.IBytes(uint64(max(o.Database.Bytes, 0))))
+	if n := o.Stores.QuarantinedBatches; n > 0 {
+		fmt.Fprintf(&b, "set aside: %s; sheaf quarantine list shows why\n", plural(n, "batch", "batches"))
+	}
 	fmt.Fprintf(&b, "this node: %s, %s under way\n", plural(o.Node.StoresAtWork, "store", "stores"), plural(o.Node.RequestsUnderWay, "request", "requests"))
 	fmt.Fprintf(&b, "the API, last %s: %s, median %.1f ms, p99 %.1f ms", time.Duration(u.WindowSeconds)*time.Second, plural(u.Requests, "attempt", "attempts"), u.MedianMs, u.P99Ms)
 	for _, code := range slices.Sorted(maps.Keys(u.Codes)) {

@@ -119,6 +119,10 @@ func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) 
 	if busy := busy(err); busy != nil {
 		return busy
 	}
+	if damaged, ok := errors.AsType[*storage.DamagedError](err); ok {
+		s.Logger.Error("what is stored of a batch can't be read", "operation", op, "store", c.store, "ticket", ticket, "request_id", c.id, "error", damaged.Err)
+		return fail(internalError, "What is stored of batch %s is damaged and can't be read. Other batches are not affected; the service's operator can restore it from a backup.", ticket)
+	}
 	s.report(c, op, ticket, err)
 	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
 }

@@ -149,6 +149,9 @@ func appendSummary(dst []byte, s *storage.Summary) []byte {
 	if s.Paused {
 		dst = append(dst, `,"paused":true`...)
 	}
+	if s.Quarantined {
+		dst = append(dst, `,"quarantined":true`...)
+	}
 	if s.GroupID != "" {
 		dst = batch.AppendString(append(dst, `,"groupId":`...), s.GroupID)
 	}

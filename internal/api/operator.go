@@ -79,6 +79,7 @@ type (
 		WithWork   int         `json:"withWork"`
 		AtWork     int         `json:"atWork"`
 		Unfinished int         `json:"unfinishedBatches"`
+		Aside      int         `json:"quarantinedBatches"`
 		Deepest    []storeJSON `json:"deepest"`
 		Slowest    []storeJSON `json:"slowest"`
 	}
@@ -122,7 +123,7 @@ func (s *API) operator(c *call) error {
 	now := time.Now()
 	out := overviewJSON{
 		At: jsonMoment(now), Nodes: []nodeJSON{}, Database: databaseJSON{o.Bytes},
-		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Deepest: loads(o.Loads, now)},
+		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Aside: o.Quarantined, Deepest: loads(o.Loads, now)},
 		Node:   stateOf(s.Node()),
 	}
 	for _, n := range o.Nodes {

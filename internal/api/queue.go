@@ -18,6 +18,9 @@ func (s *API) queueState(c *call) error {
 		return s.storageFailed(c, "queue", batch.Ticket{}, err)
 	}
 	body := fmt.Appendf(nil, `{"unfinished":%d,"kept":%d,"paused":%t`, q.Open, q.Held, q.Paused)
+	if q.Quarantined > 0 {
+		body = fmt.Appendf(body, `,"quarantined":%d`, q.Quarantined)
+	}
 	if !q.Paused && q.NotBefore.After(time.Now()) {
 		body = append(body, `,"waitsUntil":"`...)
 		body = append(q.NotBefore.UTC().AppendFormat(body, batch.Moment), '"')

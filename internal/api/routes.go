@@ -82,6 +82,9 @@ var routes = cut([]route{
 	{template: "/api/v3/{storeId}/batch/webhooks", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
 	{template: "/api/v3/{storeId}/batch/webhooks/resend", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
 	{template: "/operator", operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).operator}},
+	{template: "/operator/quarantine", operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).quarantine}},
+	{template: "/operator/quarantine/release", operates: true, allow: "POST", methods: map[string]endpoint{"POST": (*API).releaseQuarantined}},
+	{template: "/operator/quarantine/end", operates: true, allow: "POST", methods: map[string]endpoint{"POST": (*API).endQuarantined}},
 	{template: "/healthz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
 	{template: "/readyz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
 })

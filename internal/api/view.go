@@ -96,6 +96,9 @@ func (v *view) tag(st *storage.Status, query string) string {
 	if v.responses {
 		hash += 2
 	}
+	if !st.Quarantined.IsZero() {
+		hash += 4
+	}
 	b := append(make([]byte, 0, 64), `W/"`...)
 	b = append(strconv.AppendInt(b, int64(st.Status), 10), '-')
 	b = append(strconv.AppendInt(b, int64(st.Completed), 10), '-')
@@ -141,6 +144,11 @@ func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
 	}
 	if st.Paused {
 		dst = append(dst, `,"paused":true`...)
+	}
+	if !st.Quarantined.IsZero() {
+		dst = append(dst, `,"quarantinedAt":"`...)
+		dst = append(st.Quarantined.UTC().AppendFormat(dst, batch.Moment), '"')
+		dst = batch.AppendString(append(dst, `,"quarantineReason":`...), st.Reason)
 	}
 	if !st.Paused && st.NotBefore.After(now) {
 		dst = append(dst, `,"waitsUntil":"`...)

@@ -17,6 +17,8 @@ type timeline struct {
 	Status, GroupID, RetryOf                     string
 	TotalRequests, CompletedRequests             int
 	CreatedAt, StartedAt, FinishedAt, WaitsUntil time.Time
+	QuarantinedAt                                time.Time
+	QuarantineReason                             string
 	Paused, Parallel, StopOnFirstFailure         bool
 	Requests                                     []progress
 }

@@ -25,8 +25,8 @@ type operatorView struct {
 		Stores               int
 	}
 	Stores struct {
-		WithWork, AtWork, UnfinishedBatches int
-		Deepest, Slowest                    []load
+		WithWork, AtWork, UnfinishedBatches, QuarantinedBatches int
+		Deepest, Slowest                                        []load
 	}
 	Database struct{ Bytes int64 }
 	Node     struct {

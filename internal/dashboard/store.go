@@ -17,7 +17,7 @@ type summary struct {
 	TotalRequests, CompletedRequests, FailedRequests int
 
 	CreatedAt, StartedAt, FinishedAt time.Time
-	Retried, Paused                  bool
+	Retried, Paused, Quarantined     bool
 }
 
 // Short is enough of a ticket to tell batches apart.
@@ -43,6 +43,8 @@ func (s summary) Label() string {
 		return "cut short"
 	case s.Status == "COMPLETED":
 		return "completed"
+	case s.Quarantined:
+		return "set aside"
 	case s.Paused:
 		return "paused"
 	case s.Status == "IN_PROGRESS", !s.StartedAt.IsZero():

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// quarantinePage is how many batches one answer lists.
+const quarantinePage = 100
+
+type (
+	quarantineJSON struct {
+		Batches []quarantinedJSON `json:"batches"`
+		Next    string            `json:"next,omitempty"`
+	}
+	quarantinedJSON struct {
+		Ticket        string `json:"ticket"`
+		Store         string `json:"storeId"`
+		GroupID       string `json:"groupId,omitempty"`
+		Total         int    `json:"totalRequests"`
+		CreatedAt     string `json:"createdAt"`
+		QuarantinedAt string `json:"quarantinedAt"`
+		Reason        string `json:"reason"`
+	}
+)
+
+// quarantine lists the batches of all stores that were set aside.
+func (s *API) quarantine(c *call) error {
+	query, err := parseParams(c.r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	value, given, err := query.get("after")
+	if err != nil {
+		return err
+	}
+	after, err := strconv.ParseInt(value, 10, 64)
+	if given && (err != nil || after < 0) {
+		return fail(wrongParameter, "Parameter after must be the value of next in an earlier answer.")
+	}
+	found, err := s.Storage.Quarantined(storage.ForService(c.r.Context()), storage.BatchID(after), quarantinePage)
+	if err != nil {
+		return s.storageFailed(c, "quarantine", batch.Ticket{}, err)
+	}
+	out := quarantineJSON{Batches: []quarantinedJSON{}}
+	for _, b := range found {
+		out.Batches = append(out.Batches, quarantinedJSON{
+			b.Ticket.String(), b.Store, b.GroupID, b.Total, jsonMoment(b.CreatedAt), jsonMoment(b.At), b.Reason,
+		})
+	}
+	if len(found) == quarantinePage {
+		out.Next = strconv.FormatInt(int64(found[quarantinePage-1].ID), 10)
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	c.send(http.StatusOK, body)
+	return nil
+}
+
+// releaseQuarantined lets a batch that was set aside run again; endQuarantined ends it.
+func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false) }
+func (s *API) endQuarantined(c *call) error     { return s.unquarantine(c, true) }
+
+func (s *API) unquarantine(c *call, end bool) error {
+	query, err := parseParams(c.r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	ticket, err := query.theTicket("name the batch that was set aside.")
+	if err != nil {
+		return err
+	}
+	q, err := s.Storage.Unquarantine(c.r.Context(), ticket, end)
+	if err != nil {
+		return s.storageFailed(c, "unquarantine", ticket, err)
+	}
+	s.Wake(q)
+	s.hub.stirred()
+	s.Logger.Info("an operator has taken a batch out of quarantine", "ticket", ticket, "ended", end)
+	c.send(http.StatusOK, []byte(`{"updateCount":1}`))
+	return nil
+}
