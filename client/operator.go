@@ -112,7 +112,7 @@ func (o *Operator) Quarantine(ctx context.Context) ([]Quarantined, error) {
 		if after != "" {
 			query.Set("after", after)
 		}
-		if err := o.c.ask(ctx, &call{method: http.MethodGet, path: "quarantine", query: query}, &page); err != nil {
+		if err := o.c.ask(ctx, &call{method: http.MethodGet, path: "/quarantine", query: query}, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Batches...)
@@ -134,5 +134,5 @@ func (o *Operator) EndQuarantined(ctx context.Context, ticket string) error {
 
 func (o *Operator) unquarantine(ctx context.Context, what, ticket string) error {
 	var changed struct{}
-	return o.c.ask(ctx, &call{method: http.MethodPost, path: "quarantine/" + what, query: url.Values{"ticket": {ticket}}}, &changed)
+	return o.c.ask(ctx, &call{method: http.MethodPost, path: "/quarantine/" + what, query: url.Values{"ticket": {ticket}}}, &changed)
 }
