@@ -36,7 +36,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/webhook":        {"/batch", "/storage", "/internal/outbound", "/internal/private"},
 		"/internal/gate":           {},
 		"/internal/inbound":        {"/internal/gate"},
-		"/internal/api":            {"/batch", "/storage", "/internal/gate", "/internal/tracing", "/internal/webhook"},
+		"/internal/api":            {"/batch", "/storage", "/internal/budget", "/internal/gate", "/internal/tracing", "/internal/webhook"},
 		"/internal/dashboard":      {},
 		"":                         {"/batch", "/storage", "/storage/sqlite", "/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/telemetry", "/internal/webhook"},
 		"/cmd/sheaf":               {"", "/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/inbound", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},

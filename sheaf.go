@@ -126,7 +126,7 @@ func New(o Options) (*Service, error) {
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
-		Headers: headers, MaxBody: o.MaxBody, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
+		Headers: headers, MaxBody: o.MaxBody, MaxAnswer: o.MaxAnswer, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
 	s.close = sync.OnceValue(func() error {

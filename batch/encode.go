@@ -40,7 +40,21 @@ func AppendHead(dst []byte, s Status, total, completed int) []byte {
 // bytes that are no UTF-8 are base64 in both forms. What is absent has no field.
 // A line of a request that was not executed is told as the reason.
 func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
-	return append(appendResult(append(dst, '{'), id, r, escaped), '}')
+	return (&Form{Escaped: escaped}).AppendResult(dst, id, r)
+}
+
+// Form is how bodies are written.
+type Form struct {
+	Escaped bool // as strings that hold them exactly as they came: see AppendResult
+	Most    int  // bytes of a body: of a longer one only the beginning, as with Escaped; 0: no limit
+	// Flush, if set, is called after each piece of a body. It returns the buffer that the rest
+	// is appended to, so that a long body never stands in it as a whole.
+	Flush func(dst []byte) []byte
+}
+
+// AppendResult is AppendResult in this form.
+func (f *Form) AppendResult(dst []byte, id string, r *Result) []byte {
+	return append(f.appendResult(append(dst, '{'), id, r), '}')
 }
 
 // Details are what a response tells beyond the wire contract, where it was asked for.
@@ -55,11 +69,11 @@ type Details struct {
 
 // AppendIndexed is AppendResult with the request's place in the batch and, unless they are
 // nil, the details.
-func AppendIndexed(dst []byte, index int, id string, r *Result, escaped bool, d *Details) []byte {
+func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, d *Details) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
 	dst = append(dst, ',')
-	dst = appendResult(dst, id, r, escaped)
+	dst = f.appendResult(dst, id, r)
 	if d != nil {
 		dst = d.append(dst, r)
 	}
@@ -105,8 +119,9 @@ func (d *Details) append(dst []byte, r *Result) []byte {
 }
 
 // AppendRequest appends a request as it was created, with its place in the batch. ids are those
-// of all of the batch's requests.
-func AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
+// of all of the batch's requests. Of a body that is longer than the form allows the beginning is
+// given as text.
+func (f *Form) AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
 	if r.ID != "" {
@@ -115,13 +130,15 @@ func AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
 	dst = append(dst, `,"method":"`...)
 	dst = append(dst, r.Method...)
 	dst = AppendString(append(dst, `","path":`...), r.Path)
-	if r.Body != nil {
-		dst = append(dst, `,"body":`...)
-		if KindOf(r.Body) == JSONBody {
-			dst = append(dst, bytes.Trim(r.Body, " \t\r\n")...)
-		} else { // it was created as a JSON string, whose text is stored
-			dst = AppendString(dst, string(r.Body))
-		}
+	switch {
+	case r.Body == nil:
+	case f.cuts(r.Body):
+		dst = f.appendText(append(dst, `,"bodyText":`...), textHead(r.Body, f.Most))
+		dst = strconv.AppendInt(append(dst, `,"bodyBytes":`...), int64(len(r.Body)), 10)
+	case KindOf(r.Body) == JSONBody:
+		dst = f.pieces(append(dst, `,"body":`...), bytes.Trim(r.Body, " \t\r\n"), appendPlain)
+	default:
+		dst = f.appendText(append(dst, `,"body":`...), r.Body)
 	}
 	if l := r.Links; l != nil {
 		dst = l.append(dst, ids)
@@ -171,7 +188,7 @@ func (l *Links) append(dst []byte, ids []string) []byte {
 	return dst
 }
 
-func appendResult(dst []byte, id string, r *Result, escaped bool) []byte {
+func (f *Form) appendResult(dst []byte, id string, r *Result) []byte {
 	if id != "" {
 		dst = append(dst, `"id":`...)
 		dst = AppendString(dst, id)
@@ -187,7 +204,7 @@ func appendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 		}
 		return dst
 	}
-	dst = appendBody(dst, r, escaped)
+	dst = f.appendBody(dst, r)
 	dst = append(dst, `,"httpStatusCode":`...)
 	dst = strconv.AppendInt(dst, int64(r.Code), 10)
 	if r.Line != "" {
@@ -197,9 +214,13 @@ func appendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 	return dst
 }
 
-func appendBody(dst []byte, r *Result, escaped bool) []byte {
+func (f *Form) appendBody(dst []byte, r *Result) []byte {
 	if r.Kind == NoBody {
 		return dst
+	}
+	body, escaped := r.Body, f.Escaped
+	if f.cuts(body) {
+		body, escaped = textHead(body, f.Most), true
 	}
 	if escaped {
 		dst = append(dst, `,"escapedHttpBody":`...)
@@ -208,14 +229,57 @@ func appendBody(dst []byte, r *Result, escaped bool) []byte {
 	}
 	switch {
 	case r.Kind == BinaryBody:
-		dst = append(dst, '"')
-		dst = base64.StdEncoding.AppendEncode(dst, r.Body)
-		return append(dst, `","httpBodyEncoding":"base64"`...)
+		dst = f.pieces(append(dst, '"'), body, base64.StdEncoding.AppendEncode)
+		dst = append(dst, `","httpBodyEncoding":"base64"`...)
 	case r.Kind == JSONBody && !escaped:
-		return append(dst, bytes.Trim(r.Body, " \t\r\n")...)
+		dst = f.pieces(dst, bytes.Trim(body, " \t\r\n"), appendPlain)
+	default:
+		dst = f.appendText(dst, body)
 	}
-	return AppendString(dst, r.Body)
+	if f.cuts(r.Body) {
+		dst = strconv.AppendInt(append(dst, `,"httpBodyBytes":`...), int64(len(r.Body)), 10)
+	}
+	return dst
 }
+
+// cuts reports whether only the beginning of a body is written.
+func (f *Form) cuts(body []byte) bool { return f.Most > 0 && len(body) > f.Most }
+
+// appendText appends a text as a JSON string.
+func (f *Form) appendText(dst, text []byte) []byte {
+	dst = append(dst, '"')
+	for f.Flush != nil && len(text) > pieceBytes {
+		piece := textHead(text, pieceBytes)
+		dst = f.Flush(appendContent(dst, piece))
+		text = text[len(piece):]
+	}
+	return append(appendContent(dst, text), '"')
+}
+
+// pieceBytes is the length of the pieces in which long bodies are appended. Base64 needs a
+// multiple of 3.
+const pieceBytes = 48 << 10
+
+// pieces appends a body by a function, in pieces if it is long.
+func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []byte {
+	for f.Flush != nil && len(body) > pieceBytes {
+		dst = f.Flush(with(dst, body[:pieceBytes]))
+		body = body[pieceBytes:]
+	}
+	return with(dst, body)
+}
+
+// textHead returns the beginning of a longer text, of at most n bytes and with no character
+// torn apart.
+func textHead(text []byte, n int) []byte {
+	end := n
+	for end > 0 && end > n-utf8.UTFMax && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
+func appendPlain(dst, piece []byte) []byte { return append(dst, piece...) }
 
 // plain are the ASCII characters that stand for themselves in a JSON string.
 var plain = func() (t [utf8.RuneSelf]bool) {
@@ -228,8 +292,12 @@ var plain = func() (t [utf8.RuneSelf]bool) {
 // AppendString appends s as a JSON string (RFC 8259, section 7). Bytes that are no
 // UTF-8 become U+FFFD.
 func AppendString[T string | []byte](dst []byte, s T) []byte {
+	return append(appendContent(append(dst, '"'), s), '"')
+}
+
+// appendContent appends what stands between the quotation marks.
+func appendContent[T string | []byte](dst []byte, s T) []byte {
 	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -265,6 +333,5 @@ func AppendString[T string | []byte](dst []byte, s T) []byte {
 		}
 		i += size
 	}
-	dst = append(dst, s[from:]...)
-	return append(dst, '"')
+	return append(dst, s[from:]...)
 }

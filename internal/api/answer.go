@@ -20,11 +20,7 @@ const (
 	// bytes. An answer takes answerBytes while it is put together, and what it is long
 	// while it is sent whole.
 	answersShare = 48 << 20
-	answerBytes  = 2 * pageBytes // a page, and what is made of it
-	// buildersPerCPU bounds how many answers are read and put together at once; while
-	// they are sent, others are. More would not be faster, and leave more behind for the
-	// garbage collector.
-	buildersPerCPU = 4
+	answerBytes  = 2 * flushBytes // a page, and what is made of it
 	// maxPooled bounds the buffers that are kept for later answers.
 	maxPooled = 1 << 20
 )
@@ -33,18 +29,19 @@ const (
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // answer is a successful answer that holds responses and may be too large to be held
-// in memory.
+// in memory. Memory is taken before anything is read, and what is large is sent in pieces.
 type answer struct {
-	s      *API
-	c      *call
-	pooled *[]byte
-	buf    []byte
-	held   int64       // bytes of answersShare
-	builds bool        // it has a place among the builders
-	coder  *compressor // of an answer that is sent in pieces; nil: as it is
+	s       *API
+	c       *call
+	pooled  *[]byte
+	buf     []byte
+	reading hold        // while a page is read
+	held    int64       // bytes of answersShare
+	base    int64       // of these, beside a page of results
+	coder   *compressor // of an answer that is sent in pieces; nil: as it is
 }
 
-func (s *API) newAnswer(c *call) *answer { return &answer{s: s, c: c} }
+func (s *API) newAnswer(c *call) *answer { return &answer{s: s, c: c, reading: c.hold(s.memory.reads)} }
 
 // open takes a buffer: after the memory for responses, if there are to be any.
 func (a *answer) open() {
@@ -52,58 +49,57 @@ func (a *answer) open() {
 	a.buf = (*a.pooled)[:0]
 }
 
-// reserve takes memory for responses. An error is the answer to give.
-func (a *answer) reserve() error {
+// enter takes memory for what is sent: the base, and as many bytes more. What the answer
+// held before is given back first, so that answers can't wait for each other. An error is the
+// answer to give.
+func (a *answer) enter(bytes int64) error {
+	a.keep(0)
+	a.base = max(a.base, answerBytes)
+	n := min(a.base+bytes, answersShare/2)
 	ctx, cancel := context.WithTimeout(a.c.r.Context(), memoryWait)
 	defer cancel()
-	if err := a.s.memory.answers.Enter(ctx, answerBytes, a.c.names...); err != nil {
-		return fail(unavailable, "Too many large answers are being read at the moment. Ask again in a second, or with responses=false.")
+	if err := a.s.memory.answers.Enter(ctx, n, a.c.names...); err != nil {
+		return fail(unavailable, "Too many large answers are being read at the moment. Retry in a second, or with responses=false.")
 	}
-	a.held = answerBytes
-	a.build()
+	a.held = n
 	return nil
 }
 
-// build takes a place among those that are put together. Nobody keeps one for long.
-func (a *answer) build() {
-	a.s.memory.builders <- struct{}{}
-	a.builds = true
+// reserve takes memory for a page of responses, as long as it is sent and while it is read. An
+// error is the answer to give.
+func (a *answer) reserve() error {
+	if err := a.enter(a.s.MaxAnswer); err != nil {
+		return err
+	}
+	return a.reading.need(a.s.memory.largestAnswer)
 }
 
-// rest gives the place back.
-func (a *answer) rest() {
-	if a.builds {
-		<-a.s.memory.builders
-		a.builds = false
-	}
-}
-
-// hold corrects what the answer has taken. It reports false if it would need more
-// than there is.
-func (a *answer) hold(bytes int64) bool {
-	if bytes > a.held && !a.s.memory.answers.Try(bytes-a.held, a.c.names...) {
-		return false
-	}
+// keep gives back what the answer holds beyond so many bytes.
+func (a *answer) keep(bytes int64) {
 	if bytes < a.held {
 		a.s.memory.answers.Leave(a.held-bytes, a.c.names...)
+		a.held = bytes
 	}
-	a.held = bytes
-	return true
 }
 
-// fits takes more memory for a page with a body that is larger than pages are.
-func (a *answer) fits(page []storage.Indexed) bool {
+// settle gives back what a page that was read has not taken. Of a page that is not larger than
+// pages are the base has room.
+func (a *answer) settle(page []storage.Indexed) {
 	bytes := 0
 	for i := range page {
 		bytes += len(page[i].Body)
 	}
-	return a.hold(max(answerBytes, 2*int64(bytes)))
+	if bytes <= pageBytes {
+		bytes = 0
+	}
+	a.keep(a.base + int64(bytes))
+	a.reading.free()
 }
 
 // free gives the buffer back. The answer must not be used afterwards.
 func (a *answer) free() {
-	a.rest()
-	a.hold(0)
+	a.reading.free()
+	a.keep(0)
 	if a.pooled != nil && cap(a.buf) <= maxPooled {
 		*a.pooled = a.buf
 		buffers.Put(a.pooled)
@@ -112,9 +108,8 @@ func (a *answer) free() {
 
 // end sends the rest of the answer.
 func (a *answer) end() {
-	a.rest()
 	if a.held > 0 {
-		a.hold(min(a.held, int64(len(a.buf))))
+		a.keep(int64(len(a.buf)))
 		a.c.pace.write(a.c.w, len(a.buf), a.last)
 		return
 	}
@@ -148,13 +143,18 @@ func (a *answer) flush() {
 			a.c.w.Header().Set("Content-Encoding", string(a.c.coding))
 		}
 	}
-	a.rest()
 	a.c.pace.write(a.c.w, len(a.buf), func() { a.write(false) })
 	a.buf = a.buf[:0]
 	if a.c.r.Context().Err() != nil {
 		abort() // nobody reads the rest
 	}
-	a.build()
+}
+
+// piece is flush for what writes a long body into a buffer of its own: see batch.Form.
+func (a *answer) piece(buf []byte) []byte {
+	a.buf = buf
+	a.flush()
+	return a.buf
 }
 
 // write sends what is in the buffer as a piece of the answer.
@@ -171,11 +171,10 @@ func (a *answer) write(last bool) {
 // since are left out, so that the answer stays true to that moment. Without a separator each
 // is a line. An error is returned only while nothing was sent.
 func (a *answer) responses(st *storage.Status, v *view, separator string) error {
-	if !a.fits(st.Results) {
-		return a.failed(st, errMemory)
-	}
+	a.settle(st.Results)
 	notExecuted := storage.Indexed{Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
 	page := st.Results
+	st.Results = nil // the page lets go of them
 	for i, n := v.after+1, 0; i < st.Total && (v.limit == 0 || n < v.limit); i++ {
 		result := &notExecuted
 		if st.Ended.Has(i) {
@@ -197,7 +196,7 @@ func (a *answer) responses(st *storage.Status, v *view, separator string) error 
 		if n++; n > 1 {
 			a.buf = append(a.buf, separator...)
 		}
-		if a.buf = v.append(a.buf, id, result); v.lines {
+		if a.buf = v.append(a.buf, id, result, a.piece); v.lines {
 			a.buf = append(a.buf, '\n')
 		}
 		a.flush()
@@ -205,26 +204,25 @@ func (a *answer) responses(st *storage.Status, v *view, separator string) error 
 	return nil
 }
 
-// These end an answer like any failure of storage.
-var (
-	errMissing = errors.New("a result that had been recorded can't be read")
-	errMemory  = errors.New("too many large answers are being read")
-)
+// errMissing ends an answer like any failure of storage.
+var errMissing = errors.New("a result that had been recorded can't be read")
 
 // seek returns the results from index i on, which has ended, reading more if the
 // page at hand is used up.
 func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]storage.Indexed, error) {
 	for len(page) > 0 && page[0].Index < i {
+		page[0] = storage.Indexed{} // its body is sent
 		page = page[1:]
 	}
 	if len(page) == 0 {
+		if err := a.reserve(); err != nil {
+			return nil, err
+		}
 		var err error
 		if page, err = a.s.Storage.Results(a.c.ctx(), st.ID, i, pageBytes); err != nil {
 			return nil, err
 		}
-		if !a.fits(page) {
-			return nil, errMemory
-		}
+		a.settle(page)
 	}
 	if len(page) == 0 || page[0].Index != i {
 		return nil, errMissing

@@ -76,6 +76,7 @@ type Options struct {
 	Headers batch.HeaderPolicy // those that a batch's requests may carry
 
 	MaxBody   int64 // bytes of a create body, before and after decompression
+	MaxAnswer int64 // bytes of an answer's body
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
 
@@ -107,5 +108,5 @@ type API struct {
 
 // New returns an API. While Run runs, it learns what other nodes do.
 func New(o Options) *API {
-	return &API{Options: o, memory: newMemory(), streams: gate.New[name](maxStreams, maxStreams), activities: newActivities()}
+	return &API{Options: o, memory: newMemory(&o), streams: gate.New[name](maxStreams, maxStreams), activities: newActivities()}
 }

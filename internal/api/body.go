@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
@@ -18,34 +17,14 @@ import (
 
 // How much of create bodies is held in memory at once. Memory is taken as bytes arrive, never
 // because of a Content-Length. Large bodies have a share of their own, so that a few slow uploads
-// don't keep everybody else waiting. A caller gets half of what is free at most. What storage
-// makes of a body while it is stored is about as large again.
+// don't keep everybody else waiting. A caller gets half of what is free at most. What is made
+// of a body that has arrived is counted apart: see memory.
 const (
 	freeBody   = 16 << 10 // bytes that any body may take at once
 	smallBody  = 1 << 20  // bytes of a body that is not large
 	smallShare = 24 << 20 // bytes of all bodies that are not large
 	largeShare = 48 << 20 // bytes of all large bodies
-	// memoryWait is how long a body may wait for memory. While its body is not
-	// read, a client that has gone away is not noticed.
-	memoryWait = 10 * time.Second
 )
-
-// memory is what create bodies, and answers that hold responses, may take.
-type memory struct {
-	small, large, answers *gate.Gate[name]
-	builders              chan struct{} // of answers; see builders
-	lookers               chan struct{} // searches that look into batches; see look
-}
-
-func newMemory() memory {
-	return memory{
-		small:    gate.New[name](smallShare, smallShare),
-		large:    gate.New[name](largeShare, largeShare),
-		answers:  gate.New[name](answersShare, answersShare),
-		builders: make(chan struct{}, buildersPerCPU*runtime.GOMAXPROCS(0)),
-		lookers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
-	}
-}
 
 // share is memory that one body has taken.
 type share struct {

@@ -32,9 +32,18 @@ func (s *API) create(c *call) error {
 	if err != nil {
 		return err
 	}
+	h := c.hold(s.memory.decodes)
+	defer h.free()
+	size := int64(len(body))
+	if size > freeBody {
+		if err := h.need(decodedTimes * size); err != nil {
+			return err
+		}
+	}
 	if b.Requests, err = batch.Decode(body, b.Options, s.Headers); err != nil {
 		return fail(wrongParameter, "%v", err)
 	}
+	h.cut(storedTimes * size)
 	if dry {
 		c.send(http.StatusOK, []byte(`{"valid":true,"totalRequests":`+strconv.Itoa(len(b.Requests))+`}`))
 		return nil

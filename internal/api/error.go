@@ -111,8 +111,12 @@ func noBatch() error {
 	return fail(batchNotFound, "There is no batch with this ticket for this store and token.")
 }
 
-// storageFailed returns the answer for an error of storage, and logs it.
+// storageFailed returns the answer for an error of storage, and logs it. An error that is an
+// answer already stays as it is.
 func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
+	if answer := (*apiError)(nil); errors.As(err, &answer) {
+		return err
+	}
 	if errors.Is(err, storage.ErrNotFound) {
 		return noBatch()
 	}

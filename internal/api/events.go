@@ -120,6 +120,7 @@ type stream struct {
 	c    *call
 	view view
 	key  storage.Key
+	id   storage.BatchID
 	sent batch.Set
 }
 
@@ -143,12 +144,7 @@ func (s *API) events(c *call, ticket batch.Ticket, v view) error {
 		c.w.WriteHeader(http.StatusNoContent) // a browser does not come back
 		return nil
 	}
-	if v.details {
-		if x.view.requests, _, err = s.Storage.Requests(c.ctx(), st.ID); err != nil {
-			return s.storageFailed(c, "requests", ticket, err)
-		}
-	}
-	x.sent = decodeSet(last)
+	x.id, x.sent = st.ID, decodeSet(last)
 	news, stop := s.hub.watch(st.ID)
 	defer stop()
 	x.begin()
@@ -214,6 +210,7 @@ func (x *stream) write(text []byte) {
 func (x *stream) round() (over bool) {
 	a := x.s.newAnswer(x.c)
 	defer a.free()
+	x.know(a)
 	if a.reserve() != nil {
 		abort() // the client comes back when there is memory
 	}
@@ -222,7 +219,9 @@ func (x *stream) round() (over bool) {
 		abort() // and learns why
 	}
 	a.open()
+	a.settle(st.Results)
 	page := st.Results
+	st.Results = nil
 	for i := range st.Total {
 		if x.sent.Has(i) || !st.Ended.Has(i) && st.Status != batch.Completed {
 			continue
@@ -241,21 +240,50 @@ func (x *stream) round() (over bool) {
 		x.sent.Add(i)
 		a.buf = append(a.buf, "event: response\nid: "...)
 		a.buf = append(append(a.buf, encodeSet(&x.sent)...), "\ndata: "...)
-		a.buf = append(x.view.append(a.buf, id, r), "\n\n"...)
-		if len(a.buf) >= flushBytes {
-			a.rest()
-			x.write(a.buf)
-			a.buf = a.buf[:0]
-			a.build()
-		}
+		a.buf = x.piece(append(x.view.append(a.buf, id, r, x.piece), "\n\n"...))
 	}
+	x.forget()
 	if over = st.Status == batch.Completed; over {
 		a.buf = append(a.buf, "event: end\nid: "+endEvent+"\ndata: "...)
 		a.buf = append(batch.AppendHead(a.buf, st.Status, st.Total, st.Completed), "}\n\n"...)
 	}
-	a.rest()
 	if len(a.buf) > 0 {
 		x.write(a.buf)
 	}
 	return over
+}
+
+// piece sends what has come together, if that is a lot: see batch.Form.
+func (x *stream) piece(buf []byte) []byte {
+	if len(buf) < flushBytes {
+		return buf
+	}
+	x.write(buf)
+	return buf[:0]
+}
+
+// keptHeads is how many bytes of requests' ids and paths a stream keeps from one round to
+// the next.
+const keptHeads = 64 << 10
+
+// know reads the requests that details tell of, unless they are known.
+func (x *stream) know(a *answer) {
+	if !x.view.details || x.view.requests != nil {
+		return
+	}
+	var err error
+	if x.view.requests, _, err = a.requestsOf(x.id, 0, -1); err != nil {
+		abort()
+	}
+}
+
+// forget lets go of requests that take much memory: a stream lasts long.
+func (x *stream) forget() {
+	bytes := 0
+	for i := range x.view.requests {
+		bytes += len(x.view.requests[i].ID) + len(x.view.requests[i].Path)
+	}
+	if bytes > keptHeads {
+		x.view.requests = nil
+	}
 }

@@ -88,7 +88,11 @@ func (s *API) find(c *call) error {
 	}
 	f.After = storage.BatchID(after)
 	var found []storage.Summary
-	defer s.look(c, &f)()
+	done, err := s.look(c, &f)
+	if err != nil {
+		return err
+	}
+	defer done()
 	for began := time.Now(); ; {
 		page, err := s.Storage.Find(c.r.Context(), f)
 		if err != nil {
@@ -116,17 +120,24 @@ func (s *API) find(c *call) error {
 	return nil
 }
 
-// look takes a place for a search that looks into each batch, which takes CPU time: as many go on
-// at once as there are CPUs, and others wait. done gives it back.
-func (s *API) look(c *call, f *storage.Filter) (done func()) {
+// look takes a place, and memory, for a search that looks into each batch. That takes CPU time: as
+// many run at once as there are CPUs, and others wait. done gives both back.
+func (s *API) look(c *call, f *storage.Filter) (done func(), err error) {
 	if f.Code == 0 && f.Path == "" {
-		return func() {}
+		return func() {}, nil
+	}
+	h := c.hold(s.memory.reads)
+	if f.Path != "" {
+		if err := h.need(s.memory.largestBatch); err != nil {
+			return nil, err
+		}
 	}
 	select {
 	case s.memory.lookers <- struct{}{}:
-		return func() { <-s.memory.lookers }
-	case <-c.r.Context().Done(): // the search will find that out
-		return func() {}
+		return func() { <-s.memory.lookers; h.free() }, nil
+	case <-c.r.Context().Done():
+		h.free()
+		return nil, s.storageFailed(c, "search", batch.Ticket{}, c.r.Context().Err())
 	}
 }
 
@@ -172,16 +183,18 @@ func (s *API) requests(c *call) error {
 	if err != nil {
 		return err
 	}
-	a := s.newAnswer(c)
-	defer a.free()
-	if err := a.reserve(); err != nil {
+	most, err := c.bodyBytes()
+	if err != nil {
 		return err
 	}
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}
-	all, _, err := s.Storage.Requests(c.ctx(), st.ID)
+	a := s.newAnswer(c)
+	defer a.free()
+	first, last := after+1, min(after+limit, st.Total-1)
+	all, _, err := a.requestsOf(st.ID, first, last)
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}
@@ -191,11 +204,13 @@ func (s *API) requests(c *call) error {
 	}
 	a.open()
 	a.buf = append(a.buf, `{"requests":[`...)
-	for i := after + 1; i < min(after+1+limit, len(all)); i++ {
-		if i > after+1 {
+	form := batch.Form{Most: most, Flush: a.piece}
+	for i := first; i <= min(last, len(all)-1); i++ {
+		if i > first {
 			a.buf = append(a.buf, ',')
 		}
-		a.buf = batch.AppendRequest(a.buf, i, &all[i], ids)
+		a.buf = form.AppendRequest(a.buf, i, &all[i], ids)
+		a.flush()
 	}
 	a.buf = append(a.buf, `]}`...)
 	a.end()

@@ -74,7 +74,7 @@ func (a *answer) whatHadRun(sel storage.Selection) error {
 		return nil
 	}
 	a.buf = append(a.buf, `,"responses":[`...)
-	if err := a.responses(st, &view{escaped: true, after: -1}, ","); err != nil {
+	if err := a.responses(st, &view{form: batch.Form{Escaped: true}, after: -1}, ","); err != nil {
 		return err
 	}
 	a.buf = append(a.buf, ']')

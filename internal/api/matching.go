@@ -29,7 +29,11 @@ const (
 // repeated and were already are left out.
 func (s *API) matching(c *call, f storage.Filter) (found []batch.Ticket, err error) {
 	f.Limit = matchingPage
-	defer s.look(c, &f)()
+	done, err := s.look(c, &f)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	for began := time.Now(); ; {
 		page, err := s.Storage.Find(c.r.Context(), f)
 		if err != nil {
@@ -99,8 +103,10 @@ func (s *API) retryMatching(c *call) error {
 
 // retryAll repeats batches, the last one first, and returns how many were created.
 func (s *API) retryAll(c *call, tickets []batch.Ticket) (made int, err error) {
+	h := c.hold(s.memory.decodes)
+	defer h.free()
 	for _, ticket := range slices.Backward(tickets) {
-		b, err := s.repetition(c, ticket)
+		b, err := s.repetition(c, &h, ticket)
 		var answer *apiError
 		if errors.As(err, &answer) && (answer.code == conflict || answer.code == batchNotFound) {
 			continue // it can't be repeated, or is gone
@@ -116,6 +122,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket) (made int, err error) {
 		if isNew {
 			made++
 		}
+		h.free() // others may be next
 	}
 	return made, nil
 }

@@ -14,10 +14,23 @@ import (
 	"github.com/sheafapi/sheaf/storage/storagetest"
 )
 
+// hog takes all that calls may hold while they read, and returns what gives it back.
+func hog(t *testing.T, s *API) (release func()) {
+	t.Helper()
+	common, favoured := s.memory.reads.Share("hog"), s.memory.reads.Share("hog")
+	for common.TryGrow(1 << 10) {
+		continue
+	}
+	if err := favoured.Grow(t.Context(), s.memory.reads.Most()); err != nil {
+		t.Fatal(err)
+	}
+	return func() { common.Release(); favoured.Release() }
+}
+
 // newBare returns the API without a server, and a function that asks it.
 func newBare() (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
-		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, Logger: discard,
+		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, MaxAnswer: 5 << 20, Logger: discard,
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {},
 		Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 	})

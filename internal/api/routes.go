@@ -76,6 +76,7 @@ var routes = cut([]route{
 	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: map[string]endpoint{"POST": (*API).cancelMatching}},
 	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retryMatching}},
 	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).requests}},
+	{template: "/api/v3/{storeId}/batch/body", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).body}},
 	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).timeline}},
 	{template: "/api/v3/{storeId}/batch/queue", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).queueState}},
 	{template: "/api/v3/{storeId}/batch/activity", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).activity}},

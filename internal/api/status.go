@@ -49,14 +49,7 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	}
 	a := s.newAnswer(c)
 	defer a.free()
-	maxBytes := 0
-	if v.responses {
-		maxBytes = pageBytes
-		if err := a.reserve(); err != nil {
-			return err
-		}
-	}
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), maxBytes)
+	st, err := a.status(ticket, &v)
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
@@ -69,11 +62,6 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 		c.started, c.status = true, http.StatusNotModified
 		c.w.WriteHeader(http.StatusNotModified)
 		return nil
-	}
-	if v.details && v.responses {
-		if v.requests, _, err = s.Storage.Requests(c.ctx(), st.ID); err != nil {
-			return s.storageFailed(c, "requests", ticket, err)
-		}
 	}
 	v.all = st.Status == batch.Completed
 	a.open()
@@ -94,6 +82,27 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	a.buf = append(a.buf, '}')
 	a.end()
 	return nil
+}
+
+// status reads a status with what the view has of it.
+func (a *answer) status(ticket batch.Ticket, v *view) (*storage.Status, error) {
+	ctx, key := a.c.r.Context(), a.c.key(ticket)
+	if !v.responses {
+		return a.s.Storage.Status(ctx, key, 0)
+	}
+	if v.details {
+		st, err := a.s.Storage.Status(ctx, key, 0)
+		if err == nil {
+			v.requests, _, err = a.requestsOf(st.ID, 0, -1)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := a.reserve(); err != nil {
+		return nil, err
+	}
+	return a.s.Storage.Status(ctx, key, pageBytes)
 }
 
 // allLines sends the responses as lines of JSON, and nothing else.

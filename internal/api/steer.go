@@ -64,21 +64,27 @@ func (s *API) retry(c *call) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.repetition(c, ticket)
+	h := c.hold(s.memory.decodes)
+	defer h.free()
+	b, err := s.repetition(c, &h, ticket)
 	if err != nil {
 		return err
 	}
 	return s.store(c, b)
 }
 
-// repetition returns the batch that repeats what has failed in another one, or was not executed.
-func (s *API) repetition(c *call, ticket batch.Ticket) (*storage.NewBatch, error) {
+// repetition returns the batch that repeats what has failed in another one, or was not executed. It
+// takes the memory for that.
+func (s *API) repetition(c *call, h *hold, ticket batch.Ticket) (*storage.NewBatch, error) {
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
 	if err != nil {
 		return nil, s.storageFailed(c, "retry", ticket, err)
 	}
 	if st.Status != batch.Completed {
 		return nil, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
+	}
+	if err := h.need(2 * s.memory.largestBatch); err != nil {
+		return nil, err
 	}
 	old, options, err := s.Storage.Requests(c.ctx(), st.ID)
 	if err != nil {

@@ -16,15 +16,12 @@ func (s *API) timeline(c *call) error {
 	}
 	a := s.newAnswer(c)
 	defer a.free()
-	if err := a.reserve(); err != nil {
-		return err
-	}
 	ctx := c.ctx()
 	st, err := s.Storage.Status(ctx, c.key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "timeline", ticket, err)
 	}
-	requests, options, err := s.Storage.Requests(ctx, st.ID)
+	requests, options, err := a.requestsOf(st.ID, 0, -1)
 	if err != nil {
 		return s.storageFailed(c, "timeline", ticket, err)
 	}
@@ -50,6 +47,7 @@ func (s *API) timeline(c *call) error {
 			a.buf = append(a.buf, ',')
 		}
 		a.buf = appendProgress(a.buf, i, &requests[i], &m, st)
+		a.flush()
 	}
 	a.buf = append(a.buf, `]}`...)
 	a.end()

@@ -19,20 +19,20 @@ const (
 // view is which responses of a batch are told, and how.
 type view struct {
 	responses bool
-	escaped   bool // the form of bodies: see batch.AppendResult
+	form      batch.Form
 	all       bool // with what was not executed for no reason of its own
 	after     int  // those behind this index; -1: from the first one on
 	limit     int  // at most so many; 0: all
 	only      batch.ResultStatus
 	indexed   bool            // each tells its index
 	lines     bool            // each is a line, and nothing else is told
-	requests  []batch.Request // each tells details; nil: no
+	requests  []batch.Request // each tells details; nil: no. Only methods and paths: see headsOf
 	details   bool
 }
 
 // view reads what a status is asked for.
 func (c *call) view() (v view, err error) {
-	if v.escaped, err = c.query.boolean("escapedJson", false); err != nil {
+	if v.form.Escaped, err = c.query.boolean("escapedJson", false); err != nil {
 		return v, err
 	}
 	if v.responses, err = c.query.boolean("responses", true); err != nil {
@@ -45,6 +45,9 @@ func (c *call) view() (v view, err error) {
 		return v, err
 	}
 	if v.limit, err = c.query.integer("limit", 0, 1, batch.MaxRequests); err != nil {
+		return v, err
+	}
+	if v.form.Most, err = c.bodyBytes(); err != nil {
 		return v, err
 	}
 	only, given, err := c.query.get("only")
@@ -64,6 +67,9 @@ func (c *call) view() (v view, err error) {
 	v.indexed = v.lines || v.details || v.after >= 0 || v.limit > 0 || given
 	return v, nil
 }
+
+// bodyBytes reads how much of a body is wanted; 0: all of it.
+func (c *call) bodyBytes() (int, error) { return c.query.integer("bodyBytes", 0, 1, 1<<30) }
 
 // accepts reports whether a client names the media type (RFC 9110, section 12.5.1): a wish
 // for any type is none for this one.
@@ -174,17 +180,25 @@ func appendMoments(dst []byte, created, started, ended time.Time) []byte {
 	return dst
 }
 
-// append appends one response.
-func (v *view) append(dst []byte, id string, r *storage.Indexed) []byte {
+// append appends one response. flush may be called after each piece of it: see batch.Form.
+func (v *view) append(dst []byte, id string, r *storage.Indexed, flush func([]byte) []byte) []byte {
+	form, from := v.form, len(dst)
+	form.Flush = func(dst []byte) []byte {
+		if v.lines {
+			oneLine(dst[from:])
+		}
+		dst = flush(dst)
+		from = len(dst)
+		return dst
+	}
 	if !v.indexed {
-		return batch.AppendResult(dst, id, &r.Result, v.escaped)
+		return form.AppendResult(dst, id, &r.Result)
 	}
 	var d *batch.Details
 	if v.requests != nil && r.Index < len(v.requests) {
 		d = &batch.Details{Request: &v.requests[r.Index], Attempts: r.Attempts, StartedAt: r.StartedAt, EndedAt: r.EndedAt, Throttles: r.Throttles, ThrottledAt: r.ThrottledSince}
 	}
-	from := len(dst)
-	dst = batch.AppendIndexed(dst, r.Index, id, &r.Result, v.escaped, d)
+	dst = form.AppendIndexed(dst, r.Index, id, &r.Result, d)
 	if v.lines {
 		oneLine(dst[from:])
 	}

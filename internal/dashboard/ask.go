@@ -41,10 +41,10 @@ func (w *recorder) Write(p []byte) (int, error) {
 // errBroken is the API's way to say that an answer can't be finished.
 var errBroken = errors.New("the API broke its answer off")
 
-// ask makes one call to the API with a token, on behalf of who asks for a page. An answer other
-// than success is a *problem with the API's words.
-func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.Values) (body []byte, err error) {
+// call is a call to the API with a token, on behalf of who asks for a page.
+func call(r *http.Request, token, method, path string, query url.Values) (*http.Request, error) {
 	u := &url.URL{Path: path, RawQuery: query.Encode()}
+	var err error
 	if u.Path, err = url.PathUnescape(path); err != nil {
 		return nil, err
 	}
@@ -61,6 +61,15 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 	if token != "" {
 		call.Header.Set("Authorization", "Bearer "+token)
 	}
+	return call, nil
+}
+
+// ask makes one call to the API. An answer other than success is a *problem with the API's words.
+func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.Values) (body []byte, err error) {
+	c, err := call(r, token, method, path, query)
+	if err != nil {
+		return nil, err
+	}
 	w := &recorder{header: http.Header{}}
 	func() {
 		defer func() {
@@ -71,7 +80,7 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 				err = errBroken
 			}
 		}()
-		d.api.ServeHTTP(w, call)
+		d.api.ServeHTTP(w, c)
 	}()
 	if err != nil {
 		return nil, err
@@ -79,11 +88,61 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 	if w.status >= 200 && w.status <= 299 {
 		return w.body.Bytes(), nil
 	}
+	return nil, w.problem(path)
+}
+
+// problem is an answer other than success.
+func (w *recorder) problem(path string) error {
 	var told struct{ ErrorMessage string }
 	if err := json.Unmarshal(w.body.Bytes(), &told); err != nil || told.ErrorMessage == "" {
-		return nil, fmt.Errorf("the API answered %s with %d and no message", path, w.status)
+		return fmt.Errorf("the API answered %s with %d and no message", path, w.status)
 	}
-	return nil, &problem{w.status, told.ErrorMessage}
+	return &problem{w.status, told.ErrorMessage}
+}
+
+// passing hands an answer of the API on as it comes, if it is a success.
+type passing struct {
+	recorder
+	to http.ResponseWriter
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *passing) WriteHeader(status int) {
+	p.recorder.WriteHeader(status)
+	if status == http.StatusOK {
+		for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Length"} {
+			p.to.Header()[name] = p.header[name]
+		}
+		p.to.WriteHeader(status)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (p *passing) Write(b []byte) (int, error) {
+	if p.status == 0 {
+		p.WriteHeader(http.StatusOK)
+	}
+	if p.status == http.StatusOK {
+		return p.to.Write(b)
+	}
+	return p.recorder.Write(b)
+}
+
+// Unwrap is for http.ResponseController: the API sets deadlines.
+func (p *passing) Unwrap() http.ResponseWriter { return p.to }
+
+// pass answers with what the API does, which is not held here.
+func (d *Dashboard) pass(w http.ResponseWriter, r *http.Request, path string, query url.Values) error {
+	c, err := call(r, tokenOf(r), http.MethodGet, path, query)
+	if err != nil {
+		return err
+	}
+	p := &passing{recorder{header: http.Header{}}, w}
+	d.api.ServeHTTP(p, c) // if it breaks the connection, so does this
+	if p.status == http.StatusOK {
+		return nil
+	}
+	return p.problem(path)
 }
 
 // get asks the API with the page's own token, and reads the answer into out.

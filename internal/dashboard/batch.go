@@ -166,6 +166,7 @@ type response struct {
 	Method, Path, EscapedHTTPBody       string
 	HTTPBodyEncoding                    string
 	HTTPStatusCode, Attempts, Throttles int
+	HTTPBodyBytes                       int // of a body of which this is the beginning
 	DurationMs                          int64
 	StartedAt                           time.Time
 	Headers                             map[string]string
@@ -176,6 +177,8 @@ type created struct {
 	Index            int
 	ID, Method, Path string
 	Body             json.RawMessage
+	BodyText         string // the beginning of a body that is longer
+	BodyBytes        int    // how long that is
 	Headers, Refs    map[string]string
 	DependsOn        []string
 	RunIf            string
@@ -218,8 +221,8 @@ type text struct {
 	Cut   bool // there is more
 }
 
-// maxShown bounds what is shown of a body, in bytes. All of it can be downloaded.
-const maxShown = 256 << 10
+// maxShown limits what is read and shown of a body, in bytes. All of it can be downloaded.
+const maxShown = 64 << 10
 
 // request shows one request and its answer.
 func (d *Dashboard) request(w http.ResponseWriter, r *http.Request) error {
@@ -237,20 +240,20 @@ func (d *Dashboard) request(w http.ResponseWriter, r *http.Request) error {
 		return &problem{http.StatusNotFound, "This batch has no request with that index."}
 	}
 	v.Request = got.Requests[0]
-	v.RequestBody = show(v.Request.sent())
+	v.RequestBody = v.Request.text()
 	v.Curl = curl(&v.Request)
 	if v.Answer, v.Total, err = d.response(r, v.Index); err != nil {
 		return err
 	}
 	if v.Answer != nil {
-		v.AnswerBody = show(v.Answer.body())
+		v.AnswerBody = show(v.Answer.body(), v.Answer.HTTPBodyBytes)
 	}
 	return d.show(w, r, http.StatusOK, "request", fmt.Sprintf("Request %d of batch %s", v.Index, ticket[:min(8, len(ticket))]), v)
 }
 
 // one asks for the request, or the response, at an index.
 func one(ticket string, index int) url.Values {
-	return url.Values{"ticket": {ticket}, "after": {strconv.Itoa(index - 1)}, "limit": {"1"}}
+	return url.Values{"ticket": {ticket}, "after": {strconv.Itoa(index - 1)}, "limit": {"1"}, "bodyBytes": {strconv.Itoa(maxShown)}}
 }
 
 // response reads the response at an index; nil: it has none yet.
@@ -271,7 +274,15 @@ func (d *Dashboard) response(r *http.Request, index int) (*response, int, error)
 	return &got.Responses[0], got.TotalRequests, nil
 }
 
-// body is the answer's body as it came.
+// text is the request's body as it is shown.
+func (c *created) text() text {
+	if c.BodyBytes > 0 {
+		return show([]byte(c.BodyText), c.BodyBytes)
+	}
+	return show(c.sent(), 0)
+}
+
+// body is the answer's body as it came, or its beginning.
 func (a *response) body() []byte {
 	if a.HTTPBodyEncoding == "base64" {
 		if b, err := base64.StdEncoding.DecodeString(a.EscapedHTTPBody); err == nil {
@@ -281,25 +292,17 @@ func (a *response) body() []byte {
 	return []byte(a.EscapedHTTPBody)
 }
 
-// answer sends the whole body of an answer to be kept as a file: never as a page.
-func (d *Dashboard) answer(w http.ResponseWriter, r *http.Request) error {
-	index, err := strconv.Atoi(r.PathValue("i"))
-	if err != nil || index < 0 {
-		return d.nothing(w, r)
+// download sends the whole body of an answer, or of a request, to be kept as a file: never as a
+// page. The API sends it in pieces.
+func (d *Dashboard) download(of string) page {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		index, err := strconv.Atoi(r.PathValue("i"))
+		if err != nil || index < 0 {
+			return d.nothing(w, r)
+		}
+		q := url.Values{"ticket": {r.PathValue("ticket")}, "index": {strconv.Itoa(index)}, "of": {of}}
+		return d.pass(w, r, batchPath(r.PathValue("store"))+"/body", q)
 	}
-	a, _, err := d.response(r, index)
-	if err != nil {
-		return err
-	}
-	if a == nil {
-		return &problem{http.StatusNotFound, "This request has no answer yet."}
-	}
-	h, body := w.Header(), a.body()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="answer-%d.txt"`, index))
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) //nolint:gosec // a file to be kept, and no page
-	return nil
 }
 
 // curl is the request as a command. The address of the API and the token are left to who uses it.
@@ -319,7 +322,10 @@ func curl(c *created) string {
 	for _, name := range sortedKeys(c.Headers) {
 		b.WriteString(" \\\n  -H " + quoted(name+": "+c.Headers[name]))
 	}
-	if c.Body != nil {
+	switch {
+	case c.BodyBytes > 0:
+		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary @" + bodyFile(c.Index))
+	case c.Body != nil:
 		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary " + quoted(string(c.sent())))
 	}
 	return b.String()
@@ -333,6 +339,9 @@ func (c *created) sent() []byte {
 	}
 	return c.Body
 }
+
+// bodyFile is what a request's body is called when it is downloaded.
+func bodyFile(index int) string { return "request-" + strconv.Itoa(index) + ".txt" }
 
 // quoted is a text that a shell takes as it is.
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -19,7 +19,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strconv"
+	"time"
 )
 
 //go:embed pages/*.html
@@ -41,12 +43,13 @@ type Dashboard struct {
 	log    *slog.Logger
 	pages  map[string]*template.Template
 	routes http.Handler
-	stamp  string // of the assets: part of their addresses
+	stamp  string        // of the assets: part of their addresses
+	places chan struct{} // of pages that are being built
 }
 
 // New returns a dashboard over an API. Requests that are not below /ui/ are none of its business.
 func New(api http.Handler, log *slog.Logger) *Dashboard {
-	d := &Dashboard{api: api, log: log, pages: map[string]*template.Template{}}
+	d := &Dashboard{api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 	assets, err := fs.Sub(assetFiles, "assets")
 	if err != nil {
 		panic(err) //nolint:forbidigo // a mistake in this package, which every test finds
@@ -62,15 +65,16 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 		"GET /ui/{$}":                                                 d.home,
 		"POST /ui/sign-in":                                            d.signIn,
 		"POST /ui/sign-out":                                           d.signOut,
-		"GET /ui/operator":                                            d.operator,
-		"GET /ui/stores/{store}":                                      d.store,
-		"GET /ui/stores/{store}/search":                               d.search,
+		"GET /ui/operator":                                            d.build(d.operator),
+		"GET /ui/stores/{store}":                                      d.build(d.store),
+		"GET /ui/stores/{store}/search":                               d.build(d.search),
 		"POST /ui/stores/{store}/queue/{action}":                      d.steerQueue,
 		"POST /ui/stores/{store}/matching/{action}":                   d.actMatching,
-		"GET /ui/stores/{store}/batches/{ticket}":                     d.batch,
+		"GET /ui/stores/{store}/batches/{ticket}":                     d.build(d.batch),
 		"POST /ui/stores/{store}/batches/{ticket}/{action}":           d.actBatch,
-		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}":        d.request,
-		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}/answer": d.answer,
+		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}":        d.build(d.request),
+		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}/answer": d.download("answer"),
+		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}/body":   d.download("request"),
 		"GET /ui/": d.nothing,
 	} {
 		mux.Handle(pattern, d.serve(page))
@@ -159,6 +163,33 @@ func (d *Dashboard) serve(p page) http.Handler {
 			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
 		}
 	})
+}
+
+// pageTime is how long a browser may take to read a page.
+const pageTime = 30 * time.Second
+
+// build limits how many pages are built at once: what a page is made of takes more memory than
+// the page. A browser that reads slowly keeps no place.
+func (d *Dashboard) build(p page) page {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		select {
+		case d.places <- struct{}{}:
+		case <-r.Context().Done():
+			return &problem{http.StatusServiceUnavailable, "The browser did not wait for this page."}
+		}
+		built := &recorder{header: w.Header()}
+		err := func() error {
+			defer func() { <-d.places }()
+			return p(built, r)
+		}()
+		if err != nil {
+			return err
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTime)) // a test's writer has none
+		w.WriteHeader(built.status)
+		_, _ = w.Write(built.body.Bytes()) // a browser that is gone is no error
+		return nil
+	}
 }
 
 // nothing answers where there is no page.

@@ -42,7 +42,7 @@ func newWorld(t *testing.T) *world {
 			return nil
 		},
 		Node:    func() api.NodeState { return api.NodeState{Version: "v1"} },
-		MaxBody: 1 << 20, Logger: log,
+		MaxBody: 10 << 20, MaxAnswer: 5 << 20, Logger: log,
 	})
 	w.d = New(service, log)
 	return w
@@ -64,6 +64,13 @@ func (w *world) ask(method, path, token string, form url.Values, headers ...stri
 	out := httptest.NewRecorder()
 	w.d.ServeHTTP(out, r)
 	return out
+}
+
+// request is what ask sends without a form.
+func (w *world) request(method, path, token string) *http.Request {
+	r := httptest.NewRequest(method, "http://sheaf.example"+path, nil)
+	r.AddCookie(&http.Cookie{Name: cookieName, Value: token})
+	return r
 }
 
 // page is ask for a page that has to be there.

@@ -76,33 +76,59 @@ func moment(t time.Time) string {
 // iso is a moment for machines.
 func iso(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// show prepares a body to be shown.
-func show(body []byte) text {
-	t := text{Kind: "text", Bytes: len(body), Text: string(body)}
+// show prepares a body to be shown, or the beginning of one that is longer.
+func show(body []byte, length int) text {
+	t := text{Kind: "text", Bytes: max(len(body), length), Text: string(body)}
 	switch {
 	case len(body) == 0:
 		t.Kind = "none"
+		return t
+	case length > 0:
+		t.Cut = true
+		if !utf8.Valid(body) {
+			t.Kind, t.Text = "binary", ""
+		}
 		return t
 	case !utf8.Valid(body):
 		t.Kind, t.Text = "binary", ""
 		return t
 	case json.Valid(body):
-		t.Kind = "JSON"
-		if len(body) <= maxShown {
-			var b bytes.Buffer
-			if json.Indent(&b, body, "", "  ") == nil && b.Len() <= maxShown {
-				t.Text = b.String()
-			}
-		}
-	}
-	if t.Cut = len(t.Text) > maxShown; t.Cut {
-		end := maxShown
-		for !utf8.RuneStart(t.Text[end]) {
-			end--
-		}
-		t.Text = t.Text[:end]
+		t.Kind, t.Text = "JSON", pretty(body)
 	}
 	return t
+}
+
+// pretty is a JSON text with line ends and indents, unless these make it much longer, as deep
+// nesting does.
+func pretty(body []byte) string {
+	var b bytes.Buffer
+	if indented(body) > 2*maxShown || json.Indent(&b, body, "", "  ") != nil {
+		return string(body)
+	}
+	return b.String()
+}
+
+// indented returns about how long a JSON text is with indents.
+func indented(body []byte) int {
+	length, depth, inText := len(body), 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case inText && c == '\\':
+			i++
+		case c == '"':
+			inText = !inText
+		case inText:
+		case c == '{' || c == '[':
+			depth++
+			length += 1 + 2*depth
+		case c == '}' || c == ']':
+			depth--
+			length += 1 + 2*depth
+		case c == ',':
+			length += 1 + 2*depth
+		}
+	}
+	return length
 }
 
 // activity is the API's count of the last hour.
