@@ -47,7 +47,7 @@ func TestPrometheus(t *testing.T) {
 	promtool("check", "rules", file)
 
 	api := newStage(t)
-	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"))
+	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--max-database", "1GiB")
 	s.hand(t, "", "GET /fine")
 	s.await(t, `"batch ended"`)
 	resp, err := http.Get(s.base + "/metrics")
