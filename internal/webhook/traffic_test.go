@@ -145,9 +145,10 @@ func TestDeadReceivers(t *testing.T) {
 		delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
 			n.hosts["good"] = answers(204)
 			for i := range 300 {
-				host := fmt.Sprintf("dead-%d", i)
-				n.hosts[host] = dead
-				endedIn(t, node, "mallory", host)
+				n.hosts[fmt.Sprintf("dead-%d", i)] = dead
+			}
+			for i := range 300 {
+				endedIn(t, node, "mallory", fmt.Sprintf("dead-%d", i))
 			}
 			<-time.After(3 * time.Second)
 			began := time.Now()
