@@ -61,7 +61,8 @@ func locateOne(text []byte, pointer string) (span, error) {
 func checkLocate(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, text []byte, pointers []string) {
+}, text []byte, pointers []string,
+) {
 	t.Helper()
 	got, read := locate(text, pointers)
 	if read > len(text) {
