@@ -88,15 +88,10 @@ func (s *API) find(c *call) error {
 	}
 	f.After = storage.BatchID(after)
 	var found []storage.Summary
-	done, err := s.look(c, &f)
-	if err != nil {
-		return err
-	}
-	defer done()
 	for began := time.Now(); ; {
-		page, err := s.Storage.Find(c.r.Context(), f)
+		page, err := s.findPage(c, f)
 		if err != nil {
-			return s.storageFailed(c, "search", batch.Ticket{}, err)
+			return err
 		}
 		found = append(found, page.Batches...)
 		f.After = page.Next
@@ -120,25 +115,21 @@ func (s *API) find(c *call) error {
 	return nil
 }
 
-// look takes a place, and memory, for a search that looks into each batch. That takes CPU time: as
-// many run at once as there are CPUs, and others wait. done gives both back.
-func (s *API) look(c *call, f *storage.Filter) (done func(), err error) {
-	if f.Code == 0 && f.Path == "" {
-		return func() {}, nil
-	}
+// findPage reads a page of what a filter selects. A search by path reads requests, and holds
+// memory for that while it reads, not between pages. Storage gives callers their turns.
+func (s *API) findPage(c *call, f storage.Filter) (storage.Page, error) {
 	h := c.hold(s.memory.reads)
 	if f.Path != "" {
 		if err := h.need(s.memory.largestBatch); err != nil {
-			return nil, err
+			return storage.Page{}, err
 		}
+		defer h.free()
 	}
-	select {
-	case s.memory.lookers <- struct{}{}:
-		return func() { <-s.memory.lookers; h.free() }, nil
-	case <-c.r.Context().Done():
-		h.free()
-		return nil, s.storageFailed(c, "search", batch.Ticket{}, c.r.Context().Err())
+	page, err := s.Storage.Find(c.r.Context(), f)
+	if err != nil {
+		return page, s.storageFailed(c, "search", batch.Ticket{}, err)
 	}
+	return page, nil
 }
 
 func appendSummary(dst []byte, s *storage.Summary) []byte {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -97,35 +96,6 @@ func TestFind(t *testing.T) {
 	if a := w.send(r); a.body != `{"items":[]}` {
 		t.Errorf("another caller finds %s", a.body)
 	}
-}
-
-// TestLook: searches that look into batches wait for each other, others don't wait.
-func TestLook(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
-		for range cap(s.memory.lookers) {
-			s.memory.lookers <- struct{}{}
-		}
-		if a := ask("GET", base+"/search?status=QUEUED", ""); a.Code != http.StatusOK {
-			t.Errorf("a search that looks into nothing: %d", a.Code)
-		}
-		for _, query := range []string{"?code=500", "?path=x"} {
-			answered := false
-			go func() {
-				answered = ask("GET", base+"/search"+query, "").Code == http.StatusOK
-			}()
-			synctest.Wait()
-			if answered {
-				t.Errorf("%s did not wait", query)
-			}
-			<-s.memory.lookers
-			synctest.Wait()
-			if !answered || len(s.memory.lookers) != cap(s.memory.lookers)-1 {
-				t.Errorf("%s: answered: %v, with %d places taken", query, answered, len(s.memory.lookers))
-			}
-			s.memory.lookers <- struct{}{}
-		}
-	})
 }
 
 // TestCancelMatching: a count changes nothing; then what matches is stopped, and nothing else.

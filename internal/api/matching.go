@@ -29,15 +29,10 @@ const (
 // repeated and were already are left out.
 func (s *API) matching(c *call, f storage.Filter) (found []batch.Ticket, err error) {
 	f.Limit = matchingPage
-	done, err := s.look(c, &f)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	for began := time.Now(); ; {
-		page, err := s.Storage.Find(c.r.Context(), f)
+		page, err := s.findPage(c, f)
 		if err != nil {
-			return nil, s.storageFailed(c, "search", batch.Ticket{}, err)
+			return nil, err
 		}
 		for i := range page.Batches {
 			if b := &page.Batches[i]; !f.Failed || !b.Retried {

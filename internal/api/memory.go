@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"runtime"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -40,7 +39,6 @@ type memory struct {
 	reads         *budget.Budget   // what is being read
 	largestAnswer int64            // bytes that reading one answer takes, at most
 	largestBatch  int64            // bytes that reading one batch's requests takes, at most
-	lookers       chan struct{}    // searches that look into batches; see look
 }
 
 func newMemory(o *Options) memory {
@@ -49,7 +47,6 @@ func newMemory(o *Options) memory {
 		answers: gate.New[name](answersShare, answersShare),
 		// As the database sends it, and as it is kept.
 		largestAnswer: 2*o.MaxAnswer + pageBytes, largestBatch: 2 * (o.MaxBody + retryValues),
-		lookers: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	most := max(m.largestAnswer, m.largestBatch)
 	m.reads = budget.New(most+readShare, most)
