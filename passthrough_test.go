@@ -166,7 +166,7 @@ func TestPassthroughHeaders(t *testing.T) {
 			if strings.HasPrefix(kind, "a proxy") {
 				want = v.proxy
 			}
-			resp := raw(t, forwarding(t, received, change), "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+v.head+"\r\n")
+			resp := raw(t, forwarding(t, received, change), "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+v.head+"\r\n") //nolint:bodyclose // body closes it
 			text := body(t, resp)
 			got := strings.Split(strings.TrimSpace(text), "\r\n")
 			want = slices.Clone(want)
@@ -179,7 +179,7 @@ func TestPassthroughHeaders(t *testing.T) {
 		}
 	}
 	const trailer = "POST /api/v3/7/orders HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Forwarded-For\r\n\r\n1\r\nx\r\n0\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n"
-	resp := raw(t, forwarding(t, received), trailer)
+	resp := raw(t, forwarding(t, received), trailer) //nolint:bodyclose // body closes it
 	if text := body(t, resp); strings.Contains(text, "1.1.1.1") || strings.Contains(text, "Trailer") {
 		t.Errorf("a trailer arrived: %s", text)
 	}

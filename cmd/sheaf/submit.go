@@ -128,7 +128,7 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	})
 	stop()
 	if err != nil {
-		return s.unfinished(c, ctx, r, err)
+		return s.unfinished(ctx, c, r, err)
 	}
 	if s.asJSON {
 		err = writeJSON(c.OutOrStdout(), summary)
@@ -306,7 +306,7 @@ func skipped(blank int) string {
 }
 
 // unfinished says how to continue.
-func (s *submission) unfinished(c *cobra.Command, ctx context.Context, r *submit.Run, err error) error {
+func (s *submission) unfinished(ctx context.Context, c *cobra.Command, r *submit.Run, err error) error {
 	hint := "; nothing was sent"
 	if r.Begun() {
 		now := r.Snapshot()

@@ -46,8 +46,8 @@ func tune(environ []string) {
 }
 
 // sentinel is an object that becomes garbage again and again: its finalizer runs after each
-// collection.
-type sentinel struct{ next *sentinel }
+// collection. Its pointer keeps it apart from tiny objects, which may never be collected alone.
+type sentinel struct{ _ *sentinel }
 
 // paceCollections lets the heap grow by gcPercent, but by at most so many bytes, before each
 // collection.

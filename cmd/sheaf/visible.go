@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -33,11 +34,7 @@ func raw(w io.Writer) io.Writer {
 }
 
 func (v *visibleWriter) Write(p []byte) (int, error) {
-	text := p
-	if len(v.rest) > 0 {
-		text = append(v.rest, p...)
-		v.rest = nil
-	}
+	text := slices.Concat(v.rest, p)
 	end := len(text)
 	for back := 1; back < min(utf8.UTFMax, end+1); back++ {
 		if start := end - back; utf8.RuneStart(text[start]) {
@@ -47,7 +44,7 @@ func (v *visibleWriter) Write(p []byte) (int, error) {
 			break
 		}
 	}
-	v.rest = append(v.rest, text[end:]...)
+	v.rest = slices.Clone(text[end:])
 	if _, err := io.WriteString(v.out, visibleText(string(text[:end]))); err != nil {
 		return 0, err
 	}

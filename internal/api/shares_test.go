@@ -56,7 +56,7 @@ func TestStreamsAreShared(t *testing.T) {
 		if !events {
 			query = "&wait=60"
 		}
-		resp, err := ask(token, from, query, events)
+		resp, err := ask(token, from, query, events) //nolint:bodyclose // the test's end closes it
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestStreamsAreShared(t *testing.T) {
 // serveBare serves the API over pipes, and returns a function that opens a connection.
 func serveBare(t *testing.T, s *API) func(request string) net.Conn {
 	pipes := make(chan net.Conn, 100)
-	server := &http.Server{Handler: s, WriteTimeout: 5 * time.Minute} //nolint:gosec // no network
+	server := &http.Server{Handler: s, WriteTimeout: 5 * time.Minute}
 	go server.Serve(pipeListener(pipes))
 	t.Cleanup(func() { server.Close() })
 	return func(request string) net.Conn {
@@ -227,7 +227,7 @@ func TestSlowReaders(t *testing.T) {
 				if n, again := resp.Body.Read(last); n > 0 {
 					t.Errorf("more came after %v: %v", err, again)
 				}
-				if _, again := resp.Body.Read(last); (again == io.EOF) != c.whole { //nolint:errorlint // ErrUnexpectedEOF is another one
+				if _, again := resp.Body.Read(last); (again == io.EOF) != c.whole {
 					t.Errorf("at %d bytes a second the answer ended with %v", c.rate, again)
 				}
 			})

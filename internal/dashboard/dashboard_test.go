@@ -83,10 +83,10 @@ func (w *world) page(path, token string) string {
 	return a.Body.String()
 }
 
-// hand stores a batch of the token's.
-func (w *world) hand(token string, requests ...batch.Request) *storage.NewBatch {
+// create stores a batch of Ann's.
+func (w *world) create(requests ...batch.Request) *storage.NewBatch {
 	w.Helper()
-	owner := batch.OwnerOf(token)
+	owner := batch.OwnerOf("ann")
 	b := &storage.NewBatch{
 		Ticket: uuid.New(), Store: "1003", Owner: owner, Queue: fmt.Sprintf("1003/%x", owner), Requests: requests, Credential: []byte("sealed"),
 	}
@@ -113,7 +113,7 @@ const evil = `"><script>alert(1)</script><img src=x onerror=alert(1)>'` + "`"
 // TestNothingBecomesMarkup: whatever callers and the API behind say stays text, on every page.
 func TestNothingBecomesMarkup(t *testing.T) {
 	w := newWorld(t)
-	b := w.hand("ann", batch.Request{ID: evil, Method: "POST", Path: "/x?" + url.QueryEscape(evil), Body: []byte(`{"a":"</pre><script>alert(1)</script>"}`), Links: &batch.Links{
+	b := w.create(batch.Request{ID: evil, Method: "POST", Path: "/x?" + url.QueryEscape(evil), Body: []byte(`{"a":"</pre><script>alert(1)</script>"}`), Links: &batch.Links{
 		Headers: []batch.Header{{Name: "X-A", Value: evil}},
 	}}, batch.Request{Method: "GET", Path: "/y"})
 	b2 := &storage.NewBatch{Ticket: uuid.New(), Store: b.Store, Owner: b.Owner, Queue: b.Queue, GroupID: evil, Requests: b.Requests[1:]}
@@ -242,7 +242,7 @@ func TestSignIn(t *testing.T) {
 // TestOtherSites: no other site can have a signed-in browser change anything.
 func TestOtherSites(t *testing.T) {
 	w := newWorld(t)
-	b := w.hand("ann", batch.Request{Method: "GET", Path: "/x"})
+	b := w.create(batch.Request{Method: "GET", Path: "/x"})
 	at := "/ui/stores/1003/batches/" + b.Ticket.String()
 	yes := url.Values{"confirmed": {"yes"}}
 	for _, headers := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}} {
@@ -284,7 +284,7 @@ func TestFiveHundred(t *testing.T) {
 		at := begin.Add(time.Duration(i) * 100 * time.Millisecond)
 		marks[i] = storage.Mark{Index: i, State: storage.Done, Result: result, Tries: storage.Tries{Attempts: 1, StartedAt: at, EndedAt: at.Add(90 * time.Millisecond)}}
 	}
-	b := w.hand("ann", requests...)
+	b := w.create(requests...)
 	w.run(marks...)
 	at := "/ui/stores/1003/batches/" + b.Ticket.String()
 	seen := map[string]bool{}

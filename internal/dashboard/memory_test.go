@@ -48,7 +48,7 @@ func TestManyPagesOfALargeRequest(t *testing.T) {
 	w := newWorld(t)
 	body := `{"text":"` + strings.Repeat("é", 4<<20) + `"}`
 	answer := strings.Repeat("\x01\n", 2<<20)
-	b := w.hand("ann", batch.Request{Method: "POST", Path: "/x", Body: []byte(body)})
+	b := w.create(batch.Request{Method: "POST", Path: "/x", Body: []byte(body)})
 	w.run(storage.Mark{Index: 0, State: storage.Done, Result: batch.Result{Status: batch.Succeeded, Code: 200, Body: []byte(answer), Kind: batch.TextBody}})
 	page := "/ui/stores/1003/batches/" + b.Ticket.String() + "/requests/0"
 	const calls = 60
@@ -92,7 +92,7 @@ func TestLongBodiesAreCut(t *testing.T) {
 	w := newWorld(t)
 	body := `{"text":"` + strings.Repeat("é", 100_000) + `"}`
 	answer := "<" + strings.Repeat("a", 200_000) + ">"
-	b := w.hand("ann", batch.Request{Method: "POST", Path: "/x", Body: []byte(body)}, batch.Request{Method: "POST", Path: "/y", Body: []byte(`plain text`)})
+	b := w.create(batch.Request{Method: "POST", Path: "/x", Body: []byte(body)}, batch.Request{Method: "POST", Path: "/y", Body: []byte(`plain text`)})
 	w.run(storage.Mark{Index: 0, State: storage.Done, Result: batch.Result{Status: batch.Succeeded, Code: 200, Body: []byte(answer), Kind: batch.TextBody}})
 	batchPage := "/ui/stores/1003/batches/" + b.Ticket.String()
 	page := w.page(batchPage+"/requests/0", "ann")

@@ -66,16 +66,6 @@ func sliding(n int) limiter {
 	}
 }
 
-// refusal refuses the first one.
-func refusal() limiter {
-	refused := false
-	return func(time.Time) (bool, time.Duration) {
-		ok := refused
-		refused = true
-		return ok, 0
-	}
-}
-
 // How an upstream says when to come back.
 func inSeconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 func oneSecond(time.Duration) string   { return "1" }

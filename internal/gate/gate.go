@@ -145,7 +145,7 @@ func (g *Gate[K]) serve() {
 	for granted := true; granted && len(g.lines) > 0 && g.taken < g.total; {
 		granted = false
 		var served []*line[K]
-		passed := g.lines[:0]
+		passed := make([]*line[K], 0, len(g.lines))
 		for _, l := range g.lines {
 			w := l.waiters[0]
 			if !g.fits(w.n, w.names) {
@@ -159,7 +159,7 @@ func (g *Gate[K]) serve() {
 				served = append(served, l)
 			}
 		}
-		g.lines = append(passed, served...)
+		g.lines = slices.Concat(passed, served)
 	}
 }
 

@@ -158,7 +158,7 @@ func (c *Connections) take(surplus []*conn, idle *list.List) ([]*conn, bool) {
 	if first == nil {
 		return surplus, false
 	}
-	n := first.Value.(*conn) //nolint:forcetypeassert,errcheck // nothing else is in it
+	n := first.Value.(*conn) //nolint:forcetypeassert // nothing else is in it
 	c.forget(n)
 	return append(surplus, n), true
 }

@@ -102,7 +102,7 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 		n, err := resp.Body.Read(b[len(b):min(int64(cap(b)), most)])
 		b = b[:len(b)+n]
 		switch {
-		case err == io.EOF || err == nil && int64(len(b)) == most: //nolint:errorlint // as io.ReadFull does
+		case err == io.EOF || err == nil && int64(len(b)) == most:
 			if cap(b) > firstRead && 4*len(b) > 3*cap(b) {
 				return b, nil
 			}

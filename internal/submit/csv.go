@@ -91,13 +91,13 @@ func (c *csvReader) cell(first bool) (last bool, err error) {
 // endCell ends a cell after which r was read, or an error.
 func (c *csvReader) endCell(r rune, err error) (last bool, _ error) {
 	c.ends = append(c.ends, len(c.text))
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+	if errors.Is(err, io.EOF) {
+		return true, nil
 	}
-	if err == nil && r == '\r' { // CR LF
+	if r == '\r' { // CR LF
 		c.skipLF()
 	}
-	return err != nil || r != c.comma, nil
+	return r != c.comma, err
 }
 
 // quoted reads the rest of a quoted cell, up to its closing quote.

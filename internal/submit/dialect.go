@@ -30,7 +30,7 @@ func dialectOf(path string, text io.Reader, set charset, comma rune) (dialect, e
 	d := dialect{charset: set, comma: comma}
 	in := bufio.NewReaderSize(text, sampleSize)
 	sample, err := in.Peek(sampleSize)
-	if wrong, ok := asTextError(err); ok && len(sample) == 0 {
+	if wrong := asTextError(err); wrong != nil && len(sample) == 0 {
 		return d, wrong
 	}
 	whole := errors.Is(err, io.EOF)

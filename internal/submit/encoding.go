@@ -185,8 +185,13 @@ type textError struct{ error }
 
 func (e *textError) Unwrap() error { return e.error }
 
-// asTextError returns the textError that an error of a reader wraps.
-func asTextError(err error) (error, bool) { return errors.AsType[*textError](err) }
+// asTextError returns the textError that an error of a reader wraps; nil: it wraps none.
+func asTextError(err error) error {
+	if wrong, ok := errors.AsType[*textError](err); ok {
+		return wrong
+	}
+	return nil
+}
 
 // forOutput returns how text that belongs beside the file is stored: as the file does, where
 // every character can be. What an API answers may hold characters that an older encoding

@@ -189,7 +189,7 @@ func (l *lines) next() (*row, error) {
 			}
 			continue
 		}
-		if wrong, ok := asTextError(err); ok {
+		if wrong := asTextError(err); wrong != nil {
 			return nil, wrong
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -297,7 +297,7 @@ func (a *array) next() (*row, error) {
 }
 
 func (a *array) broken(err error) error {
-	if wrong, ok := asTextError(err); ok {
+	if wrong := asTextError(err); wrong != nil {
 		return wrong
 	}
 	offset := a.in.InputOffset()

@@ -109,7 +109,7 @@ func (t *table) fits(cells []string) error {
 
 // broken adds the place to what the CSV reader found.
 func (t *table) broken(err error) error {
-	if wrong, ok := asTextError(err); ok {
+	if wrong := asTextError(err); wrong != nil {
 		return wrong
 	}
 	if wrong, ok := errors.AsType[*csvError](err); ok {

@@ -71,7 +71,7 @@ func storeSecret(secret, store string) string {
 		raw, err = hkdf.Key(sha256.New, raw, nil, "sheaf webhook secret of store "+store, secretSize)
 	}
 	if err != nil {
-		panic(err) // readLines has decoded it, and the length is constant
+		panic(err) //nolint:forbidigo // it can't happen: readLines has decoded it, and the length is constant
 	}
 	return secretPrefix + base64.StdEncoding.EncodeToString(raw)
 }

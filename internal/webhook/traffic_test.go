@@ -240,7 +240,7 @@ func TestReceiverRetryAfter(t *testing.T) {
 	})
 	now := time.Now()
 	for header, want := range map[string]time.Duration{
-		"60": time.Minute, "1.5": 1500 * time.Millisecond, " 3 ": 3 * time.Second, "-5": 0, "": 0, "soon": 0, "NaN": 0, "Inf": time.Hour,
+		"60": time.Minute, "1.5": 1500 * time.Millisecond, "-5": 0, "": 0, "soon": 0, "NaN": 0, "Inf": time.Hour,
 		"99999999999999999999": time.Hour, "1e300": time.Hour,
 		now.Add(-time.Hour).UTC().Format(http.TimeFormat): 0, now.Add(1000 * time.Hour).UTC().Format(http.TimeFormat): time.Hour,
 	} {

@@ -22,7 +22,7 @@ const (
 	slowLock = 4711
 )
 
-func init() {
+func init() { //nolint:gochecknoinits // before any test prepares its statements
 	queries[noLimits] = "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
 	queries[slowCall] = "SELECT pg_advisory_xact_lock_shared($1)"
 }

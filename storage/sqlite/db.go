@@ -39,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -294,9 +295,6 @@ func isDamage(err error) bool {
 
 // isRefusal reports whether the database refuses the content of a call, and not the moment.
 func isRefusal(err error) bool {
-	switch sqlite.ErrCode(err).ToPrimary() {
-	case sqlite.ResultConstraint, sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultRange:
-		return true
-	}
-	return false
+	refusals := []sqlite.ResultCode{sqlite.ResultConstraint, sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultRange}
+	return slices.Contains(refusals, sqlite.ErrCode(err).ToPrimary())
 }
