@@ -56,6 +56,13 @@ func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
+// made returns the calls so far.
+func (u *linked) made() []linkedCall {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.calls)
+}
+
 // node is one request of a drawn graph.
 type node struct {
 	parents []int

@@ -76,9 +76,10 @@ func TestAnswersShareMemory(t *testing.T) {
 		up := &large{size: 100 << 10}
 		w.options = Options{Answers: 2 << 20, LargestAnswer: 200 << 10, Upstream: up}
 		w.start()
-		stuck := true
+		var stuck atomic.Bool
+		stuck.Store(true)
 		w.node.SetGate(func(_ context.Context, op string) error {
-			if stuck && op == "Record" {
+			if stuck.Load() && op == "Record" {
 				return errors.New("the disk is full")
 			}
 			return nil
@@ -90,10 +91,10 @@ func TestAnswersShareMemory(t *testing.T) {
 		if u := w.engine.answers.Usage(); u.Held > 2<<20 || up.calls.Load() < 10 {
 			t.Errorf("%+v of the memory is in use after %d requests", u, up.calls.Load())
 		}
-		if n := up.calls.Load(); n > 250 {
+		if n := up.calls.Load(); n > 500 { // of 1,000; each takes 16 KiB of the memory before it leaves
 			t.Errorf("%d requests were sent whose answers have no room", n)
 		}
-		stuck = false
+		stuck.Store(false)
 		w.pass(10 * time.Minute)
 		for i := range 10 {
 			expect(t, "outcome", w.outcome(w.batches[i]), strings.TrimSpace(strings.Repeat("200 ", 100)))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,18 @@ type answering struct {
 	queue storage.QueueID
 	mu    sync.Mutex
 	calls int // of the operation, about the batch
+}
+
+func (a *answering) isOf(q storage.QueueID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return q == a.queue
+}
+
+func (a *answering) called() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls
 }
 
 func (a *answering) left() int {
@@ -50,7 +63,7 @@ func (a *answering) answer(op string, c *storage.Claim) error {
 }
 
 func (a *answering) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
-	if q == a.queue {
+	if a.isOf(q) {
 		if err := a.answer("Claim", nil); err != nil {
 			return nil, err
 		}
@@ -108,11 +121,11 @@ func (a *answering) Progress(ctx context.Context, c *storage.Claim) error {
 }
 
 func (a *answering) Authorized(c *storage.Claim) bool {
-	return (a.op != "Authorize" || c.Queue != a.queue || a.left() == 0) && a.Storage.Authorized(c)
+	return (a.op != "Authorize" || !a.isOf(c.Queue) || a.left() == 0) && a.Storage.Authorized(c)
 }
 
 func (a *answering) Authorize(ctx context.Context, c *storage.Claim) error {
-	if c.Queue == a.queue {
+	if a.isOf(c.Queue) {
 		if err := a.answer("Authorize", nil); err != nil {
 			return err
 		}
@@ -183,8 +196,8 @@ func everyError(t *testing.T, w *world, a *answering) {
 	}
 	w.pass(takes)
 	expect(t, "another store's batch", w.outcome(other), "200")
-	if most := int(6 * takes.Seconds()); a.calls > most {
-		t.Errorf("%d calls in %v", a.calls, takes)
+	if most := int(6 * takes.Seconds()); a.called() > most {
+		t.Errorf("%d calls in %v", a.called(), takes)
 	}
 	s := w.status(first)
 	over := s.Status == batch.Completed || !s.Quarantined.IsZero()
@@ -256,13 +269,12 @@ func TestDamagedBatch(t *testing.T) {
 func TestDeadlyBatch(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		var innocent []*made
+		w.up.script(0, 0, step{answered(200), time.Hour})
 		deadly := w.create("deadly", stop, "GET")
 		for i := range 8 {
-			m := w.create(fmt.Sprintf("s%d", i), goOn, "GET", "GET")
 			w.up.script(i+1, 0, step{answered(200), 30 * time.Second})
-			innocent = append(innocent, m)
+			innocent = append(innocent, w.create(fmt.Sprintf("s%d", i), goOn, "GET", "GET"))
 		}
-		w.up.script(0, 0, step{answered(200), time.Hour})
 		deaths, sent := 0, 0
 		for range 600 {
 			w.pass(time.Second)
@@ -301,10 +313,10 @@ func TestRestartsAreNoDeaths(t *testing.T) {
 		expect(t, "batches that were set aside", fmt.Sprint(len(w.quarantined())), "0")
 	})
 	scenario(t, "crashes", func(t *testing.T, w *world) {
-		a := w.create("s", goOn, posts(60)...)
 		for i := range 60 {
 			w.up.script(0, i, step{answered(200), time.Second})
 		}
+		a := w.create("s", goOn, posts(60)...)
 		for range 4 * storage.MaxAttempts {
 			w.pass(1500 * time.Millisecond)
 			w.crash()
@@ -330,9 +342,10 @@ func TestMissingKey(t *testing.T) {
 	} {
 		scenario(t, name, func(t *testing.T, w *world) {
 			w.shutdown()
-			lacks := true
+			var lacks atomic.Bool
+			lacks.Store(true)
 			w.options.Unseal = func(c *storage.Claim) (string, error) {
-				if lacks {
+				if lacks.Load() {
 					return "", of.err
 				}
 				return string(c.Credential), nil
@@ -345,7 +358,7 @@ func TestMissingKey(t *testing.T) {
 			if !errors.Is(of.err, ErrNoKey) {
 				return
 			}
-			lacks = false
+			lacks.Store(false)
 			w.pass(time.Minute)
 			expect(t, "outcome with the key", w.outcome(a), "200")
 		})

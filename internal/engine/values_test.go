@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,16 +29,16 @@ func linkedReads(n, few int) []batch.Request {
 
 // linkedWorld starts a world whose upstream answers requests of linkedReads. Calls of
 // the operation of storage that is stuck last until their context ends.
-func linkedWorld(w *world, n int) (up *linked, stuck *string) {
+func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
 	w.shutdown()
-	up, stuck = &linked{codes: make([]int, n+1)}, new(string)
+	up, stuck = &linked{codes: make([]int, n+1)}, new(atomic.Value)
 	for i := range up.codes {
 		up.codes[i] = 200
 	}
 	w.options.Upstream = up
 	w.start()
 	w.node.SetGate(func(ctx context.Context, op string) error {
-		if op != *stuck {
+		if op != stuck.Load() {
 			return nil
 		}
 		<-ctx.Done()
@@ -51,17 +52,17 @@ func linkedWorld(w *world, n int) (up *linked, stuck *string) {
 func TestAnswersAreRecordedBeforeValuesAreTaken(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		up, stuck := linkedWorld(w, 1)
-		*stuck = "Record"
+		stuck.Store("Record")
 		w.createLinked("t", goOn, linkedReads(1, 1))
 		w.pass(10 * time.Second)
-		if n := len(up.calls); n != 1 {
+		if n := len(up.made()); n != 1 {
 			t.Errorf("%d requests were sent before the first answer was recorded", n)
 		}
-		*stuck = ""
+		stuck.Store("")
 		w.shutdown()
 		w.start()
 		w.pass(10 * time.Second)
-		if n := len(up.calls); n < 2 {
+		if n := len(up.made()); n < 2 {
 			t.Errorf("only %d requests were sent", n)
 		}
 	})
@@ -77,7 +78,7 @@ func TestOnlyNeededAnswersAreRead(t *testing.T) {
 		up.codes[n] = 429
 		b := w.createLinked("s", goOn, linkedReads(n, few))
 		w.pass((n + 5) * time.Second)
-		if len(up.calls) <= n {
+		if len(up.made()) <= n {
 			t.Fatal("the last request was not sent")
 		}
 		w.crash()
@@ -96,7 +97,7 @@ func TestOnlyNeededAnswersAreRead(t *testing.T) {
 		if again != few {
 			t.Errorf("answers were read %d times after the restart, want %d", again, few)
 		}
-		if h := up.calls[len(up.calls)-1].headers; len(h) != few || h[2].Value != "2" {
+		if h := up.made()[len(up.made())-1].headers; len(h) != few || h[2].Value != "2" {
 			t.Errorf("the last request was sent with %v", h)
 		}
 	})
