@@ -127,10 +127,10 @@ screenshots: browser-ready clients-ready postgres-ready ## Show the dashboard's 
 # How often each fault strikes in make chaos, and how often nodes are killed besides.
 FAULTS ?= 20
 KILLS  ?= 160
-CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes
+CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor
 
 .PHONY: chaos
-chaos: postgres-ready ## Break fleets of nodes and their PostgreSQL, FAULTS times each, for half an hour; ends with a table
+chaos: postgres-ready ## Break fleets of nodes and their PostgreSQL, FAULTS times each, and let a hostile tenant use up each resource; ends with tables
 	cd integration && $(GO) test -count=1 -v -timeout 3h -run '$(CHAOS)' . -faults $(FAULTS) -kills $(KILLS)
 
 .PHONY: lint

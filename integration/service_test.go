@@ -49,6 +49,9 @@ func buildAndRun(m *testing.M) int {
 		flag.Set("test.parallel", "8") // those that run in parallel mostly wait
 	}
 	code := pgtest.Main(m)
+	if len(neighborRows) > 0 {
+		printNeighbors(os.Stdout)
+	}
 	if len(rows) > 0 && (given("faults") || testing.Verbose()) {
 		printReport(os.Stdout)
 	}

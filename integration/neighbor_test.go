@@ -1,0 +1,275 @@
+package integration
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	victimStore   = "victim"
+	attackerStore = "attacker"
+	// attackerAddress is where the attacker connects from. The victim uses 127.0.0.1.
+	attackerAddress = "127.0.0.2"
+
+	victimRequests = 10                    // in each of the victim's batches, one after the other
+	victimLatency  = 20 * time.Millisecond // of the API, for each of them
+	largeAnswer    = 5 << 20               // bytes; the default limit of an answer
+)
+
+// slowdown is how much longer the victim's slowest batch in a hundred may take while the attack lasts.
+const slowdown = 3
+
+// TestNeighbor has one tenant do its worst with each resource that all tenants share, and
+// measures how long the batches of another tenant take, from create to the last answer.
+// Every batch of the victim must complete, and no node may lose its lease. With -faults, as
+// in make chaos, the victim's p99 must also stay within three times its value alone; on a
+// busy machine a few batches would not be a measurement.
+func TestNeighbor(t *testing.T) {
+	for _, a := range attacks {
+		t.Run(a.resource, func(t *testing.T) {
+			onEach(t, func(t *testing.T, database string) { sufferFrom(t, a, database) })
+		})
+	}
+}
+
+// attack is what a tenant does to use up one resource.
+type attack struct {
+	resource string
+	args     []string                               // of the service
+	prepare  func(t *testing.T, a *attacker)        // before the attack; nil: nothing
+	run      func(ctx context.Context, a *attacker) // until ctx ends
+	callback bool                                   // the victim waits for its callback too
+}
+
+// attacker is the tenant that attacks.
+type attacker struct {
+	base   string // of the service
+	client *http.Client
+	dead   string // an address that accepts connections and never answers
+	large  string // the ticket of a finished batch with large answers, see prepareLarge
+}
+
+// neighborhood is a service with a victim and an attacker.
+type neighborhood struct {
+	t        *testing.T
+	service  *service
+	victim   client
+	callback *callbackSink // nil: the victim doesn't wait for callbacks
+}
+
+// sufferFrom measures the victim alone and under an attack.
+func sufferFrom(t *testing.T, a attack, database string) {
+	n, enemy := newNeighborhood(t, a, database)
+	batches := 3
+	if *faults > 0 {
+		batches = max(40, 2**faults)
+	}
+	if a.prepare != nil {
+		a.prepare(t, enemy)
+	}
+	alone := n.measure(batches)
+
+	ctx, end := context.WithCancel(t.Context())
+	var attacking sync.WaitGroup
+	attacking.Go(func() { a.run(ctx, enemy) })
+	attacked := n.measure(batches)
+	end()
+	attacking.Wait()
+
+	if log := n.service.logged(); strings.Contains(log, "taken for dead") {
+		t.Error("the node lost its lease")
+	}
+	base, worst := p99(alone), p99(attacked)
+	ratio := float64(worst) / float64(base)
+	t.Logf("%s: the victim's p99 is %v alone and %v under attack: %.1f times", a.resource, base.Round(time.Millisecond), worst.Round(time.Millisecond), ratio)
+	if *faults > 0 {
+		neighborRows = append(neighborRows, neighborRow{t.Name(), base, worst})
+		if ratio > slowdown {
+			t.Errorf("the victim's p99 is %.1f times its value alone; the promise is %d", ratio, slowdown)
+		}
+	}
+}
+
+func newNeighborhood(t *testing.T, a attack, database string) (*neighborhood, *attacker) {
+	t.Helper()
+	api := newNeighborAPI(t)
+	args := slices.Clone(a.args)
+	n := &neighborhood{t: t}
+	if a.callback {
+		secret := filepath.Join(t.TempDir(), "webhook-secret")
+		if out, err := exec.Command(binary, "webhooks", "new-secret", secret).CombinedOutput(); err != nil {
+			t.Fatalf("sheaf webhooks new-secret: %v\n%s", err, out)
+		}
+		args = append(args, "--webhook-secret-file", secret, "--webhook-allow", "127.0.0.0/8")
+		n.callback = newCallbackSink(t)
+	}
+	n.service = start(t, api+"/{storeId}", database, args...)
+	n.victim = caller(n.service.base)
+	enemy := &attacker{base: n.service.base, client: &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}).DialContext, MaxIdleConnsPerHost: 1024,
+	}}, dead: deadReceiver(t)}
+	t.Cleanup(enemy.client.CloseIdleConnections)
+	return n, enemy
+}
+
+// measure runs the victim's batches, one after the other, and returns how long each took.
+func (n *neighborhood) measure(batches int) []time.Duration {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Duration(batches)*patience)
+	defer cancel()
+	var took []time.Duration
+	for range batches {
+		began := time.Now()
+		query := url.Values{}
+		if n.callback != nil {
+			query.Set("callbackUrl", n.callback.url)
+		}
+		ticket, err := n.victim.create(ctx, victimStore, query, posts(victimRequests))
+		if err != nil {
+			n.t.Fatalf("the victim's batch is refused: %v", err)
+		}
+		s, err := n.victim.ended(ctx, victimStore, ticket)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		for i, r := range s.Responses {
+			if r.Code != http.StatusOK {
+				n.t.Fatalf("request %d of the victim's batch: %d %s", i, r.Code, r.Line)
+			}
+		}
+		if n.callback != nil {
+			if err := n.callback.wait(ctx, ticket); err != nil {
+				n.t.Fatal(err)
+			}
+		}
+		took = append(took, time.Since(began))
+	}
+	return took
+}
+
+// p99 returns the 99th percentile.
+func p99(all []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[(len(sorted)*99+99)/100-1]
+}
+
+// neighborRow is a line of the table that make chaos prints.
+type neighborRow struct {
+	test            string
+	alone, attacked time.Duration
+}
+
+var neighborRows []neighborRow
+
+// printNeighbors prints the table of docs/reliability.md, Noisy neighbors.
+func printNeighbors(w io.Writer) {
+	fmt.Fprint(w, "\n| resource | database | victim's p99 alone | under attack | ratio |\n|", strings.Repeat("---|", 5), "\n")
+	for _, r := range neighborRows {
+		parts := strings.Split(r.test, "/")
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %.1f |\n", parts[1], parts[2], seconds(r.alone), seconds(r.attacked), float64(r.attacked)/float64(r.alone))
+	}
+}
+
+// newNeighborAPI starts the API behind the service and returns its address. A path that ends
+// in /large is answered with the largest body that the service accepts.
+func newNeighborAPI(t *testing.T) string {
+	t.Helper()
+	listener, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := append(append([]byte{'"'}, bytes.Repeat([]byte("x"), largeAnswer-2)...), '"')
+	server := &httptest.Server{Listener: listener, Config: &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-time.After(victimLatency):
+		case <-r.Context().Done():
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "/large") {
+			_, _ = w.Write(large)
+			return
+		}
+		_, _ = io.WriteString(w, `{"id":1}`)
+	})}}
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// deadReceiver returns an address that accepts connections and never answers.
+func deadReceiver(t *testing.T) string {
+	t.Helper()
+	listener, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// callbackSink receives the victim's callbacks.
+type callbackSink struct {
+	url string
+
+	mu       sync.Mutex
+	bodies   []string
+	received chan struct{} // closed and replaced at each callback
+}
+
+func newCallbackSink(t *testing.T) *callbackSink {
+	t.Helper()
+	s := &callbackSink{received: make(chan struct{})}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.bodies = append(s.bodies, string(body))
+		close(s.received)
+		s.received = make(chan struct{})
+	}))
+	t.Cleanup(server.Close)
+	s.url = server.URL + "/hook"
+	return s
+}
+
+// wait returns once the callback of a batch has come.
+func (s *callbackSink) wait(ctx context.Context, ticket string) error {
+	for {
+		s.mu.Lock()
+		came, next := slices.ContainsFunc(s.bodies, func(b string) bool { return strings.Contains(b, ticket) }), s.received
+		s.mu.Unlock()
+		if came {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fmt.Errorf("the callback of %s did not come: %w", ticket, cmp.Or(context.Cause(ctx), ctx.Err()))
+		}
+	}
+}
