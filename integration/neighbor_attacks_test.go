@@ -33,7 +33,9 @@ var attacks = []attack{
 	{resource: "references", run: fillReferences},
 }
 
-// call makes one call as the attacker and discards the answer. The status is 0 if there is none.
+// call makes one call as the attacker and returns the beginning of the answer. What is longer is
+// read and discarded, so that this process, in which the victim's client runs too, holds little.
+// The status is 0 if there is no answer.
 func (a *attacker) call(ctx context.Context, method, path string, query url.Values, token string, body io.Reader) (status int, answer []byte) {
 	r, err := http.NewRequestWithContext(ctx, method, a.base+"/api/v3/"+attackerStore+"/batch"+path+"?"+query.Encode(), body)
 	if err != nil {
@@ -46,7 +48,8 @@ func (a *attacker) call(ctx context.Context, method, path string, query url.Valu
 		return 0, nil
 	}
 	defer resp.Body.Close()
-	answer, _ = io.ReadAll(resp.Body)
+	answer, _ = io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode, answer
 }
 
@@ -63,15 +66,24 @@ func (a *attacker) create(ctx context.Context, token string, query url.Values, b
 
 const attackerToken = "attacker-token"
 
-// repeat runs a step in so many goroutines until ctx ends. A step that is refused at once
-// is repeated after a moment, so that the attack doesn't become a busy loop of the test.
+// attempts is how many more attempts a second all goroutines of an attack make together after
+// their first one. Without a limit this process, and not the service, would use up the machine.
+const attempts = 500
+
+// repeat runs a step in so many goroutines until ctx ends.
 func repeat(ctx context.Context, at int, step func(n int)) {
+	tick := time.NewTicker(time.Second / attempts)
+	defer tick.Stop()
 	var all sync.WaitGroup
 	for n := range at {
 		all.Go(func() {
-			for ctx.Err() == nil {
+			for {
 				step(n)
-				pause(ctx)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return
+				}
 			}
 		})
 	}

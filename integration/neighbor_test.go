@@ -74,9 +74,9 @@ type neighborhood struct {
 // sufferFrom measures the victim alone and under an attack.
 func sufferFrom(t *testing.T, a attack, database string) {
 	n, enemy := newNeighborhood(t, a, database)
-	batches := 3
+	batches := 2
 	if *faults > 0 {
-		batches = max(40, 2**faults)
+		batches = max(10, *faults)
 	}
 	if a.prepare != nil {
 		a.prepare(t, enemy)
