@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"strings"
 	"time"
 
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -20,13 +18,9 @@ type hook struct {
 	said chan string // bodies whose signature is right
 }
 
-// listen starts a receiver that knows the secret, until ctx ends.
-func listen(ctx context.Context, secretFile string) (*hook, error) {
-	secret, err := os.ReadFile(secretFile)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := webhooks.NewWebhook(strings.TrimSpace(string(secret)))
+// listen starts a receiver that knows the store's secret, until ctx ends.
+func listen(ctx context.Context, secret string) (*hook, error) {
+	verifier, err := webhooks.NewWebhook(secret)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -104,7 +105,11 @@ func play(ctx context.Context, s *screen, sheaf *service, upstream string) error
 	if err := catalogue(ctx, s, c["catalogue"]); err != nil {
 		return err
 	}
-	if err := linked(ctx, s, c["linked"], sheaf.secret); err != nil {
+	secret, err := exec.CommandContext(ctx, sheaf.binary, "webhooks", "secret", "--store", "linked", sheaf.secret).Output()
+	if err != nil {
+		return fmt.Errorf("the store's webhook secret could not be had: %w", err)
+	}
+	if err := linked(ctx, s, c["linked"], strings.TrimSpace(string(secret))); err != nil {
 		return err
 	}
 	return crash(ctx, s, c["crash"], sheaf, upstream+"/api/v3/crash")
