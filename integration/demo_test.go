@@ -1,0 +1,17 @@
+package integration
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestDemo runs what make demo runs: it ends well, and its callback arrives with the right signature.
+func TestDemo(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./examples/demo")
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Every variation found its product.") {
+		t.Fatalf("go run ./examples/demo: %v\n%s", err, tail(string(out), 3000))
+	}
+}
