@@ -62,32 +62,32 @@ func (m *memory) take(ctx context.Context, had *share, size int64) error {
 	return nil
 }
 
-// readBody reads a create body, decompressed. The caller calls release, also after
+// readBody reads a body of at most so many bytes, decompressed. The caller calls release, also after
 // an error, when it needs the body no more.
 //
 // A compressed body is read completely before it is decompressed. So a slow upload holds no
 // more than the bytes that it has sent, whatever they stand for.
-func (s *API) readBody(c *call) (body []byte, release func(), err error) {
+func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err error) {
 	held := &share{names: c.names}
 	zipped, err := s.isZipped(c)
-	if err == nil && c.r.ContentLength > s.MaxBody {
-		err = s.tooLarge()
+	if err == nil && c.r.ContentLength > limit {
+		err = tooLarge(limit)
 	}
 	if err != nil {
 		return nil, held.free, err
 	}
 	rc := http.NewResponseController(c.w)
-	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.w, c.r.Body, s.MaxBody), size: c.r.ContentLength}
+	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.w, c.r.Body, limit), limit: limit, size: c.r.ContentLength}
 	in.arrive = func(bytes int64) { // a writer without deadlines, such as a test's, has none
 		_ = rc.SetReadDeadline(time.Now().Add(grace + time.Duration(bytes)*time.Second/leastRate))
 	}
 	if body, err = in.read(); err != nil {
-		return nil, held.free, s.readFailed(err)
+		return nil, held.free, readFailed(err, limit)
 	}
 	_ = rc.SetReadDeadline(time.Time{})
 	if zipped {
-		if body, err = s.inflate(c, held, body); err != nil {
-			return nil, held.free, s.readFailed(err)
+		if body, err = s.inflate(c, held, body, limit); err != nil {
+			return nil, held.free, readFailed(err, limit)
 		}
 	}
 	return body, held.free, nil
@@ -106,12 +106,12 @@ func (s *API) isZipped(c *call) (bool, error) {
 }
 
 // inflate decompresses a body that is in memory.
-func (s *API) inflate(c *call, held *share, zipped []byte) ([]byte, error) {
+func (s *API) inflate(c *call, held *share, zipped []byte, limit int64) ([]byte, error) {
 	src, err := gzip.NewReader(bytes.NewReader(zipped))
 	if err != nil {
 		return nil, err
 	}
-	in := &reading{s: s, c: c, held: held, src: src, size: -1, beside: int64(cap(zipped))}
+	in := &reading{s: s, c: c, held: held, src: src, limit: limit, size: -1, beside: int64(cap(zipped))}
 	return in.read()
 }
 
@@ -121,6 +121,7 @@ type reading struct {
 	c      *call
 	held   *share
 	src    io.Reader
+	limit  int64
 	size   int64             // -1: unknown
 	beside int64             // bytes that are held besides
 	arrive func(bytes int64) // told how many bytes have to arrive next; nil: they are there
@@ -128,7 +129,7 @@ type reading struct {
 
 // read returns all of the body.
 func (in *reading) read() (body []byte, err error) {
-	body = make([]byte, 0, growth(0, in.size, in.s.MaxBody))
+	body = make([]byte, 0, growth(0, in.size, in.limit))
 	in.expect(int64(cap(body)))
 	for err == nil && int64(len(body)) != in.size {
 		if len(body) == cap(body) {
@@ -161,9 +162,9 @@ func (in *reading) grow(body []byte) ([]byte, error) {
 	if _, err := io.ReadFull(in.src, probe[:]); err != nil {
 		return body, err
 	}
-	next := growth(len(body), in.size, in.s.MaxBody)
+	next := growth(len(body), in.size, in.limit)
 	if next <= int64(len(body)) {
-		return body, in.s.tooLarge()
+		return body, tooLarge(in.limit)
 	}
 	if err := in.s.memory.take(in.c.r.Context(), in.held, in.beside+next); err != nil {
 		return body, err
@@ -184,12 +185,18 @@ func growth(n int, size, limit int64) int64 {
 	return next
 }
 
-func (s *API) tooLarge() error {
-	return fail(payloadTooLarge, "The body is larger than %d bytes, before or after decompression. Split the batch.", s.MaxBody)
+// isTooLarge reports whether an error is that of a body that is too large.
+func isTooLarge(err error) bool {
+	var answer *apiError
+	return errors.As(err, &answer) && answer.code == payloadTooLarge
+}
+
+func tooLarge(limit int64) error {
+	return fail(payloadTooLarge, "The body is larger than %d bytes, before or after decompression. Split the batch.", limit)
 }
 
 // readFailed returns the answer for an error of reading the body.
-func (s *API) readFailed(err error) error {
+func readFailed(err error, limit int64) error {
 	var answer *apiError
 	var large *http.MaxBytesError
 	var corrupt flate.CorruptInputError
@@ -197,7 +204,7 @@ func (s *API) readFailed(err error) error {
 	case errors.As(err, &answer):
 		return err
 	case errors.As(err, &large):
-		return s.tooLarge()
+		return tooLarge(limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(requestTimeout, "The body did not arrive in time.")
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):

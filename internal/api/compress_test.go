@@ -107,7 +107,7 @@ func TestCompressed(t *testing.T) {
 	}{{"small", small, false}, {"medium", medium, false}, {"large", large, true}} {
 		target := base + "?ticket=" + b.ticket
 		want := w.do("GET", target)
-		if want.header.Get("Vary") != "Accept-Encoding" || want.header.Get("Content-Encoding") != "" {
+		if want.header.Get("Vary") != "Accept, Accept-Encoding" || want.header.Get("Content-Encoding") != "" {
 			t.Errorf("%s: %v", b.name, want.header)
 		}
 		for _, coding := range []coding{gzipCoding, zstdCoding} {
@@ -123,7 +123,7 @@ func TestCompressed(t *testing.T) {
 				}
 				continue
 			}
-			if got.header.Get("Content-Encoding") != string(coding) || got.header.Get("Vary") != "Accept-Encoding" {
+			if got.header.Get("Content-Encoding") != string(coding) || got.header.Get("Vary") != "Accept, Accept-Encoding" {
 				t.Errorf("%s, %s: %v", b.name, coding, got.header)
 			}
 			if (got.header.Get("Content-Length") == "") != b.pieces {

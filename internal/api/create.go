@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"fmt"
 	"mime"
 	"net/http"
@@ -27,11 +28,12 @@ func (s *API) create(c *call) error {
 	if err := checkMediaType(c.r.Header); err != nil {
 		return err
 	}
-	body, release, err := s.readBody(c)
+	body, release, err := s.readBody(c, s.MaxBody)
 	defer release()
 	if err != nil {
 		return err
 	}
+	body = bytes.TrimPrefix(body, byteOrderMark)
 	h := c.hold(s.memory.decodes)
 	defer h.free()
 	size := int64(len(body))
@@ -84,16 +86,41 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 // 8.1). A form that a web page posts to us without asking can't be declared so.
 func checkMediaType(h http.Header) error {
 	const want = "The header Content-Type must be application/json or text/json"
-	values := h.Values("Content-Type")
-	if len(values) != 1 {
+	switch mediaType, charset := mediaTypeOf(h); {
+	case len(h.Values("Content-Type")) > 1:
 		return fail(unsupportedMediaType, "%s, and sent once.", want)
-	}
-	mediaType, attrs, err := mime.ParseMediaType(values[0])
-	if err != nil || mediaType != "application/json" && mediaType != "text/json" {
+	case !isJSONType(mediaType):
 		return fail(unsupportedMediaType, "%s.", want)
-	}
-	if charset := attrs["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
+	case charset != utf8Charset:
 		return fail(unsupportedMediaType, "%s, and its charset, if any, utf-8.", want)
 	}
 	return nil
+}
+
+// byteOrderMark is what some programs write before UTF-8 text.
+var byteOrderMark = []byte("\ufeff")
+
+// utf8Charset is the name of UTF-8, in lower case.
+const utf8Charset = "utf-8"
+
+// mediaTypeOf returns what a body is declared to be, in lower case: UTF-8 unless it says otherwise.
+// What can't be read is no type.
+func mediaTypeOf(h http.Header) (mediaType, charset string) {
+	values := h.Values("Content-Type")
+	if len(values) != 1 {
+		return "", ""
+	}
+	mediaType, attrs, err := mime.ParseMediaType(values[0])
+	if err != nil {
+		return "", ""
+	}
+	switch charset = strings.ToLower(attrs["charset"]); charset {
+	case "", "utf8": // the latter isn't registered, but many programs write it
+		charset = utf8Charset
+	}
+	return mediaType, charset
+}
+
+func isJSONType(mediaType string) bool {
+	return mediaType == "application/json" || mediaType == "text/json"
 }

@@ -78,6 +78,9 @@ func TestCreateMediaTypes(t *testing.T) {
 		{[]string{"text/json"}, 200},
 		{[]string{"Application/JSON; Charset=UTF-8"}, 200},
 		{[]string{`application/json;charset="utf-8";profile=x`}, 200},
+		{[]string{"application/json; charset=utf8"}, 200},
+		{[]string{`Text/JSON; Charset="UTF8"`}, 200},
+		{[]string{"application/json; charset=utf-16"}, 415},
 		{nil, 415},
 		{[]string{""}, 415},
 		{[]string{"text/plain"}, 415},
@@ -113,6 +116,33 @@ func zipped(t testing.TB, s string) string {
 func ofSize(n int) string {
 	const head, tail = `[{"method":"PUT","path":"a","body":"`, `"}]`
 	return head + strings.Repeat("x", n-len(head)-len(tail)) + tail
+}
+
+// A byte order mark before the body is no part of it, compressed or not. Elsewhere it is text.
+func TestCreateByteOrderMark(t *testing.T) {
+	w := newWorld(t, nil)
+	const mark = "\ufeff"
+	for _, query := range []string{"", "?dryRun=true"} {
+		for body, want := range map[string]int{
+			mark + `[{"method":"PUT","path":"a","body":"` + mark + `x"}]`: 200,
+			mark + mark + `[{"method":"GET","path":"a"}]`:                 400,
+			mark: 400,
+		} {
+			for _, compressed := range []bool{false, true} {
+				r := w.request("POST", base+query, strings.NewReader(body))
+				if compressed {
+					r = w.request("POST", base+query, strings.NewReader(zipped(t, body)))
+					r.Header.Set("Content-Encoding", "gzip")
+				}
+				if a := w.send(r); a.status != want {
+					t.Errorf("%s %q: %d %s, want %d", query, body, a.status, a.body, want)
+				}
+			}
+		}
+	}
+	if got := string(w.claim().Requests[0].Body); got != mark+"x" {
+		t.Errorf("the body of a request arrived as %q", got)
+	}
 }
 
 // Whatever its size and however it comes, a body arrives byte for byte or is refused.

@@ -9,7 +9,7 @@ import (
 )
 
 // cancelGroup stops the unfinished batches of a group, or one batch (wire contract,
-// "Stop"). A body is not looked at.
+// "Stop").
 func (s *API) cancelGroup(c *call) error {
 	sel := storage.Selection{Store: c.store, Owner: c.owner}
 	var byTicket bool

@@ -93,6 +93,9 @@ func (s *API) retryMatching(c *call) error {
 		return err
 	}
 	f.Failed = true
+	if _, err := s.callback(c); err != nil {
+		return err
+	}
 	return s.actMatching(c, f, "createdCount", s.retryAll)
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -11,8 +12,8 @@ import (
 	"github.com/sheafapi/sheaf/batch"
 )
 
-// params is a query. Parameters that no endpoint asks for are ignored. The methods'
-// errors are answers that name the parameter.
+// params are a call's parameters: its query, and the form in its body. Those that no call has are
+// ignored. The methods' errors are answers that name the parameter.
 type params url.Values
 
 func parseParams(query string) (params, error) {
@@ -110,12 +111,27 @@ func (p params) group() (string, error) {
 	return value, nil
 }
 
+// refuse returns an error if there is one of these parameters that isn't among the call's own:
+// without its effect, the call would do something else than the caller means.
+func (p params) refuse(known, own []string, call string) error {
+	for _, name := range known {
+		if _, given := p[name]; given && !slices.Contains(own, name) {
+			takes := "no parameters"
+			if len(own) > 0 {
+				takes = strings.Join(own, ", ")
+			}
+			return fail(wrongParameter, "Parameter %s doesn't belong to %s, which takes %s.", name, call, takes)
+		}
+	}
+	return nil
+}
+
 // ticket reads the parameter ticket, or ticketId, its other name. A value that can't
 // be a ticket is returned as the zero one, which no batch has: it is as unknown as any
 // other. An empty value is refused: taken for an absent one it would turn the stop
 // of one batch into that of its whole group.
 func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
-	for _, name := range []string{"ticket", "ticketId"} {
+	for _, name := range ticketParams {
 		value, given, err := p.get(name)
 		if err != nil {
 			return batch.Ticket{}, given, err

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -84,6 +85,26 @@ func TestWrongParameters(t *testing.T) {
 		{"GET", "?ticket=a&details=2", "details"},
 		{"GET", "?ticket=a&wait=61", "wait"},
 		{"GET", "?ticket=a&wait=soon", "wait"},
+		// Parameters of other calls, or of the other mode of this one.
+		{"GET", "?wait=abc&only=XX", "only doesn't belong to a search"},
+		{"GET", "?status=QUEUED&escapedJson=true", "escapedJson"},
+		{"GET", "?after=3", "after"},
+		{"GET", "?ticket=a&status=QUEUED", "status doesn't belong to the status of a batch"},
+		{"GET", "?ticket=a&offset=1", "offset"},
+		{"GET", "?status=QUEUED&groupId=g", "groupId"},
+		{"POST", "?ticket=a", "ticket"},
+		{"POST", "?limit=1", "limit"},
+		{"POST", "/pause?groupId=g", "groupId"},
+		{"POST", "/cancel-matching?ticketId=a", "ticketId"},
+		{"POST", "/retry-matching?limit=1", "limit"},
+		{"POST", "/cancel-group?groupId=g&dryRun=true", "dryRun"},
+		{"DELETE", "?ticket=a&groupId=g", "groupId"},
+		{"GET", "/search?offset=1", "offset"},
+		{"GET", "/queue?ticket=a", "ticket"},
+		{"GET", "/timeline?ticket=a&details=true", "details"},
+		{"POST", "/retry-matching?dryRun=true&callbackUrl=https://example.com", "callbackUrl"},
+		{"POST", "/retry-matching?callbackUrl=https://example.com", "callbackUrl"},
+		{"POST", "?dryRun=true&callbackUrl=nonsense", "callbackUrl"},
 		{"POST", "/cancel-group", "groupId"},
 		{"POST", "/cancel-group?groupId=", "groupId"},
 		{"POST", "/cancel-group?ticketId=&groupId=g", "ticketId"},
@@ -93,7 +114,11 @@ func TestWrongParameters(t *testing.T) {
 		{"DELETE", "?ticket=", "ticket"},
 		{"DELETE", "?ticketId=a&ticketId=b", "ticketId"},
 	} {
-		r := w.request(tt.method, base+tt.target, strings.NewReader(`[{"method":"GET","path":"a"}]`))
+		var body io.Reader
+		if tt.method == "POST" && (tt.target == "" || tt.target[0] == '?') {
+			body = strings.NewReader(`[{"method":"GET","path":"a"}]`)
+		}
+		r := w.request(tt.method, base+tt.target, body)
 		a := w.send(r)
 		if a.status != 400 || a.code(t) != "WRONG_PARAMETER" || !strings.Contains(a.body, tt.names) {
 			t.Errorf("%s %s: %d %s", tt.method, tt.target, a.status, a.body)

@@ -30,11 +30,7 @@ type (
 
 // quarantine lists the batches of all stores that were set aside.
 func (s *API) quarantine(c *call) error {
-	query, err := parseParams(c.r.URL.RawQuery)
-	if err != nil {
-		return err
-	}
-	value, given, err := query.get("after")
+	value, given, err := c.query.get("after")
 	if err != nil {
 		return err
 	}
@@ -68,11 +64,7 @@ func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false
 func (s *API) endQuarantined(c *call) error     { return s.unquarantine(c, true) }
 
 func (s *API) unquarantine(c *call, end bool) error {
-	query, err := parseParams(c.r.URL.RawQuery)
-	if err != nil {
-		return err
-	}
-	ticket, err := query.theTicket("name the batch that was set aside.")
+	ticket, err := c.query.theTicket("name the batch that was set aside.")
 	if err != nil {
 		return err
 	}

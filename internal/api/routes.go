@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,38 +58,78 @@ type route struct {
 	open     bool     // needs no token and has no store
 	creates  bool     // a POST creates a batch
 	operates bool     // is for operators, and has no store
-	methods  map[string]endpoint
+	methods  map[string]operation
 	allow    string // the Allow header
 }
 
+// operation is what a method does.
+type operation struct {
+	serve   endpoint
+	params  []string // those that it reads
+	hasBody bool     // its body is a batch; other bodies are forms with parameters
+}
+
 var routes = cut([]route{
-	{template: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]endpoint{
-		"GET": (*API).statusOrSearch, "POST": (*API).create, "DELETE": (*API).delete,
+	{template: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]operation{
+		"GET":    {serve: (*API).statusOrSearch, params: slices.Concat(statusParams, searchParams)},
+		"POST":   {serve: (*API).create, params: createParams, hasBody: true},
+		"DELETE": {serve: (*API).delete, params: ticketParams},
 	}},
-	{template: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: map[string]endpoint{
-		"POST": (*API).cancelGroup,
-	}},
-	{template: "/api/v3/{storeId}/batch/pause", allow: "POST", methods: map[string]endpoint{"POST": (*API).pause}},
-	{template: "/api/v3/{storeId}/batch/resume", allow: "POST", methods: map[string]endpoint{"POST": (*API).resume}},
-	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retry}},
-	{template: "/api/v3/{storeId}/batch/group", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).group}},
-	{template: "/api/v3/{storeId}/batch/search", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).find}},
-	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: map[string]endpoint{"POST": (*API).cancelMatching}},
-	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).retryMatching}},
-	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).requests}},
-	{template: "/api/v3/{storeId}/batch/body", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).body}},
-	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).timeline}},
-	{template: "/api/v3/{storeId}/batch/queue", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).queueState}},
-	{template: "/api/v3/{storeId}/batch/activity", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).activity}},
-	{template: "/api/v3/{storeId}/batch/webhooks", allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).deliveries}},
-	{template: "/api/v3/{storeId}/batch/webhooks/resend", allow: "POST", creates: true, methods: map[string]endpoint{"POST": (*API).resend}},
-	{template: "/operator", operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).operator}},
-	{template: "/operator/quarantine", operates: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).quarantine}},
-	{template: "/operator/quarantine/release", operates: true, allow: "POST", methods: map[string]endpoint{"POST": (*API).releaseQuarantined}},
-	{template: "/operator/quarantine/end", operates: true, allow: "POST", methods: map[string]endpoint{"POST": (*API).endQuarantined}},
-	{template: "/healthz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).healthz}},
-	{template: "/readyz", open: true, allow: "GET, HEAD", methods: map[string]endpoint{"GET": (*API).readyz}},
+	{template: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: post((*API).cancelGroup, "ticket", "ticketId", "groupId", "escapedJson")},
+	{template: "/api/v3/{storeId}/batch/pause", allow: "POST", methods: post((*API).pause, ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/resume", allow: "POST", methods: post((*API).resume, ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: post((*API).retry, "ticket", "ticketId", "callbackUrl")},
+	{template: "/api/v3/{storeId}/batch/group", allow: "GET, HEAD", methods: get((*API).group, "groupId")},
+	{template: "/api/v3/{storeId}/batch/search", allow: "GET, HEAD", methods: get((*API).find, filterParams("limit", "after")...)},
+	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: post((*API).cancelMatching, filterParams("dryRun")...)},
+	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: post((*API).retryMatching, filterParams("dryRun", "callbackUrl")...)},
+	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: get((*API).requests, "ticket", "ticketId", "after", "limit", "bodyBytes")},
+	{template: "/api/v3/{storeId}/batch/body", allow: "GET, HEAD", methods: get((*API).body, "ticket", "ticketId", "index", "of")},
+	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: get((*API).timeline, ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/queue", allow: "GET, HEAD", methods: get((*API).queueState)},
+	{template: "/api/v3/{storeId}/batch/activity", allow: "GET, HEAD", methods: get((*API).activity)},
+	{template: "/api/v3/{storeId}/batch/webhooks", allow: "GET, HEAD", methods: get((*API).deliveries, "ticket", "ticketId", "limit", "offset", "after")},
+	{template: "/api/v3/{storeId}/batch/webhooks/resend", allow: "POST", creates: true, methods: post((*API).resend, ticketParams...)},
+	{template: "/operator", operates: true, allow: "GET, HEAD", methods: get((*API).operator)},
+	{template: "/operator/quarantine", operates: true, allow: "GET, HEAD", methods: get((*API).quarantine, "after")},
+	{template: "/operator/quarantine/release", operates: true, allow: "POST", methods: post((*API).releaseQuarantined, ticketParams...)},
+	{template: "/operator/quarantine/end", operates: true, allow: "POST", methods: post((*API).endQuarantined, ticketParams...)},
+	{template: "/healthz", open: true, allow: "GET, HEAD", methods: get((*API).healthz)},
+	{template: "/readyz", open: true, allow: "GET, HEAD", methods: get((*API).readyz)},
 })
+
+// The parameters of several calls.
+var (
+	ticketParams = []string{"ticket", "ticketId"}
+	createParams = []string{"allowParallelMode", "stopOnFirstFailure", "deduplicationKey", "groupId", "callbackUrl", "dryRun"}
+	statusParams = []string{"ticket", "ticketId", "escapedJson", "bodyBytes", "responses", "details", "after", "limit", "only", "wait"}
+	searchParams = []string{"status", "limit", "offset"}
+)
+
+// filterParams returns the parameters of a filter, and others beside them.
+func filterParams(others ...string) []string {
+	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "code", "path"}, others...)
+}
+
+// get and post return the methods of a path that has only this one.
+func get(serve endpoint, params ...string) map[string]operation {
+	return map[string]operation{http.MethodGet: {serve: serve, params: params}}
+}
+
+func post(serve endpoint, params ...string) map[string]operation {
+	return map[string]operation{http.MethodPost: {serve: serve, params: params}}
+}
+
+// knownParams are the parameters of all calls.
+var knownParams = func() (all []string) {
+	for i := range routes {
+		for _, op := range routes[i].methods {
+			all = append(all, op.params...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}()
 
 // cut cuts the templates into segments.
 func cut(routes []route) []route {
@@ -196,13 +237,17 @@ func (s *API) serve(c *call) error {
 		if method == http.MethodHead {
 			method = http.MethodGet
 		}
-		serve := rt.methods[method]
-		if serve == nil {
+		op, found := rt.methods[method]
+		if !found {
 			c.w.Header().Set("Allow", rt.allow)
 			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
 		}
 		if rt.operates {
-			if err := s.admitOperator(c); err != nil {
+			err := s.admitOperator(c)
+			if err == nil {
+				c.query, err = parseParams(c.r.URL.RawQuery)
+			}
+			if err != nil {
 				return err
 			}
 		} else if !rt.open {
@@ -215,11 +260,16 @@ func (s *API) serve(c *call) error {
 			}
 			s.recognize(c)
 		}
+		if !rt.open {
+			if err := s.readParams(c, op); err != nil {
+				return err
+			}
+		}
 		if method == http.MethodGet && !rt.open {
 			c.w.Header()["Vary"] = byCoding // whether this one is compressed or not
 			c.coding = negotiate(c.r.Header["Accept-Encoding"])
 		}
-		return serve(s, c)
+		return op.serve(s, c)
 	}
 	if isTunnel(c.r.Method) {
 		c.w.Header().Set("Allow", forwardable)
@@ -261,6 +311,8 @@ var (
 	noSniff  = []string{"nosniff"}
 	isJSON   = []string{"application/json"}
 	byCoding = []string{"Accept-Encoding"}
+
+	byTypeAndCoding = []string{"Accept, Accept-Encoding"}
 )
 
 // send sends a whole answer.

@@ -15,7 +15,13 @@ func (s *API) statusOrSearch(c *call) error {
 		return err
 	}
 	if given {
+		if err := c.query.refuse(searchParams, statusParams, "the status of a batch (a call with ticket)"); err != nil {
+			return err
+		}
 		return s.status(c, ticket)
+	}
+	if err := c.query.refuse(statusParams, searchParams, "a search (a call without ticket)"); err != nil {
+		return err
 	}
 	return s.search(c)
 }
@@ -33,7 +39,8 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	if ticket == (batch.Ticket{}) {
 		return noBatch()
 	}
-	if accepts(c.r.Header, eventsType) && c.r.Method == http.MethodGet {
+	c.w.Header()["Vary"] = byTypeAndCoding
+	if v.mediaType == eventsType && c.r.Method == http.MethodGet {
 		return s.events(c, ticket, v)
 	}
 	if wait > 0 {

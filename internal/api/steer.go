@@ -64,6 +64,9 @@ func (s *API) retry(c *call) error {
 	if err != nil {
 		return err
 	}
+	if _, err := s.callback(c); err != nil {
+		return err
+	}
 	h := c.hold(s.memory.decodes)
 	defer h.free()
 	b, err := s.repetition(c, &h, ticket)

@@ -10,12 +10,6 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// The media types that a status is asked for in, beside JSON.
-const (
-	linesType  = "application/x-ndjson"
-	eventsType = "text/event-stream"
-)
-
 // view is which responses of a batch are told, and how.
 type view struct {
 	responses bool
@@ -25,6 +19,7 @@ type view struct {
 	limit     int  // at most so many; 0: all
 	only      batch.ResultStatus
 	indexed   bool            // each tells its index
+	mediaType string          // of the answer
 	lines     bool            // each is a line, and nothing else is told
 	requests  []batch.Request // each tells details; nil: no. Only methods and paths: see headsOf
 	details   bool
@@ -62,7 +57,8 @@ func (c *call) view() (v view, err error) {
 	if given && v.only == 0 {
 		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, NOT_EXECUTED.")
 	}
-	v.lines = accepts(c.r.Header, linesType)
+	v.mediaType = statusType(c.r.Header)
+	v.lines = v.mediaType == linesType
 	v.responses = v.responses && c.r.Method != http.MethodHead
 	v.indexed = v.lines || v.details || v.after >= 0 || v.limit > 0 || given
 	return v, nil
@@ -70,23 +66,6 @@ func (c *call) view() (v view, err error) {
 
 // bodyBytes reads how much of a body is wanted; 0: all of it.
 func (c *call) bodyBytes() (int, error) { return c.query.integer("bodyBytes", 0, 1, 1<<30) }
-
-// accepts reports whether a client names the media type (RFC 9110, section 12.5.1): a wish
-// for any type is none for this one.
-func accepts(h http.Header, mediaType string) bool {
-	for _, field := range h.Values("Accept") {
-		for part := range strings.SplitSeq(field, ",") {
-			name, params, _ := strings.Cut(part, ";")
-			if !strings.EqualFold(strings.TrimSpace(name), mediaType) {
-				continue
-			}
-			q, given := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
-			weight, err := strconv.ParseFloat(q, 64)
-			return !given || err == nil && weight > 0
-		}
-	}
-	return false
-}
 
 // tag is the validator of a status in this view (RFC 9110, section 8.8.3). It is weak: the
 // same status may come compressed or not.

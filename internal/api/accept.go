@@ -1,0 +1,79 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/elnormous/contenttype"
+)
+
+// The media types of a status.
+const (
+	jsonType   = "application/json"
+	linesType  = "application/x-ndjson"
+	eventsType = "text/event-stream"
+)
+
+// statusTypes are they, in the order of the service's preference.
+var statusTypes = []contenttype.MediaType{
+	contenttype.NewMediaType(jsonType), contenttype.NewMediaType(linesType), contenttype.NewMediaType(eventsType),
+}
+
+// statusType returns the media type that a client wants a status in (RFC 9110, section 12.5.1): the
+// one of the highest quality, and of several the one that it names first. A range such as */* stands
+// for the first type in statusTypes. A client that accepts none of the types gets JSON: an error
+// would be JSON too.
+func statusType(h http.Header) string {
+	var ranges []string
+	for _, field := range h.Values("Accept") {
+		for _, part := range splitList(field) {
+			if r := mediaRange(part); r != "" {
+				ranges = append(ranges, r)
+			}
+		}
+	}
+	if len(ranges) == 0 {
+		return jsonType
+	}
+	best, _, err := contenttype.GetAcceptableMediaTypeFromHeader(strings.Join(ranges, ","), statusTypes)
+	if err != nil {
+		return jsonType
+	}
+	return best.MIME()
+}
+
+// mediaRange returns an element of Accept with its quality and no other parameter: a client that
+// names a charset means the type all the same. An element that is malformed counts as absent, so
+// that it doesn't take the others with it.
+func mediaRange(part string) string {
+	_, _, err := contenttype.GetAcceptableMediaTypeFromHeader(part, statusTypes)
+	if err != nil && !errors.Is(err, contenttype.ErrNoAcceptableTypeFound) {
+		return ""
+	}
+	t, err := contenttype.ParseMediaType(part)
+	if err != nil {
+		return ""
+	}
+	if q, given := t.Parameters["q"]; given {
+		return t.MIME() + ";q=" + q
+	}
+	return t.MIME()
+}
+
+// splitList splits a header's list at its commas, but for those in quoted strings.
+func splitList(field string) (parts []string) {
+	quoted, begin := false, 0
+	for i := 0; i < len(field); i++ {
+		switch c := field[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			parts = append(parts, field[begin:i])
+			begin = i + 1
+		}
+	}
+	return append(parts, field[begin:])
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"slices"
+)
+
+// maxForm bounds the parameters in a body, in bytes: what any body may take at once.
+const maxForm = freeBody
+
+// readParams reads the parameters of a POST whose body is not a batch: those of the form in it, too. It
+// refuses those that only other calls have.
+func (s *API) readParams(c *call, op operation) error {
+	if c.r.Method == http.MethodPost && !op.hasBody {
+		if err := s.readForm(c); err != nil {
+			return err
+		}
+	}
+	return c.query.refuse(knownParams, op.params, "this call")
+}
+
+// readForm adds the parameters of a form in the call's body to those of its query. Any other body is
+// refused: a caller that puts a ticket into it must not pause the whole queue instead.
+func (s *API) readForm(c *call) error {
+	if c.r.ContentLength == 0 {
+		return nil
+	}
+	mediaType, charset := mediaTypeOf(c.r.Header)
+	isForm := mediaType == "application/x-www-form-urlencoded"
+	body, release, err := s.readBody(c, maxForm)
+	defer release()
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, byteOrderMark))
+	switch {
+	case err == nil && (len(body) == 0 || isJSONType(mediaType) && saysNothing(body)):
+		return nil
+	case isTooLarge(err) && isForm:
+		return fail(payloadTooLarge, "The form in the body is larger than %d bytes.", maxForm)
+	case err != nil && !isTooLarge(err):
+		return err
+	case !isForm || body[0] == '{' || body[0] == '[':
+		return fail(unsupportedMediaType, "This call takes its parameters in the query or in a form: send no body, or one of the type application/x-www-form-urlencoded.")
+	}
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		return fail(wrongParameter, "The form in the body is malformed: %v.", err)
+	}
+	for name, given := range values {
+		for i := range given {
+			if given[i], err = decodeText(given[i], charset); err != nil {
+				return err
+			}
+		}
+		c.query[name] = slices.Concat(c.query[name], given)
+	}
+	return nil
+}
+
+// saysNothing reports whether a JSON text is what clients send that have nothing to say.
+func saysNothing(body []byte) bool {
+	return slices.Contains([]string{"{}", "[]", "null", `""`}, string(body))
+}
+
+// decodeText decodes a value of a form in one of the charsets that clients declare.
+func decodeText(value, charset string) (string, error) {
+	switch charset {
+	case utf8Charset, "us-ascii":
+		return value, nil
+	case "iso-8859-1": // each byte is the code point
+		runes := make([]rune, len(value))
+		for i := range len(value) {
+			runes[i] = rune(value[i])
+		}
+		return string(runes), nil
+	}
+	return "", fail(unsupportedMediaType, "The charset of the form in the body must be utf-8 or iso-8859-1.")
+}
