@@ -132,6 +132,7 @@ func (w *world) await(t *testing.T, batches ...*made) time.Duration {
 // TestGovernorPace: three stores, 300 calls, an upstream that allows 10 a second.
 func TestGovernorPace(t *testing.T) {
 	const ideal, wasted = 30 * time.Second, 9 - 1
+	const wastedAtOnce = 24 // where the upstream always says "now", a second of answers has to come first
 	for _, tt := range []struct {
 		name  string
 		limit func() limiter
@@ -166,8 +167,12 @@ func TestGovernorPace(t *testing.T) {
 				expect(t, "outcome", w.outcome(b), strings.TrimSpace(strings.Repeat("200 ", 100)))
 			}
 			t.Logf("took %v, refused %d", took, up.refused)
-			if took > ideal*11/10 || up.refused > wasted {
-				t.Errorf("took %v with %d refused; want at most 1.1 of %v and %d", took, up.refused, ideal, wasted)
+			most := wasted
+			if tt.name == "bucket, at once" {
+				most = wastedAtOnce
+			}
+			if took > ideal*11/10 || up.refused > most {
+				t.Errorf("took %v with %d refused; want at most 1.1 of %v and %d", took, up.refused, ideal, most)
 			}
 		})
 	}
@@ -419,9 +424,10 @@ func TestGovernorPlaces(t *testing.T) {
 		w.options.Upstream = up
 		w.sharing()
 		w.start()
-		w.create("a", stop, posts(1)...)
-		w.create("b", stop, posts(1)...)
-		w.pass(90 * time.Second) // one of them was refused, and takes the one place that is left
+		for i := range 12 {
+			w.create(fmt.Sprint("a", i), stop, posts(1)...)
+		}
+		w.pass(90 * time.Second) // eleven of them were refused: eight are sent again, and three wait
 		var line []*made
 		for i := range 4 {
 			line = append(line, w.create(fmt.Sprint("c", i), stop, posts(2)...))
@@ -437,9 +443,9 @@ func TestGovernorPlaces(t *testing.T) {
 				ended++
 			}
 		}
-		if ended < 3 { // by the order of the first answers there are one or two places
+		if ended < 4 {
 			t.Errorf("%d of 4 batches have ended", ended)
 		}
-		w.pass(5 * time.Minute)
+		w.pass(15 * time.Minute)
 	})
 }

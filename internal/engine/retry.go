@@ -208,9 +208,9 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusServiceUnavailable:
 		out.Kind = governor.Busy
 		out.Pause, _ = retryAfter(a.Header, ended)
-	case a.Outcome == outbound.Doubt:
-		out.Kind = governor.Lost
-	case a.Outcome == outbound.NotSent:
+	case a.Outcome == outbound.Doubt && a.Code == http.StatusGatewayTimeout:
+		out.Kind = governor.Late
+	case a.Outcome == outbound.Doubt, a.Outcome == outbound.NotSent, a.Outcome == outbound.Refused:
 		out.Kind = governor.Silent
 	}
 	return out

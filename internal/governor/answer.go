@@ -10,11 +10,11 @@ type Kind uint8
 
 // The kinds.
 const (
-	Silent    Kind = iota // nothing: it was not sent
-	Fine                  // the upstream answered, whatever it was
+	Silent    Kind = iota // nothing: the request wasn't sent, or the connection broke
+	Fine                  // the upstream answered, whatever the answer was
 	Throttled             // it answered 429
 	Busy                  // it answered 503
-	Lost                  // it did not answer in time, or broke off
+	Late                  // it didn't answer in time
 )
 
 // Answer is what came of one attempt.
@@ -26,52 +26,57 @@ type Answer struct {
 	Pause        time.Duration // how long the upstream wants to be left alone; 0: it did not say
 }
 
-// judge takes an answer into account. It returns a moment that other nodes have to be told:
-// nothing may be sent before; zero: there is none. mu is held.
+// judge takes an answer into account and gives its place back. It returns a moment that
+// other nodes must learn of, before which nothing may be sent; zero: there is none. mu is held.
 func (c *Credential) judge(a Answer) (held time.Time) {
-	c.inflight--
-	switch a.Kind {
-	case Silent:
+	defer c.exit()
+	if a.Kind == Silent {
 		return time.Time{}
-	case Fine:
-		c.accept(a.Asked)
-		c.hold.succeed(a.Store, a.Asked)
-		c.grow(&a, c.governor.most)
-		c.watch(&a)
-		return time.Time{}
-	case Throttled, Busy, Lost:
 	}
 	now := time.Now() // whatever was allowed until now was asked for before
 	until := a.Ended.Add(a.Pause)
 	wide := true
-	if a.Pause > 0 {
+	switch {
+	case a.Kind == Fine:
+		c.accept(a.Asked)
+		c.hold.succeed(a.Store, a.Asked)
+	case a.Pause > 0:
 		wide = c.hold.add(a.Store, until, now)
 		held = until
 	}
-	switch {
-	case a.Kind == Throttled && !wide:
+	if wide {
+		c.adapt(&a, c.governor.most, now)
+	}
+	if a.Kind == Throttled {
+		if wide {
+			c.teach(&a, until, now)
+		}
 		c.tell(&a, until)
-	case a.Kind == Throttled:
-		c.teach(&a, until, now)
-	case a.Kind == Lost:
-		c.cut(&a, leastLost, now)
-	default:
-		c.cut(&a, 1, now)
 	}
 	return held
 }
 
-// teach draws a lesson from an answer 429, unless it belongs to the same burst as
-// the last one. Places are cut too where the pace is not what helps.
+// busy reports whether the upstream, not the demand, limits what is sent: many requests are
+// in flight, or one has waited within the last seconds.
+func (c *Credential) busy(now time.Time) bool {
+	return c.inflight >= fewest || now.Sub(c.waited) <= soon
+}
+
+// teach draws a lesson about the pace from an answer 429. One alone only holds: it takes
+// another one, in the same burst of many requests or soon after the hold. What was limited by
+// demand teaches nothing, and neither do further answers of a burst that has taught.
 func (c *Credential) teach(a *Answer, until, now time.Time) {
-	if !a.Asked.After(c.at) || a.Asked.Before(c.from) {
-		return
+	fresh := a.Asked.After(c.at) && !a.Asked.Before(c.from)
+	many := c.inflight >= fewest
+	again := c.busy(now) && (c.learned(a.Ended) || a.Ended.Sub(c.from) <= soon)
+	long := c.learned(a.Ended) || until.Sub(c.epoch) >= leastEpoch
+	switch {
+	case fresh && again && long, !fresh && c.warned && many:
+		c.warned = false
+		c.learn(now, until, c.governor.rate.perSecond())
+	case fresh:
+		c.warn(now, until, many || again)
 	}
-	if !c.learned(a.Ended) || a.Ended.Sub(c.from) <= soon {
-		c.cut(a, 1, now)
-	}
-	c.learn(now, until, c.governor.rate.perSecond())
-	c.tell(a, until)
 }
 
 // tell logs an answer 429, once a minute.

@@ -48,12 +48,16 @@ func (c *Credential) Try(ctx context.Context, q storage.QueueID, now time.Time) 
 	defer c.mu.Unlock()
 	due, now = c.schedule(ctx, q, now)
 	if !due.IsZero() {
+		c.wait(due)
 		return due, false
 	}
+	c.forget(now)
 	if c.line.Len() > 0 || c.full() {
+		c.short = now
+		c.wait(now)
 		return time.Time{}, false
 	}
-	c.inflight++
+	c.enter()
 	c.spend(q, now)
 	return time.Time{}, true
 }
@@ -77,7 +81,7 @@ func (c *Credential) Leave(p *Place) {
 		c.line.Remove(p.element)
 		return
 	}
-	c.inflight--
+	c.exit()
 	c.grant()
 }
 
@@ -87,12 +91,20 @@ func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Tim
 	defer c.mu.Unlock()
 	due, now := c.schedule(ctx, q, time.Now())
 	if !due.IsZero() {
-		c.inflight--
+		c.wait(due)
+		c.exit()
 		c.grant()
 		return due, false
 	}
 	c.spend(q, now)
 	return time.Time{}, true
+}
+
+// wait notes that a request has to wait until a moment. mu is held.
+func (c *Credential) wait(until time.Time) {
+	if until.After(c.waited) {
+		c.waited = until
+	}
 }
 
 // schedule returns when the queue may send its next request; zero: now. mu is held,
@@ -115,7 +127,7 @@ func (c *Credential) grant() {
 	for c.line.Len() > 0 && !c.full() {
 		p := c.line.Remove(c.line.Front()).(*Place) //nolint:forcetypeassert // there is nothing else in it
 		p.element = nil
-		c.inflight++
+		c.enter()
 		close(p.Granted)
 	}
 }
@@ -124,7 +136,7 @@ func (c *Credential) grant() {
 func (c *Credential) Undo(q storage.QueueID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.inflight--
+	c.exit()
 	c.unspend(q, time.Now())
 	c.grant()
 }

@@ -7,10 +7,10 @@
 //     several stores are answered so, the node holds back all that use the credential.
 //   - Pace. A configured rate is one schedule for all nodes, of which each takes a piece at
 //     a time. Without one, or below it, the pace is learned from what the upstream let
-//     through until it answered 429.
-//   - Places. How many requests are under way at once is halved when the upstream shows
-//     that it is overloaded, and grows again with every success (AIMD). Until
-//     that happens there is no limit here.
+//     through until it answered 429 again and again.
+//   - Places. How many requests are in flight at once falls to 70% when many are and the
+//     upstream answers 429 or 503, or doesn't answer in time. It recovers within a few
+//     round trips. Until that happens there is no limit here.
 //
 // Queues take turns: each holds at most one slot of the schedule ahead, so that a
 // batch with a hundred requests at once gets no more of the pace than any other.

@@ -25,10 +25,12 @@ type lesson struct {
 	epoch    time.Time // since when what the upstream accepted is counted
 	accepted int
 	last     time.Time // when something was last sent
+	waited   time.Time // until when a request last had to wait
+	warned   bool      // the last answer 429 has taught nothing yet
 
 	chain
 	credit float64   // by how much each answer raises the base that belongs to the burst before the lesson
-	at     time.Time // of the last lesson; zero: none
+	at     time.Time // of the last lesson or warning; zero: none
 	from   time.Time // when the pace began to grow again
 	base   float64   // requests a second at that time
 	peak   float64   // the pace to approach; 0: none is known
@@ -94,13 +96,25 @@ func (l *lesson) interval(now time.Time) time.Duration {
 	return time.Duration(float64(time.Second) / l.speed(now))
 }
 
-// begin notes that something is sent. What comes after a time in which nobody wanted
-// to send anything is counted anew.
-func (l *lesson) begin(now time.Time, idle bool) {
-	if idle && now.Sub(l.last) > leastEpoch || l.epoch.IsZero() {
+// begin notes that something is sent. What was sent while demand alone limited it, or before
+// a time without demand, isn't counted.
+func (l *lesson) begin(now time.Time, busy, idle bool) {
+	if !busy || idle && now.Sub(l.last) > leastEpoch || l.epoch.IsZero() {
 		l.epoch, l.accepted = now, 0
 	}
 	l.last = now
+}
+
+// warn notes an answer 429 that teaches nothing yet: nothing is sent before until. counts says
+// whether what the upstream accepted earlier counts for the lesson that may follow.
+func (l *lesson) warn(now, until time.Time, counts bool) {
+	l.warned, l.at, l.credit = true, now, 0
+	if !l.learned(now) {
+		l.from = until
+	}
+	if !counts {
+		l.epoch, l.accepted = until, 0
+	}
 }
 
 // accept takes a request into account that the upstream let through.

@@ -3,117 +3,141 @@ package governor
 import "time"
 
 const (
-	// A round's least latency of more than slower times the least of the last minute, and
-	// grace, is taken as a sign that the upstream has a queue.
-	slower = 3
-	grace  = 50 * time.Millisecond
-	// leastRound is the least number of answers that a round has.
-	leastRound = 10
-	// leastTrial is what latency alone never cuts below.
-	leastTrial = 4
-	// leastLost is what missing answers don't cut below: an upstream that answers nobody is
-	// not helped by being asked one by one.
-	leastLost = 10
-	// epochOfBase: the least latency is that of this long to twice as long.
-	epochOfBase = 30 * time.Second
+	// fewest is what the limit never falls below, and how many requests have to be in flight
+	// for a failure to say anything about their number.
+	fewest = 8
+	// remaining is the part of the limit in force that a cut leaves. It is CUBIC's (RFC 9438).
+	remaining = 0.7
+	// memoryOfCut is how long a cut counts, and for how long one that didn't help isn't repeated.
+	memoryOfCut = time.Minute
+	// tooMany is the part of failures from which a cut is never taken back.
+	tooMany = 1.0 / 3
 )
 
-// limit bounds how many requests are under way. Guarded by Credential.mu.
+// limit is how many requests may be in flight at once. There is none until the upstream
+// answers 429 or 503, or doesn't answer in time. Guarded by Credential.mu.
+//
+// A cut is on trial for as many answers as the limit allows requests. If the part of failures
+// hasn't fallen to half by then, the failures don't depend on the number of requests: the limit
+// is what it was, and isn't cut for a minute.
 type limit struct {
 	inflight int
+	peak     int       // the most in flight since the last time that none was
 	most     float64   // 0: no limit
-	cutAt    time.Time // answers to what was asked for before tell nothing new
-	latency
+	failed   float64   // the limit that failed last: until there the limit doubles
+	cutAt    time.Time // answers to what was sent earlier say nothing about the limit in force
+	short    time.Time // when a request last found no free place
+
+	before, since tally     // answers to what was sent before and after the last cut
+	trial         float64   // the limit before a cut that is on trial; 0: none is
+	spared        time.Time // until when nothing is cut, because the last cut didn't help
 }
 
-// latency compares the upstream's speed with what it was.
-type latency struct {
-	floor   [2]time.Duration // the least one, of this epoch and of the one before; 0: none
-	turned  time.Time        // when this epoch began
-	round   time.Duration    // the least one of this round
-	sum     time.Duration    // of all of this round
-	answers int              // in this round
-	slow    bool             // the last round was: the next one is compared with
-	trial   time.Duration    // the mean before a cut on trial; 0: none
-	before  float64          // the limit before that cut
+// tally counts recent answers.
+type tally struct{ answers, failures float64 }
+
+// add counts an answer. Counts are halved when they exceed two windows, so that old answers
+// lose their weight.
+func (t *tally) add(failed bool, window float64) {
+	if t.answers >= 2*window {
+		t.answers, t.failures = t.answers/2, t.failures/2
+	}
+	t.answers++
+	if failed {
+		t.failures++
+	}
 }
+
+// rate is the part of failures.
+func (t *tally) rate() float64 { return t.failures / max(1, t.answers) }
 
 // full reports whether no place is free.
 func (l *limit) full() bool { return l.most > 0 && l.inflight >= int(l.most) }
 
-// cut halves the limit, but not below least, once for all that was under way when the
-// upstream was overloaded. The answer's own place is given back already.
-func (l *limit) cut(a *Answer, least float64, now time.Time) {
+// enter takes a place.
+func (l *limit) enter() {
+	l.inflight++
+	l.peak = max(l.peak, l.inflight)
+}
+
+// exit gives a place back.
+func (l *limit) exit() {
+	if l.inflight--; l.inflight == 0 {
+		l.peak = 0
+	}
+}
+
+// forget drops a limit that was last cut over a minute ago.
+func (l *limit) forget(now time.Time) {
+	if l.most > 0 && now.Sub(l.cutAt) >= memoryOfCut {
+		l.most, l.failed, l.trial = 0, 0, 0
+	}
+}
+
+// adapt takes an answer into account, whose request still has its place. ceiling is the limit
+// that is as good as none.
+func (l *limit) adapt(a *Answer, ceiling int, now time.Time) {
+	l.forget(now)
+	failed := a.Kind != Fine
 	if !a.Asked.After(l.cutAt) {
+		l.before.add(failed, float64(l.peak))
 		return
 	}
-	l.most, l.cutAt, l.trial = max(least, l.under()/2), now, 0
+	l.since.add(failed, max(fewest, l.inForce()))
+	switch {
+	case l.trial > 0 && l.before.rate() <= tooMany && l.since.answers < l.most:
+	case l.trial > 0 && !l.helped():
+		l.most, l.failed, l.trial = l.trial, float64(ceiling), 0
+		l.spared, l.since = now.Add(memoryOfCut), tally{}
+	case failed:
+		l.trial = 0
+		l.cut(now)
+	default:
+		l.trial = 0
+		l.grow(a, ceiling)
+	}
 }
 
-// under is how many were under way with the one whose answer is looked at, as far as the limit
-// allows them.
-func (l *limit) under() float64 {
-	n := float64(l.inflight + 1)
+// inForce is the limit in force. Without one it is what the upstream has borne.
+func (l *limit) inForce() float64 {
 	if l.most > 0 {
-		n = min(n, l.most)
+		return l.most
 	}
-	return n
+	return float64(l.peak)
 }
 
-// grow takes a success into account: the limit grows by one in the time in which as
-// many requests as it allows come back, as long as it is what they wait for.
-func (l *limit) grow(a *Answer, most int) {
-	if l.most == 0 {
+// helped reports whether fewer of the requests fail since the cut.
+func (l *limit) helped() bool {
+	return l.before.rate() > tooMany || l.since.failures == 0 || l.since.rate() < l.before.rate()/2
+}
+
+// cut lowers the limit. Only requests that were sent after it can do so again.
+func (l *limit) cut(now time.Time) {
+	if now.Before(l.spared) && (l.since.answers < l.inForce() || l.since.rate() <= tooMany) {
 		return
 	}
-	if l.inflight+1 >= int(l.most) {
+	to := max(fewest, remaining*l.inForce())
+	if l.inflight < fewest || to >= l.inForce() {
+		return
+	}
+	l.failed = l.inForce()
+	l.most, l.trial, l.cutAt = to, l.failed, now
+	l.before, l.since, l.spared = l.since, tally{}, time.Time{}
+}
+
+// grow takes a success into account, if requests have waited for a place since it was sent. The
+// limit doubles in each round trip until just below the one that failed, and grows by one
+// from there.
+func (l *limit) grow(a *Answer, ceiling int) {
+	if l.most == 0 || l.short.Before(a.Asked) {
+		return
+	}
+	if below := l.failed - 1; l.most < below {
+		l.most = min(l.most+1, below)
+	} else {
 		l.most += 1 / l.most
 	}
-	if l.most >= float64(most) || a.Ended.Sub(l.cutAt) > memoryOf {
-		l.most = 0
+	if l.most >= float64(ceiling) {
+		l.most, l.failed = 0, 0
 	}
-}
-
-// watch takes a latency into account. A cut for latency alone is on trial: if the upstream
-// is not faster with fewer requests, it is slow for a reason of its own.
-func (l *limit) watch(a *Answer) {
-	if !a.Asked.After(l.cutAt) {
-		return
-	}
-	d := a.Ended.Sub(a.Began)
-	if l.answers++; l.answers == 1 || d < l.round {
-		l.round = d
-	}
-	l.sum += d
-	if l.answers < max(leastRound, l.inflight) {
-		return
-	}
-	d, mean := l.round, l.sum/time.Duration(l.answers)
-	l.answers, l.sum = 0, 0
-	switch least := l.leastOf(d, a.Ended); {
-	case l.trial > 0 && mean > l.trial*9/10:
-		l.most, l.floor = l.before, [2]time.Duration{d, d}
-		l.trial = 0
-	case l.trial > 0:
-		l.trial = 0
-	case d <= slower*least+grace || l.inflight < leastTrial:
-		l.slow = false
-	case !l.slow:
-		l.slow = true
-	default:
-		l.trial, l.before, l.slow = mean, l.most, false
-		l.most, l.cutAt = max(leastTrial, 0.7*l.under()), time.Now()
-	}
-}
-
-// leastOf returns the least latency of the last epochs, of which d is one.
-func (l *latency) leastOf(d time.Duration, now time.Time) time.Duration {
-	if now.Sub(l.turned) > epochOfBase {
-		l.floor, l.turned = [2]time.Duration{d, l.floor[0]}, now
-	}
-	l.floor[0] = min(l.floor[0], d)
-	if l.floor[1] > 0 {
-		return min(l.floor[0], l.floor[1])
-	}
-	return l.floor[0]
 }

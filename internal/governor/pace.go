@@ -148,7 +148,7 @@ func (c *Credential) take(now, held time.Time) (time.Time, bool) {
 func (c *Credential) spend(q storage.QueueID, now time.Time) {
 	delete(c.ahead, q)
 	c.hold.spend(now)
-	c.begin(now, c.inflight == 1 && len(c.ahead) == 0)
+	c.begin(now, c.busy(now), c.inflight == 1 && len(c.ahead) == 0)
 	if !c.paced(now) {
 		return
 	}
