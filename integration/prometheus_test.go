@@ -148,7 +148,19 @@ func TestTracesOfTheBinary(t *testing.T) {
 			}
 		}
 	}
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL
+	run([]string{"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + collector.URL + "/mine", "OTEL_TRACES_SAMPLER=always_on"})
+	if len(got) == 0 {
+		t.Error("OTEL_TRACES_EXPORTER=otlp sends no traces")
+	}
+	for len(got) > 0 {
+		<-got
+	}
 	run(nil)
+	run([]string{endpoint, "OTEL_TRACES_EXPORTER=none"})
+	run([]string{endpoint, "OTEL_TRACES_SAMPLER=always_off"})
+	run([]string{endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0"})
+	run([]string{"OTEL_SDK_DISABLED=true"}, "--traces-endpoint", collector.URL+"/v1/traces")
 	if len(got) > 0 {
 		t.Error("traces are sent that nobody asked for")
 	}

@@ -108,18 +108,54 @@ func parseShare(text string) (float64, error) {
 	return f, nil
 }
 
-// The variables of OpenTelemetry that turn traces on.
-var otelEndpoints = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+// otelSays returns whether the variables of OpenTelemetry turn traces on, and whether they turn them
+// off even where a flag turns them on. Values that Sheaf can't follow are errors.
+func otelSays(environ []string) (on, off bool, err error) {
+	set := map[string]string{}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		set[name] = strings.ToLower(strings.TrimSpace(value)) // empty counts as unset
+	}
+	protocol := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+	if set[protocol] == "" {
+		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	}
+	switch exporter := set["OTEL_TRACES_EXPORTER"]; {
+	case set["OTEL_SDK_DISABLED"] == "true":
+		return false, true, nil
+	case exporter == "none":
+		return false, false, nil
+	case exporter != "" && exporter != "otlp":
+		return false, false, fmt.Errorf("OTEL_TRACES_EXPORTER is %s, and traces can be sent by OTLP only: set it to otlp or none", exporter)
+	case exporter == "" && set["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "" && set["OTEL_EXPORTER_OTLP_ENDPOINT"] == "":
+		return false, false, nil
+	case !slices.Contains([]string{"", "http/protobuf", "http/json"}, set[protocol]):
+		return false, false, fmt.Errorf("%s is %s, and traces can be sent over HTTP only: set it to http/protobuf, and the endpoint to the collector's port for HTTP", protocol, set[protocol])
+	}
+	return true, false, nil
+}
+
+// sampler returns what decides which traces are recorded; none: the variables of OpenTelemetry do.
+func (o *observing) sampler(environ []string) []sdktrace.TracerProviderOption {
+	named := func(entry string) bool {
+		value, ok := strings.CutPrefix(entry, "OTEL_TRACES_SAMPLER=")
+		return ok && strings.TrimSpace(value) != ""
+	}
+	if o.sample == 1 && slices.ContainsFunc(environ, named) {
+		return nil
+	}
+	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.sample)))}
+}
 
 // tracing returns what traces, and what sends the rest off at the end; nil: nothing is traced.
 // The other variables of OpenTelemetry for the exporter and the resource count, too.
 func (o *observing) tracing(ctx context.Context, environ []string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
-	named := func(entry string) bool {
-		name, value, _ := strings.Cut(entry, "=")
-		return value != "" && slices.Contains(otelEndpoints, name)
-	}
-	if o.traces == "" && !slices.ContainsFunc(environ, named) {
+	on, off, err := otelSays(environ)
+	switch {
+	case off || o.traces == "" && err == nil && !on:
 		return nil, nil
+	case o.traces == "" && err != nil:
+		return nil, err
 	}
 	var options []otlptracehttp.Option
 	if o.traces != "" {
@@ -139,10 +175,7 @@ func (o *observing) tracing(ctx context.Context, environ []string, log *slog.Log
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Warn("traces can't be sent; they are dropped, and nothing else is affected", "error", err)
 	}))
-	return sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter), sdktrace.WithResource(about),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.sample))),
-	), nil
+	return sdktrace.NewTracerProvider(append(o.sampler(environ), sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))...), nil
 }
 
 // tracesTimeout bounds how long a shutdown waits for traces to be sent.

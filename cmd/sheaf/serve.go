@@ -66,9 +66,12 @@ unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s
 GET /healthz answers 200 while the process lives, GET /readyz once it is of use. The API is
 described at /openapi.yaml, and for people at /docs; a dashboard is at /ui/. Metrics for
 Prometheus are at /metrics, where --metrics-listen does not put them elsewhere: that address
-answers /healthz and /readyz too, whatever callers do. Traces are sent
-with --traces-endpoint, or where the variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT and
-its like, which count all) name a collector.
+answers /healthz and /readyz too, whatever callers do. Traces are sent by
+OTLP over HTTP with --traces-endpoint, or where the variables of OpenTelemetry name a collector:
+OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_TRACES_EXPORTER=otlp.
+OTEL_TRACES_EXPORTER=none counts where the flag isn't given, OTEL_SDK_DISABLED=true always,
+OTEL_TRACES_SAMPLER where --traces-sample is 1. The variables for the exporter, the batches, the
+limits of spans, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count too.
 
 SIGHUP: the files of --auth keys=FILE, --operator-keys and --webhook-secret-file are read again, and the audit log
 is opened again.
