@@ -290,7 +290,7 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 			"connections", connections, "files", inbound.MaxFiles())
 	}
 	return inbound.Options{
-		MaxConnections: connections, MaxRequests: connections * 3 / 4,
+		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: s.options.MaxBody,
 		Trusted: s.options.TrustedProxies, Network: auth.Network,
 		From:   auth.NetworkOf(s.options.TrustedProxies),
 		Probes: []string{healthPath, readyPath, metricsPath},

@@ -8,6 +8,9 @@
 // Requests are bounded in total and shared fairly by the address that they come from, which
 // behind a trusted proxy is the forwarded one. A request beyond its address's share is answered
 // 429 at once. Probes have places of their own, so they are answered when all others are taken.
+//
+// A request that is refused before its body has arrived is answered once it has, within limits, so
+// that clients can read the answer.
 package inbound
 
 import (
@@ -35,6 +38,7 @@ const (
 // Options configure Connections. All must be set but Trusted and Probes.
 type Options struct {
 	MaxConnections int
+	MaxBody        int64                              // bytes of the largest body that is served
 	MaxRequests    int                                // being answered at the same time; fewer than connections, so that one is always idle
 	Trusted        []netip.Prefix                     // proxies
 	Network        func(netip.Addr) netip.Prefix      // what counts as one address
@@ -47,6 +51,7 @@ type Connections struct {
 	Options
 	requests *gate.Gate[netip.Prefix]
 	probes   *gate.Gate[netip.Prefix]
+	drains   *drains
 
 	mu        sync.Mutex
 	open      int
@@ -79,6 +84,7 @@ func New(o Options) *Connections {
 		Options:   o,
 		requests:  gate.New[netip.Prefix](int64(o.MaxRequests), int64(o.MaxRequests)),
 		probes:    gate.New[netip.Prefix](maxProbes, maxProbes),
+		drains:    newDrains(o.MaxBody),
 		addresses: map[netip.Prefix]*address{},
 	}
 }
@@ -275,6 +281,7 @@ func (c *Connections) bound(next http.Handler) http.Handler {
 			places = c.probes
 		}
 		from := c.From(r)
+		w, r = c.drains.wrap(w, r, from)
 		if !places.Try(1, from) {
 			refuse(w)
 			return

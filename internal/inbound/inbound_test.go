@@ -44,8 +44,11 @@ func newWorld(t *testing.T, configure func(*Options)) *world {
 		t.Fatal(err)
 	}
 	w.address, w.all = l.Addr().String(), New(o)
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/hold" {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/refuse":
+			rw.WriteHeader(http.StatusUnauthorized)
+		case "/hold":
 			w.held <- struct{}{}
 			<-gate
 		}

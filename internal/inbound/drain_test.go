@@ -1,0 +1,86 @@
+package inbound
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// post sends a request for /refuse that announces a large body, and so many bytes of that.
+func (c *client) post(sent int, header ...string) {
+	c.t.Helper()
+	lines := ""
+	for _, h := range header {
+		lines += h + "\r\n"
+	}
+	head := fmt.Sprintf("POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n", largeBody, lines)
+	if _, err := io.Copy(c.conn, io.MultiReader(bytes.NewBufferString(head), bytes.NewReader(make([]byte, sent)))); err != nil {
+		c.t.Errorf("the body was not taken: %v", err)
+	}
+}
+
+const largeBody = 8 << 20 // more than the connection's buffers hold
+
+// A client that sends a whole body before it reads gets the answer of a request that is refused
+// without it, and can go on with the connection.
+func TestRefusalIsReadable(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.dial("127.0.0.1")
+	for range 2 {
+		c.post(largeBody)
+		if code := c.status(); code != http.StatusUnauthorized {
+			t.Fatalf("the answer is %d", code)
+		}
+	}
+	if code := c.ask("/"); code != http.StatusOK {
+		t.Errorf("the next answer is %d", code)
+	}
+}
+
+// A client that waits to be asked for its body is not asked.
+func TestRefusalBeforeBody(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.dial("127.0.0.1")
+	c.post(0, "Expect: 100-continue")
+	if code := c.status(); code != http.StatusUnauthorized || !c.closed() {
+		t.Errorf("the answer is %d", code)
+	}
+}
+
+// A body that does not come is waited for only so long.
+func TestDrainEnds(t *testing.T) {
+	w := newWorld(t, nil)
+	w.all.drains.time = 10 * time.Millisecond
+	c := w.dial("127.0.0.1")
+	c.post(1)
+	if code := c.status(); code != http.StatusUnauthorized || !c.closed() {
+		t.Errorf("the answer is %d", code)
+	}
+}
+
+// One address can't take all places of bodies that are read to their ends.
+func TestDrainsAreShared(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.MaxConnections, o.MaxRequests = 1000, 900 })
+	answered := make(chan int, 1)
+	for range maxDrains {
+		c := w.dial("127.0.0.1")
+		c.post(1)
+		go func() { answered <- c.status() }()
+	}
+	for range maxDrains / 2 { // those beyond its share
+		if code := <-answered; code != http.StatusUnauthorized {
+			t.Fatalf("the answer is %d", code)
+		}
+	}
+	neighbour := w.dial("127.0.0.2")
+	neighbour.post(largeBody)
+	if code := neighbour.status(); code != http.StatusUnauthorized {
+		t.Errorf("the neighbour's answer is %d", code)
+	}
+	if held := maxDrains/2 - len(answered); held == 0 {
+		t.Error("nobody is waited for")
+	}
+}
