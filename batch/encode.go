@@ -40,7 +40,7 @@ func AppendHead(dst []byte, s Status, total, completed int) []byte {
 // bytes that are no UTF-8 are base64 in both forms. What is absent has no field.
 // A line of a request that was not executed is told as the reason.
 func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
-	return (&Form{Escaped: escaped}).AppendResult(dst, id, r)
+	return (&Form{Escaped: escaped}).AppendResult(dst, id, r, false)
 }
 
 // Form is how bodies are written.
@@ -52,9 +52,10 @@ type Form struct {
 	Flush func(dst []byte) []byte
 }
 
-// AppendResult is AppendResult in this form.
-func (f *Form) AppendResult(dst []byte, id string, r *Result) []byte {
-	return append(f.appendResult(append(dst, '{'), id, r), '}')
+// AppendResult is AppendResult in this form. inDoubt says that it is unknown whether the failed
+// request was carried out.
+func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []byte {
+	return append(f.appendResult(append(dst, '{'), id, r, inDoubt), '}')
 }
 
 // Details are what a response tells beyond the wire contract, where it was asked for.
@@ -69,11 +70,11 @@ type Details struct {
 
 // AppendIndexed is AppendResult with the request's place in the batch and, unless they are
 // nil, the details.
-func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, d *Details) []byte {
+func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, inDoubt bool, d *Details) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
 	dst = append(dst, ',')
-	dst = f.appendResult(dst, id, r)
+	dst = f.appendResult(dst, id, r, inDoubt)
 	if d != nil {
 		dst = d.append(dst, r)
 	}
@@ -188,7 +189,7 @@ func (l *Links) append(dst []byte, ids []string) []byte {
 	return dst
 }
 
-func (f *Form) appendResult(dst []byte, id string, r *Result) []byte {
+func (f *Form) appendResult(dst []byte, id string, r *Result, inDoubt bool) []byte {
 	if id != "" {
 		dst = append(dst, `"id":`...)
 		dst = AppendString(dst, id)
@@ -203,6 +204,9 @@ func (f *Form) appendResult(dst []byte, id string, r *Result) []byte {
 			dst = AppendString(dst, r.Line)
 		}
 		return dst
+	}
+	if inDoubt {
+		dst = append(dst, `,"inDoubt":true`...)
 	}
 	dst = f.appendBody(dst, r)
 	dst = append(dst, `,"httpStatusCode":`...)

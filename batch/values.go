@@ -139,30 +139,46 @@ func (v *Values) Lacks(i int) bool {
 type End struct {
 	Status    ResultStatus
 	MaybeDone bool // it may have been carried out, although it isn't COMPLETED
+	InDoubt   bool // it is FAILED, and whether it was carried out is unknown
 }
+
+// Repeat says which requests of a batch that has ended Retry repeats.
+type Repeat uint8
+
+// The choices. No request belongs to both RepeatCertain and RepeatInDoubt, so that retries of
+// both kinds together repeat nothing twice.
+const (
+	RepeatCertain Repeat = iota // what certainly was not carried out
+	RepeatInDoubt               // what is in doubt, and what waits for it
+	RepeatAll                   // everything that isn't COMPLETED
+)
 
 // Retry returns the requests that repeat what has failed, or was not executed, of those of a
 // batch that has ended: in the same order, building on each other as before. References to
 // requests that were COMPLETED are filled from their answers. One that may have been carried
 // out keeps its Idempotency-Key. It fails where a reference can't be filled: that request fails
 // again whatever is tried.
-func Retry(ticket Ticket, ends []End, v *Values) ([]Request, error) {
+func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error) {
+	c := choose(v.requests, ends, which)
 	place := make([]int, len(ends)) // in the new batch; -1: not repeated
 	var out []Request
 	for i := range ends {
 		place[i] = -1
-		r := v.requests[i]
-		if ends[i].Status == Succeeded || idle(r.Links, place) {
+		if !c.chosen[i] {
 			continue
 		}
+		r := v.requests[i]
 		if r.Links != nil {
 			again, err := relink(&r, place, v.Of(i))
 			if err != nil {
 				return nil, fmt.Errorf("of request %d, %w", i, err)
 			}
+			if again.Links != nil && r.Links.RunIf == IfFailure && c.lacks(r.Links) {
+				again.Links.RunIf = Always // the failure after which it runs isn't repeated
+			}
 			r = *again
 		}
-		if ends[i].MaybeDone {
+		if ends[i].MaybeDone || ends[i].InDoubt {
 			keepKey(&r, IdempotencyKey(ticket, i))
 		}
 		place[i] = len(out)
@@ -171,10 +187,56 @@ func Retry(ticket Ticket, ends []End, v *Values) ([]Request, error) {
 	return out, nil
 }
 
-// idle reports whether a request only runs after a failure, and there can be none.
-func idle(l *Links, place []int) bool {
-	return l != nil && l.RunIf == IfFailure && !slices.ContainsFunc(l.DependsOn, func(j int) bool { return place[j] >= 0 })
+// choice is which requests of a batch are repeated.
+type choice struct {
+	ends   []End
+	chosen []bool
 }
+
+// choose decides which requests are repeated.
+func choose(requests []Request, ends []End, which Repeat) *choice {
+	c := &choice{ends: ends, chosen: make([]bool, len(ends))}
+	var others []bool // that RepeatCertain repeats
+	if which == RepeatInDoubt {
+		others = choose(requests, ends, RepeatCertain).chosen
+	}
+	for i := range ends {
+		l := requests[i].Links
+		wanted := true
+		switch which {
+		case RepeatCertain:
+			wanted = !ends[i].InDoubt
+		case RepeatInDoubt:
+			wanted = ends[i].InDoubt || c.waits(l) && !others[i]
+		case RepeatAll:
+		}
+		c.chosen[i] = wanted && ends[i].Status != Succeeded && c.canRun(l)
+	}
+	return c
+}
+
+// canRun reports whether a request would be sent, after decisions about all that it depends on.
+func (c *choice) canRun(l *Links) bool {
+	switch {
+	case l == nil:
+		return true
+	case l.RunIf == IfSuccess && c.lacks(l):
+		return false
+	case l.RunIf == IfFailure && !c.waits(l) && !c.lacks(l):
+		return false // there can be no failure
+	}
+	return !slices.ContainsFunc(l.Refs, func(r Ref) bool { return c.isMissing(r.From) })
+}
+
+// waits reports whether a request depends on one that is repeated.
+func (c *choice) waits(l *Links) bool {
+	return l != nil && slices.ContainsFunc(l.DependsOn, func(i int) bool { return c.chosen[i] })
+}
+
+// lacks reports whether a request depends on one that is neither COMPLETED nor repeated.
+func (c *choice) lacks(l *Links) bool { return slices.ContainsFunc(l.DependsOn, c.isMissing) }
+
+func (c *choice) isMissing(i int) bool { return !c.chosen[i] && c.ends[i].Status != Succeeded }
 
 // relink returns a request with what it builds on in its new places, and with the references
 // filled to what is not repeated.

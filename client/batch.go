@@ -117,6 +117,9 @@ type Batch struct {
 	CompletedRequests int        `json:"completedRequests"` // that ran to an end, well or badly
 	Responses         []Response `json:"responses"`         // in request order, of what has ended
 
+	FailedRequests  int `json:"failedRequests"`
+	InDoubtRequests int `json:"inDoubtRequests"` // of the failed ones
+
 	CreatedAt  time.Time `json:"createdAt"`
 	StartedAt  time.Time `json:"startedAt"`  // zero: it has not begun
 	FinishedAt time.Time `json:"finishedAt"` // zero: it has not ended
@@ -136,9 +139,18 @@ type ResultStatus string
 // The ends of a request.
 const (
 	Succeeded   ResultStatus = "COMPLETED"
-	Failed      ResultStatus = "FAILED"       // answered otherwise, not answered, or in doubt
+	Failed      ResultStatus = "FAILED"       // answered otherwise, not answered, or in doubt: see Response.InDoubt
 	NotExecuted ResultStatus = "NOT_EXECUTED" // never sent
 )
+
+// InDoubt selects the responses that are Failed and in doubt, in GetOptions.Only. No response has
+// this status.
+const InDoubt ResultStatus = "IN_DOUBT"
+
+// is reports whether a response is one of those that a GetOptions.Only selects.
+func (r *Response) is(only ResultStatus) bool {
+	return only == "" || r.Status == only || only == InDoubt && r.InDoubt
+}
 
 // Response is what became of one request. What is below Reason comes only with
 // GetOptions.Details.
@@ -146,6 +158,7 @@ type Response struct {
 	Index        int             `json:"-"` // its place in the batch, from 0; -1: the server did not tell
 	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
+	InDoubt      bool            `json:"inDoubt,omitempty"`          // it is Failed, and whether the upstream carried it out is unknown
 	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON as it came; of other text a JSON string; nil: none
 	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64": Body is a string of bytes that are no UTF-8
 	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 where no answer came; 0: not executed
@@ -309,21 +322,65 @@ func (c *Client) Delete(ctx context.Context, ticket string) (bool, error) {
 	return deleted.Count > 0, err
 }
 
-// Retry makes a batch of what failed or was not executed in another one, and returns its
-// ticket: as long as that is unfinished, always the same. An error that is no *Error leaves open whether it
-// was made: the call is not repeated, as that could do things twice.
+// Retry makes a batch of what failed or was not executed in another one, without the requests in
+// doubt, and returns its ticket: as long as that is unfinished, always the same. An error that is
+// no *Error leaves open whether it was made: the call is not repeated, as that could do things twice.
 func (c *Client) Retry(ctx context.Context, ticket string) (string, error) {
-	var created struct {
-		Ticket string `json:"ticket"`
+	made, err := c.RetryWith(ctx, ticket, RetryOptions{})
+	if err != nil {
+		return "", err
 	}
-	err := c.ask(ctx, &call{method: http.MethodPost, path: "/retry", query: url.Values{"ticket": {ticket}}, once: true}, &created)
-	return created.Ticket, err
+	return made.Ticket, nil
+}
+
+// RetryInDoubt says what a retry does with requests in doubt, which the API may have carried out.
+type RetryInDoubt string
+
+// The choices.
+const (
+	WithoutInDoubt RetryInDoubt = ""     // leaves them out
+	WithInDoubt    RetryInDoubt = "true" // repeats them as well
+	OnlyInDoubt    RetryInDoubt = "only" // repeats nothing else
+)
+
+// RetryOptions are choices for a retry.
+type RetryOptions struct {
+	InDoubt RetryInDoubt
+	DryRun  bool // makes no batch
+}
+
+// Retried is what a retry has made, or with DryRun would make.
+type Retried struct {
+	Ticket          string `json:"ticket"`
+	TotalRequests   int    `json:"totalRequests"`   // of the new batch
+	InDoubtRequests int    `json:"inDoubtRequests"` // of the old batch, whether the new one repeats them or not
+}
+
+// RetryWith is Retry with choices.
+func (c *Client) RetryWith(ctx context.Context, ticket string, o RetryOptions) (*Retried, error) {
+	query := url.Values{"ticket": {ticket}}
+	if o.InDoubt != WithoutInDoubt {
+		query.Set("inDoubt", string(o.InDoubt))
+	}
+	if o.DryRun {
+		query.Set("dryRun", "true")
+	}
+	made := &Retried{}
+	if err := c.ask(ctx, &call{method: http.MethodPost, path: "/retry", query: query, once: true}, made); err != nil {
+		return nil, err
+	}
+	return made, nil
 }
 
 // Item is a batch that List has found.
 type Item struct {
 	Ticket string `json:"ticket"`
 	Status Status `json:"status"`
+
+	// Only in a list without a status:
+	FailedRequests  int  `json:"failedRequests,omitempty"`
+	InDoubtRequests int  `json:"inDoubtRequests,omitempty"` // of the failed ones
+	Quarantined     bool `json:"quarantined,omitempty"`     // it is set aside, as it can't be run
 }
 
 // List goes through the caller's batches of one status, oldest first; with an empty status
@@ -379,6 +436,7 @@ type Group struct {
 	TotalRequests     int                  `json:"totalRequests"`
 	CompletedRequests int                  `json:"completedRequests"`
 	Responses         map[ResultStatus]int `json:"responses"`
+	InDoubtRequests   int                  `json:"inDoubtRequests"` // of the failed ones
 }
 
 // Group counts over the caller's batches of a group. It goes beyond the wire contract: a

@@ -74,7 +74,7 @@ func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.
 		told, indexed := 0, true
 		take := func(r *Response) bool {
 			indexed = indexed && r.Index >= 0
-			if indexed && r.Index < o.After || o.Only != "" && r.Status != o.Only {
+			if indexed && r.Index < o.After || !r.is(o.Only) {
 				return true // a server that does not know the options tells everything
 			}
 			o.After = r.Index + 1
@@ -315,7 +315,7 @@ func (s *stream) take(event string, data []byte) (over bool, err error) {
 		if err := json.Unmarshal(data, r); err != nil {
 			return false, fmt.Errorf("%s sent an event that is no response of a batch: %w", s.c.options.Server, err)
 		}
-		if r.Index < s.options.After || s.options.Only != "" && r.Status != s.options.Only {
+		if r.Index < s.options.After || !r.is(s.options.Only) {
 			return false, nil
 		}
 		s.told++

@@ -17,6 +17,7 @@ type Filter struct {
 	From    time.Time    // created at this moment or later; zero: any
 	To      time.Time    // created before this moment; zero: any
 	Failed  bool         // only those that have ended, and of which a request failed
+	InDoubt bool         // only those that have ended, and of which a request is in doubt
 	Code    int          // only those of which a request's end was an answer with this code; 0: any
 	Path    string       // only those of which a request's path and query holds this text; empty: any
 	After   BatchID      // only those behind this one in the order; 0: from its beginning
@@ -31,7 +32,8 @@ func (f *Filter) Matches(s *Summary) bool {
 		(f.GroupID == "" || s.GroupID == f.GroupID) &&
 		(f.From.IsZero() || !s.CreatedAt.Before(f.From)) &&
 		(f.To.IsZero() || s.CreatedAt.Before(f.To)) &&
-		(!f.Failed || s.Status == batch.Completed && s.Failed > 0)
+		(!f.Failed || s.Status == batch.Completed && s.Failed > 0) &&
+		(!f.InDoubt || s.Status == batch.Completed && s.InDoubt > 0)
 }
 
 // ClockError is by how much clocks may have been wrong without a search by time missing
@@ -70,6 +72,7 @@ type Summary struct {
 	Total       int
 	Completed   int // requests that ran to an end, well or badly
 	Failed      int // of them; of a batch that ended before failures were counted: 0
+	InDoubt     int // of Failed
 	CreatedAt   time.Time
 	StartedAt   time.Time    // zero: not started
 	EndedAt     time.Time    // zero: not ended

@@ -1,6 +1,10 @@
 package storage
 
-import "github.com/sheafapi/sheaf/batch"
+import (
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+)
 
 // Newest returns the marks that count of those that one call records: one for each request,
 // the last one unless an earlier one is Done. An answer that a later mark leaves as it is
@@ -37,6 +41,20 @@ func (m Mark) Unread() Mark {
 		m.Result = batch.Result{}
 	}
 	return m
+}
+
+// outcomeUnknown is part of every message with which versions that didn't record Tries.InDoubt
+// ended a request that is in doubt. The databases' migrations have the same text.
+const outcomeUnknown = "it is not known whether"
+
+// InDoubt reports whether a request is in doubt: its result is FAILED, and whether the upstream
+// carried it out is unknown. Of a result that an older version recorded, the message tells.
+func (m *Mark) InDoubt() bool {
+	if m.State != Done || m.Result.Status != batch.Failed {
+		return false
+	}
+	unanswered := m.Result.Code == 502 || m.Result.Code == 504
+	return m.Tries.InDoubt || unanswered && strings.Contains(m.Result.Line, outcomeUnknown)
 }
 
 // Size returns about how many bytes marks take in a database.

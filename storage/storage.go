@@ -165,6 +165,8 @@ type Status struct {
 	Status      batch.Status
 	Total       int
 	Completed   int // requests that ran to an end, well or badly
+	Failed      int // of Completed
+	InDoubt     int // of Failed
 	CreatedAt   time.Time
 	StartedAt   time.Time // zero: not started
 	EndedAt     time.Time // zero: not ended
@@ -182,6 +184,7 @@ type Status struct {
 type Indexed struct {
 	Index int
 	batch.Result
+	InDoubt        bool // see Mark.InDoubt
 	Attempts       int
 	Throttles      int       // answers 429
 	ThrottledSince time.Time // the first 429; zero: none
@@ -245,6 +248,7 @@ type GroupCounts struct {
 	Requests    int // of all of them
 	Succeeded   int
 	Failed      int
+	InDoubt     int // of Failed
 	NotExecuted int
 }
 
@@ -275,7 +279,7 @@ type Delivery struct {
 	Problem   string    // why the last attempt failed; empty: it did not
 	Spared    bool      // for PutDelivery: the attempt was not made and does not count
 
-	Total, Completed, Failed int // of the batch's requests
+	Total, Completed, Failed, InDoubt int // of the batch's requests
 }
 
 // Lane is the deliveries of one store to one host. As a part of Due.Busy, an empty store or
@@ -337,7 +341,7 @@ type Mark struct {
 	Index     int
 	State     MarkState
 	Tries     Tries
-	NotBefore time.Time    // Waiting: the moment of the next attempt
+	NotBefore time.Time    // Waiting: the moment of the next attempt. Done: when the last attempt began; zero: that is unknown
 	Result    batch.Result // Done: the end. Waiting: the last answer. Begun: none. Load and Marks leave bodies and headers out
 }
 
@@ -348,6 +352,7 @@ type Tries struct {
 	Throttles      int       // answers 429
 	ThrottledSince time.Time // the first 429; zero: none
 	MaybeDone      bool      // an earlier attempt may have taken effect
+	InDoubt        bool      // whether an attempt was carried out is unknown, and no later answer tells
 	StartedAt      time.Time // the first attempt
 	EndedAt        time.Time // the end of the last attempt
 }
@@ -579,7 +584,7 @@ type Storage interface {
 	Watch(ctx context.Context, wake, notify func(QueueID))
 
 	// Abandon ends every batch that is unfinished, for the given reason:
-	// requests in flight are recorded as failed with inDoubt, those that wait
+	// requests in flight are recorded as failed and in doubt, with this result, those that wait
 	// with their last answer; without one they were not executed. It returns how
 	// many batches it ended. To be called before anything is claimed.
 	Abandon(ctx context.Context, inDoubt batch.Result, reason string) (int, error)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -23,6 +24,7 @@ type report struct {
 	Total       int           `json:"totalRequests"`
 	Completed   int           `json:"completedRequests"`
 	Failed      int           `json:"failed"`
+	InDoubt     int           `json:"inDoubt"` // of Failed
 	NotExecuted int           `json:"notExecuted"`
 	GroupID     string        `json:"groupId,omitempty"`
 	RetryOf     string        `json:"retryOf,omitempty"`
@@ -47,11 +49,13 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 		Paused: b.Paused, WaitsUntil: b.WaitsUntil, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
 	}
 	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
-		for _, err := range c.Results(ctx, ticket, client.GetOptions{Only: status}) {
+		for response, err := range c.Results(ctx, ticket, client.GetOptions{Only: status}) {
 			if err != nil {
 				return nil, err
 			}
-			*n++
+			if *n++; response.InDoubt {
+				r.InDoubt++
+			}
 		}
 	}
 	return r, nil
@@ -80,8 +84,8 @@ func (r *report) print(w io.Writer) error {
 	if !r.WaitsUntil.IsZero() {
 		state += ", waits for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
 	}
-	fmt.Fprintf(t, "Ticket\t%s\nStatus\t%s\nRequests\t%s of %s have run: %s failed, %s not executed\n", r.Ticket, state,
-		commas(r.Completed), commas(r.Total), commas(r.Failed), commas(r.NotExecuted))
+	fmt.Fprintf(t, "Ticket\t%s\nStatus\t%s\nRequests\t%s of %s have run: %s, %s not executed\n", r.Ticket, state,
+		commas(r.Completed), commas(r.Total), failures(r.Failed, r.InDoubt), commas(r.NotExecuted))
 	for _, line := range []struct {
 		name  string
 		value string
@@ -91,6 +95,15 @@ func (r *report) print(w io.Writer) error {
 		}
 	}
 	return t.Flush()
+}
+
+// failures words how many requests failed, and how many of them are in doubt.
+func failures(failed, inDoubt int) string {
+	text := commas(failed-inDoubt) + " failed"
+	if inDoubt > 0 {
+		text += ", " + commas(inDoubt) + " in doubt"
+	}
+	return text
 }
 
 func moment(t time.Time) string {
@@ -180,7 +193,7 @@ type told struct{ failures int }
 
 // only are the values of --only.
 var only = map[string]client.ResultStatus{
-	"": "", "failed": client.Failed, "not-executed": client.NotExecuted, "completed": client.Succeeded,
+	"": "", "failed": client.Failed, "in-doubt": client.InDoubt, "not-executed": client.NotExecuted, "completed": client.Succeeded,
 }
 
 // show prints responses, as a table for people or one JSON object a line.
@@ -226,7 +239,11 @@ func line(r *client.Response) string {
 	if body := string(r.Body); body != "" {
 		why += " " + body
 	}
-	return clean(fmt.Sprintf("%5d  %-12s  %s  %s  %s", r.Index, r.Status, code, what, why), 200)
+	status := r.Status
+	if r.InDoubt {
+		status = client.InDoubt
+	}
+	return clean(fmt.Sprintf("%5d  %-12s  %s  %s  %s", r.Index, status, code, what, why), 200)
 }
 
 // clean keeps what came from elsewhere from steering the terminal, and shortens it.
@@ -257,7 +274,7 @@ func newResults(environ []string) *cobra.Command {
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			status, ok := only[which]
 			if !ok {
-				return usagef("--only is %q and has to be failed, not-executed or completed", which)
+				return usagef("--only is %q and has to be failed, in-doubt, not-executed or completed", which)
 			}
 			service, err := r.client(-1)
 			if err != nil {
@@ -275,7 +292,7 @@ func newResults(environ []string) *cobra.Command {
 		}),
 	}
 	r.ticketFlags(c, environ)
-	c.Flags().StringVar(&which, "only", "", "failed, not-executed or completed")
+	c.Flags().StringVar(&which, "only", "", "failed, in-doubt (of the failed ones), not-executed or completed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -357,16 +374,31 @@ func newCancel(environ []string) *cobra.Command {
 
 func newRetry(environ []string) *cobra.Command {
 	var r remote
+	var also, only, dry bool
 	c := &cobra.Command{
-		Use:     "retry TICKET",
-		Short:   "Make a batch of what failed or was not executed in another one, and print its ticket",
-		Example: "  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)",
+		Use:   "retry TICKET",
+		Short: "Make a batch of what failed or was not executed in another one, and print its ticket",
+		Long: `Make a batch of what failed or was not executed in another one, and print its ticket.
+
+Requests in doubt are left out: the API may have carried them out, and nobody knows. Check there
+first. Then --also-in-doubt or --only-in-doubt repeats them, with the Idempotency-Key that they had.`,
+		Example: `  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)
+  sheaf retry --dry-run 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11`,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			service, err := r.client(-1)
 			if err != nil {
 				return err
 			}
-			ticket, err := service.Retry(ctx, args[0])
+			o := client.RetryOptions{DryRun: dry}
+			switch {
+			case also && only:
+				return usagef("--also-in-doubt and --only-in-doubt exclude each other")
+			case also:
+				o.InDoubt = client.WithInDoubt
+			case only:
+				o.InDoubt = client.OnlyInDoubt
+			}
+			made, err := service.RetryWith(ctx, args[0], o)
 			if refused, ok := errors.AsType[*client.Error](err); err != nil && !ok {
 				return fmt.Errorf("%w; whether a batch was made is not known: sheaf list shows it", err)
 			} else if ok && refused.StatusCode == http.StatusMethodNotAllowed {
@@ -375,11 +407,22 @@ func newRetry(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), ticket)
-			return err
+			if dry {
+				fmt.Fprintf(c.OutOrStdout(), "%s would be repeated. In doubt: %s.\n", plural(made.TotalRequests, "request", "requests"), commas(made.InDoubtRequests))
+				return nil
+			}
+			fmt.Fprintln(c.OutOrStdout(), made.Ticket)
+			if n := made.InDoubtRequests; n > 0 && o.InDoubt == client.WithoutInDoubt {
+				fmt.Fprintf(c.ErrOrStderr(), "%s in doubt left out: the API may have carried them out. Check there; sheaf retry --only-in-doubt %s repeats them.\n",
+					plural(n, "request", "requests"), args[0])
+			}
+			return nil
 		}),
 	}
 	r.ticketFlags(c, environ)
+	c.Flags().BoolVar(&also, "also-in-doubt", false, "repeat the requests in doubt, too")
+	c.Flags().BoolVar(&only, "only-in-doubt", false, "repeat the requests in doubt, and nothing else")
+	c.Flags().BoolVar(&dry, "dry-run", false, "tell how many requests would be repeated, and how many are in doubt")
 	return c
 }
 
@@ -419,9 +462,9 @@ func newList(environ []string) *cobra.Command {
 				return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
 			}
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "TICKET\tSTATUS")
+			fmt.Fprintln(w, "TICKET\tSTATUS\tNOTE")
 			for _, item := range found {
-				fmt.Fprintf(w, "%s\t%s\n", item.Ticket, item.Status)
+				fmt.Fprintf(w, "%s\t%s\t%s\n", item.Ticket, item.Status, note(&item))
 			}
 			return w.Flush()
 		}),
@@ -431,4 +474,16 @@ func newList(environ []string) *cobra.Command {
 	c.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// note says what is worth knowing of a listed batch.
+func note(item *client.Item) string {
+	var notes []string
+	if item.Quarantined {
+		notes = append(notes, "set aside")
+	}
+	if item.FailedRequests > 0 {
+		notes = append(notes, failures(item.FailedRequests, item.InDoubtRequests))
+	}
+	return strings.Join(notes, ", ")
 }

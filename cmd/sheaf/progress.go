@@ -120,14 +120,22 @@ func showBar(ctx context.Context, w io.Writer, color bool, read func() submit.Sn
 		return fmt.Sprintf("%s of %s ", commas(now.Done), commas(now.Requests))
 	}
 	failures := func(decor.Statistics) string {
-		if now.Failed == 0 {
-			return ""
+		var out string
+		for _, kind := range []struct {
+			n     int
+			word  string
+			color string
+		}{{now.Failed - now.InDoubt, "failed", "31"}, {now.InDoubt, "in doubt", "33"}} {
+			if kind.n == 0 {
+				continue
+			}
+			text := fmt.Sprintf(" · %s %s", commas(kind.n), kind.word)
+			if color {
+				text = "\x1b[" + kind.color + "m" + text + "\x1b[0m"
+			}
+			out += text
 		}
-		text := fmt.Sprintf(" · %s failed", commas(now.Failed))
-		if color {
-			text = "\x1b[31m" + text + "\x1b[0m"
-		}
-		return text
+		return out
 	}
 	tail := func(decor.Statistics) string {
 		if why := hindrance(now, time.Now()); why != "" {
@@ -175,8 +183,11 @@ func showLines(ctx context.Context, w io.Writer, read func() submit.Snapshot) {
 		s, now := read(), time.Now()
 		average := p.take(now, s.Done)
 		parts := []string{fmt.Sprintf("%s of %s requests", commas(s.Done), commas(s.Requests)), fmt.Sprintf("%d %%", s.Done*100/max(s.Requests, 1)), rate(average)}
-		if s.Failed > 0 {
-			parts = append(parts, commas(s.Failed)+" failed")
+		if n := s.Failed - s.InDoubt; n > 0 {
+			parts = append(parts, commas(n)+" failed")
+		}
+		if s.InDoubt > 0 {
+			parts = append(parts, commas(s.InDoubt)+" in doubt")
 		}
 		if why := hindrance(s, now); why != "" {
 			parts = append(parts, why)

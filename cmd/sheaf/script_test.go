@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs the real program. Beside testscript's own commands the scripts have
 //
 //	exits CODE ARG…       run sheaf and expect the exit code
-//	upstream              start an upstream, $UPSTREAM, that answers {"path":"…"}; below /hold only after release
+//	upstream              start an upstream, $UPSTREAM, that answers {"path":"…"}; below /hold only after
+//	                      release; below /status/N with the status N
 //	arrived, release      wait until a request is held; let it and all later ones go
 //	serve [N=V…] [FLAG…]  start sheaf serve on a free port, $ADDRESS and $URL, and wait until it is ready
 //	logged REGEXP         wait until the server's log has it
@@ -101,6 +102,10 @@ func cmdUpstream(ts *testscript.TestScript, _ bool, _ []string) {
 			}
 		}
 		rw.Header().Set("Content-Type", "application/json")
+		if _, status, ok := strings.Cut(r.URL.Path, "/status/"); ok {
+			n, _ := strconv.Atoi(status)
+			rw.WriteHeader(n)
+		}
 		fmt.Fprintf(rw, `{"path":%q}`, r.URL.Path)
 	}))
 	ts.Defer(s.Close)

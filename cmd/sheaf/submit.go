@@ -341,8 +341,8 @@ func quoted(word string) string {
 // summarize tells people what became of a submission.
 func summarize(w io.Writer, s *submit.Summary) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s in %s: %s completed, %s failed, %s not executed", plural(s.Requests, "request", "requests"), plural(s.Batches, "batch", "batches"),
-		commas(s.Completed), commas(s.Failed), commas(s.NotExecuted))
+	fmt.Fprintf(&b, "%s in %s: %s completed, %s, %s not executed", plural(s.Requests, "request", "requests"), plural(s.Batches, "batch", "batches"),
+		commas(s.Completed), failures(s.Failed, s.InDoubt), commas(s.NotExecuted))
 	if s.Unknown > 0 {
 		fmt.Fprintf(&b, ", %s unknown", commas(s.Unknown))
 	}
@@ -352,10 +352,13 @@ func summarize(w io.Writer, s *submit.Summary) error {
 		if g.Code != 0 {
 			code = fmt.Sprint(g.Code)
 		}
+		if g.Status == string(client.InDoubt) {
+			code = "in doubt: " + code
+		}
 		fmt.Fprintf(&b, "%8s × %s %s (first: line %d)\n", commas(g.Count), code, g.Message, g.Line)
 	}
 	if s.InDoubt > 0 {
-		fmt.Fprintf(&b, "The outcome of %s of the failed requests is unknown: check before you send them again.\n", commas(s.InDoubt))
+		fmt.Fprintf(&b, "In doubt: %s. The API may have carried them out; check before you send them again.\n", plural(s.InDoubt, "request", "requests"))
 	}
 	if s.Results != "-" {
 		fmt.Fprintf(&b, "Results: %s\n", short(s.Results))

@@ -186,7 +186,7 @@ func (a *answer) responses(st *storage.Status, v *view, separator string) error 
 		} else if result.Index = i; !v.all {
 			continue
 		}
-		if v.only != 0 && result.Status != v.only {
+		if v.only != 0 && result.Status != v.only || v.inDoubt && !result.InDoubt {
 			continue
 		}
 		id := ""

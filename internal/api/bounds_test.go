@@ -193,11 +193,11 @@ func TestFormInPieces(t *testing.T) {
 		body := []byte(strings.Repeat(unit, rapid.IntRange(0, 120_000).Draw(t, "times")))
 		r := &batch.Result{Status: batch.Succeeded, Code: 200, Body: body, Kind: batch.KindOf(body)}
 		whole := batch.Form{Escaped: rapid.Bool().Draw(t, "escaped"), Most: rapid.SampledFrom([]int{0, 1, 100_000}).Draw(t, "most")}
-		want := whole.AppendIndexed(nil, 1, "id", r, nil)
+		want := whole.AppendIndexed(nil, 1, "id", r, false, nil)
 		var got bytes.Buffer
 		pieces := whole
 		pieces.Flush = func(dst []byte) []byte { got.Write(dst); return dst[:0] }
-		got.Write(pieces.AppendIndexed(nil, 1, "id", r, nil))
+		got.Write(pieces.AppendIndexed(nil, 1, "id", r, false, nil))
 		if !bytes.Equal(got.Bytes(), want) || !json.Valid(want) {
 			t.Fatalf("%d bytes, and %d in one piece", got.Len(), len(want))
 		}

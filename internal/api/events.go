@@ -245,7 +245,8 @@ func (x *stream) round() (over bool) {
 	x.forget()
 	if over = st.Status == batch.Completed; over {
 		a.buf = append(a.buf, "event: end\nid: "+endEvent+"\ndata: "...)
-		a.buf = append(batch.AppendHead(a.buf, st.Status, st.Total, st.Completed), "}\n\n"...)
+		a.buf = appendFailures(batch.AppendHead(a.buf, st.Status, st.Total, st.Completed), st.Failed, st.InDoubt)
+		a.buf = append(a.buf, "}\n\n"...)
 	}
 	if len(a.buf) > 0 {
 		x.write(a.buf)

@@ -47,6 +47,9 @@ func (c *call) filter() (f storage.Filter, err error) {
 	if f.Failed, err = c.query.boolean("failed", false); err != nil {
 		return f, err
 	}
+	if f.InDoubt, err = c.query.boolean("inDoubt", false); err != nil {
+		return f, err
+	}
 	if f.Code, err = c.query.integer("code", 0, 100, 999); err != nil {
 		return f, err
 	}
@@ -140,7 +143,7 @@ func appendSummary(dst []byte, s *storage.Summary) []byte {
 	dst = append(append(dst, s.Status.String()...), '"')
 	number("totalRequests", s.Total)
 	number("completedRequests", s.Completed)
-	number("failedRequests", s.Failed)
+	dst = appendFailures(dst, s.Failed, s.InDoubt)
 	dst = appendMoments(dst, s.CreatedAt, s.StartedAt, s.EndedAt)
 	if s.RetryOf != (batch.Ticket{}) {
 		dst = append(append(append(dst, `,"retryOf":"`...), s.RetryOf.String()...), '"')

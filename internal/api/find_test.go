@@ -162,13 +162,13 @@ func TestRetryMatching(t *testing.T) {
 		w.record(c, done(0, 200, `{}`), done(1, []int{200, 503}[i%2], `{}`))
 		w.finish(c, "")
 	}
-	if a := w.do("POST", base+"/retry-matching?dryRun=1"); a.body != `{"matched":2}` {
+	if a := w.do("POST", base+"/retry-matching?dryRun=1"); a.body != `{"matched":2,"totalRequests":2,"inDoubtRequests":0}` {
 		t.Errorf("counted: %s", a.body)
 	}
-	if a := w.do("POST", base+"/retry-matching?code=503&status=COMPLETED"); a.body != `{"matched":2,"createdCount":2}` {
+	if a := w.do("POST", base+"/retry-matching?code=503&status=COMPLETED"); a.body != `{"matched":2,"createdCount":2,"inDoubtRequests":0}` {
 		t.Errorf("repeated: %s", a.body)
 	}
-	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":0,"createdCount":0}` {
+	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":0,"createdCount":0,"inDoubtRequests":0}` {
 		t.Errorf("repeated again: %s", a.body)
 	}
 	runs := w.search("?status=UNFINISHED").Items
@@ -192,7 +192,7 @@ func TestRetryMatching(t *testing.T) {
 		full.record(c, done(0, 200, ``))
 		full.finish(c, "")
 	}
-	if a := full.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1}` {
+	if a := full.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1,"inDoubtRequests":0}` {
 		t.Errorf("the rest: %s", a.body)
 	}
 }
@@ -220,14 +220,14 @@ func TestRetryMatchingTwice(t *testing.T) {
 		late <- fmt.Sprint(a.body, err)
 	}()
 	<-found
-	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1}` {
+	if a := w.do("POST", base+"/retry-matching"); a.body != `{"matched":1,"createdCount":1,"inDoubtRequests":0}` {
 		t.Errorf("the first: %s", a.body)
 	}
 	c = w.claim()
 	w.record(c, done(0, 200, ``))
 	w.finish(c, "")
 	close(release)
-	if got := <-late; got != `{"matched":1,"createdCount":0}<nil>` {
+	if got := <-late; got != `{"matched":1,"createdCount":0,"inDoubtRequests":0}<nil>` {
 		t.Errorf("the later one: %s", got)
 	}
 }

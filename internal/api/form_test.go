@@ -40,7 +40,7 @@ func TestForm(t *testing.T) {
 		{base + "/cancel-matching", "dryRun=true&groupId=caf%C3%A9+%26%20co", `{"matched":1}`},
 		{base + "/cancel-group", "groupId=caf%C3%A9+%26+co", `{"updateCount":1}`},
 		{base + "/cancel-group", "ticketId=" + another, `{"updateCount":1}`},
-		{base + "/retry-matching", "dryRun=true&code=404", `{"matched":1}`},
+		{base + "/retry-matching", "dryRun=true&code=404", `{"matched":1,`},
 		{base + "/retry", "ticket=" + ended + "&callbackUrl=https%3A%2F%2Fexample.com", `{"ticket":"`},
 		{base + "/webhooks/resend", "ticket=" + open, `"BATCH_NOT_FOUND"`},
 		{"/operator/quarantine/release", "ticket=" + open, `"BATCH_NOT_FOUND"`},

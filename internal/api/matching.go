@@ -25,28 +25,32 @@ const (
 	matchingPage = 500
 )
 
-// matching finds the batches that a call means, all that there are now. Those that are to be
-// repeated and were already are left out.
-func (s *API) matching(c *call, f storage.Filter) (found []batch.Ticket, err error) {
+// matched is what a filter has selected.
+type matched struct {
+	tickets  []batch.Ticket
+	requests int // of these batches, that a retry repeats at most
+	inDoubt  int // requests of all batches that the filter has looked at
+}
+
+// matching finds the batches that a call means, all that there are now. take decides about one.
+func (s *API) matching(c *call, f storage.Filter, take func(*matched, *storage.Summary)) (found matched, err error) {
 	f.Limit = matchingPage
 	for began := time.Now(); ; {
 		page, err := s.findPage(c, f)
 		if err != nil {
-			return nil, err
+			return matched{}, err
 		}
 		for i := range page.Batches {
-			if b := &page.Batches[i]; !f.Failed || !b.Retried {
-				found = append(found, b.Ticket)
-			}
+			take(&found, &page.Batches[i])
 		}
 		f.After = page.Next
 		switch {
-		case len(found) > maxMatching:
-			return nil, fail(conflict, "More than %d batches match. Narrow the filter, by time for one.", maxMatching)
+		case len(found.tickets) > maxMatching:
+			return matched{}, fail(conflict, "More than %d batches match. Narrow the filter, by time for one.", maxMatching)
 		case f.After == 0:
 			return found, nil
 		case time.Since(began) > matchingTime:
-			return nil, fail(conflict, "There are too many batches to look through for this. Narrow the filter, by time for one.")
+			return matched{}, fail(conflict, "There are too many batches to look through for this. Narrow the filter, by time for one.")
 		}
 	}
 }
@@ -58,7 +62,24 @@ func (s *API) cancelMatching(c *call) error {
 		return err
 	}
 	f.Open = true
-	return s.actMatching(c, f, "updateCount", s.stopAll)
+	dry, err := c.query.boolean("dryRun", false)
+	if err != nil {
+		return err
+	}
+	found, err := s.matching(c, f, func(m *matched, b *storage.Summary) { m.tickets = append(m.tickets, b.Ticket) })
+	if err != nil {
+		return err
+	}
+	if dry {
+		c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d}`, len(found.tickets)))
+		return nil
+	}
+	stopped, err := s.stopAll(c, found.tickets)
+	if err := midway(stopped, err); err != nil {
+		return err
+	}
+	c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"updateCount":%d}`, len(found.tickets), stopped))
+	return nil
 }
 
 // stopAll stops batches, and returns how many it has stopped.
@@ -92,25 +113,63 @@ func (s *API) retryMatching(c *call) error {
 	if err != nil {
 		return err
 	}
+	which := batch.RepeatCertain
+	if all, err := c.query.boolean("repeatInDoubt", false); err != nil {
+		return err
+	} else if all {
+		which = batch.RepeatAll
+	}
+	dry, err := c.query.boolean("dryRun", false)
+	if err != nil {
+		return err
+	}
 	f.Failed = true
 	if _, err := s.callback(c); err != nil {
 		return err
 	}
-	return s.actMatching(c, f, "createdCount", s.retryAll)
+	found, err := s.matching(c, f, func(m *matched, b *storage.Summary) {
+		if b.Retried {
+			return
+		}
+		m.inDoubt += b.InDoubt
+		n := b.Total - (b.Completed - b.Failed)
+		if which == batch.RepeatCertain {
+			n -= b.InDoubt
+		}
+		if n > 0 {
+			m.tickets, m.requests = append(m.tickets, b.Ticket), m.requests+n
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if dry {
+		c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"totalRequests":%d,"inDoubtRequests":%d}`, len(found.tickets), found.requests, found.inDoubt))
+		return nil
+	}
+	made, err := s.retryAll(c, found.tickets, which)
+	if err := midway(made, err); err != nil {
+		return err
+	}
+	c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"createdCount":%d,"inDoubtRequests":%d}`, len(found.tickets), made, found.inDoubt))
+	return nil
 }
 
 // retryAll repeats batches, the last one first, and returns how many were created.
-func (s *API) retryAll(c *call, tickets []batch.Ticket) (made int, err error) {
+func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (made int, err error) {
 	h := c.hold(s.memory.decodes)
 	defer h.free()
 	for _, ticket := range slices.Backward(tickets) {
-		b, err := s.repetition(c, &h, ticket)
+		b, _, err := s.repetition(c, &h, ticket, which)
 		var answer *apiError
 		if errors.As(err, &answer) && (answer.code == conflict || answer.code == batchNotFound) {
 			continue // it can't be repeated, or is gone
 		}
 		if err != nil {
 			return made, err
+		}
+		if len(b.Requests) == 0 {
+			continue
 		}
 		b.Once = true // two such calls at once make one
 		_, isNew, err := s.keep(c, b)
@@ -125,29 +184,12 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket) (made int, err error) {
 	return made, nil
 }
 
-// actMatching acts on all that a filter selects, or with dryRun counts them, and answers.
-// Of a call that failed midway the same call again does the rest.
-func (s *API) actMatching(c *call, f storage.Filter, count string, act func(*call, []batch.Ticket) (int, error)) error {
-	dry, err := c.query.boolean("dryRun", false)
-	if err != nil {
-		return err
-	}
-	found, err := s.matching(c, f)
-	if err != nil {
-		return err
-	}
-	if dry {
-		c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d}`, len(found)))
-		return nil
-	}
-	acted, err := act(c, found)
+// midway adds to an error how many batches were dealt with before it. The same call again does
+// the rest.
+func midway(acted int, err error) error {
 	var answer *apiError
 	if errors.As(err, &answer) && acted > 0 {
 		return fail(answer.code, "%d batches were dealt with before this: %s The same call again does the rest.", acted, answer.message)
 	}
-	if err != nil {
-		return err
-	}
-	c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"%s":%d}`, len(found), count, acted))
-	return nil
+	return err
 }

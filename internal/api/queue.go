@@ -96,7 +96,7 @@ func (s *API) activity(c *call) error {
 func (s *API) newActivity(c *call) (told, error) {
 	now := time.Now()
 	since := now.Truncate(time.Minute).Add(-(span - 1) * time.Minute)
-	var completed, failed [span]float64
+	var completed, failed, inDoubt [span]float64
 	seen := 0
 	open := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.InProgress, Limit: 1000}
 	ended := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.Completed, Limit: 1000}
@@ -116,6 +116,7 @@ func (s *API) newActivity(c *call) (told, error) {
 				recent = recent || end.After(since)
 				spread(&completed, since, b.StartedAt, end, b.Completed-b.Failed)
 				spread(&failed, since, b.StartedAt, end, b.Failed)
+				spread(&inDoubt, since, b.StartedAt, end, b.InDoubt)
 			}
 			seen += len(page.Batches)
 			if f.After = page.Next; f.After == 0 || !recent || seen >= maxActive {
@@ -129,7 +130,7 @@ func (s *API) newActivity(c *call) (told, error) {
 			body = append(body, ',')
 		}
 		at := since.Add(time.Duration(i) * time.Minute).UTC().Format(batch.Moment)
-		body = fmt.Appendf(body, `{"at":"%s","completed":%.1f,"failed":%.1f}`, at, completed[i], failed[i])
+		body = fmt.Appendf(body, `{"at":"%s","completed":%.1f,"failed":%.1f,"inDoubt":%.1f}`, at, completed[i], failed[i], inDoubt[i])
 	}
 	return told{now, fmt.Appendf(body, `],"complete":%t}`, seen < maxActive)}, nil
 }

@@ -78,11 +78,11 @@ var routes = cut([]route{
 	{template: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: post((*API).cancelGroup, "ticket", "ticketId", "groupId", "escapedJson")},
 	{template: "/api/v3/{storeId}/batch/pause", allow: "POST", methods: post((*API).pause, ticketParams...)},
 	{template: "/api/v3/{storeId}/batch/resume", allow: "POST", methods: post((*API).resume, ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: post((*API).retry, "ticket", "ticketId", "callbackUrl")},
+	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: post((*API).retry, "ticket", "ticketId", "inDoubt", "callbackUrl", "dryRun")},
 	{template: "/api/v3/{storeId}/batch/group", allow: "GET, HEAD", methods: get((*API).group, "groupId")},
 	{template: "/api/v3/{storeId}/batch/search", allow: "GET, HEAD", methods: get((*API).find, filterParams("limit", "after")...)},
 	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: post((*API).cancelMatching, filterParams("dryRun")...)},
-	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: post((*API).retryMatching, filterParams("dryRun", "callbackUrl")...)},
+	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: post((*API).retryMatching, filterParams("dryRun", "repeatInDoubt", "callbackUrl")...)},
 	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: get((*API).requests, "ticket", "ticketId", "after", "limit", "bodyBytes")},
 	{template: "/api/v3/{storeId}/batch/body", allow: "GET, HEAD", methods: get((*API).body, "ticket", "ticketId", "index", "of")},
 	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: get((*API).timeline, ticketParams...)},
@@ -108,7 +108,7 @@ var (
 
 // filterParams returns the parameters of a filter, and others beside them.
 func filterParams(others ...string) []string {
-	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "code", "path"}, others...)
+	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "inDoubt", "code", "path"}, others...)
 }
 
 // get and post return the methods of a path that has only this one.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 )
@@ -50,105 +49,10 @@ func (s *API) group(c *call) error {
 		return s.storageFailed(c, "group", batch.Ticket{}, err)
 	}
 	body := batch.AppendString([]byte(`{"groupId":`), group)
-	body = fmt.Appendf(body, `,"batches":{"QUEUED":%d,"IN_PROGRESS":%d,"COMPLETED":%d},"totalRequests":%d,"completedRequests":%d,"responses":{"COMPLETED":%d,"FAILED":%d,"NOT_EXECUTED":%d}}`,
-		n.Queued, n.InProgress, n.Completed, n.Requests, n.Succeeded+n.Failed, n.Succeeded, n.Failed, n.NotExecuted)
+	body = fmt.Appendf(body, `,"batches":{"QUEUED":%d,"IN_PROGRESS":%d,"COMPLETED":%d},"totalRequests":%d,"completedRequests":%d,"responses":{"COMPLETED":%d,"FAILED":%d,"NOT_EXECUTED":%d},"inDoubtRequests":%d}`,
+		n.Queued, n.InProgress, n.Completed, n.Requests, n.Succeeded+n.Failed, n.Succeeded, n.Failed, n.NotExecuted, n.InDoubt)
 	c.send(http.StatusOK, body)
 	return nil
-}
-
-// retry makes a batch of what has failed in another one, or was not executed, in the same
-// order and with the same options. Asked again while that is unfinished, it answers with its
-// ticket.
-func (s *API) retry(c *call) error {
-	ticket, err := c.query.theTicket("name the batch to repeat what failed of.")
-	if err != nil {
-		return err
-	}
-	if _, err := s.callback(c); err != nil {
-		return err
-	}
-	h := c.hold(s.memory.decodes)
-	defer h.free()
-	b, err := s.repetition(c, &h, ticket)
-	if err != nil {
-		return err
-	}
-	return s.store(c, b)
-}
-
-// repetition returns the batch that repeats what has failed in another one, or was not executed. It
-// takes the memory for that.
-func (s *API) repetition(c *call, h *hold, ticket batch.Ticket) (*storage.NewBatch, error) {
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
-	if err != nil {
-		return nil, s.storageFailed(c, "retry", ticket, err)
-	}
-	if st.Status != batch.Completed {
-		return nil, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
-	}
-	if err := h.need(2 * s.memory.largestBatch); err != nil {
-		return nil, err
-	}
-	old, options, err := s.Storage.Requests(c.ctx(), st.ID)
-	if err != nil {
-		return nil, s.storageFailed(c, "retry", ticket, err)
-	}
-	ends, values, err := s.ends(c, st, old)
-	if err != nil {
-		return nil, s.storageFailed(c, "retry", ticket, err)
-	}
-	for i := range old { // the operator may have changed what is admitted
-		if ends[i].Status == batch.Succeeded {
-			continue
-		}
-		if err := s.Headers.CheckLinks(old[i].Links); err != nil {
-			return nil, fail(conflict, "This batch can't be repeated as it is: $[%d].%v. Create a new one.", i, err)
-		}
-	}
-	b := &storage.NewBatch{
-		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
-	}
-	if b.Callback, err = s.callback(c); err != nil {
-		return nil, err
-	}
-	if b.Requests, err = batch.Retry(ticket, ends, values); err != nil {
-		return nil, fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
-	}
-	if len(b.Requests) == 0 {
-		return nil, fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
-	}
-	return b, nil
-}
-
-// ends reads the results of a batch that has ended, and of the answers what its requests
-// need. What was not executed has no body.
-func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
-	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
-	for i := range out {
-		out[i].Status = batch.NotExecuted
-	}
-	marks, err := s.Storage.Marks(c.r.Context(), st.ID)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range marks {
-		out[marks[i].Index].MaybeDone = marks[i].Tries.MaybeDone
-	}
-	for from := 0; from < len(requests); {
-		page, err := s.Storage.Results(c.ctx(), st.ID, from, pageBytes)
-		if err != nil || len(page) == 0 {
-			return out, values, err
-		}
-		for i := range page {
-			r := &page[i]
-			values.Take(r.Index, &r.Result)
-			// An answer 4XX says that this attempt did nothing. Anything else may have.
-			end := &out[r.Index]
-			end.Status, end.MaybeDone = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500)
-			from = r.Index + 1
-		}
-	}
-	return out, values, nil
 }
 
 // store stores a batch and answers with its ticket, or another one's that it leads to.

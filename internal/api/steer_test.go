@@ -78,7 +78,7 @@ func TestGroup(t *testing.T) {
 	failed := done(1, 404, "")
 	failed.Result.Status = batch.Failed
 	w.record(c, done(0, 200, ""), failed)
-	want := `{"groupId":"a b","batches":{"QUEUED":1,"IN_PROGRESS":1,"COMPLETED":0},"totalRequests":5,"completedRequests":2,"responses":{"COMPLETED":1,"FAILED":1,"NOT_EXECUTED":0}}`
+	want := `{"groupId":"a b","batches":{"QUEUED":1,"IN_PROGRESS":1,"COMPLETED":0},"totalRequests":5,"completedRequests":2,"responses":{"COMPLETED":1,"FAILED":1,"NOT_EXECUTED":0},"inDoubtRequests":0}`
 	if a := w.do("GET", base+"/group?groupId=a+b"); a.status != 200 || a.body != want {
 		t.Errorf("%d %s, want %s", a.status, a.body, want)
 	}

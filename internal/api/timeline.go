@@ -102,14 +102,20 @@ func appendProgress(dst []byte, i int, r *batch.Request, m *storage.Mark, st *st
 	if m.Result.Line != "" {
 		dst = batch.AppendString(append(dst, `,"httpStatusLine":`...), m.Result.Line)
 	}
+	if m.InDoubt() {
+		dst = append(dst, `,"inDoubt":true`...)
+	}
 	number("attempts", m.Tries.Attempts)
 	number("retries", m.Tries.Retries)
 	number("throttles", m.Tries.Throttles)
 	moment("startedAt", m.Tries.StartedAt)
 	moment("throttledAt", m.Tries.ThrottledSince)
 	moment("endedAt", m.Tries.EndedAt)
-	if m.State == storage.Waiting {
+	switch {
+	case m.State == storage.Waiting:
 		moment("nextAttemptAt", m.NotBefore)
+	case m.State == storage.Done && m.Tries.Attempts > 1:
+		moment("lastAttemptAt", m.NotBefore)
 	}
 	return append(dst, '}')
 }

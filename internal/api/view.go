@@ -18,12 +18,16 @@ type view struct {
 	after     int  // those behind this index; -1: from the first one on
 	limit     int  // at most so many; 0: all
 	only      batch.ResultStatus
+	inDoubt   bool            // only those in doubt
 	indexed   bool            // each tells its index
 	mediaType string          // of the answer
 	lines     bool            // each is a line, and nothing else is told
 	requests  []batch.Request // each tells details; nil: no. Only methods and paths: see headsOf
 	details   bool
 }
+
+// inDoubt is the word for requests that are FAILED and in doubt, where requests are selected.
+const inDoubt = "IN_DOUBT"
 
 // view reads what a status is asked for.
 func (c *call) view() (v view, err error) {
@@ -54,8 +58,9 @@ func (c *call) view() (v view, err error) {
 			v.only = s
 		}
 	}
-	if given && v.only == 0 {
-		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, NOT_EXECUTED.")
+	v.inDoubt = only == inDoubt
+	if given && v.only == 0 && !v.inDoubt {
+		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, IN_DOUBT, NOT_EXECUTED.")
 	}
 	v.mediaType = statusType(c.r.Header)
 	v.lines = v.mediaType == linesType
@@ -123,6 +128,7 @@ func pause(st *storage.Status, now time.Time) []string {
 
 // appendBatchDetails appends what details=true tells of the whole batch.
 func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
+	dst = appendFailures(dst, st.Failed, st.InDoubt)
 	dst = appendMoments(dst, st.CreatedAt, st.StartedAt, st.EndedAt)
 	if st.RetryOf != (batch.Ticket{}) {
 		dst = append(append(append(dst, `,"retryOf":"`...), st.RetryOf.String()...), '"')
@@ -143,6 +149,12 @@ func appendBatchDetails(dst []byte, st *storage.Status, now time.Time) []byte {
 		dst = batch.AppendString(append(dst, `,"groupId":`...), st.GroupID)
 	}
 	return dst
+}
+
+// appendFailures appends how many requests failed, and how many of these are in doubt.
+func appendFailures(dst []byte, failed, inDoubt int) []byte {
+	dst = strconv.AppendInt(append(dst, `,"failedRequests":`...), int64(failed), 10)
+	return strconv.AppendInt(append(dst, `,"inDoubtRequests":`...), int64(inDoubt), 10)
 }
 
 // appendMoments appends those of a batch's life that have come.
@@ -171,13 +183,13 @@ func (v *view) append(dst []byte, id string, r *storage.Indexed, flush func([]by
 		return dst
 	}
 	if !v.indexed {
-		return form.AppendResult(dst, id, &r.Result)
+		return form.AppendResult(dst, id, &r.Result, r.InDoubt)
 	}
 	var d *batch.Details
 	if v.requests != nil && r.Index < len(v.requests) {
 		d = &batch.Details{Request: &v.requests[r.Index], Attempts: r.Attempts, StartedAt: r.StartedAt, EndedAt: r.EndedAt, Throttles: r.Throttles, ThrottledAt: r.ThrottledSince}
 	}
-	dst = form.AppendIndexed(dst, r.Index, id, &r.Result, d)
+	dst = form.AppendIndexed(dst, r.Index, id, &r.Result, r.InDoubt, d)
 	if v.lines {
 		oneLine(dst[from:])
 	}

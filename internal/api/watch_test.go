@@ -357,7 +357,7 @@ func TestEvents(t *testing.T) {
 	w.api.Changed(c.ID)
 	rest := []event{<-events, <-events, <-events}
 	if !strings.Contains(rest[0].data, `{"index":2,"id":"r2","status":"NOT_EXECUTED","reason":"stopped"}`) || !strings.Contains(rest[1].data, `"index":4`) ||
-		rest[2] != (event{"end", "end", `{"status":"COMPLETED","totalRequests":5,"completedRequests":3}`}) {
+		rest[2] != (event{"end", "end", `{"status":"COMPLETED","totalRequests":5,"completedRequests":3,"failedRequests":0,"inDoubtRequests":0}`}) {
 		t.Errorf("got %+v", rest)
 	}
 	if e, open := <-events; open {

@@ -211,6 +211,7 @@ func (r *run) unblock(begins []int, now time.Time) []int {
 // conclude ends a request that is not sent. No value can be taken from such an end.
 func (r *run) conclude(i int, result batch.Result) {
 	m := storage.Mark{Index: i, State: storage.Done, Tries: r.requests[i].tries, Result: result}
+	r.e.Observer.Ended(r.c.Store, result.Status, m.InDoubt())
 	r.note(m, nil)
 	r.apply(m)
 	if r.graph != nil {

@@ -66,12 +66,12 @@ func (e *Engine) State() State {
 
 // observe tells what an attempt's mark means.
 func (r *run) observe(m *storage.Mark, a *outbound.Answer, now time.Time) {
-	o, req := r.e.Observer, &r.c.Requests[m.Index]
+	o := r.e.Observer
 	if m.State == storage.Waiting {
 		o.Waits(a.Outcome == outbound.Answered && m.Result.Code == http.StatusTooManyRequests, m.NotBefore.Sub(now))
 		return
 	}
-	o.Ended(r.c.Store, m.Result.Status, a.Outcome == outbound.Doubt && !req.Repeatable())
+	o.Ended(r.c.Store, m.Result.Status, m.InDoubt())
 }
 
 // traced is what is traced of a run; the zero value traces nothing.

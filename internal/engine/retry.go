@@ -44,7 +44,7 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
 		p.throttle(&m, a, now)
 	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)):
-		m.Result.Status = batch.Succeeded
+		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
 		p.fail(&m, r, o, a, now)
 	}
@@ -85,6 +85,23 @@ func gone(r *batch.Request, t storage.Tries, code int) bool {
 	return r.Method == http.MethodDelete && t.MaybeDone && (code == http.StatusNotFound || code == http.StatusGone)
 }
 
+// inDoubt reports whether, after a failed attempt, it is unknown whether the upstream carried the
+// request out, at this attempt or an earlier one. A lost answer puts only a POST or PATCH in
+// doubt, because another PUT or DELETE does no harm.
+func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
+	switch {
+	case r.Safe():
+		return false
+	case contradicts(r, t, a):
+		return true
+	case a.Outcome == outbound.Doubt, a.Outcome == outbound.TooLarge, unknownOutcome(r, a):
+		return !r.Repeatable()
+	case a.Outcome == outbound.Answered && a.Code < 500:
+		return false // the API has judged the request
+	}
+	return t.InDoubt // this attempt changed nothing that is known
+}
+
 // throttle handles an answer 429: no failure until the limit has passed.
 func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	t := &m.Tries
@@ -108,6 +125,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case contradicts(r, m.Tries, a):
 		m.Result.Line += earlierMayCount
 	}
+	m.Tries.InDoubt = inDoubt(r, m.Tries, a)
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
@@ -219,9 +237,9 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 // recovered returns what becomes of a request that may have been in flight when
 // the batch's last runner lost it. halted says that the batch starts nothing more.
 func (p *Policy) recovered(r *batch.Request, m storage.Mark, halted bool, now time.Time) storage.Mark {
+	m.Tries.MaybeDone, m.Tries.InDoubt = true, true
 	if !halted && (r.Repeatable() || p.RetryInDoubt) {
 		m.State, m.NotBefore = storage.Waiting, now
-		m.Tries.MaybeDone = true
 		m.Result = batch.OutcomeUnknown
 		return m
 	}

@@ -203,8 +203,64 @@ func TestRecovered(t *testing.T) {
 		if m.State != tt.want || m.Result.Status != batch.Failed || m.Result.Code != 502 {
 			t.Errorf("%+v: got %+v", tt, m)
 		}
-		if m.State == storage.Waiting && !m.Tries.MaybeDone {
-			t.Errorf("%+v: a request that may have run before is not said to", tt)
+		if !m.Tries.MaybeDone || !m.Tries.InDoubt || m.InDoubt() != (tt.want == storage.Done) {
+			t.Errorf("%+v: a request that may have run before is not said to: %+v", tt, m.Tries)
 		}
+	}
+}
+
+// TestJudgeInDoubt: a request is in doubt as long as no answer tells whether it was carried out.
+func TestJudgeInDoubt(t *testing.T) {
+	unknown, maybe := storage.Tries{MaybeDone: true, InDoubt: true}, storage.Tries{MaybeDone: true}
+	p := Policy{RetryLimit: 0, ThrottleLimit: 0, Success: func(c int) bool { return c/100 == 2 }}
+	for name, tt := range map[string]struct {
+		methods string
+		tries   storage.Tries
+		answer  outbound.Answer
+		want    bool
+	}{
+		"no complete answer":              {"POST PATCH", storage.Tries{}, noAnswer(outbound.Doubt, 504), true},
+		"a broken connection":             {"POST PATCH", storage.Tries{}, noAnswer(outbound.Doubt, 502), true},
+		"an answer that is too large":     {"POST PATCH", storage.Tries{}, noAnswer(outbound.TooLarge, 502), true},
+		"a gateway's answer":              {"POST PATCH", storage.Tries{}, answered(504), true},
+		"a bad gateway's answer":          {"POST PATCH", storage.Tries{}, answered(502), true},
+		"a conflict after an attempt":     {"POST PATCH PUT DELETE", maybe, answered(409), true},
+		"a precondition after an attempt": {"POST PATCH PUT DELETE", maybe, answered(412), true},
+		"not sent after doubt":            {"POST PATCH", unknown, noAnswer(outbound.NotSent, 502), true},
+		"refused after doubt":             {"POST PATCH", unknown, noAnswer(outbound.Refused, 502), true},
+		"throttled after doubt":           {"POST PATCH", unknown, answered(429), true},
+		"unavailable after doubt":         {"POST PATCH", unknown, answered(503), true},
+
+		"no answer to what does no harm":     {"GET HEAD PUT DELETE", storage.Tries{}, noAnswer(outbound.Doubt, 504), false},
+		"a gateway's answer to a PUT":        {"GET PUT DELETE", storage.Tries{}, answered(504), false},
+		"a conflict at the first attempt":    {"POST PUT", storage.Tries{}, answered(409), false},
+		"a conflict of a read":               {"GET", maybe, answered(412), false},
+		"not sent":                           {"POST", storage.Tries{}, noAnswer(outbound.NotSent, 502), false},
+		"not sent, timed out":                {"POST", storage.Tries{}, noAnswer(outbound.NotSent, 504), false},
+		"refused":                            {"POST", storage.Tries{}, noAnswer(outbound.Refused, 502), false},
+		"the API's own failure":              {"POST PATCH", storage.Tries{}, answered(500), false},
+		"unavailable":                        {"POST", storage.Tries{}, answered(503), false},
+		"throttled":                          {"POST", storage.Tries{}, answered(429), false},
+		"an answer that settles the doubt":   {"POST", unknown, answered(422), false},
+		"a success that settles the doubt":   {"POST", unknown, answered(201), false},
+		"an answer 404 to a repeated DELETE": {"DELETE", unknown, answered(404), false},
+	} {
+		for method := range strings.FieldsSeq(tt.methods) {
+			m := p.judge(&batch.Request{Method: method}, batch.Options{}, tt.tries, &tt.answer, epoch)
+			if m.State != storage.Done || m.InDoubt() != tt.want {
+				t.Errorf("%s, %s: got %+v, want in doubt: %v", name, method, m, tt.want)
+			}
+		}
+	}
+}
+
+// TestInDoubtWhileItWaits: under --in-doubt retry a request keeps its doubt between two attempts.
+func TestInDoubtWhileItWaits(t *testing.T) {
+	p := Policy{RetryLimit: 5, RetryInDoubt: true, Success: func(int) bool { return false }}
+	lost, notSent := noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502)
+	m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &lost, epoch)
+	m = p.judge(&batch.Request{Method: "POST"}, batch.Options{}, m.Tries, &notSent, epoch)
+	if m.State != storage.Waiting || m.InDoubt() || !m.Tries.InDoubt {
+		t.Errorf("got %+v, want waiting, with the doubt of the first attempt", m)
 	}
 }

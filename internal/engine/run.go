@@ -47,6 +47,7 @@ type run struct {
 	refused  bool   // it was refused one of them
 	ended    int
 	failed   int
+	inDoubt  int    // of failed
 	paused   bool   // starts nothing more until its creator lets it go on
 	halted   bool   // starts nothing more: a failure, a stop or a delete
 	done     bool   // an answer came under this claim
@@ -117,7 +118,7 @@ func (r *run) recover() {
 		case storage.Begun:
 			m = r.e.Policy.recovered(&r.c.Requests[m.Index], m, r.halted, now)
 			if m.State == storage.Done {
-				r.e.Observer.Ended(r.c.Store, m.Result.Status, true)
+				r.e.Observer.Ended(r.c.Store, m.Result.Status, m.InDoubt())
 			}
 			r.note(m, nil)
 			r.apply(m)
@@ -173,6 +174,9 @@ func (r *run) apply(m storage.Mark) {
 		r.ended++
 		if m.Result.Status == batch.Failed {
 			r.failed++
+			if m.InDoubt() {
+				r.inDoubt++
+			}
 			r.halted = r.halted || r.c.Options.StopOnFailure
 		}
 	case storage.Begun:
@@ -505,6 +509,9 @@ func (r *run) settle(a answer) {
 	now := time.Now()
 	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, now)
 	m.Index = a.index
+	if m.State == storage.Done {
+		m.NotBefore = q.allowed
+	}
 	r.observe(&m, &a.Answer, now)
 	memory := r.takeMemory(a.index)
 	memory.Keep(int64(storage.Size([]storage.Mark{m})))
@@ -522,6 +529,7 @@ func (r *run) endWaits() {
 			continue
 		}
 		m := storage.Mark{Index: i, State: storage.Done, Tries: q.tries, Result: q.last}
+		r.e.Observer.Ended(r.c.Store, m.Result.Status, m.InDoubt())
 		r.note(asStored(m), nil)
 		r.apply(m)
 	}
@@ -549,7 +557,7 @@ func (r *run) finish() (*storage.Claim, next, error) {
 			skipped = r.graph.skipped
 		}
 		now, left := time.Now(), len(r.requests)-r.ended+skipped
-		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-skipped-r.failed, "failed", r.failed, "not_executed", left,
+		r.log.Info("batch ended", "requests", len(r.requests), "completed", r.ended-skipped-r.failed, "failed", r.failed, "in_doubt", r.inDoubt, "not_executed", left,
 			"waited", r.c.StartedAt.Sub(r.c.CreatedAt).Round(time.Millisecond).String(), "took", now.Sub(r.c.StartedAt).Round(time.Millisecond).String())
 		r.e.Observer.BatchEnded(r.c, r.failed, left, now)
 		r.traced.queued(r.e, r.c)

@@ -25,6 +25,7 @@ type Snapshot struct {
 	Done     int // that have ended
 	Before   int // of Done: before this run
 	Failed   int // of Done: failed, not executed or unknown, as far as results are there
+	InDoubt  int // of Failed
 	Sent     int // batches that this run has handed over
 	Batches  int
 
@@ -39,7 +40,7 @@ func (p *Progress) Snapshot() Snapshot {
 	defer p.mu.Unlock()
 	return Snapshot{
 		Requests: p.requests, Done: min(p.counts.Total()+p.current, p.requests), Before: p.before,
-		Failed: p.counts.Total() - p.counts.Completed, Sent: p.sent, Batches: p.batches,
+		Failed: p.counts.Total() - p.counts.Completed, InDoubt: p.counts.InDoubt, Sent: p.sent, Batches: p.batches,
 		Problem: p.problem, Until: p.until, Waits: p.waits,
 	}
 }

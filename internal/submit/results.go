@@ -41,7 +41,7 @@ func (c *Counts) Total() int { return c.Completed + c.Failed + c.NotExecuted + c
 
 // Group is failures that are alike.
 type Group struct {
-	Status  string `json:"status"` // FAILED, NOT_EXECUTED or UNKNOWN
+	Status  string `json:"status"` // FAILED, IN_DOUBT, NOT_EXECUTED or UNKNOWN
 	Code    int    `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
 	Count   int    `json:"count"`
@@ -59,6 +59,7 @@ type outcome struct {
 	Path     string          `json:"path"`
 	Ticket   string          `json:"ticket,omitempty"`
 	Status   string          `json:"status"`
+	InDoubt  bool            `json:"inDoubt,omitempty"`
 	Code     int             `json:"httpStatusCode,omitempty"`
 	Message  string          `json:"httpStatusLine,omitempty"`
 	Body     json.RawMessage `json:"httpBody,omitempty"`
@@ -81,13 +82,22 @@ func newOutcome(line int, request []byte, ticket string, r *client.Response, why
 		return o, nil
 	}
 	o.Status, o.Code, o.Message, o.Body, o.Encoding, o.Reason = string(r.Status), r.StatusCode, r.StatusLine, r.Body, r.BodyEncoding, r.Reason
+	o.InDoubt = r.InDoubt || o.mayBeDone()
 	return o, nil
 }
 
-// inDoubt reports whether a failed request may have been carried out (wire contract, "How
-// batches run"): a POST or PATCH without an answer, unless the server says that it was not
-// sent.
-func (o *outcome) inDoubt() bool {
+// shown is the status as people read it.
+func (o *outcome) shown() string {
+	if o.InDoubt {
+		return string(client.InDoubt)
+	}
+	return o.Status
+}
+
+// mayBeDone reports whether a failed request may have been carried out, by what servers tell that
+// have no word for that (wire contract, "How batches run"): a POST or PATCH without an answer,
+// unless the server says that it was not sent.
+func (o *outcome) mayBeDone() bool {
 	if o.Status != string(client.Failed) || o.Method != http.MethodPost && o.Method != http.MethodPatch ||
 		o.Code != http.StatusBadGateway && o.Code != http.StatusGatewayTimeout {
 		return false
@@ -126,11 +136,11 @@ func (t *tally) take(o *outcome) {
 		t.counts.Unknown++
 	default:
 		t.counts.Failed++
-		if o.inDoubt() {
+		if o.InDoubt {
 			t.counts.InDoubt++
 		}
 	}
-	t.group(Group{Status: o.Status, Code: o.Code, Message: cutTo(o.reason(), 200), Count: 1, Line: o.Line})
+	t.group(Group{Status: o.shown(), Code: o.Code, Message: cutTo(o.reason(), 200), Count: 1, Line: o.Line})
 }
 
 // group adds to the failures that are like g.
@@ -335,7 +345,7 @@ func (w *resultWriter) write(o *outcome, columns []string) error {
 			body = text
 		}
 	}
-	w.record = append(w.input(columns), o.Status, code, w.harmless(o.reason()), w.harmless(body))
+	w.record = append(w.input(columns), o.shown(), code, w.harmless(o.reason()), w.harmless(body))
 	return w.csv.write(w.record)
 }
 

@@ -527,7 +527,7 @@ func (w *chunkWriter) write(r *client.Response, why string) error {
 	if err := w.results.write(o, columns); err != nil {
 		return err
 	}
-	if w.again == nil || o.Status == string(client.Succeeded) || o.Status == unknownStatus || o.inDoubt() {
+	if w.again == nil || o.Status == string(client.Succeeded) || o.Status == unknownStatus || o.InDoubt {
 		return nil
 	}
 	return w.again.write(p.request(i), columns)

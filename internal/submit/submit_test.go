@@ -230,6 +230,9 @@ func TestInDoubt(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	expect(t, string(must(os.ReadFile(o.FailedOnly))), `{"method":"PUT","path":"/doubt","body":{}}`+"\n")
+	if got := lines(t, s.Results); got[0]["inDoubt"] != true || got[0]["status"] != "FAILED" || got[1]["inDoubt"] != nil {
+		t.Errorf("%v", got)
+	}
 }
 
 // TestStopOnFailure: behind the first failure nothing is sent, of later batches neither.

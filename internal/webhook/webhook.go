@@ -174,6 +174,7 @@ type data struct {
 	Total       int    `json:"totalRequests"`
 	Completed   int    `json:"completedRequests"`
 	Failed      int    `json:"failedRequests"`
+	InDoubt     int    `json:"inDoubtRequests"` // of Failed
 	NotExecuted int    `json:"notExecutedRequests"`
 }
 
@@ -183,7 +184,7 @@ func payload(del *storage.Delivery) ([]byte, error) {
 		Type: "batch.completed", Timestamp: del.CreatedAt.UTC(),
 		Data: data{
 			Ticket: del.Ticket.String(), StoreID: del.Store, Status: batch.Completed.String(), GroupID: del.GroupID,
-			Total: del.Total, Completed: del.Completed, Failed: max(del.Failed, 0), NotExecuted: del.Total - del.Completed,
+			Total: del.Total, Completed: del.Completed, Failed: max(del.Failed, 0), InDoubt: del.InDoubt, NotExecuted: del.Total - del.Completed,
 		},
 	})
 }

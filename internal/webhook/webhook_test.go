@@ -77,7 +77,7 @@ func ended(t *testing.T, node *storagetest.Node, address string) storage.Key {
 	}
 	marks := []storage.Mark{
 		{Index: 0, State: storage.Done, Result: batch.Result{Status: batch.Succeeded, Code: 200}},
-		{Index: 1, State: storage.Done, Result: batch.Result{Status: batch.Failed, Code: 404}},
+		{Index: 1, State: storage.Done, Tries: storage.Tries{InDoubt: true}, Result: batch.Result{Status: batch.Failed, Code: 504}},
 	}
 	if _, err := node.Finish(ctx, c, marks, "", true); err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestDelivery(t *testing.T) {
 			t.Error("a changed body verifies")
 		}
 	}
-	want := `"data":{"ticket":"` + key.Ticket.String() + `","storeId":"12345","status":"COMPLETED","groupId":"g","totalRequests":3,"completedRequests":2,"failedRequests":1,"notExecutedRequests":1}}`
+	want := `"data":{"ticket":"` + key.Ticket.String() + `","storeId":"12345","status":"COMPLETED","groupId":"g","totalRequests":3,"completedRequests":2,"failedRequests":1,"inDoubtRequests":1,"notExecutedRequests":1}}`
 	if !strings.HasPrefix(call.body, `{"type":"batch.completed","timestamp":"20`) || !strings.HasSuffix(call.body, want) {
 		t.Errorf("body %s, want … %s", call.body, want)
 	}

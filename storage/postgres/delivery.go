@@ -40,7 +40,7 @@ func (db *DB) readDelivery(out *[]storage.Delivery) func(r pgx.Rows) error {
 		var ticket uuid.UUID
 		var group, url, problem []byte
 		var nextAt, endedAt int64
-		err := r.Scan(&d.ID, &ticket, &d.Store, &group, &url, &d.State, &d.Attempts, &nextAt, &endedAt, &d.Code, &problem, &d.Total, &d.Completed, &d.Failed, &d.Host)
+		err := r.Scan(&d.ID, &ticket, &d.Store, &group, &url, &d.State, &d.Attempts, &nextAt, &endedAt, &d.Code, &problem, &d.Total, &d.Completed, &d.Failed, &d.Host, &d.InDoubt)
 		d.Ticket, d.GroupID, d.URL, d.Problem = ticket, string(group), string(url), string(problem)
 		d.NextAt, d.CreatedAt = db.clock.in(nextAt), db.clock.in(endedAt)
 		*out = append(*out, d)

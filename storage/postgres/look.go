@@ -71,7 +71,7 @@ func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Fi
 		name = "find_open"
 	case f.GroupID != "":
 		name, args = "find_group", append(args, []byte(f.GroupID))
-	case f.Failed:
+	case f.Failed, f.InDoubt:
 		name = "find_failed"
 	case f.Status == batch.Completed:
 		name = "find_ended"
@@ -112,7 +112,7 @@ func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, c
 		var created, started, ended int64
 		var retryOf *uuid.UUID
 		var has bool
-		err := r.Scan(&s.ID, &ticket, &group, &s.Total, &s.Completed, &s.Failed, &created, &started, &ended, &retryOf, &s.Paused, &s.Retried, &has, &s.Quarantined)
+		err := r.Scan(&s.ID, &ticket, &group, &s.Total, &s.Completed, &s.Failed, &s.InDoubt, &created, &started, &ended, &retryOf, &s.Paused, &s.Retried, &has, &s.Quarantined)
 		if err != nil || !has {
 			return err
 		}

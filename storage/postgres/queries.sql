@@ -114,25 +114,30 @@ DELETE FROM owners WHERE queue IN (SELECT id FROM gone);
 -- name: status
 SELECT id, store, owner, group_id, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id),
-    CASE WHEN ended_at = 0 AND started_at <> 0 THEN (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3) ELSE 0 END,
+    m.done, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
+    CASE WHEN ended_at = 0 THEN m.in_doubt ELSE CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END END,
     retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)),
     CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END, quarantined_at
-FROM batches WHERE ticket = $1 AND NOT deleted;
+FROM batches CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE sheaf_in_doubt(marks)) AS in_doubt
+    FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
+) AS m
+WHERE ticket = $1 AND NOT deleted;
 
 -- name: done
-SELECT index, status FROM marks WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted) ORDER BY index;
+SELECT index, status, sheaf_in_doubt(marks) FROM marks WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted) ORDER BY index;
 
 -- name: results
-SELECT index, status, code, kind, line, body, headers, tries FROM (
-    SELECT index, status, code, kind, line, body, headers, tries,
+SELECT index, status, code, kind, line, body, headers, tries, in_doubt FROM (
+    SELECT index, status, code, kind, line, body, headers, tries, sheaf_in_doubt(marks) AS in_doubt,
         sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
     FROM marks
     WHERE state = 3 AND index >= $2 AND batch = $1
 ) AS page WHERE bytes <= $3 OR nth = 1 ORDER BY index;
 
 -- name: results_by_ticket
-SELECT index, status, code, kind, line, body, headers, tries FROM (
-    SELECT index, status, code, kind, line, body, headers, tries,
+SELECT index, status, code, kind, line, body, headers, tries, in_doubt FROM (
+    SELECT index, status, code, kind, line, body, headers, tries, sheaf_in_doubt(marks) AS in_doubt,
         sum(coalesce(octet_length(body), 0)) OVER (ORDER BY index) AS bytes, row_number() OVER (ORDER BY index) AS nth
     FROM marks
     WHERE state = 3 AND batch = (SELECT id FROM batches WHERE ticket = $1 AND NOT deleted)
@@ -178,17 +183,18 @@ SELECT id, created_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at 
 
 -- name: summaries
 SELECT id, ticket, group_id, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
+    CASE WHEN ended_at = 0 THEN m.in_doubt ELSE CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END END,
     created_at, started_at, ended_at, retry_of, paused AND ended_at = 0 AND NOT stopped,
     EXISTS (SELECT FROM batches AS again WHERE again.retry_of = batches.ticket AND NOT again.deleted),
     $2::integer = 0 OR EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND code = $2 AND status <> 3), quarantined_at <> 0
 FROM batches CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE sheaf_in_doubt(marks)) AS in_doubt
     FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
 ) AS m
 WHERE id = ANY ($1::bigint[]) AND NOT deleted;
 
 -- name: marks_alone
-SELECT index, state, tries, not_before, status, code, kind, line FROM marks WHERE batch = $1 ORDER BY index;
+SELECT index, state, tries, in_doubt, not_before, status, code, kind, line FROM marks WHERE batch = $1 ORDER BY index;
 
 -- name: packed_of
 SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
@@ -266,6 +272,7 @@ WITH hit AS MATERIALIZED (
     UPDATE batches SET stopped = true,
         ended_at = CASE WHEN hit.started_at = 0 THEN sheaf_now() ELSE 0 END,
         failed = CASE WHEN hit.started_at = 0 THEN 0 ELSE failed END,
+        in_doubt = CASE WHEN hit.started_at = 0 THEN 0 ELSE in_doubt END,
         credential = CASE WHEN hit.started_at = 0 THEN NULL ELSE credential END
     FROM hit WHERE batches.id = hit.id
 ), shrunk AS (
@@ -294,9 +301,11 @@ SELECT hit.queue, true, (SELECT node FROM owners WHERE owners.queue = hit.queue)
 
 -- name: grouped
 SELECT ended_at <> 0, total, CASE WHEN ended_at <> 0 THEN completed ELSE m.done END,
-    CASE WHEN ended_at <> 0 AND batches.failed >= 0 THEN batches.failed ELSE m.failed END, m.skipped
+    CASE WHEN ended_at <> 0 AND batches.failed >= 0 THEN batches.failed ELSE m.failed END, m.skipped,
+    CASE WHEN ended_at = 0 OR batches.failed < 0 THEN m.in_doubt ELSE CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END END
 FROM batches CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE status = 3) AS skipped
+    SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE status = 3) AS skipped,
+        count(*) FILTER (WHERE sheaf_in_doubt(marks)) AS in_doubt
     FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND (batches.ended_at = 0 OR batches.failed < 0)
 ) AS m
 WHERE store = $1 AND owner = $2 AND group_id = $3 AND group_id <> '' AND NOT deleted;
@@ -402,7 +411,7 @@ FROM batches JOIN queues ON queues.id = batches.queue WHERE quarantined_at <> 0 
 SELECT id, queue FROM batches WHERE ticket = $1 AND quarantined_at <> 0;
 
 -- name: end_begun_of
-UPDATE marks SET state = 3, status = $2, code = $3, kind = $4, line = $5, body = $6, headers = NULL
+UPDATE marks SET state = 3, status = $2, code = $3, kind = $4, line = $5, body = $6, headers = NULL, in_doubt = true
 FROM batches WHERE batches.id = ANY ($1::bigint[]) AND quarantined_at <> 0 AND stopped AND marks.batch = batches.id AND marks.state = 1;
 
 -- name: end_waiting_of
@@ -420,6 +429,7 @@ WITH results AS (
         quarantined_at = 0,
         completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3),
         failed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status = 2),
+        in_doubt = (SELECT count(*) FROM marks WHERE batch = batches.id AND sheaf_in_doubt(marks)),
         bytes = bytes + results.n,
         credential = NULL
     FROM results WHERE batches.id = results.id RETURNING batches.id, queue, results.n, callback, deleted
@@ -444,14 +454,14 @@ WITH claim AS MATERIALIZED (
         NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)) AS paused
     FROM owned JOIN batches ON batches.id = owned.batch
 ), put AS (
-    INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body, headers)
-    SELECT batch, index, state, tries, not_before, status, code, kind, line, body, headers
+    INSERT INTO marks (batch, index, state, tries, in_doubt, not_before, status, code, kind, line, body, headers)
+    SELECT batch, index, state, tries, in_doubt, not_before, status, code, kind, line, body, headers
     FROM unnest($4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], $8::bytea[], $9::bigint[], $10::smallint[],
-        $11::integer[], $12::smallint[], $13::bytea[], $14::bytea[], $15::bytea[])
-        AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body, headers)
+        $11::integer[], $12::smallint[], $13::bytea[], $14::bytea[], $15::bytea[], $16::boolean[])
+        AS m (nth, batch, index, state, tries, not_before, status, code, kind, line, body, headers, in_doubt)
     WHERE nth = ANY (ARRAY(SELECT nth FROM running WHERE ended_at = 0))
     ON CONFLICT (batch, index) DO UPDATE SET
-        state = excluded.state, tries = excluded.tries, not_before = excluded.not_before,
+        state = excluded.state, tries = excluded.tries, in_doubt = excluded.in_doubt, not_before = excluded.not_before,
         -- Without a status there is no answer, and the one that is stored stays.
         status = CASE WHEN excluded.status = 0 THEN marks.status ELSE excluded.status END,
         code = CASE WHEN excluded.status = 0 THEN marks.code ELSE excluded.code END,
@@ -475,6 +485,7 @@ WITH results AS (
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
         completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status <> 3),
         failed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status = 2),
+        in_doubt = (SELECT count(*) FROM marks WHERE batch = $1 AND sheaf_in_doubt(marks)),
         bytes = bytes + (SELECT n FROM results),
         reason = $4,
         credential = NULL
@@ -497,7 +508,7 @@ WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE
 SELECT id FROM queues WHERE open > 0 ORDER BY id FOR UPDATE;
 
 -- name: end_begun
-UPDATE marks SET state = 3, status = $1, code = $2, kind = $3, line = $4, body = $5, headers = NULL
+UPDATE marks SET state = 3, status = $1, code = $2, kind = $3, line = $4, body = $5, headers = NULL, in_doubt = true
 FROM batches WHERE batches.ended_at = 0 AND marks.batch = batches.id AND marks.state = 1;
 
 -- name: end_waiting
@@ -513,6 +524,7 @@ WITH results AS (
         ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END,
         completed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3),
         failed = (SELECT count(*) FROM marks WHERE batch = batches.id AND state = 3 AND status = 2),
+        in_doubt = (SELECT count(*) FROM marks WHERE batch = batches.id AND sheaf_in_doubt(marks)),
         bytes = bytes + results.n,
         reason = $1,
         quarantined_at = 0,
@@ -613,7 +625,8 @@ WITH RECURSIVE lanes AS (
     UPDATE deliveries SET attempts = attempts + 1, next_at = sheaf_now() + $2::bigint, set_at = sheaf_now() FROM due WHERE deliveries.batch = due.batch
     RETURNING deliveries.batch, deliveries.state, attempts, next_at, code, problem, host
 )
-SELECT taken.batch, ticket, batches.store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed, taken.host
+SELECT taken.batch, ticket, batches.store, group_id, callback, taken.state, attempts, next_at, ended_at, code, problem, total, completed, failed, taken.host,
+    CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END
 FROM taken JOIN chosen ON chosen.batch = taken.batch JOIN batches ON batches.id = taken.batch WHERE NOT deleted ORDER BY chosen.nth;
 
 -- name: last_lane
@@ -628,7 +641,8 @@ WITH RECURSIVE lanes AS (
 SELECT store, host FROM lanes WHERE nth = $3;
 
 -- name: deliveries
-SELECT deliveries.batch, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
+SELECT deliveries.batch, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host,
+    CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END
 FROM batches JOIN deliveries ON deliveries.batch = batches.id
 WHERE batches.store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND ($3::uuid IS NULL OR ticket = $3) AND batches.id < $6
 ORDER BY batches.id DESC LIMIT $4 OFFSET $5;

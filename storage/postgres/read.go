@@ -21,21 +21,28 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 		err = db.read(ctx, reads(callerOf(key)), what, status)
 	} else {
 		var ended batch.Set
-		var completed int
+		var completed, failed, inDoubt int
 		var results []storage.Indexed
 		err = db.readAtOnce(ctx, reads(callerOf(key)), what, status,
 			get("done", func(r pgx.Rows) error {
 				var i int
 				var status batch.ResultStatus
-				err := r.Scan(&i, &status)
+				var doubtful bool
+				err := r.Scan(&i, &status, &doubtful)
 				if ended.Add(i); status != batch.NotExecuted {
 					completed++
 				}
+				if status == batch.Failed {
+					failed++
+				}
+				if doubtful {
+					inDoubt++
+				}
 				return err
-			}, key.Ticket).anew(func() { ended, completed = batch.Set{}, 0 }),
+			}, key.Ticket).anew(func() { ended, completed, failed, inDoubt = batch.Set{}, 0, 0, 0 }),
 			get("results_by_ticket", db.readResult(&results), key.Ticket, maxBytes).anew(func() { results = nil }))
 		if out != nil {
-			out.Ended, out.Completed, out.Results = ended, completed, results
+			out.Ended, out.Completed, out.Failed, out.InDoubt, out.Results = ended, completed, failed, inDoubt, results
 		}
 	}
 	if err == nil && out == nil {
@@ -55,7 +62,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	var created, started, ended, notBefore, quarantined int64
 	var done int
 	var retryOf *uuid.UUID
-	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &retryOf, &out.Paused, &notBefore, &quarantined)
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &out.Failed, &out.InDoubt, &retryOf, &out.Paused, &notBefore, &quarantined)
 	if err != nil || !mayRead(key, store, owner) {
 		return nil, err
 	}
@@ -110,7 +117,7 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 	return func(r pgx.Rows) error {
 		var x storage.Indexed
 		var line, headers, packed []byte
-		if err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body, &headers, &packed); err != nil {
+		if err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body, &headers, &packed, &x.InDoubt); err != nil {
 			return err
 		}
 		tries, err := unpackTries(packed, &db.clock)

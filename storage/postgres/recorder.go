@@ -179,6 +179,7 @@ type written struct {
 	index, state, status, kind []int16
 	code                       []int32
 	tries, line, body, headers [][]byte
+	inDoubt                    []bool
 }
 
 // add adds a claim and the marks that are written under it.
@@ -192,6 +193,7 @@ func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 		w.state, w.status = append(w.state, int16(m.State)), append(w.status, int16(r.Status))
 		w.kind, w.code = append(w.kind, int16(r.Kind)), append(w.code, int32(r.Code))
 		w.notBefore = append(w.notBefore, w.clock.out(m.NotBefore))
+		w.inDoubt = append(w.inDoubt, m.Tries.InDoubt)
 		w.tries, w.line = append(w.tries, packTries(&m.Tries, w.clock)), append(w.line, []byte(r.Line))
 		body := r.Body
 		if len(body) == 0 {
@@ -213,11 +215,11 @@ func (w *written) step(owned func(nth int, s storage.Signals)) step {
 		owned(nth-1, s)
 		return nil
 	}, w.batches, w.queues, w.epochs,
-		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body, w.headers)
+		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body, w.headers, w.inDoubt)
 }
 
-// packTries encodes what was tried: numbers as varints, moments in milliseconds of the
-// database's clock.
+// packTries encodes what was tried, except for InDoubt, which has a column: numbers as varints,
+// moments in milliseconds of the database's clock.
 func packTries(t *storage.Tries, c *clock) []byte {
 	maybe := int64(0)
 	if t.MaybeDone {

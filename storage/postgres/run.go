@@ -124,12 +124,14 @@ func (n *next) row(r pgx.Rows) error {
 func (db *DB) readMark(r pgx.Rows) (m storage.Mark, err error) {
 	var tries, line []byte
 	var notBefore int64
-	err = r.Scan(&m.Index, &m.State, &tries, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line)
+	var inDoubt bool
+	err = r.Scan(&m.Index, &m.State, &tries, &inDoubt, &notBefore, &m.Result.Status, &m.Result.Code, &m.Result.Kind, &line)
 	if err != nil {
 		return m, err
 	}
 	m.NotBefore, m.Result.Line = db.clock.in(notBefore), string(line)
 	m.Tries, err = unpackTries(tries, &db.clock)
+	m.Tries.InDoubt = inDoubt
 	return m.Unread(), err
 }
 

@@ -54,8 +54,8 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 	var out storage.GroupCounts
 	err := db.read(ctx, reads(storage.Caller{Store: store, Owner: owner}), "count over a group", get("grouped", func(r pgx.Rows) error {
 		var isEnded bool
-		var total, completed, failed, skipped int
-		if err := r.Scan(&isEnded, &total, &completed, &failed, &skipped); err != nil {
+		var total, completed, failed, skipped, inDoubt int
+		if err := r.Scan(&isEnded, &total, &completed, &failed, &skipped, &inDoubt); err != nil {
 			return err
 		}
 		switch {
@@ -70,6 +70,7 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 		out.Requests += total
 		out.Succeeded += completed - failed
 		out.Failed += failed
+		out.InDoubt += inDoubt
 		out.NotExecuted += skipped
 		return nil
 	}, store, owner[:], []byte(group)).anew(func() { out = storage.GroupCounts{} }))

@@ -109,7 +109,7 @@ func readDelivery(s *sqlite.Stmt) storage.Delivery {
 		State: storage.DeliveryState(s.ColumnInt(5)), Attempts: s.ColumnInt(6),
 		NextAt: batch.FromMillis(s.ColumnInt64(7)), CreatedAt: batch.FromMillis(s.ColumnInt64(8)),
 		Code: s.ColumnInt(9), Problem: s.ColumnText(10),
-		Total: s.ColumnInt(11), Completed: s.ColumnInt(12), Failed: s.ColumnInt(13), Host: s.ColumnText(14),
+		Total: s.ColumnInt(11), Completed: s.ColumnInt(12), Failed: s.ColumnInt(13), InDoubt: s.ColumnInt(15), Host: s.ColumnText(14),
 	}
 	s.ColumnBytes(1, d.Ticket[:])
 	return d

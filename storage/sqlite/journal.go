@@ -401,17 +401,62 @@ func takeUp(batches map[storage.BatchID]*fresh, row []byte) error {
 	return nil
 }
 
-// ended returns which requests have ended by what the journal held, and which of these
-// were not executed.
-func ended(held []freshMark) (out, skipped batch.Set) {
+// ends are the requests of a batch that have ended, by how they ended.
+type ends struct{ all, skipped, failed, inDoubt batch.Set }
+
+// ended returns the ends that the journal held.
+func ended(held []freshMark) (e ends, err error) {
 	for i := range held {
 		if held[i].state() != storage.Done {
 			continue
 		}
-		out.Add(held[i].index)
-		if held[i].mark[0]&wasSkipped != 0 {
-			skipped.Add(held[i].index)
+		n, _, err := unpackNumbers(held[i].mark[1:])
+		if err != nil {
+			return e, err
 		}
+		status, doubtful := batch.ResultStatus(n[9]), false
+		if status == batch.Failed {
+			m, err := unpackMark(held[i].mark)
+			if err != nil {
+				return e, err
+			}
+			doubtful = m.InDoubt()
+		}
+		e.add(held[i].index, status, doubtful)
 	}
-	return out, skipped
+	return e, nil
 }
+
+func (e *ends) add(i int, status batch.ResultStatus, inDoubt bool) {
+	e.all.Add(i)
+	switch status {
+	case batch.NotExecuted:
+		e.skipped.Add(i)
+	case batch.Failed:
+		e.failed.Add(i)
+	case batch.Succeeded:
+	}
+	if inDoubt {
+		e.inDoubt.Add(i)
+	}
+}
+
+// endsOf returns the ends of a batch's requests, in the table and in what the journal held.
+func endsOf(c *sqlite.Conn, id storage.BatchID, held []freshMark) (ends, error) {
+	e, err := ended(held)
+	if err == nil {
+		err = e.read(c, id)
+	}
+	return e, err
+}
+
+// read adds the ends that the table has.
+func (e *ends) read(c *sqlite.Conn, id storage.BatchID) error {
+	return query(c, "done", func(s *sqlite.Stmt) error {
+		e.add(s.ColumnInt(0), batch.ResultStatus(s.ColumnInt(1)), s.ColumnBool(2))
+		return nil
+	}, int64(id))
+}
+
+// completed returns how many requests ran to an end.
+func (e *ends) completed() int { return e.all.Len() - e.skipped.Len() }

@@ -218,7 +218,7 @@ func drawMark(t *rapid.T, requests int) storage.Mark {
 		State: rapid.SampledFrom([]storage.MarkState{storage.Begun, storage.Waiting, storage.Done}).Draw(t, "state"),
 		Tries: storage.Tries{
 			Attempts: count.Draw(t, "attempts"), Retries: count.Draw(t, "retries"), Throttles: count.Draw(t, "throttles"),
-			ThrottledSince: moment.Draw(t, "throttled"), MaybeDone: rapid.Bool().Draw(t, "maybe done"),
+			ThrottledSince: moment.Draw(t, "throttled"), MaybeDone: rapid.Bool().Draw(t, "maybe done"), InDoubt: rapid.Bool().Draw(t, "in doubt"),
 			StartedAt: moment.Draw(t, "started"), EndedAt: moment.Draw(t, "ended"),
 		},
 		NotBefore: moment.Draw(t, "not before"),

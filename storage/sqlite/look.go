@@ -83,7 +83,7 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 		err = query(c, "find_open", add, f.Store, f.Owner[:], int64(f.After), look)
 	case f.GroupID != "":
 		err = query(c, "find_group", add, f.Store, f.Owner[:], f.GroupID, before, look)
-	case f.Failed:
+	case f.Failed, f.InDoubt:
 		err = query(c, "find_failed", add, f.Store, f.Owner[:], before, look)
 	case f.Status != 0:
 		err = query(c, "find_state", add, f.Store, f.Owner[:], int(f.Status), before, look)
@@ -118,6 +118,7 @@ func readSummary(c *sqlite.Conn, id storage.BatchID) (out storage.Summary, ok bo
 			Total: s.ColumnInt(3), Completed: s.ColumnInt(4), Failed: max(s.ColumnInt(5), 0),
 			CreatedAt: batch.FromMillis(s.ColumnInt64(6)), StartedAt: batch.FromMillis(s.ColumnInt64(7)), EndedAt: batch.FromMillis(s.ColumnInt64(8)),
 			Paused: s.ColumnBool(10), Retried: s.ColumnBool(11), Quarantined: s.ColumnInt64(12) != 0,
+			InDoubt: s.ColumnInt(13),
 		}
 		s.ColumnBytes(0, out.Ticket[:])
 		s.ColumnBytes(9, out.RetryOf[:])
@@ -140,11 +141,11 @@ func (db *DB) inspect(ctx context.Context, what string, f *storage.Filter, s *st
 	}
 	err = db.readFor(ctx, storage.Caller{Store: f.Store, Owner: f.Owner}, what, func(c *sqlite.Conn) (err error) {
 		if running {
-			n, err := count(c, s.ID, held)
+			e, err := endsOf(c, s.ID, held)
 			if err != nil {
 				return err
 			}
-			s.Completed, s.Failed = n.completed, n.failed
+			s.Completed, s.Failed, s.InDoubt = e.completed(), e.failed.Len(), e.inDoubt.Len()
 		}
 		if ok, err = hasCode(c, s.ID, held, f.Code); err != nil || !ok {
 			return err

@@ -9,7 +9,7 @@ import (
 )
 
 // A packed mark is its state (one byte), then numbers as varints: index, attempts,
-// retries, throttles, the moment of the first throttle, maybe done (0 or 1), when it
+// retries, throttles, the moment of the first throttle, maybe done (see maybeDone), when it
 // started and ended, not before, the result's status, code and kind, the length of its
 // line; then the line, and what is left is the body. Moments are in milliseconds. With
 // the bit withHeaders in the first byte, the length of the packed headers and they
@@ -22,13 +22,26 @@ const (
 	stateBits     = 0x0f
 )
 
+// The bits of the number "maybe done".
+const (
+	maybeDone = 1 << iota
+	inDoubt
+)
+
+// doubts returns what is uncertain about a request's attempts as one number.
+func doubts(t *storage.Tries) (n int64) {
+	if t.MaybeDone {
+		n |= maybeDone
+	}
+	if t.InDoubt {
+		n |= inDoubt
+	}
+	return n
+}
+
 // packMark appends a mark in its packed form.
 func packMark(buf []byte, m *storage.Mark) []byte {
 	t, r := &m.Tries, &m.Result
-	maybe := int64(0)
-	if t.MaybeDone {
-		maybe = 1
-	}
 	headers := batch.PackHeaders(r.Headers)
 	state := byte(m.State)
 	if headers != nil {
@@ -42,7 +55,7 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	}
 	buf = append(buf, state)
 	for _, n := range [packedNumbers]int64{
-		int64(m.Index), int64(t.Attempts), int64(t.Retries), int64(t.Throttles), batch.Millis(t.ThrottledSince), maybe,
+		int64(m.Index), int64(t.Attempts), int64(t.Retries), int64(t.Throttles), batch.Millis(t.ThrottledSince), doubts(t),
 		batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
 		int64(r.Status), int64(r.Code), int64(r.Kind), int64(len(r.Line)),
 	} {
@@ -62,14 +75,9 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	}
 	headers := data[0]&withHeaders != 0
 	m.State = storage.MarkState(data[0] & stateBits)
-	data = data[1:]
-	var n [packedNumbers]int64
-	for i := range n {
-		var width int
-		if n[i], width = binary.Varint(data); width <= 0 {
-			return m, errDamagedJournal
-		}
-		data = data[width:]
+	n, data, err := unpackNumbers(data[1:])
+	if err != nil {
+		return m, err
 	}
 	line := n[12]
 	if n[0] < 0 || n[0] >= batch.MaxRequests || line < 0 || line > int64(len(data)) {
@@ -77,8 +85,8 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	}
 	m.Index = int(n[0])
 	m.Tries = storage.Tries{
-		Attempts: int(n[1]), Retries: int(n[2]), Throttles: int(n[3]), ThrottledSince: batch.FromMillis(n[4]), MaybeDone: n[5] != 0,
-		StartedAt: batch.FromMillis(n[6]), EndedAt: batch.FromMillis(n[7]),
+		Attempts: int(n[1]), Retries: int(n[2]), Throttles: int(n[3]), ThrottledSince: batch.FromMillis(n[4]),
+		MaybeDone: n[5]&maybeDone != 0, InDoubt: n[5]&inDoubt != 0, StartedAt: batch.FromMillis(n[6]), EndedAt: batch.FromMillis(n[7]),
 	}
 	m.NotBefore = batch.FromMillis(n[8])
 	m.Result = batch.Result{Status: batch.ResultStatus(n[9]), Code: int(n[10]), Kind: batch.BodyKind(n[11]), Line: string(data[:line])}
@@ -100,6 +108,18 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	return m, nil
 }
 
+// unpackNumbers reads the numbers of a packed mark, and returns what is behind them.
+func unpackNumbers(data []byte) (n [packedNumbers]int64, rest []byte, err error) {
+	for i := range n {
+		var width int
+		if n[i], width = binary.Varint(data); width <= 0 {
+			return n, nil, errDamagedJournal
+		}
+		data = data[width:]
+	}
+	return n, data, nil
+}
+
 // readMark reads a row of the statement "marks_alone".
 func readMark(s *sqlite.Stmt) storage.Mark {
 	return storage.Mark{
@@ -110,7 +130,8 @@ func readMark(s *sqlite.Stmt) storage.Mark {
 			Retries:        s.ColumnInt(3),
 			Throttles:      s.ColumnInt(4),
 			ThrottledSince: batch.FromMillis(s.ColumnInt64(5)),
-			MaybeDone:      s.ColumnBool(6),
+			MaybeDone:      s.ColumnInt64(6)&maybeDone != 0,
+			InDoubt:        s.ColumnInt64(6)&inDoubt != 0,
 			StartedAt:      batch.FromMillis(s.ColumnInt64(7)),
 			EndedAt:        batch.FromMillis(s.ColumnInt64(8)),
 		},
@@ -130,12 +151,11 @@ func putMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) error {
 	t, r := &m.Tries, &m.Result
 	for i, n := range [...]int64{
 		int64(id)*512 + int64(m.Index), int64(m.State), int64(t.Attempts), int64(t.Retries), int64(t.Throttles),
-		batch.Millis(t.ThrottledSince), 0, batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
+		batch.Millis(t.ThrottledSince), doubts(t), batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
 		int64(r.Status), int64(r.Code), int64(r.Kind),
 	} {
 		s.BindInt64(i+1, n)
 	}
-	s.BindBool(7, t.MaybeDone)
 	s.BindText(14, r.Line)
 	if len(r.Body) == 0 {
 		s.BindNull(15)

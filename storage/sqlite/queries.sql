@@ -61,17 +61,15 @@ INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
 SELECT id, store, owner, group_id, state, total, completed, created_at, started_at, ended_at, reason,
     (SELECT ids FROM requests WHERE batch = batches.id), retry_of,
     state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)),
-    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END, quarantined_at
+    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END, quarantined_at,
+    max(failed, 0), iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt))
 FROM batches WHERE ticket = ? AND deleted = 0;
 
 -- name: done
-SELECT id & 511, status FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
-
--- name: count_done
-SELECT count(*) FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND status <> 3;
+SELECT id & 511, status, in_doubt FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 
 -- name: results
-SELECT id & 511, status, code, kind, line, body, headers, attempts, started_at, ended_at, throttles, throttled_since FROM marks
+SELECT id & 511, status, code, kind, line, body, headers, attempts, started_at, ended_at, throttles, throttled_since, in_doubt FROM marks
 WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 
 -- name: is_readable
@@ -127,7 +125,7 @@ SELECT id, created_at FROM batches WHERE store = ? AND owner = ? AND state = 3 A
 -- name: summary
 SELECT ticket, group_id, state, total, completed, failed, created_at, started_at, ended_at, retry_of, paused AND state < 3 AND stopped = 0,
     EXISTS (SELECT 1 FROM batches AS again INDEXED BY batches_lineage WHERE again.retry_of = batches.ticket AND again.retry_of IS NOT NULL AND again.deleted = 0),
-    quarantined_at
+    quarantined_at, iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt))
 FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: has_code
@@ -180,7 +178,7 @@ RETURNING id;
 UPDATE queues SET paused = 0, not_before = 0 WHERE name = ? AND paused = 1 RETURNING id;
 
 -- name: grouped
-SELECT id, state, total, completed, failed, started_at <> 0 FROM batches INDEXED BY batches_grouped
+SELECT id, state, total, completed, failed, started_at <> 0, iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt)) FROM batches INDEXED BY batches_grouped
 WHERE store = ? AND owner = ? AND group_id = ? AND group_id <> '' AND deleted = 0;
 
 -- name: wake_queue
@@ -192,6 +190,7 @@ UPDATE batches SET
     ended_at = iif(deleted, 1, ?2), -- what nobody can read any more is purged at once
     completed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3 AND marks.status <> 3),
     failed = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.state = 3 AND marks.status = 2),
+    in_doubt = (SELECT count(*) FROM marks WHERE marks.id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND marks.in_doubt),
     reason = ?3,
     credential = NULL
 WHERE id = ?1;
@@ -230,11 +229,13 @@ WHERE id = (SELECT id FROM deliveries INDEXED BY deliveries_lanes WHERE state = 
 RETURNING id;
 
 -- name: delivery
-SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
+SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host,
+    iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt))
 FROM deliveries JOIN batches ON batches.id = deliveries.id WHERE deliveries.id = ? AND deleted = 0;
 
 -- name: deliveries
-SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host
+SELECT deliveries.id, ticket, batches.store, group_id, callback, deliveries.state, attempts, next_at, ended_at, code, problem, total, completed, failed, host,
+    iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt))
 FROM batches INDEXED BY batches_search CROSS JOIN deliveries ON deliveries.id = batches.id
 WHERE batches.store = ?1 AND owner = ?2 AND batches.state = 3 AND deleted = 0 AND (?3 IS NULL OR ticket = ?3) AND batches.id < ?6
 ORDER BY batches.id DESC LIMIT ?4 OFFSET ?5;
@@ -365,7 +366,7 @@ SELECT id, queue, quarantined_at FROM batches INDEXED BY batches_open WHERE stat
 SELECT DISTINCT substr(credential, 1, ?) FROM batches INDEXED BY batches_open WHERE state < 3 AND credential IS NOT NULL;
 
 -- name: end_begun
-UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6, headers = NULL
+UPDATE marks SET state = 3, status = ?2, code = ?3, kind = ?4, line = ?5, body = ?6, headers = NULL, maybe_done = 3
 WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 1;
 
 -- name: end_waiting

@@ -42,25 +42,16 @@ func isRunning(s *storage.Status) bool {
 // readResultsOf fills in what the batch's own row does not know. held is what the journal
 // held of it before the transaction began.
 func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxBytes int) (err error) {
-	if maxBytes > 0 || len(held) > 0 {
-		var skipped batch.Set
-		out.Ended, skipped = ended(held)
-		if err := readEnded(c, out, skipped); err != nil {
+	if maxBytes > 0 || isRunning(out) {
+		if err := readEnded(c, out, held); err != nil {
 			return err
 		}
 	}
-	switch {
-	case maxBytes > 0:
+	if maxBytes > 0 {
 		out.Results, err = readResults(c, out.ID, held, 0, maxBytes)
 		return err
-	case len(held) > 0:
-		out.Ended = batch.Set{}
-		return nil
-	case isRunning(out):
-		n, err := queryInt(c, "count_done", int64(out.ID))
-		out.Completed = int(n)
-		return err
 	}
+	out.Ended = batch.Set{}
 	return nil
 }
 
@@ -91,6 +82,7 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 			out.NotBefore = batch.FromMillis(ms)
 		}
 		out.Quarantined = batch.FromMillis(s.ColumnInt64(15))
+		out.Failed, out.InDoubt = s.ColumnInt(16), s.ColumnInt(17)
 		return err
 	}, key.Ticket[:])
 	if err == nil && out == nil {
@@ -106,24 +98,20 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 	return store == key.Store && same
 }
 
-// readEnded adds which requests have ended, and counts them.
-// skipped are those of them in the journal that were not executed.
-func readEnded(c *sqlite.Conn, out *storage.Status, skipped batch.Set) error {
+// readEnded fills in which requests have ended, and counts them. held is what the journal held.
+func readEnded(c *sqlite.Conn, out *storage.Status, held []freshMark) error {
 	if out.Status == batch.Completed && out.Completed == out.Total {
 		for i := range out.Total {
 			out.Ended.Add(i)
 		}
 		return nil
 	}
-	err := query(c, "done", func(s *sqlite.Stmt) error {
-		out.Ended.Add(s.ColumnInt(0))
-		if batch.ResultStatus(s.ColumnInt(1)) == batch.NotExecuted {
-			skipped.Add(s.ColumnInt(0))
-		}
-		return nil
-	}, int64(out.ID))
-	out.Completed = out.Ended.Len() - skipped.Len()
-	return err
+	e, err := endsOf(c, out.ID, held)
+	if err != nil {
+		return err
+	}
+	out.Ended, out.Completed, out.Failed, out.InDoubt = e.all, e.completed(), e.failed.Len(), e.inDoubt.Len()
+	return nil
 }
 
 // Results implements storage.Storage.
@@ -177,6 +165,7 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 		last := &p.out[len(p.out)-1]
 		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
 		last.Throttles, last.ThrottledSince = s.ColumnInt(10), batch.FromMillis(s.ColumnInt64(11))
+		last.InDoubt = s.ColumnBool(12)
 		p.from = index + 1
 		return nil
 	}, int64(id), from)
@@ -222,7 +211,7 @@ func (p *page) addHeld(before int) error {
 		}
 		p.out = append(p.out, storage.Indexed{
 			Index: m.Index, Result: m.Result, Attempts: m.Tries.Attempts, StartedAt: m.Tries.StartedAt, EndedAt: m.Tries.EndedAt,
-			Throttles: m.Tries.Throttles, ThrottledSince: m.Tries.ThrottledSince,
+			Throttles: m.Tries.Throttles, ThrottledSince: m.Tries.ThrottledSince, InDoubt: m.InDoubt(),
 		})
 	}
 	return nil
@@ -265,13 +254,11 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 				continue
 			}
 			if started || n.Status == batch.Completed {
-				st := storage.Status{ID: id}
-				var skipped batch.Set
-				st.Ended, skipped = ended(held[i])
-				if err := readEnded(c, &st, skipped); err != nil {
+				e, err := endsOf(c, id, held[i])
+				if err != nil {
 					return err
 				}
-				n.Completed, n.Results = st.Completed, st.Ended.Len()
+				n.Completed, n.Results = e.completed(), e.all.Len()
 			}
 			out = append(out, n)
 		}

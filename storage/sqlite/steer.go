@@ -51,7 +51,9 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 		members = nil
 		return query(c, "grouped", func(s *sqlite.Stmt) error {
 			members = append(members, member{
-				storage.BatchID(s.ColumnInt64(0)), batch.Status(s.ColumnInt(1)), s.ColumnInt(2), s.ColumnInt(3), s.ColumnInt(4), s.ColumnBool(5),
+				storage.BatchID(s.ColumnInt64(0)), batch.Status(s.ColumnInt(1)), s.ColumnInt(2),
+				counts{completed: s.ColumnInt(3), failed: s.ColumnInt(4), inDoubt: s.ColumnInt(6)},
+				s.ColumnBool(5),
 			})
 			return nil
 		}, store, owner[:], group)
@@ -85,24 +87,35 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 
 // member is a batch of a group.
 type member struct {
-	id                       storage.BatchID
-	state                    batch.Status
-	total, completed, failed int // failed: -1: not counted
-	started                  bool
+	id      storage.BatchID
+	state   batch.Status
+	total   int
+	counted counts // when it ended; failed is -1 if the failures were not counted
+	started bool
 }
+
+// counts are of one batch's results.
+type counts struct{ completed, failed, inDoubt, skipped int }
 
 // count counts a batch's results.
 func (b *member) count(c *sqlite.Conn, held []freshMark) (n counts, err error) {
-	switch {
-	case b.state == batch.Completed && b.failed >= 0:
-		return counts{completed: b.completed, failed: b.failed, skipped: b.total - b.completed}, nil
-	case b.state != batch.Completed && !b.started:
+	if b.state == batch.Completed && b.counted.failed >= 0 {
+		n = b.counted
+		n.skipped = b.total - n.completed
+		return n, nil
+	}
+	if b.state != batch.Completed && !b.started {
 		return counts{}, nil
 	}
-	if n, err = count(c, b.id, held); b.state == batch.Completed {
+	e, err := endsOf(c, b.id, held)
+	if err != nil {
+		return counts{}, err
+	}
+	n = counts{completed: e.completed(), failed: e.failed.Len(), inDoubt: e.inDoubt.Len(), skipped: e.skipped.Len()}
+	if b.state == batch.Completed {
 		n.skipped = b.total - n.completed
 	}
-	return n, err
+	return n, nil
 }
 
 // add adds a batch to the counts of its group.
@@ -118,40 +131,6 @@ func (b *member) add(out *storage.GroupCounts, n counts) {
 	out.Requests += b.total
 	out.Succeeded += n.completed - n.failed
 	out.Failed += n.failed
+	out.InDoubt += n.inDoubt
 	out.NotExecuted += n.skipped
-}
-
-// counts are of one batch's results.
-type counts struct{ completed, failed, skipped int }
-
-// count counts the results that the table and the journal hold of a batch.
-func count(c *sqlite.Conn, id storage.BatchID, held []freshMark) (counts, error) {
-	ends := map[int]batch.ResultStatus{}
-	for i := range held {
-		if held[i].state() != storage.Done {
-			continue
-		}
-		m, err := unpackMark(held[i].mark)
-		if err != nil {
-			return counts{}, err
-		}
-		ends[m.Index] = m.Result.Status
-	}
-	err := query(c, "done", func(s *sqlite.Stmt) error {
-		ends[s.ColumnInt(0)] = batch.ResultStatus(s.ColumnInt(1))
-		return nil
-	}, int64(id))
-	var n counts
-	for _, status := range ends {
-		switch status {
-		case batch.Failed:
-			n.failed++
-			n.completed++
-		case batch.Succeeded:
-			n.completed++
-		case batch.NotExecuted:
-			n.skipped++
-		}
-	}
-	return n, err
 }

@@ -86,7 +86,7 @@ func waiting(i int) storage.Mark {
 
 func tries(n int) storage.Tries {
 	return storage.Tries{
-		Attempts: n, Retries: n - 1, Throttles: 3 * n, ThrottledSince: moment(1), MaybeDone: n > 1,
+		Attempts: n, Retries: n - 1, Throttles: 3 * n, ThrottledSince: moment(1), MaybeDone: n > 1, InDoubt: n > 2,
 		StartedAt: moment(2), EndedAt: moment(3),
 	}
 }

@@ -283,13 +283,26 @@ func (b *stored) done(i int) (batch.Result, bool) {
 
 // completed counts the requests that ran to an end.
 func (b *stored) completed() int {
-	n := 0
+	completed, _, _ := b.counts()
+	return completed
+}
+
+// counts counts the requests that ran to an end, those of them that failed, and those of these
+// that are in doubt.
+func (b *stored) counts() (completed, failed, inDoubt int) {
 	for _, m := range b.marks {
-		if m.State == storage.Done && m.Result.Status != batch.NotExecuted {
-			n++
+		if m.State != storage.Done || m.Result.Status == batch.NotExecuted {
+			continue
+		}
+		completed++
+		if m.Result.Status == batch.Failed {
+			failed++
+		}
+		if m.InDoubt() {
+			inDoubt++
 		}
 	}
-	return n
+	return completed, failed, inDoubt
 }
 
 // status derives the batch's state from what is recorded of it.

@@ -83,6 +83,7 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 			CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, Reason: b.reason, IDs: b.ids(),
 			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused, Quarantined: b.aside,
 		}
+		_, s.Failed, s.InDoubt = b.counts()
 		if b.endedAt.IsZero() && b.aside.IsZero() && !b.queue.notBefore.Equal(storage.Forever) {
 			s.NotBefore = b.queue.notBefore
 		}
@@ -181,8 +182,9 @@ func (b *stored) results(from, maxBytes int) []storage.Indexed {
 			break
 		}
 		r.Body = bytes.Clone(r.Body)
-		t := b.marks[i].Tries
-		out = append(out, storage.Indexed{Index: i, Result: r, Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt, Throttles: t.Throttles, ThrottledSince: t.ThrottledSince})
+		m := b.marks[i]
+		t := m.Tries
+		out = append(out, storage.Indexed{Index: i, Result: r, InDoubt: m.InDoubt(), Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt, Throttles: t.Throttles, ThrottledSince: t.ThrottledSince})
 	}
 	return out
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 )
 
@@ -16,12 +15,8 @@ import (
 func (b *stored) told() storage.Delivery {
 	d := *b.delivery
 	d.ID, d.Ticket, d.Store, d.GroupID, d.URL, d.CreatedAt = int64(b.id), b.Ticket, b.Store, b.GroupID, b.Callback, b.endedAt
-	d.Host, d.Total, d.Completed = hostOf(b.Callback), len(b.Requests), b.completed()
-	for i := range b.Requests {
-		if r, ok := b.done(i); ok && r.Status == batch.Failed {
-			d.Failed++
-		}
-	}
+	d.Host, d.Total = hostOf(b.Callback), len(b.Requests)
+	d.Completed, d.Failed, d.InDoubt = b.counts()
 	return d
 }
 

@@ -58,11 +58,7 @@ func (m *Memory) summary(b *stored) storage.Summary {
 		CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, RetryOf: b.RetryOf,
 		Paused: b.paused && b.endedAt.IsZero() && !b.signals.Stopped, Quarantined: !b.aside.IsZero(),
 	}
-	for i := range b.Requests {
-		if r, ok := b.done(i); ok && r.Status == batch.Failed {
-			s.Failed++
-		}
-	}
+	_, s.Failed, s.InDoubt = b.counts()
 	s.Retried = slices.ContainsFunc(m.batches, func(again *stored) bool { return again.RetryOf == b.Ticket && !again.signals.Deleted })
 	return s
 }
@@ -134,7 +130,7 @@ func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error
 		}
 		for _, o := range m.nodes {
 			if o.state == live {
-				out.Nodes = append(out.Nodes, storage.Node{Self: o == n, Queues: owned[o]})
+				out.Nodes = append(out.Nodes, storage.Node{Self: o == n, StartedAt: m.now(), Queues: owned[o]})
 			}
 		}
 		return out, nil

@@ -92,7 +92,7 @@ func (b *stored) endUnrun(inDoubt batch.Result, reason string) {
 	for i, k := range b.marks {
 		switch {
 		case k.State == storage.Begun:
-			k.Result = inDoubt
+			k.Result, k.Tries.MaybeDone, k.Tries.InDoubt = inDoubt, true, true
 		case k.State != storage.Waiting || k.Result.Status == 0:
 			continue
 		}

@@ -64,6 +64,8 @@ func (n *Node) Group(ctx context.Context, store string, owner batch.Owner, group
 				out.Completed++
 			}
 			out.Requests += len(b.Requests)
+			_, _, inDoubt := b.counts()
+			out.InDoubt += inDoubt
 			for i := range b.Requests {
 				r, ended := b.done(i)
 				switch {

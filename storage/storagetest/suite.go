@@ -18,6 +18,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "read", open, readTests)
 	runTests(t, "search", open, searchTests)
 	runTests(t, "look", open, lookTests)
+	runTests(t, "doubt", open, doubtTests)
 	runTests(t, "run", open, runningTests)
 	runTests(t, "epoch", open, epochTests)
 	runTests(t, "authority", open, authorityTests)

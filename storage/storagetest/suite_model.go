@@ -241,7 +241,7 @@ func plainStatus(s *storage.Status) string {
 	for i := range results {
 		results[i].Result = plain(results[i].Result)
 	}
-	return fmt.Sprintf("%s %s %q %d/%d started %t ended %t %q %q %v %v", s.Ticket, s.Status, s.GroupID, s.Completed, s.Total,
+	return fmt.Sprintf("%s %s %q %d/%d %d %d started %t ended %t %q %q %v %v", s.Ticket, s.Status, s.GroupID, s.Completed, s.Total, s.Failed, s.InDoubt,
 		!s.StartedAt.IsZero(), !s.EndedAt.IsZero(), s.Reason, s.IDs, s.Ended, results)
 }
 

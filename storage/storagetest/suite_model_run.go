@@ -91,7 +91,7 @@ func (m *model) marks(t *rapid.T, q *pair) (out []storage.Mark) {
 		if !open[i] {
 			continue
 		}
-		kinds := []storage.Mark{begun(i), waiting(i), postponed(i), done(i, ""), done(i, "0123456789"), failed(i), skipped(i)}
+		kinds := []storage.Mark{begun(i), waiting(i), postponed(i), done(i, ""), done(i, "0123456789"), failed(i), doubtful(i), skipped(i)}
 		if answered[i] {
 			kinds = append(kinds, storage.Mark{Index: i, State: storage.Done, Tries: tries(3)})
 		}

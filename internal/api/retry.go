@@ -1,0 +1,182 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// retry makes a batch of what has failed in another one, or was not executed, in the same
+// order and with the same options. While that is unfinished, the same call returns its ticket.
+func (s *API) retry(c *call) error {
+	ticket, err := c.query.theTicket("name the batch to repeat what failed of.")
+	if err != nil {
+		return err
+	}
+	if _, err := s.callback(c); err != nil {
+		return err
+	}
+	which, err := c.query.repeat()
+	if err != nil {
+		return err
+	}
+	dry, err := c.query.boolean("dryRun", false)
+	if err != nil {
+		return err
+	}
+	h := c.hold(s.memory.decodes)
+	defer h.free()
+	b, inDoubt, err := s.repetition(c, &h, ticket, which)
+	if err != nil {
+		return err
+	}
+	counts := fmt.Appendf(nil, `"totalRequests":%d,"inDoubtRequests":%d}`, len(b.Requests), inDoubt)
+	if dry {
+		c.send(http.StatusOK, append([]byte(`{"valid":true,`), counts...))
+		return nil
+	}
+	if len(b.Requests) == 0 {
+		return nothingToRepeat(inDoubt)
+	}
+	made, isNew, err := s.keep(c, b)
+	if err != nil {
+		return err
+	}
+	if !isNew {
+		if err := s.checkRetry(c, made, b); err != nil {
+			return err
+		}
+	}
+	c.created = made
+	c.send(http.StatusOK, append([]byte(`{"ticket":"`+made.String()+`",`), counts...))
+	return nil
+}
+
+// checkRetry returns an error if the unfinished retry that a call led to doesn't repeat what the
+// call wants to repeat.
+func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) error {
+	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	if err != nil {
+		return s.storageFailed(c, "retry", ticket, err)
+	}
+	there, _, err := s.Storage.Requests(c.ctx(), st.ID)
+	if err != nil {
+		return s.storageFailed(c, "retry", ticket, err)
+	}
+	same := func(a, b batch.Request) bool {
+		return a.ID == b.ID && a.Method == b.Method && a.Path == b.Path && bytes.Equal(a.Body, b.Body)
+	}
+	if !slices.EqualFunc(there, want.Requests, same) {
+		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Call again once it is COMPLETED.", ticket)
+	}
+	return nil
+}
+
+// repeat reads the parameter inDoubt of a retry.
+func (p params) repeat() (batch.Repeat, error) {
+	const name = "inDoubt"
+	if value, _, err := p.get(name); err != nil || value == "only" {
+		return batch.RepeatInDoubt, err
+	}
+	all, err := p.boolean(name, false)
+	switch {
+	case err != nil:
+		return 0, fail(wrongParameter, "Parameter inDoubt must be false, true or only.")
+	case all:
+		return batch.RepeatAll, nil
+	}
+	return batch.RepeatCertain, nil
+}
+
+// repetition returns the batch that repeats what has failed in another one, or was not executed,
+// and how many requests of that one are in doubt. There may be nothing to repeat. It takes the
+// memory for that.
+func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repeat) (*storage.NewBatch, int, error) {
+	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	if err != nil {
+		return nil, 0, s.storageFailed(c, "retry", ticket, err)
+	}
+	if st.Status != batch.Completed {
+		return nil, 0, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
+	}
+	if err := h.need(2 * s.memory.largestBatch); err != nil {
+		return nil, 0, err
+	}
+	old, options, err := s.Storage.Requests(c.ctx(), st.ID)
+	if err != nil {
+		return nil, 0, s.storageFailed(c, "retry", ticket, err)
+	}
+	ends, values, err := s.ends(c, st, old)
+	if err != nil {
+		return nil, 0, s.storageFailed(c, "retry", ticket, err)
+	}
+	for i := range old { // the operator may have changed what is admitted
+		if ends[i].Status == batch.Succeeded {
+			continue
+		}
+		if err := s.Headers.CheckLinks(old[i].Links); err != nil {
+			return nil, 0, fail(conflict, "This batch can't be repeated as it is: $[%d].%v. Create a new one.", i, err)
+		}
+	}
+	b := &storage.NewBatch{
+		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
+	}
+	if b.Callback, err = s.callback(c); err != nil {
+		return nil, 0, err
+	}
+	doubts := 0
+	for i := range ends {
+		if ends[i].InDoubt {
+			doubts++
+		}
+	}
+	if b.Requests, err = batch.Retry(ticket, ends, values, which); err != nil {
+		return nil, 0, fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
+	}
+	return b, doubts, nil
+}
+
+// nothingToRepeat answers for a batch of which a retry would repeat nothing, although so many
+// requests are in doubt.
+func nothingToRepeat(inDoubt int) error {
+	if inDoubt == 0 {
+		return fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
+	}
+	return fail(conflict, "Nothing of this batch was certainly not carried out. Requests in doubt: %d. Check whether the API has carried them out, then repeat them with inDoubt=only.", inDoubt)
+}
+
+// ends reads the results of a batch that has ended, and of the answers what its requests
+// need. What was not executed has no body.
+func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
+	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
+	for i := range out {
+		out[i].Status = batch.NotExecuted
+	}
+	marks, err := s.Storage.Marks(c.r.Context(), st.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range marks {
+		out[marks[i].Index].MaybeDone = marks[i].Tries.MaybeDone
+	}
+	for from := 0; from < len(requests); {
+		page, err := s.Storage.Results(c.ctx(), st.ID, from, pageBytes)
+		if err != nil || len(page) == 0 {
+			return out, values, err
+		}
+		for i := range page {
+			r := &page[i]
+			values.Take(r.Index, &r.Result)
+			// An answer 4XX says that this attempt did nothing. Anything else may have.
+			end := &out[r.Index]
+			end.Status, end.MaybeDone, end.InDoubt = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500), r.InDoubt
+			from = r.Index + 1
+		}
+	}
+	return out, values, nil
+}
