@@ -160,6 +160,10 @@ func (b *browser) keys(text string) {
 func (b *browser) signIn(base, store, token string) {
 	b.Helper()
 	b.open(base + "/ui/")
+	if b.has("Sign out") {
+		b.press("Sign out")
+		b.until("document.querySelector('input[name=token]') !== null")
+	}
 	value[bool](b, "(() => { document.querySelector('input[name=store]').focus(); return true })()")
 	b.keys(store + "\t" + token + "\r")
 	b.until("location.pathname !== '/ui/' && location.pathname !== '/ui/sign-in' && document.readyState === 'complete'")

@@ -210,7 +210,7 @@ func TestDashboard(t *testing.T) {
 		b.follow("The batch")
 		b.follow("Retry what failed")
 		b.accessible("confirm")
-		b.follow("Retry what failed")
+		b.follow("Retry 2 requests")
 		b.untilText("This is the new batch")
 		b.untilText("repeats what failed of " + ticket)
 		b.until("document.body.innerText.includes('ended') && document.body.innerText.includes('Failed\\n1')")
@@ -227,7 +227,7 @@ func TestDashboard(t *testing.T) {
 		b.untilText("Cancelled: 3 batches.")
 		b.open(s.base + "/ui/stores/1003/search?code=418")
 		b.follow("Retry all that failed")
-		b.untilText("This retries 1 batch") // the other one was retried above
+		b.untilText("This retries 1 request of 1 batch") // the other one was retried above
 		b.follow("Back")
 		b.open(s.base + "/ui/stores/1003/search?code=5")
 		b.untilText("Parameter code must be")
@@ -258,7 +258,10 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	bob.open(page)
 	bob.untilText("There is no batch with this ticket")
 	bob.open(s.base + "/ui/operator")
-	bob.untilText("Token")
+	bob.untilText("Not shown")
+	if bob.has("Token") || !bob.has("Sign out") {
+		t.Error("a caller who may not operate was signed out")
+	}
 	if bob.has("Longest queues") {
 		t.Error("a caller sees how the whole service does")
 	}

@@ -14,6 +14,9 @@ type confirmView struct {
 	Action           string     // where the form goes
 	Fields           url.Values // that it holds
 	Back             string
+
+	Also       string     // a second button, for more than the first one; empty: there is none
+	AlsoFields url.Values // that its form holds
 }
 
 // confirmed reports whether who asks has been asked back.
@@ -58,6 +61,8 @@ func said(r *http.Request) string {
 		return "Nothing had to be changed."
 	case "retry":
 		return "This is the new batch: it repeats what had failed or was left out."
+	case repeatInDoubt:
+		return "This is the new batch: it repeats what was in doubt."
 	case "cancelled-many":
 		return "Cancelled: " + batches(n) + "."
 	case "retried-many":
@@ -115,7 +120,9 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 	ask := map[string]confirmView{
 		"cancel": {Question: "Cancel this batch? What is under way ends; what was not sent is not sent any more. That can't be undone.", Button: "Cancel the batch", Danger: true},
 		"pause":  {Question: "Pause this batch, and with it what waits behind it in the queue?", Button: "Pause the batch"},
-		"retry":  {Question: "Create a batch that repeats what failed of this one, or was not executed?", Button: "Retry what failed"},
+	}
+	if (action == "retry" || action == repeatInDoubt) && !confirmed(r) {
+		return d.askRetry(w, r, action, back)
 	}
 	if q, ok := ask[action]; ok && !confirmed(r) {
 		q.Action, q.Back = r.URL.Path, back
@@ -133,7 +140,10 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 		return done(w, r, back, action, -1)
 	case "pause", "resume":
 		return d.steered(w, r, batchPath(store)+"/"+action, one, back, action)
-	case "retry":
+	case "retry", repeatInDoubt:
+		if action == repeatInDoubt {
+			one.Set("inDoubt", "only")
+		}
 		var got struct{ Ticket string }
 		if err := d.post(r, batchPath(store)+"/retry", one, &got); err != nil {
 			return err
@@ -141,6 +151,55 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 		return done(w, r, storePage(store)+"/batches/"+got.Ticket, action, -1)
 	}
 	return d.nothing(w, r)
+}
+
+// repeatInDoubt is the action that repeats the requests in doubt of a batch.
+const repeatInDoubt = "retry-in-doubt"
+
+// askRetry asks whether a batch is to be repeated, and says how many requests that are.
+func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, back string) error {
+	query := url.Values{"ticket": {r.PathValue("ticket")}, "dryRun": {"true"}}
+	if action == repeatInDoubt {
+		query.Set("inDoubt", "only")
+	}
+	var got struct{ TotalRequests, InDoubtRequests int }
+	if err := d.post(r, batchPath(r.PathValue("store"))+"/retry", query, &got); err != nil {
+		return err
+	}
+	v := confirmView{Action: r.URL.Path, Back: back}
+	if action == repeatInDoubt {
+		v.Question = fmt.Sprintf("%s in doubt: the API may have carried them out. If it has, this does them twice. Check there first. They are sent with the Idempotency-Key that they had.", areRequests(got.InDoubtRequests))
+		if more := got.TotalRequests - got.InDoubtRequests; more > 0 {
+			v.Question += fmt.Sprintf(" The new batch also has %s that waited for them.", requests(more))
+		}
+		v.Button, v.Danger = "Repeat "+requests(got.TotalRequests), true
+	} else {
+		v.Question = fmt.Sprintf("This creates a batch of %s that failed or did not run.", requests(got.TotalRequests))
+		if got.InDoubtRequests > 0 {
+			v.Question += fmt.Sprintf(" %s in doubt and left out, because the API may have carried them out.", areRequests(got.InDoubtRequests))
+		}
+		v.Button = "Retry " + requests(got.TotalRequests)
+	}
+	if got.TotalRequests == 0 {
+		v.Button = ""
+	}
+	return d.show(w, r, http.StatusOK, "confirm", "Retry?", v)
+}
+
+// requests says how many.
+func requests(n int) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return number(n) + " requests"
+}
+
+// areRequests says how many are something.
+func areRequests(n int) string {
+	if n == 1 {
+		return "1 request is"
+	}
+	return number(n) + " requests are"
 }
 
 // actMatching does something with all batches that a filter selects: first it tells how many.
@@ -156,9 +215,12 @@ func (d *Dashboard) actMatching(w http.ResponseWriter, r *http.Request) error {
 	f := filterOf(r.PostForm)
 	back := storePage(store) + "/search?" + f.Form().Encode()
 	query := f.Query()
+	if action == "retry" && r.PostFormValue("repeatInDoubt") == "true" {
+		query.Set("repeatInDoubt", "true")
+	}
 	if !confirmed(r) {
 		query.Set("dryRun", "true")
-		var got struct{ Matched int }
+		var got struct{ Matched, TotalRequests, InDoubtRequests int }
 		if err := d.post(r, path, query, &got); err != nil {
 			return err
 		}
@@ -168,8 +230,14 @@ func (d *Dashboard) actMatching(w http.ResponseWriter, r *http.Request) error {
 			Action: r.URL.Path, Fields: f.Form(), Back: back,
 		}
 		if action == "retry" {
-			v.Question = fmt.Sprintf("This retries %s: all that match, have ended with failures and were not repeated yet. For each of them a batch of what failed, or was left out, is created.", batches(got.Matched))
-			v.Button, v.Danger = "Retry "+batches(got.Matched), false
+			v.Question = fmt.Sprintf("This retries %s of %s: of all that match, have ended with failures and were not repeated yet. For each of these batches, one of what failed or did not run is created.",
+				requests(got.TotalRequests), batches(got.Matched))
+			v.Button, v.Danger = "Retry "+requests(got.TotalRequests), false
+		}
+		if n := got.InDoubtRequests; n > 0 {
+			v.Question += fmt.Sprintf(" %s in doubt and left out, because the API may have carried them out: check there before you repeat them.", areRequests(n))
+			v.Also, v.AlsoFields = "Repeat the "+number(n)+" in doubt as well", f.Form()
+			v.AlsoFields.Set("repeatInDoubt", "true")
 		}
 		if got.Matched == 0 {
 			v.Button = ""

@@ -29,7 +29,12 @@ type progress struct {
 	ID, Method, Path, Status, HTTPStatusLine, Reason string
 	HTTPStatusCode, Attempts, Retries, Throttles     int
 	StartedAt, ThrottledAt, EndedAt, NextAttemptAt   time.Time
+	LastAttemptAt                                    time.Time // when the last attempt began; zero: unknown, or it is the first one
+	InDoubt                                          bool
 }
+
+// inDoubt is the state of requests that are FAILED and in doubt, as the pages show them.
+const inDoubt = "IN_DOUBT"
 
 // Took is the time from the first attempt to the end of the last one.
 func (p progress) Took() time.Duration {
@@ -45,24 +50,25 @@ const rows = 100
 // batchView is a batch's page.
 type batchView struct {
 	timeline
-	Store, Ticket                              string
-	Succeeded, Failed, NotExecuted, Unfinished int
-	Percent                                    int
-	Left                                       time.Duration // an estimate; 0: there is none
-	Wait, Run                                  time.Duration
-	Waterfall                                  waterfall
-	Rows                                       []row
-	Filter                                     struct{ Status, Code string }
-	Codes                                      []int
-	Matching                                   int
-	First, Last                                int // of the listed ones among those that match, from 1
-	Previous, Next                             string
-	Link                                       string
+	Store, Ticket                                       string
+	Succeeded, Failed, InDoubt, NotExecuted, Unfinished int // Failed: without those in doubt
+	QueuePaused                                         bool
+	Percent                                             int
+	Left                                                time.Duration // an estimate; 0: there is none
+	Wait, Run                                           time.Duration
+	Waterfall                                           waterfall
+	Rows                                                []row
+	Filter                                              struct{ Status, Code string }
+	Codes                                               []int
+	Matching                                            int
+	First, Last                                         int // of the listed ones among those that match, from 1
+	Previous, Next                                      string
+	Link                                                string
 }
 
 // States are those that requests can be listed by.
 func (batchView) States() []string {
-	return []string{"COMPLETED", "FAILED", "NOT_EXECUTED", "PENDING", "RUNNING", "WAITING"}
+	return []string{"COMPLETED", "FAILED", inDoubt, "NOT_EXECUTED", "PENDING", "RUNNING", "WAITING"}
 }
 
 func (v batchView) every() int {
@@ -84,6 +90,13 @@ func (d *Dashboard) batch(w http.ResponseWriter, r *http.Request) error {
 	v := batchView{Store: store, Ticket: ticket, Link: r.URL.Path}
 	if err := d.get(r, batchPath(store)+"/timeline", url.Values{"ticket": {ticket}}, &v.timeline); err != nil {
 		return err
+	}
+	if v.Paused {
+		var queue struct{ Paused bool }
+		if err := d.get(r, batchPath(store)+"/queue", nil, &queue); err != nil {
+			return err
+		}
+		v.QueuePaused = queue.Paused
 	}
 	now := time.Now()
 	v.count(now)
@@ -133,11 +146,16 @@ func (v *batchView) page(path string, from int) string {
 // count adds up the requests.
 func (v *batchView) count(now time.Time) {
 	for i := range v.Requests {
+		if v.Requests[i].InDoubt {
+			v.Requests[i].Status = inDoubt
+		}
 		switch v.Requests[i].Status {
 		case "COMPLETED":
 			v.Succeeded++
 		case "FAILED":
 			v.Failed++
+		case inDoubt:
+			v.InDoubt++
 		case "NOT_EXECUTED":
 			v.NotExecuted++
 		default:
@@ -145,7 +163,7 @@ func (v *batchView) count(now time.Time) {
 		}
 	}
 	ended := v.TotalRequests - v.Unfinished
-	v.Percent = 100 * ended / max(v.TotalRequests, 1)
+	v.Percent = 100 * v.CompletedRequests / max(v.TotalRequests, 1)
 	start := v.StartedAt
 	if start.IsZero() {
 		v.Wait = now.Sub(v.CreatedAt)
@@ -154,7 +172,7 @@ func (v *batchView) count(now time.Time) {
 	v.Wait, v.Run = start.Sub(v.CreatedAt), now.Sub(start)
 	if !v.FinishedAt.IsZero() {
 		v.Run = v.FinishedAt.Sub(start)
-	} else if ended > 0 && !v.Paused {
+	} else if ended > 0 && !v.Paused && v.QuarantinedAt.IsZero() {
 		v.Left = v.Run / time.Duration(ended) * time.Duration(v.Unfinished)
 	}
 }
@@ -170,6 +188,15 @@ type response struct {
 	DurationMs                          int64
 	StartedAt                           time.Time
 	Headers                             map[string]string
+	InDoubt                             bool
+}
+
+// Shown is the state as the page shows it.
+func (a *response) Shown() string {
+	if a.InDoubt {
+		return inDoubt
+	}
+	return a.Status
 }
 
 // created is a request as it was created.

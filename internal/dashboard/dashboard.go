@@ -56,7 +56,7 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 	}
 	d.stamp = stampOf(assets)
 	layout := template.Must(template.New("layout.html").Funcs(helpers).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html"))
-	for _, name := range []string{"signin", "store", "search", "batch", "request", "confirm", "operator", "problem"} {
+	for _, name := range []string{"signin", "home", "store", "search", "batch", "request", "confirm", "operator", "problem"} {
 		d.pages[name] = template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+name+".html"))
 	}
 	mux := http.NewServeMux()
@@ -155,7 +155,8 @@ func (d *Dashboard) serve(p page) http.Handler {
 		if !errors.As(err, &shown) {
 			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
 		}
-		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden {
+		// A token that may not do this may do other things: its user stays signed in.
+		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && tokenOf(r) == "" {
 			d.askToken(w, r, shown)
 			return
 		}
@@ -203,6 +204,7 @@ type frame struct {
 	Stamp    string
 	Store    string // empty: none
 	SignedIn bool
+	Operates bool   // the user has seen the page of all stores
 	Here     string // which of the main pages it is
 	Said     string // what was just done; empty: nothing
 	Every    int    // milliseconds after which the page updates itself; 0: never
@@ -217,6 +219,8 @@ func (d *Dashboard) show(w http.ResponseWriter, r *http.Request, status int, nam
 	f := frame{
 		Title: title, Stamp: d.stamp, Store: r.PathValue("store"), SignedIn: tokenOf(r) != "", Here: name, Said: said(r), Page: content,
 	}
+	_, f.Operates = lastSeen(r)
+	f.Operates = f.Operates || name == "operator"
 	if l, ok := content.(living); ok {
 		f.Every = l.every()
 	}

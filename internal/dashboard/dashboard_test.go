@@ -36,6 +36,9 @@ func newWorld(t *testing.T) *world {
 		Storage: w.node, Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {}, Ready: func(context.Context) error { return nil },
 		Operator: func(_ *http.Request, token string) error {
+			if token == "stranger" {
+				return &api.Denial{Status: http.StatusUnauthorized, Reason: "This key is unknown."}
+			}
 			if token != "operator" {
 				return &api.Denial{Status: http.StatusForbidden, Reason: "This key may not operate."}
 			}

@@ -134,8 +134,8 @@ func indented(body []byte) int {
 // activity is the API's count of the last hour.
 type activity struct {
 	Minutes []struct {
-		At                time.Time
-		Completed, Failed float64
+		At                         time.Time
+		Completed, Failed, InDoubt float64 // InDoubt: of the failed ones
 	}
 	Complete bool
 }
@@ -147,27 +147,27 @@ const (
 
 // plot is a chart of the last hour: a column for each minute.
 type plot struct {
-	Columns           []column
-	Completed, Failed int
-	Most              int    // in a minute
-	From              string // the first minute
-	Complete          bool
+	Columns                    []column
+	Completed, Failed, InDoubt int    // Failed: without those in doubt
+	Most                       int    // in a minute
+	From                       string // the first minute
+	Complete                   bool
 }
 
-// column is a minute: two bars, one on the other.
+// column is a minute: three bars, one on the other.
 type column struct {
-	X, Width, FineY, FineHeight, FailedY, FailedHeight string
-	Title                                              string
+	X, Width, FineY, FineHeight, FailedY, FailedHeight, DoubtY, DoubtHeight string
+	Title                                                                   string
 }
 
 // draw makes a chart.
 func draw(a *activity) plot {
 	p := plot{Complete: a.Complete}
-	most, fine, failed := 1.0, 0.0, 0.0
+	most, fine, failed, doubtful := 1.0, 0.0, 0.0, 0.0
 	for _, m := range a.Minutes {
-		most, fine, failed = max(most, m.Completed+m.Failed), fine+m.Completed, failed+m.Failed
+		most, fine, failed, doubtful = max(most, m.Completed+m.Failed), fine+m.Completed, failed+m.Failed, doubtful+m.InDoubt
 	}
-	p.Completed, p.Failed, p.Most = int(fine+0.5), int(failed+0.5), int(most+0.5)
+	p.Completed, p.Failed, p.InDoubt, p.Most = int(fine+0.5), int(failed-doubtful+0.5), int(doubtful+0.5), int(most+0.5)
 	if fine+failed == 0 {
 		p.Most = 0
 	}
@@ -176,11 +176,12 @@ func draw(a *activity) plot {
 		if i == 0 {
 			p.From = moment(m.At)
 		}
-		f, b := plotHeight*m.Completed/most, plotHeight*m.Failed/most
+		f, b, u := plotHeight*m.Completed/most, plotHeight*(m.Failed-m.InDoubt)/most, plotHeight*m.InDoubt/most
 		p.Columns = append(p.Columns, column{
 			X: decimal(float64(i)*width + 1), Width: decimal(width - 2),
 			FineY: decimal(plotHeight - f), FineHeight: decimal(f), FailedY: decimal(plotHeight - f - b), FailedHeight: decimal(b),
-			Title: fmt.Sprintf("%s: %.0f completed, %.0f failed", m.At.UTC().Format("15:04 UTC"), m.Completed, m.Failed),
+			DoubtY: decimal(plotHeight - f - b - u), DoubtHeight: decimal(u),
+			Title: fmt.Sprintf("%s: %.0f completed, %.0f failed, %.0f in doubt", m.At.UTC().Format("15:04 UTC"), m.Completed, m.Failed-m.InDoubt, m.InDoubt),
 		})
 	}
 	return p
@@ -201,8 +202,8 @@ type waterfall struct {
 	Label     string
 }
 
-// bar is a request on the line of time: what it waited for its turn, its attempts, the part
-// of them in which the API asked for patience, and the time until its next one.
+// bar is a request on the line of time: what it waited for its turn, the time in which the API
+// asked for patience, the attempts that followed, and the time until the next one.
 type bar struct {
 	Y                                       int
 	Class                                   string
@@ -266,13 +267,19 @@ func (f *waterfall) bar(p *progress) bar {
 		end = f.now
 	}
 	from, to := f.at(p.StartedAt), f.at(end)
-	b.Wait, b.Start, b.Width = decimal(from), decimal(from), decimal(max(to-from, 2))
+	b.Wait = decimal(from)
 	b.Title = fmt.Sprintf("%s after %s in the batch, %s, %d attempts", p.Status, span(p.StartedAt.Sub(f.from)), span(end.Sub(p.StartedAt)), p.Attempts)
 	if p.Throttles > 0 {
-		t := f.at(p.ThrottledAt)
-		b.Throttled, b.ThrottledWidth = decimal(t), decimal(max(to-t, 0))
+		// What was answered 429 comes first, and the attempt with the outcome at the end.
+		last := to
+		if !p.LastAttemptAt.IsZero() {
+			last = min(max(f.at(p.LastAttemptAt), from), to)
+		}
+		b.Throttled, b.ThrottledWidth = decimal(from), decimal(last-from)
 		b.Title += fmt.Sprintf(", throttled %d times", p.Throttles)
+		from = min(last, to-2)
 	}
+	b.Start, b.Width = decimal(max(from, 0)), decimal(max(to-from, 2))
 	if p.Status == "WAITING" && p.NextAttemptAt.After(end) {
 		b.Next, b.NextWidth = decimal(to), decimal(max(f.at(p.NextAttemptAt)-to, 0))
 	}

@@ -25,15 +25,53 @@ func tokenOf(r *http.Request) string {
 
 // setToken keeps a token; an empty one is forgotten.
 func setToken(w http.ResponseWriter, r *http.Request, token string) {
+	setCookie(w, r, cookieName, token)
+}
+
+// setCookie keeps a value until the browser is closed; an empty one is removed.
+func setCookie(w http.ResponseWriter, r *http.Request, name, value string) {
 	c := &http.Cookie{ //nolint:gosec // Secure where it can be
-		Name: cookieName, Value: token, Path: prefix, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Name: name, Value: value, Path: prefix, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 		// A proxy that ends TLS says so; who lies only keeps the cookie from itself.
 		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
 	}
-	if token == "" {
+	if value == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)
+}
+
+// lastCookie names the cookie that remembers what the user has seen last: a store, or all of them.
+// It only chooses pages and links, and proves nothing.
+const lastCookie = "sheaf_last"
+
+// allStores is what stands in lastCookie for the page of all stores. No store has this name.
+const allStores = "*"
+
+// lastSeen returns the store that the user has seen last, and whether the page of all stores has
+// been seen.
+func lastSeen(r *http.Request) (store string, all bool) {
+	c, err := r.Cookie(lastCookie)
+	if err != nil {
+		return "", false
+	}
+	store, all = strings.CutPrefix(c.Value, allStores)
+	return store, all
+}
+
+// remember keeps what the user sees now.
+func remember(w http.ResponseWriter, r *http.Request, store string, all bool) {
+	oldStore, seen := lastSeen(r)
+	value := store
+	if store == "" {
+		value = oldStore
+	}
+	if all || seen {
+		value = allStores + value
+	}
+	if c, err := r.Cookie(lastCookie); err != nil || c.Value != value {
+		setCookie(w, r, lastCookie, value)
+	}
 }
 
 // signInPage is what is asked for.
@@ -43,9 +81,25 @@ type signInPage struct {
 	Next    string // where it goes on
 }
 
-// home shows where to sign in.
+// home leads a user who is signed in to a store, or asks for one. Others are asked to sign in.
 func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
-	return d.show(w, r, http.StatusOK, "signin", "Sign in", signInPage{Store: r.URL.Query().Get("store")})
+	store := strings.TrimSpace(r.URL.Query().Get("store"))
+	if tokenOf(r) == "" {
+		return d.show(w, r, http.StatusOK, "signin", "Sign in", signInPage{Store: store})
+	}
+	last, all := lastSeen(r)
+	switch {
+	case store == "" && last == "" && all:
+		http.Redirect(w, r, prefix+"operator", http.StatusSeeOther)
+		return nil
+	case store == "":
+		store = last
+	}
+	if store == "" {
+		return d.show(w, r, http.StatusOK, "home", "Choose a store", nil)
+	}
+	http.Redirect(w, r, storePage(store), http.StatusSeeOther) //nolint:gosec // a page of ours
+	return nil
 }
 
 // askToken shows where to sign in, for a page that the token, or its absence, did not open.
@@ -107,6 +161,9 @@ func local(address string) string {
 // signOut forgets the token.
 func (d *Dashboard) signOut(w http.ResponseWriter, r *http.Request) error {
 	setToken(w, r, "")
+	if _, err := r.Cookie(lastCookie); err == nil {
+		setCookie(w, r, lastCookie, "")
+	}
 	http.Redirect(w, r, prefix, http.StatusSeeOther)
 	return nil
 }

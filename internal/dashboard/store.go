@@ -14,11 +14,16 @@ type summary struct {
 
 	Status, GroupID, RetryOf string
 
-	TotalRequests, CompletedRequests, FailedRequests int
+	TotalRequests, CompletedRequests, FailedRequests, InDoubtRequests int
 
 	CreatedAt, StartedAt, FinishedAt time.Time
 	Retried, Paused, Quarantined     bool
+
+	QueuePaused bool `json:"-"`
 }
+
+// CertainlyFailed is how many requests failed without being in doubt.
+func (s summary) CertainlyFailed() int { return s.FailedRequests - s.InDoubtRequests }
 
 // Short is enough of a ticket to tell batches apart.
 func (s summary) Short() string { return s.Ticket[:min(8, len(s.Ticket))] }
@@ -37,15 +42,17 @@ func (s summary) Took() time.Duration {
 // Label is the status in a word that people use.
 func (s summary) Label() string {
 	switch {
-	case s.Status == "COMPLETED" && s.FailedRequests > 0:
+	case s.Status == "COMPLETED" && s.CertainlyFailed() > 0:
 		return "failures"
+	case s.Status == "COMPLETED" && s.InDoubtRequests > 0:
+		return "in doubt"
 	case s.Status == "COMPLETED" && s.CompletedRequests < s.TotalRequests:
 		return "cut short"
 	case s.Status == "COMPLETED":
 		return "completed"
 	case s.Quarantined:
 		return "set aside"
-	case s.Paused:
+	case s.Paused, s.QueuePaused:
 		return "paused"
 	case s.Status == "IN_PROGRESS", !s.StartedAt.IsZero():
 		return "running"
@@ -62,11 +69,25 @@ type list struct {
 // find searches for batches of a store.
 func (d *Dashboard) find(r *http.Request, query url.Values) (l list, err error) {
 	store := r.PathValue("store")
-	err = d.get(r, batchPath(store)+"/search", query, &l)
+	if err := d.get(r, batchPath(store)+"/search", query, &l); err != nil {
+		return l, err
+	}
+	open := false
 	for i := range l.Items {
 		l.Items[i].Store = store
+		open = open || l.Items[i].Status != "COMPLETED"
 	}
-	return l, err
+	if !open {
+		return l, nil
+	}
+	var queue struct{ Paused bool }
+	if err := d.get(r, batchPath(store)+"/queue", nil, &queue); err != nil {
+		return l, err
+	}
+	for i := range l.Items {
+		l.Items[i].QueuePaused = queue.Paused
+	}
+	return l, nil
 }
 
 // shown is how many batches a list on the store's page has.
@@ -105,13 +126,14 @@ func (d *Dashboard) store(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v.Plot = draw(&active)
+	remember(w, r, r.PathValue("store"), false)
 	return d.show(w, r, http.StatusOK, "store", "Store "+r.PathValue("store"), v)
 }
 
 // filter is what the form of a search holds.
 type filter struct {
 	Ticket, Status, GroupID, From, To, Code, Path string
-	Failed                                        bool
+	Failed, InDoubt                               bool
 }
 
 // formMoment is the form in which browsers give a moment without a zone; here it is UTC.
@@ -121,7 +143,7 @@ const formMoment = "2006-01-02T15:04"
 func filterOf(q url.Values) filter {
 	return filter{
 		Ticket: q.Get("ticket"), Status: q.Get("status"), GroupID: q.Get("groupId"), From: q.Get("createdFrom"), To: q.Get("createdTo"),
-		Code: q.Get("code"), Path: q.Get("path"), Failed: q.Get("failed") == "true",
+		Code: q.Get("code"), Path: q.Get("path"), Failed: q.Get("failed") == "true", InDoubt: q.Get("inDoubt") == "true",
 	}
 }
 
@@ -141,6 +163,9 @@ func (f filter) Query() url.Values {
 	add("path", f.Path)
 	if f.Failed {
 		q.Set("failed", "true")
+	}
+	if f.InDoubt {
+		q.Set("inDoubt", "true")
 	}
 	return q
 }

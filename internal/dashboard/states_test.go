@@ -1,0 +1,229 @@
+package dashboard
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/storage"
+)
+
+// ended is the end of a request with this code.
+func ended(i, code int) storage.Mark {
+	r := batch.Result{Status: batch.Succeeded, Code: code, Line: http.StatusText(code)}
+	if code != http.StatusOK {
+		r.Status = batch.Failed
+	}
+	at := time.Now()
+	return storage.Mark{Index: i, State: storage.Done, Tries: storage.Tries{Attempts: 1, StartedAt: at, EndedAt: at}, Result: r}
+}
+
+func doubtful(i int) storage.Mark {
+	m := ended(i, http.StatusGatewayTimeout)
+	m.Tries.MaybeDone, m.Tries.InDoubt = true, true
+	return m
+}
+
+// posts returns n requests.
+func posts(n int) (out []batch.Request) {
+	for i := range n {
+		out = append(out, batch.Request{Method: "POST", Path: fmt.Sprintf("/things/%d", i)})
+	}
+	return out
+}
+
+// has checks that a page has these texts, and expects nothing of the others.
+func (w *world) has(what, page string, texts ...string) {
+	w.Helper()
+	for _, text := range texts {
+		if !strings.Contains(page, text) {
+			w.Errorf("%s lacks %q", what, text)
+		}
+	}
+}
+
+func (w *world) lacks(what, page string, texts ...string) {
+	w.Helper()
+	for _, text := range texts {
+		if strings.Contains(page, text) {
+			w.Errorf("%s has %q", what, text)
+		}
+	}
+}
+
+var yes = url.Values{"confirmed": {"yes"}}
+
+// TestInDoubt: requests in doubt are shown as that, and repeated only by the button that says so.
+func TestInDoubt(t *testing.T) {
+	w := newWorld(t)
+	b := w.create(posts(4)...)
+	w.run(ended(0, 200), ended(1, 404), doubtful(2), doubtful(3))
+	store := "/ui/stores/1003"
+	at := store + "/batches/" + b.Ticket.String()
+	page := w.page(at, "ann")
+	w.has("the batch", page, `<dt>Failed</dt><dd class="bad">1</dd>`, `<dt>In doubt</dt><dd class="doubt">2</dd>`,
+		`<span class="label l-IN_DOUBT">IN_DOUBT</span>`, `class="s-IN_DOUBT"`, "2 requests have an unknown outcome", `action="`+at+`/retry"`, "Repeat 2 in doubt…")
+	w.has("those in doubt", w.page(at+"?status=IN_DOUBT", "ann"), "1 to 2 of 2 that match")
+	w.has("those that failed", w.page(at+"?status=FAILED", "ann"), "1 to 1 of 1 that match")
+	w.has("a request", w.page(at+"/requests/2", "ann"), "IN_DOUBT", "Check there before you repeat it")
+	w.has("the list", w.page(store, "ann"), `<td class="n bad">1</td>`, `<td class="n doubt">2</td>`, "1 failed</span>", "2 in doubt</span>")
+
+	ask := w.ask("POST", at+"/retry", "ann", url.Values{}).Body.String()
+	w.has("the question", ask, "a batch of 1 request that failed", "2 requests are in doubt and left out", ">Retry 1 request<")
+	ask = w.ask("POST", at+"/retry-in-doubt", "ann", url.Values{}).Body.String()
+	w.has("the question about those in doubt", ask, "2 requests are in doubt", `class="danger">Repeat 2 requests<`)
+	var made []string
+	for _, action := range []string{"/retry", "/retry-in-doubt"} {
+		a := w.ask("POST", at+action, "ann", yes)
+		if a.Code != http.StatusSeeOther {
+			t.Fatalf("%s: %d %s", action, a.Code, a.Body)
+		}
+		page := w.page(a.Header().Get("Location"), "ann")
+		for i := range 4 {
+			if path := fmt.Sprintf("/things/%d<", i); strings.Contains(page, path) {
+				made = append(made, action+path)
+			}
+		}
+		w.run(ended(0, 200))
+	}
+	if got := strings.Join(made, " "); got != "/retry/things/1< /retry-in-doubt/things/2< /retry-in-doubt/things/3<" {
+		t.Errorf("repeated are %s", got)
+	}
+
+	only := w.create(posts(1)...)
+	w.run(doubtful(0))
+	page = w.page(store+"/batches/"+only.Ticket.String(), "ann")
+	w.has("a batch with nothing but doubt", page, "1 request has an unknown outcome", "Repeat 1 in doubt…")
+	w.lacks("a batch with nothing but doubt", page, `id="retry" `, "bad")
+	w.has("the search", w.page(store+"/search?inDoubt=true", "ann"), `<span class="label l-in doubt">in doubt</span>`)
+}
+
+// TestInDoubtMatching: also a retry of many batches leaves out what is in doubt, and says so.
+func TestInDoubtMatching(t *testing.T) {
+	w := newWorld(t)
+	w.create(posts(2)...)
+	w.run(ended(0, 404), doubtful(1))
+	matching := "/ui/stores/1003/matching/retry"
+	ask := w.ask("POST", matching, "ann", url.Values{}).Body.String()
+	w.has("the question", ask, "This retries 1 request of 1 batch", "1 request is in doubt and left out", ">Retry 1 request<", ">Repeat the 1 in doubt as well<",
+		`<input type="hidden" name="repeatInDoubt" value="true">`)
+	form := url.Values{"confirmed": {"yes"}, "repeatInDoubt": {"true"}}
+	a := w.ask("POST", matching, "ann", form)
+	if a.Code != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.Code, a.Body)
+	}
+	c, err := w.node.Claim(t.Context(), 1)
+	if err != nil || c.Total != 2 {
+		t.Errorf("the retry is %+v, %v; want both requests", c, err)
+	}
+}
+
+// TestThrottledBar: on the timeline of a throttled request the time for which the API asked comes
+// first, and the attempt with the outcome at the end.
+func TestThrottledBar(t *testing.T) {
+	begin := time.Now().Add(-100 * time.Second)
+	after := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
+	line := timeline{StartedAt: begin, FinishedAt: after(100), Requests: []progress{{
+		Status: "COMPLETED", Attempts: 3, Throttles: 2, StartedAt: after(10), ThrottledAt: after(11), LastAttemptAt: after(60), EndedAt: after(80),
+	}, {
+		Status: "FAILED", Attempts: 3, Throttles: 3, StartedAt: after(10), ThrottledAt: after(11), EndedAt: after(80),
+	}}}
+	f := fall(&line, time.Now())
+	for i, want := range []string{"100.0+500.0 then 600.0+200.0", "100.0+700.0 then 798.0+2.0"} {
+		b := f.Lines[i]
+		if got := b.Throttled + "+" + b.ThrottledWidth + " then " + b.Start + "+" + b.Width; got != want {
+			t.Errorf("request %d is drawn at %s, want %s", i, got, want)
+		}
+	}
+}
+
+// TestPausedQueue: what waits in a paused queue is paused, on every page that shows it.
+func TestPausedQueue(t *testing.T) {
+	w := newWorld(t)
+	b := w.create(posts(2)...)
+	if _, err := w.node.Claim(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	store := "/ui/stores/1003"
+	at := store + "/batches/" + b.Ticket.String()
+	w.has("the list before", w.page(store, "ann"), ">running</span>")
+	if a := w.ask("POST", store+"/queue/pause", "ann", yes); a.Code != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.Code, a.Body)
+	}
+	for _, path := range []string{store, store + "/search"} {
+		page := w.page(path, "ann")
+		w.has(path, page, ">paused</span>")
+		w.lacks(path, page, ">running</span>")
+	}
+	page := w.page(at, "ann")
+	w.has("the batch", page, "paused with its queue", `id="queue" href="`+store+`"`)
+	w.lacks("the batch", page, "Let it go on")
+	w.ask("POST", store+"/queue/resume", "ann", yes)
+	w.ask("POST", at+"/pause", "ann", yes)
+	w.has("a batch that is paused alone", w.page(at, "ann"), "<span>paused</span>", "Let it go on")
+}
+
+// TestStoppedBatch: what was not executed is no progress.
+func TestStoppedBatch(t *testing.T) {
+	w := newWorld(t)
+	b := w.create(posts(4)...)
+	w.run(ended(0, 200))
+	page := w.page("/ui/stores/1003/batches/"+b.Ticket.String(), "ann")
+	w.has("the batch", page, "<strong>25 %</strong>", "25 percent of the requests have run", "ended; 3 of 4 requests were not executed", `max="4" value="1"`)
+	w.lacks("the batch", page, "100 %")
+}
+
+// with asks for a page with the cookies that an earlier answer has set.
+func (w *world) with(path, token string, from *httptest.ResponseRecorder) *httptest.ResponseRecorder {
+	w.Helper()
+	r := w.request("GET", path, token)
+	for _, c := range from.Result().Cookies() {
+		if c.Name != cookieName {
+			r.AddCookie(c)
+		}
+	}
+	out := httptest.NewRecorder()
+	w.d.ServeHTTP(out, r)
+	return out
+}
+
+// TestSignedIn: a user who is signed in stays so, whatever page is asked for.
+func TestSignedIn(t *testing.T) {
+	w := newWorld(t)
+	first := w.ask("GET", "/ui/", "ann", nil)
+	w.has("the first page", first.Body.String(), "You are signed in", `name="store"`)
+	w.lacks("the first page", first.Body.String(), `name="token"`)
+	if a := w.ask("GET", "/ui/?store=1003", "ann", nil); a.Header().Get("Location") != "/ui/stores/1003" {
+		t.Errorf("a chosen store leads to %d %q", a.Code, a.Header().Get("Location"))
+	}
+	seen := w.ask("GET", "/ui/stores/1003", "ann", nil)
+	if a := w.with("/ui/", "ann", seen); a.Header().Get("Location") != "/ui/stores/1003" {
+		t.Errorf("the next visit leads to %d %q", a.Code, a.Header().Get("Location"))
+	}
+	w.lacks("an ordinary user's page", seen.Body.String(), "All stores")
+
+	refused := w.ask("GET", "/ui/operator", "ann", nil)
+	if refused.Code != http.StatusForbidden || len(refused.Result().Cookies()) != 0 {
+		t.Errorf("all stores for an ordinary user: %d %v", refused.Code, refused.Result().Cookies())
+	}
+	w.has("the refusal", refused.Body.String(), "This key may not operate.", "Sign out")
+	w.lacks("the refusal", refused.Body.String(), `name="token"`)
+	unknown := w.ask("GET", "/ui/operator", "stranger", nil)
+	w.has("the refusal of a token that is no operator's key", unknown.Body.String(), "This key is unknown.", "Sign out")
+	w.lacks("the refusal of a token that is no operator's key", unknown.Body.String(), `name="token"`)
+	if a := w.ask("GET", "/ui/operator", "", nil); a.Code != http.StatusUnauthorized || !strings.Contains(a.Body.String(), `name="token"`) {
+		t.Errorf("all stores without a token: %d", a.Code)
+	}
+
+	all := w.ask("GET", "/ui/operator", "operator", nil)
+	w.has("an operator's page", all.Body.String(), `href="/ui/operator" aria-current="page"`)
+	if a := w.with("/ui/", "operator", all); a.Header().Get("Location") != "/ui/operator" {
+		t.Errorf("an operator's next visit leads to %d %q", a.Code, a.Header().Get("Location"))
+	}
+	w.has("another page of an operator", w.with("/ui/stores/1003", "operator", all).Body.String(), "All stores")
+}
