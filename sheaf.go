@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
@@ -87,7 +89,9 @@ func New(o Options) (*Service, error) {
 	timed, told := s.counted(&o)
 	watched := &observed{Storage: timed}
 	memory := planMemory(&o)
+	processors := cpu.New(runtime.GOMAXPROCS(0))
 	e := engine.New(engine.Options{
+		CPU:       processors,
 		Strangers: gate == nil,
 		Storage:   watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
@@ -120,6 +124,7 @@ func New(o Options) (*Service, error) {
 		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
 
+		CPU:       processors,
 		HasRoom:   s.room.hasRoom,
 		From:      auth.NetworkOf(o.TrustedProxies),
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -158,6 +159,7 @@ func (d *decoding) array() error {
 		if err := read(); err != nil {
 			return err
 		}
+		runtime.Gosched() // a large batch takes long; others wait for 10 ms each time otherwise
 	}
 	if _, err := d.json.ReadToken(); err != nil {
 		return err

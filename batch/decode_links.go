@@ -2,6 +2,7 @@ package batch
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -187,6 +188,7 @@ func (d *decoding) resolve() {
 		if l.index >= len(d.requests) {
 			continue
 		}
+		runtime.Gosched() // as in array
 		d.index = l.index
 		r := &d.requests[l.index]
 		for i, id := range l.dependsOn {

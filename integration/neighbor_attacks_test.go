@@ -34,7 +34,7 @@ var attacks = []attack{
 }
 
 // call makes one call as the attacker and returns the beginning of the answer. What is longer is
-// read and discarded, so that this process, in which the victim's client runs too, holds little.
+// read and discarded.
 // The status is 0 if there is no answer.
 func (a *attacker) call(ctx context.Context, method, path string, query url.Values, token string, body io.Reader) (status int, answer []byte) {
 	r, err := http.NewRequestWithContext(ctx, method, a.base+"/api/v3/"+attackerStore+"/batch"+path+"?"+query.Encode(), body)
@@ -67,7 +67,7 @@ func (a *attacker) create(ctx context.Context, token string, query url.Values, b
 const attackerToken = "attacker-token"
 
 // attempts is how many more attempts a second all goroutines of an attack make together after
-// their first one. Without a limit this process, and not the service, would use up the machine.
+// their first one. Without a limit the attacker, and not the service, would use up the machine.
 const attempts = 500
 
 // repeat runs a step in so many goroutines until ctx ends.

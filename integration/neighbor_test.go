@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -83,12 +84,9 @@ func sufferFrom(t *testing.T, a attack, database string) {
 	}
 	alone := n.measure(batches)
 
-	ctx, end := context.WithCancel(t.Context())
-	var attacking sync.WaitGroup
-	attacking.Go(func() { a.run(ctx, enemy) })
+	end := enemy.attack(t, a)
 	attacked := n.measure(batches)
 	end()
-	attacking.Wait()
 
 	if log := n.service.logged(); strings.Contains(log, "taken for dead") {
 		t.Error("the node lost its lease")
@@ -119,9 +117,7 @@ func newNeighborhood(t *testing.T, a attack, database string) (*neighborhood, *a
 	}
 	n.service = start(t, api+"/{storeId}", database, args...)
 	n.victim = caller(n.service.base)
-	enemy := &attacker{base: n.service.base, client: &http.Client{Transport: &http.Transport{
-		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}).DialContext, MaxIdleConnsPerHost: 1024,
-	}}, dead: deadReceiver(t)}
+	enemy := newAttacker(n.service.base, deadReceiver(t))
 	t.Cleanup(enemy.client.CloseIdleConnections)
 	return n, enemy
 }
@@ -159,6 +155,66 @@ func (n *neighborhood) measure(batches int) []time.Duration {
 		took = append(took, time.Since(began))
 	}
 	return took
+}
+
+func newAttacker(base, dead string) *attacker {
+	return &attacker{base: base, dead: dead, client: &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}).DialContext, MaxIdleConnsPerHost: 1024,
+	}}}
+}
+
+// The environment of a process that attacks: the resource, and the fields of attacker.
+const (
+	attackEnv       = "SHEAF_TEST_ATTACK"
+	attackBaseEnv   = "SHEAF_TEST_ATTACK_BASE"
+	attackDeadEnv   = "SHEAF_TEST_ATTACK_DEAD"
+	attackTicketEnv = "SHEAF_TEST_ATTACK_TICKET"
+)
+
+// attack attacks in a process of its own until end is called. In this process its goroutines
+// would delay the victim's client and the API as well, which on their own machines they don't.
+func (a *attacker) attack(t *testing.T, with attack) (end func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self)
+	c.Env = append(os.Environ(), attackEnv+"="+with.resource, attackBaseEnv+"="+a.base, attackDeadEnv+"="+a.dead, attackTicketEnv+"="+a.large)
+	c.Stderr = os.Stderr
+	stdin, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		stdin.Close()
+		if err := c.Wait(); err != nil {
+			t.Errorf("the process that attacks: %v", err)
+		}
+	})
+	t.Cleanup(end)
+	return end
+}
+
+// attackUntilEOF is the main function of a process that attacks.
+func attackUntilEOF() int {
+	i := slices.IndexFunc(attacks, func(a attack) bool { return a.resource == os.Getenv(attackEnv) })
+	if i < 0 {
+		fmt.Fprintf(os.Stderr, "there is no attack %q\n", os.Getenv(attackEnv))
+		return 2
+	}
+	ctx, end := context.WithCancel(context.Background())
+	go func() {
+		defer end()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	a := newAttacker(os.Getenv(attackBaseEnv), os.Getenv(attackDeadEnv))
+	a.large = os.Getenv(attackTicketEnv)
+	attacks[i].run(ctx, a)
+	return 0
 }
 
 // p99 returns the 99th percentile.

@@ -30,7 +30,12 @@ var logFolder = flag.String("logs", "", "a folder that the whole logs of all ser
 // binary is the service's executable, built by TestMain.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(attackEnv) != "" {
+		os.Exit(attackUntilEOF())
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "sheaf-integration-")

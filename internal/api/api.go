@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/gate"
 	"github.com/sheafapi/sheaf/storage"
 	"go.opentelemetry.io/otel/trace"
@@ -79,6 +80,9 @@ type Options struct {
 	MaxAnswer int64 // bytes of an answer's body
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
+
+	// CPU are the processors, which stores and networks share; nil: nothing limits them.
+	CPU *cpu.Shares
 
 	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
 	HasRoom func(owner batch.Owner, bytes int64) bool

@@ -111,8 +111,27 @@ func (s *API) inflate(c *call, held *share, zipped []byte, limit int64) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	in := &reading{s: s, c: c, held: held, src: src, limit: limit, size: -1, beside: int64(cap(zipped))}
+	in := &reading{s: s, c: c, held: held, src: &inTurns{s, c, src}, limit: limit, size: -1, beside: int64(cap(zipped))}
 	return in.read()
+}
+
+// inTurns reads from a source that only takes CPU.
+type inTurns struct {
+	s   *API
+	c   *call
+	src io.Reader
+}
+
+// Read reads the next piece when it is the caller's turn.
+func (t *inTurns) Read(p []byte) (n int, err error) {
+	turn := t.s.compute(t.c, int64(len(p)), func() error {
+		n, err = t.src.Read(p)
+		return nil
+	})
+	if turn != nil {
+		return 0, turn
+	}
+	return n, err
 }
 
 // reading is a body that is read into memory.

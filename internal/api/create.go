@@ -42,8 +42,14 @@ func (s *API) create(c *call) error {
 			return err
 		}
 	}
-	if b.Requests, err = batch.Decode(body, b.Options, s.Headers); err != nil {
-		return fail(wrongParameter, "%v", err)
+	err = s.compute(c, size, func() (err error) {
+		if b.Requests, err = batch.Decode(body, b.Options, s.Headers); err != nil {
+			return fail(wrongParameter, "%v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	h.cut(storedTimes * size)
 	if dry {

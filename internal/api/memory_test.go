@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/storagetest"
 )
@@ -17,14 +19,26 @@ import (
 // hog takes all that calls may hold while they read, and returns what gives it back.
 func hog(t *testing.T, s *API) (release func()) {
 	t.Helper()
-	common, favoured := s.memory.reads.Share("hog"), s.memory.reads.Share("hog")
-	for common.TryGrow(1 << 10) {
-		continue
+	var shares []*budget.Share
+	for n := 0; ; n++ { // each gets half of what is free
+		share := s.memory.reads.Share(fmt.Sprint(n))
+		for share.TryGrow(1 << 10) {
+			continue
+		}
+		if shares = append(shares, share); share.Held() == 0 {
+			break
+		}
 	}
+	favoured := s.memory.reads.Share("favoured")
 	if err := favoured.Grow(t.Context(), s.memory.reads.Most()); err != nil {
 		t.Fatal(err)
 	}
-	return func() { common.Release(); favoured.Release() }
+	return func() {
+		favoured.Release()
+		for _, share := range shares {
+			share.Release()
+		}
+	}
 }
 
 // newBare returns the API without a server, and a function that asks it.

@@ -43,6 +43,21 @@ func (s *API) stay(c *call) (leave func(), err error) {
 	return func() { s.streams.Leave(1, c.names...) }, nil
 }
 
+// compute carries out work on so many bytes of the caller's, in its turn. Work must not wait for
+// anything but the processor. The error is work's, or the answer to a caller that has gone away.
+func (s *API) compute(c *call, bytes int64, work func() error) error {
+	names := []string{c.store}
+	if s.From != nil {
+		names = append(names, s.From(c.r).String())
+	}
+	leave, err := s.CPU.Enter(c.r.Context(), bytes, names...)
+	if err != nil {
+		return fail(unavailable, "The call ended before its turn came. Repeat it.")
+	}
+	defer leave()
+	return work()
+}
+
 // lifetime returns how long a stream lasts. Streams that began together don't end together.
 func lifetime() time.Duration {
 	return streamLife - rand.N(streamLife/4) //nolint:gosec // no secret

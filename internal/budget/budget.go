@@ -4,6 +4,8 @@
 // free again. What the package guarantees:
 //
 //   - The shares never hold more than the total together.
+//   - The shares of one owner never hold more than remains free for others. So one owner gets
+//     half, two get a third each, and the next owner's first bytes are free.
 //   - While bytes are scarce, the next ones go to the waiter whose owner holds the fewest; of
 //     one owner's waiters to the one that has waited longest. An owner with a thousand
 //     consumers delays another owner's consumer no more than one with a few.
@@ -105,8 +107,8 @@ func (b *Budget) Share(owner string) *Share { return &Share{budget: b, name: own
 // Held returns how many bytes the share holds.
 func (s *Share) Held() int64 { return s.held }
 
-// TryGrow adds n bytes to the share if they are free and nobody waits for them. It reports
-// whether it did.
+// TryGrow adds n bytes to the share if they are free, and nobody waits whose owner holds as
+// little. It reports whether it did.
 func (s *Share) TryGrow(n int64) bool {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
@@ -174,8 +176,12 @@ func (s *Share) fits(n int64) bool { return n <= s.budget.reserve-s.held }
 // tryGrow grows the share where it need not wait. mu is held.
 func (s *Share) tryGrow(n int64) bool {
 	b := s.budget
-	if n > 0 && b.favoured != s && (b.waiting.Len() > 0 || n > b.common-b.shared) {
-		return false
+	if n > 0 && b.favoured != s {
+		o := b.owners[s.name]
+		behind := b.waiting.Len() > 0 && b.line[0].held <= o.bytes()
+		if behind || !b.hasRoom(o, n) {
+			return false
+		}
 	}
 	b.take(s, max(n, 0))
 	b.distribute() // the line has another order where the favoured share has grown
@@ -194,6 +200,20 @@ func (b *Budget) take(s *Share, n int64) {
 	o := b.owner(s.name)
 	o.held += n
 	b.settle(o)
+}
+
+// hasRoom reports whether an owner may have n bytes more of the common ones. mu is held.
+func (b *Budget) hasRoom(o *owner, n int64) bool {
+	free := b.common - b.shared
+	return o.bytes()+n <= free
+}
+
+// bytes returns how many bytes the owner's shares hold. A nil owner holds nothing.
+func (o *owner) bytes() int64 {
+	if o == nil {
+		return 0
+	}
+	return o.held
 }
 
 // owner returns an owner's entry, which settle removes again. mu is held.
@@ -250,7 +270,7 @@ func (b *Budget) distribute() {
 	for b.waiting.Len() > 0 {
 		next := b.line[0].first()
 		switch {
-		case next.bytes <= b.common-b.shared:
+		case b.hasRoom(b.line[0], next.bytes):
 			b.grant(next)
 		case b.favoured == nil:
 			oldest := b.waiting.Front().Value.(*waiter)

@@ -172,7 +172,7 @@ func (m *model) distribute() {
 		switch {
 		case m.favoured != nil && m.favoured.wants > 0:
 			next = m.favoured
-		case next.wants <= free:
+		case of[next.owner]+next.wants <= free:
 		case m.favoured == nil:
 			next, m.favoured = oldest, oldest
 		default:
@@ -207,32 +207,33 @@ func TestConsumersThatHoldPartsFinish(t *testing.T) {
 	})
 }
 
-// TestOneOwnersCrowdDelaysNobody has one owner with a thousand consumers that wait, and one
-// with a single consumer, which gets the next bytes.
+// TestOneOwnersCrowdDelaysNobody has one owner with a thousand consumers that wait. Another
+// owner's first bytes are free, and it gets the next ones that are released.
 func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(20, 2)
-		var held []*Share
-		for range 9 {
-			s := b.Share("crowd")
-			if !s.TryGrow(2) {
-				t.Fatal("free bytes were refused")
-			}
-			held = append(held, s)
+		var crowd []*Share
+		for s := b.Share("crowd"); s.TryGrow(2); s = b.Share("crowd") {
+			crowd = append(crowd, s)
+		}
+		if len(crowd) != 5 {
+			t.Errorf("one owner took %d bytes of 18, want 10", 2*len(crowd))
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 1000 {
 			go func() { _ = b.Share("crowd").Grow(ctx, 2) }()
 		}
 		synctest.Wait()
-		alone := b.Share("alone")
-		grown := make(chan error, 1)
-		go func() { grown <- alone.Grow(ctx, 2) }()
-		synctest.Wait()
-		if b.Share("other").TryGrow(1) {
-			t.Error("TryGrow took bytes that others wait for")
+		if !b.Share("alone").TryGrow(2) || !b.Share("alone").TryGrow(2) {
+			t.Fatal("the bytes that the crowd left were refused")
 		}
-		held[0].Release()
+		grown := make(chan error, 1)
+		go func() { grown <- b.Share("alone").Grow(ctx, 2) }()
+		synctest.Wait()
+		if b.Share("alone").TryGrow(1) {
+			t.Error("TryGrow took bytes that the same owner waits for")
+		}
+		crowd[0].Release()
 		synctest.Wait()
 		select {
 		case err := <-grown:

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/budget"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
@@ -82,10 +83,11 @@ type Options struct {
 	Strangers       bool // nobody judges an owner's token before the upstream does: an owner is its token
 	QueuesAtOnce    int
 	MaxOutbound     int
-	Memory          int64 // bytes that the batches that run may take together, without answers
-	LargestBatch    int64 // bytes that one batch may take of these
-	Answers         int64 // bytes that answers may take together, from the first byte that is read until they are recorded
-	LargestAnswer   int64 // bytes that one answer may take of these
+	Memory          int64       // bytes that the batches that run may take together, without answers
+	LargestBatch    int64       // bytes that one batch may take of these
+	CPU             *cpu.Shares // the processors, which stores share; nil: nothing limits them
+	Answers         int64       // bytes that answers may take together, from the first byte that is read until they are recorded
+	LargestAnswer   int64       // bytes that one answer may take of these
 	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
@@ -111,6 +113,7 @@ type Engine struct {
 
 	mu        sync.Mutex
 	strangers strangers
+	crowds    crowds
 	open      bool                       // between the start of Run and shut
 	queues    map[storage.QueueID]*queue // ready, running or waiting on this node
 	hungry    int                        // queues that hold a place and wait for memory
@@ -129,6 +132,7 @@ type Engine struct {
 // queue is what the engine knows of one queue. Guarded by Engine.mu.
 type queue struct {
 	state    queueState
+	store    string        // ready, running: it counts among the store's; empty: among none's
 	fresh    bool          // ready: it had nothing to run before
 	found    bool          // ready: by a scan, and not known before
 	again    bool          // woken while it was running
@@ -163,6 +167,7 @@ func New(o Options) *Engine {
 		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
 		queues:    map[storage.QueueID]*queue{},
 		strangers: newStrangers(),
+		crowds:    newCrowds(),
 		idle:      make(chan struct{}),
 		scanned:   make(chan struct{}),
 	}
@@ -223,6 +228,9 @@ func (e *Engine) shut() {
 	defer e.unlock()
 	e.open = false
 	e.offers = append(append(e.offers, e.fresh...), e.ready...)
+	for _, c := range e.crowds.waiting {
+		e.offers = append(append(e.offers, c.known...), c.strangers...)
+	}
 	for _, ids := range e.strangers.line.queues {
 		e.offers = append(e.offers, ids...)
 	}
@@ -323,6 +331,9 @@ func (e *Engine) enqueue(id storage.QueueID, q *queue) {
 func (e *Engine) line(id storage.QueueID, q *queue) {
 	q.state, q.timer = ready, nil
 	e.queues[id] = q
+	if !e.admit(id, q) {
+		return
+	}
 	if store, is := e.stranger(id); is {
 		e.strangers.line.push(store, id)
 	} else if q.fresh {
@@ -347,8 +358,8 @@ func (e *Engine) fill() {
 			return
 		}
 		q := e.queues[id]
-		t := &term{began: time.Now(), first: q.fresh}
-		*q = queue{state: running, stranger: stranger, lost: q.lost, news: make(chan struct{}, 1)}
+		t := &term{queue: id, began: time.Now(), first: q.fresh}
+		*q = queue{state: running, store: q.store, stranger: stranger, lost: q.lost, news: make(chan struct{}, 1)}
 		e.running++
 		go func() { e.leave(id, e.runQueue(id, q.news, t)) }()
 	}
@@ -379,6 +390,7 @@ func (e *Engine) pop() (id storage.QueueID, stranger, found bool) {
 
 // term is the time for which a queue holds its place.
 type term struct {
+	queue storage.QueueID
 	began time.Time
 	first bool // the queue was idle before
 }
@@ -398,7 +410,7 @@ func (e *Engine) over(t *term) bool {
 	case fresh:
 		return since > shortTurn
 	}
-	return since > turn && (len(e.ready) > 0 || e.hungry > 0)
+	return since > turn && (len(e.ready) > 0 || e.hungry > 0 || e.crowded(t.queue))
 }
 
 // contested reports whether queues wait for a place, or for memory.
@@ -433,6 +445,7 @@ func (e *Engine) leave(id storage.QueueID, n next) {
 		q.stranger = false
 		e.strangers.running--
 	}
+	e.dismiss(q)
 	if n.lost && q.lost { // the next claim may be lost as soon as these two
 		n.notBefore = time.Now().Add(scanInterval)
 	}

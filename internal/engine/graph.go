@@ -65,8 +65,19 @@ func (r *run) take(marks []storage.Mark) {
 			return
 		}
 		if m := &marks[i]; m.State == storage.Done {
-			r.graph.values.Take(m.Index, &m.Result)
+			r.pluck(m.Index, &m.Result)
 		}
+	}
+}
+
+// pluck takes the values that later requests need from an answer, in the store's turn.
+func (r *run) pluck(i int, result *batch.Result) {
+	if !r.graph.values.Lacks(i) {
+		return
+	}
+	if leave, err := r.e.CPU.Enter(r.e.drain, int64(len(result.Body)), r.c.Store); err == nil {
+		defer leave()
+		r.graph.values.Take(i, result)
 	}
 }
 
@@ -122,7 +133,10 @@ func (r *run) recall(i int) error {
 		if err := r.e.drain.Err(); err != nil {
 			return err
 		}
-		r.graph.values.Take(page[n].Index, &page[n].Result)
+		r.pluck(page[n].Index, &page[n].Result)
+	}
+	if err := r.e.drain.Err(); err != nil {
+		return err
 	}
 	r.graph.values.Take(i, &batch.Result{Status: batch.NotExecuted}) // without a result
 	return nil
@@ -170,7 +184,12 @@ func (r *run) prepare(i int) readiness {
 		}
 		return undecided
 	}
+	leave, err := r.e.CPU.Enter(r.e.drain, int64(len(req.Body)), r.c.Store)
+	if err != nil {
+		return undecided
+	}
 	filled, err := req.Fill(r.graph.values.Of(i))
+	leave()
 	if err != nil {
 		r.conclude(i, batch.Result{
 			Status: batch.Failed, Code: http.StatusFailedDependency, Line: http.StatusText(http.StatusFailedDependency) + ": " + err.Error(),

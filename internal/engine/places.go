@@ -2,64 +2,91 @@ package engine
 
 import "sync"
 
+// leastOfStore is how many extra places a store may hold at least, if there are as many.
+const leastOfStore = 128
+
 // extras are the places for a parallel batch's second and further attempts: a part of the
 // outbound places, so that everybody's first finds one. Batches share them: one that has
-// its even part or more takes no further place while another waits that has less.
+// its even part or more takes no further place while another waits that has less. The batches
+// of one store, of which there may be any number where an owner is its token, share a quarter.
 type extras struct {
 	mu     sync.Mutex
-	free   int
-	shares map[*share]struct{} // of the parallel batches that run
-	poor   map[*share]struct{} // of these, who was refused a place, and has less than its part
 	all    int
+	most   int // of one store
+	free   int
+	shares int // of the parallel batches that run
+	poor   poor
+	stores map[string]*storeExtras // that have shares
+}
+
+// storeExtras is what one store has of the extras.
+type storeExtras struct {
+	held   int
+	shares int
+	poor   poor // because the store holds as much as it may
 }
 
 // share is what one batch has of the extras.
 type share struct {
+	store *storeExtras
+	name  string // of the store
 	held  int
 	again chan struct{} // a place may be free now
 }
 
+// poor are batches that were refused a place, and have less than their part.
+type poor map[*share]struct{}
+
 func newExtras(n int) *extras {
-	return &extras{free: n, all: n, shares: map[*share]struct{}{}, poor: map[*share]struct{}{}}
+	return &extras{all: n, most: max(min(n, leastOfStore), n/4), free: n, poor: poor{}, stores: map[string]*storeExtras{}}
 }
 
-// join lets a batch take part until it leaves.
-func (x *extras) join() *share {
+// join lets a batch of a store take part until it leaves.
+func (x *extras) join(store string) *share {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := &share{again: make(chan struct{}, 1)}
-	x.shares[s] = struct{}{}
-	return s
+	st := x.stores[store]
+	if st == nil {
+		st = &storeExtras{poor: poor{}}
+		x.stores[store] = st
+	}
+	x.shares++
+	st.shares++
+	return &share{store: st, name: store, again: make(chan struct{}, 1)}
 }
 
 // leave gives back what the batch still has.
 func (x *extras) leave(s *share) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.free += s.held
-	s.held = 0
-	delete(x.shares, s)
-	delete(x.poor, s)
-	x.wake()
+	x.put(s, s.held)
+	x.enrich(s)
+	x.shares--
+	if s.store.shares--; s.store.shares == 0 {
+		delete(x.stores, s.name)
+	}
+	x.wake(s.store)
 }
 
 // take takes one place. Refused, the batch is told by again when it may have one.
 func (x *extras) take(s *share) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	even := max(1, x.all/len(x.shares))
-	if s.held < even {
-		if x.free == 0 {
-			x.poor[s] = struct{}{}
-			return false
-		}
-	} else if x.free == 0 || len(x.poor) > 0 {
-		x.wake()
+	st := s.store
+	even := max(1, min(x.all/x.shares, x.most/st.shares))
+	switch full := st.held >= x.most; {
+	case s.held < even && full:
+		st.poor[s] = struct{}{}
+		return false
+	case s.held < even && x.free == 0:
+		x.poor[s] = struct{}{}
+		return false
+	case s.held >= even && (full || x.free == 0 || len(x.poor)+len(st.poor) > 0):
+		x.wake(st)
 		return false
 	}
-	x.free--
-	s.held++
-	delete(x.poor, s)
+	x.put(s, -1)
+	x.enrich(s)
 	return true
 }
 
@@ -70,25 +97,45 @@ func (x *extras) give(s *share, n int) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s.held -= n
-	x.free += n
-	x.wake()
+	x.put(s, n)
+	x.wake(s.store)
 }
 
 // content tells that the batch needs no more places than it has.
 func (x *extras) content(s *share) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.poor, s)
-	x.wake()
+	x.enrich(s)
+	x.wake(s.store)
 }
 
-// wake tells one of the poor that a place is free. mu is held.
-func (x *extras) wake() {
+// put puts n places of a batch back, or takes as many. mu is held.
+func (x *extras) put(s *share, n int) {
+	s.held -= n
+	s.store.held -= n
+	x.free += n
+}
+
+// enrich makes a batch no longer poor. mu is held.
+func (x *extras) enrich(s *share) {
+	delete(x.poor, s)
+	delete(s.store.poor, s)
+}
+
+// wake tells one of the poor that a place is free, and one of the store's poor. mu is held.
+func (x *extras) wake(st *storeExtras) {
 	if x.free == 0 {
 		return
 	}
-	for s := range x.poor {
+	x.poor.wake()
+	if st.held < x.most {
+		st.poor.wake()
+	}
+}
+
+// wake tells one of them.
+func (p poor) wake() {
+	for s := range p {
 		select {
 		case s.again <- struct{}{}:
 		default:

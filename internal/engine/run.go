@@ -9,6 +9,7 @@ import (
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
@@ -92,7 +93,7 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 		r.width = min(batch.MaxParallel, len(c.Requests))
 	}
 	if r.width > 1 {
-		r.share = e.extras.join()
+		r.share = e.extras.join(c.Store)
 	}
 	// The claim itself changes in the hands of the run's own goroutine.
 	queue := &storage.Claim{Queue: c.Queue, Lease: c.Lease}
@@ -489,7 +490,6 @@ func (r *run) settle(a answer) {
 	if r.inflight--; r.share != nil {
 		r.e.extras.give(r.share, 1)
 	}
-	q := &r.requests[a.index]
 	if a.Outcome == outbound.Withheld {
 		r.unsend(a.index) // the next start finds out why
 		return
@@ -507,7 +507,7 @@ func (r *run) settle(a answer) {
 	}
 	r.done = true
 	now := time.Now()
-	m := r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, q.tries, &a.Answer, now)
+	m := r.judge(&a, now)
 	m.Index = a.index
 	if m.State == storage.Done {
 		m.NotBefore = q.allowed
@@ -518,6 +518,17 @@ func (r *run) settle(a answer) {
 	r.note(m, memory)
 	r.apply(m)
 	r.learn(&a.Answer)
+}
+
+// judge is Policy.judge in the store's turn at the processors, if the answer is large: a large
+// body takes milliseconds to be recognized as JSON.
+func (r *run) judge(a *answer, now time.Time) storage.Mark {
+	if size := int64(len(a.Body)); size >= cpu.Large {
+		if leave, err := r.e.CPU.Enter(r.e.work, size, r.c.Store); err == nil {
+			defer leave()
+		}
+	}
+	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, now)
 }
 
 // endWaits ends the requests that wait for another attempt with the answer that

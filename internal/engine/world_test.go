@@ -95,7 +95,8 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 		u.withheld++
 		return outbound.Answer{Outcome: outbound.Withheld, Code: 502}
 	}
-	if u.db.Owner(c.Store) != u.node {
+	if u.db.Owner(strings.TrimPrefix(c.Token, "token of ")) != u.node { // a queue has its token's name
+
 		u.foreign = append(u.foreign, c.Path)
 	}
 	steps := u.scripts[c.Path]
@@ -108,7 +109,7 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	if _, err := fmt.Sscanf(c.Path, "%d/%d", &e.batch, &e.index); err != nil {
 		panic(err)
 	}
-	if c.Token != "token of "+c.Store {
+	if store, _, _ := strings.Cut(c.Token, "/"); store != "token of "+c.Store {
 		panic("wrong credential: " + c.Token)
 	}
 	u.ledger = append(u.ledger, e)
@@ -265,8 +266,8 @@ func (e *Engine) checkPlaces(t testing.TB) {
 	if u := e.answers.Usage(); u.Held > 0 || u.Waiting > 0 {
 		t.Errorf("the engine has ended with %+v of the answers' memory", u)
 	}
-	if x := e.extras; x.free != x.all || len(x.shares)+len(x.poor) > 0 {
-		t.Errorf("the engine has ended with %d of %d extra places, %d shares and %d that wait", x.free, x.all, len(x.shares), len(x.poor))
+	if x := e.extras; x.free != x.all || x.shares+len(x.stores)+len(x.poor) > 0 {
+		t.Errorf("the engine has ended with %d of %d extra places, %d shares of %d stores and %d that wait", x.free, x.all, x.shares, len(x.stores), len(x.poor))
 	}
 	for _, c := range e.governor.Leftovers() {
 		t.Errorf("the engine has ended, and a credential is left with %s", c)
@@ -296,14 +297,20 @@ func (w *world) pass(d time.Duration) { time.Sleep(d) }
 
 // create stores a batch whose requests have the given methods.
 func (w *world) create(store string, o batch.Options, methods ...string) *made {
-	m := &made{options: o, at: time.Now(), key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(store)}}
+	return w.createAs(store, store, o, methods...)
+}
+
+// createAs is create with one of several tokens of a store, which begin with its name and a
+// slash. Each has its own queue.
+func (w *world) createAs(store, token string, o batch.Options, methods ...string) *made {
+	m := &made{options: o, at: time.Now(), key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(token)}}
 	for i, method := range methods {
 		m.reqs = append(m.reqs, batch.Request{Method: method, Path: fmt.Sprintf("%d/%d", len(w.batches), i)})
 	}
 	c := insist(w, func() (storage.Created, error) {
 		return w.node.Create(context.Background(), &storage.NewBatch{
-			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o,
-			Requests: m.reqs, Credential: []byte("token of " + store),
+			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: token, Options: o,
+			Requests: m.reqs, Credential: []byte("token of " + token),
 		})
 	})
 	m.queue = c.Queue

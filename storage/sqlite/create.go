@@ -14,7 +14,7 @@ import (
 func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
 	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
 	var out storage.Created
-	err := db.writeFor(ctx, storage.Caller{Store: b.Store, Owner: b.Owner}, "create a batch", func(c *sqlite.Conn) (err error) {
+	err := db.writeFor(ctx, storage.Caller{Store: b.Store, Owner: b.Owner}, len(packed), "create a batch", func(c *sqlite.Conn) (err error) {
 		now := db.now()
 		var found bool
 		if out, found, err = db.earlier(c, b, now); err != nil || found {

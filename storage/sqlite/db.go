@@ -87,6 +87,7 @@ type DB struct {
 	pool    *sqlitex.Pool     // of read-only connections
 	reads   *driver.Scheduler // of these
 	writes  *driver.Scheduler // of callers' operations that wait for the writer
+	large   *driver.Scheduler // of large operations: one at a time
 	opened  time.Time
 
 	callerTimeout time.Duration // as the constant, except in tests
@@ -109,6 +110,7 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 		log: opts.Logger, callerTimeout: callerTimeout,
 		reads:  driver.NewScheduler(driver.Slots{driver.Results: readers, driver.Claims: readers, driver.Creates: callersReads, driver.Reads: callersReads}),
 		writes: driver.NewScheduler(driver.Slots{callersWrites, callersWrites, callersWrites, callersWrites}),
+		large:  driver.NewScheduler(driver.Slots{1, 1, 1, 1}),
 	}
 	if db.log == nil {
 		db.log = slog.Default()
@@ -139,8 +141,12 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	if err := replay(c); err != nil {
 		return errors.Join(err, c.Close())
 	}
+	mover, err := openMover(db.path)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
 	db.journal, db.opened = newJournal(), db.now()
-	db.writer = startWriter(c, db.journal, db.path, db.log)
+	db.writer = startWriter(c, mover, db.journal, db.path, db.log)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,
 		PoolSize:    readers,
@@ -243,16 +249,16 @@ func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) er
 	return db.operate(ctx, what, &operation{run: fn})
 }
 
-// writeFor is write for a caller. Its operation waits for its turn before it waits for the
-// writer.
-func (db *DB) writeFor(ctx context.Context, by storage.Caller, what string, fn func(c *sqlite.Conn) error) error {
+// writeFor is write for a caller. Its operation, which writes about so many bytes, waits for
+// its turn before it waits for the writer.
+func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what string, fn func(c *sqlite.Conn) error) error {
 	limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
 	defer cancel()
 	if err := acquire(limited, db.writes, driver.Creates, by); err != nil {
 		return db.failure(ctx, what, err)
 	}
 	defer db.writes.Release(driver.Creates, by)
-	return db.write(ctx, what, fn)
+	return db.operate(ctx, what, &operation{bytes: bytes, by: by, class: driver.Creates, run: fn})
 }
 
 // callerOf returns who a key belongs to.
@@ -260,12 +266,18 @@ func callerOf(key storage.Key) storage.Caller {
 	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
 
-// operate is write for any operation.
+// operate is write for any operation. Stores take turns at large ones.
 func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer db.gate.Leave()
+	if op.isLarge() {
+		if err := acquire(ctx, db.large, op.class, op.by); err != nil {
+			return db.failure(ctx, what, err)
+		}
+		defer db.large.Release(op.class, op.by)
+	}
 	return db.failure(ctx, what, db.writer.do(ctx, op))
 }
 

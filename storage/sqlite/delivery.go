@@ -143,7 +143,7 @@ func (db *DB) Redeliver(ctx context.Context, key storage.Key) error {
 	if key.Ticket == uuid.Nil {
 		return storage.ErrNotFound
 	}
-	return db.writeFor(ctx, callerOf(key), "send a delivery again", func(c *sqlite.Conn) error {
+	return db.writeFor(ctx, callerOf(key), 0, "send a delivery again", func(c *sqlite.Conn) error {
 		b, err := byTicket(c, key)
 		if err != nil {
 			return err

@@ -237,6 +237,18 @@ func checkDurable(c *sqlite.Conn) error {
 	return nil
 }
 
+// openMover opens the connection that moves the log into the file.
+func openMover(path string) (*sqlite.Conn, error) {
+	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := sqlitex.ExecuteTransient(c, "PRAGMA checkpoint_fullfsync = ON", nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("pragma checkpoint_fullfsync: %w", err), c.Close())
+	}
+	return c, nil
+}
+
 // prepareReader sets a connection of the read pool up.
 func prepareReader(c *sqlite.Conn) error {
 	c.SetBusyTimeout(busyTimeout)

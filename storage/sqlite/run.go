@@ -217,7 +217,7 @@ func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 	}
 	for err == nil && len(marks) > 0 {
 		n := storage.Portion(marks, portionBytes)
-		err = db.operate(ctx, "record results", &operation{records: true, bytes: storage.Size(marks[:n]), run: func(c *sqlite.Conn) (err error) {
+		err = db.operate(ctx, "record results", &operation{records: true, bytes: storage.Size(marks[:n]), by: storage.Caller{Store: cl.Store}, run: func(c *sqlite.Conn) (err error) {
 			out, err = db.record(c, cl, marks[:n])
 			return err
 		}})
@@ -304,7 +304,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 		return nil, err
 	}
 	var next int64
-	err = db.write(ctx, "end a batch", func(c *sqlite.Conn) error {
+	err = db.operate(ctx, "end a batch", &operation{bytes: storage.Size(marks), by: storage.Caller{Store: cl.Store}, run: func(c *sqlite.Conn) error {
 		next = 0
 		state, err := owned(c, cl)
 		if err != nil {
@@ -327,7 +327,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), batch.Millis(storage.Forever))
 		}
 		return db.begin(c, cl.Queue, next, cl.Epoch, false)
-	})
+	}})
 	if err != nil || next == 0 {
 		return nil, err
 	}
@@ -354,7 +354,7 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 	if err != nil {
 		return err
 	}
-	return db.write(ctx, "release a batch", func(c *sqlite.Conn) error {
+	return db.operate(ctx, "release a batch", &operation{bytes: storage.Size(marks), by: storage.Caller{Store: cl.Store}, run: func(c *sqlite.Conn) error {
 		state, err := owned(c, cl)
 		if err != nil {
 			return err
@@ -371,5 +371,5 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 			}
 		}
 		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore), int64(cl.ID), batch.Millis(storage.Forever))
-	})
+	}})
 }

@@ -14,7 +14,7 @@ import (
 // Stop implements storage.Storage.
 func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
 	var out storage.Stopped
-	err := db.writeFor(ctx, storage.Caller{Store: sel.Store, Owner: sel.Owner}, "stop batches", func(c *sqlite.Conn) error {
+	err := db.writeFor(ctx, storage.Caller{Store: sel.Store, Owner: sel.Owner}, 0, "stop batches", func(c *sqlite.Conn) error {
 		out = storage.Stopped{}
 		rows, err := selected(c, sel)
 		if err != nil {
@@ -113,7 +113,7 @@ func (db *DB) endUnrun(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, in
 // Delete implements storage.Storage.
 func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, error) {
 	var queue storage.QueueID
-	err := db.writeFor(ctx, callerOf(key), "delete a batch", func(c *sqlite.Conn) error {
+	err := db.writeFor(ctx, callerOf(key), 0, "delete a batch", func(c *sqlite.Conn) error {
 		b, err := byTicket(c, key)
 		if err != nil {
 			return err

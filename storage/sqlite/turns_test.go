@@ -4,6 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -147,6 +152,72 @@ func TestCreatesWaitInTurns(t *testing.T) {
 	}
 	cancel()
 	calls.Wait()
+}
+
+// TestLargeOperationsInTurns: many large operations of one store delay another store's large
+// one by one of them, and a small operation likewise.
+func TestLargeOperationsInTurns(t *testing.T) {
+	db := openNew(t).(*DB)
+	var order []string // of the operations; they run one after the other
+	var calls sync.WaitGroup
+	operate := func(store string, bytes int, run func()) {
+		err := db.operate(t.Context(), "write", &operation{bytes: bytes, by: storage.Caller{Store: store}, run: func(*sqlite.Conn) error {
+			order = append(order, fmt.Sprint(store, bytes > largeOperation))
+			run()
+			return nil
+		}})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	began, over := make(chan struct{}), make(chan struct{})
+	calls.Go(func() {
+		operate("m", 1<<20, func() {
+			close(began)
+			<-over
+		})
+	})
+	<-began
+	for range 20 {
+		calls.Go(func() { operate("m", 1<<20, func() {}) })
+	}
+	for db.large.Waiting() < 20 {
+		runtime.Gosched()
+	}
+	calls.Go(func() { operate("bob", 1<<20, func() {}) })
+	for db.large.Waiting() < 21 {
+		runtime.Gosched()
+	}
+	calls.Go(func() { operate("bob", 1, func() {}) })
+	for len(db.writer.queue) == 0 {
+		runtime.Gosched()
+	}
+	close(over)
+	calls.Wait()
+	if len(order) != 23 || order[1] != "bobfalse" || !slices.Contains(order[:4], "bobtrue") {
+		t.Errorf("the operations ran in the order %v", order)
+	}
+}
+
+// TestLargeOperationsLeaveTheLog: what large operations have written is moved from the log into
+// the file, though nothing else happens.
+func TestLargeOperationsLeaveTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	db := open(t, path)
+	const bytes = 8 << 20 // less than SQLite itself lets the log grow
+	err := db.operate(t.Context(), "write", &operation{bytes: bytes, run: func(c *sqlite.Conn) error {
+		return query(c, "put_setting", nil, "large", strings.Repeat("x", bytes))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := int64(0); size < bytes; runtime.Gosched() {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size = info.Size()
+	}
 }
 
 // TestLongReadsEnd: a read of a caller does not hold its connection for ever, and the

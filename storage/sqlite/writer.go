@@ -6,25 +6,37 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// The bounds of one transaction: operations, and bytes of results.
 const (
+	// groupLimit is how many operations one transaction has at most.
 	groupLimit = 256
-	groupBytes = 4 << 20
+	// largeOperation is how many bytes an operation may write before it counts as large.
+	largeOperation = 64 << 10
+	// checkpointBytes is how many bytes large operations write before they are moved from the
+	// log into the file, beside the writer.
+	checkpointBytes = 4 << 20
 )
 
 // writer runs operations on the one connection that writes. It takes all that are
-// queued and commits them together.
+// queued and commits them together. A large operation has a transaction of its own, and the
+// small ones that came before or meanwhile are committed before the next large one. So a small
+// operation waits for one large one at most.
 type writer struct {
 	conn    *sqlite.Conn
+	large   chan *operation // DB.large lets one through at a time
+	written int             // bytes of large operations since the last checkpoint was called for
+	moving  chan struct{}   // calls for a checkpoint
+	movers  sync.WaitGroup
 	journal *journal
 	path    string
 	log     *slog.Logger
@@ -45,15 +57,23 @@ type claimed struct {
 // operation is one call that waits for its commit.
 type operation struct {
 	run     func(c *sqlite.Conn) error
-	records bool        // it is a Record
-	bytes   int         // of its results
-	taken   atomic.Bool // by the writer, or by a caller who gave up
-	err     error       // set before done is closed
+	records bool           // it is a Record
+	bytes   int            // that it writes, about
+	by      storage.Caller // whose data that is
+	class   driver.Class   // of a large one
+	taken   atomic.Bool    // by the writer, or by a caller who gave up
+	err     error          // set before done is closed
 	done    chan struct{}
 }
 
-func startWriter(c *sqlite.Conn, j *journal, path string, log *slog.Logger) *writer {
-	w := &writer{conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), known: map[storage.BatchID]claimed{}, ended: make(chan struct{})}
+// startWriter starts a writer on c. It moves what large operations have written from the log
+// into the file on the connection mover.
+func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger) *writer {
+	w := &writer{
+		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),
+		known: map[storage.BatchID]claimed{}, ended: make(chan struct{}), moving: make(chan struct{}, 1),
+	}
+	w.movers.Go(func() { w.move(mover) })
 	go w.loop()
 	return w
 }
@@ -72,8 +92,12 @@ func (w *writer) do(ctx context.Context, op *operation) error {
 		return ctx.Err() // the select below would choose between the two at random
 	}
 	op.done = make(chan struct{})
+	queue := w.queue
+	if op.isLarge() {
+		queue = w.large
+	}
 	select {
-	case w.queue <- op:
+	case queue <- op:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -88,21 +112,82 @@ func (w *writer) do(ctx context.Context, op *operation) error {
 	return op.err
 }
 
+// isLarge reports whether the operation writes so much that others would notice.
+func (op *operation) isLarge() bool { return op.bytes > largeOperation }
+
 func (w *writer) loop() {
 	defer close(w.ended)
 	group := make([]*operation, 0, groupLimit)
-	for op := range w.queue {
-		group = w.collect(group[:0], op)
-		if err := w.commit(group); err != nil {
-			w.oneByOne(group, err)
+	for open := true; open; {
+		var op *operation
+		select {
+		case op, open = <-w.queue:
+		case op = <-w.large:
+			w.carryOutLarge(op)
+			select {
+			case op, open = <-w.queue: // before the next large one
+			default:
+				continue
+			}
 		}
-		for _, op := range group {
-			close(op.done)
+		if !open {
+			break
 		}
-		clear(group)
-		w.shortenLog()
+		w.carryOut(w.collect(group[:0], op))
+		select {
+		case op := <-w.large: // however many small ones have come meanwhile
+			w.carryOutLarge(op)
+		default:
+		}
 	}
+	close(w.moving)
+	w.movers.Wait()
 	w.err = errors.Join(w.commit([]*operation{{run: w.journal.empty}}), w.conn.Close())
+}
+
+// carryOut carries out a group of operations.
+func (w *writer) carryOut(group []*operation) {
+	if err := w.commit(group); err != nil {
+		w.oneByOne(group, err)
+	}
+	for _, op := range group {
+		close(op.done)
+	}
+	clear(group)
+	w.shortenLog()
+}
+
+// carryOutLarge carries out a large operation, unless its caller has given up.
+func (w *writer) carryOutLarge(op *operation) {
+	if !op.taken.CompareAndSwap(false, true) {
+		return
+	}
+	w.carryOut([]*operation{op})
+	if w.written += op.bytes; w.written < checkpointBytes {
+		return
+	}
+	w.written = 0
+	select {
+	case w.moving <- struct{}{}:
+	default: // one is called for already
+	}
+}
+
+// move moves what is in the log into the file whenever that is called for, until moving is
+// closed. Commits don't wait for it. When the log is too long, SQLite itself moves all of it
+// in a commit; by then little remains.
+func (w *writer) move(c *sqlite.Conn) {
+	var failed bool
+	for range w.moving {
+		err := sqlitex.ExecuteTransient(c, "PRAGMA wal_checkpoint(PASSIVE)", nil)
+		if err != nil && !failed {
+			w.log.Warn("the database's log can't be moved into its file", "error", err)
+		}
+		failed = err != nil
+	}
+	if err := c.Close(); err != nil {
+		w.log.Warn("the connection that moves the database's log can't be closed", "error", err)
+	}
 }
 
 // shortenLog starts the log again from its beginning when it has grown long because
@@ -127,12 +212,11 @@ func (w *writer) shortenLog() {
 // collect takes what is queued behind the first operation, and leaves out what its
 // caller no longer waits for.
 func (w *writer) collect(group []*operation, op *operation) []*operation {
-	for bytes := 0; ; {
+	for {
 		if op.taken.CompareAndSwap(false, true) {
 			group = append(group, op)
-			bytes += op.bytes
 		}
-		if len(group) == groupLimit || bytes > groupBytes {
+		if len(group) == groupLimit {
 			return group
 		}
 		select {

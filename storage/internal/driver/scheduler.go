@@ -121,6 +121,18 @@ func (s *Scheduler) Release(in Class, by storage.Caller) {
 	s.release(in, s.classes[in].store(by.Store))
 }
 
+// Waiting returns how many calls wait.
+func (s *Scheduler) Waiting() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.classes {
+		for _, st := range s.classes[i].line {
+			n += st.waiting
+		}
+	}
+	return n
+}
+
 func (s *Scheduler) release(in Class, st *store) {
 	s.used[in]--
 	st.running--

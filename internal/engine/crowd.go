@@ -1,0 +1,90 @@
+package engine
+
+import "github.com/sheafapi/sheaf/storage"
+
+// Where an owner is its token, a store has a queue for each token, so it may have any number
+// of them. Only so many of one store's queues are in the lines or hold places at the same time.
+// The others wait in the store's crowd.
+
+// crowds are the queues that wait behind others of their store. Guarded by Engine.mu.
+type crowds struct {
+	admitted map[string]int    // by store: queues in a line or at a place; no zeros
+	waiting  map[string]*crowd // by store
+}
+
+// crowd is the queues of one store that wait, those that came first at the front.
+type crowd struct {
+	known     []storage.QueueID // the upstream has accepted their token
+	strangers []storage.QueueID
+	ahead     int // how many of known went ahead of the first of strangers
+}
+
+func newCrowds() crowds { return crowds{admitted: map[string]int{}, waiting: map[string]*crowd{}} }
+
+// mostOfStore is how many queues of one store may be in the lines or hold places.
+func (e *Engine) mostOfStore() int { return max(e.QueuesAtOnce/64, min(e.QueuesAtOnce, 64)) }
+
+// admit lets a queue into the lines. If too many of its store's are there, it puts the queue
+// into the crowd and returns false. mu is held.
+func (e *Engine) admit(id storage.QueueID, q *queue) bool {
+	a, met := e.strangers.met.Get(id)
+	if !met {
+		return true // its store is not known yet
+	}
+	if e.crowds.admitted[a.store] < e.mostOfStore() {
+		q.store = a.store
+		e.crowds.admitted[a.store]++
+		return true
+	}
+	c := e.crowds.waiting[a.store]
+	if c == nil {
+		c = &crowd{}
+		e.crowds.waiting[a.store] = c
+	}
+	if _, is := e.stranger(id); is {
+		c.strangers = append(c.strangers, id)
+	} else {
+		c.known = append(c.known, id)
+	}
+	return false
+}
+
+// dismiss counts a queue, which has given its place back, no longer among its store's, and
+// lets the next one of the crowd into the lines. mu is held.
+func (e *Engine) dismiss(q *queue) {
+	store := q.store
+	if store == "" {
+		return
+	}
+	q.store = ""
+	if e.crowds.admitted[store]--; e.crowds.admitted[store] == 0 {
+		delete(e.crowds.admitted, store)
+	}
+	c := e.crowds.waiting[store]
+	if c == nil || e.stopping() {
+		return
+	}
+	id := c.pop()
+	if len(c.known)+len(c.strangers) == 0 {
+		delete(e.crowds.waiting, store)
+	}
+	e.line(id, e.queues[id])
+}
+
+// pop takes the next queue. There is one.
+func (c *crowd) pop() (id storage.QueueID) {
+	from := &c.known
+	if len(c.known) == 0 || len(c.strangers) > 0 && c.ahead >= mostAhead {
+		from, c.ahead = &c.strangers, 0
+	} else {
+		c.ahead++
+	}
+	id, *from = (*from)[0], (*from)[1:]
+	return id
+}
+
+// crowded reports whether queues of the same store wait for this one's place. mu is held.
+func (e *Engine) crowded(id storage.QueueID) bool {
+	q := e.queues[id]
+	return q != nil && q.store != "" && e.crowds.waiting[q.store] != nil
+}
