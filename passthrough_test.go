@@ -390,6 +390,44 @@ func TestPassthroughFailures(t *testing.T) {
 	}
 }
 
+// TestForwardedCallsAreShared: an address gets half of the places for forwarded calls that are
+// free. Then it gets 429, and the calls of others are still forwarded.
+func TestForwardedCallsAreShared(t *testing.T) {
+	arrived, held := make(chan struct{}), make(chan struct{})
+	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/hold") {
+			arrived <- struct{}{}
+			<-held
+		}
+	}), func(o *sheaf.Options) {
+		o.MaxOutbound, o.TrustedProxies = 8, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	call := func(from, token string) *http.Response {
+		t.Helper()
+		return raw(t, address, fmt.Sprintf("GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\nAuthorization: Bearer %s\r\n\r\n", from, token))
+	}
+	for i := range 4 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "GET /api/v3/7/hold HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.1\r\nAuthorization: Bearer token%d\r\n\r\n", i); err != nil {
+			t.Fatal(err)
+		}
+		<-arrived
+	}
+	resp := call("203.0.113.1", "another") //nolint:bodyclose // body closes it
+	if text := body(t, resp); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || !strings.Contains(text, "being forwarded") {
+		t.Errorf("the fifth call of an address, of 8 places: %d %s", resp.StatusCode, text)
+	}
+	resp = call("198.51.100.1", "victim") //nolint:bodyclose // body closes it
+	if text := body(t, resp); resp.StatusCode != 200 {
+		t.Errorf("another address's call: %d %s", resp.StatusCode, text)
+	}
+	close(held)
+}
+
 // A connection is not upgraded: nobody would bound what goes over it.
 func TestPassthroughDoesNotUpgrade(t *testing.T) {
 	address := forwarding(t, echo)

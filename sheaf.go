@@ -127,7 +127,7 @@ func New(o Options) (*Service, error) {
 		CPU:       processors,
 		HasRoom:   s.room.hasRoom,
 		From:      auth.NetworkOf(o.TrustedProxies),
-		Authorize: authorize(gate), Audit: o.audit(), Forward: forward,
+		Authorize: authorize(gate), Audit: o.audit(), Forward: forward, MaxForwards: o.MaxOutbound,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,

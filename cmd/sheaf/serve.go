@@ -283,6 +283,9 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
 		spare := files - s.options.MaxOutbound - s.options.DatabaseConnections - keptFiles
+		if s.options.Passthrough { // as many forwarded calls
+			spare -= s.options.MaxOutbound
+		}
 		connections = min(connections, max(spare, files/4))
 	}
 	if connections < maxConnections {

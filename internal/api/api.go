@@ -67,6 +67,10 @@ type Options struct {
 	// with the status, 400, 502 or 504, that says why.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
+	// MaxForwards is how many calls are forwarded at the same time. Each has a connection to the
+	// upstream. A caller gets half of what is free.
+	MaxForwards int
+
 	// CheckCallback judges a callbackUrl: its errors complete a sentence; nil: there are no
 	// callbacks. Callback is stored with batches that name no other; empty: none.
 	CheckCallback func(url string) error
@@ -106,11 +110,16 @@ type API struct {
 	Options
 	memory     memory
 	streams    *gate.Gate[name] // places of calls that wait for news
+	forwards   *gate.Gate[name] // places of forwarded calls
 	hub        hub
 	activities activities
 }
 
 // New returns an API. While Run runs, it learns what other nodes do.
 func New(o Options) *API {
-	return &API{Options: o, memory: newMemory(&o), streams: gate.New[name](maxStreams, maxStreams), activities: newActivities()}
+	return &API{
+		Options: o, memory: newMemory(&o), activities: newActivities(),
+		streams:  gate.New[name](maxStreams, maxStreams),
+		forwards: gate.New[name](int64(o.MaxForwards), int64(o.MaxForwards)),
+	}
 }

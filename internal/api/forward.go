@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 )
@@ -47,6 +48,11 @@ func (s *API) forward(c *call, segments []string) error {
 	if err := batch.CheckPath(path); err != nil {
 		return fail(wrongParameter, "The path behind the store %v.", err)
 	}
+	leave, err := s.takeForward(c.r)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	// What this service says of its own answers, the upstream says of its.
 	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
 		c.w.Header().Del(name)
@@ -61,6 +67,19 @@ func (s *API) forward(c *call, segments []string) error {
 		return fail(wrongParameter, "Upstream: %v.", err)
 	}
 	return fail(upstreamFailed, "Upstream: %v.", err)
+}
+
+// takeForward takes a place among the calls that are forwarded. An error is the answer to give;
+// otherwise the caller must call leave.
+func (s *API) takeForward(r *http.Request) (leave func(), err error) {
+	names := []name{{owner: batch.OwnerOf(r.Header.Get("Authorization"))}}
+	if s.From != nil {
+		names = append(names, name{network: s.From(r)})
+	}
+	if !s.forwards.Try(1, names...) {
+		return nil, &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls are being forwarded at the moment. Wait until some have ended, then repeat this one."}
+	}
+	return func() { s.forwards.Leave(1, names...) }, nil
 }
 
 // forwarded is the writer of an answer that is the upstream's; it takes note of its status.

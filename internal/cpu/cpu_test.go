@@ -77,6 +77,7 @@ func TestLargeLeavesHalf(t *testing.T) {
 		}
 		leave()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		for i := 1; i < len(order); i++ {
 			if order[i] == order[i-1] {
 				t.Errorf("the stores did not take turns: %v", order)
