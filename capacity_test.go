@@ -1,7 +1,6 @@
 package sheaf_test
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -32,18 +31,7 @@ func TestMaxDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- service.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if err := service.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer run(t, service)()
 	ask := func(method, query, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "/api/v3/1/batch"+query, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer abc")

@@ -105,6 +105,10 @@ func New(o Options) (*Service, error) {
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})
 	s.engine, s.room.known = e, e.Accepted
+	var crowded func(store string, owner batch.Owner) bool
+	if gate == nil && o.MaxQueued > 0 {
+		crowded = newCrowding(o.MaxQueued, store, e.Accepted).crowded
+	}
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
 	if o.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
@@ -126,6 +130,7 @@ func New(o Options) (*Service, error) {
 
 		CPU:       processors,
 		HasRoom:   s.room.hasRoom,
+		Crowded:   crowded,
 		From:      auth.NetworkOf(o.TrustedProxies),
 		Authorize: authorize(gate), Audit: o.audit(), Forward: forward, MaxForwards: o.MaxOutbound,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },

@@ -467,6 +467,10 @@ type Storage interface {
 	// for later ones need not be counted. It is cheap enough to be called once a second.
 	Size(ctx context.Context) (int64, error)
 
+	// Unfinished returns how many unfinished batches there are in the queues whose names begin
+	// with a prefix, which is not empty. It takes as long as reading those queues.
+	Unfinished(ctx context.Context, prefix string) (int, error)
+
 	// Stop asks for the end of unfinished batches. One that no node has
 	// started, or that was set aside, ends at once; any other is ended by its runner, and its queue is
 	// runnable at once, whatever moment Release named.

@@ -25,7 +25,7 @@ import (
 )
 
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, HasRoom, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
+// Authorize, HasRoom, Crowded, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage storage.Storage
@@ -90,6 +90,10 @@ type Options struct {
 
 	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
 	HasRoom func(owner batch.Owner, bytes int64) bool
+
+	// Crowded, if set, reports whether a caller's batch would be one too many in the store: above
+	// the quotas of all callers whose token the upstream has not accepted yet.
+	Crowded func(store string, owner batch.Owner) bool
 
 	Logger *slog.Logger
 }

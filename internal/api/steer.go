@@ -87,7 +87,8 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	}
 	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
 	room := s.HasRoom == nil || s.HasRoom(c.owner, bytesOf(b))
-	if !room {
+	crowded := s.Crowded != nil && s.Crowded(c.store, c.owner)
+	if !room || crowded {
 		b.QuotaBytes = noRoom // a repetition still gets its ticket
 	}
 	created, err := s.Storage.Create(c.r.Context(), b)
@@ -95,6 +96,8 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	switch {
 	case errors.As(err, &full) && !room:
 		return ticket, false, fail(databaseFull, "The service's database is full, so this batch was not stored. Create it again later; the operator has to make room.")
+	case errors.As(err, &full) && crowded:
+		return ticket, false, fail(rateLimited, "This store has %d unfinished batches, which is the limit for tokens that the API has not accepted yet. Create more when some have ended.", s.MaxQueued)
 	case errors.As(err, &full) && full.Bytes > 0:
 		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):

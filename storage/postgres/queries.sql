@@ -224,6 +224,9 @@ SELECT count(*) FROM batches WHERE quarantined_at <> 0;
 -- name: database_size
 SELECT pg_database_size(current_database());
 
+-- name: unfinished
+SELECT coalesce(sum(open), 0) FROM queues WHERE name >= $1 AND name < $2;
+
 -- name: requests_of
 SELECT parallel, stop_on_failure, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
 // Size implements storage.Storage. PostgreSQL gives the space of purged batches back to later
@@ -13,4 +14,12 @@ func (db *DB) Size(ctx context.Context) (int64, error) {
 	found := false
 	err := db.read(ctx, reads(storage.Caller{}), "measure the database", get("database_size", scan(&found, &size)))
 	return size, err
+}
+
+// Unfinished implements storage.Storage.
+func (db *DB) Unfinished(ctx context.Context, prefix string) (n int, err error) {
+	found := false
+	err = db.read(ctx, reads(storage.Caller{}), "count a store's unfinished batches",
+		get("unfinished", scan(&found, &n), []byte(prefix), []byte(driver.Successor(prefix))))
+	return n, err
 }

@@ -150,6 +150,9 @@ SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size();
 -- name: used_size
 SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size();
 
+-- name: unfinished
+SELECT coalesce(sum(open), 0) FROM queues WHERE name >= ?1 AND name < ?2;
+
 -- name: requests_of
 SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ? AND deleted = 0;
 

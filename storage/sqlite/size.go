@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -22,4 +23,15 @@ func (db *DB) Size(ctx context.Context) (int64, error) {
 		size += max(info.Size()-logReserve, 0)
 	}
 	return size, nil
+}
+
+// Unfinished implements storage.Storage.
+func (db *DB) Unfinished(ctx context.Context, prefix string) (n int, err error) {
+	err = db.read(ctx, "count a store's unfinished batches", func(c *sqlite.Conn) error {
+		return query(c, "unfinished", func(s *sqlite.Stmt) error {
+			n = s.ColumnInt(0)
+			return nil
+		}, prefix, driver.Successor(prefix))
+	})
+	return n, err
 }

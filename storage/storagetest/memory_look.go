@@ -96,6 +96,18 @@ func (n *Node) Size(ctx context.Context) (int64, error) {
 	})
 }
 
+// Unfinished implements storage.Storage.
+func (n *Node) Unfinished(ctx context.Context, prefix string) (int, error) {
+	return call(ctx, n, "Unfinished", func(m *Memory) (open int, err error) {
+		for name, q := range m.byName {
+			if strings.HasPrefix(name, prefix) {
+				open += len(q.open)
+			}
+		}
+		return open, nil
+	})
+}
+
 // Overview implements storage.Storage.
 func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error) {
 	return call(ctx, n, "Overview", func(m *Memory) (out storage.Overview, err error) {

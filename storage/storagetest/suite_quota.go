@@ -70,6 +70,30 @@ var byteTests = []test{
 			f.Errorf("a batch of %d bytes changes the size from %d to %d, %v", body, before, after, err)
 		}
 	}},
+	{"the unfinished batches of all queues whose names begin alike are counted", func(f *fixture) {
+		expect := func(prefix string, want int) {
+			f.Helper()
+			if n, err := f.s.Unfinished(f.Context(), prefix); err != nil || n != want {
+				f.Errorf("%d unfinished batches in the queues %q…, %v; want %d", n, prefix, err, want)
+			}
+		}
+		for queue, batches := range map[string]int{"s/a": 2, "s/b": 1, "s": 1, "s0": 1, "s.": 1, "t/a": 1, "s/": 1, "s/\u00fc": 1} {
+			for range batches {
+				b := newBatch("s", 1)
+				b.Queue = queue
+				f.create(b)
+			}
+		}
+		expect("s/", 5)
+		expect("s", 8)
+		expect("u/", 0)
+		b := newBatch("s", 1)
+		b.Queue = "u/a"
+		c := f.claimed(b)
+		expect("u/", 1)
+		f.finish(c)
+		expect("u/", 0)
+	}},
 	{"a batch counts from its creation until it is purged", func(f *fixture) {
 		f.room(quota)
 		b := sized(100, quota)
