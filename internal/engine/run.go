@@ -510,7 +510,7 @@ func (r *run) settle(a answer) {
 	m := r.judge(&a, now)
 	m.Index = a.index
 	if m.State == storage.Done {
-		m.NotBefore = q.allowed
+		m.NotBefore = r.requests[a.index].allowed
 	}
 	r.observe(&m, &a.Answer, now)
 	memory := r.takeMemory(a.index)
