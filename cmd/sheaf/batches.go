@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/client"
 	"github.com/spf13/cobra"
 )
@@ -253,7 +254,7 @@ func clean(text string, most int) string {
 		if len(out) == most {
 			return string(append(out, '…'))
 		}
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if batch.IsControl(r) {
 			r = ' '
 		}
 		out = append(out, r)

@@ -5,8 +5,9 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/sheafapi/sheaf/batch"
 )
 
 // visibleWriter writes text for people. Text that came from an API, a file or another server
@@ -74,5 +75,5 @@ func visibleText(text string) string {
 
 // isActive reports whether a terminal acts on a character instead of showing it.
 func isActive(r rune) bool {
-	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029')
+	return r != '\n' && r != '\t' && batch.IsControl(r)
 }

@@ -21,6 +21,9 @@ func (s *API) callback(c *call) (string, error) {
 	case s.CheckCallback == nil:
 		return "", fail(wrongParameter, "Parameter callbackUrl can't be used here: the operator has not turned callbacks on.")
 	}
+	if err := batch.CheckName(url); err != nil {
+		return "", fail(wrongParameter, "Parameter callbackUrl %v.", err)
+	}
 	if err := s.CheckCallback(url); err != nil {
 		return "", fail(wrongParameter, "Parameter callbackUrl %v.", err)
 	}

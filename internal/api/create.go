@@ -82,6 +82,10 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	if b.GroupID, err = c.query.group(); err != nil {
 		return nil, err
 	}
+	// Only here: a group that an older version has taken can still be found and stopped.
+	if err := batch.CheckName(b.GroupID); err != nil {
+		return nil, fail(wrongParameter, "Parameter groupId %v.", err)
+	}
 	if b.Callback, err = s.callback(c); err != nil {
 		return nil, err
 	}

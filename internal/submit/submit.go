@@ -89,6 +89,9 @@ type Run struct {
 // Start begins a submission: from now on a journal tells of it.
 func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	o := p.options
+	if err := batch.CheckName(o.GroupID); err != nil {
+		return nil, fmt.Errorf("the group's name %w", err)
+	}
 	h := Header{
 		Version: journalVersion, ID: uuid.New(), Server: o.Server, Store: o.Store, GroupID: o.GroupID,
 		Format: o.Input.Format, Encoding: o.Input.Encoding, Template: o.Input.Template, DecimalComma: o.Input.DecimalComma,
