@@ -215,6 +215,30 @@ func TestErrorsRestNobody(t *testing.T) {
 	})
 }
 
+// TestOutcomeCantBeStored: a receiver is called a bounded number of times although storage takes
+// no outcome.
+func TestOutcomeCantBeStored(t *testing.T) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+		node.SetGate(func(_ context.Context, op string) error {
+			if op == "PutDelivery" {
+				return errors.New("refused")
+			}
+			return nil
+		})
+		n.hosts["good"] = answers(200)
+		key := endedIn(t, node, "s", "good")
+		<-time.After(24 * time.Hour)
+		if calls := n.count("good", time.Time{}); calls != 1+len(pauses) {
+			t.Errorf("the receiver was called %d times in a day, want %d", calls, 1+len(pauses))
+		}
+		node.SetGate(nil)
+		<-time.After(2 * lease)
+		if d := delivery(t, node, key); d.State != storage.GivenUp || !strings.Contains(d.Problem, "could not be stored") {
+			t.Errorf("the delivery ended as %+v", d)
+		}
+	})
+}
+
 // TestReceiverRetryAfter: a receiver is left alone for as long as it says, with all that the
 // store has for it.
 func TestReceiverRetryAfter(t *testing.T) {
