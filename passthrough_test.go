@@ -417,11 +417,11 @@ func TestForwardedCallsAreShared(t *testing.T) {
 		}
 		<-arrived
 	}
-	resp := call("203.0.113.1", "another") //nolint:bodyclose // body closes it
+	resp := call("203.0.113.1", "another")
 	if text := body(t, resp); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || !strings.Contains(text, "being forwarded") {
 		t.Errorf("the fifth call of an address, of 8 places: %d %s", resp.StatusCode, text)
 	}
-	resp = call("198.51.100.1", "victim") //nolint:bodyclose // body closes it
+	resp = call("198.51.100.1", "victim")
 	if text := body(t, resp); resp.StatusCode != 200 {
 		t.Errorf("another address's call: %d %s", resp.StatusCode, text)
 	}

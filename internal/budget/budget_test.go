@@ -224,8 +224,10 @@ func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 			go func() { _ = b.Share("crowd").Grow(ctx, 2) }()
 		}
 		synctest.Wait()
-		if !b.Share("alone").TryGrow(2) || !b.Share("alone").TryGrow(2) {
-			t.Fatal("the bytes that the crowd left were refused")
+		for range 2 {
+			if !b.Share("alone").TryGrow(2) {
+				t.Fatal("the bytes that the crowd left were refused")
+			}
 		}
 		grown := make(chan error, 1)
 		go func() { grown <- b.Share("alone").Grow(ctx, 2) }()

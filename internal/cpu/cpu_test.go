@@ -64,7 +64,7 @@ func TestLargeLeavesHalf(t *testing.T) {
 						return
 					}
 					order = append(order, store)
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 					leave()
 				}()
 				synctest.Wait() // they come in this order: a a a b b b would be as good
@@ -76,7 +76,7 @@ func TestLargeLeavesHalf(t *testing.T) {
 			t.Errorf("a small piece waited for %v: %v", time.Since(began), err)
 		}
 		leave()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		for i := 1; i < len(order); i++ {
 			if order[i] == order[i-1] {
