@@ -230,7 +230,7 @@ func (db *DB) keepRegistered(ctx context.Context) {
 		case <-db.lease.hurry:
 		case <-time.After(pause):
 		}
-		err := db.renew(ctx)
+		err := db.renewIn(ctx, failing)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -243,6 +243,18 @@ func (db *DB) keepRegistered(ctx context.Context) {
 			pause = reconnect
 		}
 	}
+}
+
+// renewIn is renew, which gives up soon if the last one succeeded: a connection may hang that
+// is lost without a sign, and on another one there is still time. Where the database itself is
+// slow, the next renewal has callTimeout.
+func (db *DB) renewIn(ctx context.Context, failing bool) error {
+	if !failing {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, db.lease.renew*2/3, errSlow)
+		defer cancel()
+	}
+	return db.renew(ctx)
 }
 
 // renew makes the node's row last.

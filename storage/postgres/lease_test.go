@@ -238,6 +238,24 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
+// TestHungRenewal: a renewal whose connection hangs is made again on another one before the
+// node may no longer send.
+func TestHungRenewal(t *testing.T) {
+	short := still
+	short.send, short.renew = 3*time.Second, 300*time.Millisecond // a call may take 10 s
+	db, p, c := lone(t, Options{timing: &short, NoAccelerators: true})
+	for range 3 {
+		p.hang("renew_node").wait(t)
+		renewed := db.lease.grant.Load().renewed
+		for db.lease.grant.Load().renewed == renewed {
+			if !db.Authorized(c) {
+				t.Fatal("the node may no longer send")
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+	}
+}
+
 // TestLostSession: a node that loses its session makes another one, whose lock its row
 // names then, and keeps what it has claimed.
 func TestLostSession(t *testing.T) {

@@ -42,13 +42,14 @@ type rule struct {
 	hit  chan *held
 }
 
-// fate is what becomes of a call. In each its connection breaks.
+// fate is what becomes of a call. In each but the last one its connection breaks.
 type fate int
 
 const (
 	isLate      fate = iota // it is held back
 	losesAnswer             // it is carried out
 	losesRest               // it is carried out, and the first part of the answer arrives
+	hangs                   // it is lost, and nobody is told: the connection stays open
 )
 
 // held is a call that hangs in the network. Its node has lost the connection.
@@ -112,6 +113,10 @@ func (p *proxy) up(c *pair) {
 			return
 		}
 		call, r := p.pass(buffer[:n])
+		if r != nil && r.fate == hangs {
+			r.hit <- nil
+			continue
+		}
 		if r != nil && r.fate == isLate {
 			c.client.Close()
 			h := &held{pair: c, deliver: make(chan struct{})}
@@ -205,6 +210,9 @@ func (p *proxy) delay(statement string) *rule { return p.next(statement, isLate)
 
 // breakOff lets the first part of the answer to the next call with a statement arrive.
 func (p *proxy) breakOff(statement string) *rule { return p.next(statement, losesRest) }
+
+// hang loses the next call with a statement, on a connection that stays open.
+func (p *proxy) hang(statement string) *rule { return p.next(statement, hangs) }
 
 // wait waits until the rule has been followed.
 func (r *rule) wait(t *testing.T) *held {
