@@ -377,10 +377,11 @@ type Item struct {
 	Ticket string `json:"ticket"`
 	Status Status `json:"status"`
 
+	Quarantined bool `json:"quarantined,omitempty"` // it is set aside, as it can't be run
+
 	// Only in a list without a status:
-	FailedRequests  int  `json:"failedRequests,omitempty"`
-	InDoubtRequests int  `json:"inDoubtRequests,omitempty"` // of the failed ones
-	Quarantined     bool `json:"quarantined,omitempty"`     // it is set aside, as it can't be run
+	FailedRequests  int `json:"failedRequests,omitempty"`
+	InDoubtRequests int `json:"inDoubtRequests,omitempty"` // of the failed ones
 }
 
 // List goes through the caller's batches of one status, oldest first; with an empty status

@@ -211,8 +211,9 @@ type Search struct {
 
 // Found is one batch that a search found.
 type Found struct {
-	Ticket batch.Ticket
-	Status batch.Status
+	Ticket      batch.Ticket
+	Status      batch.Status
+	Quarantined bool // it was set aside
 }
 
 // Selection names the batches to stop: by ticket, by group, or by ticket with

@@ -48,6 +48,11 @@ func TestQuarantine(t *testing.T) {
 	if a := w.do("GET", base+"/search"); !strings.Contains(a.body, `"quarantined":true`) {
 		t.Errorf("search: %s", a.body)
 	}
+	for _, query := range []string{"", "?status=QUEUED"} {
+		if a := w.do("GET", base+query); !strings.Contains(a.body, `"status":"QUEUED","quarantined":true}`) {
+			t.Errorf("search%s: %s", query, a.body)
+		}
+	}
 	if a := w.do("GET", base+"/queue"); a.body != `{"unfinished":0,"kept":1,"paused":false,"quarantined":1}` {
 		t.Errorf("queue: %s", a.body)
 	}

@@ -43,8 +43,11 @@ func (s *API) search(c *call) error {
 		body = append(body, `{"ticket":"`...)
 		body = append(body, f.Ticket.String()...)
 		body = append(body, `","status":"`...)
-		body = append(body, f.Status.String()...)
-		body = append(body, `"}`...)
+		body = append(append(body, f.Status.String()...), '"')
+		if f.Quarantined {
+			body = append(body, `,"quarantined":true`...)
+		}
+		body = append(body, '}')
 	}
 	c.send(http.StatusOK, append(body, `]}`...))
 	return nil

@@ -63,6 +63,10 @@ func said(r *http.Request) string {
 		return "This is the new batch: it repeats what had failed or was left out."
 	case repeatInDoubt:
 		return "This is the new batch: it repeats what was in doubt."
+	case "aside-release":
+		return "Released. The batch runs next in its store."
+	case "aside-end":
+		return "Ended."
 	case "cancelled-many":
 		return "Cancelled: " + batches(n) + "."
 	case "retried-many":

@@ -62,10 +62,11 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ui/assets/", http.StripPrefix("/ui/assets/", cached(http.FileServerFS(assets))))
 	for pattern, page := range map[string]page{
-		"GET /ui/{$}":                                                 d.home,
-		"POST /ui/sign-in":                                            d.signIn,
-		"POST /ui/sign-out":                                           d.signOut,
-		"GET /ui/operator":                                            d.build(d.operator),
+		"GET /ui/{$}":       d.home,
+		"POST /ui/sign-in":  d.signIn,
+		"POST /ui/sign-out": d.signOut,
+		"GET /ui/operator":  d.build(d.operator),
+		"POST /ui/operator/quarantine/{ticket}/{action}":              d.actAside,
 		"GET /ui/stores/{store}":                                      d.build(d.store),
 		"GET /ui/stores/{store}/search":                               d.build(d.search),
 		"POST /ui/stores/{store}/queue/{action}":                      d.steerQueue,

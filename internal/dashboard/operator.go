@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,18 @@ type operatorView struct {
 		}
 	}
 	Codes []codeCount `json:"-"`
+	Aside []aside     `json:"-"`
 }
+
+// aside is a batch that was set aside.
+type aside struct {
+	Ticket, StoreID, Reason  string
+	TotalRequests            int
+	CreatedAt, QuarantinedAt time.Time
+}
+
+// Short is enough of a ticket to tell batches apart.
+func (a aside) Short() string { return a.Ticket[:min(8, len(a.Ticket))] }
 
 func (operatorView) every() int { return 2000 }
 
@@ -66,6 +78,39 @@ func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 		v.Codes = append(v.Codes, codeCount{name, n, 100 * float64(n) / float64(max(v.Node.Upstream.Requests, 1))})
 	}
 	slices.SortFunc(v.Codes, func(a, b codeCount) int { return strings.Compare(a.Name, b.Name) })
+	if v.Stores.QuarantinedBatches > 0 {
+		var got struct{ Batches []aside }
+		if err := d.get(r, "/operator/quarantine", nil, &got); err != nil {
+			return err
+		}
+		v.Aside = got.Batches
+	}
 	remember(w, r, "", true)
 	return d.show(w, r, http.StatusOK, "operator", "All stores", v)
+}
+
+// actAside releases a batch that was set aside, or ends it. Only operators' tokens can.
+func (d *Dashboard) actAside(w http.ResponseWriter, r *http.Request) error {
+	if err := form(w, r); err != nil {
+		return err
+	}
+	const back = prefix + "operator"
+	ticket, action := r.PathValue("ticket"), r.PathValue("action")
+	ask := map[string]confirmView{
+		"release": {Question: "Run batch " + ticket + " again, from where it stood, as the next one of its store? If what made Sheaf set it aside is still there, it is set aside again.", Button: "Release the batch"},
+		"end":     {Question: "End batch " + ticket + "? What was recorded stays, a request that was in flight is in doubt, and the rest is not executed. That can't be undone.", Button: "End the batch", Danger: true},
+	}
+	q, ok := ask[action]
+	if !ok {
+		return d.nothing(w, r)
+	}
+	if !confirmed(r) {
+		q.Action, q.Back = r.URL.Path, back
+		return d.show(w, r, http.StatusOK, "confirm", q.Button+"?", q)
+	}
+	var got struct{ UpdateCount int }
+	if err := d.post(r, "/operator/quarantine/"+action, url.Values{"ticket": {ticket}}, &got); err != nil {
+		return err
+	}
+	return done(w, r, back, "aside-"+action, -1)
 }

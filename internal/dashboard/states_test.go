@@ -227,3 +227,51 @@ func TestSignedIn(t *testing.T) {
 	}
 	w.has("another page of an operator", w.with("/ui/stores/1003", "operator", all).Body.String(), "All stores")
 }
+
+// TestSetAside: an operator releases or ends a batch that was set aside, after a question; others
+// and other sites can't.
+func TestSetAside(t *testing.T) {
+	w := newWorld(t)
+	tickets := make([]string, 2)
+	for i := range tickets {
+		tickets[i] = w.create(posts(2)...).Ticket.String()
+		c, err := w.node.Claim(t.Context(), 1)
+		if err == nil {
+			err = w.node.Quarantine(t.Context(), c, evil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(ticket, action string) string { return "/ui/operator/quarantine/" + ticket + "/" + action }
+	page := w.page("/ui/operator", "operator")
+	checkMarkup(t, "all stores", page)
+	w.has("all stores", page, "<h2 id=\"as\">Set aside</h2>", tickets[0], tickets[1], "<td>1003</td>")
+
+	for _, action := range []string{"release", "end"} {
+		if a := w.ask("POST", at(tickets[0], action), "ann", yes); a.Code != http.StatusForbidden {
+			t.Errorf("%s by an ordinary user: %d", action, a.Code)
+		}
+		if a := w.ask("POST", at(tickets[0], action), "operator", yes, "Sec-Fetch-Site", "cross-site"); a.Code != http.StatusForbidden {
+			t.Errorf("%s by another site: %d", action, a.Code)
+		}
+		ask := w.ask("POST", at(tickets[0], action), "operator", url.Values{})
+		w.has(action, ask.Body.String(), tickets[0], `name="confirmed"`)
+	}
+	if a := w.ask("POST", at(tickets[0], "delete"), "operator", yes); a.Code != http.StatusNotFound {
+		t.Errorf("another action: %d", a.Code)
+	}
+	w.has("all stores, as nothing was done", w.page("/ui/operator", "operator"), tickets[0], tickets[1])
+
+	for i, action := range []string{"release", "end"} {
+		if a := w.ask("POST", at(tickets[i], action), "operator", yes); a.Header().Get("Location") != "/ui/operator?said=aside-"+action {
+			t.Errorf("%s: %d %v", action, a.Code, a.Header())
+		}
+	}
+	w.lacks("all stores", w.page("/ui/operator", "operator"), tickets[0], tickets[1])
+	list := w.page("/ui/stores/1003", "ann")
+	w.has("the store", list, ">running</span>", ">cut short</span>")
+	if a := w.ask("POST", at(tickets[0], "end"), "operator", yes); a.Code != http.StatusNotFound {
+		t.Errorf("what is not set aside: %d", a.Code)
+	}
+}

@@ -147,10 +147,10 @@ SELECT index, status, code, kind, line, body, headers, tries, in_doubt FROM (
 SELECT 1 FROM batches WHERE id = $1 AND NOT deleted;
 
 -- name: search_all
-SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = found.id AND state = 3 AND status <> 3) FROM (
-    (SELECT id, ticket, started_at, ended_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
+SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = found.id AND state = 3 AND status <> 3), quarantined_at <> 0 FROM (
+    (SELECT id, ticket, started_at, ended_at, quarantined_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
     UNION ALL
-    (SELECT id, ticket, started_at, ended_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
+    (SELECT id, ticket, started_at, ended_at, quarantined_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
     ORDER BY id DESC LIMIT $3 OFFSET $4
 ) AS found ORDER BY id DESC;
 
@@ -239,19 +239,19 @@ CROSS JOIN LATERAL (
 WHERE id = ANY ($1::bigint[]) AND NOT deleted;
 
 -- name: search_queued
-SELECT ticket FROM batches
+SELECT ticket, quarantined_at <> 0 FROM batches
 WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
     AND (started_at = 0 OR NOT EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3))
 ORDER BY id LIMIT $3 OFFSET $4;
 
 -- name: search_in_progress
-SELECT ticket FROM batches
+SELECT ticket, quarantined_at <> 0 FROM batches
 WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
     AND started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3)
 ORDER BY id LIMIT $3 OFFSET $4;
 
 -- name: search_completed
-SELECT ticket FROM batches
+SELECT ticket, quarantined_at <> 0 FROM batches
 WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted
 ORDER BY id LIMIT $3 OFFSET $4;
 

@@ -180,8 +180,9 @@ func (db *DB) searchAll(ctx context.Context, q storage.Search) ([]storage.Found,
 	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get("search_all", func(r pgx.Rows) error {
 		var ticket uuid.UUID
 		var isEnded, some bool
-		err := r.Scan(&ticket, &isEnded, &some)
-		f := storage.Found{Ticket: ticket, Status: batch.Queued}
+		f := storage.Found{Status: batch.Queued}
+		err := r.Scan(&ticket, &isEnded, &some, &f.Quarantined)
+		f.Ticket = ticket
 		switch {
 		case isEnded:
 			f.Status = batch.Completed
@@ -208,8 +209,9 @@ func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, er
 	var out []storage.Found
 	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get(name, func(r pgx.Rows) error {
 		var ticket uuid.UUID
-		err := r.Scan(&ticket)
-		out = append(out, storage.Found{Ticket: ticket, Status: q.Status})
+		var aside bool
+		err := r.Scan(&ticket, &aside)
+		out = append(out, storage.Found{Ticket: ticket, Status: q.Status, Quarantined: aside})
 		return err
 	}, q.Store, q.Owner[:], q.Limit, q.Offset).anew(func() { out = nil }))
 	if err != nil {

@@ -76,17 +76,17 @@ WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 SELECT 1 FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: search
-SELECT ticket FROM batches
+SELECT ticket, quarantined_at FROM batches
 WHERE store = ? AND owner = ? AND state = ? AND deleted = 0
 ORDER BY id LIMIT ? OFFSET ?;
 
 -- name: search_all
-SELECT ticket, state FROM (
-    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+SELECT ticket, state, quarantined_at FROM (
+    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
     UNION ALL
-    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
     UNION ALL
-    SELECT * FROM (SELECT id, ticket, state FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
+    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
 ) ORDER BY id DESC LIMIT ?3 OFFSET ?4;
 
 -- name: find_any

@@ -163,7 +163,7 @@ func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, e
 			if len(out) == s.Limit {
 				break
 			}
-			out = append(out, storage.Found{Ticket: b.Ticket, Status: b.status()})
+			out = append(out, storage.Found{Ticket: b.Ticket, Status: b.status(), Quarantined: !b.aside.IsZero()})
 		}
 		return out, nil
 	})

@@ -79,6 +79,22 @@ var quarantineTests = []test{
 		_, err := f.s.Claim(f.Context(), c.Queue)
 		expectError(f.T, "Claim", err, storage.ErrNothing)
 	}},
+	{"a search tells what is set aside", func(f *fixture) {
+		a, b := newBatch("s", 1), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		f.quarantine(c, "it can't be run")
+		for _, status := range []batch.Status{0, batch.Queued} {
+			found, err := f.s.Search(f.Context(), storage.Search{Store: "s", Owner: a.Owner, Status: status, Limit: 10})
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, one := range found {
+				expect(f.T, "set aside", one.Quarantined, one.Ticket == a.Ticket)
+			}
+			expect(f.T, "found", len(found), 2)
+		}
+	}},
 	{"only the newest claim sets aside", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.claim(c.Queue)
