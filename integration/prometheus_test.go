@@ -76,6 +76,19 @@ func TestPrometheus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tested, err := os.ReadFile("../deploy/prometheus/alerts_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(string(rules), -1)
+	for _, alert := range alerts {
+		if !strings.Contains(string(tested), `alertname="`+alert[1]+`"`) {
+			t.Errorf("no test has the alert %s fire", alert[1])
+		}
+	}
+	if n := strings.Count(string(rules), "runbook: docs/operations.md#"); n != len(alerts) {
+		t.Errorf("%d alerts have %d sections", len(alerts), n)
+	}
 	for _, anchor := range regexp.MustCompile(`operations\.md#([\w-]+)`).FindAllStringSubmatch(string(rules), -1) {
 		heading := strings.ReplaceAll(anchor[1], "-", " ")
 		if !strings.Contains(strings.ToLower(string(guide)), "# "+heading+"\n") {

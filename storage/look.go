@@ -120,4 +120,5 @@ type Overview struct {
 
 	Quarantined int   // batches that were set aside
 	Bytes       int64 // that the database takes
+	LogBytes    int64 // of its write-ahead log, if the service has to watch that; 0: it has not
 }

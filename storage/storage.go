@@ -622,7 +622,8 @@ type Storage interface {
 	// returns what is stored then: of many nodes that start at once, all get the same.
 	InitSetting(ctx context.Context, name, value string) (string, error)
 
-	// Ping reports whether the database answers and can be written to.
+	// Ping reports whether the database answers, and whether it can be written to as far as
+	// the last changes have shown. It changes nothing while the database works.
 	Ping(ctx context.Context) error
 
 	// Close gives up the node's queues and closes the database. Calls under way

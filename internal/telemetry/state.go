@@ -21,9 +21,9 @@ const (
 type state struct {
 	m *Metrics
 
-	unfinished, quarantined, withWork, atWork, nodes, bytes *prometheus.Desc // of the whole database
-	running, places, inFlight, maxInFlight, heldBack        *prometheus.Desc // of this node
-	used, limit                                             *prometheus.Desc // of the database, where it is bounded
+	unfinished, quarantined, withWork, atWork, nodes, bytes, log *prometheus.Desc // of the whole database
+	running, places, inFlight, maxInFlight, heldBack             *prometheus.Desc // of this node
+	used, limit                                                  *prometheus.Desc // of the database, where it is bounded
 
 	mu   sync.Mutex
 	last storage.Overview
@@ -43,6 +43,7 @@ func newState(m *Metrics) *state {
 		atWork:      gauge("sheaf_stores_owned", "Queues with unfinished batches that a live node has."+all),
 		nodes:       gauge("sheaf_nodes", "Nodes that are alive."+all),
 		bytes:       gauge("sheaf_database_bytes", "What the database takes."+all),
+		log:         gauge("sheaf_database_log_bytes", "The write-ahead log of an SQLite database, on disk."),
 		running:     gauge("sheaf_stores_running", "Queues that hold one of this node's places."),
 		places:      gauge("sheaf_stores_running_limit", "This node's places for queues."),
 		inFlight:    gauge("sheaf_requests_in_flight", "Requests that are under way from this node."),
@@ -55,7 +56,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.unfinished, s.quarantined, s.withWork, s.atWork, s.nodes, s.bytes, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack, s.used, s.limit} {
+	for _, d := range []*prometheus.Desc{s.unfinished, s.quarantined, s.withWork, s.atWork, s.nodes, s.bytes, s.log, s.running, s.places, s.inFlight, s.maxInFlight, s.heldBack, s.used, s.limit} {
 		ch <- d
 	}
 }
@@ -85,6 +86,9 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	gauge(s.atWork, float64(o.Owned))
 	gauge(s.nodes, float64(len(o.Nodes)))
 	gauge(s.bytes, float64(o.Bytes))
+	if o.LogBytes > 0 {
+		gauge(s.log, float64(o.LogBytes))
+	}
 	for class, open := range s.byClass(&o) {
 		gauge(s.unfinished, float64(open), class)
 	}

@@ -113,8 +113,8 @@ var _ storage.Storage = (*DB)(nil)
 // schema up to date, and registers this process as a node.
 //
 // It fails, having changed nothing, if the server would not keep what it acknowledges,
-// if the connection goes through a pooler that shares sessions, or if the schema was made
-// by a newer version. The context bounds the opening only.
+// if the connection goes through a pooler that shares sessions, or if a newer version has
+// removed from the schema what this one uses. The context bounds the opening only.
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	db := &DB{log: o.Logger, process: processName(), readTimeout: readTimeout}
 	if db.log == nil {
@@ -149,7 +149,7 @@ func (db *DB) open(ctx context.Context, url string, o Options) (err error) {
 		return err
 	}
 	if o.NoMigrations {
-		err = lookAtSchema(ctx, config.ConnConfig)
+		err = checkSchema(ctx, config.ConnConfig)
 	} else {
 		_, err = migrate(ctx, config.ConnConfig)
 	}

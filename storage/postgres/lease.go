@@ -257,6 +257,19 @@ func (db *DB) renewIn(ctx context.Context, failing bool) error {
 	return db.renew(ctx)
 }
 
+// lives asks the database for an answer, and for a commit if the last one is long ago.
+func (db *DB) lives(ctx context.Context) error {
+	l := &db.lease
+	if nowInstant().since(l.grant.Load().renewed) > 2*l.renew {
+		return db.renew(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.renew*2/3, errSlow) // renewals wait meanwhile
+	defer cancel()
+	l.row.Lock()
+	defer l.row.Unlock()
+	return l.execute(ctx, do("ping"))
+}
+
 // renew makes the node's row last.
 func (db *DB) renew(ctx context.Context) error {
 	l := &db.lease

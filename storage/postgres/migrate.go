@@ -2,25 +2,77 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
+	"regexp"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
+// The steps of the schema. After the sixth, each is one statement, so that a crash between
+// two statements is a crash between two steps. A step must not disturb nodes that run:
+//
+//   - It expands the schema: nodes of the version before use what was there as before.
+//   - It builds an index with CREATE INDEX CONCURRENTLY IF NOT EXISTS and NO TRANSACTION.
+//   - It contracts the schema (drops or changes what an older version uses) only in a later
+//     release than the step that made it unused. A line "-- needs: N" says that the schema is
+//     of use from then on only to versions that know step N.
+//
+// TestSteps holds these rules.
+//
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// versionTable is where goose notes which steps of the schema were made.
+// versionTable is where goose keeps the steps that were made.
 const versionTable = "sheaf_schema"
 
+// patience limits how long a change of the schema waits.
+type patience struct {
+	lock  time.Duration // one try to lock a table; every call on that table waits behind it
+	index time.Duration // one try to build an index; no call waits behind it
+	step  time.Duration // all tries of a step
+	turn  time.Duration // the changes of other nodes
+	pause time.Duration // between two tries, at most; half of each is left to chance
+}
+
+var usualPatience = patience{lock: time.Second, index: 30 * time.Second, step: 2 * time.Minute, turn: 10 * time.Minute, pause: 5 * time.Second}
+
+// migrationPause is the first pause between two tries.
+const migrationPause = 200 * time.Millisecond
+
+// migrator brings the schema of a database up to date.
+type migrator struct {
+	patience
+	config *pgx.ConnConfig
+	files  fs.FS
+	schema driver.Schema
+}
+
+func newMigrator(config *pgx.ConnConfig) (*migrator, error) {
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return newMigratorOf(config, files)
+}
+
+// newMigratorOf makes the schema that some files describe.
+func newMigratorOf(config *pgx.ConnConfig, files fs.FS) (*migrator, error) {
+	schema, err := driver.ReadSchema(files)
+	return &migrator{patience: usualPatience, config: config, files: files, schema: schema}, err
+}
+
 // Migrate brings the schema of a database up to date and returns its version. Any
-// number of callers may do it at once, and nodes that run go on meanwhile.
+// number of callers may call it at once, and while nodes run.
 func Migrate(ctx context.Context, url string) (version int64, err error) {
 	config, err := configure(url, processName(), leastConnections)
 	if err == nil {
@@ -29,42 +81,98 @@ func Migrate(ctx context.Context, url string) (version int64, err error) {
 	return version, explain(err)
 }
 
-// migrate brings the schema up to date, one caller at a time.
 func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err error) {
-	c, err := pgx.ConnectConfig(ctx, config)
+	m, err := newMigrator(config)
+	if err != nil {
+		return 0, err
+	}
+	return m.migrate(ctx)
+}
+
+// migrate makes the steps that are missing, each under the lock of the schema. It accepts a
+// newer schema that this version can use.
+func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
+	c, err := m.connect(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close(context.WithoutCancel(ctx))
-	if err := bePatient(ctx, c); err != nil {
-		return 0, err
+	if version, err = m.version(ctx, c); err != nil || version > m.target() {
+		return version, err
+	}
+	if version == m.target() {
+		return version, m.note(ctx, c, version)
 	}
 	if err := makeLock(ctx, c); err != nil {
-		return 0, fmt.Errorf("make the lock of the schema: %w", err)
+		return version, fmt.Errorf("make the lock of the schema: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT id FROM sheaf_lock FOR UPDATE"); err != nil {
-			return fmt.Errorf("lock the schema: %w", err)
-		}
-		return withGoose(config, func(p *goose.Provider) error {
-			if err := refuseNewer(ctx, p); err != nil {
-				return err
-			}
-			if _, err := p.Up(ctx); err != nil {
-				return fmt.Errorf("bring the schema up to date: %w", err)
-			}
-			version, err = p.GetDBVersion(ctx)
-			return err
-		})
-	})
-	return version, err
+	session := stdlib.OpenDB(*m.config, stdlib.OptionAfterConnect(bePatient))
+	session.SetMaxOpenConns(1) // so that its settings and its process are the step's
+	steps, err := goose.NewProvider(goose.DialectPostgres, session, m.files, goose.WithTableName(versionTable),
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return version, errors.Join(err, session.Close())
+	}
+	for err == nil && version < m.target() {
+		version, err = m.makeNext(ctx, &change{migrator: m, lock: c, session: session, steps: steps})
+	}
+	if err != nil {
+		err = fmt.Errorf("bring the schema up to date: %w", err)
+	}
+	return version, errors.Join(err, steps.Close())
 }
 
-// bePatient ends the timeouts that the server may have for everybody: one caller's
-// transaction is idle while goose works beside it, and others wait for it.
-func bePatient(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.Exec(ctx, "SET idle_in_transaction_session_timeout = 0; SET lock_timeout = 0; SET statement_timeout = 0")
+// checkSchema refuses a schema that this version can't use, and changes nothing.
+func checkSchema(ctx context.Context, config *pgx.ConnConfig) error {
+	m, err := newMigrator(config)
 	if err != nil {
+		return err
+	}
+	c, err := m.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	const advice = "run sheaf migrate first, or start without --migrate=off"
+	version, err := m.version(ctx, c)
+	switch {
+	case err != nil:
+		return err
+	case version < 0:
+		return errors.New("the database has no schema yet: " + advice)
+	case version < m.target():
+		return errors.New("the database's schema is older than this version's: " + advice)
+	}
+	return nil
+}
+
+// connect opens a connection that can hold the lock of the schema. By the simple protocol a
+// statement that has ended leaves nothing behind. By the other one its portal lives as long
+// as its transaction, with a snapshot that the building of an index would wait for.
+func (m *migrator) connect(ctx context.Context) (*pgx.Conn, error) {
+	config := m.config.Copy()
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	c, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := bePatient(ctx, c); err != nil {
+		return nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+	}
+	return c, nil
+}
+
+// bePatient removes the timeouts that the server may have for everybody: one connection is
+// idle in a transaction while another changes the schema. The server ends what a lost node
+// has left: its statements soon, its connections after some seconds.
+func bePatient(ctx context.Context, c *pgx.Conn) error {
+	const set = `SELECT set_config(name, CASE name
+			WHEN 'client_connection_check_interval' THEN '2000'
+			WHEN 'tcp_keepalives_idle' THEN '5' WHEN 'tcp_keepalives_interval' THEN '2' WHEN 'tcp_keepalives_count' THEN '3'
+			WHEN 'tcp_user_timeout' THEN '10000' ELSE '0' END, false)
+		FROM pg_settings WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout', 'statement_timeout',
+			'transaction_timeout', 'client_connection_check_interval', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout')`
+	if _, err := c.Exec(ctx, set, pgx.QueryExecModeExec); err != nil {
 		return fmt.Errorf("set a connection up: %w", err)
 	}
 	return nil
@@ -85,51 +193,188 @@ func makeLock(ctx context.Context, c *pgx.Conn) (err error) {
 	return err
 }
 
-func withGoose(config *pgx.ConnConfig, fn func(p *goose.Provider) error) error {
-	steps, err := fs.Sub(migrationFiles, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectPostgres, stdlib.OpenDB(*config, stdlib.OptionAfterConnect(bePatient)), steps, goose.WithTableName(versionTable),
-		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
-	if err != nil {
-		return err
-	}
-	return errors.Join(fn(p), p.Close())
+// queryer is a connection or a transaction on one.
+type queryer interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// lookAtSchema refuses a schema that is not this version's, and changes nothing.
-func lookAtSchema(ctx context.Context, config *pgx.ConnConfig) error {
-	c, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return err
+type execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// version returns the last step that was made, -1 if there is no schema. It refuses a newer
+// schema that this version can't use.
+func (m *migrator) version(ctx context.Context, c queryer) (version int64, err error) {
+	var found bool
+	if err := c.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&found); err != nil || !found {
+		return -1, err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
-	var there bool
-	if err := c.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&there); err != nil {
-		return err
+	if err := c.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil || version <= m.target() {
+		return version, err
 	}
-	const advice = "run sheaf migrate first, or start without --migrate=off"
-	if !there {
-		return errors.New("the database has no schema yet: " + advice)
+	var note string
+	const read = "SELECT coalesce((SELECT convert_from(value, 'UTF8') FROM settings WHERE name = $1), '')"
+	if err := c.QueryRow(ctx, read, []byte(driver.SchemaSetting)).Scan(&note); err != nil {
+		return version, err
 	}
-	return withGoose(config, func(p *goose.Provider) error {
-		if err := refuseNewer(ctx, p); err != nil {
+	return version, m.schema.Accept(version, note)
+}
+
+// target returns the newest step that this version knows.
+func (m *migrator) target() int64 { return m.schema.Version() }
+
+// note stores which versions can use the schema, for those that are older than this one.
+func (m *migrator) note(ctx context.Context, c execer, version int64) error {
+	_, err := c.Exec(ctx, "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value <> excluded.value",
+		[]byte(driver.SchemaSetting), []byte(m.schema.Note(version)))
+	return err
+}
+
+// change is one step that is being made.
+type change struct {
+	*migrator
+	lock     *pgx.Conn // that holds the lock of the schema
+	session  *sql.DB   // that makes the step, of one connection
+	steps    *goose.Provider
+	blockers string // who kept the last try waiting
+}
+
+// makeNext makes the first step that is missing and returns the version then. Between two
+// tries it gives up its locks, so that calls and other nodes get on.
+func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err error) {
+	tries, turns := time.Now().Add(m.step), time.Now().Add(m.turn)
+	for next := min(migrationPause, m.pause); ; {
+		var locked bool
+		pause := next
+		version, locked, err = c.try(ctx)
+		switch {
+		case err == nil && locked:
+			return version, nil
+		case err == nil && time.Now().After(turns):
+			return version, fmt.Errorf("another node has been changing the schema for %v: see what it waits for (SELECT * FROM pg_stat_activity), then start again", m.turn)
+		case err == nil:
+			pause = min(migrationPause, m.pause)
+		case !isBlocked(err):
+			return version, err
+		case time.Now().After(tries):
+			return version, fmt.Errorf("step %d could not get its lock within %v, because of %s: end that or wait for its end, then start again; the steps before are made, and nodes that run are not disturbed (%w)", max(version, 0)+1, m.step, c.blockedBy(), err)
+		default:
+			next = min(2*next, m.pause)
+		}
+		if !wait(ctx, pause/2+rand.N(pause)) { //nolint:gosec // a pause is no secret
+			return version, ctx.Err()
+		}
+	}
+}
+
+// isBlocked reports whether a step failed because of others' locks.
+func isBlocked(err error) bool {
+	state := sqlState(err)
+	return state == "55P03" || state == "40P01" || state == "40001"
+}
+
+func (c *change) blockedBy() string {
+	if c.blockers == "" {
+		return "a transaction that can't be named"
+	}
+	return c.blockers
+}
+
+// try takes the lock of the schema and makes the next step, if one is missing still.
+// It reports whether it got the lock. It never waits for the lock: a statement that waits
+// has a snapshot, and the index that the lock's owner builds would wait for that.
+func (c *change) try(ctx context.Context) (version int64, locked bool, err error) {
+	// Between two statements, a transaction that reads what is committed has no snapshot.
+	err = pgx.BeginTxFunc(ctx, c.lock, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, "SELECT true FROM sheaf_lock FOR UPDATE SKIP LOCKED").Scan(&locked)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("lock the schema: %w", err)
+		}
+		if version, err = c.version(ctx, tx); err != nil || version >= c.target() {
 			return err
 		}
-		pending, err := p.HasPending(ctx)
-		if err == nil && pending {
-			err = errors.New("the database's schema is older than this version's: " + advice)
+		next := max(version, 0) + 1
+		if err := c.watched(ctx, tx, next); err != nil {
+			return err
 		}
-		return err
+		version = next
+		return c.note(ctx, tx, version)
 	})
+	return version, locked, err
 }
 
-// refuseNewer refuses a schema that a newer version has made.
-func refuseNewer(ctx context.Context, p *goose.Provider) error {
-	current, target, err := p.GetVersions(ctx)
-	if err == nil && current > target {
-		err = fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d); start that version, nothing was changed", current, target)
+// watched makes a step and notes meanwhile, through the connection that holds the lock, who
+// keeps it waiting.
+func (c *change) watched(ctx context.Context, tx pgx.Tx, number int64) error {
+	var process int
+	if err := c.session.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
+		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	made := make(chan error, 1)
+	go func() { made <- c.make(ctx, number) }()
+	tick := time.NewTicker(c.migrator.lock / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-made:
+			return err
+		case <-tick.C:
+			var blockers string
+			if err := tx.QueryRow(ctx, findBlockers, process).Scan(&blockers); err != nil {
+				cancel()
+				return fmt.Errorf("the lock of the schema was lost: %w", errors.Join(err, <-made))
+			}
+			if blockers != "" {
+				c.blockers = blockers
+			}
+		}
+	}
+}
+
+const findBlockers = `SELECT coalesce(string_agg(format('process %s (%s, user %s, in a transaction since %s)',
+		pid, coalesce(nullif(application_name, ''), 'no application_name'), coalesce(usename, 'unknown'), coalesce(date_trunc('second', xact_start)::text, 'an unknown moment')), ' and '), '')
+	FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`
+
+// make makes a step. What is left of an index that could not be built is removed first.
+func (c *change) make(ctx context.Context, number int64) error {
+	index := c.indexOf(number)
+	limit := c.migrator.lock
+	if index != "" {
+		limit = c.index
+	}
+	if _, err := c.session.ExecContext(ctx, fmt.Sprintf("SET lock_timeout = %d", limit.Milliseconds())); err != nil {
+		return err
+	}
+	if index != "" {
+		if err := c.dropInvalid(ctx, index); err != nil {
+			return fmt.Errorf("remove the index %s, which was left unfinished: %w", index, err)
+		}
+	}
+	_, err := c.steps.UpByOne(ctx)
+	return err
+}
+
+var concurrentIndex = regexp.MustCompile(`\bINDEX CONCURRENTLY IF NOT EXISTS (\w+)`)
+
+// indexOf returns the index that a step builds while the table is in use; empty: none.
+func (m *migrator) indexOf(number int64) string {
+	if found := concurrentIndex.FindStringSubmatch(m.schema.Step(number)); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+func (c *change) dropInvalid(ctx context.Context, index string) error {
+	var invalid bool
+	const look = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
+	if err := c.session.QueryRowContext(ctx, look, index).Scan(&invalid); err != nil || !invalid {
+		return err
+	}
+	_, err := c.session.ExecContext(ctx, "DROP INDEX CONCURRENTLY IF EXISTS "+index)
 	return err
 }

@@ -31,6 +31,9 @@ RETURNING value;
 INSERT INTO nodes (id, lock, renewed_at, started_at, name) VALUES ($1, $2, sheaf_now(), sheaf_now(), $3)
 RETURNING sheaf_now();
 
+-- name: ping
+SELECT 1;
+
 -- name: renew_node
 UPDATE nodes SET renewals = renewals + 1, renewed_at = sheaf_now() WHERE id = $1
 RETURNING sheaf_now();
@@ -663,27 +666,27 @@ WHERE batch = (SELECT id FROM batches WHERE ticket = $1 AND store = $2 AND owner
 -- name: correct_holds
 -- A row from the future was written by a clock that was ahead. Nothing is known of a
 -- reservation without its moment.
-UPDATE holds SET
+UPDATE store_holds SET
     until = least(until - greatest(set_at - sheaf_now(), 0), sheaf_now() + $1::bigint),
     next = CASE WHEN set_at = 0 THEN 0 ELSE next - greatest(set_at - sheaf_now(), 0) END,
     set_at = sheaf_now()
 WHERE (credential, store) IN (
-    SELECT credential, store FROM holds
+    SELECT credential, store FROM store_holds
     WHERE (set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint) AND credential BETWEEN $2 AND $3
     ORDER BY credential, store FOR UPDATE
 );
 
 -- name: hold
-INSERT INTO holds (credential, until, set_at, store) VALUES ($1, least($2::bigint, sheaf_now() + $3::bigint), sheaf_now(), $4)
-ON CONFLICT (credential, store) DO UPDATE SET until = greatest(holds.until, excluded.until), set_at = excluded.set_at;
+INSERT INTO store_holds (credential, until, set_at, store) VALUES ($1, least($2::bigint, sheaf_now() + $3::bigint), sheaf_now(), $4)
+ON CONFLICT (credential, store) DO UPDATE SET until = greatest(store_holds.until, excluded.until), set_at = excluded.set_at;
 
 -- name: holds
-SELECT credential, store, until, set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint FROM holds WHERE until > sheaf_now();
+SELECT credential, store, until, set_at > sheaf_now() OR set_at = 0 OR until > sheaf_now() + $1::bigint FROM store_holds WHERE until > sheaf_now();
 
 -- name: reserve
-INSERT INTO holds (credential, next, set_at) VALUES ($1, sheaf_now() + $2::bigint, sheaf_now())
-ON CONFLICT (credential, store) DO UPDATE SET next = greatest(holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
+INSERT INTO store_holds (credential, next, set_at) VALUES ($1, sheaf_now() + $2::bigint, sheaf_now())
+ON CONFLICT (credential, store) DO UPDATE SET next = greatest(store_holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
 RETURNING next - $2::bigint;
 
 -- name: delete_holds
-DELETE FROM holds WHERE until <= sheaf_now() AND next <= sheaf_now();
+DELETE FROM store_holds WHERE until <= sheaf_now() AND next <= sheaf_now();

@@ -29,6 +29,11 @@
 // short transaction. Nothing is held while a client is slow. Stores take turns at them, and
 // at the writer, and the service's own reads have a connection that callers can't take.
 //
+// A sync that failed leaves open what is on the disk, and a later one may report success for
+// what was never written. So a commit whose sync failed is never reported as stored, and the
+// second such error ends the process (Options.Fatal), as a crash would. The next process
+// writes the log once more before it trusts it.
+//
 // When the disk is full or the file damaged, operations fail with an error that
 // says so. Nothing that was acknowledged is lost by it, and they succeed again as
 // soon as the cause is gone.
@@ -39,6 +44,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -74,6 +80,11 @@ var errSlow = fmt.Errorf("the database did not answer within %v", callerTimeout)
 // Options configure Open. The zero value works.
 type Options struct {
 	Logger *slog.Logger // Default: slog.Default()
+
+	// Fatal is called with the second error of a sync, after it was logged. Nobody knows then
+	// what of the file is on the disk, so nothing more is written to it: if Fatal returns,
+	// every change fails. Default: end the process.
+	Fatal func(error)
 }
 
 // DB is a storage.Storage in a SQLite file.
@@ -89,6 +100,7 @@ type DB struct {
 	writes  *driver.Scheduler // of callers' operations that wait for the writer
 	large   *driver.Scheduler // of large operations: one at a time
 	opened  time.Time
+	fatal   func(error) // see Options
 
 	callerTimeout time.Duration // as the constant, except in tests
 	clock         driver.Clock
@@ -107,13 +119,17 @@ var _ storage.Storage = (*DB)(nil)
 // no database. The context bounds the opening only.
 func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	db := &DB{
-		log: opts.Logger, callerTimeout: callerTimeout,
+		fatal: opts.Fatal,
+		log:   opts.Logger, callerTimeout: callerTimeout,
 		reads:  driver.NewScheduler(driver.Slots{driver.Results: readers, driver.Claims: readers, driver.Creates: callersReads, driver.Reads: callersReads}),
 		writes: driver.NewScheduler(driver.Slots{callersWrites, callersWrites, callersWrites, callersWrites}),
 		large:  driver.NewScheduler(driver.Slots{1, 1, 1, 1}),
 	}
 	if db.log == nil {
 		db.log = slog.Default()
+	}
+	if db.fatal == nil {
+		db.fatal = func(error) { os.Exit(1) }
 	}
 	if err := db.open(ctx, path); err != nil {
 		return nil, errors.Join(explain(err), db.release())
@@ -146,7 +162,7 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 		return errors.Join(err, c.Close())
 	}
 	db.journal, db.opened = newJournal(), db.now()
-	db.writer = startWriter(c, mover, db.journal, db.path, db.log)
+	db.writer = startWriter(c, mover, db.journal, db.path, db.log, db.fatal)
 	db.pool, err = sqlitex.NewPool(db.path, sqlitex.PoolOptions{
 		Flags:       sqlite.OpenReadOnly,
 		PoolSize:    readers,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitemigration"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -32,22 +33,14 @@ const (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// migrations returns the schema's steps, oldest first. A step that was released is
-// never changed.
-func migrations() ([]string, error) {
-	names, err := fs.Glob(migrationFiles, "migrations/*.sql") // sorted
+// readSchema returns the schema's steps. A step that was released is never changed. Like
+// those of PostgreSQL, a step that removes what older versions use has a line "-- needs: N".
+func readSchema() (driver.Schema, error) {
+	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
-		return nil, err
+		return driver.Schema{}, err
 	}
-	var steps []string
-	for _, name := range names {
-		step, err := migrationFiles.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		steps = append(steps, string(step))
-	}
-	return steps, nil
+	return driver.ReadSchema(files)
 }
 
 // resolve returns the absolute path behind symbolic links, so that two names of one
@@ -95,7 +88,7 @@ func inspect(ctx context.Context, path string) error {
 	case info.Size() == 0:
 		return nil
 	}
-	steps, err := migrations()
+	schema, err := readSchema()
 	if err != nil {
 		return err
 	}
@@ -110,17 +103,16 @@ func inspect(ctx context.Context, path string) error {
 		return err
 	case h.application != appID && (h.application != 0 || h.schema != 0):
 		return errors.New("it is the database of another application; choose another file")
-	case h.version > int64(len(steps)):
-		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d); start that version, nothing was changed", h.version, len(steps))
 	}
-	return nil
+	return schema.Accept(h.version, h.note)
 }
 
 // header is what a file says of itself.
 type header struct {
-	application int64 // whose it is; 0: it does not say
-	version     int64 // of our schema
-	schema      int64 // changes of the schema so far; 0: it is empty
+	application int64  // whose it is; 0: it does not say
+	version     int64  // of our schema
+	schema      int64  // changes of the schema so far; 0: it is empty
+	note        string // see driver.SchemaSetting; empty: none
 }
 
 func readHeader(ctx context.Context, path string, flags sqlite.OpenFlags) (h header, err error) {
@@ -136,20 +128,96 @@ func readHeader(ctx context.Context, path string, flags sqlite.OpenFlags) (h hea
 	if h.version, err = pragmaInt(c, "user_version"); err != nil {
 		return h, err
 	}
-	h.schema, err = pragmaInt(c, "schema_version")
+	if h.schema, err = pragmaInt(c, "schema_version"); err != nil || h.version == 0 || h.application != appID {
+		return h, err
+	}
+	h.note, err = readNote(c)
 	return h, err
 }
 
-// openWriter opens the connection that writes, and brings the schema up to date.
-func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
-	// The file holds credentials, though encrypted: it is made for its owner only.
+func readNote(c *sqlite.Conn) (note string, err error) {
+	err = query(c, "setting", func(s *sqlite.Stmt) error {
+		note = s.ColumnText(0)
+		return nil
+	}, driver.SchemaSetting)
+	return note, err
+}
+
+// bringUp makes the steps of the schema that are missing, each in a transaction, and notes
+// which versions can use it. A newer schema stays as it is.
+func bringUp(ctx context.Context, c *sqlite.Conn) error {
+	schema, err := readSchema()
+	if err != nil {
+		return err
+	}
+	if err := sqlitemigration.Migrate(ctx, c, sqlitemigration.Schema{AppID: appID, Migrations: schema.Steps()}); err != nil {
+		return err
+	}
+	version, err := pragmaInt(c, "user_version")
+	if err != nil || version > schema.Version() {
+		return err
+	}
+	note, err := readNote(c)
+	if err != nil || note == schema.Note(version) {
+		return err
+	}
+	return query(c, "put_setting", nil, driver.SchemaSetting, schema.Note(version))
+}
+
+// prepareFile makes the file if there is none, for its owner only: it holds credentials,
+// though encrypted. What an earlier process has left in the log is written once more and
+// synced: after a sync that failed, it may be in the operating system's cache only, and
+// pages that look clean there are not written by a later sync. It is called before the file
+// has connections: closing a file gives up all locks that the process has on it.
+func prepareFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := rewrite(path + "-wal"); err != nil {
+		return fmt.Errorf("write the log once more: %w", err)
+	}
+	return nil
+}
+
+// rewrite writes a file's content over itself and syncs it.
+func rewrite(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<20)
+	for at := int64(0); err == nil; {
+		var n int
+		n, err = f.ReadAt(buf, at)
+		if _, e := f.WriteAt(buf[:n], at); e != nil {
+			err = e
+		}
+		at += int64(n)
+	}
+	if errors.Is(err, io.EOF) {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// openWriter makes or prepares the file, opens the connection that writes, and brings the
+// schema up to date.
+func openWriter(ctx context.Context, path string) (*sqlite.Conn, error) {
+	if err := prepareFile(path); err != nil {
 		return nil, err
 	}
+	return connectWriter(ctx, path)
+}
+
+// connectWriter is openWriter for a file that has connections.
+func connectWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
 	if err != nil {
 		return nil, err
@@ -168,7 +236,8 @@ func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 		"checkpoint_fullfsync = ON",
 		"trusted_schema = OFF",
 		"temp_store = MEMORY",
-		fmt.Sprintf("wal_autocheckpoint = %d", checkpointPages),
+		"secure_delete = ON",     // what was removed is overwritten
+		"wal_autocheckpoint = 0", // see writer.checkpoint: SQLite keeps its failures to itself
 		fmt.Sprintf("journal_size_limit = %d", logLimit),
 		fmt.Sprintf("cache_size = -%d", writerCache),
 	} {
@@ -179,11 +248,7 @@ func openWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 	if err := checkDurable(c); err != nil {
 		return nil, err
 	}
-	steps, err := migrations()
-	if err != nil {
-		return nil, err
-	}
-	if err := sqlitemigration.Migrate(ctx, c, sqlitemigration.Schema{AppID: appID, Migrations: steps}); err != nil {
+	if err := bringUp(ctx, c); err != nil {
 		return nil, err
 	}
 	return c, reserveLog(path + "-wal")

@@ -244,6 +244,9 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 		out.Bytes, err = queryInt(c, "file_size")
 		return err
 	})
+	if size, e := logSize(db.path); e == nil {
+		out.LogBytes = size
+	}
 	out.Nodes = []storage.Node{{Self: true, StartedAt: db.opened, Queues: out.Owned}}
 	return out, err
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -151,7 +152,16 @@ func (db *DB) InitSetting(ctx context.Context, name, value string) (stored strin
 	return stored, nil
 }
 
-// Ping implements storage.Storage: a commit proves that the file can be written.
+// Ping implements storage.Storage. It reads, because anybody may ask for it, many times a
+// second. Only after a change has failed, a commit has to prove that the file can be written
+// again.
 func (db *DB) Ping(ctx context.Context) error {
-	return db.PutSetting(ctx, "ping", "")
+	if !db.writer.failing.Load() {
+		return db.read(ctx, "ask the database", func(c *sqlite.Conn) error {
+			_, err := queryInt(c, "setting", "ping")
+			return err
+		})
+	}
+	// SQLite doesn't write what is there already.
+	return db.PutSetting(ctx, "ping", strconv.FormatInt(time.Now().UnixNano(), 10))
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"os"
 
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
@@ -19,8 +18,8 @@ func (db *DB) Size(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if info, err := os.Stat(db.path + "-wal"); err == nil {
-		size += max(info.Size()-logReserve, 0)
+	if log, err := logSize(db.path); err == nil {
+		size += max(log-logReserve, 0)
 	}
 	return size, nil
 }

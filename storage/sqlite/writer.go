@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 const (
@@ -32,7 +29,7 @@ const (
 // small ones that came before or meanwhile are committed before the next large one. So a small
 // operation waits for one large one at most.
 type writer struct {
-	conn    *sqlite.Conn
+	conn    *sqlite.Conn    // nil: the next commit opens another
 	large   chan *operation // DB.large lets one through at a time
 	written int             // bytes of large operations since the last checkpoint was called for
 	moving  chan struct{}   // calls for a checkpoint
@@ -42,9 +39,11 @@ type writer struct {
 	log     *slog.Logger
 	queue   chan *operation
 	known   map[storage.BatchID]claimed // of batches that run; whatever is no Record forgets it
-	commits int
-	ended   chan struct{}
-	err     error // of closing the connection; set before ended is closed
+	failing atomic.Bool                 // the last commit failed
+	syncs
+	checkpoints
+	ended chan struct{}
+	err   error // of closing the connection; set before ended is closed
 }
 
 // claimed is what Record has to know of a batch.
@@ -68,10 +67,11 @@ type operation struct {
 
 // startWriter starts a writer on c. It moves what large operations have written from the log
 // into the file on the connection mover.
-func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger) *writer {
+func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger, fatal func(error)) *writer {
 	w := &writer{
 		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),
 		known: map[storage.BatchID]claimed{}, ended: make(chan struct{}), moving: make(chan struct{}, 1),
+		syncs: syncs{path: path, log: log, fatal: fatal},
 	}
 	w.movers.Go(func() { w.move(mover) })
 	go w.loop()
@@ -142,7 +142,10 @@ func (w *writer) loop() {
 	}
 	close(w.moving)
 	w.movers.Wait()
-	w.err = errors.Join(w.commit([]*operation{{run: w.journal.empty}}), w.conn.Close())
+	w.err = w.commit([]*operation{{run: w.journal.empty}})
+	if w.conn != nil && w.dead() == nil {
+		w.err = errors.Join(w.err, w.conn.Close())
+	}
 }
 
 // carryOut carries out a group of operations.
@@ -154,7 +157,7 @@ func (w *writer) carryOut(group []*operation) {
 		close(op.done)
 	}
 	clear(group)
-	w.shortenLog()
+	w.checkpoint()
 }
 
 // carryOutLarge carries out a large operation, unless its caller has given up.
@@ -170,42 +173,6 @@ func (w *writer) carryOutLarge(op *operation) {
 	select {
 	case w.moving <- struct{}{}:
 	default: // one is called for already
-	}
-}
-
-// move moves what is in the log into the file whenever that is called for, until moving is
-// closed. Commits don't wait for it. When the log is too long, SQLite itself moves all of it
-// in a commit; by then little remains.
-func (w *writer) move(c *sqlite.Conn) {
-	var failed bool
-	for range w.moving {
-		err := sqlitex.ExecuteTransient(c, "PRAGMA wal_checkpoint(PASSIVE)", nil)
-		if err != nil && !failed {
-			w.log.Warn("the database's log can't be moved into its file", "error", err)
-		}
-		failed = err != nil
-	}
-	if err := c.Close(); err != nil {
-		w.log.Warn("the connection that moves the database's log can't be closed", "error", err)
-	}
-}
-
-// shortenLog starts the log again from its beginning when it has grown long because
-// some reader was inside it at every commit. It waits for the reads under way, which
-// are short; one that is not, such as a backup's, only for a moment, because every
-// commit waits behind it. It is looked at now and then.
-func (w *writer) shortenLog() {
-	if w.commits++; w.commits%256 != 0 {
-		return
-	}
-	info, err := os.Stat(w.path + "-wal")
-	if err != nil || info.Size() <= logLimit {
-		return
-	}
-	w.conn.SetBusyTimeout(100 * time.Millisecond)
-	defer w.conn.SetBusyTimeout(busyTimeout)
-	if err := sqlitex.ExecuteTransient(w.conn, "PRAGMA wal_checkpoint(RESTART)", nil); err != nil {
-		w.log.Warn("the database's log stays long", "bytes", info.Size(), "error", err)
 	}
 }
 
@@ -232,26 +199,26 @@ func (w *writer) collect(group []*operation, op *operation) []*operation {
 }
 
 // commit runs the operations in one transaction. An error of package storage is one
-// operation's own; any other means that nothing was stored.
+// operation's own. After any other nothing was stored, unless a sync failed: then that is
+// not known.
 func (w *writer) commit(group []*operation) (err error) {
 	if len(group) == 0 {
 		return nil
 	}
 	w.journal.begin()
-	if err := query(w.conn, "begin", nil); err != nil {
+	if err := w.connect(); err != nil {
+		w.failing.Store(true)
 		return err
 	}
 	defer func() {
+		w.failing.Store(err != nil)
 		if err != nil {
-			clear(w.known)
-		}
-		// Some errors have ended the transaction already.
-		if err != nil && !w.conn.AutocommitEnabled() {
-			if e := query(w.conn, "rollback", nil); e != nil {
-				w.log.Error("the database can't roll back", "error", e)
-			}
+			w.fail(err)
 		}
 	}()
+	if err := query(w.conn, "begin", nil); err != nil {
+		return err
+	}
 	for _, op := range group {
 		if !op.records {
 			clear(w.known)
@@ -268,6 +235,36 @@ func (w *writer) commit(group []*operation) (err error) {
 	}
 	w.journal.commit()
 	return nil
+}
+
+// connect opens another connection after the last one was given up.
+func (w *writer) connect() (err error) {
+	if err := w.dead(); err != nil {
+		return err
+	}
+	if w.conn == nil {
+		w.conn, err = connectWriter(context.Background(), w.path)
+	}
+	return err
+}
+
+// fail ends a transaction that failed. A connection that can't be used any more is replaced.
+func (w *writer) fail(err error) {
+	clear(w.known)
+	w.note(err)
+	if !w.conn.AutocommitEnabled() { // some errors have ended the transaction already
+		err = query(w.conn, "rollback", nil)
+	} else if sqlite.ErrCode(err).ToPrimary() != sqlite.ResultInterrupt {
+		return
+	}
+	if err == nil {
+		return
+	}
+	w.log.Error("the database can't roll back; its connection is replaced", "file", w.path, "error", err)
+	if err := w.conn.Close(); err != nil {
+		w.log.Error("the database's connection can't be closed", "file", w.path, "error", err)
+	}
+	w.conn = nil
 }
 
 // oneByOne gives each operation of a failed group a transaction of its own, so that

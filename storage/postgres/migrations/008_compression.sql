@@ -1,8 +1,7 @@
 -- +goose Up
 
 -- Answers are compressed by lz4 where the server has it: PostgreSQL's own method takes ten times
--- as long, which large answers make felt. Elsewhere they are stored as they are. The requests are
--- compressed already.
+-- as long, which large answers make felt. Elsewhere they are stored as they are.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -14,8 +13,3 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-ALTER TABLE requests ALTER COLUMN packed SET STORAGE EXTERNAL;
-
--- +goose Down
--- Only forward: an older version refuses a newer schema.
-SELECT 1;

@@ -1,0 +1,3 @@
+-- +goose Up
+-- The requests are compressed already.
+ALTER TABLE requests ALTER COLUMN packed SET STORAGE EXTERNAL;

@@ -1,0 +1,118 @@
+package sqlite
+
+import (
+	"os"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+const (
+	checkpointEvery = 16                     // commits after which the log is looked at
+	shortenEvery    = 256                    // and after which one that is too long is begun anew
+	blockedWait     = 100 * time.Millisecond // for readers inside the log: every commit waits behind it
+	silence         = time.Minute            // between two lines about the log
+)
+
+// checkpoints is what the writer knows of moving the log into the file.
+type checkpoints struct {
+	commits int
+	warned  time.Time // when it was last logged that the log stays long
+}
+
+// checkpoint moves the log into the file when it has grown long. The next commit then begins
+// the log anew, unless a reader is inside it. A log that is too long for that reason is begun
+// anew as soon as its readers have ended.
+func (w *writer) checkpoint() {
+	if w.commits++; w.commits%checkpointEvery != 0 || w.conn == nil {
+		return
+	}
+	state, err := moveLog(w.conn, "NOOP")
+	if err == nil && state.frames >= checkpointPages && state.moved < state.frames {
+		state, err = moveLog(w.conn, "PASSIVE")
+	}
+	if err == nil && w.commits%shortenEvery == 0 {
+		state, err = w.shorten(state)
+	}
+	if err != nil {
+		w.note(err)
+	}
+	if (err != nil || state.busy) && time.Since(w.warned) >= silence {
+		w.warned = time.Now()
+		w.warn(state, err)
+	}
+}
+
+// shorten begins a log anew that is longer than its limit. It waits for the reads under way,
+// which are short; one that is not, such as a backup's, only for a moment.
+func (w *writer) shorten(state logState) (logState, error) {
+	size, err := logSize(w.path)
+	if err != nil || size <= logLimit {
+		return state, err
+	}
+	w.conn.SetBusyTimeout(blockedWait)
+	defer w.conn.SetBusyTimeout(busyTimeout)
+	return moveLog(w.conn, "RESTART")
+}
+
+// warn logs why the log stays long.
+func (w *writer) warn(state logState, err error) {
+	size, _ := logSize(w.path)
+	about := []any{"file", w.path + "-wal", "bytes", size, "pages", state.frames, "moved", state.moved}
+	if err != nil {
+		w.log.Error("the database's log can't be moved into the file", append(about, "error", explain(err))...)
+		return
+	}
+	w.log.Warn("the database's log stays long because a program reads the file in one long transaction, such as a backup or a shell; end that program before the disk gets full", about...)
+}
+
+// logSize returns the length of a database's log on disk. It is never much shorter than
+// logReserve.
+func logSize(path string) (int64, error) {
+	info, err := os.Stat(path + "-wal")
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// logState is the row that a checkpoint returns.
+type logState struct {
+	busy   bool // somebody kept it from doing all
+	frames int  // in the log
+	moved  int  // of these, into the file
+}
+
+// moveLog moves what a mode of checkpoints says from the log into the file.
+func moveLog(c *sqlite.Conn, mode string) (state logState, err error) {
+	err = sqlitex.ExecuteTransient(c, "PRAGMA wal_checkpoint("+mode+")", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		state = logState{s.ColumnInt(0) != 0, s.ColumnInt(1), s.ColumnInt(2)}
+		return nil
+	}})
+	if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultBusy {
+		return logState{busy: true}, nil
+	}
+	return state, err
+}
+
+// move moves what is in the log into the file whenever that is called for, until moving is
+// closed. Commits don't wait for it. When the log is too long, the writer moves all of it; by
+// then little remains.
+func (w *writer) move(c *sqlite.Conn) {
+	var failed bool
+	for range w.moving {
+		if w.dead() != nil {
+			continue
+		}
+		_, err := moveLog(c, "PASSIVE")
+		if err != nil && !failed {
+			w.log.Warn("the database's log can't be moved into its file", "file", w.path, "error", explain(err))
+		}
+		w.note(err)
+		failed = err != nil
+	}
+	if err := c.Close(); err != nil {
+		w.log.Warn("the connection that moves the database's log can't be closed", "error", err)
+	}
+}

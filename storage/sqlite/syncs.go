@@ -1,0 +1,48 @@
+package sqlite
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// syncs counts the syncs that failed. The second one ends the process.
+type syncs struct {
+	path  string
+	log   *slog.Logger
+	fatal func(error) // see Options
+
+	mu     sync.Mutex
+	failed int
+	last   error // after the second
+}
+
+// note takes an error of the database, and ends the process if it is the second of a sync.
+func (s *syncs) note(err error) {
+	switch sqlite.ErrCode(err) {
+	case sqlite.ResultIOErrFsync, sqlite.ResultIOErrDirFsync:
+	default:
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed++; s.failed == 1 {
+		s.log.Error("the disk could not sync the database; what was being stored may be lost, and its callers get an error. The next time ends this process", "file", s.path, "error", err)
+		return
+	}
+	if s.last != nil {
+		return
+	}
+	s.last = fmt.Errorf("the disk has failed to sync the database %s for the second time, so that nobody knows what of it is on the disk; this process ends, as after a crash: see the system's log for the disk's errors, mend or replace it, then start again: %w", s.path, err)
+	s.log.Error(s.last.Error())
+	s.fatal(s.last)
+}
+
+// dead returns why nothing may be written any more; nil: it may.
+func (s *syncs) dead() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
