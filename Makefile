@@ -188,7 +188,7 @@ bench-scale: ## Simulate a day of 10,000 stores on several nodes, and the loss o
 .PHONY: release
 release: $(GORELEASER) $(CYCLONEDX) ## Make dist: archives, deb and rpm for every platform, checksums, an SBOM each
 	ln -sf '$(abspath $(CYCLONEDX))' .tools/cyclonedx-gomod
-	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --snapshot --clean --skip=publish
+	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --snapshot --clean --skip=publish,sign
 
 .PHONY: image
 image: ## Build the container image sheaf (needs Docker)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
@@ -82,16 +83,32 @@ func (s *Service) Reload() (err error) {
 	return err
 }
 
-// audit returns what the API tells of calls; nil where nobody asks.
+// audit returns what the API reports calls to. Without an audit log, the service's own log gets
+// the lines about operators and sign-ins.
 func (o *Options) audit() func(r *http.Request, e api.Event) {
-	if o.AuditLog == nil {
-		return nil
+	from := auth.Proxies(o.TrustedProxies)
+	log := audit.NewTo(o.Logger)
+	if o.AuditLog != nil {
+		log = audit.New(o.AuditLog, o.Logger)
 	}
-	log, from := audit.New(o.AuditLog, o.Logger), auth.Proxies(o.TrustedProxies)
 	return func(r *http.Request, e api.Event) {
+		if o.AuditLog == nil && !strings.HasPrefix(e.Action, "operator") && !strings.HasPrefix(e.Action, "sign-") {
+			return
+		}
 		log.Add(audit.Event{
 			Action: e.Action, Store: e.Store, Who: e.Who, Address: from.From(r.RemoteAddr, r.Header["X-Forwarded-For"]),
 			Ticket: e.Ticket, Group: e.Group, Status: e.Status,
 		})
 	}
+}
+
+// Audit writes a line to the audit log, or to the service's log if there is none, about what
+// the API does not see: sign-ins to the dashboard. The line names the token by the beginning
+// of its hash.
+func (s *Service) Audit(r *http.Request, action, store, token string, status int) {
+	e := api.Event{Action: action, Store: store, Status: status}
+	if token != "" {
+		e.Who = batch.OwnerOf(token).Short()
+	}
+	s.audit(r, e)
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -37,6 +38,7 @@ type Service struct {
 	gates    []*auth.Gate // those that judge by files
 	metrics  *telemetry.Metrics
 	room     *capacity
+	audit    func(r *http.Request, e api.Event)
 	close    func() error
 }
 
@@ -124,6 +126,7 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
+	s.audit = o.audit()
 	s.api = api.New(api.Options{
 		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database),
@@ -132,10 +135,10 @@ func New(o Options) (*Service, error) {
 		HasRoom:   s.room.hasRoom,
 		Crowded:   crowded,
 		From:      auth.NetworkOf(o.TrustedProxies),
-		Authorize: authorize(gate), Audit: o.audit(), Forward: forward, MaxForwards: o.MaxOutbound,
+		Authorize: authorize(gate), Audit: s.audit, AuditOperators: o.AuditLog == nil, Forward: forward, MaxForwards: o.MaxOutbound,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
-		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.Ready,
+		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.readyForCallers(o.Logger),
 		Headers: headers, MaxBody: o.MaxBody, MaxAnswer: o.MaxAnswer, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
@@ -172,6 +175,29 @@ func (s *Service) Ready(ctx context.Context) error {
 		return err
 	}
 	return s.storage.Ping(ctx)
+}
+
+// readySilence is the time between two log lines that the database does not work.
+const readySilence = time.Minute
+
+// readyForCallers returns Ready for /readyz, which anybody may call: what the database
+// reports is logged, and not part of the answer.
+func (s *Service) readyForCallers(log *slog.Logger) func(ctx context.Context) error {
+	var logged atomic.Int64
+	return func(ctx context.Context) error {
+		err := s.engine.Ready()
+		if err != nil {
+			return err
+		}
+		if err = s.storage.Ping(ctx); err == nil {
+			return nil
+		}
+		now, last := time.Now().UnixNano(), logged.Load()
+		if ctx.Err() == nil && now-last >= int64(readySilence) && logged.CompareAndSwap(last, now) {
+			log.Warn("the service is not ready: the database does not work", "error", err)
+		}
+		return errors.New("the service can't do its work now; its log says why")
+	}
 }
 
 // Close closes the database. Call it after Run has returned.

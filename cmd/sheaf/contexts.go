@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,12 @@ func (c *contexts) write() error {
 	return private.Replace(c.file, append(text, '\n'))
 }
 
+// isPlain reports whether a token would be sent in clear to another machine.
+func isPlain(server string) bool {
+	u, err := url.Parse(server)
+	return err == nil && strings.EqualFold(u.Scheme, "http") && !isLoopbackHost(u.Hostname())
+}
+
 func newLogin(environ []string) *cobra.Command {
 	var r remote
 	var unchecked bool
@@ -117,6 +124,9 @@ Contexts are in the file contexts.json below the user's directory of configurati
 			o, err := r.resolve()
 			if err != nil {
 				return err
+			}
+			if isPlain(o.Server) {
+				fmt.Fprintf(c.ErrOrStderr(), "sheaf: warning: %s is not https: anybody on the way can read the token\n", o.Server)
 			}
 			service, err := newClient(o, -1, nil)
 			if err != nil {

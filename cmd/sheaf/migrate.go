@@ -9,26 +9,30 @@ import (
 )
 
 func newMigrate(environ []string) *cobra.Command {
-	var database string
+	var database, password string
 	var asJSON bool
 	flags := pflag.NewFlagSet("migrate", pflag.ContinueOnError)
-	addDatabase(flags, &database)
+	addDatabase(flags, &database, &password)
 	c := &cobra.Command{
 		Use:   "migrate --database postgres://USER:PASSWORD@HOST:PORT/NAME",
 		Short: "Bring a PostgreSQL database's schema up to date",
 		Long: `Bring a PostgreSQL database's schema up to date and end.
 
-sheaf serve does this at its start, one node at a time, unless it is told
---migrate=off: then this command is to be run before a new version's first node
-starts. Nodes that run meanwhile go on. What is done can't be undone, and an older
-version refuses a newer schema.
+sheaf serve does this at its start, one node at a time. With --migrate=off it doesn't:
+then run this command before the first node of a new version starts. Nodes that run
+are not disturbed. Steps can't be undone. The version before works with the newer
+schema.
 
-The database can be given as SHEAF_DATABASE too, which keeps a password out of the list
-of processes.`,
+Give a password by --database-password-file, or the whole address by SHEAF_DATABASE: on the
+command line, every user of this machine can see it.`,
 		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := configure(flags, variables(environ), ""); err != nil {
+				return err
+			}
+			database, err := withPassword(database, password)
+			if err != nil {
 				return err
 			}
 			version, err := sheaf.Migrate(c.Context(), database)

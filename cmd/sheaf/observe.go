@@ -27,7 +27,7 @@ type observing struct {
 	metricsListen string // empty: where the API is
 	classes       storeClasses
 	traces        string  // an address of OTLP over HTTP; empty: the variables of OpenTelemetry say
-	sample        float64 // of the traces that begin here
+	sample        float64 // of the traces
 	ui            bool
 }
 
@@ -136,6 +136,8 @@ func otelSays(environ []string) (on, off bool, err error) {
 }
 
 // sampler returns what decides which traces are recorded; none: the variables of OpenTelemetry do.
+// It decides by the trace's id alone: whether a caller's own trace is sampled is not the caller's
+// decision here, and the nodes that run the batch decide as the one that accepted it.
 func (o *observing) sampler(environ []string) []sdktrace.TracerProviderOption {
 	named := func(entry string) bool {
 		value, ok := strings.CutPrefix(entry, "OTEL_TRACES_SAMPLER=")
@@ -144,7 +146,9 @@ func (o *observing) sampler(environ []string) []sdktrace.TracerProviderOption {
 	if o.sample == 1 && slices.ContainsFunc(environ, named) {
 		return nil
 	}
-	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.sample)))}
+	share := sdktrace.TraceIDRatioBased(o.sample)
+	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sdktrace.ParentBased(share,
+		sdktrace.WithRemoteParentSampled(share), sdktrace.WithRemoteParentNotSampled(share)))}
 }
 
 // tracing returns what traces, and what sends the rest off at the end; nil: nothing is traced.
@@ -215,7 +219,7 @@ func onlyGet(next http.Handler) http.Handler {
 
 // metricsServer returns a server for operators, of metrics and probes, and what it listens on; nil:
 // there is none. Callers can't reach it, so they can't take it away.
-func (o *observing) metricsServer(service *sheaf.Service, log *slog.Logger) (*http.Server, net.Listener, error) {
+func (o *observing) metricsServer(service *sheaf.Service, hosts []string, log *slog.Logger) (*http.Server, net.Listener, error) {
 	if !o.metrics || o.metricsListen == "" {
 		return nil, nil, nil
 	}
@@ -227,5 +231,9 @@ func (o *observing) metricsServer(service *sheaf.Service, log *slog.Logger) (*ht
 	mux.Handle(metricsPath, onlyGet(service.Metrics()))
 	mux.Handle(healthPath, service)
 	mux.Handle(readyPath, service)
-	return newServer(mux, log, usualLimits), listener, nil
+	var handler http.Handler = mux
+	if isLoopback(listener.Addr().String()) {
+		handler = onlyHosts(hosts, mux)
+	}
+	return newServer(handler, log, usualLimits), listener, nil
 }

@@ -131,6 +131,9 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // returns once everything under way is recorded and the database is closed.
 func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger) (err error) {
 	options := s.serviceOptions(log)
+	if options.Database, err = withPassword(options.Database, s.password); err != nil {
+		return err
+	}
 	if options.UpstreamTLS, err = s.towardsUpstream(log); err != nil {
 		return err
 	}
@@ -171,7 +174,7 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	if err != nil {
 		return listenError(s.listen, "--listen", err)
 	}
-	metrics, metricsListener, err := s.observing.metricsServer(service, log)
+	metrics, metricsListener, err := s.observing.metricsServer(service, s.hosts, log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -242,9 +245,16 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
 	handler := openapi.Handler(service)
 	if s.observing.ui {
-		handler = dashboard.New(service, log).Beside(handler)
+		handler = dashboard.New(service, log).WithAudit(service.Audit).Beside(handler)
 	}
-	server := newServer(s.observing.withMetrics(service.Metrics(), handler), log, usualLimits)
+	handler = s.observing.withMetrics(service.Metrics(), handler)
+	if isLoopback(listener.Addr().String()) {
+		handler = onlyHosts(s.hosts, handler)
+	}
+	if secure != nil {
+		handler = strictTransport(handler)
+	}
+	server := newServer(handler, log, usualLimits)
 	server.TLSConfig = secure
 	callers := inbound.New(s.inboundOptions(log))
 	all, ctx := errgroup.WithContext(ctx)

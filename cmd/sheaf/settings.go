@@ -1,14 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/spf13/pflag"
 )
 
@@ -24,10 +27,12 @@ type settings struct {
 	auth        authMode
 	authChosen  bool // the operator has set --auth
 	observing   observing
-	auditLog    string // a file; empty: none
-	tls         files  // what the API is served with; empty: without TLS
-	upstreamTLS files  // what the upstream is shown
-	upstreamCA  string // a file; empty: the system's authorities
+	auditLog    string   // a file; empty: none
+	tls         files    // what the API is served with; empty: without TLS
+	upstreamTLS files    // what the upstream is shown
+	upstreamCA  string   // a file; empty: the system's authorities
+	hosts       []string // names that the service is called by, besides this machine's own
+	password    string   // a file with the database's password; empty: none
 }
 
 // files are those of a certificate and its key.
@@ -47,8 +52,14 @@ func (s *settings) load(f *pflag.FlagSet, vars map[string]string) (origins, erro
 // isLoopback reports whether only this machine can reach an address.
 func isLoopback(address string) bool {
 	host, _, _ := net.SplitHostPort(address)
+	return isLoopbackHost(host)
+}
+
+// isLoopbackHost reports whether a name or address stands for this machine.
+func isLoopbackHost(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // check returns what is wrong with settings that are fine one by one.
@@ -102,6 +113,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f.SortFlags = false
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
+	add(f, "hosts", "", "hosts", "names in the header Host that are served besides localhost and loopback addresses, with commas between; applies where --listen is a loopback address, such as behind a proxy on this machine: other names are refused there, because a page of another site could use them to reach the service through a browser", &s.hosts, parseHosts)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
 	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch belongs to its token, and the upstream judges that; beyond this machine only if set explicitly), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
 	add(f, "auth-check-any-store", "false", "bool", "accept --auth check=URL without {storeId}: every valid token may use, read and delete the batches of every store", &o.AuthCheckAnyStore, parseBool)
@@ -120,7 +132,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "upstream-guard", "off", "off|on", "refuse to connect to an upstream's address that is not public, as it is when it is connected to", &o.UpstreamGuard,
 		oneOf(choice[bool]{"off", false}, choice[bool]{"on", true}))
 	add(f, "upstream-allow", "", "networks", "networks that --upstream-guard lets through, such as 10.1.0.0/16,fd00::/8", &o.UpstreamAllow, parseNetworks)
-	addDatabase(f, &o.Database)
+	addDatabase(f, &o.Database, &s.password)
 	add(f, "database-connections", "8", "count", "connections to PostgreSQL at most, at least 4", &o.DatabaseConnections, parseCount(4))
 	add(f, "database-accelerators", "on", "on|off", "use LISTEN and advisory locks where PostgreSQL has them; off: a dead node is noticed after 13s instead of 3s", &o.NoAccelerators,
 		oneOf(choice[bool]{"on", false}, choice[bool]{"off", true}))
@@ -159,7 +171,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "metrics-listen", "", "address", "host and port to serve the metrics on, instead of --listen, and /healthz and /readyz besides: callers can't keep these busy", &s.observing.metricsListen, parseAddress)
 	add(f, "metrics-stores", "", "classes", "how stores are told apart in metrics, such as gold=47*|4812,silver=48* (the rest: other), or each: for a few stores only (default: not at all)", &s.observing.classes, parseClasses)
 	add(f, "traces-endpoint", "", "url", "send traces there by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces", &s.observing.traces, parseCollector)
-	add(f, "traces-sample", "1", "share", "the share of traces that are recorded, of those that begin here: 0 to 1", &s.observing.sample, parseShare)
+	add(f, "traces-sample", "1", "share", "the share of traces that are recorded, whatever a caller's traceparent says: 0 to 1", &s.observing.sample, parseShare)
 
 	add(f, "log-format", "text", "text|json", "format of the log, which goes to stderr", &s.logFormat,
 		oneOf(choice[string]{"text", "text"}, choice[string]{"json", "json"}))
@@ -171,8 +183,36 @@ func newSettings() (*settings, *pflag.FlagSet) {
 }
 
 // addDatabase adds the flag that names the database.
-func addDatabase(f *pflag.FlagSet, to *string) {
+func addDatabase(f *pflag.FlagSet, to, password *string) {
 	add(f, "database", "sqlite:sheaf.db", "database", "where batches are kept: sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/NAME", to, parseDatabase)
+	add(f, "database-password-file", "", "file", "the password for PostgreSQL, instead of one in --database; the file may be for its owner and group only", password, parseFile)
+}
+
+// maxPassword bounds a password file, in bytes.
+const maxPassword = 4096
+
+// withPassword returns a database's address with the password in a file.
+func withPassword(database, file string) (string, error) {
+	if file == "" {
+		return database, nil
+	}
+	u, err := url.Parse(database)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", usagef("--database-password-file is for PostgreSQL, and --database is not an address that begins with postgres://")
+	}
+	if _, given := u.User.Password(); given || u.User.Username() == "" {
+		return "", usagef("with --database-password-file, --database must have a user and no password: postgres://USER@HOST:PORT/NAME")
+	}
+	text, err := private.Read(file, maxPassword)
+	if err != nil {
+		return "", fmt.Errorf("--database-password-file: %w", err)
+	}
+	password := strings.TrimRight(string(text), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("--database-password-file: %s is empty", file)
+	}
+	u.User = url.UserPassword(u.User.Username(), password)
+	return u.String(), nil
 }
 
 // serviceOptions returns the options as the library counts them: there 0 stands for

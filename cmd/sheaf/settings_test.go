@@ -19,21 +19,23 @@ import (
 // samples has for every flag a right value that is not its default, and a wrong one
 // with the words that have to follow.
 var samples = map[string]struct{ right, wrong, says string }{
-	"listen":               {":0", "8080", "a host and a port from 0 to 65535"},
-	"upstream":             {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
-	"auth":                 {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, check=URL"},
-	"auth-check-any-store": {"true", "maybe", "true or false"},
-	"audit-log":            {"audit.log", "", "the name of a file"},
-	"trusted-proxy":        {"10.0.0.0/8", "10", "networks in CIDR notation"},
-	"passthrough":          {"on", "true", "off or on"},
-	"tls-cert":             {"cert.pem", "", "the name of a file"},
-	"tls-key":              {"key.pem", "", "the name of a file"},
-	"request-headers":      {"X-Api-Version, X-Locale", "X-Api-Version,X-Forwarded-For", `"X-Forwarded-For" can't be set by a request, whatever is admitted`},
-	"upstream-ca":          {"ca.pem", "", "the name of a file"},
-	"upstream-cert":        {"cert.pem", "", "the name of a file"},
-	"upstream-key":         {"key.pem", "", "the name of a file"},
-	"upstream-guard":       {"on", "yes", "off or on"},
-	"upstream-allow":       {"10.1.0.0/16, fd00::/8", "10.1.0.0", "networks in CIDR notation"},
+	"listen":                 {":0", "8080", "a host and a port from 0 to 65535"},
+	"upstream":               {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"auth":                   {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, check=URL"},
+	"auth-check-any-store":   {"true", "maybe", "true or false"},
+	"hosts":                  {"batch.example.com, example.org", "https://example.com", "names of hosts"},
+	"database-password-file": {"database.password", "", "the name of a file"},
+	"audit-log":              {"audit.log", "", "the name of a file"},
+	"trusted-proxy":          {"10.0.0.0/8", "10", "networks in CIDR notation"},
+	"passthrough":            {"on", "true", "off or on"},
+	"tls-cert":               {"cert.pem", "", "the name of a file"},
+	"tls-key":                {"key.pem", "", "the name of a file"},
+	"request-headers":        {"X-Api-Version, X-Locale", "X-Api-Version,X-Forwarded-For", `"X-Forwarded-For" can't be set by a request, whatever is admitted`},
+	"upstream-ca":            {"ca.pem", "", "the name of a file"},
+	"upstream-cert":          {"cert.pem", "", "the name of a file"},
+	"upstream-key":           {"key.pem", "", "the name of a file"},
+	"upstream-guard":         {"on", "yes", "off or on"},
+	"upstream-allow":         {"10.1.0.0/16, fd00::/8", "10.1.0.0", "networks in CIDR notation"},
 
 	"database": {"sqlite:other.db", "other.db", "sqlite:FILE"},
 
@@ -214,7 +216,7 @@ func TestHelp(t *testing.T) {
 	}
 	noDefault := map[string]bool{
 		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
-		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true,
+		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true, "hosts": true, "database-password-file": true,
 		"operator-keys": true, "metrics-listen": true, "metrics-stores": true, "traces-endpoint": true,
 		"webhook-secret-file": true, "webhook-url": true, "webhook-allow": true, "webhook-hosts": true,
 		"request-headers": true, "auth-check-any-store": true, "rate": true, "max-stored": true, "max-database": true, // 0, which pflag does not print

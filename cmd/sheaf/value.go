@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -90,8 +92,8 @@ func parseAuth(text string) (m authMode, err error) {
 		return m, err
 	}
 	if file, ok := strings.CutPrefix(text, "keys="); ok && file != "" {
-		m.keys = file
-		return m, nil
+		m.keys, err = parseFile(file)
+		return m, err
 	}
 	return m, wrong(text, "passthrough, check=URL with the address to ask, or keys=FILE")
 }
@@ -106,9 +108,25 @@ func parseDatabase(text string) (string, error) {
 	return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
+// credentialsVariable is where systemd puts what LoadCredential names.
+const credentialsVariable = "CREDENTIALS_DIRECTORY"
+
+// parseFile reads a file's name. It may begin with the variable of systemd's credentials, so
+// that a file of settings can name one.
 func parseFile(text string) (string, error) {
 	if text == "" {
 		return "", wrong(text, "the name of a file")
+	}
+	for _, prefix := range []string{"$" + credentialsVariable + "/", "${" + credentialsVariable + "}/"} {
+		name, ok := strings.CutPrefix(text, prefix)
+		if !ok {
+			continue
+		}
+		dir := os.Getenv(credentialsVariable)
+		if dir == "" {
+			return "", wrong(text, "another file, or the service started by systemd with LoadCredential: "+credentialsVariable+" is not set")
+		}
+		return filepath.Join(dir, name), nil
 	}
 	return text, nil
 }

@@ -60,7 +60,8 @@ type Options struct {
 	Tracer trace.Tracer
 
 	// Audit, if set, is told of every call to a resource of batches, after its answer.
-	Audit func(r *http.Request, e Event)
+	Audit          func(r *http.Request, e Event)
+	AuditOperators bool // only operators' calls are audited
 
 	// Forward, if set, answers what is below a store and no batch resource: with the
 	// path behind the store as it came, and the query. It returns an error when it has sent nothing,
@@ -100,7 +101,7 @@ type Options struct {
 
 // Event is what a call was, for an audit: nothing in it is a secret.
 type Event struct {
-	Action string // create, retry, retry-matching, resend, status, search, stop, delete, pause or resume
+	Action string // create, retry, retry-matching, resend, status, search, stop, delete, pause, resume, or an operator's path
 	Store  string // empty: what was named can't be one
 	Who    string // who was let in, by name, or the beginning of the SHA-256 of a token; empty: there was none
 	Ticket string // of the batch that it was about, or that was created; empty: none

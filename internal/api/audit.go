@@ -1,10 +1,14 @@
 package api
 
-import "github.com/sheafapi/sheaf/batch"
+import (
+	"strings"
+
+	"github.com/sheafapi/sheaf/batch"
+)
 
 // audit tells what a call was, once it is over.
 func (s *API) audit(c *call) {
-	if c.action == "" {
+	if c.action == "" || s.AuditOperators && !strings.HasPrefix(c.action, "operator") {
 		return
 	}
 	e := Event{Action: c.action, Store: c.store, Who: c.who, Status: c.status}

@@ -243,6 +243,7 @@ func (s *API) serve(c *call) error {
 			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
 		}
 		if rt.operates {
+			c.action = strings.TrimPrefix(rt.template, "/")
 			err := s.admitOperator(c)
 			if err == nil {
 				c.query, err = parseParams(c.r.URL.RawQuery)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,9 +21,12 @@ const (
 	maxReads    = 50_000 // reads that are remembered for that
 )
 
-// Event is one call to a resource of batches.
+// polled are the actions that clients repeat all the time.
+var polled = []string{"status", "search", "operator", "operator/quarantine"}
+
+// Event is one call to a resource of batches or of operators, or a sign-in to the dashboard.
 type Event struct {
-	Action  string     // create, status, search, stop or delete
+	Action  string     // such as create, status, operator/quarantine/release or sign-in
 	Store   string     // as the caller named it; empty: it can't be one
 	Who     string     // a key's name, or the beginning of the SHA-256 of a token; empty: there was none
 	Address netip.Addr // where the call came from
@@ -68,6 +72,13 @@ func New(out io.Writer, own *slog.Logger) *Log {
 	return l
 }
 
+// NewTo returns a Log whose lines are part of the service's own log.
+func NewTo(own *slog.Logger) *Log {
+	l := New(io.Discard, own)
+	l.lines = own
+	return l
+}
+
 // Write takes the lines of the handler, which calls it for one at a time.
 func (l *Log) Write(line []byte) (int, error) {
 	l.mu.Lock()
@@ -85,7 +96,7 @@ func (l *Log) Write(line []byte) (int, error) {
 
 // Add writes an event, unless it is a read that was written down less than a minute ago.
 func (l *Log) Add(e Event) {
-	if (e.Action == "status" || e.Action == "search") && l.repeated(read{e.Action, e.Store, e.Who, e.Ticket, e.Status}) {
+	if slices.Contains(polled, e.Action) && l.repeated(read{e.Action, e.Store, e.Who, e.Ticket, e.Status}) {
 		return
 	}
 	attrs := []slog.Attr{slog.String("action", e.Action), slog.String("store", e.Store), slog.String("who", e.Who), slog.String("address", e.Address.String())}

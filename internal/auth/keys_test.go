@@ -135,7 +135,7 @@ func TestKeysRefused(t *testing.T) {
 	if err := os.WriteFile(open, []byte(`{"keys":[]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(open, 0o640); err != nil {
+	if err := os.Chmod(open, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenKeys(open, seal); err == nil || !strings.Contains(err.Error(), "chmod 600") {

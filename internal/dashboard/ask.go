@@ -133,7 +133,7 @@ func (p *passing) Unwrap() http.ResponseWriter { return p.to }
 
 // pass answers with what the API does, which is not held here.
 func (d *Dashboard) pass(w http.ResponseWriter, r *http.Request, path string, query url.Values) error {
-	c, err := call(r, tokenOf(r), http.MethodGet, path, query)
+	c, err := call(r, d.tokenOf(r), http.MethodGet, path, query)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (d *Dashboard) pass(w http.ResponseWriter, r *http.Request, path string, qu
 
 // get asks the API with the page's own token, and reads the answer into out.
 func (d *Dashboard) get(r *http.Request, path string, query url.Values, out any) error {
-	body, err := d.ask(r, tokenOf(r), http.MethodGet, path, query)
+	body, err := d.ask(r, d.tokenOf(r), http.MethodGet, path, query)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (d *Dashboard) get(r *http.Request, path string, query url.Values, out any)
 
 // post has the API change something.
 func (d *Dashboard) post(r *http.Request, path string, query url.Values, out any) error {
-	body, err := d.ask(r, tokenOf(r), http.MethodPost, path, query)
+	body, err := d.ask(r, d.tokenOf(r), http.MethodPost, path, query)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,10 @@
 // JavaScript, and with it updates itself.
 //
 // It knows nothing but the public API, which it asks in this process with the token of who has
-// signed in: so it shows exactly what that token may see, and does what that may do. The token is
-// in a cookie that scripts can't read, that other sites can't make use of (SameSite, and every
-// change asks where it comes from), and that only pages below /ui/ get.
+// signed in: so it shows exactly what that token may see, and does what that may do. The token
+// stays in this process. The browser has the random id of a session, in a cookie that scripts
+// can't read and that other sites can't make use of (SameSite, and every change asks where it
+// comes from).
 //
 // Nothing that a batch holds can become markup: html/template escapes all of it, and the
 // Content-Security-Policy lets no script or style run but the two files of this package.
@@ -45,11 +46,25 @@ type Dashboard struct {
 	routes http.Handler
 	stamp  string        // of the assets: part of their addresses
 	places chan struct{} // of pages that are being built
+
+	sessions *sessions
+	audit    Audit
+}
+
+// Audit takes what users do with the dashboard that the API does not see: sign-in and sign-out,
+// with the status of the API's answer. The token is not for writing down.
+type Audit func(r *http.Request, action, store, token string, status int)
+
+// WithAudit sets what takes sign-ins. It is called before the first request.
+func (d *Dashboard) WithAudit(audit Audit) *Dashboard {
+	d.audit = audit
+	return d
 }
 
 // New returns a dashboard over an API. Requests that are not below /ui/ are none of its business.
 func New(api http.Handler, log *slog.Logger) *Dashboard {
-	d := &Dashboard{api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+	d := &Dashboard{api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		sessions: newSessions(), audit: func(*http.Request, string, string, string, int) {}}
 	assets, err := fs.Sub(assetFiles, "assets")
 	if err != nil {
 		panic(err) //nolint:forbidigo // a mistake in this package, which every test finds
@@ -157,7 +172,7 @@ func (d *Dashboard) serve(p page) http.Handler {
 			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
 		}
 		// A token that may not do this may do other things: its user stays signed in.
-		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && tokenOf(r) == "" {
+		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && d.tokenOf(r) == "" {
 			d.askToken(w, r, shown)
 			return
 		}
@@ -218,7 +233,7 @@ type living interface{ every() int }
 // show renders a page as a whole before anything of it is sent.
 func (d *Dashboard) show(w http.ResponseWriter, r *http.Request, status int, name, title string, content any) error {
 	f := frame{
-		Title: title, Stamp: d.stamp, Store: r.PathValue("store"), SignedIn: tokenOf(r) != "", Here: name, Said: said(r), Page: content,
+		Title: title, Stamp: d.stamp, Store: r.PathValue("store"), SignedIn: d.tokenOf(r) != "", Here: name, Said: said(r), Page: content,
 	}
 	_, f.Operates = lastSeen(r)
 	f.Operates = f.Operates || name == "operator"

@@ -59,7 +59,7 @@ func (w *world) ask(method, path, token string, form url.Values, headers ...stri
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	if token != "" {
-		r.AddCookie(&http.Cookie{Name: cookieName, Value: token})
+		r.AddCookie(&http.Cookie{Name: cookieName, Value: w.d.sessions.begin(token, r.RemoteAddr)})
 	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
@@ -72,7 +72,7 @@ func (w *world) ask(method, path, token string, form url.Values, headers ...stri
 // request is what ask sends without a form.
 func (w *world) request(method, path, token string) *http.Request {
 	r := httptest.NewRequest(method, "http://sheaf.example"+path, nil)
-	r.AddCookie(&http.Cookie{Name: cookieName, Value: token})
+	r.AddCookie(&http.Cookie{Name: cookieName, Value: w.d.sessions.begin(token, r.RemoteAddr)})
 	return r
 }
 
@@ -204,11 +204,11 @@ func TestSignIn(t *testing.T) {
 	if a.Code != http.StatusSeeOther || a.Header().Get("Location") != "/ui/stores/1003" || len(c) != 1 {
 		t.Fatalf("%d %v", a.Code, a.Header())
 	}
-	if c[0].Value != token || !c[0].HttpOnly || c[0].SameSite != http.SameSiteLaxMode || c[0].Path != "/ui/" || c[0].MaxAge != 0 || c[0].Secure {
+	if strings.Contains(c[0].String(), token) || len(c[0].Value) < 26 || c[0].Name != "sheaf_session" || !c[0].HttpOnly || c[0].SameSite != http.SameSiteLaxMode || c[0].Path != "/ui/" || c[0].MaxAge != 0 || c[0].Secure {
 		t.Errorf("the cookie: %+v", c[0])
 	}
-	if c := w.ask("POST", "/ui/sign-in", "", url.Values{"store": {"1003"}, "token": {token}}, "X-Forwarded-Proto", "https").Result().Cookies(); !c[0].Secure {
-		t.Error("behind TLS the cookie goes without")
+	if c := w.ask("POST", "/ui/sign-in", "", url.Values{"store": {"1003"}, "token": {token}}, "X-Forwarded-Proto", "https").Result().Cookies(); !c[0].Secure || c[0].Name != "__Host-sheaf_session" || c[0].Path != "/" || c[0].Domain != "" {
+		t.Errorf("the cookie behind TLS: %+v", c[0])
 	}
 	if strings.Contains(w.page("/ui/stores/1003", token), token) {
 		t.Error("the token is in a page")
@@ -224,7 +224,7 @@ func TestSignIn(t *testing.T) {
 	}
 	for name, form := range map[string]url.Values{
 		"The token is missing.":         {"store": {"1003"}},
-		"too long to be kept":           {"store": {"1003"}, "token": {strings.Repeat("x", maxCookie+1)}},
+		"too long for the dashboard":    {"store": {"1003"}, "token": {strings.Repeat("x", maxToken+1)}},
 		"a Bearer token can&#39;t have": {"store": {"1003"}, "token": {"a b"}},
 		"The store id in the path must": {"store": {"a b"}, "token": {token}},
 		"This key may not operate.":     {"token": {token}},

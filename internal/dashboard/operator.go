@@ -67,7 +67,7 @@ type codeCount struct {
 func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 	var v operatorView
 	err := d.get(r, "/operator", nil, &v)
-	if p, ok := asProblem(err); ok && p.status == http.StatusUnauthorized && tokenOf(r) != "" {
+	if p, ok := asProblem(err); ok && p.status == http.StatusUnauthorized && d.tokenOf(r) != "" {
 		// Operators' keys are a list of their own: at a store the token may be as good as before.
 		return &problem{http.StatusForbidden, p.text + " All stores are for keys with the right to operate."}
 	}

@@ -8,32 +8,49 @@ import (
 )
 
 const (
-	// cookieName names the cookie that holds the token until the browser is closed.
-	cookieName = "sheaf_token"
-	// maxCookie is how long a token may be: browsers keep cookies of up to 4 KiB.
-	maxCookie = 3800
+	// The cookie's name. Browsers take a name that begins with __Host- only over TLS, from this
+	// very host and for all of its paths, so that no other host of the domain can plant one.
+	cookieName       = "sheaf_session"
+	secureCookieName = "__Host-" + cookieName
+
+	maxToken = 3800 // bytes of a token
 )
 
-// tokenOf returns the token of who has signed in; empty: nobody has.
-func tokenOf(r *http.Request) string {
-	c, err := r.Cookie(cookieName)
+// isSecure reports whether the browser uses TLS. A proxy that ends TLS says so; whoever lies
+// only keeps the cookie from themselves.
+func isSecure(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+// sessionOf returns what the cookie of a session holds; empty: there is none.
+func sessionOf(r *http.Request) string {
+	name := cookieName
+	if isSecure(r) {
+		name = secureCookieName
+	}
+	c, err := r.Cookie(name)
 	if err != nil {
 		return ""
 	}
 	return c.Value
 }
 
-// setToken keeps a token; an empty one is forgotten.
-func setToken(w http.ResponseWriter, r *http.Request, token string) {
-	setCookie(w, r, cookieName, token)
+// tokenOf returns the token of the user who has signed in; empty: nobody has.
+func (d *Dashboard) tokenOf(r *http.Request) string { return d.sessions.token(sessionOf(r)) }
+
+// setSession keeps the id of a session; an empty one is removed.
+func setSession(w http.ResponseWriter, r *http.Request, id string) {
+	name, path := cookieName, prefix
+	if isSecure(r) {
+		name, path = secureCookieName, "/"
+	}
+	setCookie(w, r, name, path, id)
 }
 
 // setCookie keeps a value until the browser is closed; an empty one is removed.
-func setCookie(w http.ResponseWriter, r *http.Request, name, value string) {
+func setCookie(w http.ResponseWriter, r *http.Request, name, path, value string) {
 	c := &http.Cookie{ //nolint:gosec // Secure where it can be
-		Name: name, Value: value, Path: prefix, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		// A proxy that ends TLS says so; who lies only keeps the cookie from itself.
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+		Name: name, Value: value, Path: path, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: isSecure(r),
 	}
 	if value == "" {
 		c.MaxAge = -1
@@ -70,7 +87,7 @@ func remember(w http.ResponseWriter, r *http.Request, store string, all bool) {
 		value = allStores + value
 	}
 	if c, err := r.Cookie(lastCookie); err != nil || c.Value != value {
-		setCookie(w, r, lastCookie, value)
+		setCookie(w, r, lastCookie, prefix, value)
 	}
 }
 
@@ -84,7 +101,7 @@ type signInPage struct {
 // home leads a user who is signed in to a store, or asks for one. Others are asked to sign in.
 func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
 	store := strings.TrimSpace(r.URL.Query().Get("store"))
-	if tokenOf(r) == "" {
+	if d.tokenOf(r) == "" {
 		return d.show(w, r, http.StatusOK, "signin", "Sign in", signInPage{Store: store})
 	}
 	last, all := lastSeen(r)
@@ -108,7 +125,7 @@ func (d *Dashboard) askToken(w http.ResponseWriter, r *http.Request, why *proble
 	if r.Method == http.MethodGet {
 		p.Next = r.URL.RequestURI()
 	}
-	if tokenOf(r) == "" {
+	if d.tokenOf(r) == "" {
 		p.Problem = "Sign in to see this page."
 	}
 	if err := d.show(w, r, why.status, "signin", "Sign in", p); err != nil {
@@ -116,7 +133,7 @@ func (d *Dashboard) askToken(w http.ResponseWriter, r *http.Request, why *proble
 	}
 }
 
-// signIn asks the API whether the token opens anything, and keeps it.
+// signIn asks the API whether the token opens anything, and begins a session with it.
 func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	p := signInPage{Store: strings.TrimSpace(r.PostFormValue("store")), Next: local(r.PostFormValue("next"))}
@@ -128,12 +145,14 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case token == "":
 		p.Problem = "The token is missing."
-	case len(token) > maxCookie:
-		p.Problem = "This token is too long to be kept by a browser. The command line takes it: sheaf login."
+	case len(token) > maxToken:
+		p.Problem = "This token is too long for the dashboard. The command line takes it: sheaf login."
 	default:
 		_, err := d.ask(r, token, http.MethodGet, question, nil)
 		if err == nil {
-			setToken(w, r, token)
+			d.sessions.end(sessionOf(r))
+			setSession(w, r, d.sessions.begin(token, r.RemoteAddr))
+			d.audit(r, "sign-in", p.Store, token, http.StatusOK)
 			if p.Next != "" {
 				to = p.Next
 			}
@@ -145,6 +164,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		p.Problem = shown.text
+		d.audit(r, "sign-in", p.Store, token, shown.status)
 	}
 	return d.show(w, r, http.StatusForbidden, "signin", "Sign in", p)
 }
@@ -158,11 +178,15 @@ func local(address string) string {
 	return u.RequestURI()
 }
 
-// signOut forgets the token.
+// signOut ends the session.
 func (d *Dashboard) signOut(w http.ResponseWriter, r *http.Request) error {
-	setToken(w, r, "")
+	if token := d.tokenOf(r); token != "" {
+		d.sessions.end(sessionOf(r))
+		d.audit(r, "sign-out", "", token, http.StatusOK)
+	}
+	setSession(w, r, "")
 	if _, err := r.Cookie(lastCookie); err == nil {
-		setCookie(w, r, lastCookie, "")
+		setCookie(w, r, lastCookie, prefix, "")
 	}
 	http.Redirect(w, r, prefix, http.StatusSeeOther)
 	return nil

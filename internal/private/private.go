@@ -14,9 +14,10 @@ import (
 // ErrNoFile is wrapped by the error about what has the file's name and is something else.
 var ErrNoFile = errors.New("is no regular file")
 
-// Read reads a file of at most so many bytes (what is longer is cut off). It refuses one that
-// others than its owner may read, on systems that have permission bits, in words that say
-// what to do. Without a file the error wraps fs.ErrNotExist.
+// Read reads a file of at most so many bytes (what is longer is cut off). On systems that
+// have permission bits it refuses one that its group may write, or that others may use at
+// all, in words that say what to do. The group may read it: systemd's credentials and secrets
+// in a pod have mode 0440. Without a file the error wraps fs.ErrNotExist.
 func Read(file string, most int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -30,8 +31,8 @@ func Read(file string, most int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
 	}
-	if err := ownerOnly(info, file); err != nil {
-		return nil, err
+	if mode := info.Mode().Perm(); mode&0o037 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s is open to other users (mode %04o), and only its owner may write it and its group read it: chmod 600 %s", file, mode, file)
 	}
 	return io.ReadAll(io.LimitReader(f, most))
 }

@@ -156,6 +156,22 @@ func TestCreateWithoutDirectory(t *testing.T) {
 	}
 }
 
+// TestReadModes: the owner's group may read a key, as in systemd's credentials and in pods.
+func TestReadModes(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o600, 0o400, 0o640, 0o440} {
+		file := filepath.Join(t.TempDir(), "sheaf.key")
+		if _, err := secret.Create(file); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := secret.Read(file); err != nil {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	good := secret.New().Encode()
 	const right = "32 bytes in base64 on one line; make one with: sheaf secret new"
@@ -172,7 +188,7 @@ func TestReadRefuses(t *testing.T) {
 		"not base64":    {"my password is swordfish", 0o600, right},
 		"two lines":     {good + "\n" + good, 0o600, "line 2 repeats a key"},
 		"broken line":   {good[:20] + "\n" + good[20:], 0o600, "line 1: the key has 15 bytes"},
-		"group reads":   {good, 0o640, "chmod 600 "},
+		"group writes":  {good, 0o660, "chmod 600 "},
 		"others read":   {good, 0o604, "chmod 600 "},
 		"others write":  {good, 0o602, "chmod 600 "},
 		"open to all":   {good, 0o666, "mode 0666"},

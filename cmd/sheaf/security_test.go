@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// TestHosts: a service on a loopback address serves this machine's names and those of --hosts.
+func TestHosts(t *testing.T) {
+	served := onlyHosts([]string{"batch.example.com"}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	for host, want := range map[string]int{
+		"localhost": 200, "LOCALHOST:8080": 200, "localhost.": 200, "api.localhost:8080": 200, "127.0.0.1": 200, "127.9.9.9:8080": 200,
+		"[::1]": 200, "[::1]:8080": 200, "": 200, "batch.example.com": 200, "BATCH.example.com:443": 200, "batch.example.com.": 200,
+		"evil.example": 421, "evil.example:8080": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421,
+		"evil-localhost": 421, "x.batch.example.com": 421, "10.0.0.1": 421, "[2001:db8::1]:8080": 421, "0.0.0.0:8080": 421, "2130706433": 421,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/healthz", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		served.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("host %q: %d, want %d", host, w.Code, want)
+		}
+	}
+}
+
+// TestSampling: whether a caller's trace is sampled does not decide whether it is here.
+func TestSampling(t *testing.T) {
+	for _, sample := range []float64{0, 1} {
+		o := observing{sample: sample}
+		provider := sdktrace.NewTracerProvider(o.sampler(nil)...)
+		for _, flags := range []trace.TraceFlags{0, trace.FlagsSampled} {
+			parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1, 15: 1}, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true})
+			_, span := provider.Tracer("").Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), "call")
+			if got := span.SpanContext().IsSampled(); got != (sample == 1) {
+				t.Errorf("--traces-sample %v and a caller's flag %v: sampled is %v", sample, flags, got)
+			}
+		}
+	}
+}
+
+// TestPasswordFile: the password of a file goes into the address as it is.
+func TestPasswordFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	write := func(text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("p@ss/w#rd%\r\n", 0o440)
+	got, err := withPassword("postgres://sheaf@db:5432/sheaf?sslmode=require", file)
+	if want := "postgres://sheaf:p%40ss%2Fw%23rd%25@db:5432/sheaf?sslmode=require"; got != want || err != nil {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	for database, says := range map[string]string{
+		"sqlite:sheaf.db": "is for PostgreSQL", "postgres://sheaf:x@db/sheaf": "no password", "postgres://db/sheaf": "must have a user",
+	} {
+		if _, err := withPassword(database, file); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", database, err, says)
+		}
+	}
+	for mode, text := range map[os.FileMode]string{0o644: "secret", 0o660: "secret", 0o600: "\n"} {
+		write(text, mode)
+		if _, err := withPassword("postgres://sheaf@db/sheaf", file); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("mode %o with %q: %v", mode, text, err)
+		}
+	}
+}
+
+// TestCredentialsDirectory: a file of settings can name what systemd has loaded.
+func TestCredentialsDirectory(t *testing.T) {
+	t.Setenv(credentialsVariable, "")
+	if _, err := parseFile("$CREDENTIALS_DIRECTORY/sheaf.key"); err == nil {
+		t.Error("a credential is accepted that nobody has loaded")
+	}
+	t.Setenv(credentialsVariable, "/run/credentials/sheaf.service")
+	for text, want := range map[string]string{
+		"$CREDENTIALS_DIRECTORY/sheaf.key":   "/run/credentials/sheaf.service/sheaf.key",
+		"${CREDENTIALS_DIRECTORY}/sheaf.key": "/run/credentials/sheaf.service/sheaf.key",
+		"/etc/sheaf/sheaf.key":               "/etc/sheaf/sheaf.key",
+		"$CREDENTIALS_DIRECTORYX/sheaf.key":  "$CREDENTIALS_DIRECTORYX/sheaf.key",
+	} {
+		if got, err := parseFile(text); got != want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
+		}
+	}
+	if m, err := parseAuth("keys=$CREDENTIALS_DIRECTORY/keys.json"); err != nil || m.keys != "/run/credentials/sheaf.service/keys.json" {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// TestImagesByDigest: images are named by digest, and the image is built without keys.
+func TestImagesByDigest(t *testing.T) {
+	for file, word := range map[string]string{"Dockerfile": "FROM ", "compose.yaml": "image: "} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "deploy", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, word) && !strings.Contains(line, "@sha256:") {
+				t.Errorf("%s: %s", file, line)
+			}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", ".dockerignore"))
+	if err != nil || !strings.Contains(string(text), "\n*\n") || !strings.Contains(string(text), "**/*.key\n") {
+		t.Errorf("%s, %v", text, err)
+	}
+}

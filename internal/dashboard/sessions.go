@@ -1,0 +1,104 @@
+package dashboard
+
+import (
+	"crypto/rand"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	sessionTime = 12 * time.Hour // from the sign-in on
+	maxSessions = 4096
+)
+
+// sessions are the users who have signed in on this node. The browser holds a random id, and
+// the token stays here. They are bounded: when there are too many, the network with the most
+// loses its oldest one, so that nobody can end other users' sessions by signing in often.
+type sessions struct {
+	mu   sync.Mutex
+	byID map[string]session
+	now  func() time.Time
+}
+
+type session struct {
+	token   string
+	network netip.Prefix // that the sign-in came from
+	began   time.Time
+}
+
+func newSessions() *sessions { return &sessions{byID: map[string]session{}, now: time.Now} }
+
+// begin begins a session and returns its id.
+func (s *sessions) begin(token, address string) string {
+	id := rand.Text()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.byID) >= maxSessions {
+		s.makeRoom()
+	}
+	s.byID[id] = session{token, networkOf(address), s.now()}
+	return id
+}
+
+// networkOf returns what one user has of the addresses: one of IPv4, a /64 of IPv6.
+func networkOf(address string) netip.Prefix {
+	from, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip, bits := from.Addr().Unmap().WithZone(""), 64
+	if ip.Is4() {
+		bits = 32
+	}
+	network, _ := ip.Prefix(bits) // the bits are right
+	return network
+}
+
+// makeRoom removes the sessions that are over; if there are none, one of the network with
+// the most.
+func (s *sessions) makeRoom() {
+	counts := map[netip.Prefix]int{}
+	for id, x := range s.byID {
+		if s.isOver(x) {
+			delete(s.byID, id)
+			continue
+		}
+		counts[x.network]++
+	}
+	if len(s.byID) < maxSessions {
+		return
+	}
+	oldest, most := "", 0
+	for id, x := range s.byID {
+		n := counts[x.network]
+		if oldest == "" || n > most || n == most && x.began.Before(s.byID[oldest].began) {
+			oldest, most = id, n
+		}
+	}
+	delete(s.byID, oldest)
+}
+
+func (s *sessions) isOver(x session) bool { return s.now().Sub(x.began) >= sessionTime }
+
+// token returns the token of a session; empty: there is no such session any more.
+func (s *sessions) token(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.byID[id]
+	if ok && s.isOver(x) {
+		delete(s.byID, id)
+		ok = false
+	}
+	if !ok {
+		return ""
+	}
+	return x.token
+}
+
+// end ends a session.
+func (s *sessions) end(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byID, id)
+}

@@ -1,0 +1,122 @@
+package sheaf
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/sheafapi/sheaf/internal/pgtest"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// dataVersion returns a number that changes with every commit of others to a file.
+func dataVersion(t *testing.T, c *sqlite.Conn) (version int64) {
+	t.Helper()
+	err := sqlitex.ExecuteTransient(c, "PRAGMA data_version", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+		version = s.ColumnInt64(0)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version
+}
+
+// TestReadyChangesNothing: whoever asks for /readyz causes no commit.
+func TestReadyChangesNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sheaf.db")
+	s, err := New(Options{Upstream: "http://127.0.0.1:1/{storeId}", Database: "sqlite:" + file, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := sqlite.OpenConn(file, sqlite.OpenReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before := dataVersion(t, c)
+	for range 20 {
+		if err := s.storage.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := dataVersion(t, c); after != before {
+		t.Errorf("the file was changed")
+	}
+}
+
+// TestReadyTellsNothing: /readyz says nothing of what the database reports, which the log does.
+func TestReadyTellsNothing(t *testing.T) {
+	for name, database := range map[string]func() Options{
+		"sqlite":   func() Options { return Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "planted-name.db")} },
+		"postgres": func() Options { return Options{Database: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			o := database()
+			o.Upstream, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
+			s, _, stop := running(t, o)
+			for s.Ready(t.Context()) != nil {
+				runtime.Gosched() // until batches of an earlier process have been looked for
+			}
+			stop()
+			ready := s.readyForCallers(o.Logger)
+			if err := s.Close(); err != nil { // every call of the database fails from now on
+				t.Fatal(err)
+			}
+			log.Reset()
+			for range 3 {
+				err := ready(t.Context())
+				if err == nil {
+					t.Fatal("it is ready without its database")
+				}
+				for _, word := range []string{"planted", "database", "closed", "sqlite", "postgres"} {
+					if strings.Contains(err.Error(), word) {
+						t.Errorf("%q tells %q", err, word)
+					}
+				}
+			}
+			if n := strings.Count(log.String(), "the database does not work"); n != 1 {
+				t.Errorf("it is logged %d times, want 1:\n%s", n, &log)
+			}
+		})
+	}
+}
+
+// TestOperatorsAreAudited: without an audit log, the service's log has calls of operators and
+// sign-ins, with who, from where and what, and no token.
+func TestOperatorsAreAudited(t *testing.T) {
+	var log bytes.Buffer
+	s, ask, stop := running(t, Options{
+		Upstream: "http://127.0.0.1:1/{storeId}", Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	stop()
+	log.Reset()
+	ask("GET", "/operator", nil, "")
+	ask("GET", "/operator", nil, "") // repeated within a minute
+	ask("POST", "/operator/quarantine/end?ticket=0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11", nil, "")
+	ask("GET", "/api/v3/1003/batch?status=QUEUED", nil, "")
+	s.Audit(httptest.NewRequest(http.MethodPost, "/ui/sign-in", nil), "sign-in", "1003", "token", 200)
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("logged:\n%s", &log)
+	}
+	for i, action := range []string{"operator ", "operator/quarantine/end ", "sign-in "} {
+		for _, want := range []string{"msg=audit", "action=" + action, "who=", "address=192.0.2.1", "status="} {
+			if !strings.Contains(lines[i], want) {
+				t.Errorf("%q is missing in %s", want, lines[i])
+			}
+		}
+		if strings.Contains(lines[i], "token") || strings.Contains(lines[i], `who="" `) {
+			t.Errorf("%s", lines[i])
+		}
+	}
+}
