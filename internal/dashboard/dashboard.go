@@ -63,8 +63,10 @@ func (d *Dashboard) WithAudit(audit Audit) *Dashboard {
 
 // New returns a dashboard over an API. Requests that are not below /ui/ are none of its business.
 func New(api http.Handler, log *slog.Logger) *Dashboard {
-	d := &Dashboard{api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		sessions: newSessions(), audit: func(*http.Request, string, string, string, int) {}}
+	d := &Dashboard{
+		api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		sessions: newSessions(), audit: func(*http.Request, string, string, string, int) {},
+	}
 	assets, err := fs.Sub(assetFiles, "assets")
 	if err != nil {
 		panic(err) //nolint:forbidigo // a mistake in this package, which every test finds
