@@ -22,21 +22,29 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 	}
 	expanded := buildLater(t, steps)
 	ctx := t.Context()
-	ledger := newLedger(t, moody)
+	ledger := newLedger(t, steady)
 	f := newFleet(t, &row{}, ledger, pgtest.NewDatabase(t), 3)
 	f.nodes[2].binary = expanded
+	f.lost = func(error) {} // a node that is gone takes no calls
+	stop := func(n *node) {
+		f.strike(n.name, ended)
+		n.term(t)
+	}
 	f.start(f.nodes[0])
 	f.start(f.nodes[1])
+	older, other, newer := f.nodes[0], f.nodes[1], f.nodes[2]
 	f.withLoad(ctx, 6, func(*load) {
-		f.busy(ctx, 20)
-		f.start(f.nodes[2]) // brings the schema up to date
-		f.busy(ctx, 20, f.nodes[2])
-		f.busy(ctx, 20, f.nodes[0], f.nodes[1])
-		f.nodes[0].term(t)
-		f.start(f.nodes[0]) // the older version, on the newer schema
-		f.busy(ctx, 20, f.nodes[0])
+		arrived(ctx, t, ledger.After(20))
+		f.start(newer) // brings the schema up to date
+		arrived(ctx, t, ledger.After(20))
+		stop(older)
+		stop(other)
+		arrived(ctx, t, ledger.After(20)) // from the newer version
+		f.start(older)                    // on the newer schema
+		stop(newer)
+		arrived(ctx, t, ledger.After(20)) // from the older version
 	})
-	f.nodes[0].term(t)
+	older.term(t)
 	db, err := pgx.Connect(ctx, f.database)
 	if err != nil {
 		t.Fatal(err)
@@ -45,9 +53,9 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 	if _, err := db.Exec(ctx, "UPDATE settings SET value = convert_to(split_part(convert_from(value, 'UTF8'), ' ', 1) || ' 999', 'UTF8') WHERE name = 'schema'"); err != nil {
 		t.Fatal(err)
 	}
-	f.launch(f.nodes[0])
-	f.nodes[0].exited(t)
-	if code, log := f.nodes[0].cmd.ProcessState.ExitCode(), f.nodes[0].logged(); code != 1 || !strings.Contains(log, "it was made by a newer version of Sheaf") || !strings.Contains(log, "before schema 999") {
+	f.launch(older)
+	older.exited(t)
+	if code, log := older.cmd.ProcessState.ExitCode(), older.logged(); code != 1 || !strings.Contains(log, "it was made by a newer version of Sheaf") || !strings.Contains(log, "before schema 999") {
 		t.Errorf("the older version on a schema that it can't use: exit code %d\n%s", code, log)
 	}
 }

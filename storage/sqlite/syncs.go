@@ -35,8 +35,8 @@ func (s *syncs) note(err error) {
 	if s.last != nil {
 		return
 	}
-	s.last = fmt.Errorf("the disk has failed to sync the database %s for the second time, so that nobody knows what of it is on the disk; this process ends, as after a crash: see the system's log for the disk's errors, mend or replace it, then start again: %w", s.path, err)
-	s.log.Error(s.last.Error())
+	s.last = fmt.Errorf("the disk has failed to sync the database %s for the second time; nothing is written any more: %w", s.path, err)
+	s.log.Error("the disk has failed to sync the database for the second time; nobody knows what of it is on the disk, and this process ends, as after a crash: see the system's log for the disk's errors, mend or replace it, then start again", "file", s.path, "error", err)
 	s.fatal(s.last)
 }
 
