@@ -219,6 +219,7 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(c); err != nil {
 		c.fail(err)
 	}
+	c.pace.end(w)
 }
 
 // serve finds the endpoint and checks what all calls have in common, in the order

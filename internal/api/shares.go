@@ -76,7 +76,8 @@ type pace struct {
 }
 
 // write sends bytes by a deadline, which is later for a client that was fast enough before. A
-// client that reads more slowly than leastRate uses its grace up, over all of an answer.
+// client that reads more slowly than leastRate uses its grace up, over all of an answer. No
+// deadline is left behind: over HTTP/2 one that passes while nothing is sent resets the stream.
 func (p *pace) write(w http.ResponseWriter, bytes int, send func()) {
 	began := time.Now()
 	if p.last.IsZero() {
@@ -85,8 +86,17 @@ func (p *pace) write(w http.ResponseWriter, bytes int, send func()) {
 		p.left = min(grace, p.left+began.Sub(p.last))
 	}
 	allowed := p.left + time.Duration(bytes)*time.Second/leastRate
-	_ = http.NewResponseController(w).SetWriteDeadline(began.Add(allowed)) // a writer without deadlines, such as a test's, has none
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(began.Add(allowed)) // a writer without deadlines, such as a test's, has none
 	send()
+	_ = rc.SetWriteDeadline(time.Time{})
 	p.last = time.Now()
 	p.left = min(grace, max(allowed-p.last.Sub(began), 0))
+}
+
+// end bounds the time for the last bytes, which the server sends when the handler has returned.
+func (p *pace) end(w http.ResponseWriter) {
+	if !p.last.IsZero() {
+		_ = http.NewResponseController(w).SetWriteDeadline(p.last.Add(grace))
+	}
 }
