@@ -22,8 +22,8 @@ func planMemory(o *Options) memoryPlan {
 	if limit == math.MaxInt64 {
 		limit = usualMemory
 	}
-	const header = 1 << 20 // of an answer, with its line
-	p := memoryPlan{largestAnswer: o.MaxAnswer + header, largestBatch: 2*o.MaxBody + 1<<20}
+	const header = 1 << 20 // of an answer, with its line; its body is there twice while it is decoded
+	p := memoryPlan{largestAnswer: 2*o.MaxAnswer + header, largestBatch: 2*o.MaxBody + 1<<20}
 	p.answers, p.batches = max(limit/4, p.largestAnswer), max(limit/8, p.largestBatch)
 	return p
 }

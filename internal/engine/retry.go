@@ -43,7 +43,7 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
 		p.throttle(&m, a, now)
-	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)):
+	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)) && !(a.Incomplete && r.Repeatable()):
 		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
 		p.fail(&m, r, o, a, now)
@@ -129,8 +129,9 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
-		again = a.Code >= 500 && (!unknown || p.RetryInDoubt)
-		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500
+		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // carried out, but the answer is worth another try
+		again = a.Code >= 500 && (!unknown || p.RetryInDoubt) || lost
+		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500 || lost
 	case outbound.NotSent:
 		again = true
 	case outbound.Doubt:
@@ -226,6 +227,8 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusServiceUnavailable:
 		out.Kind = governor.Busy
 		out.Pause, _ = retryAfter(a.Header, ended)
+	case a.Outcome == outbound.Answered && a.Incomplete:
+		out.Kind = governor.Silent
 	case a.Outcome == outbound.Doubt && a.Code == http.StatusGatewayTimeout:
 		out.Kind = governor.Late
 	case a.Outcome == outbound.Doubt, a.Outcome == outbound.NotSent, a.Outcome == outbound.Refused:

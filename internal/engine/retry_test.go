@@ -21,6 +21,13 @@ func answered(code int, header ...string) outbound.Answer {
 	return outbound.Answer{Outcome: outbound.Answered, Code: code, Header: h}
 }
 
+// part is an answer of which only a part came.
+func part(code int) outbound.Answer {
+	a := answered(code)
+	a.Incomplete = true
+	return a
+}
+
 func noAnswer(o outbound.Outcome, code int) outbound.Answer {
 	return outbound.Answer{Outcome: o, Code: code, Line: "words"}
 }
@@ -58,6 +65,13 @@ func TestJudge(t *testing.T) {
 		{name: "not sent, with stop", method: "POST", stop: true, answer: noAnswer(outbound.NotSent, 502), want: failed},
 		{name: "timeout of a GET", method: "GET", answer: noAnswer(outbound.Doubt, 504), wait: 3 * time.Second},
 		{name: "timeout of a PUT", method: "PUT", answer: noAnswer(outbound.Doubt, 504), wait: 3 * time.Second},
+		{name: "a part of an answer to a POST", method: "POST", answer: part(201), want: ok},
+		{name: "a part of an answer to a GET", method: "GET", answer: part(200), wait: 3 * time.Second},
+		{name: "a part of an answer to a PUT", method: "PUT", answer: part(200), wait: 3 * time.Second},
+		{name: "a part of an answer to a GET, retries used up", method: "GET", tries: storage.Tries{Retries: 5}, answer: part(200), want: failed},
+		{name: "a part of an answer to a GET, with stop", method: "GET", stop: true, answer: part(200), want: failed},
+		{name: "a part of an answer 404", method: "GET", answer: part(404), want: failed},
+		{name: "a part of an answer 503 to a POST", method: "POST", answer: part(503), wait: 3 * time.Second},
 		{name: "timeout of a POST", method: "POST", answer: noAnswer(outbound.Doubt, 504), want: failed},
 		{name: "broken connection of a PATCH", method: "PATCH", answer: noAnswer(outbound.Doubt, 502), want: failed},
 		{name: "too large", method: "GET", answer: noAnswer(outbound.TooLarge, 502), want: failed},

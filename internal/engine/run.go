@@ -494,7 +494,8 @@ func (r *run) settle(a answer) {
 		r.unsend(a.index) // the next start finds out why
 		return
 	}
-	if r.e.work.Err() != nil && a.Outcome != outbound.Answered {
+	complete := a.Outcome == outbound.Answered && !(a.Incomplete && r.c.Requests[a.index].Repeatable())
+	if r.e.work.Err() != nil && !complete {
 		// We cut it off ourselves. If it may have reached the upstream, its intent
 		// stays for the next runner to judge.
 		if a.Outcome == outbound.NotSent || a.Outcome == outbound.Refused {

@@ -16,7 +16,8 @@ import (
 const maxLine = 1 << 10
 
 // read reads an answer whose header has come. hold makes room for so many bytes of its body.
-// It never closes the body: that would read what is left of it.
+// With an error the answer has the part of the body that came. It never closes the body: that
+// would read the rest of it.
 func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error) (Answer, error) {
 	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
 	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
@@ -26,13 +27,18 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 		return c.tooLarge(a.Code), nil
 	}
 	var err error
-	if a.Body, err = readBody(resp, c.maxAnswer, hold); err != nil {
-		return Answer{}, err
-	}
-	if int64(len(a.Body)) > c.maxAnswer {
+	if a.Body, err = readBody(resp, c.maxAnswer, hold); int64(len(a.Body)) > c.maxAnswer {
 		return c.tooLarge(a.Code), nil
 	}
-	return a, nil
+	return a, err
+}
+
+// incomplete returns the Answer for one of which only a part came, at least its status line.
+// The upstream has said what became of the request: that isn't in doubt.
+func (c *Client) incomplete(a Answer, err error) Answer {
+	a.Incomplete = true
+	a.Line += "; the answer is incomplete: " + c.missing(err)
+	return a
 }
 
 // tooLarge returns the Answer for one that is larger than the limit. code is the upstream's,
@@ -75,8 +81,8 @@ var scratch = sync.Pool{New: func() any {
 	return &b
 }}
 
-// readBody reads a body, at most one byte more than limit. nil stands for an empty one. It
-// calls hold with the size of each buffer before it makes it. The buffer grows with what has
+// readBody reads a body, at most one byte more than limit. nil stands for an empty one. With an
+// error it returns what came. It calls hold with the size of each buffer before it makes it. The buffer grows with what has
 // come: an upstream that announces much and sends little takes little. One that has sent a part
 // of what it announced is trusted with the rest, which spares copies.
 func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byte, error) {
@@ -88,8 +94,8 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 				return nil, err
 			}
 			b := make([]byte, most)
-			_, err := io.ReadFull(resp.Body, b)
-			return b, err
+			n, err := io.ReadFull(resp.Body, b)
+			return b[:n], err
 		}
 	}
 	first := scratch.Get().(*[]byte)
@@ -111,14 +117,14 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 			}
 			return bytes.Clone(b), nil
 		case err != nil:
-			return nil, err
+			return bytes.Clone(b), err
 		case len(b) == cap(b):
 			size := min(2*int64(cap(b)), most)
 			if resp.ContentLength >= 0 {
 				size = min(trust*int64(cap(b)), most)
 			}
 			if err := hold(size); err != nil {
-				return nil, err
+				return bytes.Clone(b), err
 			}
 			b = append(make([]byte, 0, size), b...)
 		}

@@ -47,9 +47,9 @@ type Outcome uint8
 
 // The outcomes of an attempt.
 const (
-	Answered Outcome = iota + 1 // a complete answer came
+	Answered Outcome = iota + 1 // an answer came, at least its status line
 	NotSent                     // no byte of the request was written
-	Doubt                       // bytes were written and no complete answer came
+	Doubt                       // bytes were written and no answer came
 	TooLarge                    // the answer was larger than the limit; reading it was given up
 	Withheld                    // no byte of the request was written, because Permit refused
 	Refused                     // no byte of the request was written, and none will be: it can't be sent as it is
@@ -62,4 +62,8 @@ type Answer struct {
 	Line    string      // the reason phrase; without an answer what happened, in words a caller may see
 	Body    []byte      // the body as it came; nil: empty
 	Header  http.Header // nil without an answer
+
+	// Incomplete says that a part of the answer didn't come or can't be read. Code is the
+	// upstream's all the same, and Line says what is missing.
+	Incomplete bool
 }

@@ -151,9 +151,9 @@ func (c *Client) Do(ctx context.Context, call *Call) Answer {
 		return c.failure(call, false, err)
 	}
 	if c.handler != nil {
-		return c.serve(ctx, call, target)
+		return c.decode(ctx, call, c.serve(ctx, call, target))
 	}
-	return c.send(ctx, call, target)
+	return c.decode(ctx, call, c.send(ctx, call, target))
 }
 
 // send makes an attempt over the network.
@@ -173,6 +173,8 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 		switch {
 		case err == nil:
 			return a
+		case a.Code > 0 && !errors.Is(err, errWithheld):
+			return c.incomplete(a, x.cause(ctx, err))
 		case x.sent:
 			return c.failure(call, true, x.cause(ctx, err))
 		case errors.Is(err, errWithheld):

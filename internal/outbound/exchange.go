@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ type exchange struct {
 	owner    owner
 	sent     bool        // a byte of the request may have been written
 	ending   atomic.Bool // the last write of the request has begun
+	flaws    flaws       // of the answer
 }
 
 // buffers holds the buffers in which requests are put together.
@@ -167,17 +169,30 @@ func write(c *conn, p []byte) (int, error) {
 // more.
 func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
 
-// read reads the answer. whole says that the connection can carry another exchange.
+// read reads the answer. whole says that the connection can carry another exchange. With an
+// error the answer is what was read of it; its code is 0 if that is nothing.
 func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err error) {
-	c.room = maxAnswerHeader
-	resp, clean, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read
-	if err != nil {
+	c.room = maxHeadRead
+	resp, f, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read
+	x.flaws = f
+	if resp == nil {
 		return Answer{}, false, err
 	}
-	head := maxAnswerHeader - c.room
+	head := min(maxHeadRead-c.room, maxAnswerHeader)
 	c.room = math.MaxInt64
-	a, err = x.client.read(x.call, resp, func(n int64) error { return x.hold(ctx, c, head+n) })
-	whole = clean && err == nil && a.Outcome == Answered && c.reader.Buffered() == 0 &&
+	if err != nil {
+		a = Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
+	} else {
+		if len(resp.TransferEncoding) > 0 && resp.Body != http.NoBody {
+			resp.Body = newChunkedBody(c, &x.flaws)
+		}
+		a, err = x.client.read(x.call, resp, func(n int64) error { return x.hold(ctx, c, head+n) })
+	}
+	if a.Outcome == Answered {
+		a.Line += x.flaws.String()
+		a.Incomplete = x.flaws.unsure
+	}
+	whole = !x.flaws.odd && err == nil && a.Outcome == Answered && c.reader.Buffered() == 0 &&
 		(len(x.call.Body) == 0 || readsBody(x.call.Method))
 	return a, whole, err
 }

@@ -58,8 +58,12 @@ func TestNeverSentTwice(t *testing.T) {
 				c := newClient(t, u.addr())
 				expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
 				a := c.Do(t.Context(), newCall(v.method, "/second", v.body))
-				expect(t, a, Doubt, 502, "Bad Gateway: the connection broke before a complete answer came")
-				if strings.HasSuffix(a.Line, unknown) != (v.method == "POST" || v.method == "PATCH") {
+				if last != "" {
+					expect(t, a, Answered, 200, "OK; the answer is incomplete: the connection broke")
+				} else {
+					expect(t, a, Doubt, 502, "Bad Gateway: the connection broke before a complete answer came")
+				}
+				if a.Incomplete != (last != "") || strings.HasSuffix(a.Line, unknown) != (last == "" && (v.method == "POST" || v.method == "PATCH")) {
 					t.Errorf("%s: the line is %q", name, a.Line)
 				}
 				if conns, n := u.conns.Load(), received.Load(); conns != 1 || n != 1 {
@@ -167,7 +171,8 @@ func TestFirstConnectionClosed(t *testing.T) {
 func TestNoHTTP(t *testing.T) {
 	for name, raw := range map[string]string{
 		"other protocol": "SSH-2.0-OpenSSH_9.6\r\n",
-		"large header":   "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxAnswerHeader) + "\r\n\r\n",
+		"half a line":    "HTTP/1.1 200 OK",
+		"no code":        "HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
@@ -175,7 +180,7 @@ func TestNoHTTP(t *testing.T) {
 				io.WriteString(c, raw)
 			})
 			a := newClient(t, u.addr()).Do(t.Context(), newCall("POST", "/a", "{}"))
-			expect(t, a, Doubt, 502, "Bad Gateway: the upstream's answer could not be read", unknown)
+			expect(t, a, Doubt, 502, "Bad Gateway: ", unknown)
 		})
 	}
 }
@@ -183,9 +188,7 @@ func TestNoHTTP(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for name, says := range map[string]string{
 		"no answer":      "",
-		"half a header":  "HTTP/1.1 200 OK\r\nConte",
-		"half a body":    "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345",
-		"half a chunk":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123",
+		"half a line":    "HTTP/1.1 200 O",
 		"hints for ever": "HTTP/1.1 103 Early Hints\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,6 +36,9 @@ func FuzzAnswer(f *testing.F) {
 	for _, v := range reuses {
 		f.Add(v.method, len(v.body) > 0, []byte(v.answer))
 	}
+	for _, v := range leniences {
+		f.Add("POST", true, []byte("HTTP/1.1 201 Created\r\n"+v.rest))
+	}
 	for _, raw := range []string{
 		"", "\r\n", "HTTP/1.1 999 High\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\nok" + okAnswer,
 		"HTTP/1.1 204 No Content\r\n\r\n" + strings.Repeat("x", readBuffer) + okAnswer,

@@ -1,7 +1,6 @@
 package outbound
 
 import (
-	"bytes"
 	"errors"
 	"net/http"
 	"strconv"
@@ -20,34 +19,39 @@ const (
 // errMalformed is the error of an answer that no HTTP server may send.
 var errMalformed = errors.New("the answer is malformed")
 
-// response reads the header of an answer to a request with the method, past empty lines and
+// response reads the head of an answer to a request with the method, past empty lines and
 // informational answers. written says whether the whole request had been written, or at
-// least its last write had begun, when a byte of an answer came. clean reports
-// whether the next answer on the connection certainly begins where the body of this one ends.
-func response(c *conn, method string, written *atomic.Bool) (resp *http.Response, clean bool, err error) {
+// least its last write had begun, when a byte of an answer came. Unless the answer is odd, the
+// next one on the connection certainly begins where the body of this one ends. With an error
+// resp is what was read of the final answer; nil: not even its status line.
+func response(c *conn, method string, written *atomic.Bool) (resp *http.Response, f flaws, err error) {
 	req := &http.Request{Method: method}
-	clean = true
+	clean := true
 	for range maxInformational + 1 {
 		lines, err := skipEmptyLines(c)
 		if err != nil {
-			return nil, false, err
+			return nil, f, err
 		}
 		clean = clean && lines == 0 && written.Load()
-		head, _ := c.reader.Peek(c.reader.Buffered())
-		single := !framedTwice(head)
-		if resp, err = http.ReadResponse(c.reader, req); err != nil {
-			return nil, false, err
+		if head, _ := c.reader.Peek(c.reader.Buffered()); isRegular(head) {
+			resp, err = http.ReadResponse(c.reader, req)
+		} else {
+			resp, f, err = readLeniently(c, req)
 		}
 		switch {
+		case resp == nil:
+			return nil, f, err
 		case resp.StatusCode < 100 || resp.StatusCode > maxStatus:
-			return nil, false, errMalformed
+			return nil, f, errMalformed
 		case resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols:
-			clean = clean && persists(resp, method) && (single || len(resp.TransferEncoding) == 0)
-			return resp, clean && c.heed(resp.Header["Keep-Alive"]), nil
+			f.odd = f.odd || !clean || err != nil || !persists(resp, method) || !c.heed(resp.Header["Keep-Alive"])
+			return resp, f, err
+		case err != nil:
+			return nil, f, err
 		}
 		clean = false // nobody asked for it, and some servers send it with a body
 	}
-	return nil, false, errMalformed
+	return nil, f, errMalformed
 }
 
 // skipEmptyLines skips what some servers send behind an answer, and returns how many bytes.
@@ -77,30 +81,6 @@ func persists(resp *http.Response, method string) bool {
 	}
 	length := resp.Header["Content-Length"]
 	return len(resp.TransferEncoding) == 0 && (len(length) == 0 || length[0] == "0")
-}
-
-// framedTwice reports whether a header may have both a Content-Length and a
-// Transfer-Encoding: net/http lets the second one count, and another server may have meant
-// the first (RFC 9112, section 6.3). A header that has not come whole may.
-func framedTwice(head []byte) bool {
-	length, coding := false, false
-	for {
-		line, rest, found := bytes.Cut(head, []byte("\n"))
-		if !found {
-			return true
-		}
-		if len(bytes.TrimSuffix(line, []byte("\r"))) == 0 {
-			return length && coding
-		}
-		length = length || hasName(line, "content-length")
-		coding = coding || hasName(line, "transfer-encoding")
-		head = rest
-	}
-}
-
-// hasName reports whether a header's line begins with the name, in whatever case.
-func hasName(line []byte, name string) bool {
-	return len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name)
 }
 
 // heed shortens the time for which the connection may be idle to what the upstream says it

@@ -25,6 +25,19 @@ func (c *Client) unanswered(err error) string {
 	return "the upstream's answer could not be read"
 }
 
+// missing says, in words a caller may see, why the rest of an answer is missing.
+func (c *Client) missing(err error) string {
+	switch {
+	case errors.Is(err, errTimeout):
+		return "the rest didn't come within " + c.timeout.String()
+	case errors.Is(err, errInterrupted):
+		return "the service was interrupted"
+	case broken(err):
+		return "the connection broke"
+	}
+	return "the rest could not be read"
+}
+
 // unsent says, in words a caller may see, why a request was not sent.
 func (c *Client) unsent(err error) string {
 	var header *headerError

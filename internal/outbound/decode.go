@@ -1,0 +1,125 @@
+package outbound
+
+import (
+	"bufio"
+	"bytes"
+	"compress/flate"
+	"compress/zlib"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxCodings bounds how often an answer may be compressed.
+const maxCodings = 2
+
+// errUndecodable is the error of a body that isn't what its Content-Encoding says.
+var errUndecodable = errors.New("the body isn't what its Content-Encoding says")
+
+// decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding
+// stays as it came, with its header. So does one that can't be decoded, and its line says so. The
+// decoded body is bounded like any other, and takes its memory from the call's share beside
+// the one that came.
+func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
+	var codings []string
+	for _, value := range a.Header["Content-Encoding"] {
+		for _, coding := range list([]byte(value)) {
+			if coding != "" && coding != "identity" {
+				codings = append(codings, coding)
+			}
+		}
+	}
+	if a.Outcome != Answered || a.Incomplete || len(a.Body) == 0 || len(codings) == 0 || len(codings) > maxCodings {
+		return a
+	}
+	body := a.Body
+	for _, coding := range slices.Backward(codings) {
+		if decoders[coding] == nil {
+			return a
+		}
+		var err error
+		switch body, err = c.decodeOne(ctx, call, decoders[coding], body, int64(len(a.Body))); {
+		case errors.Is(err, errUndecodable):
+			a.Line += "; the answer isn't encoded as its Content-Encoding says"
+			return a
+		case err != nil: // no memory before the service was interrupted
+			return c.incomplete(a, errInterrupted)
+		case int64(len(body)) > c.maxAnswer:
+			return c.tooLarge(a.Code)
+		}
+	}
+	a.Body = body
+	a.Header = a.Header.Clone()
+	delete(a.Header, http.CanonicalHeaderKey("Content-Encoding"))
+	return a
+}
+
+// decoders read what is encoded.
+var decoders = map[string]func(io.Reader) (io.ReadCloser, error){
+	"gzip": readGzip, "x-gzip": readGzip, "deflate": readDeflate, "zstd": readZstd,
+}
+
+func readGzip(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
+
+// readDeflate reads the coding "deflate", which some servers send without the wrapping that it
+// should have (RFC 9110, section 8.4.1.2).
+func readDeflate(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReader(r)
+	if head, _ := b.Peek(2); len(head) == 2 && head[0]&0xf == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
+		return zlib.NewReader(b)
+	}
+	return flate.NewReader(b), nil
+}
+
+// zstdWindow is the most memory that a zstd stream may ask for (RFC 9659).
+const zstdWindow = 8 << 20
+
+func readZstd(r io.Reader) (io.ReadCloser, error) {
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
+}
+
+// decodeOne decodes a body, at most one byte more than the limit of an answer. held is what
+// the share holds for the body as it came.
+func (c *Client) decodeOne(ctx context.Context, call *Call, open func(io.Reader) (io.ReadCloser, error), body []byte, held int64) ([]byte, error) {
+	r, err := open(bytes.NewReader(body))
+	if err != nil {
+		return nil, errUndecodable
+	}
+	defer r.Close()
+	var out []byte
+	for {
+		if len(out) == cap(out) {
+			size := min(max(firstRead, 2*int64(cap(out))), c.maxAnswer+1)
+			if err := growTo(ctx, call, held+size); err != nil {
+				return nil, err
+			}
+			out = append(make([]byte, 0, size), out...)
+		}
+		n, err := r.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		switch {
+		case err == io.EOF || int64(len(out)) > c.maxAnswer:
+			return out, nil
+		case err != nil:
+			return nil, errUndecodable
+		}
+	}
+}
+
+// growTo makes sure that the call's share of memory holds n bytes.
+func growTo(ctx context.Context, call *Call, n int64) error {
+	share := call.Memory
+	if share == nil || n <= share.Held() || share.TryGrow(n-share.Held()) {
+		return nil
+	}
+	return share.Grow(ctx, n-share.Held())
+}
