@@ -202,6 +202,7 @@ func (c *Client) connect(ctx context.Context, x *exchange) (*conn, error) {
 	raw, err := c.dial(ctx)
 	if err != nil {
 		c.idle.drop(nil)
+		c.idle.renew(x.owner)
 		return nil, err
 	}
 	return newConn(raw, x.owner), nil

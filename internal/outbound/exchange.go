@@ -69,10 +69,14 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 	whole := false
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer func() {
-		if stop() && whole {
+		failed := a.Code >= http.StatusInternalServerError || x.sent && err != nil
+		if stop() && whole && !failed {
 			x.client.idle.put(c)
 		} else {
 			x.client.idle.drop(c)
+		}
+		if failed {
+			x.client.idle.renew(x.owner)
 		}
 	}()
 	if err := x.begin(ctx, c); err != nil {

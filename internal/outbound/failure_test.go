@@ -265,7 +265,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		readRequest(r)
-		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+		io.WriteString(c, "HTTP/1.1 200 O")
 		cancel()
 		r.ReadByte() // until the client gives up
 	})

@@ -112,6 +112,22 @@ func (p *pool) drop(c *conn) {
 	p.inUse--
 }
 
+// renew closes the owner's idle connections: the upstream may be somewhere else by now, and the
+// next connection resolves its name again. Other owners find out on their own, so that
+// nobody's failures cost others their connections.
+func (p *pool) renew(of owner) { closeAll(p.idleOf(of)) }
+
+// idleOf takes out the owner's idle connections.
+func (p *pool) idleOf(of owner) (all []*conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := p.idle[of].top; c != nil; c = p.idle[of].top {
+		all = append(all, c)
+		p.remove(c)
+	}
+	return all
+}
+
 // remove takes an idle connection out, wherever it is in its stack.
 func (p *pool) remove(c *conn) {
 	s := p.idle[c.owner]

@@ -322,3 +322,71 @@ func TestCallbacksShareNoConnection(t *testing.T) {
 		t.Errorf("%d connections for 3 callbacks", n)
 	}
 }
+
+// After a 5XX, or a connection that broke, none of the owner's idle connections is used: the
+// next one resolves the upstream's name again, which may lead elsewhere by now.
+func TestNameIsResolvedAgainAfterFailure(t *testing.T) {
+	for name, failure := range map[string]string{
+		"503":                "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+		"500":                "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+		"broken before":      "",
+		"broken in the body": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var together sync.WaitGroup
+			together.Add(3)
+			u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				for {
+					switch request := readRequest(r); {
+					case request == "":
+						return
+					case strings.Contains(request, "/together"):
+						together.Done()
+						together.Wait()
+					case strings.Contains(request, "/fail"):
+						io.WriteString(c, failure)
+						if !strings.HasPrefix(failure, "HTTP/1.1 5") {
+							return
+						}
+						continue
+					}
+					io.WriteString(c, okAnswer)
+				}
+			})
+			c := newClient(t, u.addr())
+			resolved := 0
+			dial := c.dial
+			var mu sync.Mutex
+			c.dial = func(ctx context.Context) (net.Conn, error) {
+				mu.Lock()
+				resolved++
+				mu.Unlock()
+				return dial(ctx)
+			}
+			send := func(store, path string) {
+				call := newCall("GET", path, "")
+				call.Store = store
+				c.Do(t.Context(), call)
+			}
+			var all sync.WaitGroup
+			for range 3 { // three idle connections
+				all.Go(func() { send("1", "/together") })
+			}
+			all.Wait()
+			send("2", "/a") // and one of another owner
+			if resolved != 4 {
+				t.Fatalf("%d connections", resolved)
+			}
+			send("1", "/fail")
+			send("1", "/a")
+			if resolved != 5 {
+				t.Errorf("%d connections after a failure, want a new one: 5", resolved)
+			}
+			send("1", "/a")
+			send("2", "/a")
+			if resolved != 5 {
+				t.Errorf("%d connections in the end; those made after the failure, and another owner's, are used again", resolved)
+			}
+		})
+	}
+}
