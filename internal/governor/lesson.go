@@ -135,6 +135,8 @@ func (l *lesson) learn(now, until time.Time, configured float64) {
 		fast = l.speed(now)
 	}
 	switch {
+	case l.learned(now) && span < leastEpoch: // too short to tell how much too fast it was
+		l.base, l.peak = 0.9*fast, 0.95*fast
 	case l.accepted < leastAccepted && l.learned(now):
 		l.base, l.peak = fast/2, 0
 	case l.accepted < leastAccepted:
