@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print how a release is made, as the predicate of a SLSA 1.0 provenance. BUILDER names what
-# builds it, such as the address of the job.
+# Print the predicate of a SLSA 1.0 provenance, which describes how a release was built. BUILDER
+# identifies the builder, for example the URL of the CI job.
 set -eu
 commit=$(git rev-parse HEAD)
 cat <<END
