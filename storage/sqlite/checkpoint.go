@@ -36,7 +36,7 @@ func (w *writer) checkpoint() {
 		state, err = w.shorten(state)
 	}
 	if err != nil {
-		w.note(err)
+		w.noteMove(err)
 	}
 	if (err != nil || state.busy) && time.Since(w.warned) >= silence {
 		w.warned = time.Now()
@@ -109,7 +109,7 @@ func (w *writer) move(c *sqlite.Conn) {
 		if err != nil && !failed {
 			w.log.Warn("the database's log can't be moved into its file", "file", w.path, "error", explain(err))
 		}
-		w.note(err)
+		w.noteMove(err)
 		failed = err != nil
 	}
 	if err := c.Close(); err != nil {

@@ -8,7 +8,9 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// syncs counts the syncs that failed. The second one ends the process.
+// syncs counts the syncs that failed. The second one of the log ends the process. Of the file
+// itself the first one does: this process would not write again what it has moved there, and
+// would begin the log anew that still has it.
 type syncs struct {
 	path  string
 	log   *slog.Logger
@@ -32,11 +34,27 @@ func (s *syncs) note(err error) {
 		s.log.Error("the disk could not sync the database; what was being stored may be lost, and its callers get an error. The next time ends this process", "file", s.path, "error", err)
 		return
 	}
+	s.end(err)
+}
+
+// noteMove takes an error of moving the log into the file, and ends the process unless the disk
+// is full or the file is locked.
+func (s *syncs) noteMove(err error) {
+	if sqlite.ErrCode(err).ToPrimary() != sqlite.ResultIOErr {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end(err)
+}
+
+// end ends the process. s.mu is held.
+func (s *syncs) end(err error) {
 	if s.last != nil {
 		return
 	}
-	s.last = fmt.Errorf("the disk has failed to sync the database %s for the second time; nothing is written any more: %w", s.path, err)
-	s.log.Error("the disk has failed to sync the database for the second time; nobody knows what of it is on the disk, and this process ends, as after a crash: see the system's log for the disk's errors, mend or replace it, then start again", "file", s.path, "error", err)
+	s.last = fmt.Errorf("the disk has failed to sync the database %s; nothing is written any more: %w", s.path, err)
+	s.log.Error("the disk has failed to sync the database for the second time, or its file at all; nobody knows what of it is on the disk, and this process ends, as after a crash: see the system's log for the disk's errors, mend or replace it, then start again", "file", s.path, "error", err)
 	s.fatal(s.last)
 }
 

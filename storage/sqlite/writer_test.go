@@ -47,6 +47,25 @@ func TestSecondFailedSync(t *testing.T) {
 	}
 }
 
+// TestFailedMove: an error of moving the log into the file ends the process at once, but a full
+// disk and a lock pass.
+func TestFailedMove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheaf.db")
+	var ends []error
+	db, _ := openLogged(t, path, func(err error) { ends = append(ends, err) })
+	for _, passing := range []sqlite.ResultCode{sqlite.ResultFull, sqlite.ResultBusy} {
+		db.writer.noteMove(passing.ToError())
+	}
+	create(t, db, newBatch(1))
+	db.writer.noteMove(sqlite.ResultIOErrFsync.ToError())
+	if len(ends) != 1 || !strings.Contains(ends[0].Error(), path) {
+		t.Fatal(ends)
+	}
+	if c, err := db.Create(t.Context(), newBatch(1)); err == nil {
+		t.Errorf("%+v was reported as stored", c)
+	}
+}
+
 // TestFailedRollback: a connection that can't roll back is replaced, and the next change
 // works.
 func TestFailedRollback(t *testing.T) {
