@@ -120,6 +120,21 @@ spreadsheet-ready:
 	ready || { echo "The tests need LibreOffice Calc, as the command soffice. Install it" \
 		"(Debian: libreoffice-calc-nogui; Fedora: libreoffice-calc; macOS: brew install --cask libreoffice)."; exit 1; } >&2
 
+# Clients that openapi-generator makes of openapi.yaml, each a generator and its options.
+GENERATOR  := .tools/openapi-generator-7.26.0
+GENERATED  := java,--library=okhttp-gson java,--library=native kotlin php ruby rust csharp typescript-fetch
+
+.PHONY: clients
+clients: ## Generate clients in seven languages into dist/clients (needs Java and Python)
+	python3 -m venv $(GENERATOR)
+	$(GENERATOR)/bin/pip install --quiet --disable-pip-version-check openapi-generator-cli==7.26.0
+	@set -e; for client in $(GENERATED); do \
+		out="dist/clients/$$(echo "$$client" | tr -d '=' | sed 's/,--library/-/')"; \
+		echo "== $$out"; \
+		rm -rf "$$out"; \
+		$(GENERATOR)/bin/openapi-generator-cli generate -i openapi/openapi.yaml -g $$(echo "$$client" | tr , ' ') -o "$$out" >/dev/null; \
+	done
+
 .PHONY: screenshots
 screenshots: browser-ready clients-ready postgres-ready ## Show the dashboard's views in docs/screenshots
 	$(GO) -C integration test -count=1 -run 'TestDashboard/sqlite' . -screenshots '$(abspath docs/screenshots)'

@@ -199,6 +199,9 @@ func TestDescribedParameters(t *testing.T) {
 				}
 			}
 			want := slices.Clone(op.params)
+			if alias := hiddenAlias(got); alias != "" {
+				want = slices.DeleteFunc(want, func(name string) bool { return name == alias })
+			}
 			slices.Sort(got)
 			slices.Sort(want)
 			if want = slices.Compact(want); !slices.Equal(got, want) {
@@ -206,6 +209,18 @@ func TestDescribedParameters(t *testing.T) {
 			}
 		}
 	}
+}
+
+// hiddenAlias returns the name of the ticket that isn't described where a call needs one: OpenAPI
+// can't say that either name will do.
+func hiddenAlias(described []string) string {
+	switch ticket, ticketID := slices.Contains(described, "ticket"), slices.Contains(described, "ticketId"); {
+	case ticket && !ticketID:
+		return "ticketId"
+	case ticketID && !ticket:
+		return "ticket"
+	}
+	return ""
 }
 
 // TestParametersRead: a call reads the parameters that its route lists, and no others.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sheafapi/sheaf/batch"
@@ -15,6 +16,9 @@ func (s *API) statusOrSearch(c *call) error {
 		return err
 	}
 	if given {
+		if slices.Equal(c.query["offset"], []string{"0"}) { // some clients send it with every call
+			delete(c.query, "offset")
+		}
 		if err := c.query.refuse(searchParams, statusParams, "the status of a batch (a call with ticket)"); err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func TestStatus(t *testing.T) {
 
 	for name, target := range map[string]string{
 		"ticketId": "?ticketId=" + ticket, "both": "?ticketId=" + uuid.NewString() + "&ticket=" + ticket,
-		"upper case": "?ticket=" + strings.ToUpper(ticket), "unknown parameters": "?Status=nonsense&ticket=" + ticket,
+		"upper case": "?ticket=" + strings.ToUpper(ticket), "unknown parameters": "?Status=nonsense&ticket=" + ticket, "no offset": "?offset=0&ticket=" + ticket,
 	} {
 		if a := w.do("GET", base+target); a.body != plain {
 			t.Errorf("%s: %d %s", name, a.status, a.body)

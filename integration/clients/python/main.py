@@ -9,7 +9,7 @@ from uuid import UUID
 
 from api import AuthenticatedClient
 from api.api.batches import create_batch, get_batch, get_group
-from api.models import BatchStatus, Error, Found, Request, RequestMethod, RequestRefs, Status
+from api.models import BatchStatus, Error, Request, RequestMethod, RequestRefs, Status
 
 store = "1003"
 client = AuthenticatedClient(base_url=sys.argv[1], token="t0ken")
@@ -34,7 +34,7 @@ while True:
         break
 
 found = get_batch.sync(store, client=client, status=BatchStatus.COMPLETED)
-assert isinstance(found, Found), found
+assert isinstance(found, Status), found
 group = get_group.sync(store, client=client, group_id="python")
 refused = get_batch.sync(store, client=client, ticket=UUID("00000000-0000-4000-8000-000000000000"))
 assert isinstance(refused, Error), refused

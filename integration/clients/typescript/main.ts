@@ -25,7 +25,7 @@ const created = ok(await client.POST("/api/v3/{storeId}/batch", {
   params: { path, query: { groupId: "typescript", stopOnFirstFailure: false } },
   body: requests,
 }));
-if (!("ticket" in created)) throw new Error("no ticket");
+if (!created.ticket) throw new Error("no ticket");
 
 let status: Schemas["Status"];
 do {
@@ -35,7 +35,7 @@ do {
 } while (status.status !== "COMPLETED");
 const found = ok(await client.GET("/api/v3/{storeId}/batch", {
   params: { path, query: { status: "COMPLETED" } },
-})) as Schemas["Found"];
+})) as Schemas["Status"];
 const group = ok(await client.GET("/api/v3/{storeId}/batch/group", { params: { path, query: { groupId: "typescript" } } }));
 const refused = await client.GET("/api/v3/{storeId}/batch", {
   params: { path, query: { ticket: "00000000-0000-4000-8000-000000000000" } },
@@ -44,7 +44,7 @@ const refused = await client.GET("/api/v3/{storeId}/batch", {
 console.log(JSON.stringify({
   statuses: status.responses!.map((r) => r.status),
   path: status.responses![1].path,
-  found: found.items.some((b) => b.ticket === created.ticket),
+  found: found.items!.some((b) => b.ticket === created.ticket),
   ended: group.responses.COMPLETED,
   refused: refused.error?.errorCode,
 }));
