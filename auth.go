@@ -83,8 +83,8 @@ func (s *Service) Reload() (err error) {
 	return err
 }
 
-// audit returns what the API reports calls to. Without an audit log, the service's own log gets
-// the lines about operators and sign-ins.
+// audit returns the log to which the API reports calls. Without an audit log, lines about
+// operators and sign-ins go to the service's own log.
 func (o *Options) audit() func(r *http.Request, e api.Event) {
 	from := auth.Proxies(o.TrustedProxies)
 	log := audit.NewTo(o.Logger)
@@ -102,9 +102,9 @@ func (o *Options) audit() func(r *http.Request, e api.Event) {
 	}
 }
 
-// Audit writes a line to the audit log, or to the service's log if there is none, about what
-// the API does not see: sign-ins to the dashboard. The line names the token by the beginning
-// of its hash.
+// Audit logs events that the API does not see: sign-ins to the dashboard. The line goes to the
+// audit log, or to the service's log if there is none. It names the token by the beginning of
+// its hash.
 func (s *Service) Audit(r *http.Request, action, store, token string, status int) {
 	e := api.Event{Action: action, Store: store, Status: status}
 	if token != "" {

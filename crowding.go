@@ -19,9 +19,9 @@ const (
 	maxCounted = 10_000
 )
 
-// crowding limits the unfinished batches of one store where anybody can make up tokens, each
-// with a quota of its own. Callers whose token the upstream has accepted have their own quota
-// only: others can't use it up.
+// crowding limits the unfinished batches of one store if anybody can make up tokens, each of
+// which would have a quota of its own. This limit doesn't apply to callers whose token the
+// upstream has accepted: only their own quota does, and others can't use it up.
 type crowding struct {
 	limit   int
 	storage storage.Storage
@@ -34,7 +34,7 @@ type crowding struct {
 // storeCount is how many unfinished batches a store has.
 type storeCount struct {
 	mu      sync.Mutex
-	n       int // when it was counted, and those that were let in since
+	n       int // the number at the last count, plus those admitted since
 	counted time.Time
 }
 
@@ -46,8 +46,8 @@ func newCrowding(limit int, s storage.Storage, known func(batch.Owner) bool) *cr
 	return &crowding{limit: limit, storage: s, known: known, stores: stores}
 }
 
-// crowded reports whether a caller's batch would be one too many in its store. If not, it
-// counts the batch.
+// crowded reports whether a caller's batch would exceed its store's limit. If not, it counts the
+// batch.
 func (c *crowding) crowded(store string, owner batch.Owner) bool {
 	if c.known(owner) {
 		return false
@@ -59,7 +59,7 @@ func (c *crowding) crowded(store string, owner batch.Owner) bool {
 		ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 		n, err := c.storage.Unfinished(ctx, store+"/") // see api.queue
 		cancel()
-		if err == nil { // else creates fail too, and say so
+		if err == nil { // otherwise the create itself fails and reports the error
 			s.n, s.counted = n, time.Now()
 		}
 	}

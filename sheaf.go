@@ -177,11 +177,11 @@ func (s *Service) Ready(ctx context.Context) error {
 	return s.storage.Ping(ctx)
 }
 
-// readySilence is the time between two log lines that the database does not work.
+// readySilence is the least time between two log lines about a database that does not work.
 const readySilence = time.Minute
 
-// readyForCallers returns Ready for /readyz, which anybody may call: what the database
-// reports is logged, and not part of the answer.
+// readyForCallers returns Ready for /readyz, which anybody may call. The database's error is
+// logged and is not part of the answer.
 func (s *Service) readyForCallers(log *slog.Logger) func(ctx context.Context) error {
 	var logged atomic.Int64
 	return func(ctx context.Context) error {
@@ -196,7 +196,7 @@ func (s *Service) readyForCallers(log *slog.Logger) func(ctx context.Context) er
 		if ctx.Err() == nil && now-last >= int64(readySilence) && logged.CompareAndSwap(last, now) {
 			log.Warn("the service is not ready: the database does not work", "error", err)
 		}
-		return errors.New("the service can't do its work now; its log says why")
+		return errors.New("the service is not ready; see its log for the reason")
 	}
 }
 

@@ -159,7 +159,7 @@ func (d *decoding) array() error {
 		if err := read(); err != nil {
 			return err
 		}
-		runtime.Gosched() // a large batch takes long; others wait for 10 ms each time otherwise
+		runtime.Gosched() // decoding a large batch takes long, and would keep others waiting 10 ms at a time
 	}
 	if _, err := d.json.ReadToken(); err != nil {
 		return err

@@ -52,7 +52,7 @@ type Form struct {
 	Flush func(dst []byte) []byte
 }
 
-// AppendResult is AppendResult in this form. inDoubt says that it is unknown whether the failed
+// AppendResult is AppendResult in this form. inDoubt means that it is unknown whether the failed
 // request was carried out.
 func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []byte {
 	return append(f.appendResult(append(dst, '{'), id, r, inDoubt), '}')

@@ -6,14 +6,14 @@ import (
 	"unicode"
 )
 
-// IsControl reports whether a program that shows text may act on a character instead of showing
-// it: a control character, one that changes the reading order, or an end of a line.
+// IsControl reports whether a program may act on a character instead of showing it: a control
+// character, a character that changes the reading order, or a line end.
 func IsControl(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
-// CheckName returns an error if a text has such a character. It completes a sentence that begins
-// with what the text is.
+// CheckName returns an error if a text has such a character. The error completes a sentence that
+// begins with the name of the text.
 func CheckName(text string) error {
 	if at := strings.IndexFunc(text, IsControl); at >= 0 {
 		return fmt.Errorf("has the control character %U at byte %d", []rune(text[at:])[0], at)

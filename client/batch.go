@@ -147,7 +147,7 @@ const (
 // this status.
 const InDoubt ResultStatus = "IN_DOUBT"
 
-// is reports whether a response is one of those that a GetOptions.Only selects.
+// is reports whether a response matches GetOptions.Only.
 func (r *Response) is(only ResultStatus) bool {
 	return only == "" || r.Status == only || only == InDoubt && r.InDoubt
 }
@@ -158,7 +158,7 @@ type Response struct {
 	Index        int             `json:"-"` // its place in the batch, from 0; -1: the server did not tell
 	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
-	InDoubt      bool            `json:"inDoubt,omitempty"`          // it is Failed, and whether the upstream carried it out is unknown
+	InDoubt      bool            `json:"inDoubt,omitempty"`          // it is Failed, and it is unknown whether the upstream carried it out
 	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON as it came; of other text a JSON string; nil: none
 	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64": Body is a string of bytes that are no UTF-8
 	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 where no answer came; 0: not executed
@@ -322,9 +322,10 @@ func (c *Client) Delete(ctx context.Context, ticket string) (bool, error) {
 	return deleted.Count > 0, err
 }
 
-// Retry makes a batch of what failed or was not executed in another one, without the requests in
-// doubt, and returns its ticket: as long as that is unfinished, always the same. An error that is
-// no *Error leaves open whether it was made: the call is not repeated, as that could do things twice.
+// Retry creates a batch that repeats the requests of another one that failed or were not executed,
+// without the requests in doubt, and returns its ticket. While that batch is unfinished, further
+// calls return the same ticket. If the error isn't an *Error, it is unknown whether the batch was
+// created. The client doesn't repeat the call, because that could carry out requests twice.
 func (c *Client) Retry(ctx context.Context, ticket string) (string, error) {
 	made, err := c.RetryWith(ctx, ticket, RetryOptions{})
 	if err != nil {
@@ -343,20 +344,20 @@ const (
 	OnlyInDoubt    RetryInDoubt = "only" // repeats nothing else
 )
 
-// RetryOptions are choices for a retry.
+// RetryOptions are the options of a retry.
 type RetryOptions struct {
 	InDoubt RetryInDoubt
-	DryRun  bool // makes no batch
+	DryRun  bool // creates no batch
 }
 
-// Retried is what a retry has made, or with DryRun would make.
+// Retried describes the batch that a retry created, or would create with DryRun.
 type Retried struct {
 	Ticket          string `json:"ticket"`
 	TotalRequests   int    `json:"totalRequests"`   // of the new batch
 	InDoubtRequests int    `json:"inDoubtRequests"` // of the old batch, whether the new one repeats them or not
 }
 
-// RetryWith is Retry with choices.
+// RetryWith is Retry with options.
 func (c *Client) RetryWith(ctx context.Context, ticket string, o RetryOptions) (*Retried, error) {
 	query := url.Values{"ticket": {ticket}}
 	if o.InDoubt != WithoutInDoubt {
@@ -377,7 +378,7 @@ type Item struct {
 	Ticket string `json:"ticket"`
 	Status Status `json:"status"`
 
-	Quarantined bool `json:"quarantined,omitempty"` // it is set aside, as it can't be run
+	Quarantined bool `json:"quarantined,omitempty"` // it is set aside because it can't be run
 
 	// Only in a list without a status:
 	FailedRequests  int `json:"failedRequests,omitempty"`

@@ -17,7 +17,7 @@ type Filter struct {
 	From    time.Time    // created at this moment or later; zero: any
 	To      time.Time    // created before this moment; zero: any
 	Failed  bool         // only those that have ended, and of which a request failed
-	InDoubt bool         // only those that have ended, and of which a request is in doubt
+	InDoubt bool         // only those that have ended and have a request in doubt
 	Code    int          // only those of which a request's end was an answer with this code; 0: any
 	Path    string       // only those of which a request's path and query holds this text; empty: any
 	After   BatchID      // only those behind this one in the order; 0: from its beginning
@@ -120,5 +120,5 @@ type Overview struct {
 
 	Quarantined int   // batches that were set aside
 	Bytes       int64 // that the database takes
-	LogBytes    int64 // of its write-ahead log, if the service has to watch that; 0: it has not
+	LogBytes    int64 // of its write-ahead log, if the service must watch it; otherwise 0
 }

@@ -43,12 +43,12 @@ func (m Mark) Unread() Mark {
 	return m
 }
 
-// outcomeUnknown is part of every message with which versions that didn't record Tries.InDoubt
-// ended a request that is in doubt. The databases' migrations have the same text.
+// outcomeUnknown marks requests in doubt from versions that didn't record Tries.InDoubt: it is part
+// of every such message. The databases' migrations have the same text.
 const outcomeUnknown = "it is not known whether"
 
-// InDoubt reports whether a request is in doubt: its result is FAILED, and whether the upstream
-// carried it out is unknown. Of a result that an older version recorded, the message tells.
+// InDoubt reports whether a request is in doubt: its result is FAILED, and it is unknown whether the
+// upstream carried it out. For a result that an older version recorded, the message decides.
 func (m *Mark) InDoubt() bool {
 	if m.State != Done || m.Result.Status != batch.Failed {
 		return false

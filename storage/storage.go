@@ -353,7 +353,7 @@ type Tries struct {
 	Throttles      int       // answers 429
 	ThrottledSince time.Time // the first 429; zero: none
 	MaybeDone      bool      // an earlier attempt may have taken effect
-	InDoubt        bool      // whether an attempt was carried out is unknown, and no later answer tells
+	InDoubt        bool      // it is unknown whether an attempt was carried out, and no later answer shows it
 	StartedAt      time.Time // the first attempt
 	EndedAt        time.Time // the end of the last attempt
 }
@@ -468,8 +468,8 @@ type Storage interface {
 	// for later ones need not be counted. It is cheap enough to be called once a second.
 	Size(ctx context.Context) (int64, error)
 
-	// Unfinished returns how many unfinished batches there are in the queues whose names begin
-	// with a prefix, which is not empty. It takes as long as reading those queues.
+	// Unfinished returns the number of unfinished batches in the queues whose names begin with a
+	// prefix, which is not empty. It takes as long as reading those queues.
 	Unfinished(ctx context.Context, prefix string) (int, error)
 
 	// Stop asks for the end of unfinished batches. One that no node has
@@ -622,8 +622,8 @@ type Storage interface {
 	// returns what is stored then: of many nodes that start at once, all get the same.
 	InitSetting(ctx context.Context, name, value string) (string, error)
 
-	// Ping reports whether the database answers, and whether it can be written to as far as
-	// the last changes have shown. It changes nothing while the database works.
+	// Ping reports whether the database answers, and whether it can be written to, judging by the
+	// last changes. It changes nothing while the database works.
 	Ping(ctx context.Context) error
 
 	// Close gives up the node's queues and closes the database. Calls under way

@@ -98,7 +98,7 @@ func (r *report) print(w io.Writer) error {
 	return t.Flush()
 }
 
-// failures words how many requests failed, and how many of them are in doubt.
+// failures returns a text with the number of failed requests, and how many of them are in doubt.
 func failures(failed, inDoubt int) string {
 	text := commas(failed-inDoubt) + " failed"
 	if inDoubt > 0 {
@@ -275,7 +275,7 @@ func newResults(environ []string) *cobra.Command {
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
 			status, ok := only[which]
 			if !ok {
-				return usagef("--only is %q and has to be failed, in-doubt, not-executed or completed", which)
+				return usagef("--only is %q; it must be failed, in-doubt, not-executed or completed", which)
 			}
 			service, err := r.client(-1)
 			if err != nil {
@@ -293,7 +293,7 @@ func newResults(environ []string) *cobra.Command {
 		}),
 	}
 	r.ticketFlags(c, environ)
-	c.Flags().StringVar(&which, "only", "", "failed, in-doubt (of the failed ones), not-executed or completed")
+	c.Flags().StringVar(&which, "only", "", "failed, in-doubt (included in failed), not-executed or completed")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -378,11 +378,12 @@ func newRetry(environ []string) *cobra.Command {
 	var also, only, dry bool
 	c := &cobra.Command{
 		Use:   "retry TICKET",
-		Short: "Make a batch of what failed or was not executed in another one, and print its ticket",
-		Long: `Make a batch of what failed or was not executed in another one, and print its ticket.
+		Short: "Create a batch that repeats the failed requests of another one, and print its ticket",
+		Long: `Create a batch that repeats the requests of another one that failed or were not executed. Print
+its ticket.
 
-Requests in doubt are left out: the API may have carried them out, and nobody knows. Check there
-first. Then --also-in-doubt or --only-in-doubt repeats them, with the Idempotency-Key that they had.`,
+Requests in doubt are left out, because the API may have carried them out. Check in the API first.
+Then --also-in-doubt or --only-in-doubt repeats them with their old Idempotency-Key.`,
 		Example: `  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)
   sheaf retry --dry-run 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11`,
 		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
@@ -393,7 +394,7 @@ first. Then --also-in-doubt or --only-in-doubt repeats them, with the Idempotenc
 			o := client.RetryOptions{DryRun: dry}
 			switch {
 			case also && only:
-				return usagef("--also-in-doubt and --only-in-doubt exclude each other")
+				return usagef("--also-in-doubt and --only-in-doubt can't be used together")
 			case also:
 				o.InDoubt = client.WithInDoubt
 			case only:
@@ -414,16 +415,16 @@ first. Then --also-in-doubt or --only-in-doubt repeats them, with the Idempotenc
 			}
 			fmt.Fprintln(c.OutOrStdout(), made.Ticket)
 			if n := made.InDoubtRequests; n > 0 && o.InDoubt == client.WithoutInDoubt {
-				fmt.Fprintf(c.ErrOrStderr(), "%s in doubt left out: the API may have carried them out. Check there; sheaf retry --only-in-doubt %s repeats them.\n",
+				fmt.Fprintf(c.ErrOrStderr(), "%s in doubt left out: the API may have carried them out. Check in the API, then repeat them with: sheaf retry --only-in-doubt %s.\n",
 					plural(n, "request", "requests"), args[0])
 			}
 			return nil
 		}),
 	}
 	r.ticketFlags(c, environ)
-	c.Flags().BoolVar(&also, "also-in-doubt", false, "repeat the requests in doubt, too")
-	c.Flags().BoolVar(&only, "only-in-doubt", false, "repeat the requests in doubt, and nothing else")
-	c.Flags().BoolVar(&dry, "dry-run", false, "tell how many requests would be repeated, and how many are in doubt")
+	c.Flags().BoolVar(&also, "also-in-doubt", false, "also repeat the requests in doubt")
+	c.Flags().BoolVar(&only, "only-in-doubt", false, "repeat only the requests in doubt")
+	c.Flags().BoolVar(&dry, "dry-run", false, "print how many requests would be repeated, and how many are in doubt")
 	return c
 }
 
@@ -477,7 +478,7 @@ func newList(environ []string) *cobra.Command {
 	return c
 }
 
-// note says what is worth knowing of a listed batch.
+// note returns a remark about a listed batch, such as that it is set aside.
 func note(item *client.Item) string {
 	var notes []string
 	if item.Quarantined {

@@ -126,7 +126,7 @@ Contexts are in the file contexts.json below the user's directory of configurati
 				return err
 			}
 			if isPlain(o.Server) {
-				fmt.Fprintf(c.ErrOrStderr(), "sheaf: warning: %s is not https: anybody on the way can read the token\n", o.Server)
+				fmt.Fprintf(c.ErrOrStderr(), "sheaf: warning: %s is not https: anyone on the network path can read the token\n", o.Server)
 			}
 			service, err := newClient(o, -1, nil)
 			if err != nil {

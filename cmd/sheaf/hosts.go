@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// onlyHosts refuses requests for a host that is neither this machine nor among some names.
-// A service on a loopback address trusts whoever can reach it, and a page of another site can
-// reach it through its reader's browser, by a name that leads to 127.0.0.1.
+// onlyHosts refuses requests for a host that is neither this machine nor one of the given names.
+// A service on a loopback address trusts everyone who can reach it. A page of another site can
+// reach it through a user's browser, under a name that resolves to 127.0.0.1.
 func onlyHosts(names []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -25,12 +25,11 @@ func onlyHosts(names []string, next http.Handler) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.WriteHeader(http.StatusMisdirectedRequest)
-		_, _ = w.Write([]byte(`{"errorMessage":"This service listens on a loopback address and does not serve the host that was asked for. Its operator can name the host in --hosts.","errorCode":"UNKNOWN_HOST"}` + "\n"))
+		_, _ = w.Write([]byte(`{"errorMessage":"This service listens on a loopback address and does not serve the host in this request. To serve it, add it to --hosts.","errorCode":"UNKNOWN_HOST"}` + "\n"))
 	})
 }
 
-// strictTransport has browsers use TLS for a year from now on. Over plain HTTP the header
-// means nothing.
+// strictTransport makes browsers use TLS for a year. Browsers ignore the header over plain HTTP.
 func strictTransport(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Strict-Transport-Security", "max-age=31536000")

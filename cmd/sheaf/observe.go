@@ -108,8 +108,8 @@ func parseShare(text string) (float64, error) {
 	return f, nil
 }
 
-// otelSays returns whether the variables of OpenTelemetry turn traces on, and whether they turn them
-// off even where a flag turns them on. Values that Sheaf can't follow are errors.
+// otelSays reports whether OpenTelemetry's variables turn traces on, and whether they turn them off
+// even if a flag turns them on. Unsupported values are errors.
 func otelSays(environ []string) (on, off bool, err error) {
 	set := map[string]string{}
 	for _, entry := range environ {
@@ -126,18 +126,18 @@ func otelSays(environ []string) (on, off bool, err error) {
 	case exporter == "none":
 		return false, false, nil
 	case exporter != "" && exporter != "otlp":
-		return false, false, fmt.Errorf("OTEL_TRACES_EXPORTER is %s, and traces can be sent by OTLP only: set it to otlp or none", exporter)
+		return false, false, fmt.Errorf("OTEL_TRACES_EXPORTER is %s, but traces can only be sent by OTLP: set it to otlp or none", exporter)
 	case exporter == "" && set["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "" && set["OTEL_EXPORTER_OTLP_ENDPOINT"] == "":
 		return false, false, nil
 	case !slices.Contains([]string{"", "http/protobuf", "http/json"}, set[protocol]):
-		return false, false, fmt.Errorf("%s is %s, and traces can be sent over HTTP only: set it to http/protobuf, and the endpoint to the collector's port for HTTP", protocol, set[protocol])
+		return false, false, fmt.Errorf("%s is %s, but traces can only be sent over HTTP: set it to http/protobuf, and set the endpoint to the collector's HTTP port", protocol, set[protocol])
 	}
 	return true, false, nil
 }
 
-// sampler returns what decides which traces are recorded; none: the variables of OpenTelemetry do.
-// It decides by the trace's id alone: whether a caller's own trace is sampled is not the caller's
-// decision here, and the nodes that run the batch decide as the one that accepted it.
+// sampler returns the sampler that decides which traces are recorded; none: OpenTelemetry's
+// variables decide. It decides by the trace's ID alone. So callers can't choose whether their traces
+// are recorded, and all nodes that run the batch make the same decision.
 func (o *observing) sampler(environ []string) []sdktrace.TracerProviderOption {
 	named := func(entry string) bool {
 		value, ok := strings.CutPrefix(entry, "OTEL_TRACES_SAMPLER=")

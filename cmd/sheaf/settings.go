@@ -55,7 +55,7 @@ func isLoopback(address string) bool {
 	return isLoopbackHost(host)
 }
 
-// isLoopbackHost reports whether a name or address stands for this machine.
+// isLoopbackHost reports whether a name or address refers to this machine.
 func isLoopbackHost(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
@@ -113,7 +113,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f.SortFlags = false
 
 	add(f, "listen", "127.0.0.1:8080", "address", "host and port to serve on; port 0: a free one", &s.listen, parseAddress)
-	add(f, "hosts", "", "hosts", "names in the header Host that are served besides localhost and loopback addresses, with commas between; applies where --listen is a loopback address, such as behind a proxy on this machine: other names are refused there, because a page of another site could use them to reach the service through a browser", &s.hosts, parseHosts)
+	add(f, "hosts", "", "hosts", "comma-separated names that are accepted in the Host header besides localhost and loopback addresses; applies only if --listen is a loopback address, for example behind a proxy on this machine; other names are refused because another site's page could use them to reach the service through a browser", &s.hosts, parseHosts)
 	add(f, "upstream", "", "url", "where requests go, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream, parseUpstream)
 	add(f, "auth", "passthrough", "mode", "who is let in: passthrough (a batch belongs to its token, and the upstream judges that; beyond this machine only if set explicitly), check=URL (the API is asked with the caller's token first, such as check=http://127.0.0.1:9000/api/v3/{storeId}/profile) or keys=FILE (keys made by sheaf keys)", &s.auth, parseAuth)
 	add(f, "auth-check-any-store", "false", "bool", "accept --auth check=URL without {storeId}: every valid token may use, read and delete the batches of every store", &o.AuthCheckAnyStore, parseBool)
@@ -185,7 +185,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 // addDatabase adds the flag that names the database.
 func addDatabase(f *pflag.FlagSet, to, password *string) {
 	add(f, "database", "sqlite:sheaf.db", "database", "where batches are kept: sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/NAME", to, parseDatabase)
-	add(f, "database-password-file", "", "file", "the password for PostgreSQL, instead of one in --database; the file may be for its owner and group only", password, parseFile)
+	add(f, "database-password-file", "", "file", "a file with PostgreSQL's password, instead of a password in --database; only its owner and group may have access", password, parseFile)
 }
 
 // maxPassword bounds a password file, in bytes.
@@ -198,7 +198,7 @@ func withPassword(database, file string) (string, error) {
 	}
 	u, err := url.Parse(database)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return "", usagef("--database-password-file is for PostgreSQL, and --database is not an address that begins with postgres://")
+		return "", usagef("--database-password-file is for PostgreSQL, but --database does not begin with postgres://")
 	}
 	if _, given := u.User.Password(); given || u.User.Username() == "" {
 		return "", usagef("with --database-password-file, --database must have a user and no password: postgres://USER@HOST:PORT/NAME")

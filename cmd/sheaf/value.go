@@ -108,11 +108,11 @@ func parseDatabase(text string) (string, error) {
 	return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
-// credentialsVariable is where systemd puts what LoadCredential names.
+// credentialsVariable names the directory in which systemd puts the files of LoadCredential.
 const credentialsVariable = "CREDENTIALS_DIRECTORY"
 
-// parseFile reads a file's name. It may begin with the variable of systemd's credentials, so
-// that a file of settings can name one.
+// parseFile reads a file's name. It may begin with the variable for systemd's credentials, so
+// that a settings file can refer to one.
 func parseFile(text string) (string, error) {
 	if text == "" {
 		return "", wrong(text, "the name of a file")
@@ -124,7 +124,7 @@ func parseFile(text string) (string, error) {
 		}
 		dir := os.Getenv(credentialsVariable)
 		if dir == "" {
-			return "", wrong(text, "another file, or the service started by systemd with LoadCredential: "+credentialsVariable+" is not set")
+			return "", wrong(text, "another file, or a service started by systemd with LoadCredential: "+credentialsVariable+" is not set")
 		}
 		return filepath.Join(dir, name), nil
 	}

@@ -15,15 +15,15 @@ const (
 	eventsType = "text/event-stream"
 )
 
-// statusTypes are they, in the order of the service's preference.
+// statusTypes are the media types of a status, in the service's order of preference.
 var statusTypes = []contenttype.MediaType{
 	contenttype.NewMediaType(jsonType), contenttype.NewMediaType(linesType), contenttype.NewMediaType(eventsType),
 }
 
-// statusType returns the media type that a client wants a status in (RFC 9110, section 12.5.1): the
-// one of the highest quality, and of several the one that it names first. A range such as */* stands
-// for the first type in statusTypes. A client that accepts none of the types gets JSON: an error
-// would be JSON too.
+// statusType returns the media type in which a client wants a status (RFC 9110, section 12.5.1): the
+// type with the highest quality; among equals, the one that the client names first. A range such as
+// */* stands for the first type in statusTypes. A client that accepts none of the types gets JSON,
+// because an error would be JSON too.
 func statusType(h http.Header) string {
 	var ranges []string
 	for _, field := range h.Values("Accept") {
@@ -44,8 +44,8 @@ func statusType(h http.Header) string {
 }
 
 // mediaRange returns an element of Accept with its quality and no other parameter: a client that
-// names a charset means the type all the same. An element that is malformed counts as absent, so
-// that it doesn't take the others with it.
+// names a charset still means the type. A malformed element is ignored, so that the others still
+// count.
 func mediaRange(part string) string {
 	_, _, err := contenttype.GetAcceptableMediaTypeFromHeader(part, statusTypes)
 	if err != nil && !errors.Is(err, contenttype.ErrNoAcceptableTypeFound) {
@@ -61,7 +61,7 @@ func mediaRange(part string) string {
 	return t.MIME()
 }
 
-// splitList splits a header's list at its commas, but for those in quoted strings.
+// splitList splits a header's list at its commas, except those in quoted strings.
 func splitList(field string) (parts []string) {
 	quoted, begin := false, 0
 	for i := 0; i < len(field); i++ {

@@ -68,8 +68,8 @@ type Options struct {
 	// with the status, 400, 502 or 504, that says why.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
-	// MaxForwards is how many calls are forwarded at the same time. Each has a connection to the
-	// upstream. A caller gets half of what is free.
+	// MaxForwards limits the calls that are forwarded at the same time. Each has a connection to the
+	// upstream. A caller gets at most half of the free places.
 	MaxForwards int
 
 	// CheckCallback judges a callbackUrl: its errors complete a sentence; nil: there are no
@@ -92,8 +92,8 @@ type Options struct {
 	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
 	HasRoom func(owner batch.Owner, bytes int64) bool
 
-	// Crowded, if set, reports whether a caller's batch would be one too many in the store: above
-	// the quotas of all callers whose token the upstream has not accepted yet.
+	// Crowded, if set, reports whether a caller's batch would exceed the limit that all callers of
+	// the store share whose tokens the upstream has not accepted yet.
 	Crowded func(store string, owner batch.Owner) bool
 
 	Logger *slog.Logger

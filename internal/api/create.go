@@ -82,7 +82,7 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	if b.GroupID, err = c.query.group(); err != nil {
 		return nil, err
 	}
-	// Only here: a group that an older version has taken can still be found and stopped.
+	// Checked only here, so that a group that an older version accepted can still be found and stopped.
 	if err := batch.CheckName(b.GroupID); err != nil {
 		return nil, fail(wrongParameter, "Parameter groupId %v.", err)
 	}
@@ -113,8 +113,8 @@ var byteOrderMark = []byte("\ufeff")
 // utf8Charset is the name of UTF-8, in lower case.
 const utf8Charset = "utf-8"
 
-// mediaTypeOf returns what a body is declared to be, in lower case: UTF-8 unless it says otherwise.
-// What can't be read is no type.
+// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8
+// by default. A malformed header has no type.
 func mediaTypeOf(h http.Header) (mediaType, charset string) {
 	values := h.Values("Content-Type")
 	if len(values) != 1 {

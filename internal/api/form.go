@@ -10,8 +10,8 @@ import (
 // maxForm bounds the parameters in a body, in bytes: what any body may take at once.
 const maxForm = freeBody
 
-// readParams reads the parameters of a POST whose body is not a batch: those of the form in it, too. It
-// refuses those that only other calls have.
+// readParams reads the parameters of a POST whose body is not a batch, including those of a form in
+// the body. It refuses parameters that only other calls have.
 func (s *API) readParams(c *call, op operation) error {
 	if c.r.Method == http.MethodPost && !op.hasBody {
 		if err := s.readForm(c); err != nil {
@@ -40,7 +40,7 @@ func (s *API) readForm(c *call) error {
 	case err != nil && !isTooLarge(err):
 		return err
 	case !isForm || body[0] == '{' || body[0] == '[':
-		return fail(unsupportedMediaType, "This call takes its parameters in the query or in a form: send no body, or one of the type application/x-www-form-urlencoded.")
+		return fail(unsupportedMediaType, "This call takes its parameters in the query or in a form: send no body, or a body of the type application/x-www-form-urlencoded.")
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *API) readForm(c *call) error {
 	return nil
 }
 
-// saysNothing reports whether a JSON text is what clients send that have nothing to say.
+// saysNothing reports whether a JSON text is empty: some clients send one instead of no body.
 func saysNothing(body []byte) bool {
 	return slices.Contains([]string{"{}", "[]", "null", `""`}, string(body))
 }

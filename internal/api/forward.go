@@ -69,15 +69,15 @@ func (s *API) forward(c *call, segments []string) error {
 	return fail(upstreamFailed, "Upstream: %v.", err)
 }
 
-// takeForward takes a place among the calls that are forwarded. An error is the answer to give;
-// otherwise the caller must call leave.
+// takeForward takes a place among the forwarded calls. An error is the answer to send; otherwise
+// the caller must call leave.
 func (s *API) takeForward(r *http.Request) (leave func(), err error) {
 	names := []name{{owner: batch.OwnerOf(r.Header.Get("Authorization"))}}
 	if s.From != nil {
 		names = append(names, name{network: s.From(r)})
 	}
 	if !s.forwards.Try(1, names...) {
-		return nil, &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls are being forwarded at the moment. Wait until some have ended, then repeat this one."}
+		return nil, &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls are being forwarded at the moment. Wait until some have ended, then retry."}
 	}
 	return func() { s.forwards.Leave(1, names...) }, nil
 }

@@ -28,11 +28,11 @@ const (
 // matched is what a filter has selected.
 type matched struct {
 	tickets  []batch.Ticket
-	requests int // of these batches, that a retry repeats at most
-	inDoubt  int // requests of all batches that the filter has looked at
+	requests int // the most requests of these batches that a retry repeats
+	inDoubt  int // requests in doubt of all batches that the filter looked at
 }
 
-// matching finds the batches that a call means, all that there are now. take decides about one.
+// matching finds all batches that currently match a call's filter. take decides about each one.
 func (s *API) matching(c *call, f storage.Filter, take func(*matched, *storage.Summary)) (found matched, err error) {
 	f.Limit = matchingPage
 	for began := time.Now(); ; {
@@ -46,11 +46,11 @@ func (s *API) matching(c *call, f storage.Filter, take func(*matched, *storage.S
 		f.After = page.Next
 		switch {
 		case len(found.tickets) > maxMatching:
-			return matched{}, fail(conflict, "More than %d batches match. Narrow the filter, by time for one.", maxMatching)
+			return matched{}, fail(conflict, "More than %d batches match. Narrow the filter, for example by time.", maxMatching)
 		case f.After == 0:
 			return found, nil
 		case time.Since(began) > matchingTime:
-			return matched{}, fail(conflict, "There are too many batches to look through for this. Narrow the filter, by time for one.")
+			return matched{}, fail(conflict, "There are too many batches to search. Narrow the filter, for example by time.")
 		}
 	}
 }

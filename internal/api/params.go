@@ -111,8 +111,8 @@ func (p params) group() (string, error) {
 	return value, nil
 }
 
-// refuse returns an error if there is one of these parameters that isn't among the call's own:
-// without its effect, the call would do something else than the caller means.
+// refuse returns an error if a parameter is one of these but not one of the call's own. Without
+// its effect, the call would not do what the caller means.
 func (p params) refuse(known, own []string, call string) error {
 	for _, name := range known {
 		if _, given := p[name]; given && !slices.Contains(own, name) {

@@ -11,10 +11,11 @@ import (
 	"github.com/sheafapi/sheaf/storage"
 )
 
-// retry makes a batch of what has failed in another one, or was not executed, in the same
-// order and with the same options. While that is unfinished, the same call returns its ticket.
+// retry creates a batch that repeats the requests of another one that failed or were not executed,
+// in the same order and with the same options. While that batch is unfinished, the same call
+// returns its ticket.
 func (s *API) retry(c *call) error {
-	ticket, err := c.query.theTicket("name the batch to repeat what failed of.")
+	ticket, err := c.query.theTicket("name the batch to retry.")
 	if err != nil {
 		return err
 	}
@@ -57,8 +58,8 @@ func (s *API) retry(c *call) error {
 	return nil
 }
 
-// checkRetry returns an error if the unfinished retry that a call led to doesn't repeat what the
-// call wants to repeat.
+// checkRetry returns an error if the unfinished retry that a call found repeats other requests
+// than the call asks for.
 func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) error {
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) e
 		return a.ID == b.ID && a.Method == b.Method && a.Path == b.Path && bytes.Equal(a.Body, b.Body)
 	}
 	if !slices.EqualFunc(there, want.Requests, same) {
-		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Call again once it is COMPLETED.", ticket)
+		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Retry once it is COMPLETED.", ticket)
 	}
 	return nil
 }
@@ -93,16 +94,16 @@ func (p params) repeat() (batch.Repeat, error) {
 	return batch.RepeatCertain, nil
 }
 
-// repetition returns the batch that repeats what has failed in another one, or was not executed,
-// and how many requests of that one are in doubt. There may be nothing to repeat. It takes the
-// memory for that.
+// repetition returns a batch that repeats the failed and unexecuted requests of another one, and
+// how many requests of the old batch are in doubt. The new batch may be empty. repetition reserves
+// the memory for it.
 func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repeat) (*storage.NewBatch, int, error) {
 	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
 	if err != nil {
 		return nil, 0, s.storageFailed(c, "retry", ticket, err)
 	}
 	if st.Status != batch.Completed {
-		return nil, 0, fail(conflict, "This batch is %s. What has failed can be repeated once it is COMPLETED.", st.Status)
+		return nil, 0, fail(conflict, "This batch is %s. Its failed requests can be repeated once it is COMPLETED.", st.Status)
 	}
 	if err := h.need(2 * s.memory.largestBatch); err != nil {
 		return nil, 0, err
@@ -141,17 +142,17 @@ func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repe
 	return b, doubts, nil
 }
 
-// nothingToRepeat answers for a batch of which a retry would repeat nothing, although so many
-// requests are in doubt.
+// nothingToRepeat returns the error for a retry that would repeat nothing. inDoubt is the number
+// of requests in doubt, which this retry leaves out.
 func nothingToRepeat(inDoubt int) error {
 	if inDoubt == 0 {
-		return fail(conflict, "Nothing of this batch has failed or was left out, so there is nothing to repeat.")
+		return fail(conflict, "No request of this batch failed or was left out, so there is nothing to repeat.")
 	}
-	return fail(conflict, "Nothing of this batch was certainly not carried out. Requests in doubt: %d. Check whether the API has carried them out, then repeat them with inDoubt=only.", inDoubt)
+	return fail(conflict, "The only requests left to repeat are in doubt: %d. Check whether the API has carried them out, then repeat them with inDoubt=only.", inDoubt)
 }
 
-// ends reads the results of a batch that has ended, and of the answers what its requests
-// need. What was not executed has no body.
+// ends reads the results of a batch that has ended, and those values in the answers that its
+// requests need. A request that was not executed has no body.
 func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
 	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
 	for i := range out {
@@ -172,7 +173,7 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		for i := range page {
 			r := &page[i]
 			values.Take(r.Index, &r.Result)
-			// An answer 4XX says that this attempt did nothing. Anything else may have.
+			// A 4XX answer means that this attempt did nothing. After any other, it may have.
 			end := &out[r.Index]
 			end.Status, end.MaybeDone, end.InDoubt = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500), r.InDoubt
 			from = r.Index + 1

@@ -62,7 +62,7 @@ type route struct {
 	allow    string // the Allow header
 }
 
-// operation is what a method does.
+// operation describes one method of a path.
 type operation struct {
 	serve   endpoint
 	params  []string // those that it reads
@@ -106,7 +106,7 @@ var (
 	searchParams = []string{"status", "limit", "offset"}
 )
 
-// filterParams returns the parameters of a filter, and others beside them.
+// filterParams returns the parameters of a filter and the given others.
 func filterParams(others ...string) []string {
 	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "inDoubt", "code", "path"}, others...)
 }

@@ -43,8 +43,9 @@ func (s *API) stay(c *call) (leave func(), err error) {
 	return func() { s.streams.Leave(1, c.names...) }, nil
 }
 
-// compute carries out work on so many bytes of the caller's, in its turn. Work must not wait for
-// anything but the processor. The error is work's, or the answer to a caller that has gone away.
+// compute runs work on this many bytes of the caller's data when it is the caller's turn. work must
+// not wait for anything but the processor. The error is that of work, or the answer to a caller that
+// has gone away.
 func (s *API) compute(c *call, bytes int64, work func() error) error {
 	names := []string{c.store}
 	if s.From != nil {
@@ -52,7 +53,7 @@ func (s *API) compute(c *call, bytes int64, work func() error) error {
 	}
 	leave, err := s.CPU.Enter(c.r.Context(), bytes, names...)
 	if err != nil {
-		return fail(unavailable, "The call ended before its turn came. Repeat it.")
+		return fail(unavailable, "The call ended before its turn came. Retry.")
 	}
 	defer leave()
 	return work()

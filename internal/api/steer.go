@@ -97,7 +97,7 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	case errors.As(err, &full) && !room:
 		return ticket, false, fail(databaseFull, "The service's database is full, so this batch was not stored. Create it again later; the operator has to make room.")
 	case errors.As(err, &full) && crowded:
-		return ticket, false, fail(rateLimited, "This store has %d unfinished batches, which is the limit for tokens that the API has not accepted yet. Create more when some have ended.", s.MaxQueued)
+		return ticket, false, fail(rateLimited, "This store has %d unfinished batches, which is the limit for tokens that the API has not accepted yet. Retry when some have ended.", s.MaxQueued)
 	case errors.As(err, &full) && full.Bytes > 0:
 		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):

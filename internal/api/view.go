@@ -26,7 +26,7 @@ type view struct {
 	details   bool
 }
 
-// inDoubt is the word for requests that are FAILED and in doubt, where requests are selected.
+// inDoubt is the value that selects requests that are FAILED and in doubt.
 const inDoubt = "IN_DOUBT"
 
 // view reads what a status is asked for.

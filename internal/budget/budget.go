@@ -107,8 +107,8 @@ func (b *Budget) Share(owner string) *Share { return &Share{budget: b, name: own
 // Held returns how many bytes the share holds.
 func (s *Share) Held() int64 { return s.held }
 
-// TryGrow adds n bytes to the share if they are free, and nobody waits whose owner holds as
-// little. It reports whether it did.
+// TryGrow adds n bytes to the share if they are free and no owner who holds as little is waiting.
+// It reports whether it did.
 func (s *Share) TryGrow(n int64) bool {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
@@ -202,7 +202,7 @@ func (b *Budget) take(s *Share, n int64) {
 	b.settle(o)
 }
 
-// hasRoom reports whether an owner may have n bytes more of the common ones. mu is held.
+// hasRoom reports whether an owner may take n more of the common bytes. mu is held.
 func (b *Budget) hasRoom(o *owner, n int64) bool {
 	free := b.common - b.shared
 	return o.bytes()+n <= free

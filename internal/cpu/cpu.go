@@ -1,14 +1,14 @@
 // Package cpu shares the processors among stores.
 //
-// Some work on behalf of a caller takes long because the caller's data is large: a body is
-// decoded, the values of references are taken from an answer. Go runs all goroutines in turns
-// of about 10 ms, so a store with a hundred such goroutines would slow everybody else down a
-// hundred times. Work that enters here first is bounded:
+// Some work takes long because a caller's data is large, such as decoding a body or reading the
+// values of references from an answer. Go runs all goroutines in turns of about 10 ms, so a store
+// with a hundred such goroutines would slow everybody else down a hundredfold. This package limits
+// such work:
 //
-//   - As many pieces of work run at once as there are processors. Half of them are for large
-//     pieces, so that small ones don't wait for these.
-//   - One name has half of each half, and never more than remains free for others.
-//   - What waits is served in turns, one first name after the other.
+//   - At most one piece of work runs per processor. Half of the processors are for large pieces,
+//     so that small ones don't wait for these.
+//   - One name gets at most half of each half, and never more than remains free for others.
+//   - Waiting work is served in turns, one first name after the other.
 //
 // A piece of work is not interrupted. So it must not wait for anything but the processor.
 package cpu
@@ -19,8 +19,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-// Large is from which size of its data on a piece of work counts as large. It takes
-// between 1 and 5 ms.
+// Large is the size, in bytes of data, at which a piece of work counts as large. Work of this
+// size takes between 1 and 5 ms.
 const Large = 64 << 10
 
 // Shares are the processors. Make them with New. They may be used by many goroutines. A nil
@@ -35,8 +35,8 @@ func New(n int) *Shares {
 	return &Shares{small: half(max(1, (n+1)/2)), large: half(max(1, n/2))}
 }
 
-// Enter waits until a piece of work on so many bytes may run. The caller calls leave when it is
-// done. names are those of the caller, the first one its store. The error is the context's.
+// Enter waits until a piece of work on this many bytes may run. The caller calls leave when it is
+// done. names are the caller's names; the first one is its store. The error is the context's.
 func (s *Shares) Enter(ctx context.Context, bytes int64, names ...string) (leave func(), err error) {
 	if s == nil {
 		return func() {}, nil

@@ -15,7 +15,7 @@ type confirmView struct {
 	Fields           url.Values // that it holds
 	Back             string
 
-	Also       string     // a second button, for more than the first one; empty: there is none
+	Also       string     // a second button, which does more than the first one; empty: there is none
 	AlsoFields url.Values // that its form holds
 }
 
@@ -62,9 +62,9 @@ func said(r *http.Request) string {
 	case "retry":
 		return "This is the new batch: it repeats what had failed or was left out."
 	case repeatInDoubt:
-		return "This is the new batch: it repeats what was in doubt."
+		return "This is the new batch. It repeats the requests that were in doubt."
 	case "aside-release":
-		return "Released. The batch runs next in its store."
+		return "Released. The batch is the next one to run in its store."
 	case "aside-end":
 		return "Ended."
 	case "cancelled-many":
@@ -160,7 +160,7 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 // repeatInDoubt is the action that repeats the requests in doubt of a batch.
 const repeatInDoubt = "retry-in-doubt"
 
-// askRetry asks whether a batch is to be repeated, and says how many requests that are.
+// askRetry asks the user to confirm a retry, and shows how many requests it repeats.
 func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, back string) error {
 	query := url.Values{"ticket": {r.PathValue("ticket")}, "dryRun": {"true"}}
 	if action == repeatInDoubt {
@@ -172,7 +172,7 @@ func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, bac
 	}
 	v := confirmView{Action: r.URL.Path, Back: back}
 	if action == repeatInDoubt {
-		v.Question = fmt.Sprintf("%s in doubt: the API may have carried them out. If it has, this does them twice. Check there first. They are sent with the Idempotency-Key that they had.", areRequests(got.InDoubtRequests))
+		v.Question = fmt.Sprintf("%s in doubt: the API may have carried them out. If it has, a retry carries them out twice. Check there first. They keep their Idempotency-Key.", areRequests(got.InDoubtRequests))
 		if more := got.TotalRequests - got.InDoubtRequests; more > 0 {
 			v.Question += fmt.Sprintf(" The new batch also has %s that waited for them.", requests(more))
 		}
@@ -234,7 +234,7 @@ func (d *Dashboard) actMatching(w http.ResponseWriter, r *http.Request) error {
 			Action: r.URL.Path, Fields: f.Form(), Back: back,
 		}
 		if action == "retry" {
-			v.Question = fmt.Sprintf("This retries %s of %s: of all that match, have ended with failures and were not repeated yet. For each of these batches, one of what failed or did not run is created.",
+			v.Question = fmt.Sprintf("This retries %s of %s: all matching batches that ended with failures and were not repeated yet. For each of them, a new batch is created with the requests that failed or did not run.",
 				requests(got.TotalRequests), batches(got.Matched))
 			v.Button, v.Danger = "Retry "+requests(got.TotalRequests), false
 		}

@@ -51,11 +51,11 @@ type Dashboard struct {
 	audit    Audit
 }
 
-// Audit takes what users do with the dashboard that the API does not see: sign-in and sign-out,
-// with the status of the API's answer. The token is not for writing down.
+// Audit receives the users' actions that the API does not see: sign-in and sign-out, with the
+// status of the API's answer. It must not log the token.
 type Audit func(r *http.Request, action, store, token string, status int)
 
-// WithAudit sets what takes sign-ins. It is called before the first request.
+// WithAudit sets the function that receives sign-ins. Call it before the first request.
 func (d *Dashboard) WithAudit(audit Audit) *Dashboard {
 	d.audit = audit
 	return d
@@ -173,7 +173,7 @@ func (d *Dashboard) serve(p page) http.Handler {
 		if !errors.As(err, &shown) {
 			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
 		}
-		// A token that may not do this may do other things: its user stays signed in.
+		// The token may still have other rights, so its user stays signed in.
 		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && d.tokenOf(r) == "" {
 			d.askToken(w, r, shown)
 			return

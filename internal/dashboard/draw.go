@@ -154,7 +154,7 @@ type plot struct {
 	Complete                   bool
 }
 
-// column is a minute: three bars, one on the other.
+// column is a minute: three stacked bars.
 type column struct {
 	X, Width, FineY, FineHeight, FailedY, FailedHeight, DoubtY, DoubtHeight string
 	Title                                                                   string
@@ -202,8 +202,8 @@ type waterfall struct {
 	Label     string
 }
 
-// bar is a request on the line of time: what it waited for its turn, the time in which the API
-// asked for patience, the attempts that followed, and the time until the next one.
+// bar is a request on the timeline: the wait for its turn, the time in which the API throttled it,
+// the attempts that followed, and the time until the next attempt.
 type bar struct {
 	Y                                       int
 	Class                                   string
@@ -270,7 +270,7 @@ func (f *waterfall) bar(p *progress) bar {
 	b.Wait = decimal(from)
 	b.Title = fmt.Sprintf("%s after %s in the batch, %s, %d attempts", p.Status, span(p.StartedAt.Sub(f.from)), span(end.Sub(p.StartedAt)), p.Attempts)
 	if p.Throttles > 0 {
-		// What was answered 429 comes first, and the attempt with the outcome at the end.
+		// Attempts that were answered 429 come first; the attempt with the outcome is last.
 		last := to
 		if !p.LastAttemptAt.IsZero() {
 			last = min(max(f.at(p.LastAttemptAt), from), to)

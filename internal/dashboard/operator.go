@@ -44,7 +44,7 @@ type operatorView struct {
 	Aside []aside     `json:"-"`
 }
 
-// aside is a batch that was set aside.
+// aside is a quarantined batch.
 type aside struct {
 	Ticket, StoreID, Reason  string
 	TotalRequests            int
@@ -68,8 +68,8 @@ func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 	var v operatorView
 	err := d.get(r, "/operator", nil, &v)
 	if p, ok := asProblem(err); ok && p.status == http.StatusUnauthorized && d.tokenOf(r) != "" {
-		// Operators' keys are a list of their own: at a store the token may be as good as before.
-		return &problem{http.StatusForbidden, p.text + " All stores are for keys with the right to operate."}
+		// Operators' keys are a separate list, so the token may still be valid for a store.
+		return &problem{http.StatusForbidden, p.text + " Only keys with the right to operate can see all stores."}
 	}
 	if err != nil {
 		return err
@@ -97,8 +97,8 @@ func (d *Dashboard) actAside(w http.ResponseWriter, r *http.Request) error {
 	const back = prefix + "operator"
 	ticket, action := r.PathValue("ticket"), r.PathValue("action")
 	ask := map[string]confirmView{
-		"release": {Question: "Run batch " + ticket + " again, from where it stood, as the next one of its store? If what made Sheaf set it aside is still there, it is set aside again.", Button: "Release the batch"},
-		"end":     {Question: "End batch " + ticket + "? What was recorded stays, a request that was in flight is in doubt, and the rest is not executed. That can't be undone.", Button: "End the batch", Danger: true},
+		"release": {Question: "Run batch " + ticket + " again as the next one of its store, from where it stopped? If the cause is still there, Sheaf sets it aside again.", Button: "Release the batch"},
+		"end":     {Question: "End batch " + ticket + "? Recorded results stay. A request that was in flight is in doubt, and the rest is not executed. This can't be undone.", Button: "End the batch", Danger: true},
 	}
 	q, ok := ask[action]
 	if !ok {

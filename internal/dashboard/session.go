@@ -9,20 +9,20 @@ import (
 
 const (
 	// The cookie's name. Browsers take a name that begins with __Host- only over TLS, from this
-	// very host and for all of its paths, so that no other host of the domain can plant one.
+	// very host and for all of its paths, so that no other host of the domain can set it.
 	cookieName       = "sheaf_session"
 	secureCookieName = "__Host-" + cookieName
 
 	maxToken = 3800 // bytes of a token
 )
 
-// isSecure reports whether the browser uses TLS. A proxy that ends TLS says so; whoever lies
-// only keeps the cookie from themselves.
+// isSecure reports whether the browser uses TLS. A proxy that terminates TLS sends a header. A
+// client that forges the header only loses its own cookie.
 func isSecure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// sessionOf returns what the cookie of a session holds; empty: there is none.
+// sessionOf returns the value of the session's cookie; empty: there is none.
 func sessionOf(r *http.Request) string {
 	name := cookieName
 	if isSecure(r) {
@@ -35,10 +35,10 @@ func sessionOf(r *http.Request) string {
 	return c.Value
 }
 
-// tokenOf returns the token of the user who has signed in; empty: nobody has.
+// tokenOf returns the token of the user who is signed in; empty: nobody is.
 func (d *Dashboard) tokenOf(r *http.Request) string { return d.sessions.token(sessionOf(r)) }
 
-// setSession keeps the id of a session; an empty one is removed.
+// setSession sets the cookie with a session's ID; an empty ID removes it.
 func setSession(w http.ResponseWriter, r *http.Request, id string) {
 	name, path := cookieName, prefix
 	if isSecure(r) {
@@ -47,7 +47,7 @@ func setSession(w http.ResponseWriter, r *http.Request, id string) {
 	setCookie(w, r, name, path, id)
 }
 
-// setCookie keeps a value until the browser is closed; an empty one is removed.
+// setCookie sets a cookie that lasts until the browser is closed; an empty value removes it.
 func setCookie(w http.ResponseWriter, r *http.Request, name, path, value string) {
 	c := &http.Cookie{ //nolint:gosec // Secure where it can be
 		Name: name, Value: value, Path: path, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: isSecure(r),
@@ -58,15 +58,15 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, path, value string)
 	http.SetCookie(w, c)
 }
 
-// lastCookie names the cookie that remembers what the user has seen last: a store, or all of them.
-// It only chooses pages and links, and proves nothing.
+// lastCookie names the cookie with the page that the user saw last: a store, or all stores.
+// It only selects pages and links, and grants nothing.
 const lastCookie = "sheaf_last"
 
-// allStores is what stands in lastCookie for the page of all stores. No store has this name.
+// allStores is the value of lastCookie for the page of all stores. No store has this name.
 const allStores = "*"
 
-// lastSeen returns the store that the user has seen last, and whether the page of all stores has
-// been seen.
+// lastSeen returns the store that the user saw last, and whether the user has seen the page of all
+// stores.
 func lastSeen(r *http.Request) (store string, all bool) {
 	c, err := r.Cookie(lastCookie)
 	if err != nil {
@@ -76,7 +76,7 @@ func lastSeen(r *http.Request) (store string, all bool) {
 	return store, all
 }
 
-// remember keeps what the user sees now.
+// remember stores which page the user sees now.
 func remember(w http.ResponseWriter, r *http.Request, store string, all bool) {
 	oldStore, seen := lastSeen(r)
 	value := store
@@ -98,7 +98,7 @@ type signInPage struct {
 	Next    string // where it goes on
 }
 
-// home leads a user who is signed in to a store, or asks for one. Others are asked to sign in.
+// home redirects a signed-in user to a store, or asks for one. It asks others to sign in.
 func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
 	store := strings.TrimSpace(r.URL.Query().Get("store"))
 	if d.tokenOf(r) == "" {
@@ -146,7 +146,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	case token == "":
 		p.Problem = "The token is missing."
 	case len(token) > maxToken:
-		p.Problem = "This token is too long for the dashboard. The command line takes it: sheaf login."
+		p.Problem = "This token is too long for the dashboard. Use it on the command line: sheaf login."
 	default:
 		_, err := d.ask(r, token, http.MethodGet, question, nil)
 		if err == nil {

@@ -12,9 +12,9 @@ const (
 	maxSessions = 4096
 )
 
-// sessions are the users who have signed in on this node. The browser holds a random id, and
-// the token stays here. They are bounded: when there are too many, the network with the most
-// loses its oldest one, so that nobody can end other users' sessions by signing in often.
+// sessions are the sessions of users who signed in on this node. The browser holds a random ID;
+// the token stays here. Their number is limited: when there are too many, the network with the most
+// sessions loses its oldest one. So nobody can end other users' sessions by signing in often.
 type sessions struct {
 	mu   sync.Mutex
 	byID map[string]session
@@ -41,7 +41,7 @@ func (s *sessions) begin(token, address string) string {
 	return id
 }
 
-// networkOf returns what one user has of the addresses: one of IPv4, a /64 of IPv6.
+// networkOf returns the addresses that belong to one user: one IPv4 address, or an IPv6 /64.
 func networkOf(address string) netip.Prefix {
 	from, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -55,8 +55,8 @@ func networkOf(address string) netip.Prefix {
 	return network
 }
 
-// makeRoom removes the sessions that are over; if there are none, one of the network with
-// the most.
+// makeRoom removes the sessions that have expired. If there are none, it removes the oldest session
+// of the network with the most.
 func (s *sessions) makeRoom() {
 	counts := map[netip.Prefix]int{}
 	for id, x := range s.byID {

@@ -2,9 +2,9 @@ package engine
 
 import "github.com/sheafapi/sheaf/storage"
 
-// Where an owner is its token, a store has a queue for each token, so it may have any number
-// of them. Only so many of one store's queues are in the lines or hold places at the same time.
-// The others wait in the store's crowd.
+// If each token is an owner of its own, a store has a queue for each token, and so any number of
+// queues. Only a limited number of one store's queues are in the lines or hold places at the same
+// time. The others wait in the store's crowd.
 
 // crowds are the queues that wait behind others of their store. Guarded by Engine.mu.
 type crowds struct {
@@ -12,19 +12,19 @@ type crowds struct {
 	waiting  map[string]*crowd // by store
 }
 
-// crowd is the queues of one store that wait, those that came first at the front.
+// crowd holds the waiting queues of one store, oldest first.
 type crowd struct {
 	known     []storage.QueueID // the upstream has accepted their token
 	strangers []storage.QueueID
-	ahead     int // how many of known went ahead of the first of strangers
+	ahead     int // how many of known were served before the first of strangers
 }
 
 func newCrowds() crowds { return crowds{admitted: map[string]int{}, waiting: map[string]*crowd{}} }
 
-// mostOfStore is how many queues of one store may be in the lines or hold places.
+// mostOfStore returns how many queues of one store may be in the lines or hold places.
 func (e *Engine) mostOfStore() int { return max(e.QueuesAtOnce/64, min(e.QueuesAtOnce, 64)) }
 
-// admit lets a queue into the lines. If too many of its store's are there, it puts the queue
+// admit lets a queue into the lines. If too many queues of its store are there, it puts the queue
 // into the crowd and returns false. mu is held.
 func (e *Engine) admit(id storage.QueueID, q *queue) bool {
 	a, met := e.strangers.met.Get(id)
@@ -49,8 +49,8 @@ func (e *Engine) admit(id storage.QueueID, q *queue) bool {
 	return false
 }
 
-// dismiss counts a queue, which has given its place back, no longer among its store's, and
-// lets the next one of the crowd into the lines. mu is held.
+// dismiss removes a queue that has returned its place from its store's count, and lets the next
+// queue of the crowd into the lines. mu is held.
 func (e *Engine) dismiss(q *queue) {
 	store := q.store
 	if store == "" {

@@ -70,7 +70,7 @@ func (r *run) take(marks []storage.Mark) {
 	}
 }
 
-// pluck takes the values that later requests need from an answer, in the store's turn.
+// pluck reads the values that later requests need from an answer, when it is the store's turn.
 func (r *run) pluck(i int, result *batch.Result) {
 	if !r.graph.values.Lacks(i) {
 		return

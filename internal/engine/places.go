@@ -2,13 +2,13 @@ package engine
 
 import "sync"
 
-// leastOfStore is how many extra places a store may hold at least, if there are as many.
+// leastOfStore is the number of extra places that every store may hold, if that many exist.
 const leastOfStore = 128
 
 // extras are the places for a parallel batch's second and further attempts: a part of the
-// outbound places, so that everybody's first finds one. Batches share them: one that has
-// its even part or more takes no further place while another waits that has less. The batches
-// of one store, of which there may be any number where an owner is its token, share a quarter.
+// outbound places, so that everybody's first finds one. Batches share them: a
+// batch that has its even part takes no further place while one with less is waiting. The batches of
+// one store share a quarter, because a store may have any number if each token is an owner.
 type extras struct {
 	mu     sync.Mutex
 	all    int
@@ -19,7 +19,7 @@ type extras struct {
 	stores map[string]*storeExtras // that have shares
 }
 
-// storeExtras is what one store has of the extras.
+// storeExtras is one store's part of the extras.
 type storeExtras struct {
 	held   int
 	shares int
@@ -34,14 +34,14 @@ type share struct {
 	again chan struct{} // a place may be free now
 }
 
-// poor are batches that were refused a place, and have less than their part.
+// poor are batches that were refused a place and hold less than their part.
 type poor map[*share]struct{}
 
 func newExtras(n int) *extras {
 	return &extras{all: n, most: max(min(n, leastOfStore), n/4), free: n, poor: poor{}, stores: map[string]*storeExtras{}}
 }
 
-// join lets a batch of a store take part until it leaves.
+// join adds a batch of a store to those that share the extras, until leave.
 func (x *extras) join(store string) *share {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -116,13 +116,13 @@ func (x *extras) put(s *share, n int) {
 	x.free += n
 }
 
-// enrich makes a batch no longer poor. mu is held.
+// enrich removes a batch from the poor. mu is held.
 func (x *extras) enrich(s *share) {
 	delete(x.poor, s)
 	delete(s.store.poor, s)
 }
 
-// wake tells one of the poor that a place is free, and one of the store's poor. mu is held.
+// wake signals one of the poor, and one of the store's poor, that a place is free. mu is held.
 func (x *extras) wake(st *storeExtras) {
 	if x.free == 0 {
 		return
@@ -133,7 +133,7 @@ func (x *extras) wake(st *storeExtras) {
 	}
 }
 
-// wake tells one of them.
+// wake signals one of them.
 func (p poor) wake() {
 	for s := range p {
 		select {

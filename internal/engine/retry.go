@@ -85,8 +85,8 @@ func gone(r *batch.Request, t storage.Tries, code int) bool {
 	return r.Method == http.MethodDelete && t.MaybeDone && (code == http.StatusNotFound || code == http.StatusGone)
 }
 
-// inDoubt reports whether, after a failed attempt, it is unknown whether the upstream carried the
-// request out, at this attempt or an earlier one. A lost answer puts only a POST or PATCH in
+// inDoubt reports whether a failed request is in doubt: it is unknown whether the upstream carried
+// it out in this attempt or an earlier one. A lost answer puts only a POST or PATCH in
 // doubt, because another PUT or DELETE does no harm.
 func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	switch {
@@ -99,7 +99,7 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	case a.Outcome == outbound.Answered && a.Code < 500:
 		return false // the API has judged the request
 	}
-	return t.InDoubt // this attempt changed nothing that is known
+	return t.InDoubt // this attempt doesn't change what is known
 }
 
 // throttle handles an answer 429: no failure until the limit has passed.

@@ -521,8 +521,8 @@ func (r *run) settle(a answer) {
 	r.learn(&a.Answer)
 }
 
-// judge is Policy.judge in the store's turn at the processors, if the answer is large: a large
-// body takes milliseconds to be recognized as JSON.
+// judge is Policy.judge. For a large answer it waits for the store's turn at the processors, because
+// recognizing a large body as JSON takes milliseconds.
 func (r *run) judge(a *answer, now time.Time) storage.Mark {
 	if size := int64(len(a.Body)); size >= cpu.Large {
 		if leave, err := r.e.CPU.Enter(r.e.work, size, r.c.Store); err == nil {

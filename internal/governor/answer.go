@@ -26,8 +26,8 @@ type Answer struct {
 	Pause        time.Duration // how long the upstream wants to be left alone; 0: it did not say
 }
 
-// judge takes an answer into account and gives its place back. It returns a moment that
-// other nodes must learn of, before which nothing may be sent; zero: there is none. mu is held.
+// judge takes an answer into account and releases its place. It returns the time before which
+// nothing may be sent, which other nodes must also learn; zero: there is none. mu is held.
 func (c *Credential) judge(a Answer) (held time.Time) {
 	defer c.exit()
 	if a.Kind == Silent {
@@ -56,15 +56,15 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	return held
 }
 
-// busy reports whether the upstream, not the demand, limits what is sent: many requests are
-// in flight, or one has waited within the last seconds.
+// busy reports whether the upstream, not the demand, limits the pace: many requests are in
+// flight, or one has waited within the last seconds.
 func (c *Credential) busy(now time.Time) bool {
 	return c.inflight >= fewest || now.Sub(c.waited) <= soon
 }
 
-// teach draws a lesson about the pace from an answer 429. One alone only holds: it takes
-// another one, in the same burst of many requests or soon after the hold. What was limited by
-// demand teaches nothing, and neither do further answers of a burst that has taught.
+// teach adjusts the pace after an answer 429. A single one only holds requests back. A second one
+// changes the pace: in the same burst of many requests, or soon after the hold. A pace that demand
+// limited is ignored, and so are further answers of a burst that has already changed the pace.
 func (c *Credential) teach(a *Answer, until, now time.Time) {
 	fresh := a.Asked.After(c.at) && !a.Asked.Before(c.from)
 	many := c.inflight >= fewest

@@ -100,7 +100,7 @@ func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Tim
 	return time.Time{}, true
 }
 
-// wait notes that a request has to wait until a moment. mu is held.
+// wait records that a request must wait until the given time. mu is held.
 func (c *Credential) wait(until time.Time) {
 	if until.After(c.waited) {
 		c.waited = until

@@ -8,9 +8,9 @@
 //   - Pace. A configured rate is one schedule for all nodes, of which each takes a piece at
 //     a time. Without one, or below it, the pace is learned from what the upstream let
 //     through until it answered 429 again and again.
-//   - Places. How many requests are in flight at once falls to 70% when many are and the
+//   - Places. The limit on requests in flight falls to 70% when many are in flight and the
 //     upstream answers 429 or 503, or doesn't answer in time. It recovers within a few
-//     round trips. Until that happens there is no limit here.
+//     round trips. Until the first such failure there is no limit.
 //
 // Queues take turns: each holds at most one slot of the schedule ahead, so that a
 // batch with a hundred requests at once gets no more of the pace than any other.

@@ -26,7 +26,7 @@ type lesson struct {
 	accepted int
 	last     time.Time // when something was last sent
 	waited   time.Time // until when a request last had to wait
-	warned   bool      // the last answer 429 has taught nothing yet
+	warned   bool      // the last answer 429 has not changed the pace yet
 
 	chain
 	credit float64   // by how much each answer raises the base that belongs to the burst before the lesson
@@ -96,8 +96,8 @@ func (l *lesson) interval(now time.Time) time.Duration {
 	return time.Duration(float64(time.Second) / l.speed(now))
 }
 
-// begin notes that something is sent. What was sent while demand alone limited it, or before
-// a time without demand, isn't counted.
+// begin records that a request is sent. Requests that were sent while demand alone limited the
+// pace, or before a time without demand, aren't counted.
 func (l *lesson) begin(now time.Time, busy, idle bool) {
 	if !busy || idle && now.Sub(l.last) > leastEpoch || l.epoch.IsZero() {
 		l.epoch, l.accepted = now, 0
@@ -105,8 +105,8 @@ func (l *lesson) begin(now time.Time, busy, idle bool) {
 	l.last = now
 }
 
-// warn notes an answer 429 that teaches nothing yet: nothing is sent before until. counts says
-// whether what the upstream accepted earlier counts for the lesson that may follow.
+// warn records an answer 429 that doesn't change the pace yet: nothing is sent before until. counts
+// says whether requests that the upstream accepted earlier count if a lesson follows.
 func (l *lesson) warn(now, until time.Time, counts bool) {
 	l.warned, l.at, l.credit = true, now, 0
 	if !l.learned(now) {
@@ -135,7 +135,7 @@ func (l *lesson) learn(now, until time.Time, configured float64) {
 		fast = l.speed(now)
 	}
 	switch {
-	case l.learned(now) && span < leastEpoch: // too short to tell how much too fast it was
+	case l.learned(now) && span < leastEpoch: // too short to measure by how much it was too fast
 		l.base, l.peak = 0.9*fast, 0.95*fast
 	case l.accepted < leastAccepted && l.learned(now):
 		l.base, l.peak = fast/2, 0

@@ -3,29 +3,29 @@ package governor
 import "time"
 
 const (
-	// fewest is what the limit never falls below, and how many requests have to be in flight
-	// for a failure to say anything about their number.
+	// fewest is the least limit. If fewer requests are in flight, a failure says nothing about their
+	// number.
 	fewest = 8
-	// remaining is the part of the limit in force that a cut leaves. It is CUBIC's (RFC 9438).
+	// remaining is the part of the limit that a cut leaves, as in CUBIC (RFC 9438).
 	remaining = 0.7
-	// memoryOfCut is how long a cut counts, and for how long one that didn't help isn't repeated.
+	// memoryOfCut is how long a cut lasts, and how long a cut that didn't help isn't repeated.
 	memoryOfCut = time.Minute
-	// tooMany is the part of failures from which a cut is never taken back.
+	// tooMany is the share of failures above which a cut is never undone.
 	tooMany = 1.0 / 3
 )
 
 // limit is how many requests may be in flight at once. There is none until the upstream
 // answers 429 or 503, or doesn't answer in time. Guarded by Credential.mu.
 //
-// A cut is on trial for as many answers as the limit allows requests. If the part of failures
-// hasn't fallen to half by then, the failures don't depend on the number of requests: the limit
-// is what it was, and isn't cut for a minute.
+// A cut is on trial for as many answers as the limit allows requests. If the share of failures
+// hasn't fallen by half by then, the failures don't depend on the number of requests: the old limit
+// is restored and isn't cut for a minute.
 type limit struct {
 	inflight int
 	peak     int       // the most in flight since the last time that none was
 	most     float64   // 0: no limit
 	failed   float64   // the limit that failed last: until there the limit doubles
-	cutAt    time.Time // answers to what was sent earlier say nothing about the limit in force
+	cutAt    time.Time // answers to requests that were sent earlier say nothing about the current limit
 	short    time.Time // when a request last found no free place
 
 	before, since tally     // answers to what was sent before and after the last cut
@@ -48,7 +48,7 @@ func (t *tally) add(failed bool, window float64) {
 	}
 }
 
-// rate is the part of failures.
+// rate returns the share of failures.
 func (t *tally) rate() float64 { return t.failures / max(1, t.answers) }
 
 // full reports whether no place is free.
@@ -74,8 +74,8 @@ func (l *limit) forget(now time.Time) {
 	}
 }
 
-// adapt takes an answer into account, whose request still has its place. ceiling is the limit
-// that is as good as none.
+// adapt takes an answer into account whose request still holds its place. A limit of ceiling is as
+// good as none.
 func (l *limit) adapt(a *Answer, ceiling int, now time.Time) {
 	l.forget(now)
 	failed := a.Kind != Fine
@@ -98,7 +98,7 @@ func (l *limit) adapt(a *Answer, ceiling int, now time.Time) {
 	}
 }
 
-// inForce is the limit in force. Without one it is what the upstream has borne.
+// inForce returns the current limit. Without one, it is the most requests that were in flight.
 func (l *limit) inForce() float64 {
 	if l.most > 0 {
 		return l.most
@@ -106,12 +106,12 @@ func (l *limit) inForce() float64 {
 	return float64(l.peak)
 }
 
-// helped reports whether fewer of the requests fail since the cut.
+// helped reports whether a smaller share of the requests fails since the cut.
 func (l *limit) helped() bool {
 	return l.before.rate() > tooMany || l.since.failures == 0 || l.since.rate() < l.before.rate()/2
 }
 
-// cut lowers the limit. Only requests that were sent after it can do so again.
+// cut lowers the limit. Only answers to requests that are sent afterwards can cut it again.
 func (l *limit) cut(now time.Time) {
 	if now.Before(l.spared) && (l.since.answers < l.inForce() || l.since.rate() <= tooMany) {
 		return
@@ -126,8 +126,7 @@ func (l *limit) cut(now time.Time) {
 }
 
 // grow takes a success into account, if requests have waited for a place since it was sent. The
-// limit doubles in each round trip until just below the one that failed, and grows by one
-// from there.
+// limit doubles in each round trip until just below the limit that failed, then grows by one.
 func (l *limit) grow(a *Answer, ceiling int) {
 	if l.most == 0 || l.short.Before(a.Asked) {
 		return

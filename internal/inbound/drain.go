@@ -17,16 +17,16 @@ const (
 	maxDrains = 64
 	// drainTime is how long one of them may take.
 	drainTime = 15 * time.Second
-	// drainSpare is by how many bytes a body may exceed the largest one that is served: the answer
-	// that it is too large has to arrive, too.
+	// drainSpare is how many bytes a body may exceed the largest one that is served, so that the
+	// client also sees the answer that its body is too large.
 	drainSpare = 64 << 20
 	drainPiece = 32 << 10
 )
 
-// drains reads the rest of bodies whose requests were refused before all of it had arrived.
-// Otherwise the connection would have to be closed with bytes unread, or the stream to be reset, and
-// many clients then report a broken connection instead of the answer: those that send a whole body
-// before they read. A body beyond the limits isn't read.
+// drains reads the rest of the bodies of requests that were refused before the whole body arrived.
+// Otherwise the connection must be closed with bytes unread, or the stream reset. Clients that send a
+// whole body before they read then report a broken connection instead of the answer. A body beyond
+// the limits isn't read.
 type drains struct {
 	most   int64 // bytes of a body
 	time   time.Duration
@@ -53,11 +53,11 @@ func (d *drains) wrap(w http.ResponseWriter, r *http.Request, from netip.Prefix)
 	return &drainer{w, d, b, from}, &copied
 }
 
-// body takes note of how far it was read.
+// body records how far it was read.
 type body struct {
 	io.ReadCloser
 	size  int64 // -1: unknown
-	asked bool  // the client has begun to send it: it doesn't wait to be asked
+	asked bool  // the client has begun to send it, and doesn't wait for 100 Continue
 	read  atomic.Int64
 	ended atomic.Bool // nothing more can be read
 }

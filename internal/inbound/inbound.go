@@ -9,8 +9,8 @@
 // behind a trusted proxy is the forwarded one. A request beyond its address's share is answered
 // 429 at once. Probes have places of their own, so they are answered when all others are taken.
 //
-// A request that is refused before its body has arrived is answered once it has, within limits, so
-// that clients can read the answer.
+// If a request is refused before its body has arrived, the answer is sent once the body has arrived,
+// within limits, so that clients can read the answer.
 package inbound
 
 import (

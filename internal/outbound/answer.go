@@ -33,8 +33,8 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 	return a, err
 }
 
-// incomplete returns the Answer for one of which only a part came, at least its status line.
-// The upstream has said what became of the request: that isn't in doubt.
+// incomplete returns the Answer if only a part of it came, at least its status line. The request
+// isn't in doubt, because the status line reports its outcome.
 func (c *Client) incomplete(a Answer, err error) Answer {
 	a.Incomplete = true
 	a.Line += "; the answer is incomplete: " + c.missing(err)

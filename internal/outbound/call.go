@@ -63,7 +63,7 @@ type Answer struct {
 	Body    []byte      // the body as it came; nil: empty
 	Header  http.Header // nil without an answer
 
-	// Incomplete says that a part of the answer didn't come or can't be read. Code is the
-	// upstream's all the same, and Line says what is missing.
+	// Incomplete means that a part of the answer didn't come or can't be read. Code is still the
+	// upstream's, and Line says what is missing.
 	Incomplete bool
 }

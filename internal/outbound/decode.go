@@ -18,13 +18,13 @@ import (
 // maxCodings bounds how often an answer may be compressed.
 const maxCodings = 2
 
-// errUndecodable is the error of a body that isn't what its Content-Encoding says.
+// errUndecodable is the error of a body that doesn't match its Content-Encoding.
 var errUndecodable = errors.New("the body isn't what its Content-Encoding says")
 
 // decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding
-// stays as it came, with its header. So does one that can't be decoded, and its line says so. The
-// decoded body is bounded like any other, and takes its memory from the call's share beside
-// the one that came.
+// stays unchanged, with its header. So does a body that can't be decoded; its line says so. The
+// decoded body is limited like any other. The call's share of memory holds it in addition to the
+// encoded one.
 func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 	var codings []string
 	for _, value := range a.Header["Content-Encoding"] {
@@ -47,7 +47,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 		case errors.Is(err, errUndecodable):
 			a.Line += "; the answer isn't encoded as its Content-Encoding says"
 			return a
-		case err != nil: // no memory before the service was interrupted
+		case err != nil: // there was no memory until the service was interrupted
 			return c.incomplete(a, errInterrupted)
 		case int64(len(body)) > c.maxAnswer:
 			return c.tooLarge(a.Code)
@@ -66,7 +66,7 @@ var decoders = map[string]func(io.Reader) (io.ReadCloser, error){
 
 func readGzip(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
 
-// readDeflate reads the coding "deflate", which some servers send without the wrapping that it
+// readDeflate reads the coding "deflate". Some servers send it without the zlib wrapper that it
 // should have (RFC 9110, section 8.4.1.2).
 func readDeflate(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
@@ -87,8 +87,8 @@ func readZstd(r io.Reader) (io.ReadCloser, error) {
 	return d.IOReadCloser(), nil
 }
 
-// decodeOne decodes a body, at most one byte more than the limit of an answer. held is what
-// the share holds for the body as it came.
+// decodeOne decodes a body, up to one byte more than the limit of an answer. held is how many bytes
+// the share holds for the encoded body.
 func (c *Client) decodeOne(ctx context.Context, call *Call, open func(io.Reader) (io.ReadCloser, error), body []byte, held int64) ([]byte, error) {
 	r, err := open(bytes.NewReader(body))
 	if err != nil {

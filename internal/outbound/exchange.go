@@ -173,8 +173,8 @@ func write(c *conn, p []byte) (int, error) {
 // more.
 func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
 
-// read reads the answer. whole says that the connection can carry another exchange. With an
-// error the answer is what was read of it; its code is 0 if that is nothing.
+// read reads the answer. whole reports whether the connection can carry another exchange. With an
+// error, the answer is the part that was read; its code is 0 if nothing was.
 func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err error) {
 	c.room = maxHeadRead
 	resp, f, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read

@@ -15,15 +15,15 @@ import (
 const (
 	// maxLineKept bounds one line of a head that is kept, and maxAnswerHeader all of them.
 	maxLineKept = 64 << 10
-	// maxHeadRead bounds what is read of a head in search of its end. What exceeds the
-	// other bounds is dropped while it is read.
+	// maxHeadRead limits how many bytes are read to find the end of a head. Bytes beyond the other
+	// limits are dropped on the way.
 	maxHeadRead = 8 << 20
 	// fieldCost is what a field takes in memory beside its text.
 	fieldCost = 32
 )
 
-// isRegular reports whether b begins with a whole head which every server and client reads in
-// the same way: net/http reads it without an error, and knows where its body ends.
+// isRegular reports whether b begins with a whole head that all servers and clients read in the
+// same way: net/http reads it without an error and knows where its body ends.
 func isRegular(b []byte) bool {
 	status, rest, found := bytes.Cut(b, []byte("\n"))
 	found = found && bytes.HasPrefix(status, []byte("HTTP/1.1 "))
@@ -72,8 +72,8 @@ func isLength(b []byte) bool {
 	return true
 }
 
-// splitField splits a line of a head into name and value, and reports whether both are what
-// RFC 9110 lets them be, or a value has bytes above ASCII.
+// splitField splits a line of a head into name and value. It reports whether both are valid by
+// RFC 9110; a value may also have bytes above ASCII.
 func splitField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
 	if i <= 0 {
@@ -103,7 +103,7 @@ func isText(value []byte) bool {
 	return true
 }
 
-// lenientHead reads a head that isn't regular, line by line. What can't be read is dropped.
+// lenientHead reads a head that isn't regular, line by line. It drops lines that it can't read.
 type lenientHead struct {
 	status  string // the first line
 	text    bytes.Buffer
@@ -114,14 +114,14 @@ type lenientHead struct {
 	flaws
 }
 
-// flaws say what was wrong with an answer.
+// flaws describe what was wrong with an answer.
 type flaws struct {
 	dropped int  // fields that were left out
 	odd     bool // the connection carries no other exchange
 	unsure  bool // lengths differ: the body may be longer
 }
 
-// String returns what to say behind the answer's reason phrase; empty: nothing.
+// String returns the text to append to the answer's reason phrase; empty: none.
 func (f *flaws) String() (s string) {
 	switch f.dropped {
 	case 0:
@@ -136,8 +136,8 @@ func (f *flaws) String() (s string) {
 	return s
 }
 
-// readLeniently reads a head, and gives the connection a reader that begins with a regular one
-// of the same meaning. If reading ends early, the answer has what came until then.
+// readLeniently reads a head, and gives the connection a reader that begins with a regular head of
+// the same meaning. If reading ends early, the answer has the part that came until then.
 func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, err error) {
 	h := &lenientHead{}
 	line, _, err := c.readLine()
@@ -171,8 +171,8 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 	return resp, h.flaws, err
 }
 
-// readLine reads a line without its end. whole is false if it is longer than maxLineKept: then
-// it is the beginning. It is valid until the next call.
+// readLine reads a line without its end. If the line is longer than maxLineKept, it returns the
+// beginning, and whole is false. The line is valid until the next call.
 func (c *conn) readLine() (line []byte, whole bool, err error) {
 	whole = true
 	for {
@@ -215,7 +215,7 @@ func (h *lenientHead) take(line []byte, whole bool) {
 	}
 }
 
-// drop leaves the last field out.
+// drop omits the last field.
 func (h *lenientHead) drop() {
 	h.last, h.odd = nil, true
 	h.dropped++
@@ -245,7 +245,7 @@ func (h *lenientHead) keep() {
 		h.lengths = append(h.lengths, list(value)...)
 	case isName(name, "Transfer-Encoding"):
 		h.codings = append(h.codings, list(value)...)
-	case isName(name, "Trailer"): // nothing is kept of trailers
+	case isName(name, "Trailer"): // trailers are not kept
 	default:
 		h.field(string(name), string(value))
 	}
@@ -264,9 +264,9 @@ func list(value []byte) (out []string) {
 	return out
 }
 
-// finish ends the head. It says in one way where the body ends: by chunks, else by the least
-// length that it names, else at the connection's end. Unless the head said so in this way
-// itself, the connection carries no other exchange, whose answer might begin elsewhere.
+// finish ends the head. It states once where the body ends: by chunks, otherwise by the least of
+// the given lengths, otherwise at the end of the connection. Unless the head itself said the same,
+// the connection carries no other exchange, because its answer might begin elsewhere.
 func (h *lenientHead) finish(minor int) {
 	h.keep()
 	chunked := false
@@ -278,7 +278,7 @@ func (h *lenientHead) finish(minor int) {
 			chunked = true
 		case "identity", "":
 			h.odd = true
-		default: // as a content coding it is undone, if it is known
+		default: // treated as a content coding, which is decoded if it is known
 			h.odd = true
 			other = append(other, coding)
 		}
@@ -312,8 +312,8 @@ func (h *lenientHead) finish(minor int) {
 	}
 }
 
-// chunkedBody is a body in chunks. It ends with the last chunk: what is wrong with the
-// trailers behind it only keeps the connection from carrying another exchange.
+// chunkedBody is a body in chunks. It ends with the last chunk. Malformed trailers only keep the
+// connection from carrying another exchange.
 type chunkedBody struct {
 	io.Reader
 	c *conn

@@ -113,8 +113,8 @@ func (p *pool) drop(c *conn) {
 }
 
 // renew closes the owner's idle connections: the upstream may be somewhere else by now, and the
-// next connection resolves its name again. Other owners find out on their own, so that
-// nobody's failures cost others their connections.
+// next connection resolves its name again. Other owners keep their connections,
+// so that nobody's failures cost others theirs.
 func (p *pool) renew(of owner) { closeAll(p.idleOf(of)) }
 
 // idleOf takes out the owner's idle connections.

@@ -25,7 +25,7 @@ func (c *Client) unanswered(err error) string {
 	return "the upstream's answer could not be read"
 }
 
-// missing says, in words a caller may see, why the rest of an answer is missing.
+// missing returns a text for callers that says why the rest of an answer is missing.
 func (c *Client) missing(err error) string {
 	switch {
 	case errors.Is(err, errTimeout):

@@ -14,10 +14,10 @@ import (
 // ErrNoFile is wrapped by the error about what has the file's name and is something else.
 var ErrNoFile = errors.New("is no regular file")
 
-// Read reads a file of at most so many bytes (what is longer is cut off). On systems that
-// have permission bits it refuses one that its group may write, or that others may use at
-// all, in words that say what to do. The group may read it: systemd's credentials and secrets
-// in a pod have mode 0440. Without a file the error wraps fs.ErrNotExist.
+// Read reads a file of at most so many bytes (what is longer is cut off). On systems
+// with permission bits it refuses a file that its group may write or that others may use at all;
+// the error says what to do. The group may read the file, because systemd's credentials and secrets
+// in a pod have mode 0440. If there is no file, the error wraps fs.ErrNotExist.
 func Read(file string, most int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -32,7 +32,7 @@ func Read(file string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s is open to other users (mode %04o), and only its owner may write it and its group read it: chmod 600 %s", file, mode, file)
+		return nil, fmt.Errorf("%s is open to other users (mode %04o); only its owner may write it, and only its owner and group may read it: chmod 600 %s", file, mode, file)
 	}
 	return io.ReadAll(io.LimitReader(f, most))
 }

@@ -86,7 +86,7 @@ func newOutcome(line int, request []byte, ticket string, r *client.Response, why
 	return o, nil
 }
 
-// shown is the status as people read it.
+// shown returns the status as people read it.
 func (o *outcome) shown() string {
 	if o.InDoubt {
 		return string(client.InDoubt)
@@ -94,9 +94,9 @@ func (o *outcome) shown() string {
 	return o.Status
 }
 
-// mayBeDone reports whether a failed request may have been carried out, by what servers tell that
-// have no word for that (wire contract, "How batches run"): a POST or PATCH without an answer,
-// unless the server says that it was not sent.
+// mayBeDone reports whether a failed request may have been carried out. It is for servers that don't
+// report requests in doubt (wire contract, "How batches run"): a POST or PATCH without an answer may
+// have been carried out, unless the server says that it was not sent.
 func (o *outcome) mayBeDone() bool {
 	if o.Status != string(client.Failed) || o.Method != http.MethodPost && o.Method != http.MethodPatch ||
 		o.Code != http.StatusBadGateway && o.Code != http.StatusGatewayTimeout {

@@ -115,7 +115,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) outcome {
 	var o outcome
 	if del.Attempts > len(pauses)+1 { // the outcome of the last attempt could not be stored
-		o = outcome{problem: "what came of the attempts could not be stored"}
+		o = outcome{problem: "the outcome of the attempts could not be stored"}
 	} else {
 		calling, cancel := context.WithTimeout(ctx, Timeout)
 		defer cancel()
@@ -134,7 +134,7 @@ func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) outcome 
 	storing, cancelStoring := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancelStoring()
 	if err := d.Storage.PutDelivery(storing, del); err != nil {
-		d.Logger.Error("what came of a callback can't be stored; it may be sent again", "ticket", del.Ticket, "attempts", del.Attempts, "error", err)
+		d.Logger.Error("the outcome of a callback can't be stored; it may be sent again", "ticket", del.Ticket, "attempts", del.Attempts, "error", err)
 	}
 	return o
 }

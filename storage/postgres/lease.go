@@ -245,9 +245,9 @@ func (db *DB) keepRegistered(ctx context.Context) {
 	}
 }
 
-// renewIn is renew, which gives up soon if the last one succeeded: a connection may hang that
-// is lost without a sign, and on another one there is still time. Where the database itself is
-// slow, the next renewal has callTimeout.
+// renewIn is renew with a short timeout if the last renewal succeeded: the connection may be lost
+// without a sign, and there is still time to use another one. If the database itself is slow, the
+// next renewal has callTimeout.
 func (db *DB) renewIn(ctx context.Context, failing bool) error {
 	if !failing {
 		var cancel context.CancelFunc
@@ -257,7 +257,7 @@ func (db *DB) renewIn(ctx context.Context, failing bool) error {
 	return db.renew(ctx)
 }
 
-// lives asks the database for an answer, and for a commit if the last one is long ago.
+// lives checks that the database answers, and that it commits if the last commit is long ago.
 func (db *DB) lives(ctx context.Context) error {
 	l := &db.lease
 	if nowInstant().since(l.grant.Load().renewed) > 2*l.renew {

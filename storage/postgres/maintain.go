@@ -64,7 +64,7 @@ func (db *DB) InitSetting(ctx context.Context, name, value string) (string, erro
 
 // Ping implements storage.Storage. The node renews its registration every few seconds, which
 // proves that the database takes commits. When that has just succeeded, a read is enough, so
-// that whoever asks many times causes no commits. Calls at the same moment share one answer.
+// that frequent calls cause no commits. Concurrent calls share one answer.
 func (db *DB) Ping(ctx context.Context) error {
 	const what = "ask the database"
 	answered := db.pings.DoChan("", func() (any, error) {

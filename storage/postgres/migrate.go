@@ -18,21 +18,21 @@ import (
 	"github.com/sheafapi/sheaf/storage/internal/driver"
 )
 
-// The steps of the schema. After the sixth, each is one statement, so that a crash between
-// two statements is a crash between two steps. A step must not disturb nodes that run:
+// The steps of the schema. From the seventh on, each is a single statement, so that a crash can
+// only happen between two steps. A step must not disturb running nodes:
 //
-//   - It expands the schema: nodes of the version before use what was there as before.
+//   - It expands the schema: nodes of the previous version can use the existing parts as before.
 //   - It builds an index with CREATE INDEX CONCURRENTLY IF NOT EXISTS and NO TRANSACTION.
 //   - It contracts the schema (drops or changes what an older version uses) only in a later
-//     release than the step that made it unused. A line "-- needs: N" says that the schema is
-//     of use from then on only to versions that know step N.
+//     release than the step that made it unused. A line "-- needs: N" says that from then on,
+//     only versions that know step N can use the schema.
 //
-// TestSteps holds these rules.
+// TestSteps checks these rules.
 //
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// versionTable is where goose keeps the steps that were made.
+// versionTable is the table in which goose records the steps that were made.
 const versionTable = "sheaf_schema"
 
 // patience limits how long a change of the schema waits.
@@ -65,7 +65,7 @@ func newMigrator(config *pgx.ConnConfig) (*migrator, error) {
 	return newMigratorOf(config, files)
 }
 
-// newMigratorOf makes the schema that some files describe.
+// newMigratorOf returns a migrator for the schema that the files describe.
 func newMigratorOf(config *pgx.ConnConfig, files fs.FS) (*migrator, error) {
 	schema, err := driver.ReadSchema(files)
 	return &migrator{patience: usualPatience, config: config, files: files, schema: schema}, err
@@ -89,8 +89,8 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 	return m.migrate(ctx)
 }
 
-// migrate makes the steps that are missing, each under the lock of the schema. It accepts a
-// newer schema that this version can use.
+// migrate makes the missing steps, each under the lock of the schema. It accepts a newer schema
+// that this version can use.
 func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 	c, err := m.connect(ctx)
 	if err != nil {
@@ -104,7 +104,7 @@ func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 		return version, m.note(ctx, c, version)
 	}
 	if err := makeLock(ctx, c); err != nil {
-		return version, fmt.Errorf("make the lock of the schema: %w", err)
+		return version, fmt.Errorf("create the lock of the schema: %w", err)
 	}
 	session := stdlib.OpenDB(*m.config, stdlib.OptionAfterConnect(bePatient))
 	session.SetMaxOpenConns(1) // so that its settings and its process are the step's
@@ -146,9 +146,9 @@ func checkSchema(ctx context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
-// connect opens a connection that can hold the lock of the schema. By the simple protocol a
-// statement that has ended leaves nothing behind. By the other one its portal lives as long
-// as its transaction, with a snapshot that the building of an index would wait for.
+// connect opens a connection that can hold the lock of the schema. In the simple protocol, a
+// completed statement leaves nothing behind. In the extended protocol, its portal lives as long as
+// the transaction, and building an index would wait for the portal's snapshot.
 func (m *migrator) connect(ctx context.Context) (*pgx.Conn, error) {
 	config := m.config.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
@@ -162,9 +162,9 @@ func (m *migrator) connect(ctx context.Context) (*pgx.Conn, error) {
 	return c, nil
 }
 
-// bePatient removes the timeouts that the server may have for everybody: one connection is
-// idle in a transaction while another changes the schema. The server ends what a lost node
-// has left: its statements soon, its connections after some seconds.
+// bePatient removes timeouts that the server may set for all clients, because one connection is
+// idle in a transaction while another changes the schema. The server ends the statements of a lost
+// node soon, and its connections after some seconds.
 func bePatient(ctx context.Context, c *pgx.Conn) error {
 	const set = `SELECT set_config(name, CASE name
 			WHEN 'client_connection_check_interval' THEN '2000'
@@ -223,7 +223,7 @@ func (m *migrator) version(ctx context.Context, c queryer) (version int64, err e
 // target returns the newest step that this version knows.
 func (m *migrator) target() int64 { return m.schema.Version() }
 
-// note stores which versions can use the schema, for those that are older than this one.
+// note stores which versions can use the schema, for versions older than this one.
 func (m *migrator) note(ctx context.Context, c execer, version int64) error {
 	_, err := c.Exec(ctx, "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value <> excluded.value",
 		[]byte(driver.SchemaSetting), []byte(m.schema.Note(version)))
@@ -239,8 +239,8 @@ type change struct {
 	blockers string // who kept the last try waiting
 }
 
-// makeNext makes the first step that is missing and returns the version then. Between two
-// tries it gives up its locks, so that calls and other nodes get on.
+// makeNext makes the first missing step and returns the new version. Between two tries it releases
+// its locks, so that calls and other nodes can proceed.
 func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err error) {
 	tries, turns := time.Now().Add(m.step), time.Now().Add(m.turn)
 	for next := min(migrationPause, m.pause); ; {
@@ -251,13 +251,13 @@ func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err 
 		case err == nil && locked:
 			return version, nil
 		case err == nil && time.Now().After(turns):
-			return version, fmt.Errorf("another node has been changing the schema for %v: see what it waits for (SELECT * FROM pg_stat_activity), then start again", m.turn)
+			return version, fmt.Errorf("another node has been changing the schema for %v: find out what it waits for (SELECT * FROM pg_stat_activity), then start again", m.turn)
 		case err == nil:
 			pause = min(migrationPause, m.pause)
 		case !isBlocked(err):
 			return version, err
 		case time.Now().After(tries):
-			return version, fmt.Errorf("step %d could not get its lock within %v, because of %s: end that or wait for its end, then start again; the steps before are made, and nodes that run are not disturbed (%w)", max(version, 0)+1, m.step, c.blockedBy(), err)
+			return version, fmt.Errorf("step %d could not get its lock within %v because of %s: end it or wait until it ends, then start again; earlier steps are complete, and running nodes are not disturbed (%w)", max(version, 0)+1, m.step, c.blockedBy(), err)
 		default:
 			next = min(2*next, m.pause)
 		}
@@ -275,16 +275,16 @@ func isBlocked(err error) bool {
 
 func (c *change) blockedBy() string {
 	if c.blockers == "" {
-		return "a transaction that can't be named"
+		return "an unknown transaction"
 	}
 	return c.blockers
 }
 
-// try takes the lock of the schema and makes the next step, if one is missing still.
-// It reports whether it got the lock. It never waits for the lock: a statement that waits
-// has a snapshot, and the index that the lock's owner builds would wait for that.
+// try takes the lock of the schema and makes the next step, if one is still missing. It reports
+// whether it got the lock. It never waits for the lock: a waiting statement has a snapshot, and the
+// index that the lock's owner builds would wait for that snapshot.
 func (c *change) try(ctx context.Context) (version int64, locked bool, err error) {
-	// Between two statements, a transaction that reads what is committed has no snapshot.
+	// Between two statements, a transaction at READ COMMITTED has no snapshot.
 	err = pgx.BeginTxFunc(ctx, c.lock, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, "SELECT true FROM sheaf_lock FOR UPDATE SKIP LOCKED").Scan(&locked)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -306,8 +306,8 @@ func (c *change) try(ctx context.Context) (version int64, locked bool, err error
 	return version, locked, err
 }
 
-// watched makes a step and notes meanwhile, through the connection that holds the lock, who
-// keeps it waiting.
+// watched makes a step. Meanwhile, it records which sessions block the step, through the connection
+// that holds the lock.
 func (c *change) watched(ctx context.Context, tx pgx.Tx, number int64) error {
 	var process int
 	if err := c.session.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
@@ -340,7 +340,7 @@ const findBlockers = `SELECT coalesce(string_agg(format('process %s (%s, user %s
 		pid, coalesce(nullif(application_name, ''), 'no application_name'), coalesce(usename, 'unknown'), coalesce(date_trunc('second', xact_start)::text, 'an unknown moment')), ' and '), '')
 	FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`
 
-// make makes a step. What is left of an index that could not be built is removed first.
+// make makes a step. It first removes the remains of an index that could not be built.
 func (c *change) make(ctx context.Context, number int64) error {
 	index := c.indexOf(number)
 	limit := c.migrator.lock

@@ -218,8 +218,8 @@ func (w *written) step(owned func(nth int, s storage.Signals)) step {
 		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body, w.headers, w.inDoubt)
 }
 
-// packTries encodes what was tried, except for InDoubt, which has a column: numbers as varints,
-// moments in milliseconds of the database's clock.
+// packTries encodes Tries except InDoubt, which has a column: numbers as varints, times in
+// milliseconds of the database's clock.
 func packTries(t *storage.Tries, c *clock) []byte {
 	maybe := int64(0)
 	if t.MaybeDone {

@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	checkpointEvery = 16                     // commits after which the log is looked at
-	shortenEvery    = 256                    // and after which one that is too long is begun anew
+	checkpointEvery = 16                     // commits after which the log's length is checked
+	shortenEvery    = 256                    // commits after which a log that is too long is restarted
 	blockedWait     = 100 * time.Millisecond // for readers inside the log: every commit waits behind it
 	silence         = time.Minute            // between two lines about the log
 )
 
-// checkpoints is what the writer knows of moving the log into the file.
+// checkpoints is the writer's state about moving the log into the file.
 type checkpoints struct {
 	commits int
 	warned  time.Time // when it was last logged that the log stays long
 }
 
-// checkpoint moves the log into the file when it has grown long. The next commit then begins
-// the log anew, unless a reader is inside it. A log that is too long for that reason is begun
-// anew as soon as its readers have ended.
+// checkpoint moves the log into the file when it has grown long. The next commit then restarts the
+// log, unless a reader still uses it. A log that has grown too long because of readers is restarted
+// as soon as they have ended.
 func (w *writer) checkpoint() {
 	if w.commits++; w.commits%checkpointEvery != 0 || w.conn == nil {
 		return
@@ -44,8 +44,8 @@ func (w *writer) checkpoint() {
 	}
 }
 
-// shorten begins a log anew that is longer than its limit. It waits for the reads under way,
-// which are short; one that is not, such as a backup's, only for a moment.
+// shorten restarts a log that is longer than its limit. It waits for running reads, which are
+// short. It waits only briefly for a long one, such as a backup's.
 func (w *writer) shorten(state logState) (logState, error) {
 	size, err := logSize(w.path)
 	if err != nil || size <= logLimit {
@@ -64,7 +64,7 @@ func (w *writer) warn(state logState, err error) {
 		w.log.Error("the database's log can't be moved into the file", append(about, "error", explain(err))...)
 		return
 	}
-	w.log.Warn("the database's log stays long because a program reads the file in one long transaction, such as a backup or a shell; end that program before the disk gets full", about...)
+	w.log.Warn("the database's log stays long because a program reads the file in one long transaction, such as a backup or a shell; stop that program before the disk is full", about...)
 }
 
 // logSize returns the length of a database's log on disk. It is never much shorter than
@@ -79,12 +79,12 @@ func logSize(path string) (int64, error) {
 
 // logState is the row that a checkpoint returns.
 type logState struct {
-	busy   bool // somebody kept it from doing all
+	busy   bool // another connection kept it from completing
 	frames int  // in the log
 	moved  int  // of these, into the file
 }
 
-// moveLog moves what a mode of checkpoints says from the log into the file.
+// moveLog runs a checkpoint of the given mode, which moves pages from the log into the file.
 func moveLog(c *sqlite.Conn, mode string) (state logState, err error) {
 	err = sqlitex.ExecuteTransient(c, "PRAGMA wal_checkpoint("+mode+")", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
 		state = logState{s.ColumnInt(0) != 0, s.ColumnInt(1), s.ColumnInt(2)}
@@ -96,9 +96,8 @@ func moveLog(c *sqlite.Conn, mode string) (state logState, err error) {
 	return state, err
 }
 
-// move moves what is in the log into the file whenever that is called for, until moving is
-// closed. Commits don't wait for it. When the log is too long, the writer moves all of it; by
-// then little remains.
+// move moves the log into the file on each signal, until moving is closed. Commits don't wait for
+// it. When the log is too long, the writer moves the rest of it, which is little by then.
 func (w *writer) move(c *sqlite.Conn) {
 	var failed bool
 	for range w.moving {

@@ -29,10 +29,10 @@
 // short transaction. Nothing is held while a client is slow. Stores take turns at them, and
 // at the writer, and the service's own reads have a connection that callers can't take.
 //
-// A sync that failed leaves open what is on the disk, and a later one may report success for
-// what was never written. So a commit whose sync failed is never reported as stored, and the
-// second such error ends the process (Options.Fatal), as a crash would. The next process
-// writes the log once more before it trusts it.
+// After a failed sync, it is unknown what is on the disk, and a later sync may report success for
+// data that was never written. So a commit whose sync failed is never reported as stored, and the
+// second such error ends the process (Options.Fatal), as a crash would. The next process rewrites
+// the log before it trusts it.
 //
 // When the disk is full or the file damaged, operations fail with an error that
 // says so. Nothing that was acknowledged is lost by it, and they succeed again as
@@ -81,9 +81,9 @@ var errSlow = fmt.Errorf("the database did not answer within %v", callerTimeout)
 type Options struct {
 	Logger *slog.Logger // Default: slog.Default()
 
-	// Fatal is called with the second error of a sync, after it was logged. Nobody knows then
-	// what of the file is on the disk, so nothing more is written to it: if Fatal returns,
-	// every change fails. Default: end the process.
+	// Fatal is called with the second error of a sync, after it was logged. It is then unknown how
+	// much of the file is on the disk, so nothing more is written to it: if Fatal returns, every
+	// change fails. Default: end the process.
 	Fatal func(error)
 }
 
@@ -265,8 +265,8 @@ func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) er
 	return db.operate(ctx, what, &operation{run: fn})
 }
 
-// writeFor is write for a caller. Its operation, which writes about so many bytes, waits for
-// its turn before it waits for the writer.
+// writeFor is write for a caller. The operation writes about this many bytes. It waits for the
+// caller's turn before it waits for the writer.
 func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what string, fn func(c *sqlite.Conn) error) error {
 	limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
 	defer cancel()
@@ -282,7 +282,7 @@ func callerOf(key storage.Key) storage.Caller {
 	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
 
-// operate is write for any operation. Stores take turns at large ones.
+// operate is write for any operation. Stores take turns at large operations.
 func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)

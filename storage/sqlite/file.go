@@ -109,7 +109,7 @@ func inspect(ctx context.Context, path string) error {
 
 // header is what a file says of itself.
 type header struct {
-	application int64  // whose it is; 0: it does not say
+	application int64  // the application's ID; 0: none
 	version     int64  // of our schema
 	schema      int64  // changes of the schema so far; 0: it is empty
 	note        string // see driver.SchemaSetting; empty: none
@@ -143,8 +143,8 @@ func readNote(c *sqlite.Conn) (note string, err error) {
 	return note, err
 }
 
-// bringUp makes the steps of the schema that are missing, each in a transaction, and notes
-// which versions can use it. A newer schema stays as it is.
+// bringUp makes the missing steps of the schema, each in a transaction, and records which versions
+// can use it. It doesn't change a newer schema.
 func bringUp(ctx context.Context, c *sqlite.Conn) error {
 	schema, err := readSchema()
 	if err != nil {
@@ -164,11 +164,11 @@ func bringUp(ctx context.Context, c *sqlite.Conn) error {
 	return query(c, "put_setting", nil, driver.SchemaSetting, schema.Note(version))
 }
 
-// prepareFile makes the file if there is none, for its owner only: it holds credentials,
-// though encrypted. What an earlier process has left in the log is written once more and
-// synced: after a sync that failed, it may be in the operating system's cache only, and
-// pages that look clean there are not written by a later sync. It is called before the file
-// has connections: closing a file gives up all locks that the process has on it.
+// prepareFile creates the file if there is none, for its owner only, because it holds encrypted
+// credentials. It rewrites and syncs the log that an earlier process left: after a failed sync, the
+// log may exist only in the operating system's cache, and a later sync doesn't write pages that look
+// clean there. Call it before the file has connections, because closing a file releases all locks
+// that the process has on it.
 func prepareFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -236,7 +236,7 @@ func connectWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error)
 		"checkpoint_fullfsync = ON",
 		"trusted_schema = OFF",
 		"temp_store = MEMORY",
-		"secure_delete = ON",     // what was removed is overwritten
+		"secure_delete = ON",     // deleted data is overwritten
 		"wal_autocheckpoint = 0", // see writer.checkpoint: SQLite keeps its failures to itself
 		fmt.Sprintf("journal_size_limit = %d", logLimit),
 		fmt.Sprintf("cache_size = -%d", writerCache),

@@ -152,9 +152,8 @@ func (db *DB) InitSetting(ctx context.Context, name, value string) (stored strin
 	return stored, nil
 }
 
-// Ping implements storage.Storage. It reads, because anybody may ask for it, many times a
-// second. Only after a change has failed, a commit has to prove that the file can be written
-// again.
+// Ping implements storage.Storage. It only reads, because anybody may call it many times a second.
+// After a change has failed, it commits, to prove that the file can be written again.
 func (db *DB) Ping(ctx context.Context) error {
 	if !db.writer.failing.Load() {
 		return db.read(ctx, "ask the database", func(c *sqlite.Conn) error {
@@ -162,6 +161,6 @@ func (db *DB) Ping(ctx context.Context) error {
 			return err
 		})
 	}
-	// SQLite doesn't write what is there already.
+	// SQLite doesn't write a value that is already there.
 	return db.PutSetting(ctx, "ping", strconv.FormatInt(time.Now().UnixNano(), 10))
 }

@@ -28,7 +28,7 @@ const (
 	inDoubt
 )
 
-// doubts returns what is uncertain about a request's attempts as one number.
+// doubts returns the uncertainties about a request's attempts as one number.
 func doubts(t *storage.Tries) (n int64) {
 	if t.MaybeDone {
 		n |= maybeDone
@@ -108,7 +108,7 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	return m, nil
 }
 
-// unpackNumbers reads the numbers of a packed mark, and returns what is behind them.
+// unpackNumbers reads the numbers of a packed mark, and returns the rest.
 func unpackNumbers(data []byte) (n [packedNumbers]int64, rest []byte, err error) {
 	for i := range n {
 		var width int

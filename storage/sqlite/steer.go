@@ -12,7 +12,7 @@ import (
 // Pause implements storage.Storage.
 func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
 	var q int64
-	err := db.writeFor(ctx, callerOf(p.Key), 0, "pause batches, or let them go on", func(c *sqlite.Conn) (err error) {
+	err := db.writeFor(ctx, callerOf(p.Key), 0, "pause or resume batches", func(c *sqlite.Conn) (err error) {
 		q, err = pause(c, p)
 		if err != nil || q == 0 || p.Paused {
 			return err

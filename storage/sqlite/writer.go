@@ -19,15 +19,15 @@ const (
 	groupLimit = 256
 	// largeOperation is how many bytes an operation may write before it counts as large.
 	largeOperation = 64 << 10
-	// checkpointBytes is how many bytes large operations write before they are moved from the
-	// log into the file, beside the writer.
+	// checkpointBytes is how many bytes large operations write before the log is moved into the
+	// file, concurrently with the writer.
 	checkpointBytes = 4 << 20
 )
 
 // writer runs operations on the one connection that writes. It takes all that are
-// queued and commits them together. A large operation has a transaction of its own, and the
-// small ones that came before or meanwhile are committed before the next large one. So a small
-// operation waits for one large one at most.
+// queued and commits them together. A large operation has a transaction of its own. Small
+// operations that came before or meanwhile are committed before the next large one. So a small
+// operation waits for at most one large one.
 type writer struct {
 	conn    *sqlite.Conn    // nil: the next commit opens another
 	large   chan *operation // DB.large lets one through at a time
@@ -57,7 +57,7 @@ type claimed struct {
 type operation struct {
 	run     func(c *sqlite.Conn) error
 	records bool           // it is a Record
-	bytes   int            // that it writes, about
+	bytes   int            // about how many it writes
 	by      storage.Caller // whose data that is
 	class   driver.Class   // of a large one
 	taken   atomic.Bool    // by the writer, or by a caller who gave up
@@ -65,8 +65,8 @@ type operation struct {
 	done    chan struct{}
 }
 
-// startWriter starts a writer on c. It moves what large operations have written from the log
-// into the file on the connection mover.
+// startWriter starts a writer on c. It uses the connection mover to move pages of large operations
+// from the log into the file.
 func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger, fatal func(error)) *writer {
 	w := &writer{
 		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),
@@ -172,7 +172,7 @@ func (w *writer) carryOutLarge(op *operation) {
 	w.written = 0
 	select {
 	case w.moving <- struct{}{}:
-	default: // one is called for already
+	default: // a checkpoint is already requested
 	}
 }
 
@@ -248,7 +248,7 @@ func (w *writer) connect() (err error) {
 	return err
 }
 
-// fail ends a transaction that failed. A connection that can't be used any more is replaced.
+// fail ends a failed transaction. It replaces a connection that is no longer usable.
 func (w *writer) fail(err error) {
 	clear(w.known)
 	w.note(err)

@@ -15,8 +15,8 @@ func doubtful(i int) storage.Mark {
 	return m
 }
 
-// formerlyDoubtful returns the mark of a request in doubt as versions recorded it that had
-// only a message for that.
+// formerlyDoubtful returns the mark of a request in doubt as recorded by versions that had only a
+// message for it.
 func formerlyDoubtful(i int) storage.Mark {
 	m := failure(i, batch.OutcomeUnknown.Code)
 	m.Result = batch.OutcomeUnknown

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// SchemaSetting is the setting that says which versions can use the schema: its last step,
-// and the step that a version must know at least.
+// SchemaSetting is the setting that says which versions can use the schema: its last step, and the
+// oldest step that a version must know.
 const SchemaSetting = "schema"
 
 // Schema is the steps of a database's schema that this version knows, oldest first.
@@ -52,9 +52,9 @@ func (s Schema) Note(version int64) string {
 	return fmt.Sprintf("%d %d", version, least)
 }
 
-// Accept refuses a schema that is newer than this version, unless its note says that the
-// steps since have only expanded it. A note of another schema says nothing: the steps of
-// this one were not all made yet.
+// Accept refuses a schema that is newer than this version, unless its note says that the later
+// steps only expanded it. A note about another schema is ignored: not all steps of this one were
+// made yet.
 func (s Schema) Accept(version int64, note string) error {
 	if version <= s.Version() {
 		return nil
@@ -63,9 +63,9 @@ func (s Schema) Accept(version int64, note string) error {
 	_, err := fmt.Sscanf(note, "%d %d", &noted, &least)
 	switch {
 	case err != nil || noted != version:
-		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d), and nothing says that this version can use it; start that version, nothing was changed", version, s.Version())
+		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d), and it is unknown whether this version can use it; start the newer version; nothing was changed", version, s.Version())
 	case least > s.Version():
-		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d), which has removed what versions before schema %d use; start a newer version, nothing was changed", version, s.Version(), least)
+		return fmt.Errorf("it was made by a newer version of Sheaf (schema %d; this version knows up to %d), which removed parts that versions before schema %d use; start a newer version; nothing was changed", version, s.Version(), least)
 	}
 	return nil
 }

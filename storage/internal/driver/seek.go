@@ -23,7 +23,7 @@ func Seek(newest int64, at func(id int64) (found int64, beyond bool, err error))
 	return high, nil
 }
 
-// Successor returns the first string, by bytes, behind all that begin with a prefix. The prefix
+// Successor returns the first string, by bytes, after all strings that begin with a prefix. The prefix
 // must not end in a byte 0xff, which UTF-8 does not have.
 func Successor(prefix string) string {
 	last := len(prefix) - 1
