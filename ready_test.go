@@ -28,7 +28,7 @@ func dataVersion(t *testing.T, c *sqlite.Conn) (version int64) {
 	return version
 }
 
-// TestReadyChangesNothing: whoever asks for /readyz causes no commit.
+// TestReadyChangesNothing: calls to /readyz cause no commits.
 func TestReadyChangesNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sheaf.db")
 	s, err := New(Options{Upstream: "http://127.0.0.1:1/{storeId}", Database: "sqlite:" + file, Logger: slog.New(slog.DiscardHandler)})
@@ -79,7 +79,7 @@ func TestReadyTellsNothing(t *testing.T) {
 				}
 				for _, word := range []string{"planted", "database", "closed", "sqlite", "postgres"} {
 					if strings.Contains(err.Error(), word) {
-						t.Errorf("%q tells %q", err, word)
+						t.Errorf("%q reveals %q", err, word)
 					}
 				}
 			}

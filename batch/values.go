@@ -148,8 +148,8 @@ type Repeat uint8
 // The choices. No request belongs to both RepeatCertain and RepeatInDoubt, so that retries of
 // both kinds together repeat nothing twice.
 const (
-	RepeatCertain Repeat = iota // what certainly was not carried out
-	RepeatInDoubt               // what is in doubt, and what waits for it
+	RepeatCertain Repeat = iota // requests that certainly were not carried out
+	RepeatInDoubt               // requests in doubt, and those that wait for them
 	RepeatAll                   // everything that isn't COMPLETED
 )
 

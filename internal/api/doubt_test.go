@@ -68,7 +68,7 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
-// TestRetryInDoubt: a retry repeats what certainly was not carried out, and what is in doubt only
+// TestRetryInDoubt: a retry repeats requests that certainly were not carried out, and those in doubt only
 // where it is asked to. Retries of both kinds together repeat each request once.
 func TestRetryInDoubt(t *testing.T) {
 	w := newWorld(t, nil)
@@ -142,7 +142,7 @@ func TestRetryInDoubt(t *testing.T) {
 	}
 }
 
-// TestRetryMatchingInDoubt: also many batches at once are repeated without what is in doubt.
+// TestRetryMatchingInDoubt: a retry of many batches also leaves out requests in doubt.
 func TestRetryMatchingInDoubt(t *testing.T) {
 	w := newWorld(t, nil)
 	create := func(marks ...storage.Mark) {

@@ -74,7 +74,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// TestManySessions: sessions are bounded in number, and whoever signs in very often loses
+// TestManySessions: the number of sessions is limited, and a user who signs in very often loses
 // their own.
 func TestManySessions(t *testing.T) {
 	s := newSessions()

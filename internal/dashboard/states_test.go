@@ -103,7 +103,7 @@ func TestInDoubt(t *testing.T) {
 	w.has("the search", w.page(store+"/search?inDoubt=true", "ann"), `<span class="label l-in doubt">in doubt</span>`)
 }
 
-// TestInDoubtMatching: also a retry of many batches leaves out what is in doubt, and says so.
+// TestInDoubtMatching: a retry of many batches also leaves out requests in doubt, and says so.
 func TestInDoubtMatching(t *testing.T) {
 	w := newWorld(t)
 	w.create(posts(2)...)
@@ -168,7 +168,7 @@ func TestPausedQueue(t *testing.T) {
 	w.has("a batch that is paused alone", w.page(at, "ann"), "<span>paused</span>", "Let it go on")
 }
 
-// TestStoppedBatch: what was not executed is no progress.
+// TestStoppedBatch: requests that were not executed don't count as progress.
 func TestStoppedBatch(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(posts(4)...)
@@ -192,7 +192,7 @@ func (w *world) with(path, token string, from *httptest.ResponseRecorder) *httpt
 	return out
 }
 
-// TestSignedIn: a user who is signed in stays so, whatever page is asked for.
+// TestSignedIn: a user stays signed in, whichever page they open.
 func TestSignedIn(t *testing.T) {
 	w := newWorld(t)
 	first := w.ask("GET", "/ui/", "ann", nil)

@@ -6,7 +6,7 @@ import "sync"
 const leastOfStore = 128
 
 // extras are the places for a parallel batch's second and further attempts: a part of the
-// outbound places, so that everybody's first finds one. Batches share them: a
+// outbound places, so that every batch's first attempt finds one. Batches share them: a
 // batch that has its even part takes no further place while one with less is waiting. The batches of
 // one store share a quarter, because a store may have any number if each token is an owner.
 type extras struct {

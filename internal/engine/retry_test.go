@@ -21,7 +21,7 @@ func answered(code int, header ...string) outbound.Answer {
 	return outbound.Answer{Outcome: outbound.Answered, Code: code, Header: h}
 }
 
-// part is an answer of which only a part came.
+// part returns an incomplete answer.
 func part(code int) outbound.Answer {
 	a := answered(code)
 	a.Incomplete = true
@@ -223,7 +223,7 @@ func TestRecovered(t *testing.T) {
 	}
 }
 
-// TestJudgeInDoubt: a request is in doubt as long as no answer tells whether it was carried out.
+// TestJudgeInDoubt: a request is in doubt until an answer shows whether it was carried out.
 func TestJudgeInDoubt(t *testing.T) {
 	unknown, maybe := storage.Tries{MaybeDone: true, InDoubt: true}, storage.Tries{MaybeDone: true}
 	p := Policy{RetryLimit: 0, ThrottleLimit: 0, Success: func(c int) bool { return c/100 == 2 }}

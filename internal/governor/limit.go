@@ -28,7 +28,7 @@ type limit struct {
 	cutAt    time.Time // answers to requests that were sent earlier say nothing about the current limit
 	short    time.Time // when a request last found no free place
 
-	before, since tally     // answers to what was sent before and after the last cut
+	before, since tally     // answers to requests sent before and after the last cut
 	trial         float64   // the limit before a cut that is on trial; 0: none is
 	spared        time.Time // until when nothing is cut, because the last cut didn't help
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// post sends a request for /refuse that announces a large body, and so many bytes of that.
+// post sends a request for /refuse that announces a large body, and the given number of its bytes.
 func (c *client) post(sent int, header ...string) {
 	c.t.Helper()
 	lines := ""
@@ -25,7 +25,7 @@ func (c *client) post(sent int, header ...string) {
 const largeBody = 8 << 20 // more than the connection's buffers hold
 
 // A client that sends a whole body before it reads gets the answer of a request that is refused
-// without it, and can go on with the connection.
+// without it, and can reuse the connection.
 func TestRefusalIsReadable(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.dial("127.0.0.1")

@@ -59,7 +59,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 	return a
 }
 
-// decoders read what is encoded.
+// decoders decode the known codings.
 var decoders = map[string]func(io.Reader) (io.ReadCloser, error){
 	"gzip": readGzip, "x-gzip": readGzip, "deflate": readDeflate, "zstd": readZstd,
 }

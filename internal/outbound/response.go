@@ -23,7 +23,7 @@ var errMalformed = errors.New("the answer is malformed")
 // informational answers. written says whether the whole request had been written, or at
 // least its last write had begun, when a byte of an answer came. Unless the answer is odd, the
 // next one on the connection certainly begins where the body of this one ends. With an error
-// resp is what was read of the final answer; nil: not even its status line.
+// resp is the part of the final answer that was read; nil: not even its status line.
 func response(c *conn, method string, written *atomic.Bool) (resp *http.Response, f flaws, err error) {
 	req := &http.Request{Method: method}
 	clean := true

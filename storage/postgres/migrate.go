@@ -236,7 +236,7 @@ type change struct {
 	lock     *pgx.Conn // that holds the lock of the schema
 	session  *sql.DB   // that makes the step, of one connection
 	steps    *goose.Provider
-	blockers string // who kept the last try waiting
+	blockers string // the sessions that blocked the last try
 }
 
 // makeNext makes the first missing step and returns the new version. Between two tries it releases

@@ -49,7 +49,7 @@ const (
 	isLate      fate = iota // it is held back
 	losesAnswer             // it is carried out
 	losesRest               // it is carried out, and the first part of the answer arrives
-	hangs                   // it is lost, and nobody is told: the connection stays open
+	hangs                   // it is lost without a sign: the connection stays open
 )
 
 // held is a call that hangs in the network. Its node has lost the connection.

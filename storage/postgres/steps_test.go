@@ -132,7 +132,7 @@ func read(t *testing.T, c *pgx.Conn, sql string) {
 }
 
 // TestMigrationBehindOldWaiter: nodes of earlier versions wait for the lock of the schema in
-// a statement, with a snapshot. An index is built all the same.
+// a statement, with a snapshot. An index is still built.
 func TestMigrationBehindOldWaiter(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	open(t, url, Options{timing: &still})
@@ -203,7 +203,7 @@ func TestResumedMigration(t *testing.T) {
 }
 
 // TestNewerSchema: this version works with a schema that a newer one has expanded, and
-// refuses one from which a newer one has removed something, or of which it doesn't know.
+// refuses one from which a newer version has removed something, or one that it doesn't know.
 func TestNewerSchema(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	first := open(t, url, Options{timing: &still})

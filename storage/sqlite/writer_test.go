@@ -91,7 +91,7 @@ func TestFailedRollback(t *testing.T) {
 	}
 }
 
-// TestRemovedIsOverwritten: what was removed is not in the file any more.
+// TestRemovedIsOverwritten: deleted data is no longer in the file.
 func TestRemovedIsOverwritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)
@@ -115,11 +115,11 @@ func TestRemovedIsOverwritten(t *testing.T) {
 	}
 	db.Close()
 	if bytes.Contains(content(t, path), []byte(secret)) {
-		t.Error("the file holds what was removed")
+		t.Error("the file still holds deleted data")
 	}
 }
 
-// TestLogThatStaysLong: that another program keeps the log from being begun anew is logged,
+// TestLogThatStaysLong: if another program prevents the log from being restarted, that is logged,
 // and its length is part of the overview.
 func TestLogThatStaysLong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
