@@ -113,30 +113,34 @@ func (d *Deliverer) Run(ctx context.Context) {
 
 // attempt calls a receiver once, and stores the outcome.
 func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) outcome {
-	var o outcome
 	if del.Attempts > len(pauses)+1 { // the outcome of the last attempt could not be stored
-		o = outcome{problem: "the outcome of the attempts could not be stored"}
-	} else {
-		calling, cancel := context.WithTimeout(ctx, Timeout)
-		defer cancel()
-		o = d.send(calling, del)
+		d.store(ctx, del, outcome{problem: "the outcome of the attempts could not be stored"})
+		return outcome{spared: true}
 	}
+	calling, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	o := d.send(calling, del)
 	if ctx.Err() != nil && o.code == 0 {
 		o = outcome{spared: true}
 	}
-	conclude(del, o, time.Now())
+	d.store(ctx, del, o)
 	if d.Observe != nil && !o.spared {
 		d.Observe(del)
 	}
+	return o
+}
+
+// store stores the outcome of an attempt, and what follows. ctx may have ended.
+func (d *Deliverer) store(ctx context.Context, del *storage.Delivery, o outcome) {
+	conclude(del, o, time.Now())
 	if del.State == storage.GivenUp {
 		d.Logger.Warn("a callback is given up", "ticket", del.Ticket, "store", del.Store, "attempts", del.Attempts, "code", del.Code, "problem", del.Problem)
 	}
-	storing, cancelStoring := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancelStoring()
-	if err := d.Storage.PutDelivery(storing, del); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := d.Storage.PutDelivery(ctx, del); err != nil {
 		d.Logger.Error("the outcome of a callback can't be stored; it may be sent again", "ticket", del.Ticket, "attempts", del.Attempts, "error", err)
 	}
-	return o
 }
 
 // conclude decides what follows an attempt.

@@ -381,7 +381,7 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := os.Chmod(file, 0o640); err != nil {
+	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadSecrets(file); err == nil || !strings.Contains(err.Error(), "chmod 600") {
