@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -9,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sheafapi/sheaf/openapi"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -28,6 +32,16 @@ func TestHosts(t *testing.T) {
 		served.ServeHTTP(w, r)
 		if w.Code != want {
 			t.Errorf("host %q: %d, want %d", host, w.Code, want)
+		}
+		if w.Code == http.StatusOK {
+			continue
+		}
+		var refusal struct{ ErrorMessage, ErrorCode string }
+		if err := json.Unmarshal(w.Body.Bytes(), &refusal); err != nil || refusal.ErrorMessage == "" {
+			t.Errorf("host %q: %s, %v", host, w.Body, err)
+		}
+		if row := fmt.Sprintf("| `%s` | %d |", refusal.ErrorCode, w.Code); !bytes.Contains(openapi.Document, []byte(row)) {
+			t.Errorf("host %q: openapi.yaml has no row %s", host, row)
 		}
 	}
 }

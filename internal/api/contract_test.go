@@ -153,9 +153,13 @@ func TestDescribedRoutes(t *testing.T) {
 	}
 }
 
-// TestDescribedCodes: every errorCode is described, with its status.
+// TestDescribedCodes: every errorCode is described, with its status, and so it is in the docs.
 func TestDescribedCodes(t *testing.T) {
 	codes := constants(t)
+	page, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range codes {
 		status, _, _ := c.http()
 		if !slices.Contains(described(), c) {
@@ -164,9 +168,23 @@ func TestDescribedCodes(t *testing.T) {
 		if !bytes.Contains(openapi.Document, fmt.Appendf(nil, "| `%s` | %d |", c, status)) {
 			t.Errorf("%s has no row with %d in the table", c, status)
 		}
+		if row := fmt.Sprintf("(?m)^\\| `%s`(?: \\(ours\\))? \\| %d \\|", c, status); !regexp.MustCompile(row).Match(page) {
+			t.Errorf("%s has no row with %d in docs/compatibility.md", c, status)
+		}
 	}
 	if len(described()) != len(codes) {
 		t.Errorf("%d codes are described, and there are %d", len(described()), len(codes))
+	}
+}
+
+// TestDescribedHosts: each call describes the answer to a host that isn't served.
+func TestDescribedHosts(t *testing.T) {
+	for path, item := range document().model.Paths.PathItems.FromOldest() {
+		for method, op := range item.GetOperations().FromOldest() {
+			if op.Responses.Codes.GetOrZero(strconv.Itoa(http.StatusMisdirectedRequest)) == nil {
+				t.Errorf("%s %s does not describe %d", method, path, http.StatusMisdirectedRequest)
+			}
+		}
 	}
 }
 

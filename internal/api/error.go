@@ -27,6 +27,7 @@ const (
 	requestTimeout       code = "REQUEST_TIMEOUT"
 	payloadTooLarge      code = "PAYLOAD_TOO_LARGE"
 	unsupportedMediaType code = "UNSUPPORTED_MEDIA_TYPE"
+	unknownHost          code = "UNKNOWN_HOST" // answered by the command, before a call gets here
 	rateLimited          code = "RATE_LIMITED"
 	internalError        code = "INTERNAL_ERROR"
 	unavailable          code = "UNAVAILABLE"
@@ -58,6 +59,8 @@ func (c code) http() (status int, header, value string) {
 		return http.StatusRequestEntityTooLarge, "", ""
 	case unsupportedMediaType:
 		return http.StatusUnsupportedMediaType, "", ""
+	case unknownHost:
+		return http.StatusMisdirectedRequest, "", ""
 	case rateLimited:
 		return http.StatusTooManyRequests, "Retry-After", "5"
 	case databaseFull:
