@@ -120,20 +120,29 @@ spreadsheet-ready:
 	ready || { echo "The tests need LibreOffice Calc, as the command soffice. Install it" \
 		"(Debian: libreoffice-calc-nogui; Fedora: libreoffice-calc; macOS: brew install --cask libreoffice)."; exit 1; } >&2
 
-# Clients that openapi-generator makes of openapi.yaml, each a generator and its options.
-GENERATOR  := .tools/openapi-generator-7.26.0
-GENERATED  := java,--library=okhttp-gson java,--library=native kotlin php ruby rust csharp typescript-fetch
+GENERATOR := .tools/openapi-generator-7.26.0
 
 .PHONY: clients
-clients: ## Generate clients in seven languages into dist/clients (needs Java and Python)
+clients: clients-ready languages-ready ## Generate, compile and run clients in six languages; generate one for C#
 	python3 -m venv $(GENERATOR)
-	$(GENERATOR)/bin/pip install --quiet --disable-pip-version-check openapi-generator-cli==7.26.0
-	@set -e; for client in $(GENERATED); do \
-		out="dist/clients/$$(echo "$$client" | tr -d '=' | sed 's/,--library/-/')"; \
-		echo "== $$out"; \
-		rm -rf "$$out"; \
-		$(GENERATOR)/bin/openapi-generator-cli generate -i openapi/openapi.yaml -g $$(echo "$$client" | tr , ' ') -o "$$out" >/dev/null; \
-	done
+	$(GENERATOR)/bin/pip install --quiet --disable-pip-version-check openapi-generator-cli==$(lastword $(subst -, ,$(GENERATOR)))
+	PATH='$(abspath $(GENERATOR))/bin':"$$PATH" $(GO) -C integration test -tags clients -count=1 -v -timeout 40m -run OpenAPIGenerator .
+
+# The compilers and libraries of those clients. Maven, cargo and npm fetch the rest.
+.PHONY: languages-ready
+languages-ready:
+	@ready() { javac --release 17 --version && mvn --version && ruby -e 'require "typhoeus"' && \
+		php -r 'require "GuzzleHttp/autoload.php"; exit(extension_loaded("curl") && extension_loaded("mbstring") ? 0 : 1);' && \
+		cargo --version | awk '{ split($$2, v, "."); exit !(v[1] > 1 || v[2] >= 89) }'; } >/dev/null 2>&1; \
+	ready && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The clients need Java, Maven, Ruby, PHP and Rust: installing what is missing."; \
+		cargo=; command -v cargo >/dev/null || cargo=cargo; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			default-jdk-headless maven ruby ruby-typhoeus php-cli php-curl php-mbstring php-guzzlehttp-guzzle gcc libc6-dev $$cargo; \
+	fi; \
+	ready || { echo "The clients need Java (17 or newer) with Maven, Ruby with typhoeus, PHP with curl, mbstring and Guzzle, and Rust (1.89 or newer). Install them" \
+		"(Debian: default-jdk-headless maven ruby-typhoeus php-cli php-curl php-mbstring php-guzzlehttp-guzzle, and Rust with rustup)."; exit 1; } >&2
 
 .PHONY: screenshots
 screenshots: browser-ready clients-ready postgres-ready ## Show the dashboard's views in docs/screenshots

@@ -9,12 +9,18 @@ import (
 )
 
 // runClient runs steps in a copy of a folder in clients, and returns what the last one printed.
-func runClient(t *testing.T, name string, steps ...[]string) (printed string) {
+func runClient(t *testing.T, name string, steps ...[]string) string {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), name)
 	if err := os.CopyFS(folder, os.DirFS(filepath.Join("clients", name))); err != nil {
 		t.Fatal(err)
 	}
+	return runSteps(t, folder, steps...)
+}
+
+// runSteps runs steps in a folder, and returns what the last one printed.
+func runSteps(t *testing.T, folder string, steps ...[]string) (printed string) {
+	t.Helper()
 	for _, step := range steps {
 		c := exec.CommandContext(t.Context(), step[0], step[1:]...)
 		c.Dir = folder

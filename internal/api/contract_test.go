@@ -25,6 +25,7 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/config"
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
+	"github.com/pb33f/libopenapi/orderedmap"
 	"github.com/sheafapi/sheaf/openapi"
 )
 
@@ -183,6 +184,25 @@ func TestDescribedHosts(t *testing.T) {
 		for method, op := range item.GetOperations().FromOldest() {
 			if op.Responses.Codes.GetOrZero(strconv.Itoa(http.StatusMisdirectedRequest)) == nil {
 				t.Errorf("%s %s does not describe %d", method, path, http.StatusMisdirectedRequest)
+			}
+		}
+	}
+}
+
+// TestDescribedBodies: the schema of each body that is sent has a name. Generators make one up for a
+// schema without a name, and openapi-generator also gives that name to the parameters in TypeScript.
+func TestDescribedBodies(t *testing.T) {
+	for _, items := range []*orderedmap.Map[string, *v3.PathItem]{document().model.Paths.PathItems, document().model.Webhooks} {
+		for path, item := range items.FromOldest() {
+			for method, op := range item.GetOperations().FromOldest() {
+				if op.RequestBody == nil {
+					continue
+				}
+				for mediaType, content := range op.RequestBody.Content.FromOldest() {
+					if !content.Schema.IsReference() {
+						t.Errorf("%s %s: the schema of %s has no name", method, path, mediaType)
+					}
+				}
 			}
 		}
 	}
