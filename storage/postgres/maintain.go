@@ -67,6 +67,9 @@ func (db *DB) InitSetting(ctx context.Context, name, value string) (string, erro
 // that frequent calls cause no commits. Concurrent calls share one answer.
 func (db *DB) Ping(ctx context.Context) error {
 	const what = "ask the database"
+	if err := ctx.Err(); err != nil { // the select below would choose between the two at random
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	answered := db.pings.DoChan("", func() (any, error) {
 		if err := db.gate.Enter(); err != nil {
 			return nil, err
