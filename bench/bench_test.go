@@ -283,6 +283,7 @@ func TestSmall(t *testing.T) {
 		}},
 	} {
 		t.Run(c.database, func(t *testing.T) {
+			t.Parallel() // what is measured here counts for nothing
 			plots := t.TempDir()
 			args := []string{"-database", c.database, "-small", "-plots", plots}
 			plans := filepath.Join(t.TempDir(), "plans.md")
