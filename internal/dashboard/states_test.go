@@ -214,8 +214,8 @@ func TestSignedIn(t *testing.T) {
 	w.has("the refusal", refused.Body.String(), "This key may not operate.", "Sign out")
 	w.lacks("the refusal", refused.Body.String(), `name="token"`)
 	unknown := w.ask("GET", "/ui/operator", "stranger", nil)
-	w.has("the refusal of a token that is no operator's key", unknown.Body.String(), "This key is unknown.", "Sign out")
-	w.lacks("the refusal of a token that is no operator's key", unknown.Body.String(), `name="token"`)
+	w.has("the refusal of a token that isn't an operator's key", unknown.Body.String(), "This key is unknown.", "Sign out")
+	w.lacks("the refusal of a token that isn't an operator's key", unknown.Body.String(), `name="token"`)
 	if a := w.ask("GET", "/ui/operator", "", nil); a.Code != http.StatusUnauthorized || !strings.Contains(a.Body.String(), `name="token"`) {
 		t.Errorf("all stores without a token: %d", a.Code)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestCrowd: one store with five hundred tokens, all of which the upstream accepts, runs a
+// TestCrowd: one store with five hundred tokens, all accepted by the upstream, runs a
 // bounded number of batches at a time. Other stores don't wait for it, and an owner of that
 // store who was known before goes ahead of those that are new.
 func TestCrowd(t *testing.T) {

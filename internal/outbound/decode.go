@@ -47,7 +47,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 		case errors.Is(err, errUndecodable):
 			a.Line += "; the answer isn't encoded as its Content-Encoding says"
 			return a
-		case err != nil: // there was no memory until the service was interrupted
+		case err != nil: // the service was interrupted while this waited for memory
 			return c.incomplete(a, errInterrupted)
 		case int64(len(body)) > c.maxAnswer:
 			return c.tooLarge(a.Code)

@@ -18,8 +18,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// lenience says what becomes of an answer whose status line is 201 and of which something
-// that follows is wrong. The upstream closes its connection only where closes is set.
+// lenience is an answer with the status line 201 and a fault in what follows, and its outcome.
+// The upstream closes its connection only if closes is set.
 type lenience struct {
 	name, rest string
 	body, line string // line: beside "Created"

@@ -55,7 +55,7 @@ func (f *fixture) doubts(b *storage.NewBatch) string {
 }
 
 var doubtTests = []test{
-	{"a request in doubt is told apart and counted, while its batch runs and afterwards", func(f *fixture) {
+	{"a request in doubt is distinguished and counted, while its batch runs and afterwards", func(f *fixture) {
 		b := calling("s", 8)
 		c := f.claimed(b)
 		expect(f.T, "at first", f.doubts(b), "of 0 0 0")

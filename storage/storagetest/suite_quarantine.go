@@ -79,7 +79,7 @@ var quarantineTests = []test{
 		_, err := f.s.Claim(f.Context(), c.Queue)
 		expectError(f.T, "Claim", err, storage.ErrNothing)
 	}},
-	{"a search tells what is set aside", func(f *fixture) {
+	{"a search reports what is set aside", func(f *fixture) {
 		a, b := newBatch("s", 1), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
