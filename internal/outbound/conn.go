@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -19,7 +20,9 @@ type conn struct {
 	made   time.Time
 	used   bool // carried an exchange before this one
 	reader *bufio.Reader
-	room   int64 // bytes that may be read before the end of the header
+	// pending is what reader reads before the connection, after a head that was read line by line.
+	pending *bytes.Reader
+	room    int64 // bytes that may be read before the end of the header
 
 	since        time.Time     // idle: since when
 	keep         time.Duration // idle: for how long at most
@@ -67,7 +70,7 @@ func (c *conn) young(now time.Time) bool {
 // quiet reports whether the upstream has neither closed an idle connection nor sent anything
 // that nobody asked for. Afterwards the connection's deadline may have passed.
 func (c *conn) quiet() bool {
-	return c.reader.Buffered() == 0 && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
+	return c.isConsumed() && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
 }
 
 // nothingDecrypted reports whether TLS holds nothing that it has read and nobody asked

@@ -196,7 +196,7 @@ func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err
 		a.Line += x.flaws.String()
 		a.Incomplete = x.flaws.unsure
 	}
-	whole = !x.flaws.odd && err == nil && a.Outcome == Answered && c.reader.Buffered() == 0 &&
+	whole = !x.flaws.odd && err == nil && a.Outcome == Answered && c.isConsumed() &&
 		(len(x.call.Body) == 0 || readsBody(x.call.Method))
 	return a, whole, err
 }

@@ -159,8 +159,7 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 	h.finish(resp.ProtoMinor)
 	var rest io.Reader = strings.NewReader("")
 	if err == nil {
-		pending, _ := c.reader.Peek(c.reader.Buffered())
-		rest = io.MultiReader(bytes.NewReader(bytes.Clone(pending)), (*bounded)(c))
+		rest = io.MultiReader(c.takePending(), (*bounded)(c))
 	}
 	head := io.MultiReader(strings.NewReader(h.status+"\r\n"), &h.text, strings.NewReader("\r\n"))
 	c.reader = bufio.NewReaderSize(io.MultiReader(head, rest), readBuffer)
@@ -169,6 +168,24 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 		return nil, f, errMalformed
 	}
 	return resp, h.flaws, err
+}
+
+// takePending returns a reader of all bytes that were read from the connection and are not
+// consumed. They stay pending until that reader has returned them.
+func (c *conn) takePending() io.Reader {
+	buffered, _ := c.reader.Peek(c.reader.Buffered())
+	all := bytes.Clone(buffered)
+	if c.pending != nil {
+		behind, _ := io.ReadAll(c.pending) // a bytes.Reader has no errors
+		all = append(all, behind...)
+	}
+	c.pending = bytes.NewReader(all)
+	return c.pending
+}
+
+// isConsumed reports whether no byte that was read from the connection remains.
+func (c *conn) isConsumed() bool {
+	return c.reader.Buffered() == 0 && (c.pending == nil || c.pending.Len() == 0)
 }
 
 // readLine reads a line without its end. If the line is longer than maxLineKept, it returns the
