@@ -1,17 +1,21 @@
 package api
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/storage"
 	"github.com/sheafapi/sheaf/storage/storagetest"
 )
@@ -56,6 +60,50 @@ func newBare() (*API, func(method, target, body string) *httptest.ResponseRecord
 		s.ServeHTTP(rec, r)
 		return rec
 	}
+}
+
+// TestCreatesTakeTurns: a large create waits until other stores' large work leaves the
+// processors, compressed or not. A small one doesn't.
+func TestCreatesTakeTurns(t *testing.T) {
+	small := `[{"method":"POST","path":"p"}]`
+	large := `[{"method":"POST","path":"p","body":"` + strings.Repeat("x", cpu.Large) + `"}]`
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = z.Write([]byte(large))
+	_ = z.Close()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newBare()
+		s.CPU = cpu.New(2)
+		leave, err := s.CPU.Enter(t.Context(), cpu.Large, "hog")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answered atomic.Int32
+		create := func(body, coding string) {
+			r := httptest.NewRequest("POST", base, strings.NewReader(body))
+			r.Header.Set("Authorization", "Bearer abc")
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Content-Encoding", coding)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+			answered.Add(1)
+		}
+		go create(large, "identity")
+		go create(zipped.String(), "gzip")
+		go create(small, "identity")
+		synctest.Wait()
+		if n := answered.Load(); n != 1 {
+			t.Errorf("%d creates were answered while large work ran, want the small one", n)
+		}
+		leave()
+		synctest.Wait()
+		if n := answered.Load(); n != 3 {
+			t.Errorf("%d creates were answered, want 3", n)
+		}
+	})
 }
 
 // TestAnswersWaitForMemory: when slow readers hold all memory that answers may take, others

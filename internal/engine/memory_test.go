@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/storage"
 )
@@ -100,6 +101,26 @@ func TestAnswersShareMemory(t *testing.T) {
 		for i := range 10 {
 			expect(t, "outcome", w.outcome(w.batches[i]), strings.TrimSpace(strings.Repeat("200 ", 500)))
 		}
+	})
+}
+
+// TestLargeAnswersTakeTurns: a large answer is judged when other stores' large work leaves the
+// processors. Small answers don't wait.
+func TestLargeAnswersTakeTurns(t *testing.T) {
+	scenario(t, "", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options = Options{Upstream: &large{size: cpu.Large}, CPU: cpu.New(2)}
+		w.start()
+		leave, err := w.options.CPU.Enter(t.Context(), cpu.Large, "hog")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := w.create("large", stop, "GET")
+		w.pass(time.Second)
+		expect(t, "while large work runs", w.outcome(m), "QUEUED -")
+		leave()
+		w.pass(time.Second)
+		expect(t, "afterwards", w.outcome(m), "200")
 	})
 }
 
