@@ -266,15 +266,24 @@ func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) er
 }
 
 // writeFor is write for a caller. The operation writes about this many bytes. It waits for the
-// caller's turn before it waits for the writer.
+// caller's turns before it waits for the writer: first among large operations, if it is one, so
+// that those don't keep small ones waiting.
 func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what string, fn func(c *sqlite.Conn) error) error {
-	limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
-	defer cancel()
-	if err := acquire(limited, db.writes, driver.Creates, by); err != nil {
-		return db.failure(ctx, what, err)
-	}
-	defer db.writes.Release(driver.Creates, by)
-	return db.operate(ctx, what, &operation{bytes: bytes, by: by, class: driver.Creates, run: fn})
+	op := &operation{bytes: bytes, by: by, class: driver.Creates, run: fn}
+	return db.entered(what, func() error {
+		limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
+		defer cancel()
+		leave, err := db.turn(limited, op)
+		if err != nil {
+			return db.failure(ctx, what, err)
+		}
+		defer leave()
+		if err := acquire(limited, db.writes, driver.Creates, by); err != nil {
+			return db.failure(ctx, what, err)
+		}
+		defer db.writes.Release(driver.Creates, by)
+		return db.failure(ctx, what, db.writer.do(ctx, op))
+	})
 }
 
 // callerOf returns who a key belongs to.
@@ -282,19 +291,36 @@ func callerOf(key storage.Key) storage.Caller {
 	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
 
-// operate is write for any operation. Stores take turns at large operations.
+// operate is write for any operation of the service.
 func (db *DB) operate(ctx context.Context, what string, op *operation) error {
+	return db.entered(what, func() error {
+		leave, err := db.turn(ctx, op)
+		if err != nil {
+			return db.failure(ctx, what, err)
+		}
+		defer leave()
+		return db.failure(ctx, what, db.writer.do(ctx, op))
+	})
+}
+
+// entered makes a call unless the database is closed. Close waits for it.
+func (db *DB) entered(what string, call func() error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer db.gate.Leave()
-	if op.isLarge() {
-		if err := acquire(ctx, db.large, op.class, op.by); err != nil {
-			return db.failure(ctx, what, err)
-		}
-		defer db.large.Release(op.class, op.by)
+	return call()
+}
+
+// turn waits until a large operation may go to the writer. Stores take turns at those.
+func (db *DB) turn(ctx context.Context, op *operation) (leave func(), err error) {
+	if !op.isLarge() {
+		return func() {}, nil
 	}
-	return db.failure(ctx, what, db.writer.do(ctx, op))
+	if err := acquire(ctx, db.large, op.class, op.by); err != nil {
+		return nil, err
+	}
+	return func() { db.large.Release(op.class, op.by) }, nil
 }
 
 // failure says what was being done when an error came. The errors of package storage

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -197,6 +198,34 @@ func TestLargeOperationsInTurns(t *testing.T) {
 	if len(order) != 23 || order[1] != "bobfalse" || !slices.Contains(order[:4], "bobtrue") {
 		t.Errorf("the operations ran in the order %v", order)
 	}
+}
+
+// TestLargeCreatesLeaveSmallOnes: however many large creates wait for their turn, a small create
+// of another store is carried out.
+func TestLargeCreatesLeaveSmallOnes(t *testing.T) {
+	db := openNew(t).(*DB)
+	db.callerTimeout = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := db.large.Acquire(ctx, driver.Results, storage.Caller{Store: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	for i := range 2 * callersWrites {
+		calls.Go(func() {
+			_ = db.writeFor(ctx, madeUp(i), 1<<20, "write", func(*sqlite.Conn) error { return nil })
+		})
+	}
+	for db.large.Waiting() < 2*callersWrites && db.writes.Waiting() == 0 {
+		runtime.Gosched()
+	}
+	limited, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if _, err := db.Create(limited, batchOf("bob")); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	calls.Wait()
+	db.large.Release(driver.Results, storage.Caller{Store: "m"})
 }
 
 // TestLargeOperationsLeaveTheLog: what large operations have written is moved from the log into

@@ -91,7 +91,7 @@ func (s *Scheduler) Acquire(ctx context.Context, in Class, by storage.Caller) er
 		s.mu.Unlock()
 		return nil
 	}
-	if by != (storage.Caller{}) && (st.waiting >= storeLine || st.waitingOf(by.Owner) >= ownerLine) {
+	if in >= Creates && by != (storage.Caller{}) && (st.waiting >= storeLine || st.waitingOf(by.Owner) >= ownerLine) {
 		s.mu.Unlock()
 		return storage.ErrTooManyCalls
 	}
