@@ -6,7 +6,6 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -155,27 +154,20 @@ func TestLargeHeadsAreReused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, "upstream.invalid")
-			conns := 0
-			c.dial = func(context.Context) (net.Conn, error) {
-				conns++
-				here, there := net.Pipe() // a write ends when it has been read
-				go func() {
-					defer there.Close()
-					for r := bufio.NewReader(there); readRequest(r) != ""; {
-						for _, p := range pieces {
-							io.WriteString(there, p)
-						}
+			conns := overPipes(c, func(there net.Conn) {
+				for r := bufio.NewReader(there); readRequest(r) != ""; {
+					for _, p := range pieces {
+						io.WriteString(there, p)
 					}
-				}()
-				return here, nil
-			}
+				}
+			})
 			for range 3 {
 				if a := c.Do(t.Context(), newCall("POST", "/a", "{}")); a.Line != "OK" || string(a.Body) != "ok" {
 					t.Errorf("%q, %q", a.Line, a.Body)
 				}
 			}
-			if conns != 1 {
-				t.Errorf("%d connections", conns)
+			if *conns != 1 {
+				t.Errorf("%d connections", *conns)
 			}
 		})
 	}

@@ -90,31 +90,40 @@ func TestReuse(t *testing.T) {
 // last, although the upstream reads the rest of the request.
 func TestNoReuseAfterEarlyAnswer(t *testing.T) {
 	c := newClient(t, "upstream.invalid")
-	conns := 0
+	conns := overPipes(c, func(there net.Conn) {
+		r := bufio.NewReaderSize(there, 16)
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		if _, err := io.CopyN(io.Discard, req.Body, min(req.ContentLength, bufferSize)); err != nil {
+			return
+		}
+		io.WriteString(there, okAnswer)
+		io.Copy(io.Discard, req.Body)
+		io.Copy(io.Discard, there)
+	})
+	expect(t, c.Do(t.Context(), newCall("POST", "/a", strings.Repeat("1", 4*bufferSize))), Answered, 200)
+	expect(t, c.Do(t.Context(), newCall("POST", "/b", "")), Answered, 200)
+	if *conns != 2 {
+		t.Errorf("%d connections", *conns)
+	}
+}
+
+// overPipes connects a client to pipes, each of which serve serves until it returns. A write to
+// a pipe ends when it has been read. conns counts the pipes.
+func overPipes(c *Client, serve func(there net.Conn)) (conns *int) {
+	conns = new(int)
 	c.dial = func(context.Context) (net.Conn, error) {
-		conns++
-		here, there := net.Pipe() // a write ends when it has been read
+		*conns++
+		here, there := net.Pipe()
 		go func() {
 			defer there.Close()
-			r := bufio.NewReaderSize(there, 16)
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
-			if _, err := io.CopyN(io.Discard, req.Body, min(req.ContentLength, bufferSize)); err != nil {
-				return
-			}
-			io.WriteString(there, okAnswer)
-			io.Copy(io.Discard, req.Body)
-			io.Copy(io.Discard, there)
+			serve(there)
 		}()
 		return here, nil
 	}
-	expect(t, c.Do(t.Context(), newCall("POST", "/a", strings.Repeat("1", 4*bufferSize))), Answered, 200)
-	expect(t, c.Do(t.Context(), newCall("POST", "/b", "")), Answered, 200)
-	if conns != 2 {
-		t.Errorf("%d connections", conns)
-	}
+	return conns
 }
 
 // Connections are never shared between tokens, nor between stores, and are kept for each.
