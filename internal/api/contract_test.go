@@ -189,8 +189,8 @@ func TestDescribedHosts(t *testing.T) {
 	}
 }
 
-// TestDescribedBodies: the schema of each body that is sent has a name. Generators make one up for a
-// schema without a name, and openapi-generator also gives that name to the parameters in TypeScript.
+// TestDescribedBodies: the schema of each body that is sent has a name or a title. Without one,
+// openapi-generator makes up a name that, in TypeScript, is also the name of the call's parameters.
 func TestDescribedBodies(t *testing.T) {
 	for _, items := range []*orderedmap.Map[string, *v3.PathItem]{document().model.Paths.PathItems, document().model.Webhooks} {
 		for path, item := range items.FromOldest() {
@@ -199,8 +199,8 @@ func TestDescribedBodies(t *testing.T) {
 					continue
 				}
 				for mediaType, content := range op.RequestBody.Content.FromOldest() {
-					if !content.Schema.IsReference() {
-						t.Errorf("%s %s: the schema of %s has no name", method, path, mediaType)
+					if !content.Schema.IsReference() && content.Schema.Schema().Title == "" {
+						t.Errorf("%s %s: the schema of %s has no name and no title", method, path, mediaType)
 					}
 				}
 			}
