@@ -40,7 +40,7 @@ test: race-ready postgres-ready clients-ready browser-ready spreadsheet-ready ##
 		echo "== $$module"; \
 		(cd $$module && $(GO) vet ./... && CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m ./...); \
 	done
-	$(GO) test -run Allocs -count=1 ./batch ./internal/... ./storage/... # the race detector allocates itself
+	$(GO) test -run Allocs -count=1 ./internal/... # the race detector allocates itself
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 .PHONY: test-quick

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
 )

@@ -8,11 +8,11 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/secret"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/postgres"
-	"github.com/sheafapi/sheaf/storage/sqlite"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/postgres"
+	"github.com/sheafapi/sheaf/internal/storage/sqlite"
 )
 
 // keySetting is where the database keeps the id of its secret key.

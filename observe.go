@@ -13,8 +13,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/telemetry"
-	"github.com/sheafapi/sheaf/storage"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 )

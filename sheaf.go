@@ -12,16 +12,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/telemetry"
 	"github.com/sheafapi/sheaf/internal/webhook"
-	"github.com/sheafapi/sheaf/storage"
 )
 
 // Version is the version of this build. Releases set it at link time.

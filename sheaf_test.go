@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/secret"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 func options(dir string) Options {

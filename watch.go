@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/engine"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // observed is storage as the engine uses it, with somebody who is told of every batch of

@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/webhook"
-	"github.com/sheafapi/sheaf/storage"
 )
 
 // deliverer returns what tells receivers of the ends of batches; nil: nobody is told.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/sheafapi/sheaf/storage/postgres"
+	"github.com/sheafapi/sheaf/internal/storage/postgres"
 )
 
 // putMarks writes what the results of requests write: rows of about 350 bytes.

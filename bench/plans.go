@@ -16,7 +16,7 @@ import (
 )
 
 // queriesFile has the statements by name, seen from the directory of this program.
-var queriesFile = filepath.Join("..", "storage", "postgres", "queries.sql")
+var queriesFile = filepath.Join("..", "internal", "storage", "postgres", "queries.sql")
 
 // hotTables are those that a long queue and a long history fill. Statements that touch
 // none of them have no plan worth reading.
@@ -154,7 +154,7 @@ const planHeader = `# How PostgreSQL carries the statements out
 
 Written by %sgo run . -database postgres -only backlog -plans FILE%s in bench/, %s: %s,
 with %s finished and %s queued batches in the tables.
-Every statement of storage/postgres/queries.sql that ran and that touches batches or their queues, as
+Every statement of internal/storage/postgres/queries.sql that ran and that touches batches or their queues, as
 auto_explain saw it while a service made, ran, showed, found, stopped, deleted and purged batches. Of each the execution
 of median duration is shown (explaining makes it slower than it is). cost is the planner's guess, Buffers are pages of
 8 KiB: hit in memory, read from the system.

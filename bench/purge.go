@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/bench/internal/table"
-	"github.com/sheafapi/sheaf/storage/postgres"
+	"github.com/sheafapi/sheaf/internal/storage/postgres"
 )
 
 // churn is how large the tables are while batches come and are purged.

@@ -64,7 +64,7 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 func buildLater(t *testing.T, steps []string) string {
 	t.Helper()
 	dir := t.TempDir()
-	folder, err := filepath.Abs("../storage/postgres/migrations")
+	folder, err := filepath.Abs("../internal/storage/postgres/migrations")
 	if err != nil {
 		t.Fatal(err)
 	}

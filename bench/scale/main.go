@@ -7,7 +7,7 @@
 //
 // It takes a quarter of a minute; ten times the requests take ten times that. The report is Markdown.
 //
-// What is modelled, by the rules of internal/engine and storage/postgres:
+// What is modelled, by the rules of internal/engine and internal/storage/postgres:
 //
 //   - A store's batches run one after the other, on one node at a time. A create reaches
 //     the nodes in turn; that node runs the store if nobody does, or puts it into its

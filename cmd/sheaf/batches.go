@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/spf13/cobra"
 )
 

@@ -11,8 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/spf13/cobra"
 )

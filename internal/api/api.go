@@ -17,10 +17,10 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/gate"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"go.opentelemetry.io/otel/trace"
 )
 

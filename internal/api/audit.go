@@ -3,7 +3,7 @@ package api
 import (
 	"strings"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // audit tells what a call was, once it is over.

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 // Every call to a resource of batches is told, with its outcome; probes and what is no

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // The rights that Authorize is asked about.

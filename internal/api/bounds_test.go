@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"unicode/utf8"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"pgregory.net/rapid"
 )
 

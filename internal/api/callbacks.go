@@ -5,9 +5,9 @@ import (
 	"math"
 	"net/http"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/webhook"
-	"github.com/sheafapi/sheaf/storage"
 )
 
 // callback returns where the end of a new batch is told.

@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 const (

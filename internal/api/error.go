@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // code is an errorCode of the wire contract ("Base"). Codes are stable.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 const formType = "application/x-www-form-urlencoded"

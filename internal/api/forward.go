@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // hasUnclearEnd reports whether a proxy in front could think that a request ends elsewhere: it

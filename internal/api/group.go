@@ -4,8 +4,8 @@ import (
 	"errors"
 	"strconv"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // cancelGroup stops the unfinished batches of a group, or one batch (wire contract,

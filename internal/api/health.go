@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // readyTimeout bounds the check behind /readyz: a database that answers later is of

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"golang.org/x/sync/errgroup"
 )
 

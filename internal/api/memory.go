@@ -5,10 +5,10 @@ import (
 	"context"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/gate"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (

@@ -13,11 +13,11 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 // hog takes all that calls may hold while they read, and returns what gives it back.

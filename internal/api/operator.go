@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // NodeState is what this node alone knows of itself, since it was started.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // TestQuarantine: a batch that was set aside shows why, and an operator releases or ends it.

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // retry creates a batch that repeats the requests of another one that failed or were not executed,

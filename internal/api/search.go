@@ -3,8 +3,8 @@ package api
 import (
 	"net/http"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // maxFound is how many batches one search tells at most (wire contract, "Search").

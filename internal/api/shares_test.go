@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/gate"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // fromHeader takes a network from a header, for callers from many addresses.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // statusOrSearch serves GET: with a ticket the status of that batch, else a search.

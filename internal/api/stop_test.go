@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 func (w *world) owner() batch.Owner { return batch.OwnerOf(token) }

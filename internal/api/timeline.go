@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // timeline tells how far each request of a batch has come, and when, without what was answered.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // peak runs f and returns how much the heap grows meanwhile at most, in bytes.

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // TestAllocs counts what the judgement of an answer allocates: nothing, unless the answer

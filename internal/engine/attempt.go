@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // start sends the requests. Before anything but a GET or HEAD leaves, its intent

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/budget"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // runQueue runs the queue's batches, oldest first, until there is none, the

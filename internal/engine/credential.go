@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Errors of Unseal with a meaning of their own. After any other error the batch ends.

@@ -1,6 +1,6 @@
 package engine
 
-import "github.com/sheafapi/sheaf/storage"
+import "github.com/sheafapi/sheaf/internal/storage"
 
 // If each token is an owner of its own, a store has a queue for each token, and so any number of
 // queues. Only a limited number of one store's queues are in the lines or hold places at the same

@@ -10,10 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 func posts(n int) []string { return slices.Repeat([]string{"POST"}, n) }

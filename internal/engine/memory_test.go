@@ -14,7 +14,7 @@ import (
 
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // large is an upstream whose answers take memory as those of package outbound do.

@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/tracing"
-	"github.com/sheafapi/sheaf/storage"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"

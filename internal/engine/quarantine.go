@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Quarantine and probation

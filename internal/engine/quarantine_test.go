@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 // answering is storage that answers calls about one batch, or one queue, with an error.

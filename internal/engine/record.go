@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/sheafapi/sheaf/internal/budget"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // portionBytes bounds what one call records, in bytes of marks, where it has more than one

@@ -7,12 +7,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (

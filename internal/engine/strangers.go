@@ -4,9 +4,9 @@ import (
 	"net/http"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Where nobody judges tokens before the upstream does, anybody can make them up, and each has

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Eight hundred made-up tokens, each of a made-up store, don't delay an owner whose token the upstream

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Credential is what the users of one upstream credential share on this node. Its methods

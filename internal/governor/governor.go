@@ -23,8 +23,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Shared is what nodes have to tell each other: a part of storage.Storage.

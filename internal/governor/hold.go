@@ -3,7 +3,7 @@ package governor
 import (
 	"time"
 
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (

@@ -33,7 +33,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"golang.org/x/net/http/httpguts"
 )
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 
 	"go.uber.org/goleak"

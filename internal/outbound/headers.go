@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"golang.org/x/net/http/httpguts"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 func TestKept(t *testing.T) {

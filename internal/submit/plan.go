@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // The bounds of a batch. A server takes bodies of 10 MiB unless it was told otherwise.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"pgregory.net/rapid"
 )
 

@@ -23,8 +23,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // Options are what a submission is.

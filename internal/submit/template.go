@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // template makes a request of a row of CSV. It is JSON in which {{column}} stands for a

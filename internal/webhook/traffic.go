@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Limits of what one node has in flight, so that no receiver and no store delays the others'.

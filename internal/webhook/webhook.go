@@ -20,9 +20,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
+	"github.com/sheafapi/sheaf/internal/storage"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 

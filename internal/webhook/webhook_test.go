@@ -19,10 +19,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/batch"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
-	"github.com/sheafapi/sheaf/storage"
-	"github.com/sheafapi/sheaf/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"go.uber.org/goleak"
 )

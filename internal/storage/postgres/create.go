@@ -1,0 +1,87 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// Create implements storage.Storage. It locks the queue's row first: so the order of
+// the batches' ids is the order of the commits.
+func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
+	var out storage.Created
+	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
+	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
+	err := db.writeAgain(ctx, "create a batch", func(ctx context.Context) (err error) {
+		var r inserted
+		found := false
+		steps := []step{
+			do("sync_commit"),
+			do("enter_queue", []byte(b.Queue)),
+			do("lock_queue_named", []byte(b.Queue)),
+			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.bytes, &r.made, &r.same, &r.twin, &r.twinQueue),
+				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], dedupKey(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
+				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, dedupKey(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
+		}
+		if b.DedupKey != uuid.Nil {
+			window := storage.DedupWindow + db.clock.steps.Forward(storage.DedupWindow)
+			steps = slices.Insert(steps, len(steps)-1,
+				do("date_dedup_key", b.Store, b.Owner[:], b.DedupKey),
+				do("free_dedup_key", b.Store, b.Owner[:], b.DedupKey, window.Milliseconds()))
+		}
+		if err := db.sendIn(ctx, lane, steps); err != nil {
+			return err
+		}
+		if !found {
+			return errGone
+		}
+		out, err = r.outcome(b, len(packed))
+		if r.made == nil && r.held == 0 {
+			// The queue's row was made for nothing. If this fails, an empty row stays.
+			_ = db.sendIn(ctx, lane, []step{do("leave_queue_empty", r.queue)})
+		}
+		return err
+	})
+	if err != nil {
+		return storage.Created{}, err
+	}
+	return out, nil
+}
+
+// inserted is what insert_batch says.
+type inserted struct {
+	queue      storage.QueueID
+	open, held int
+	bytes      int64
+	made       *int64           // the new batch
+	same       *storage.QueueID // of the batch with this very ticket
+	twin       *uuid.UUID       // the ticket of the batch with the same deduplication key
+	twinQueue  *storage.QueueID
+}
+
+func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.Created, error) {
+	switch {
+	case r.made != nil:
+		return storage.Created{Ticket: b.Ticket, Queue: r.queue}, nil
+	case r.same != nil:
+		return storage.Created{Ticket: b.Ticket, Queue: *r.same}, nil
+	case r.twin != nil:
+		return storage.Created{Ticket: *r.twin, Queue: *r.twinQueue, Duplicate: true}, nil
+	case b.Quota > 0 && r.open >= b.Quota:
+		return storage.Created{}, &storage.QuotaError{Limit: b.Quota}
+	case b.QuotaBytes > 0 && r.bytes+int64(size) > b.QuotaBytes:
+		return storage.Created{}, &storage.QuotaError{Bytes: b.QuotaBytes}
+	}
+	return storage.Created{}, errGone // another create with this key was committed meanwhile: look again
+}
+
+// dedupKey returns the column's value: NULL for none.
+func dedupKey(key uuid.UUID) *uuid.UUID {
+	if key == uuid.Nil {
+		return nil
+	}
+	return &key
+}

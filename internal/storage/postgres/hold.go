@@ -1,0 +1,72 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// lastOwner is the largest value of a credential.
+var lastOwner = batch.Owner(bytes.Repeat([]byte{0xff}, len(batch.Owner{})))
+
+// correctHolds takes back what a clock that was ahead has left of some credentials.
+func correctHolds(first, last batch.Owner) step {
+	return do("correct_holds", storage.HoldLimit.Milliseconds(), first[:], last[:])
+}
+
+// Hold implements storage.Storage.
+func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
+	return db.write(ctx, claims, "hold a credential back", correctHolds(h.Credential, h.Credential),
+		do("hold", h.Credential[:], db.clock.out(h.Until), storage.HoldLimit.Milliseconds(), []byte(h.Store)))
+}
+
+// Holds implements storage.Storage.
+func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
+	out, doubtful, err := db.holds(ctx)
+	if err != nil || !doubtful {
+		return out, err
+	}
+	err = db.write(ctx, claims, "correct what credentials wait for", correctHolds(batch.Owner{}, lastOwner))
+	if err != nil {
+		return nil, err
+	}
+	out, _, err = db.holds(ctx)
+	return out, err
+}
+
+// holds reports besides whether a clock that was ahead may have written one.
+func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
+	row := func(r pgx.Rows) error {
+		var credential, store []byte
+		var until int64
+		var doubt bool
+		if err := r.Scan(&credential, &store, &until, &doubt); err != nil {
+			return err
+		}
+		h := storage.Hold{Store: string(store), Until: db.clock.in(until)}
+		copy(h.Credential[:], credential)
+		out, doubtful = append(out, h), doubtful || doubt
+		return nil
+	}
+	read := get("holds", row, storage.HoldLimit.Milliseconds()).anew(func() { out, doubtful = nil, false })
+	if err := db.read(ctx, claims, "look for credentials that are held back", read); err != nil {
+		return nil, false, err
+	}
+	return out, doubtful, nil
+}
+
+// Reserve implements storage.Storage.
+func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
+	var from int64
+	found := false
+	err := db.write(ctx, claims, "reserve time of a credential", correctHolds(credential, credential),
+		get("reserve", scan(&found, &from), credential[:], span.Milliseconds()))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return db.clock.in(from), nil
+}

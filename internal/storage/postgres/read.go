@@ -1,0 +1,221 @@
+package postgres
+
+import (
+	"context"
+	"crypto/subtle"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// Status implements storage.Storage.
+func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *storage.Status, err error) {
+	const what = "read a batch"
+	status := get("status", func(r pgx.Rows) (err error) {
+		out, err = db.readStatus(r, key)
+		return err
+	}, key.Ticket).anew(func() { out = nil })
+	if maxBytes <= 0 {
+		err = db.read(ctx, reads(callerOf(key)), what, status)
+	} else {
+		var ended batch.Set
+		var completed, failed, inDoubt int
+		var results []storage.Indexed
+		err = db.readAtOnce(ctx, reads(callerOf(key)), what, status,
+			get("done", func(r pgx.Rows) error {
+				var i int
+				var status batch.ResultStatus
+				var doubtful bool
+				err := r.Scan(&i, &status, &doubtful)
+				if ended.Add(i); status != batch.NotExecuted {
+					completed++
+				}
+				if status == batch.Failed {
+					failed++
+				}
+				if doubtful {
+					inDoubt++
+				}
+				return err
+			}, key.Ticket).anew(func() { ended, completed, failed, inDoubt = batch.Set{}, 0, 0, 0 }),
+			get("results_by_ticket", db.readResult(&results), key.Ticket, maxBytes).anew(func() { results = nil }))
+		if out != nil {
+			out.Ended, out.Completed, out.Failed, out.InDoubt, out.Results = ended, completed, failed, inDoubt, results
+		}
+	}
+	if err == nil && out == nil {
+		err = storage.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// readStatus reads what the batch's own row knows; nil if the caller may not see it.
+func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
+	out := &storage.Status{Ticket: key.Ticket}
+	var store string
+	var owner, group, reason, ids []byte
+	var created, started, ended, notBefore, quarantined int64
+	var done int
+	var retryOf *uuid.UUID
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &out.Failed, &out.InDoubt, &retryOf, &out.Paused, &notBefore, &quarantined)
+	if err != nil || !mayRead(key, store, owner) {
+		return nil, err
+	}
+	out.GroupID, out.Reason = string(group), string(reason)
+	if retryOf != nil {
+		out.RetryOf = *retryOf
+	}
+	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
+	out.Quarantined = db.clock.in(quarantined)
+	if notBefore < storage.Forever.UnixMilli() {
+		out.NotBefore = db.clock.in(notBefore)
+	}
+	switch {
+	case ended != 0:
+		out.Status = batch.Completed
+	case done > 0:
+		out.Status, out.Completed = batch.InProgress, done
+	default:
+		out.Status = batch.Queued
+	}
+	if ids != nil {
+		out.IDs, err = batch.UnpackIDs(ids)
+	}
+	return out, err
+}
+
+// mayRead compares a batch's store and owner with the caller's. The owner's hash is
+// compared in constant time.
+func mayRead(key storage.Key, store string, owner []byte) bool {
+	same := subtle.ConstantTimeCompare(key.Owner[:], owner) == 1
+	return store == key.Store && same
+}
+
+// Results implements storage.Storage.
+func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+	var out []storage.Indexed
+	there := false
+	err := db.readAtOnce(ctx, readsOf(ctx), "read results",
+		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
+		get("results", db.readResult(&out), id, min(max(from, 0), batch.MaxRequests), maxBytes).anew(func() { out = nil }))
+	if err == nil && !there {
+		err = storage.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// readResult reads a row of the statements "results".
+func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
+	return func(r pgx.Rows) error {
+		var x storage.Indexed
+		var line, headers, packed []byte
+		if err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body, &headers, &packed, &x.InDoubt); err != nil {
+			return err
+		}
+		tries, err := unpackTries(packed, &db.clock)
+		if err != nil {
+			return err
+		}
+		x.Line, x.Attempts, x.StartedAt, x.EndedAt = string(line), tries.Attempts, tries.StartedAt, tries.EndedAt
+		x.Throttles, x.ThrottledSince = tries.Throttles, tries.ThrottledSince
+		x.Headers, err = batch.UnpackHeaders(headers)
+		if err == nil {
+			err = x.Check()
+		}
+		*out = append(*out, x)
+		return err
+	}
+}
+
+// Requests implements storage.Storage.
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
+	var packed []byte
+	found := false
+	err = db.read(ctx, readsOf(ctx), "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &packed), id).anew(func() { found = false }))
+	switch {
+	case err != nil:
+		return nil, o, err
+	case !found:
+		return nil, o, storage.ErrNotFound
+	}
+	if out, err = batch.Unpack(packed); err != nil {
+		err = &storage.DamagedError{Err: err}
+	}
+	return out, o, err
+}
+
+// News implements storage.Storage.
+func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
+	var out []storage.News
+	err := db.read(ctx, reads(storage.Caller{}), "read how far batches have come", get("news", func(r pgx.Rows) error {
+		var n storage.News
+		var isEnded bool
+		var completed int
+		err := r.Scan(&n.ID, &isEnded, &completed, &n.Completed, &n.Results)
+		switch {
+		case isEnded:
+			n.Status = batch.Completed
+		case n.Completed > 0:
+			n.Status = batch.InProgress
+		default:
+			n.Status = batch.Queued
+		}
+		out = append(out, n)
+		return err
+	}, ids).anew(func() { out = nil }))
+	return out, err
+}
+
+// searchAll is Search for any status.
+func (db *DB) searchAll(ctx context.Context, q storage.Search) ([]storage.Found, error) {
+	var out []storage.Found
+	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get("search_all", func(r pgx.Rows) error {
+		var ticket uuid.UUID
+		var isEnded, some bool
+		f := storage.Found{Status: batch.Queued}
+		err := r.Scan(&ticket, &isEnded, &some, &f.Quarantined)
+		f.Ticket = ticket
+		switch {
+		case isEnded:
+			f.Status = batch.Completed
+		case some:
+			f.Status = batch.InProgress
+		}
+		out = append(out, f)
+		return err
+	}, q.Store, q.Owner[:], q.Limit, q.Offset).anew(func() { out = nil }))
+	return out, err
+}
+
+// Search implements storage.Storage.
+func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
+	if q.Status == 0 {
+		return db.searchAll(ctx, q)
+	}
+	name := map[batch.Status]string{
+		batch.Queued: "search_queued", batch.InProgress: "search_in_progress", batch.Completed: "search_completed",
+	}[q.Status]
+	if name == "" {
+		return nil, db.read(ctx, claims, "search batches") // there are none of any other status
+	}
+	var out []storage.Found
+	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "search batches", get(name, func(r pgx.Rows) error {
+		var ticket uuid.UUID
+		var aside bool
+		err := r.Scan(&ticket, &aside)
+		out = append(out, storage.Found{Ticket: ticket, Status: q.Status, Quarantined: aside})
+		return err
+	}, q.Store, q.Owner[:], q.Limit, q.Offset).anew(func() { out = nil }))
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}

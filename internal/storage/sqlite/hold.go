@@ -1,0 +1,79 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// lastOwner is the largest value of a credential.
+var lastOwner = batch.Owner(bytes.Repeat([]byte{0xff}, len(batch.Owner{})))
+
+// Hold implements storage.Storage.
+func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
+	return db.write(ctx, "hold a credential back", func(c *sqlite.Conn) error {
+		now := db.clock.Now().UnixMilli()
+		if err := correctHolds(c, now, h.Credential, h.Credential); err != nil {
+			return err
+		}
+		return query(c, "hold", nil, h.Credential[:], batch.Millis(h.Until), now, storage.HoldLimit.Milliseconds(), h.Store)
+	})
+}
+
+// correctHolds takes back what a clock that was ahead has left of some credentials.
+func correctHolds(c *sqlite.Conn, now int64, first, last batch.Owner) error {
+	return query(c, "correct_holds", nil, now, storage.HoldLimit.Milliseconds(), first[:], last[:])
+}
+
+// Holds implements storage.Storage.
+func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
+	out, doubtful, err := db.holds(ctx)
+	if err != nil || !doubtful {
+		return out, err
+	}
+	err = db.write(ctx, "correct what credentials wait for", func(c *sqlite.Conn) error {
+		return correctHolds(c, db.clock.Now().UnixMilli(), batch.Owner{}, lastOwner)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, _, err = db.holds(ctx)
+	return out, err
+}
+
+// holds reports besides whether a clock that was ahead may have written one.
+func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
+	err = db.read(ctx, "look for credentials that are held back", func(c *sqlite.Conn) error {
+		return query(c, "holds", func(s *sqlite.Stmt) error {
+			h := storage.Hold{Store: s.ColumnText(1), Until: batch.FromMillis(s.ColumnInt64(2))}
+			s.ColumnBytes(0, h.Credential[:])
+			out, doubtful = append(out, h), doubtful || s.ColumnBool(3)
+			return nil
+		}, db.clock.Now().UnixMilli(), storage.HoldLimit.Milliseconds())
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return out, doubtful, nil
+}
+
+// Reserve implements storage.Storage.
+func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
+	var from int64
+	err := db.write(ctx, "reserve time of a credential", func(c *sqlite.Conn) (err error) {
+		now := db.clock.Now().UnixMilli()
+		if err := correctHolds(c, now, credential, credential); err != nil {
+			return err
+		}
+		from, err = queryInt(c, "reserve", credential[:], now, span.Milliseconds())
+		return err
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return batch.FromMillis(from), nil
+}

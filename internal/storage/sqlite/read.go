@@ -1,0 +1,326 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"zombiezen.com/go/sqlite"
+)
+
+// Status implements storage.Storage.
+func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error) {
+	var out *storage.Status
+	var held []freshMark
+	look := func(again bool) func(c *sqlite.Conn) error {
+		return func(c *sqlite.Conn) (err error) {
+			out, err = readStatus(c, key)
+			if err != nil || isRunning(out) && !again {
+				return err
+			}
+			return readResultsOf(c, out, held, maxBytes)
+		}
+	}
+	err := db.readFor(ctx, callerOf(key), "read a batch", look(false))
+	if err == nil && isRunning(out) {
+		held = db.journal.of(out.ID)
+		err = db.readFor(ctx, callerOf(key), "read a batch", look(true))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// isRunning reports whether a batch may have results in the journal.
+func isRunning(s *storage.Status) bool {
+	return s.Status != batch.Completed && !s.StartedAt.IsZero()
+}
+
+// readResultsOf fills in what the batch's own row does not know. held is what the journal
+// held of it before the transaction began.
+func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxBytes int) (err error) {
+	if maxBytes > 0 || isRunning(out) {
+		if err := readEnded(c, out, held); err != nil {
+			return err
+		}
+	}
+	if maxBytes > 0 {
+		out.Results, err = readResults(c, out.ID, held, 0, maxBytes)
+		return err
+	}
+	out.Ended = batch.Set{}
+	return nil
+}
+
+// readStatus reads what the batch's own row knows.
+func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error) {
+	err = query(c, "status", func(s *sqlite.Stmt) error {
+		if !mayRead(key, s.ColumnText(1), blob(s, 2)) {
+			return nil
+		}
+		out = &storage.Status{
+			ID:        storage.BatchID(s.ColumnInt64(0)),
+			Ticket:    key.Ticket,
+			GroupID:   s.ColumnText(3),
+			Status:    batch.Status(s.ColumnInt(4)),
+			Total:     s.ColumnInt(5),
+			Completed: s.ColumnInt(6),
+			CreatedAt: batch.FromMillis(s.ColumnInt64(7)),
+			StartedAt: batch.FromMillis(s.ColumnInt64(8)),
+			EndedAt:   batch.FromMillis(s.ColumnInt64(9)),
+			Reason:    s.ColumnText(10),
+		}
+		if ids := blob(s, 11); ids != nil {
+			out.IDs, err = batch.UnpackIDs(ids)
+		}
+		s.ColumnBytes(12, out.RetryOf[:])
+		out.Paused = s.ColumnBool(13)
+		if ms := s.ColumnInt64(14); ms < storage.Forever.UnixMilli() {
+			out.NotBefore = batch.FromMillis(ms)
+		}
+		out.Quarantined = batch.FromMillis(s.ColumnInt64(15))
+		out.Failed, out.InDoubt = s.ColumnInt(16), s.ColumnInt(17)
+		return err
+	}, key.Ticket[:])
+	if err == nil && out == nil {
+		err = storage.ErrNotFound
+	}
+	return out, err
+}
+
+// mayRead compares a batch's store and owner with the caller's. The owner's hash is
+// compared in constant time.
+func mayRead(key storage.Key, store string, owner []byte) bool {
+	same := subtle.ConstantTimeCompare(key.Owner[:], owner) == 1
+	return store == key.Store && same
+}
+
+// readEnded fills in which requests have ended, and counts them. held is what the journal held.
+func readEnded(c *sqlite.Conn, out *storage.Status, held []freshMark) error {
+	if out.Status == batch.Completed && out.Completed == out.Total {
+		for i := range out.Total {
+			out.Ended.Add(i)
+		}
+		return nil
+	}
+	e, err := endsOf(c, out.ID, held)
+	if err != nil {
+		return err
+	}
+	out.Ended, out.Completed, out.Failed, out.InDoubt = e.all, e.completed(), e.failed.Len(), e.inDoubt.Len()
+	return nil
+}
+
+// Results implements storage.Storage.
+func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+	var out []storage.Indexed
+	held := db.journal.of(id)
+	err := db.readBy(ctx, "read results", func(c *sqlite.Conn) error {
+		there, err := queryInt(c, "is_readable", int64(id))
+		if err != nil {
+			return err
+		}
+		if there == 0 {
+			return storage.ErrNotFound
+		}
+		out, err = readResults(c, id, held, from, maxBytes)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// readResults reads results from an index on, out of the table and of what the journal
+// held: as many as maxBytes of bodies allow, and at least one.
+func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, maxBytes int) ([]storage.Indexed, error) {
+	p := page{held: held, from: from, left: maxBytes}
+	err := query(c, "results", func(s *sqlite.Stmt) error {
+		index := s.ColumnInt(0)
+		if err := p.addHeld(index); err != nil {
+			return err
+		}
+		if !p.fits(s.ColumnLen(5)) {
+			return errEnough
+		}
+		headers, err := batch.UnpackHeaders(blob(s, 6))
+		if err != nil {
+			return err
+		}
+		p.out = append(p.out, storage.Indexed{Index: index, Result: batch.Result{
+			Headers: headers,
+			Status:  batch.ResultStatus(s.ColumnInt(1)),
+			Code:    s.ColumnInt(2),
+			Kind:    batch.BodyKind(s.ColumnInt(3)),
+			Line:    s.ColumnText(4),
+			Body:    blob(s, 5),
+		}})
+		if err := p.out[len(p.out)-1].Check(); err != nil {
+			return err
+		}
+		last := &p.out[len(p.out)-1]
+		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
+		last.Throttles, last.ThrottledSince = s.ColumnInt(10), batch.FromMillis(s.ColumnInt64(11))
+		last.InDoubt = s.ColumnBool(12)
+		p.from = index + 1
+		return nil
+	}, int64(id), from)
+	if err == nil && !p.full {
+		err = p.addHeld(batch.MaxRequests)
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	return p.out, nil
+}
+
+// page is a page of results on its way.
+type page struct {
+	held []freshMark // what is left of it
+	from int         // the least index that may follow
+	left int         // bytes
+	full bool
+	out  []storage.Indexed
+}
+
+// fits reports whether a body of n bytes belongs to the page.
+func (p *page) fits(n int) bool {
+	p.left -= n
+	p.full = p.left < 0 && len(p.out) > 0
+	return !p.full
+}
+
+// addHeld adds the results with smaller indexes that only the journal held.
+// Errors: errEnough, when the page is full.
+func (p *page) addHeld(before int) error {
+	for ; len(p.held) > 0 && p.held[0].index <= before; p.held = p.held[1:] {
+		h := &p.held[0]
+		if h.index < p.from || h.index == before || h.state() != storage.Done {
+			continue
+		}
+		m, err := unpackMark(h.mark)
+		if err != nil {
+			return err
+		}
+		if !p.fits(len(m.Result.Body)) {
+			return errEnough
+		}
+		p.out = append(p.out, storage.Indexed{
+			Index: m.Index, Result: m.Result, Attempts: m.Tries.Attempts, StartedAt: m.Tries.StartedAt, EndedAt: m.Tries.EndedAt,
+			Throttles: m.Tries.Throttles, ThrottledSince: m.Tries.ThrottledSince, InDoubt: m.InDoubt(),
+		})
+	}
+	return nil
+}
+
+// Requests implements storage.Storage.
+func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
+	err = db.readBy(ctx, "read requests", func(c *sqlite.Conn) error {
+		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
+			o = batch.Options{Parallel: s.ColumnBool(0), StopOnFailure: s.ColumnBool(1)}
+			out, err = batch.Unpack(blob(s, 2))
+			return err
+		}, int64(id))
+	})
+	if err == nil && out == nil {
+		err = storage.ErrNotFound
+	}
+	return out, o, err
+}
+
+// News implements storage.Storage.
+func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error) {
+	var out []storage.News
+	held := make([][]freshMark, len(ids))
+	for i, id := range ids {
+		held[i] = db.journal.of(id)
+	}
+	err := db.readFor(ctx, storage.Caller{}, "read how far batches have come", func(c *sqlite.Conn) error {
+		for i, id := range ids {
+			n := storage.News{ID: id}
+			started := false
+			err := query(c, "news", func(s *sqlite.Stmt) error {
+				n.Status, n.Completed, started = batch.Status(s.ColumnInt(0)), s.ColumnInt(1), s.ColumnInt64(2) != 0
+				return nil
+			}, int64(id))
+			if err != nil {
+				return err
+			}
+			if n.Status == 0 {
+				continue
+			}
+			if started || n.Status == batch.Completed {
+				e, err := endsOf(c, id, held[i])
+				if err != nil {
+					return err
+				}
+				n.Completed, n.Results = e.completed(), e.all.Len()
+			}
+			out = append(out, n)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Search implements storage.Storage.
+func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
+	var out []storage.Found
+	err := db.readFor(ctx, storage.Caller{Store: q.Store, Owner: q.Owner}, "search batches", func(c *sqlite.Conn) error {
+		if q.Status == 0 {
+			return query(c, "search_all", func(s *sqlite.Stmt) error {
+				f := storage.Found{Status: batch.Status(s.ColumnInt(1)), Quarantined: s.ColumnInt64(2) != 0}
+				s.ColumnBytes(0, f.Ticket[:])
+				out = append(out, f)
+				return nil
+			}, q.Store, q.Owner[:], q.Limit, q.Offset)
+		}
+		return query(c, "search", func(s *sqlite.Stmt) error {
+			f := storage.Found{Status: q.Status, Quarantined: s.ColumnInt64(1) != 0}
+			s.ColumnBytes(0, f.Ticket[:])
+			out = append(out, f)
+			return nil
+		}, q.Store, q.Owner[:], int(q.Status), q.Limit, q.Offset)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// row is what stopping and deleting need to know of a batch.
+type row struct {
+	id      storage.BatchID
+	queue   storage.QueueID
+	groupID string
+	state   batch.Status
+	stopped bool
+	started bool
+	aside   bool // in quarantine
+}
+
+// byTicket finds a batch that its creator may see.
+func byTicket(c *sqlite.Conn, key storage.Key) (out row, err error) {
+	found := false
+	err = query(c, "batch_by_ticket", func(s *sqlite.Stmt) error {
+		found = mayRead(key, s.ColumnText(2), blob(s, 3))
+		out = row{
+			id:      storage.BatchID(s.ColumnInt64(0)),
+			queue:   storage.QueueID(s.ColumnInt64(1)),
+			groupID: s.ColumnText(4),
+			state:   batch.Status(s.ColumnInt(5)),
+			stopped: s.ColumnBool(6),
+			started: s.ColumnInt64(7) != 0,
+			aside:   s.ColumnInt64(8) != 0,
+		}
+		return nil
+	}, key.Ticket[:])
+	if err == nil && !found {
+		err = storage.ErrNotFound
+	}
+	return out, err
+}

@@ -1,0 +1,285 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
+	"zombiezen.com/go/sqlite"
+)
+
+const (
+	// groupLimit is how many operations one transaction has at most.
+	groupLimit = 256
+	// largeOperation is how many bytes an operation may write before it counts as large.
+	largeOperation = 64 << 10
+	// checkpointBytes is how many bytes large operations write before the log is moved into the
+	// file, concurrently with the writer.
+	checkpointBytes = 4 << 20
+)
+
+// writer runs operations on the one connection that writes. It takes all that are
+// queued and commits them together. A large operation has a transaction of its own. Small
+// operations that came before or meanwhile are committed before the next large one. So a small
+// operation waits for at most one large one.
+type writer struct {
+	conn    *sqlite.Conn    // nil: the next commit opens another
+	large   chan *operation // DB.large lets one through at a time
+	written int             // bytes of large operations since the last checkpoint was called for
+	moving  chan struct{}   // calls for a checkpoint
+	movers  sync.WaitGroup
+	journal *journal
+	path    string
+	log     *slog.Logger
+	queue   chan *operation
+	known   map[storage.BatchID]claimed // of batches that run; whatever is no Record forgets it
+	failing atomic.Bool                 // the last commit failed
+	syncs
+	checkpoints
+	ended chan struct{}
+	err   error // of closing the connection; set before ended is closed
+}
+
+// claimed is what Record has to know of a batch.
+type claimed struct {
+	epoch   int64 // the newest of its queue
+	state   batch.Status
+	signals storage.Signals
+}
+
+// operation is one call that waits for its commit.
+type operation struct {
+	run     func(c *sqlite.Conn) error
+	records bool           // it is a Record
+	bytes   int            // about how many it writes
+	by      storage.Caller // whose data that is
+	class   driver.Class   // of a large one
+	taken   atomic.Bool    // by the writer, or by a caller who gave up
+	err     error          // set before done is closed
+	done    chan struct{}
+}
+
+// startWriter starts a writer on c. It uses the connection mover to move pages of large operations
+// from the log into the file.
+func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger, fatal func(error)) *writer {
+	w := &writer{
+		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),
+		known: map[storage.BatchID]claimed{}, ended: make(chan struct{}), moving: make(chan struct{}, 1),
+		syncs: syncs{path: path, log: log, fatal: fatal},
+	}
+	w.movers.Go(func() { w.move(mover) })
+	go w.loop()
+	return w
+}
+
+// close ends the writer after the operations that are queued.
+func (w *writer) close() error {
+	close(w.queue)
+	<-w.ended
+	return w.err
+}
+
+// do runs an operation and returns after its commit. When the context ends before its
+// turn has come, it does not run at all.
+func (w *writer) do(ctx context.Context, op *operation) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the select below would choose between the two at random
+	}
+	op.done = make(chan struct{})
+	queue := w.queue
+	if op.isLarge() {
+		queue = w.large
+	}
+	select {
+	case queue <- op:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-op.done:
+	case <-ctx.Done():
+		if op.taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-op.done
+	}
+	return op.err
+}
+
+// isLarge reports whether the operation writes so much that others would notice.
+func (op *operation) isLarge() bool { return op.bytes > largeOperation }
+
+func (w *writer) loop() {
+	defer close(w.ended)
+	group := make([]*operation, 0, groupLimit)
+	for open := true; open; {
+		var op *operation
+		select {
+		case op, open = <-w.queue:
+		case op = <-w.large:
+			w.carryOutLarge(op)
+			select {
+			case op, open = <-w.queue: // before the next large one
+			default:
+				continue
+			}
+		}
+		if !open {
+			break
+		}
+		w.carryOut(w.collect(group[:0], op))
+		select {
+		case op := <-w.large: // however many small ones have come meanwhile
+			w.carryOutLarge(op)
+		default:
+		}
+	}
+	close(w.moving)
+	w.movers.Wait()
+	w.err = w.commit([]*operation{{run: w.journal.empty}})
+	if w.conn != nil && w.dead() == nil {
+		w.err = errors.Join(w.err, w.conn.Close())
+	}
+}
+
+// carryOut carries out a group of operations.
+func (w *writer) carryOut(group []*operation) {
+	if err := w.commit(group); err != nil {
+		w.oneByOne(group, err)
+	}
+	for _, op := range group {
+		close(op.done)
+	}
+	clear(group)
+	w.checkpoint()
+}
+
+// carryOutLarge carries out a large operation, unless its caller has given up.
+func (w *writer) carryOutLarge(op *operation) {
+	if !op.taken.CompareAndSwap(false, true) {
+		return
+	}
+	w.carryOut([]*operation{op})
+	if w.written += op.bytes; w.written < checkpointBytes {
+		return
+	}
+	w.written = 0
+	select {
+	case w.moving <- struct{}{}:
+	default: // a checkpoint is already requested
+	}
+}
+
+// collect takes what is queued behind the first operation, and leaves out what its
+// caller no longer waits for.
+func (w *writer) collect(group []*operation, op *operation) []*operation {
+	for {
+		if op.taken.CompareAndSwap(false, true) {
+			group = append(group, op)
+		}
+		if len(group) == groupLimit {
+			return group
+		}
+		select {
+		case next, ok := <-w.queue:
+			if !ok {
+				return group
+			}
+			op = next
+		default:
+			return group
+		}
+	}
+}
+
+// commit runs the operations in one transaction. An error of package storage is one
+// operation's own. After any other nothing was stored, unless a sync failed: then that is
+// not known.
+func (w *writer) commit(group []*operation) (err error) {
+	if len(group) == 0 {
+		return nil
+	}
+	w.journal.begin()
+	if err := w.connect(); err != nil {
+		w.failing.Store(true)
+		return err
+	}
+	defer func() {
+		w.failing.Store(err != nil)
+		if err != nil {
+			w.fail(err)
+		}
+	}()
+	if err := query(w.conn, "begin", nil); err != nil {
+		return err
+	}
+	for _, op := range group {
+		if !op.records {
+			clear(w.known)
+		}
+		if op.err = op.run(w.conn); op.err != nil && !storage.Certain(op.err) {
+			return op.err
+		}
+	}
+	if err := w.journal.flush(w.conn); err != nil {
+		return err
+	}
+	if err := query(w.conn, "commit", nil); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	w.journal.commit()
+	return nil
+}
+
+// connect opens another connection after the last one was given up.
+func (w *writer) connect() (err error) {
+	if err := w.dead(); err != nil {
+		return err
+	}
+	if w.conn == nil {
+		w.conn, err = connectWriter(context.Background(), w.path)
+	}
+	return err
+}
+
+// fail ends a failed transaction. It replaces a connection that is no longer usable.
+func (w *writer) fail(err error) {
+	clear(w.known)
+	w.note(err)
+	if !w.conn.AutocommitEnabled() { // some errors have ended the transaction already
+		err = query(w.conn, "rollback", nil)
+	} else if sqlite.ErrCode(err).ToPrimary() != sqlite.ResultInterrupt {
+		return
+	}
+	if err == nil {
+		return
+	}
+	w.log.Error("the database can't roll back; its connection is replaced", "file", w.path, "error", err)
+	if err := w.conn.Close(); err != nil {
+		w.log.Error("the database's connection can't be closed", "file", w.path, "error", err)
+	}
+	w.conn = nil
+}
+
+// oneByOne gives each operation of a failed group a transaction of its own, so that
+// what was wrong with one does not hurt the others. Where somebody else holds a lock on
+// the file, none has run, and the next would wait as long again.
+func (w *writer) oneByOne(group []*operation, err error) {
+	if len(group) == 1 || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultBusy {
+		for _, op := range group {
+			op.err = err
+		}
+		return
+	}
+	for _, op := range group {
+		if err := w.commit([]*operation{op}); err != nil {
+			op.err = err
+		}
+	}
+}

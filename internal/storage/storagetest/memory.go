@@ -1,0 +1,358 @@
+// Package storagetest holds what tests need of a storage: Memory, a database in
+// memory that can fail on demand, and the suites that every storage.Storage has
+// to pass (Run, RunNodes, RunReopen, RunModel).
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// Errors of a Node that is gone.
+var (
+	// ErrKilled is what a killed node's calls return. Nothing was stored.
+	ErrKilled = errors.New("the node was killed")
+	// ErrClosed is what a closed node's calls return. Nothing was stored.
+	ErrClosed = errors.New("the database is closed")
+)
+
+// Memory is a database in memory, shared by the nodes that Node makes. Like the
+// real ones it keeps moments in milliseconds and shares no memory with its
+// callers. Its clock is time.Now, so that it works inside testing/synctest; SetClock sets it.
+//
+// Where the contract leaves room: a mark that is Done stays as it is; marks for a
+// batch that has ended are dropped; a node that was taken for dead is registered anew,
+// under another lease, by its next Claim.
+type Memory struct {
+	mu        sync.Mutex
+	nodes     []*Node // in the order in which they were made
+	lastLease int64
+	deaf      bool // hints are lost
+	queues    map[storage.QueueID]*queue
+	byName    map[string]*queue
+	batches   []*stored // by ID
+	settings  map[string]string
+	holds     map[storage.Hold]*hold // by credential and store
+	ahead     time.Duration          // by which the clock was set
+	lastQueue storage.QueueID
+	lastBatch storage.BatchID
+}
+
+// queue is the state of one queue.
+type queue struct {
+	id        storage.QueueID
+	m         *Memory
+	open      []*stored // unfinished, oldest first
+	owner     *Node     // nil: none
+	lease     int64     // the owner's, when it claimed the queue
+	epoch     int64     // of the newest claim
+	notBefore time.Time
+	paused    bool
+}
+
+// hold is what a credential has to wait for.
+type hold struct{ until, next, setAt time.Time }
+
+// stored is the state of one batch.
+type stored struct {
+	storage.NewBatch
+	id        storage.BatchID
+	queue     *queue
+	marks     map[int]storage.Mark
+	signals   storage.Signals
+	paused    bool
+	delivery  *storage.Delivery // nil: there is none
+	setAt     time.Time         // when the delivery was written
+	createdAt time.Time
+	born      time.Time // createdAt by a clock that nobody sets
+	startedAt time.Time // zero: no node ever claimed it
+	endedAt   time.Time // zero: unfinished
+	bytes     int64     // of its results, once it has ended
+	reason    string
+	attempts  int  // see storage.Claim
+	claimed   bool // the last claim was counted and did not end in order
+	aside     time.Time
+	damage    string // why Load fails; empty: it doesn't
+}
+
+// NewMemory returns an empty database without nodes.
+func NewMemory() *Memory {
+	return &Memory{
+		queues:   map[storage.QueueID]*queue{},
+		byName:   map[string]*queue{},
+		settings: map[string]string{},
+		holds:    map[storage.Hold]*hold{},
+	}
+}
+
+// call runs one operation: fn, alone, unless the node is gone or a hook has other
+// plans.
+func call[T any](ctx context.Context, n *Node, op string, fn func(m *Memory) (T, error)) (T, error) {
+	var zero T
+	fault, err := n.hooks.before(ctx, op)
+	if err != nil {
+		return zero, err
+	}
+	out, err := n.locked(ctx, func() (any, error) { return fn(n.m) })
+	if fault == FailedButStored {
+		return zero, ErrInjected
+	}
+	if err != nil {
+		return zero, err
+	}
+	return out.(T), nil
+}
+
+func (n *Node) locked(ctx context.Context, fn func() (any, error)) (any, error) {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	switch n.state {
+	case killed:
+		return nil, ErrKilled
+	case closed:
+		return nil, ErrClosed
+	case live, expired:
+	}
+	return fn()
+}
+
+// Close implements storage.Storage. A call that a gate still holds fails.
+func (n *Node) Close() error {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	if n.state == killed {
+		return ErrKilled
+	}
+	n.setState(closed)
+	return nil
+}
+
+// Ping implements storage.Storage.
+func (n *Node) Ping(ctx context.Context) error {
+	return run(ctx, n, "Ping", func(*Memory) error { return nil })
+}
+
+// Setting implements storage.Storage.
+func (n *Node) Setting(ctx context.Context, name string) (string, error) {
+	return call(ctx, n, "Setting", func(m *Memory) (string, error) { return m.settings[name], nil })
+}
+
+// Seals implements storage.Storage.
+func (n *Node) Seals(ctx context.Context, size int) ([][]byte, error) {
+	return call(ctx, n, "Seals", func(m *Memory) (out [][]byte, err error) {
+		for _, b := range m.batches {
+			if b.Credential == nil {
+				continue
+			}
+			seal := b.Credential[:min(size, len(b.Credential))]
+			if !slices.ContainsFunc(out, func(o []byte) bool { return bytes.Equal(o, seal) }) {
+				out = append(out, bytes.Clone(seal))
+			}
+		}
+		return out, nil
+	})
+}
+
+// PutSetting implements storage.Storage.
+func (n *Node) PutSetting(ctx context.Context, name, value string) error {
+	return run(ctx, n, "PutSetting", func(m *Memory) error {
+		m.settings[name] = value
+		return nil
+	})
+}
+
+// InitSetting implements storage.Storage.
+func (n *Node) InitSetting(ctx context.Context, name, value string) (string, error) {
+	return call(ctx, n, "InitSetting", func(m *Memory) (string, error) {
+		if m.settings[name] == "" {
+			m.settings[name] = value
+		}
+		return m.settings[name], nil
+	})
+}
+
+// hold returns what is kept of a credential and a store, without what a clock that was ahead
+// has left.
+func (m *Memory) hold(credential batch.Owner, store string) *hold {
+	of := storage.Hold{Credential: credential, Store: store}
+	h := m.holds[of]
+	if h == nil {
+		h = &hold{}
+		m.holds[of] = h
+	}
+	if ahead := h.setAt.Sub(m.now()); ahead > 0 {
+		h.until, h.next = h.until.Add(-ahead), h.next.Add(-ahead)
+	}
+	h.setAt = m.now()
+	return h
+}
+
+// SetClock sets the database's clock ahead of time.Now.
+func (m *Memory) SetClock(ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = ahead
+}
+
+// Hold implements storage.Storage.
+func (n *Node) Hold(ctx context.Context, h storage.Hold) error {
+	return run(ctx, n, "Hold", func(m *Memory) error {
+		kept, until, latest := m.hold(h.Credential, h.Store), stamp(h.Until), m.now().Add(storage.HoldLimit)
+		if until.After(latest) {
+			until = latest
+		}
+		if until.After(kept.until) {
+			kept.until = until
+		}
+		return nil
+	})
+}
+
+// Holds implements storage.Storage.
+func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
+	return call(ctx, n, "Holds", func(m *Memory) ([]storage.Hold, error) {
+		var out []storage.Hold
+		for of := range m.holds {
+			if h := m.hold(of.Credential, of.Store); h.until.After(m.now()) {
+				of.Until = h.until
+				out = append(out, of)
+			}
+		}
+		return out, nil
+	})
+}
+
+// Reserve implements storage.Storage.
+func (n *Node) Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error) {
+	return call(ctx, n, "Reserve", func(m *Memory) (time.Time, error) {
+		h := m.hold(credential, "")
+		from := h.next
+		if now := m.now(); from.Before(now) {
+			from = now
+		}
+		h.next = from.Add(span.Truncate(time.Millisecond))
+		return from, nil
+	})
+}
+
+// run is call for an operation that returns nothing but an error.
+func run(ctx context.Context, n *Node, op string, fn func(m *Memory) error) error {
+	_, err := call(ctx, n, op, func(m *Memory) (struct{}, error) { return struct{}{}, fn(m) })
+	return err
+}
+
+// find returns the batch if its creator may see it.
+func (m *Memory) find(k storage.Key) (*stored, error) {
+	for _, b := range m.batches {
+		if b.Ticket == k.Ticket && b.Store == k.Store && b.Owner == k.Owner && !b.signals.Deleted {
+			return b, nil
+		}
+	}
+	return nil, storage.ErrNotFound
+}
+
+// byID returns the batch, deleted or not, or nil.
+func (m *Memory) byID(id storage.BatchID) *stored {
+	i, ok := slices.BinarySearchFunc(m.batches, id, func(b *stored, id storage.BatchID) int { return int(b.id - id) })
+	if !ok {
+		return nil
+	}
+	return m.batches[i]
+}
+
+// owned reports whether a live node has the queue.
+func (q *queue) owned() bool {
+	return q.owner != nil && q.owner.state == live && q.owner.lease == q.lease
+}
+
+// done returns the result of the request at index i, if it has one.
+func (b *stored) done(i int) (batch.Result, bool) {
+	m, ok := b.marks[i]
+	return m.Result, ok && m.State == storage.Done
+}
+
+// completed counts the requests that ran to an end.
+func (b *stored) completed() int {
+	completed, _, _ := b.counts()
+	return completed
+}
+
+// counts counts the requests that ran to an end, those of them that failed, and those of these
+// that are in doubt.
+func (b *stored) counts() (completed, failed, inDoubt int) {
+	for _, m := range b.marks {
+		if m.State != storage.Done || m.Result.Status == batch.NotExecuted {
+			continue
+		}
+		completed++
+		if m.Result.Status == batch.Failed {
+			failed++
+		}
+		if m.InDoubt() {
+			inDoubt++
+		}
+	}
+	return completed, failed, inDoubt
+}
+
+// status derives the batch's state from what is recorded of it.
+func (b *stored) status() batch.Status {
+	switch {
+	case !b.endedAt.IsZero():
+		return batch.Completed
+	case b.completed() > 0:
+		return batch.InProgress
+	}
+	return batch.Queued
+}
+
+// end ends the batch.
+func (b *stored) end(reason string) {
+	now := b.queue.m.now()
+	b.endedAt, b.reason, b.Credential, b.aside = now, reason, nil, time.Time{}
+	for i := range b.Requests {
+		if r, ok := b.done(i); ok {
+			b.bytes += int64(len(r.Body))
+		}
+	}
+	if b.Callback != "" && !b.signals.Deleted {
+		b.delivery, b.setAt = &storage.Delivery{State: storage.Pending, NextAt: now}, now
+	}
+	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
+}
+
+// now is the moment as it is stored. m.mu is held.
+func (m *Memory) now() time.Time { return stamp(time.Now().Add(m.ahead)) }
+
+// now is the moment as a database with a right clock stores it.
+func now() time.Time { return stamp(time.Now()) }
+
+// stamp cuts a moment to what a database keeps of it.
+func stamp(t time.Time) time.Time { return batch.FromMillis(batch.Millis(t)) }
+
+func cloneRequests(rs []batch.Request) []batch.Request {
+	out := slices.Clone(rs)
+	for i := range out {
+		out[i].Body = bytes.Clone(out[i].Body)
+	}
+	return out
+}
+
+func cloneMark(m storage.Mark) storage.Mark {
+	m.NotBefore = stamp(m.NotBefore)
+	m.Tries.ThrottledSince = stamp(m.Tries.ThrottledSince)
+	m.Tries.StartedAt = stamp(m.Tries.StartedAt)
+	m.Tries.EndedAt = stamp(m.Tries.EndedAt)
+	m.Result.Body = bytes.Clone(m.Result.Body)
+	return m
+}

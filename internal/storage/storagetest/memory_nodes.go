@@ -1,0 +1,252 @@
+package storagetest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// lookAgain is how often a Watch looks for the stops of which the hint was lost.
+const lookAgain = time.Second
+
+// Node is one node's access to a Memory. Make it with Memory.Node.
+type Node struct {
+	m     *Memory
+	hooks hooks
+
+	// Guarded by m.mu:
+	state     nodeState
+	lease     int64         // the number of its newest registration
+	uncertain bool          // it can't tell whether it is still taken for alive
+	changed   chan struct{} // closed, and made anew, when one of these changes
+	watches   []*watch      // the calls of Watch under way
+}
+
+var _ storage.Storage = (*Node)(nil)
+
+type nodeState uint8
+
+const (
+	live nodeState = iota
+	expired
+	killed
+	closed
+)
+
+// Node returns a new live node of the database.
+func (m *Memory) Node() *Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lastLease++
+	n := &Node{m: m, lease: m.lastLease, changed: make(chan struct{})}
+	m.nodes = append(m.nodes, n)
+	return n
+}
+
+// Kill lets the node die as a process does: from now on nothing that it calls is
+// stored, it has no authority to send, and its queues are free at once.
+func (m *Memory) Kill(n *Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.setState(killed)
+}
+
+// Expire lets the database take the node for dead: others may claim its queues, and
+// the node has no authority to send for them any more. It lives on, its calls still
+// reach the database, and its next Claim makes it a live node again.
+func (m *Memory) Expire(n *Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n.state == live {
+		n.setState(expired)
+	}
+}
+
+// DropHints sets whether what nodes tell each other is lost from now on.
+func (m *Memory) DropHints(drop bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deaf = drop
+}
+
+// Owner returns the live node that has the queue of that name; nil: none.
+func (m *Memory) Owner(name string) *Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if q := m.byName[name]; q != nil && q.owned() {
+		return q.owner
+	}
+	return nil
+}
+
+// SetCertain sets whether the node knows that it is taken for alive. While it does not,
+// as when the database does not answer, Authorized is false and Authorize waits.
+func (n *Node) SetCertain(certain bool) {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	n.uncertain = !certain
+	n.change()
+}
+
+// setState, change and register are called with m.mu held.
+func (n *Node) setState(s nodeState) {
+	n.state = s
+	n.change()
+}
+
+// change lets every Authorize that waits look again.
+func (n *Node) change() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// register makes a node that was taken for dead a live one, under another lease.
+func (n *Node) register() {
+	if n.state == expired {
+		n.m.lastLease++
+		n.lease = n.m.lastLease
+		n.setState(live)
+	}
+}
+
+// Authorize implements storage.Storage.
+func (n *Node) Authorize(ctx context.Context, c *storage.Claim) error {
+	fault, err := n.hooks.before(ctx, "Authorize")
+	if err != nil {
+		return err
+	}
+	for {
+		var changed <-chan struct{}
+		_, err := n.locked(ctx, func() (any, error) {
+			switch {
+			case n.uncertain:
+				changed = n.changed
+			case !n.authorized(c):
+				return nil, storage.ErrNotOwner
+			}
+			return nil, nil
+		})
+		switch {
+		case changed == nil && fault == FailedButStored:
+			return ErrInjected
+		case changed == nil:
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Authorized implements storage.Storage.
+func (n *Node) Authorized(c *storage.Claim) bool {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	return !n.uncertain && n.authorized(c)
+}
+
+// authorized reports whether the node was never taken for dead since it made the claim.
+// m.mu is held.
+func (n *Node) authorized(c *storage.Claim) bool { return n.state == live && n.lease == c.Lease }
+
+// watch is a call of Watch under way.
+type watch struct {
+	hints []hint        // guarded by Memory.mu
+	news  chan struct{} // there are hints
+}
+
+// hint is what one node tells another of a queue.
+type hint struct {
+	queue storage.QueueID
+	stop  bool // a batch was stopped; else: the queue has work
+}
+
+// tell passes a hint to the node, unless hints are lost. m.mu is held.
+func (n *Node) tell(h hint) {
+	if n.m.deaf || n.state == killed || n.state == closed {
+		return
+	}
+	for _, w := range n.watches {
+		w.hints = append(w.hints, h)
+		select {
+		case w.news <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tellOwner tells the queue's owner, if that is another live node, that a batch was
+// stopped. m.mu is held.
+func (n *Node) tellOwner(q *queue) {
+	if q.owned() && q.owner != n {
+		q.owner.tell(hint{q.id, true})
+	}
+}
+
+// Offer implements storage.Storage.
+func (n *Node) Offer(q storage.QueueID) {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	if n.state == killed || n.state == closed {
+		return
+	}
+	for _, other := range n.m.nodes {
+		if other != n {
+			other.tell(hint{q, false})
+		}
+	}
+}
+
+// Watch implements storage.Storage.
+func (n *Node) Watch(ctx context.Context, wake, notify func(storage.QueueID)) {
+	w := &watch{news: make(chan struct{}, 1)}
+	n.m.mu.Lock()
+	n.watches = append(n.watches, w)
+	n.m.mu.Unlock()
+	defer func() {
+		n.m.mu.Lock()
+		defer n.m.mu.Unlock()
+		n.watches = slices.DeleteFunc(n.watches, func(o *watch) bool { return o == w })
+	}()
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		var hints []hint
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.news:
+			n.m.mu.Lock()
+			hints, w.hints = w.hints, nil
+			n.m.mu.Unlock()
+		case <-tick.C:
+			hints = n.stopped()
+		}
+		for _, h := range hints {
+			if h.stop {
+				notify(h.queue)
+			} else {
+				wake(h.queue)
+			}
+		}
+	}
+}
+
+// stopped returns the node's queues whose batch is to end.
+func (n *Node) stopped() []hint {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	var out []hint
+	for _, id := range slices.Sorted(maps.Keys(n.m.queues)) {
+		q := n.m.queues[id]
+		if q.owned() && q.owner == n && len(q.open) > 0 && (q.open[0].signals.Stopped || q.open[0].wishes().Paused) {
+			out = append(out, hint{id, true})
+		}
+	}
+	return out
+}

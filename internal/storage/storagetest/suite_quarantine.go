@@ -1,0 +1,289 @@
+package storagetest
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+func (f *fixture) quarantine(c *storage.Claim, reason string) {
+	f.Helper()
+	if err := f.s.Quarantine(f.Context(), c, reason); err != nil {
+		f.Fatalf("Quarantine: %v", err)
+	}
+}
+
+func (f *fixture) unquarantine(b *storage.NewBatch, end bool) storage.QueueID {
+	f.Helper()
+	q, err := f.s.Unquarantine(f.Context(), b.Ticket, end)
+	if err != nil {
+		f.Fatalf("Unquarantine: %v", err)
+	}
+	return q
+}
+
+// quarantined returns the tickets that are set aside, with their reasons.
+func (f *fixture) quarantined() (out []string) {
+	f.Helper()
+	page, err := f.s.Quarantined(f.Context(), 0, 100)
+	if err != nil {
+		f.Fatalf("Quarantined: %v", err)
+	}
+	for _, b := range page {
+		if b.At.IsZero() || b.CreatedAt.IsZero() || b.Total == 0 || b.Queue == "" || b.Store == "" {
+			f.Errorf("a part is missing: %+v", b)
+		}
+		out = append(out, b.Ticket.String()+" "+b.Reason)
+	}
+	return out
+}
+
+// counted returns how many open and set-aside batches the queue has.
+func (f *fixture) counted(queue string) (open, aside int) {
+	f.Helper()
+	q, err := f.s.Queue(f.Context(), queue)
+	if err != nil {
+		f.Fatalf("Queue: %v", err)
+	}
+	o, err := f.s.Overview(f.Context(), 10)
+	if err != nil {
+		f.Fatalf("Overview: %v", err)
+	}
+	expect(f.T, "batches set aside, of the overview", o.Quarantined, q.Quarantined)
+	expect(f.T, "open batches, of the overview", o.Open, q.Open)
+	return q.Open, q.Quarantined
+}
+
+const why = "it can't be read: \x00 " + odd
+
+var quarantineTests = []test{
+	{"a batch that is set aside is not run, and the next one of its queue is", func(f *fixture) {
+		a, b := newBatch("s", 3), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		f.record(c, done(0, "x"), begun(1))
+		f.quarantine(c, why)
+		expect(f.T, "set aside", f.quarantined(), []string{a.Ticket.String() + " " + why})
+		open, aside := f.counted("s")
+		expect(f.T, "counts", fmt.Sprint(open, aside), "1 1")
+		s := f.status(a)
+		expect(f.T, "its state", fmt.Sprint(s.Status, s.Completed, s.Quarantined.IsZero(), s.Reason), fmt.Sprint(batch.InProgress, 1, false, why))
+		next := f.claim(c.Queue)
+		expect(f.T, "the next batch", next.Ticket, b.Ticket)
+		expect(f.T, "none follows", f.finish(next) == nil, true)
+		expect(f.T, "runnable", f.runnable(), []storage.Runnable(nil))
+		_, err := f.s.Claim(f.Context(), c.Queue)
+		expectError(f.T, "Claim", err, storage.ErrNothing)
+	}},
+	{"a search reports what is set aside", func(f *fixture) {
+		a, b := newBatch("s", 1), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		f.quarantine(c, "it can't be run")
+		for _, status := range []batch.Status{0, batch.Queued} {
+			found, err := f.s.Search(f.Context(), storage.Search{Store: "s", Owner: a.Owner, Status: status, Limit: 10})
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, one := range found {
+				expect(f.T, "set aside", one.Quarantined, one.Ticket == a.Ticket)
+			}
+			expect(f.T, "found", len(found), 2)
+		}
+	}},
+	{"only the newest claim sets aside", func(f *fixture) {
+		c := f.claimed(newBatch("s", 1))
+		f.claim(c.Queue)
+		expectError(f.T, "Quarantine", f.s.Quarantine(f.Context(), c, why), storage.ErrNotOwner)
+		expectError(f.T, "Progress", f.s.Progress(f.Context(), c), storage.ErrNotOwner)
+		expect(f.T, "set aside", f.quarantined(), []string(nil))
+	}},
+	{"setting aside twice is setting aside once", func(f *fixture) {
+		c := f.claimed(newBatch("s", 1))
+		f.quarantine(c, why)
+		f.quarantine(c, "again")
+		open, aside := f.counted("s")
+		expect(f.T, "counts", fmt.Sprint(open, aside), "0 1")
+		expect(f.T, "set aside", f.quarantined(), []string{c.Ticket.String() + " " + why})
+	}},
+	{"a batch that is released runs where it stood", func(f *fixture) {
+		a, b := newBatch("s", 3), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		want := []storage.Mark{done(0, "x"), begun(1)}
+		f.record(c, want...)
+		f.quarantine(c, why)
+		expect(f.T, "queue", f.unquarantine(a, false), c.Queue)
+		expect(f.T, "set aside", f.quarantined(), []string(nil))
+		s := f.status(a)
+		expect(f.T, "its state", fmt.Sprint(s.Quarantined.IsZero(), s.Reason), "true")
+		open, aside := f.counted("s")
+		expect(f.T, "counts", fmt.Sprint(open, aside), "2 0")
+		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
+		again := f.claim(c.Queue)
+		expect(f.T, "the batch", again.Ticket, a.Ticket)
+		expect(f.T, "attempts", again.Attempts, 1)
+		expectMarks(f.T, again.Marks, unread(want[0]), want[1])
+		_, err := f.s.Unquarantine(f.Context(), a.Ticket, false)
+		expectError(f.T, "Unquarantine of what is not set aside", err, storage.ErrNotFound)
+		_, err = f.s.Unquarantine(f.Context(), uuid.New(), true)
+		expectError(f.T, "Unquarantine of an unknown ticket", err, storage.ErrNotFound)
+	}},
+	{"a batch that is ended keeps what is known of its requests", func(f *fixture) {
+		a := newBatch("s", 4)
+		a.Callback = "https://example.com"
+		c := f.claimed(a)
+		f.record(c, done(0, "x"), begun(1), waiting(2))
+		f.quarantine(c, why)
+		f.unquarantine(a, true)
+		f.expectEndedAside(a, storage.EndedAside(why))
+		expect(f.T, "deliveries", len(f.deliveries(a, a.Ticket)), 1)
+	}},
+	{"its creator stops it", func(f *fixture) {
+		a := newBatch("s", 4)
+		a.GroupID = "g"
+		c := f.claimed(a)
+		f.record(c, done(0, "x"), begun(1), waiting(2))
+		f.quarantine(c, why)
+		expect(f.T, "stopped", f.stop(storage.Selection{Store: a.Store, Owner: a.Owner, GroupID: "g"}).Count, 1)
+		f.expectEndedAside(a, why)
+	}},
+	{"its creator deletes it", func(f *fixture) {
+		a := newBatch("s", 4)
+		c := f.claimed(a)
+		f.record(c, begun(1))
+		f.quarantine(c, why)
+		f.delete(a)
+		expect(f.T, "set aside", f.quarantined(), []string(nil))
+		open, aside := f.counted("s")
+		expect(f.T, "counts", fmt.Sprint(open, aside), "0 0")
+		if _, err := f.s.Purge(f.Context(), time.Hour); err != nil {
+			f.Fatal(err)
+		}
+		q, err := f.s.Queue(f.Context(), "s")
+		expect(f.T, "the queue after a purge", fmt.Sprint(q.Held, err), "0 <nil>")
+	}},
+	{"one that was stopped before ends instead of being set aside", func(f *fixture) {
+		a := newBatch("s", 4)
+		c := f.claimed(a)
+		f.record(c, done(0, "x"), begun(1), waiting(2))
+		f.stop(storage.Selection{Store: a.Store, Owner: a.Owner, Ticket: a.Ticket})
+		f.quarantine(c, why)
+		f.expectEndedAside(a, why)
+	}},
+	{"abandoned credentials end it too", func(f *fixture) {
+		a, b := newBatch("s", 1), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		f.quarantine(c, why)
+		n, err := f.s.Abandon(f.Context(), batch.OutcomeUnknown, "abandoned")
+		expect(f.T, "ended", fmt.Sprint(n, err), "2 <nil>")
+		expect(f.T, "set aside", f.quarantined(), []string(nil))
+		open, aside := f.counted("s")
+		expect(f.T, "counts", fmt.Sprint(open, aside), "0 0")
+	}},
+	{"the list has pages", func(f *fixture) {
+		var all []string
+		for i := range 3 {
+			b := newBatch(fmt.Sprint("s", i), 1)
+			f.quarantine(f.claimed(b), why)
+			all = append(all, b.Ticket.String())
+		}
+		first, err := f.s.Quarantined(f.Context(), 0, 2)
+		if err != nil || len(first) != 2 {
+			f.Fatalf("%v, %v", first, err)
+		}
+		second, err := f.s.Quarantined(f.Context(), first[1].ID, 2)
+		if err != nil || len(second) != 1 {
+			f.Fatalf("%v, %v", second, err)
+		}
+		expect(f.T, "tickets", []string{first[0].Ticket.String(), first[1].Ticket.String(), second[0].Ticket.String()}, all)
+	}},
+	{"claims that end in order are no attempts", func(f *fixture) {
+		b := newBatch("s", 2)
+		q := f.create(b)
+		f.create(newBatch("s", 1))
+		for range 3 * storage.MaxAttempts {
+			c := f.claim(q)
+			expect(f.T, "attempts", c.Attempts, 1)
+			c = f.claim(q) // the node has it already
+			expect(f.T, "attempts of a claim that was made again", c.Attempts, 1)
+			f.release(c, time.Time{})
+		}
+		next := f.finish(f.claim(q))
+		expect(f.T, "attempts of the next batch", next.Attempts, 1)
+	}},
+}
+
+// expectEndedAside checks a batch of four requests, of which the first was done, the second
+// begun and the third waiting when it was set aside.
+func (f *fixture) expectEndedAside(b *storage.NewBatch, reason string) {
+	f.Helper()
+	s := f.status(b)
+	expect(f.T, "outcome", f.outcome(b), "COMPLETED 200 502 503 -")
+	expect(f.T, "its state", fmt.Sprint(s.Quarantined.IsZero(), s.Completed, s.Reason), fmt.Sprint(true, 3, reason))
+	expect(f.T, "the outcome that is unknown", strings.Contains(s.Results[1].Line, "not known"), true)
+	open, aside := f.counted(b.Queue)
+	expect(f.T, "counts", fmt.Sprint(open, aside), "0 0")
+	expect(f.T, "runnable", f.runnable(), []storage.Runnable(nil))
+}
+
+// die makes the node die while it runs the queue's batch, and claims the queue again.
+func die(f *fixture, reopen func(), q storage.QueueID) *storage.Claim {
+	f.Helper()
+	reopen()
+	return f.claim(q)
+}
+
+var diedTests = []reopenTest{
+	{"a claim that a death has ended counts", func(f *fixture, reopen func()) {
+		b := newBatch("s", 2)
+		c := f.claimed(b)
+		for i := range storage.MaxAttempts {
+			expect(f.T, "attempts", c.Attempts, i+1)
+			expect(f.T, "requests", c.Requests, b.Requests)
+			f.record(c, begun(0)) // that a request was begun is no progress
+			c = die(f, reopen, c.Queue)
+		}
+		expect(f.T, "attempts", c.Attempts, storage.MaxAttempts+1)
+		f.quarantine(c, storage.Died(c.Attempts))
+		reopen()
+		expect(f.T, "set aside", f.quarantined(), []string{b.Ticket.String() + " " + storage.Died(c.Attempts)})
+		q := f.unquarantine(b, false)
+		c = f.claim(q)
+		expect(f.T, "attempts after its release", c.Attempts, 1)
+		expect(f.T, "requests after its release", c.Requests, b.Requests)
+	}},
+	{"so is the next batch of a queue", func(f *fixture, reopen func()) {
+		a, b := newBatch("s", 1), newBatch("s", 1)
+		c := f.claimed(a)
+		f.create(b)
+		c = f.finish(c)
+		for range storage.MaxAttempts {
+			c = die(f, reopen, c.Queue)
+		}
+		expect(f.T, "attempts", c.Attempts, storage.MaxAttempts+1)
+	}},
+	{"progress forgets the deaths before", func(f *fixture, reopen func()) {
+		c := f.claimed(newBatch("s", 1))
+		for range 3 * storage.MaxAttempts {
+			c = die(f, reopen, c.Queue)
+			expect(f.T, "attempts", c.Attempts, 2)
+			if err := f.s.Progress(f.Context(), c); err != nil {
+				f.Fatal(err)
+			}
+		}
+	}},
+	{"a claim that ends in order leaves the deaths before", func(f *fixture, reopen func()) {
+		c := f.claimed(newBatch("s", 1))
+		c = die(f, reopen, c.Queue)
+		expect(f.T, "attempts", c.Attempts, 2)
+		f.release(c, time.Time{})
+		c = f.claim(c.Queue)
+		expect(f.T, "attempts after a release", c.Attempts, 2)
+	}},
+}
