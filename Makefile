@@ -203,10 +203,6 @@ bench-check: ## Before a release: fail if a ratio lost more than 15% against ben
 	cd bench && $(GO) run . -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 	cd bench && $(GO) run . -database postgres -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 
-.PHONY: bench-scale
-bench-scale: ## Simulate a day of 10,000 stores on several nodes, and the loss of one
-	cd bench && $(GO) run ./scale
-
 # Nothing is published: what is in dist is for looking at. A release is the same with a tag
 # checked out and without --snapshot. The same commit makes the same bytes.
 .PHONY: release

@@ -14,9 +14,8 @@ import (
 const putMarks = `INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body)
 	SELECT $1, n, 3, '', 0, 1, 201, 1, 'HTTP/1.1 201 Created', convert_to(repeat('x', 250), 'UTF8') FROM generate_series(1, $2) AS n`
 
-// limits measures what the database takes by itself, without a service: how long a lone
-// commit lasts, commits a second, and rows a second when many are in a commit. These are
-// what bench/scale knows of a database.
+// limits measures the database without the service: the duration of a lone commit, commits
+// a second, and rows a second when each commit has many.
 func (b *bench) limits(ctx context.Context) ([]figure, error) {
 	const connections, rows = 8, 256
 	db, err := b.newDatabase(ctx, "limits")
