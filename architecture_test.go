@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestWhoMayImportWhom holds the table "Rooms" of docs/architecture.md.
+// TestWhoMayImportWhom checks the last column of the table in AGENTS.md.
 func TestWhoMayImportWhom(t *testing.T) {
 	const module = "github.com/sheafapi/sheaf"
 	rules := map[string][]string{
@@ -84,7 +84,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 			}
 		}
 		if !known && !strings.HasPrefix(room, "/examples/") {
-			t.Errorf("package %s has no line in this test and in docs/architecture.md", p.ImportPath)
+			t.Errorf("package %s has no line in this test and in AGENTS.md", p.ImportPath)
 		}
 	}
 	for room := range rules {

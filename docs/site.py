@@ -8,7 +8,8 @@ REPOSITORY = "https://github.com/sheafapi/sheaf/blob/main/"
 
 def on_page_markdown(markdown, page, **_):
     markdown = re.sub(r"<!-- not run: .* -->\n", "", markdown)
-    return re.sub(r"\]\(\.\./([^)]*)\)", lambda m: f"]({REPOSITORY}{m[1]})", markdown)
+    out_of_docs = re.escape("../" * (page.file.src_uri.count("/") + 1))
+    return re.sub(rf"\]\({out_of_docs}([^)]*)\)", lambda m: f"]({REPOSITORY}{m[1]})", markdown)
 
 
 def on_post_build(config, **_):
