@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -238,4 +239,40 @@ func (a *answer) failed(st *storage.Status, err error) error {
 		abort()
 	}
 	return answer
+}
+
+// requestsOf reads a batch's requests for an answer, which then holds only those from
+// first to last whole: of the others it has ids, methods and paths. To be called before reserve.
+func (a *answer) requestsOf(id storage.BatchID, first, last int) ([]batch.Request, batch.Options, error) {
+	room := int64(batch.MaxRequests * (batch.MaxPath + batch.MaxID))
+	if first <= last {
+		room += a.s.memory.largestBatch / 2
+	}
+	if err := a.enter(room); err != nil {
+		return nil, batch.Options{}, err
+	}
+	if err := a.reading.need(a.s.memory.largestBatch); err != nil {
+		return nil, batch.Options{}, err
+	}
+	defer a.reading.free()
+	all, options, err := a.s.Storage.Requests(a.c.ctx(), id)
+	if err != nil {
+		return nil, options, err
+	}
+	kept := 0
+	for i := range all {
+		r := &all[i]
+		switch {
+		case i < first || i > last:
+			r.Body, r.Links = nil, nil
+		case first > 0 || last < len(all)-1:
+			r.Body = bytes.Clone(r.Body) // the bodies share one buffer
+		}
+		kept += len(r.ID) + len(r.Path) + len(r.Body)
+	}
+	if kept > flushBytes {
+		a.base += int64(kept) // else the base has room for it
+	}
+	a.keep(a.base)
+	return all, options, nil
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
@@ -61,16 +60,6 @@ func (d *Denial) answer() error {
 		code = unavailable
 	}
 	return &apiError{code: code, message: d.Reason, wait: d.Wait}
-}
-
-// queue returns where the caller's batches run one after the other: in its store. Where
-// nobody has checked the token, a queue belongs to a store and a token, so that whoever
-// makes a token up can't block a tenant (wire contract, "How batches run").
-func (s *API) queue(c *call) string {
-	if s.Authorize == nil {
-		return c.store + "/" + hex.EncodeToString(c.owner[:])
-	}
-	return c.store
 }
 
 // bearer returns the caller's token (RFC 6750, section 2.1; wire contract, "Base").

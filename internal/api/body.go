@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"compress/flate"
 	"compress/gzip"
-	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"strings"
 	"time"
-
-	"github.com/sheafapi/sheaf/internal/gate"
 )
 
 // How much of create bodies is held in memory at once. Memory is taken as bytes arrive, never
@@ -25,42 +23,6 @@ const (
 	smallShare = 24 << 20 // bytes of all bodies that are not large
 	largeShare = 48 << 20 // bytes of all large bodies
 )
-
-// share is memory that one body has taken.
-type share struct {
-	names []name           // of its caller
-	of    *gate.Gate[name] // nil: none
-	n     int64
-}
-
-// free gives memory back.
-func (s *share) free() {
-	if s.of != nil {
-		s.of.Leave(s.n, s.names...)
-		s.of = nil
-	}
-}
-
-// take takes memory for a body that may grow to size bytes, in exchange for what that body
-// has already. A body that has to wait gives that back before, so that bodies can't wait for
-// each other.
-func (m *memory) take(ctx context.Context, had *share, size int64) error {
-	next := share{names: had.names, of: m.small, n: size}
-	if size > smallBody {
-		next.of, next.n = m.large, min(size, largeShare)
-	}
-	if !next.of.Try(next.n, next.names...) {
-		had.free()
-		ctx, cancel := context.WithTimeout(ctx, memoryWait)
-		defer cancel()
-		if err := next.of.Enter(ctx, next.n, next.names...); err != nil {
-			return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
-		}
-	}
-	had.free()
-	*had = next
-	return nil
-}
 
 // readBody reads a body of at most so many bytes, decompressed. The caller calls release, also after
 // an error, when it needs the body no more.
@@ -230,4 +192,47 @@ func readFailed(err error, limit int64) error {
 		return fail(wrongParameter, "The body is no gzip stream, which its Content-Encoding says it is.")
 	}
 	return fail(wrongParameter, "The body did not arrive completely.")
+}
+
+// checkMediaType refuses what is not declared to be JSON in UTF-8 (RFC 8259, section
+// 8.1). A form that a web page posts to us without asking can't be declared so.
+func checkMediaType(h http.Header) error {
+	const want = "The header Content-Type must be application/json or text/json"
+	switch mediaType, charset := mediaTypeOf(h); {
+	case len(h.Values("Content-Type")) > 1:
+		return fail(unsupportedMediaType, "%s, and sent once.", want)
+	case !isJSONType(mediaType):
+		return fail(unsupportedMediaType, "%s.", want)
+	case charset != utf8Charset:
+		return fail(unsupportedMediaType, "%s, and its charset, if any, utf-8.", want)
+	}
+	return nil
+}
+
+// byteOrderMark is what some programs write before UTF-8 text.
+var byteOrderMark = []byte("\ufeff")
+
+// utf8Charset is the name of UTF-8, in lower case.
+const utf8Charset = "utf-8"
+
+// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8
+// by default. A malformed header has no type.
+func mediaTypeOf(h http.Header) (mediaType, charset string) {
+	values := h.Values("Content-Type")
+	if len(values) != 1 {
+		return "", ""
+	}
+	mediaType, attrs, err := mime.ParseMediaType(values[0])
+	if err != nil {
+		return "", ""
+	}
+	switch charset = strings.ToLower(attrs["charset"]); charset {
+	case "", "utf8": // the latter isn't registered, but many programs write it
+		charset = utf8Charset
+	}
+	return mediaType, charset
+}
+
+func isJSONType(mediaType string) bool {
+	return mediaType == "application/json" || mediaType == "text/json"
 }

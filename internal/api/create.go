@@ -2,11 +2,10 @@ package api
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -92,45 +91,65 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	return b, nil
 }
 
-// checkMediaType refuses what is not declared to be JSON in UTF-8 (RFC 8259, section
-// 8.1). A form that a web page posts to us without asking can't be declared so.
-func checkMediaType(h http.Header) error {
-	const want = "The header Content-Type must be application/json or text/json"
-	switch mediaType, charset := mediaTypeOf(h); {
-	case len(h.Values("Content-Type")) > 1:
-		return fail(unsupportedMediaType, "%s, and sent once.", want)
-	case !isJSONType(mediaType):
-		return fail(unsupportedMediaType, "%s.", want)
-	case charset != utf8Charset:
-		return fail(unsupportedMediaType, "%s, and its charset, if any, utf-8.", want)
+// store stores a batch and answers with its ticket, or another one's that it leads to.
+func (s *API) store(c *call, b *storage.NewBatch) error {
+	ticket, _, err := s.keep(c, b)
+	if err != nil {
+		return err
 	}
+	c.created = ticket
+	c.send(http.StatusOK, []byte(`{"ticket":"`+ticket.String()+`"}`))
 	return nil
 }
 
-// byteOrderMark is what some programs write before UTF-8 text.
-var byteOrderMark = []byte("\ufeff")
-
-// utf8Charset is the name of UTF-8, in lower case.
-const utf8Charset = "utf-8"
-
-// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8
-// by default. A malformed header has no type.
-func mediaTypeOf(h http.Header) (mediaType, charset string) {
-	values := h.Values("Content-Type")
-	if len(values) != 1 {
-		return "", ""
+// keep stores a batch, and returns its ticket, or another one's that it leads to.
+func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
+	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
+		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
+		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
 	}
-	mediaType, attrs, err := mime.ParseMediaType(values[0])
-	if err != nil {
-		return "", ""
+	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
+	room := s.HasRoom == nil || s.HasRoom(c.owner, bytesOf(b))
+	crowded := s.Crowded != nil && s.Crowded(c.store, c.owner)
+	if !room || crowded {
+		b.QuotaBytes = noRoom // a repetition still gets its ticket
 	}
-	switch charset = strings.ToLower(attrs["charset"]); charset {
-	case "", "utf8": // the latter isn't registered, but many programs write it
-		charset = utf8Charset
+	created, err := s.Storage.Create(c.r.Context(), b)
+	var full *storage.QuotaError
+	switch {
+	case errors.As(err, &full) && !room:
+		return ticket, false, fail(databaseFull, "The service's database is full, so this batch was not stored. Create it again later; the operator has to make room.")
+	case errors.As(err, &full) && crowded:
+		return ticket, false, fail(rateLimited, "This store has %d unfinished batches, which is the limit for tokens that the API has not accepted yet. Retry when some have ended.", s.MaxQueued)
+	case errors.As(err, &full) && full.Bytes > 0:
+		return ticket, false, s.noSpace(full.Bytes)
+	case errors.As(err, &full):
+		return ticket, false, fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
+	case busy(err) != nil:
+		return ticket, false, busy(err)
+	case err != nil:
+		s.report(c, "create", b.Ticket, err)
+		return ticket, false, fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
 	}
-	return mediaType, charset
+	if !created.Duplicate {
+		s.Wake(created.Queue)
+		if s.Created != nil {
+			s.Created(c.store)
+		}
+	}
+	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate, "request_id", c.id)
+	return created.Ticket, !created.Duplicate, nil
 }
 
-func isJSONType(mediaType string) bool {
-	return mediaType == "application/json" || mediaType == "text/json"
+// noRoom is a quota in bytes that no batch fits into.
+const noRoom = 1
+
+// bytesOf returns about how many bytes a batch takes.
+func bytesOf(b *storage.NewBatch) int64 {
+	const row = 1 << 10 // what is kept of any batch
+	n := int64(row)
+	for i := range b.Requests {
+		n += int64(len(b.Requests[i].Path) + len(b.Requests[i].Body))
+	}
+	return n
 }

@@ -2,24 +2,12 @@ package api
 
 import (
 	"bytes"
-	"net/http"
 	"net/url"
 	"slices"
 )
 
 // maxForm bounds the parameters in a body, in bytes: what any body may take at once.
 const maxForm = freeBody
-
-// readParams reads the parameters of a POST whose body is not a batch, including those of a form in
-// the body. It refuses parameters that only other calls have.
-func (s *API) readParams(c *call, op operation) error {
-	if c.r.Method == http.MethodPost && !op.hasBody {
-		if err := s.readForm(c); err != nil {
-			return err
-		}
-	}
-	return c.query.refuse(knownParams, op.params, "this call")
-}
 
 // readForm adds the parameters of a form in the call's body to those of its query. Any other body is
 // refused: a caller that puts a ticket into it must not pause the whole queue instead.

@@ -2,6 +2,8 @@ package api
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
 	"strconv"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -78,5 +80,25 @@ func (a *answer) whatHadRun(sel storage.Selection) error {
 		return err
 	}
 	a.buf = append(a.buf, ']')
+	return nil
+}
+
+// group counts over the caller's batches of a group.
+func (s *API) group(c *call) error {
+	group, err := c.query.group()
+	switch {
+	case err != nil:
+		return err
+	case group == "":
+		return fail(wrongParameter, "Parameter groupId is missing: name the group to count over.")
+	}
+	n, err := s.Storage.Group(c.r.Context(), c.store, c.owner, group)
+	if err != nil {
+		return s.storageFailed(c, "group", batch.Ticket{}, err)
+	}
+	body := batch.AppendString([]byte(`{"groupId":`), group)
+	body = fmt.Appendf(body, `,"batches":{"QUEUED":%d,"IN_PROGRESS":%d,"COMPLETED":%d},"totalRequests":%d,"completedRequests":%d,"responses":{"COMPLETED":%d,"FAILED":%d,"NOT_EXECUTED":%d},"inDoubtRequests":%d}`,
+		n.Queued, n.InProgress, n.Completed, n.Requests, n.Succeeded+n.Failed, n.Succeeded, n.Failed, n.NotExecuted, n.InDoubt)
+	c.send(http.StatusOK, body)
 	return nil
 }

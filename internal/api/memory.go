@@ -1,14 +1,11 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/gate"
-	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (
@@ -104,38 +101,38 @@ func (h *hold) cut(bytes int64) {
 
 func (h *hold) free() { h.cut(0) }
 
-// requestsOf reads a batch's requests for an answer, which then holds only those from
-// first to last whole: of the others it has ids, methods and paths. To be called before reserve.
-func (a *answer) requestsOf(id storage.BatchID, first, last int) ([]batch.Request, batch.Options, error) {
-	room := int64(batch.MaxRequests * (batch.MaxPath + batch.MaxID))
-	if first <= last {
-		room += a.s.memory.largestBatch / 2
+// share is memory that one body has taken.
+type share struct {
+	names []name           // of its caller
+	of    *gate.Gate[name] // nil: none
+	n     int64
+}
+
+// free gives memory back.
+func (s *share) free() {
+	if s.of != nil {
+		s.of.Leave(s.n, s.names...)
+		s.of = nil
 	}
-	if err := a.enter(room); err != nil {
-		return nil, batch.Options{}, err
+}
+
+// take takes memory for a body that may grow to size bytes, in exchange for what that body
+// has already. A body that has to wait gives that back before, so that bodies can't wait for
+// each other.
+func (m *memory) take(ctx context.Context, had *share, size int64) error {
+	next := share{names: had.names, of: m.small, n: size}
+	if size > smallBody {
+		next.of, next.n = m.large, min(size, largeShare)
 	}
-	if err := a.reading.need(a.s.memory.largestBatch); err != nil {
-		return nil, batch.Options{}, err
-	}
-	defer a.reading.free()
-	all, options, err := a.s.Storage.Requests(a.c.ctx(), id)
-	if err != nil {
-		return nil, options, err
-	}
-	kept := 0
-	for i := range all {
-		r := &all[i]
-		switch {
-		case i < first || i > last:
-			r.Body, r.Links = nil, nil
-		case first > 0 || last < len(all)-1:
-			r.Body = bytes.Clone(r.Body) // the bodies share one buffer
+	if !next.of.Try(next.n, next.names...) {
+		had.free()
+		ctx, cancel := context.WithTimeout(ctx, memoryWait)
+		defer cancel()
+		if err := next.of.Enter(ctx, next.n, next.names...); err != nil {
+			return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
 		}
-		kept += len(r.ID) + len(r.Path) + len(r.Body)
 	}
-	if kept > flushBytes {
-		a.base += int64(kept) // else the base has room for it
-	}
-	a.keep(a.base)
-	return all, options, nil
+	had.free()
+	*had = next
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -171,3 +172,27 @@ func parseUUID(s string) (uuid.UUID, bool) {
 	u, err := uuid.Parse(s)
 	return u, err == nil && u != uuid.Nil
 }
+
+// moment reads a parameter that is a moment (RFC 3339); zero: it was not given.
+func (p params) moment(name string) (time.Time, error) {
+	value, given, err := p.get(name)
+	if !given || err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, fail(wrongParameter, "Parameter %s must be a moment such as 2026-01-31T18:00:00Z.", name)
+	}
+	return t, nil
+}
+
+// bodyBytes reads how much of a body is wanted; 0: all of it.
+func (c *call) bodyBytes() (int, error) { return c.query.integer("bodyBytes", 0, 1, 1<<30) }
+
+// The parameters of several calls.
+var (
+	ticketParams = []string{"ticket", "ticketId"}
+	createParams = []string{"allowParallelMode", "stopOnFirstFailure", "deduplicationKey", "groupId", "callbackUrl", "dryRun"}
+	statusParams = []string{"ticket", "ticketId", "escapedJson", "bodyBytes", "responses", "details", "after", "limit", "only", "wait"}
+	searchParams = []string{"status", "limit", "offset"}
+)

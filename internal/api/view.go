@@ -69,9 +69,6 @@ func (c *call) view() (v view, err error) {
 	return v, nil
 }
 
-// bodyBytes reads how much of a body is wanted; 0: all of it.
-func (c *call) bodyBytes() (int, error) { return c.query.integer("bodyBytes", 0, 1, 1<<30) }
-
 // tag is the validator of a status in this view (RFC 9110, section 8.8.3). It is weak: the
 // same status may come compressed or not.
 func (v *view) tag(st *storage.Status, query string) string {
