@@ -102,17 +102,8 @@ func (n *names) resolver() *net.Resolver {
 // by the very address that is connected to; of several the allowed one is taken.
 func TestGuardRebinding(t *testing.T) {
 	var calls [2]atomic.Int64
-	var listeners [2]net.Listener
-	for i, host := range []string{"127.0.0.2", "127.0.0.1"} {
-		address := host + ":0"
-		if i > 0 {
-			_, port, _ := net.SplitHostPort(listeners[0].Addr().String())
-			address = net.JoinHostPort(host, port)
-		}
-		var err error
-		if listeners[i], err = net.Listen("tcp", address); err != nil {
-			t.Fatal(err)
-		}
+	listeners := listenOnOnePort(t, "127.0.0.2", "127.0.0.1")
+	for i := range listeners {
 		server := &httptest.Server{Listener: strictupstream.Watch(t, listeners[i]), Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			calls[i].Add(1)
 			w.Header().Set("Connection", "close")
@@ -139,6 +130,26 @@ func TestGuardRebinding(t *testing.T) {
 	if allowed, other := calls[0].Load(), calls[1].Load(); allowed != 2 || other != 0 {
 		t.Errorf("%d calls to the allowed address, %d to the other one", allowed, other)
 	}
+}
+
+// listenOnOnePort listens on two addresses at the same port. Another process may hold a port that is
+// free at the first address, so it tries other ports.
+func listenOnOnePort(t *testing.T, first, second string) [2]net.Listener {
+	t.Helper()
+	var err error
+	for range 100 {
+		var a, b net.Listener
+		if a, err = net.Listen("tcp", first+":0"); err != nil {
+			break
+		}
+		_, port, _ := net.SplitHostPort(a.Addr().String())
+		if b, err = net.Listen("tcp", net.JoinHostPort(second, port)); err == nil {
+			return [2]net.Listener{a, b}
+		}
+		a.Close()
+	}
+	t.Fatal(err)
+	return [2]net.Listener{}
 }
 
 // Without a guard an upstream may be anywhere; with one a literal address is judged, too.
