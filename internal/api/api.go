@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/watch"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/gate"
@@ -116,7 +117,7 @@ type API struct {
 	memory     memory
 	streams    *gate.Gate[name] // places of calls that wait for news
 	forwards   *gate.Gate[name] // places of forwarded calls
-	hub        hub
+	hub        watch.Hub
 	activities activities
 }
 
@@ -126,5 +127,19 @@ func New(o Options) *API {
 		Options: o, memory: newMemory(&o), activities: newActivities(),
 		streams:  gate.New[name](maxStreams, maxStreams),
 		forwards: gate.New[name](int64(o.MaxForwards), int64(o.MaxForwards)),
+	}
+}
+
+// Changed wakes the calls that wait for news of a batch, after something was recorded. It doesn't
+// wait.
+func (s *API) Changed(id storage.BatchID) { s.hub.Changed(id) }
+
+// Run finds out, until ctx ends, what other nodes do with the batches for whose news calls wait here.
+// Then it answers those calls with what there is.
+func (s *API) Run(ctx context.Context) {
+	if s.Alone {
+		s.hub.Run(ctx, nil)
+	} else {
+		s.hub.Run(ctx, s.Storage)
 	}
 }

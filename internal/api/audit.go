@@ -18,7 +18,7 @@ func (s *API) audit(c *call) {
 	if e.Who == "" && c.token != "" {
 		e.Who = batch.OwnerOf(c.token).Short()
 	}
-	if _, given, _ := c.query.ticket(); e.Action == "status" && !given {
+	if _, given, _ := c.query.ticket(); e.Action == actionRead && !given {
 		e.Action = "search"
 	}
 	if c.created != (batch.Ticket{}) {

@@ -42,6 +42,9 @@ type call struct {
 	status  int // of the answer
 }
 
+// actionRead is the name in the audit log of calls that read. Without a ticket it becomes search.
+const actionRead = "status"
+
 // Values of headers that many answers have. They are shared, and never changed.
 var (
 	noStore  = []string{"no-store"}

@@ -29,7 +29,7 @@ func (s *API) delete(c *call) error {
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
-	s.hub.stirred()
+	s.hub.ChangedAny()
 	s.Logger.Debug("batch deleted", "store", c.store, "ticket", ticket)
 	c.send(http.StatusOK, []byte(`{"deleteCount":1}`))
 	return nil

@@ -62,7 +62,7 @@ func (s *API) await(c *call, key storage.Key, wait time.Duration, v *view) error
 	if c.r.Header["If-None-Match"] != nil && !unchanged(c.r.Header, v.tag(first, c.r.URL.RawQuery)) {
 		return nil // what the client has is older
 	}
-	news, stop := s.hub.watch(first.ID)
+	news, stop := s.hub.Watch(first.ID)
 	defer stop()
 	over := time.NewTimer(wait)
 	defer over.Stop()
@@ -145,7 +145,7 @@ func (s *API) events(c *call, ticket batch.Ticket, v view) error {
 		return nil
 	}
 	x.id, x.sent = st.ID, decodeSet(last)
-	news, stop := s.hub.watch(st.ID)
+	news, stop := s.hub.Watch(st.ID)
 	defer stop()
 	x.begin()
 	beat := time.NewTicker(heartbeat)

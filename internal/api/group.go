@@ -39,7 +39,7 @@ func (s *API) cancelGroup(c *call) error {
 	for _, queue := range stopped.Queues {
 		s.Notify(queue)
 	}
-	s.hub.stirred()
+	s.hub.ChangedAny()
 	s.Logger.Debug("batches stopped", "store", c.store, "count", stopped.Count)
 
 	a := s.newAnswer(c)

@@ -99,7 +99,7 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 		})
 	}
 	err := some.Wait()
-	s.hub.stirred()
+	s.hub.ChangedAny()
 	if err != nil {
 		err = s.storageFailed(c, "stop", batch.Ticket{}, err)
 	}

@@ -73,7 +73,7 @@ func (s *API) unquarantine(c *call, end bool) error {
 		return s.storageFailed(c, "unquarantine", ticket, err)
 	}
 	s.Wake(q)
-	s.hub.stirred()
+	s.hub.ChangedAny()
 	s.Logger.Info("an operator has taken a batch out of quarantine", "ticket", ticket, "ended", end)
 	c.send(http.StatusOK, []byte(`{"updateCount":1}`))
 	return nil

@@ -10,51 +10,52 @@ import (
 // endpoint answers a call, or returns the error to answer with, having sent nothing.
 type endpoint func(*API, *call) error
 
-// route is what can be done with one path. HEAD is served as GET.
+// route is a path and what can be done with it. HEAD is served as GET.
 type route struct {
-	template string   // its path; {storeId} stands for any segment
-	path     []string // the segments of that
+	template string   // {storeId} stands for any segment
+	path     []string // the segments of template
 	open     bool     // needs no token and has no store
-	creates  bool     // a POST creates a batch
 	operates bool     // is for operators, and has no store
 	methods  map[string]operation
 	allow    string // the Allow header
 }
 
-// operation describes one method of a path.
+// operation is one method of a path.
 type operation struct {
 	serve   endpoint
-	params  []string // those that it reads
-	hasBody bool     // its body is a batch; other bodies are forms with parameters
+	right   string // that the caller needs; of no meaning on paths for operators
+	action  string // its name in the audit log; empty: it isn't logged
+	params  []string
+	hasBody bool // its body is a batch; other bodies are forms with parameters
 }
 
-var routes = cut([]route{
-	{template: "/api/v3/{storeId}/batch", allow: "GET, HEAD, POST, DELETE", creates: true, methods: map[string]operation{
-		"GET":    {serve: (*API).statusOrSearch, params: slices.Concat(statusParams, searchParams)},
-		"POST":   {serve: (*API).create, params: createParams, hasBody: true},
-		"DELETE": {serve: (*API).delete, params: ticketParams},
+var routes = prepare([]route{
+	{template: "/api/v3/{storeId}/batch", methods: map[string]operation{
+		http.MethodGet:    {serve: (*API).statusOrSearch, right: rightRead, action: actionRead, params: slices.Concat(statusParams, searchParams)},
+		http.MethodPost:   {serve: (*API).create, right: rightCreate, action: "create", params: createParams, hasBody: true},
+		http.MethodDelete: {serve: (*API).delete, right: rightCancel, action: "delete", params: ticketParams},
 	}},
-	{template: "/api/v3/{storeId}/batch/cancel-group", allow: "POST", methods: post((*API).cancelGroup, "ticket", "ticketId", "groupId", "escapedJson")},
-	{template: "/api/v3/{storeId}/batch/pause", allow: "POST", methods: post((*API).pause, ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/resume", allow: "POST", methods: post((*API).resume, ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/retry", allow: "POST", creates: true, methods: post((*API).retry, "ticket", "ticketId", "inDoubt", "callbackUrl", "dryRun")},
-	{template: "/api/v3/{storeId}/batch/group", allow: "GET, HEAD", methods: get((*API).group, "groupId")},
-	{template: "/api/v3/{storeId}/batch/search", allow: "GET, HEAD", methods: get((*API).find, filterParams("limit", "after")...)},
-	{template: "/api/v3/{storeId}/batch/cancel-matching", allow: "POST", methods: post((*API).cancelMatching, filterParams("dryRun")...)},
-	{template: "/api/v3/{storeId}/batch/retry-matching", allow: "POST", creates: true, methods: post((*API).retryMatching, filterParams("dryRun", "repeatInDoubt", "callbackUrl")...)},
-	{template: "/api/v3/{storeId}/batch/requests", allow: "GET, HEAD", methods: get((*API).requests, "ticket", "ticketId", "after", "limit", "bodyBytes")},
-	{template: "/api/v3/{storeId}/batch/body", allow: "GET, HEAD", methods: get((*API).body, "ticket", "ticketId", "index", "of")},
-	{template: "/api/v3/{storeId}/batch/timeline", allow: "GET, HEAD", methods: get((*API).timeline, ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/queue", allow: "GET, HEAD", methods: get((*API).queueState)},
-	{template: "/api/v3/{storeId}/batch/activity", allow: "GET, HEAD", methods: get((*API).activity)},
-	{template: "/api/v3/{storeId}/batch/webhooks", allow: "GET, HEAD", methods: get((*API).deliveries, "ticket", "ticketId", "limit", "offset", "after")},
-	{template: "/api/v3/{storeId}/batch/webhooks/resend", allow: "POST", creates: true, methods: post((*API).resend, ticketParams...)},
-	{template: "/operator", operates: true, allow: "GET, HEAD", methods: get((*API).operator)},
-	{template: "/operator/quarantine", operates: true, allow: "GET, HEAD", methods: get((*API).quarantine, "after")},
-	{template: "/operator/quarantine/release", operates: true, allow: "POST", methods: post((*API).releaseQuarantined, ticketParams...)},
-	{template: "/operator/quarantine/end", operates: true, allow: "POST", methods: post((*API).endQuarantined, ticketParams...)},
-	{template: "/healthz", open: true, allow: "GET, HEAD", methods: get((*API).healthz)},
-	{template: "/readyz", open: true, allow: "GET, HEAD", methods: get((*API).readyz)},
+	{template: "/api/v3/{storeId}/batch/cancel-group", methods: post((*API).cancelGroup, rightCancel, "stop", "ticket", "ticketId", "groupId", "escapedJson")},
+	{template: "/api/v3/{storeId}/batch/pause", methods: post((*API).pause, rightCancel, "pause", ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/resume", methods: post((*API).resume, rightCancel, "resume", ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/retry", methods: post((*API).retry, rightCreate, "retry", "ticket", "ticketId", "inDoubt", "callbackUrl", "dryRun")},
+	{template: "/api/v3/{storeId}/batch/group", methods: read((*API).group, "groupId")},
+	{template: "/api/v3/{storeId}/batch/search", methods: read((*API).find, filterParams("limit", "after")...)},
+	{template: "/api/v3/{storeId}/batch/cancel-matching", methods: post((*API).cancelMatching, rightCancel, "stop", filterParams("dryRun")...)},
+	{template: "/api/v3/{storeId}/batch/retry-matching", methods: post((*API).retryMatching, rightCreate, "retry-matching", filterParams("dryRun", "repeatInDoubt", "callbackUrl")...)},
+	{template: "/api/v3/{storeId}/batch/requests", methods: read((*API).requests, "ticket", "ticketId", "after", "limit", "bodyBytes")},
+	{template: "/api/v3/{storeId}/batch/body", methods: read((*API).body, "ticket", "ticketId", "index", "of")},
+	{template: "/api/v3/{storeId}/batch/timeline", methods: read((*API).timeline, ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/queue", methods: read((*API).queueState)},
+	{template: "/api/v3/{storeId}/batch/activity", methods: read((*API).activity)},
+	{template: "/api/v3/{storeId}/batch/webhooks", methods: read((*API).deliveries, "ticket", "ticketId", "limit", "offset", "after")},
+	{template: "/api/v3/{storeId}/batch/webhooks/resend", methods: post((*API).resend, rightCreate, "resend", ticketParams...)},
+	{template: "/operator", operates: true, methods: get((*API).operator, "operator")},
+	{template: "/operator/quarantine", operates: true, methods: get((*API).quarantine, "operator/quarantine", "after")},
+	{template: "/operator/quarantine/release", operates: true, methods: post((*API).releaseQuarantined, "", "operator/quarantine/release", ticketParams...)},
+	{template: "/operator/quarantine/end", operates: true, methods: post((*API).endQuarantined, "", "operator/quarantine/end", ticketParams...)},
+	{template: "/healthz", open: true, methods: get((*API).healthz, "")},
+	{template: "/readyz", open: true, methods: get((*API).readyz, "")},
 })
 
 // filterParams returns the parameters of a filter and the given others.
@@ -62,13 +63,17 @@ func filterParams(others ...string) []string {
 	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "inDoubt", "code", "path"}, others...)
 }
 
-// get and post return the methods of a path that has only this one.
-func get(serve endpoint, params ...string) map[string]operation {
-	return map[string]operation{http.MethodGet: {serve: serve, params: params}}
+// get, read and post return the methods of a path that has only one.
+func get(serve endpoint, action string, params ...string) map[string]operation {
+	return map[string]operation{http.MethodGet: {serve: serve, action: action, params: params}}
 }
 
-func post(serve endpoint, params ...string) map[string]operation {
-	return map[string]operation{http.MethodPost: {serve: serve, params: params}}
+func read(serve endpoint, params ...string) map[string]operation {
+	return map[string]operation{http.MethodGet: {serve: serve, right: rightRead, action: actionRead, params: params}}
+}
+
+func post(serve endpoint, right, action string, params ...string) map[string]operation {
+	return map[string]operation{http.MethodPost: {serve: serve, right: right, action: action, params: params}}
 }
 
 // knownParams are the parameters of all calls.
@@ -82,12 +87,29 @@ var knownParams = func() (all []string) {
 	return slices.Compact(all)
 }()
 
-// cut cuts the templates into segments.
-func cut(routes []route) []route {
+// prepare sets what follows from the templates and methods of routes.
+func prepare(routes []route) []route {
 	for i := range routes {
-		routes[i].path = segments(routes[i].template)
+		rt := &routes[i]
+		rt.path = segments(rt.template)
+		var allow []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+			if _, ok := rt.operation(method); ok {
+				allow = append(allow, method)
+			}
+		}
+		rt.allow = strings.Join(allow, ", ")
 	}
 	return routes
+}
+
+// operation returns what a method does.
+func (rt *route) operation(method string) (operation, bool) {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	op, ok := rt.methods[method]
+	return op, ok
 }
 
 func segments(path string) []string { return strings.Split(path, "/") }
@@ -112,35 +134,3 @@ func (rt *route) match(got []string) (store string, ok bool) {
 	}
 	return store, true
 }
-
-// right returns what a caller has to have the right to.
-func (rt *route) right(method string) string {
-	switch {
-	case method == http.MethodGet:
-		return rightRead
-	case method == http.MethodPost && rt.creates:
-		return rightCreate
-	}
-	return rightCancel
-}
-
-// action is what an audit calls it.
-func (rt *route) action(method string) string {
-	switch {
-	case method == http.MethodGet:
-		return "status" // or a search
-	case method == http.MethodDelete:
-		return "delete"
-	case rt.right(method) == rightCreate && len(rt.path) > createDepth:
-		return rt.path[len(rt.path)-1] // retry, resend
-	case rt.right(method) == rightCreate:
-		return "create"
-	}
-	if last := rt.path[len(rt.path)-1]; last == "pause" || last == "resume" {
-		return last
-	}
-	return "stop"
-}
-
-// createDepth is how many segments the path of create has.
-const createDepth = 5

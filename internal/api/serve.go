@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -40,56 +39,14 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.pace.end(w)
 }
 
-// serve finds the endpoint and checks what all calls have in common, in the order
-// route, method, token, store, query (wire contract, "Base").
+// serve finds the endpoint, or forwards the call to the upstream.
 func (s *API) serve(c *call) error {
 	path := segments(c.r.URL.EscapedPath())
 	for i := range routes {
 		rt := &routes[i]
-		store, ok := rt.match(path)
-		if !ok {
-			continue
+		if store, ok := rt.match(path); ok {
+			return s.serveRoute(c, rt, store)
 		}
-		c.route = rt.template
-		s.trace(c)
-		method := c.r.Method
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		op, found := rt.methods[method]
-		if !found {
-			c.w.Header().Set("Allow", rt.allow)
-			return fail(methodNotAllowed, "This address can be asked with %s only.", rt.allow)
-		}
-		if rt.operates {
-			c.action = strings.TrimPrefix(rt.template, "/")
-			err := s.admitOperator(c)
-			if err == nil {
-				c.query, err = parseParams(c.r.URL.RawQuery)
-			}
-			if err != nil {
-				return err
-			}
-		} else if !rt.open {
-			c.action = rt.action(method)
-			if err := c.admit(store); err != nil {
-				return err
-			}
-			if err := s.authorize(c, rt.right(method)); err != nil {
-				return err
-			}
-			s.recognize(c)
-		}
-		if !rt.open {
-			if err := s.readParams(c, op); err != nil {
-				return err
-			}
-		}
-		if method == http.MethodGet && !rt.open {
-			c.w.Header()["Vary"] = byCoding // whether this one is compressed or not
-			c.coding = negotiate(c.r.Header["Accept-Encoding"])
-		}
-		return op.serve(s, c)
 	}
 	if isTunnel(c.r.Method) {
 		c.w.Header().Set("Allow", forwardable)
@@ -99,11 +56,50 @@ func (s *API) serve(c *call) error {
 		c.route = "/api/v3/{storeId}/*"
 		return s.forward(c, path)
 	}
-	return fail(notFound, "There is nothing at this address; batches are at /api/v3/{storeId}/batch.")
+	return fail(notFound, "Nothing is served at this path. Batches are at /api/v3/{storeId}/batch.")
 }
 
-// admit checks the token, the store and the query's form.
-func (c *call) admit(store string) (err error) {
+// serveRoute checks what all calls have in common, in the order method, token, store, right,
+// parameters, and then serves the call.
+func (s *API) serveRoute(c *call, rt *route, store string) error {
+	c.route = rt.template
+	s.trace(c)
+	op, found := rt.operation(c.r.Method)
+	if !found {
+		c.w.Header().Set("Allow", rt.allow)
+		return fail(methodNotAllowed, "This endpoint supports only %s.", rt.allow)
+	}
+	if rt.open {
+		return op.serve(s, c)
+	}
+	c.action = op.action
+	if err := s.admit(c, rt, op, store); err != nil {
+		return err
+	}
+	if c.r.Method == http.MethodPost && !op.hasBody {
+		if err := s.readForm(c); err != nil {
+			return err
+		}
+	}
+	if err := c.query.refuse(knownParams, op.params, "this call"); err != nil {
+		return err
+	}
+	if c.r.Method != http.MethodPost && c.r.Method != http.MethodDelete {
+		c.w.Header()["Vary"] = byCoding // also if this answer isn't compressed
+		c.coding = negotiate(c.r.Header["Accept-Encoding"])
+	}
+	return op.serve(s, c)
+}
+
+// admit checks the token, the store and the form of the query.
+func (s *API) admit(c *call, rt *route, op operation, store string) (err error) {
+	if rt.operates {
+		if err := s.admitOperator(c); err != nil {
+			return err
+		}
+		c.query, err = parseParams(c.r.URL.RawQuery)
+		return err
+	}
 	if c.token, err = bearer(c.r.Header); err != nil {
 		return err
 	}
@@ -111,19 +107,14 @@ func (c *call) admit(store string) (err error) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
 	}
 	c.store = store
-	c.query, err = parseParams(c.r.URL.RawQuery)
-	return err
-}
-
-// readParams reads the parameters of a POST whose body is not a batch, including those of a form in
-// the body. It refuses parameters that only other calls have.
-func (s *API) readParams(c *call, op operation) error {
-	if c.r.Method == http.MethodPost && !op.hasBody {
-		if err := s.readForm(c); err != nil {
-			return err
-		}
+	if c.query, err = parseParams(c.r.URL.RawQuery); err != nil {
+		return err
 	}
-	return c.query.refuse(knownParams, op.params, "this call")
+	if err := s.authorize(c, op.right); err != nil {
+		return err
+	}
+	s.recognize(c)
+	return nil
 }
 
 // survive turns a panic into an answer 500, or breaks the connection if an answer is

@@ -195,16 +195,7 @@ func (w *world) answering(r *http.Request) <-chan reply {
 // watched waits until so many calls watch a batch.
 func (w *world) watched(n int) {
 	w.t.Helper()
-	eventually(w.t, fmt.Sprintf("%d watchers", n), func() bool {
-		h := &w.api.hub
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		got := 0
-		for _, t := range h.batches {
-			got += len(t.watchers)
-		}
-		return got == n
-	})
+	eventually(w.t, fmt.Sprintf("%d watchers", n), func() bool { return w.api.hub.Watchers() == n })
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
