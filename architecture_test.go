@@ -38,6 +38,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/cpu":                     {"/internal/gate"},
 		"/internal/inbound":                 {"/internal/gate"},
 		"/internal/api":                     {"/internal/api/watch", "/internal/batch", "/internal/storage", "/internal/budget", "/internal/cpu", "/internal/gate", "/internal/tracing", "/internal/webhook"},
+		"/internal/api/watch":               {"/internal/storage"},
 		"/internal/dashboard":               {},
 		"":                                  {"/internal/batch", "/internal/storage", "/internal/storage/sqlite", "/internal/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/cpu", "/internal/telemetry", "/internal/webhook"},
 		"/cmd/sheaf":                        {"", "/internal/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/inbound", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},

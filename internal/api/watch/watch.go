@@ -1,8 +1,8 @@
 // Package watch wakes the calls that wait for news of a batch.
 //
 // The node that records something calls Changed. What other nodes record is found by asking storage,
-// ten times a second, for all batches that are watched here. A wake-up is a hint: a watcher then
-// reads the batch. A spurious one costs a read, and a lost one can't happen on the node that records.
+// ten times a second, for all batches that are watched here. A wake-up is a hint: the watcher then
+// reads the batch itself.
 package watch
 
 import (
