@@ -26,32 +26,32 @@ const (
 func (o *Options) gate(guard *outbound.Guard, key secret.Key) (g *auth.Gate, end func(), err error) {
 	nothing := func() {}
 	switch {
-	case o.AuthCheck != "" && o.AuthKeys != "":
-		return nil, nothing, errors.New("tokens are judged by AuthCheck or by AuthKeys, not by both")
-	case o.AuthCheckAnyStore && o.AuthCheck == "":
-		return nil, nothing, errors.New("AuthCheckAnyStore is about AuthCheck, which is not set")
-	case o.AuthKeys != "" && o.Passthrough:
-		return nil, nothing, errors.New("with AuthKeys nothing can be passed through: a call would go to the upstream with a key that it does not know")
-	case o.AuthCheck != "":
+	case o.Auth.CheckURL != "" && o.Auth.KeysFile != "":
+		return nil, nothing, errors.New("Auth.CheckURL and Auth.KeysFile are alternatives: set one of them")
+	case o.Auth.CheckAnyStore && o.Auth.CheckURL == "":
+		return nil, nothing, errors.New("Auth.CheckAnyStore has no effect without Auth.CheckURL")
+	case o.Auth.KeysFile != "" && o.Upstream.Passthrough:
+		return nil, nothing, errors.New("Upstream.Passthrough does not work with Auth.KeysFile: the upstream does not know the keys")
+	case o.Auth.CheckURL != "":
 		client, err := outbound.New(outbound.Options{
-			Template: o.AuthCheck, TLS: o.UpstreamTLS, Guard: guard, Timeout: checkTimeout, MaxAnswer: checkAnswer, MaxConns: checkConns,
+			Template: o.Auth.CheckURL, TLS: o.Upstream.TLS, Guard: guard, Timeout: checkTimeout, MaxAnswer: checkAnswer, MaxConns: checkConns,
 			UserAgent: "sheaf/" + Version, Logger: o.Logger,
 		})
 		if err != nil {
 			return nil, nothing, fmt.Errorf("auth check: %w", err)
 		}
-		if !strings.Contains(o.AuthCheck, "{storeId}") && !o.AuthCheckAnyStore {
+		if !strings.Contains(o.Auth.CheckURL, "{storeId}") && !o.Auth.CheckAnyStore {
 			client.Close()
 			return nil, nothing, errors.New("auth check: the address has no {storeId}, so every valid token would own the batches of every store: " +
-				"put {storeId} into its path, or set AuthCheckAnyStore if all callers may share everything")
+				"put {storeId} into its path, or set Auth.CheckAnyStore if all callers may share everything")
 		}
-		return auth.NewGate(auth.NewCheck(client, checkTimeout, o.Logger), nil, o.TrustedProxies), client.Close, nil
-	case o.AuthKeys != "":
-		keys, err := auth.OpenKeys(o.AuthKeys, key)
+		return auth.NewGate(auth.NewCheck(client, checkTimeout, o.Logger), nil, o.Auth.TrustedProxies), client.Close, nil
+	case o.Auth.KeysFile != "":
+		keys, err := auth.OpenKeys(o.Auth.KeysFile, key)
 		if err != nil {
 			return nil, nothing, err
 		}
-		return auth.NewGate(nil, keys, o.TrustedProxies), nothing, nil
+		return auth.NewGate(nil, keys, o.Auth.TrustedProxies), nothing, nil
 	}
 	return nil, nothing, nil
 }
@@ -69,8 +69,8 @@ func authorize(g *auth.Gate) func(r *http.Request, store, token, right string) (
 	}
 }
 
-// Reload reads the files of AuthKeys, OperatorKeys and WebhookSecretFile again. What of them can't be used
-// stays as it was, and the error says why.
+// Reload reads Auth.KeysFile, Auth.OperatorKeysFile and Webhooks.SecretFile again. A file that can't
+// be used leaves the old content in force, and the error says why.
 func (s *Service) Reload() (err error) {
 	for _, gate := range s.gates {
 		err = errors.Join(err, gate.Reload())
@@ -86,13 +86,13 @@ func (s *Service) Reload() (err error) {
 // audit returns the log to which the API reports calls. Without an audit log, lines about
 // operators and sign-ins go to the service's own log.
 func (o *Options) audit() func(r *http.Request, e api.Event) {
-	from := auth.Proxies(o.TrustedProxies)
+	from := auth.Proxies(o.Auth.TrustedProxies)
 	log := audit.NewTo(o.Logger)
-	if o.AuditLog != nil {
-		log = audit.New(o.AuditLog, o.Logger)
+	if o.Observe.AuditLog != nil {
+		log = audit.New(o.Observe.AuditLog, o.Logger)
 	}
 	return func(r *http.Request, e api.Event) {
-		if o.AuditLog == nil && !strings.HasPrefix(e.Action, "operator") && !strings.HasPrefix(e.Action, "sign-") {
+		if o.Observe.AuditLog == nil && !strings.HasPrefix(e.Action, "operator") && !strings.HasPrefix(e.Action, "sign-") {
 			return
 		}
 		log.Add(audit.Event{

@@ -49,7 +49,7 @@ func newChecked(t *testing.T, change ...func(*sheaf.Options)) *checked {
 	})
 	up, _ := strictupstream.Start(t, mux)
 	t.Cleanup(up.Close)
-	c.address = forwarding(t, echo, append(change, func(o *sheaf.Options) { o.AuthCheck = up.URL + "/{storeId}/me" })...)
+	c.address = forwarding(t, echo, append(change, func(o *sheaf.Options) { o.Auth.CheckURL = up.URL + "/{storeId}/me" })...)
 	return c
 }
 
@@ -142,7 +142,7 @@ func TestAuthCheckStoresNothing(t *testing.T) {
 
 // Who guesses tokens is slowed down, by the address that a trusted proxy tells; others are not.
 func TestAuthGuessing(t *testing.T) {
-	c := newChecked(t, func(o *sheaf.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	c := newChecked(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	guess := func(from, token string) (int, string) {
 		code, header, _ := c.ask("GET", "a", token, "?status=QUEUED", "", "X-Forwarded-For", from)
 		return code, header.Get("Retry-After")
@@ -164,8 +164,10 @@ func TestAuthGuessing(t *testing.T) {
 
 func TestAuthCheckRefused(t *testing.T) {
 	_, err := sheaf.New(sheaf.Options{
-		Upstream: "http://127.0.0.1:9/{storeId}", AuthCheck: "ftp://host", Logger: slog.New(slog.DiscardHandler),
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		Upstream: sheaf.Upstream{URL: "http://127.0.0.1:9/{storeId}"},
+		Auth:     sheaf.Auth{CheckURL: "ftp://host"},
+		Logger:   slog.New(slog.DiscardHandler),
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
 	})
 	if err == nil || !strings.Contains(err.Error(), "auth check:") {
 		t.Errorf("got %v", err)
@@ -181,19 +183,21 @@ func TestAuthCheckAnyStore(t *testing.T) {
 	}{
 		"with a store":                   {"http://a/{storeId}", "http://a/{storeId}/me", false, ""},
 		"without one":                    {"http://a/{storeId}", "http://a/me", false, "every valid token would own the batches of every store"},
-		"neither has one":                {"http://a", "http://a/me", false, "AuthCheckAnyStore"},
+		"neither has one":                {"http://a", "http://a/me", false, "Auth.CheckAnyStore"},
 		"only the check has one":         {"http://a", "http://a/{storeId}/me", false, ""},
-		"percent-encoded":                {"http://a/{storeId}", "http://a/%7BstoreId%7D/me", false, "AuthCheckAnyStore"},
+		"percent-encoded":                {"http://a/{storeId}", "http://a/%7BstoreId%7D/me", false, "Auth.CheckAnyStore"},
 		"in the query":                   {"http://a/{storeId}", "http://a/me?s={storeId}", false, "query or a fragment"},
 		"in the fragment":                {"http://a/{storeId}", "http://a/me#{storeId}", false, "query or a fragment"},
 		"in the host":                    {"http://a/{storeId}", "http://{storeId}.example/me", false, "auth check:"},
 		"in another case":                {"http://a/{storeId}", "http://a/{storeid}/me", false, "auth check:"},
 		"without one, and asked for":     {"http://a/{storeId}", "http://a/me", true, ""},
-		"asked for, with nothing to ask": {"http://a/{storeId}", "", true, "AuthCheckAnyStore is about AuthCheck"},
+		"asked for, with nothing to ask": {"http://a/{storeId}", "", true, "Auth.CheckAnyStore has no effect"},
 	} {
 		s, err := sheaf.New(sheaf.Options{
-			Upstream: v.upstream, AuthCheck: v.check, AuthCheckAnyStore: v.anyStore, Logger: slog.New(slog.DiscardHandler),
-			Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+			Upstream: sheaf.Upstream{URL: v.upstream},
+			Auth:     sheaf.Auth{CheckURL: v.check, CheckAnyStore: v.anyStore},
+			Logger:   slog.New(slog.DiscardHandler),
+			Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
 		})
 		if err == nil {
 			_ = s.Close()
@@ -208,15 +212,16 @@ func TestAuthCheckAnyStore(t *testing.T) {
 // nobody can admit.
 func TestRequestHeaders(t *testing.T) {
 	options := sheaf.Options{
-		Upstream: "http://in-process/{storeId}", Logger: slog.New(slog.DiscardHandler), RequestHeaders: []string{"X-Tenant", "x-real-ip"},
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", RequestHeaders: []string{"X-Tenant", "x-real-ip"}},
+		Logger:   slog.New(slog.DiscardHandler),
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
 	}
 	if s, err := sheaf.New(options); err == nil || !strings.Contains(err.Error(), `request headers: "x-real-ip" can't be set`) {
 		t.Errorf("%v, %v", s, err)
 	}
 	arrived := make(chan string, 1)
-	options.RequestHeaders = []string{"X-Tenant"}
-	options.UpstreamHandler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("X-Tenant") })
+	options.Upstream.RequestHeaders = []string{"X-Tenant"}
+	options.Upstream.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("X-Tenant") })
 	service, err := sheaf.New(options)
 	if err != nil {
 		t.Fatal(err)
@@ -260,9 +265,10 @@ func TestAuthKeys(t *testing.T) {
 	}
 	arrived := make(chan string, 10)
 	options := sheaf.Options{
-		Upstream: "http://in-process/{storeId}", AuthKeys: file, SecretKeyFile: keyFile,
-		Database: "sqlite:" + filepath.Join(dir, "sheaf.db"), Logger: slog.New(slog.DiscardHandler),
-		UpstreamHandler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("Authorization") }),
+		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header.Get("Authorization") })},
+		Auth:     sheaf.Auth{KeysFile: file},
+		Database: sheaf.Database{SecretKeyFile: keyFile, URL: "sqlite:" + filepath.Join(dir, "sheaf.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	}
 	service, err := sheaf.New(options)
 	if err != nil {
@@ -288,12 +294,12 @@ func TestAuthKeys(t *testing.T) {
 		t.Errorf("the other key: %d %s", code, text)
 	}
 
-	options.Passthrough, options.Database = true, "sqlite:"+filepath.Join(dir, "other.db")
+	options.Upstream.Passthrough, options.Database.URL = true, "sqlite:"+filepath.Join(dir, "other.db")
 	if s, err := sheaf.New(options); err == nil {
 		s.Close()
 		t.Error("keys and passthrough go together")
 	}
-	options.Passthrough, options.AuthCheck = false, "http://a/{storeId}"
+	options.Upstream.Passthrough, options.Auth.CheckURL = false, "http://a/{storeId}"
 	if s, err := sheaf.New(options); err == nil {
 		s.Close()
 		t.Error("keys and a check go together")

@@ -25,8 +25,10 @@ func TestMaxDatabase(t *testing.T) {
 		_, _ = w.Write(noise(512 << 10))
 	})
 	service, err := sheaf.New(sheaf.Options{
-		Upstream: "http://in-process/{storeId}", UpstreamHandler: upstream, MaxDatabase: 16 << 20,
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), Logger: slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", Handler: upstream},
+		Limits:   sheaf.Limits{MaxDatabase: 16 << 20},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

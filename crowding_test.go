@@ -23,8 +23,10 @@ func TestMadeUpTokensShareAQuota(t *testing.T) {
 		}
 	})
 	service, err := sheaf.New(sheaf.Options{
-		Upstream: "http://in-process/{storeId}", UpstreamHandler: upstream, MaxQueued: 5,
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), Logger: slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", Handler: upstream},
+		Limits:   sheaf.Limits{MaxQueued: new(5)},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func Migrate(ctx context.Context, database string) (version int64, err error) {
 	return version, nil
 }
 
-// DatabaseName returns what names a database in Options.Database without the password
+// DatabaseName returns what names a database in Database.URL without the password
 // that it may hold, to be shown.
 func DatabaseName(database string) string {
 	if !isPostgres(database) {
@@ -63,22 +63,22 @@ func openStorage(ctx context.Context, o *Options) (storage.Storage, secret.Key, 
 }
 
 func openDatabase(ctx context.Context, o *Options) (store storage.Storage, err error) {
-	file, isSQLite := strings.CutPrefix(o.Database, "sqlite:")
+	file, isSQLite := strings.CutPrefix(o.Database.URL, "sqlite:")
 	switch {
 	case isSQLite && file != "":
-		fill(&o.SecretKeyFile, file+".key")
+		fill(&o.Database.SecretKeyFile, file+".key")
 		store, err = sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
-	case isPostgres(o.Database) && o.SecretKeyFile == "":
+	case isPostgres(o.Database.URL) && o.Database.SecretKeyFile == "":
 		err = errors.New("a secret key file is required with PostgreSQL, the same on every node: make it once with: sheaf secret new FILE")
-	case isPostgres(o.Database):
-		store, err = postgres.Open(ctx, o.Database, postgres.Options{
-			Connections: o.DatabaseConnections, NoMigrations: o.NoMigrations, NoAccelerators: o.NoAccelerators, Logger: o.Logger,
+	case isPostgres(o.Database.URL):
+		store, err = postgres.Open(ctx, o.Database.URL, postgres.Options{
+			Connections: o.Database.Connections, NoMigrations: o.Database.NoMigrations, NoAccelerators: o.Database.NoAccelerators, Logger: o.Logger,
 		})
 	default:
 		return nil, errors.New("the database has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER@HOST/NAME")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("database %s: %w", DatabaseName(o.Database), err)
+		return nil, fmt.Errorf("database %s: %w", DatabaseName(o.Database.URL), err)
 	}
 	return store, nil
 }
@@ -86,7 +86,7 @@ func openDatabase(ctx context.Context, o *Options) (store storage.Storage, err e
 // openKey reads the secret key, or makes it if an embedded database has never had one,
 // and sees to it that it is the database's.
 func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key, error) {
-	name := DatabaseName(o.Database)
+	name := DatabaseName(o.Database.URL)
 	id, err := store.Setting(ctx, keySetting)
 	if err != nil {
 		return secret.Key{}, fmt.Errorf("database %s: %w", name, err)
@@ -108,12 +108,12 @@ func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key
 	case len(missing) == 0 && key.Has(id):
 		o.Logger.Info("credentials are encrypted with another secret key from now on", "key", key, "before", id)
 		return key, putKey(ctx, store, key, name)
-	case o.AbandonCredentials:
+	case o.Database.AbandonCredentials:
 	case !key.Has(id):
-		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.SecretKeyFile, name, keyAdvice)
+		return secret.Key{}, fmt.Errorf("the secret key in %s is not the one that the database %s was made with: %s", o.Database.SecretKeyFile, name, keyAdvice)
 	default:
 		return secret.Key{}, fmt.Errorf("batches in the database %s that have not ended need the secret key %s, which is not in %s any more: add its line again below the first one (the last step of sheaf keys rotate-secret has put it into %s.old), or %s",
-			name, strings.Join(missing, " and "), o.SecretKeyFile, o.SecretKeyFile, keyAbandon)
+			name, strings.Join(missing, " and "), o.Database.SecretKeyFile, o.Database.SecretKeyFile, keyAbandon)
 	}
 	n, err := store.Abandon(ctx, batch.OutcomeUnknown, "the credential that was stored with the batch was abandoned with its secret key")
 	if err != nil {
@@ -152,19 +152,19 @@ const (
 // is given up, it is made; for nodes that share a database it never is, as each would make
 // its own. id is the key that the database knows, empty if none.
 func readKey(o *Options, id string) (secret.Key, error) {
-	key, err := secret.Read(o.SecretKeyFile)
+	key, err := secret.Read(o.Database.SecretKeyFile)
 	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case missing && isPostgres(o.Database) && id == "":
-		return key, fmt.Errorf("the secret key file %s is missing; nodes that share a database need the same one: make it once with: sheaf secret new %s", o.SecretKeyFile, o.SecretKeyFile)
-	case missing && !isPostgres(o.Database) && (id == "" || o.AbandonCredentials):
-		key, err = secret.Create(o.SecretKeyFile)
+	case missing && isPostgres(o.Database.URL) && id == "":
+		return key, fmt.Errorf("the secret key file %s is missing; nodes that share a database need the same one: make it once with: sheaf secret new %s", o.Database.SecretKeyFile, o.Database.SecretKeyFile)
+	case missing && !isPostgres(o.Database.URL) && (id == "" || o.Database.AbandonCredentials):
+		key, err = secret.Create(o.Database.SecretKeyFile)
 	case missing:
 		advice := keyAdvice
-		if isPostgres(o.Database) {
-			advice = "restore the key file, or make another with: sheaf secret new " + o.SecretKeyFile + ", and " + keyAbandon
+		if isPostgres(o.Database.URL) {
+			advice = "restore the key file, or make another with: sheaf secret new " + o.Database.SecretKeyFile + ", and " + keyAbandon
 		}
-		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, DatabaseName(o.Database), advice)
+		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.Database.SecretKeyFile, DatabaseName(o.Database.URL), advice)
 	}
 	if err != nil {
 		return key, fmt.Errorf("secret key: %w", err)

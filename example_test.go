@@ -35,10 +35,9 @@ func Example() {
 
 	// The batch endpoint in front of it.
 	service, err := sheaf.New(sheaf.Options{
-		Upstream:        "http://shop.example/api/v3/{storeId}",
-		UpstreamHandler: mux,
-		Database:        "sqlite:" + filepath.Join(dir, "sheaf.db"),
-		Logger:          slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://shop.example/api/v3/{storeId}", Handler: mux},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(dir, "sheaf.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -100,10 +100,11 @@ func TestGuide(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer receiver.Close()
 	service, err := sheaf.New(sheaf.Options{
-		WebhookSecretFile: secret, WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Upstream: "http://in-process/api/v3/{storeId}", UpstreamHandler: store.New(store.Options{}),
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "guide.db"), RetryInterval: 100 * time.Millisecond,
-		Logger: slog.New(slog.DiscardHandler),
+		Webhooks: sheaf.Webhooks{SecretFile: secret, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		Upstream: sheaf.Upstream{URL: "http://in-process/api/v3/{storeId}", Handler: store.New(store.Options{})},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "guide.db")},
+		Retries:  sheaf.Retries{Interval: 100 * time.Millisecond},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

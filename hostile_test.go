@@ -159,8 +159,9 @@ func TestHostile(t *testing.T) {
 	var asked atomic.Int64
 	dir := t.TempDir()
 	service, err := sheaf.New(sheaf.Options{
-		Upstream: "http://in-process/{storeId}", UpstreamHandler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }),
-		Database: "sqlite:" + filepath.Join(dir, "sheaf.db"), Logger: slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(dir, "sheaf.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +228,7 @@ func TestHostile(t *testing.T) {
 // with the answer, or the hidden one is answered for what it is.
 func TestSmuggling(t *testing.T) {
 	address := forwarding(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("something reached the upstream") }),
-		func(o *sheaf.Options) { o.Passthrough = false })
+		func(o *sheaf.Options) { o.Upstream.Passthrough = false })
 	const hidden = "POST /api/v3/1/batch HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer victim\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n" + good
 	for name, first := range map[string]string{
 		"two lengths":     headers(bearer, asJSON, "Content-Length: 0", "Content-Length: 5"),

@@ -23,7 +23,7 @@ func planMemory(o *Options) memoryPlan {
 		limit = usualMemory
 	}
 	const header = 1 << 20 // of an answer, with its line; its body is there twice while it is decoded
-	p := memoryPlan{largestAnswer: 2*o.MaxAnswer + header, largestBatch: 2*o.MaxBody + 1<<20}
+	p := memoryPlan{largestAnswer: 2*o.Limits.MaxAnswer + header, largestBatch: 2*o.Limits.MaxBody + 1<<20}
 	p.answers, p.batches = max(limit/4, p.largestAnswer), max(limit/8, p.largestBatch)
 	return p
 }

@@ -24,16 +24,16 @@ const scope = "github.com/sheafapi/sheaf"
 
 // tracer returns what traces; nil: nothing is.
 func (o *Options) tracer() trace.Tracer {
-	if o.TracerProvider == nil {
+	if o.Observe.TracerProvider == nil {
 		return nil
 	}
-	return o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(Version))
+	return o.Observe.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(Version))
 }
 
 // upstreamAttributes are where attempts go, as far as that is the same for all stores.
 func (o *Options) upstreamAttributes() []attribute.KeyValue {
-	u, err := url.Parse(strings.ReplaceAll(o.Upstream, "{storeId}", "store"))
-	if err != nil || strings.Contains(strings.SplitN(o.Upstream, "/", 4)[2], "{") {
+	u, err := url.Parse(strings.ReplaceAll(o.Upstream.URL, "{storeId}", "store"))
+	if err != nil || strings.Contains(strings.SplitN(o.Upstream.URL, "/", 4)[2], "{") {
 		return nil
 	}
 	port := u.Port()
@@ -50,12 +50,12 @@ func (o *Options) upstreamAttributes() []attribute.KeyValue {
 // newMetrics returns what counts what the service does.
 func (s *Service) newMetrics(o *Options) *telemetry.Metrics {
 	return telemetry.New(telemetry.Options{
-		Version: Version, Class: o.StoreClass, Logger: o.Logger,
+		Version: Version, Class: o.Observe.StoreClass, Logger: o.Logger,
 		Overview: func(ctx context.Context) (storage.Overview, error) { return s.storage.Overview(ctx, countedLoads) },
 		Node: func() telemetry.Node {
 			n := s.engine.State()
 			used, limit := s.room.usage()
-			return telemetry.Node{Used: used, Limit: limit, Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight, MaxInFlight: o.MaxOutbound, Held: n.Held}
+			return telemetry.Node{Used: used, Limit: limit, Running: n.Running, Places: o.Limits.StoresAtOnce, InFlight: n.InFlight, MaxInFlight: o.Limits.MaxOutbound, Held: n.Held}
 		},
 	})
 }
@@ -69,10 +69,7 @@ type told struct {
 }
 
 // counted returns the storage that API and engine use, and who is told of what happens.
-func (s *Service) counted(o *Options) (storage.Storage, told) {
-	if o.NoMetrics {
-		return s.storage, told{}
-	}
+func (s *Service) counted() (storage.Storage, told) {
 	return &measured{s.storage, s.metrics}, told{s.metrics, s.metrics.Call, s.metrics.Created, s.metrics.Delivered}
 }
 
@@ -83,7 +80,7 @@ const countedLoads = 1000
 func (s *Service) nodeState(o *Options) api.NodeState {
 	n, seen := s.engine.State(), s.metrics.Health.Seen(time.Now())
 	return api.NodeState{
-		Version: Version, Running: n.Running, Places: o.StoresAtOnce, InFlight: n.InFlight,
+		Version: Version, Running: n.Running, Places: o.Limits.StoresAtOnce, InFlight: n.InFlight,
 		Upstream: api.UpstreamState{
 			Window: telemetry.Window, Requests: seen.Requests, Codes: seen.Codes, Median: seen.Median, P99: seen.P99, Held: n.Held, HeldUntil: n.Until,
 		},
@@ -98,15 +95,15 @@ func (s *Service) Metrics() http.Handler { return s.metrics }
 func (o *Options) operators(key secret.Key, callers *auth.Gate) (func(r *http.Request, token string) error, *auth.Gate, error) {
 	gate := callers
 	switch {
-	case o.OperatorKeys != "" && o.AuthKeys != "":
-		return nil, nil, errors.New("the keys of operators are in AuthKeys; OperatorKeys is for services without that")
-	case o.OperatorKeys != "":
-		keys, err := auth.OpenKeys(o.OperatorKeys, key)
+	case o.Auth.OperatorKeysFile != "" && o.Auth.KeysFile != "":
+		return nil, nil, errors.New("Auth.OperatorKeysFile does not go with Auth.KeysFile: put the operators' keys into that file")
+	case o.Auth.OperatorKeysFile != "":
+		keys, err := auth.OpenKeys(o.Auth.OperatorKeysFile, key)
 		if err != nil {
 			return nil, nil, err
 		}
-		gate = auth.NewGate(nil, keys, o.TrustedProxies)
-	case o.AuthKeys == "":
+		gate = auth.NewGate(nil, keys, o.Auth.TrustedProxies)
+	case o.Auth.KeysFile == "":
 		return nil, nil, nil
 	}
 	return func(r *http.Request, token string) error {

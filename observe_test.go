@@ -138,7 +138,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 		}
 	}))
 	t.Cleanup(upstream.Close)
-	o.Upstream = upstream.URL
+	o.Upstream.URL = upstream.URL
 	s, ask, stop := running(t, o)
 	refused := httptest.NewRequest("POST", "/api/v3/1003/batch", strings.NewReader("{")).WithContext(t.Context())
 	refused.Header = headers.Clone()
@@ -173,16 +173,18 @@ const callerTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
 // databases; what a request brings of its own stays.
 func TestTraces(t *testing.T) {
 	for name, database := range map[string]func() Options{
-		"sqlite": func() Options { return Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")} },
+		"sqlite": func() Options {
+			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}}
+		},
 		"postgres": func() Options {
-			return Options{Database: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}
+			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCollector(t)
 			o := database()
 			provider := c.provider(t, sdktrace.ParentBased(sdktrace.NeverSample()))
-			o.TracerProvider, o.RetryLimit, o.RetryInterval = provider, 1, time.Millisecond
+			o.Observe.TracerProvider, o.Retries.Limit, o.Retries.Interval = provider, new(1), time.Millisecond
 			seen := traced(t, o, http.Header{"Traceparent": {"00-" + callerTrace + "-00f067aa0ba902b7-01"}, "Tracestate": {"vendor=x"}})
 			if err := provider.ForceFlush(t.Context()); err != nil {
 				t.Fatal(err)
@@ -264,13 +266,13 @@ func checkSpans(t *testing.T, c *collected) {
 // TestTracesOff: without a provider nothing is traced, and the caller's trace goes through all the same.
 func TestTracesOff(t *testing.T) {
 	const parent = "00-" + callerTrace + "-00f067aa0ba902b7-01"
-	o := Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), RetryLimit: -1}
+	o := Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}, Retries: Retries{Limit: new(0)}}
 	for path, h := range traced(t, o, http.Header{"Traceparent": {parent}}) {
 		if path != "/own" && h.Get("Traceparent") != parent {
 			t.Errorf("%s was told %q", path, h.Get("Traceparent"))
 		}
 	}
-	o.Database = "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")
+	o.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")
 	for path, h := range traced(t, o, http.Header{}) {
 		if path != "/own" && h.Get("Traceparent") != "" {
 			t.Errorf("without a trace %s was told %q", path, h.Get("Traceparent"))
@@ -282,7 +284,7 @@ func TestTracesOff(t *testing.T) {
 func TestTracesSampled(t *testing.T) {
 	c := newCollector(t)
 	provider := c.provider(t, sdktrace.ParentBased(sdktrace.AlwaysSample()))
-	o := Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), TracerProvider: provider, RetryLimit: -1}
+	o := Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}, Observe: Observe{TracerProvider: provider}, Retries: Retries{Limit: new(0)}}
 	seen := traced(t, o, http.Header{"Traceparent": {"00-" + callerTrace + "-00f067aa0ba902b7-00"}})
 	if err := provider.ForceFlush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -318,8 +320,12 @@ func metricsOf(t *testing.T, s *Service) map[string]string {
 // TestMetrics: what happened is counted, each thing once, on both databases; no label names a store.
 func TestMetrics(t *testing.T) {
 	for name, database := range map[string]func() Options{
-		"sqlite":   func() Options { return Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")} },
-		"postgres": func() Options { return Options{Database: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)} },
+		"sqlite": func() Options {
+			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}}
+		},
+		"postgres": func() Options {
+			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var limited, broken atomic.Int32
@@ -341,7 +347,7 @@ func TestMetrics(t *testing.T) {
 			}))
 			t.Cleanup(upstream.Close)
 			o := database()
-			o.Upstream, o.RetryInterval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
+			o.Upstream.URL, o.Retries.Interval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
 			s, ask, stop := running(t, o)
 			var made struct{ Ticket string }
 			end := func(query, body string) {
@@ -398,31 +404,5 @@ func TestMetrics(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestNoMetrics: without metrics nothing is counted, and how things stand is told all the same.
-func TestNoMetrics(t *testing.T) {
-	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	t.Cleanup(upstream.Close)
-	s, ask, stop := running(t, Options{Upstream: upstream.URL, Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"), NoMetrics: true})
-	var made struct{ Ticket string }
-	if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch", nil, `[{"method":"GET","path":"/fine"}]`)), &made); err != nil {
-		t.Fatal(err)
-	}
-	for status := ""; !strings.Contains(status, `"COMPLETED"`); {
-		status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
-	}
-	stop()
-	got := metricsOf(t, s)
-	for metric, value := range got {
-		name, _, _ := strings.Cut(metric, "{")
-		ours := strings.HasPrefix(name, "sheaf_") || strings.HasPrefix(name, "http_")
-		if ours && (strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count")) && value != "0" {
-			t.Errorf("%s is %s", metric, value)
-		}
-	}
-	if got["sheaf_nodes"] != "1" || got[`sheaf_batches_unfinished{store_class="all"}`] != "0" {
-		t.Errorf("nodes %q, unfinished %q", got["sheaf_nodes"], got[`sheaf_batches_unfinished{store_class="all"}`])
 	}
 }

@@ -27,8 +27,9 @@ func forwarding(t testing.TB, upstream http.Handler, change ...func(*sheaf.Optio
 	t.Helper()
 	up, _ := strictupstream.Start(t, upstream)
 	o := sheaf.Options{
-		Upstream: up.URL + "/shop/{storeId}", Passthrough: true, Logger: slog.New(slog.DiscardHandler),
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		Upstream: sheaf.Upstream{URL: up.URL + "/shop/{storeId}", Passthrough: true},
+		Logger:   slog.New(slog.DiscardHandler),
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
 	}
 	for _, f := range change {
 		f(&o)
@@ -86,7 +87,7 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 // What is no batch's goes to the upstream as it came, and so does its answer.
 func TestPassthrough(t *testing.T) {
-	inProcess := func(o *sheaf.Options) { o.UpstreamHandler = echo }
+	inProcess := func(o *sheaf.Options) { o.Upstream.Handler = echo }
 	for name, change := range map[string]func(*sheaf.Options){"over a socket": func(*sheaf.Options) {}, "in process": inProcess} {
 		t.Run(name, func(t *testing.T) {
 			address := forwarding(t, echo, change)
@@ -156,10 +157,10 @@ func TestPassthroughHeaders(t *testing.T) {
 	} {
 		for kind, change := range map[string]func(*sheaf.Options){
 			"a caller, over a socket": func(*sheaf.Options) {},
-			"a caller, in process":    func(o *sheaf.Options) { o.UpstreamHandler = received },
-			"a proxy, over a socket":  func(o *sheaf.Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} },
+			"a caller, in process":    func(o *sheaf.Options) { o.Upstream.Handler = received },
+			"a proxy, over a socket":  func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} },
 			"a proxy, in process": func(o *sheaf.Options) {
-				o.UpstreamHandler, o.TrustedProxies = received, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+				o.Upstream.Handler, o.Auth.TrustedProxies = received, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 			},
 		} {
 			want := v.caller
@@ -372,7 +373,7 @@ func TestPassthroughFailures(t *testing.T) {
 			http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}
-	}), func(o *sheaf.Options) { o.RequestTimeout = 300 * time.Millisecond })
+	}), func(o *sheaf.Options) { o.Upstream.Timeout = 300 * time.Millisecond })
 	defer close(held)
 	resp := raw(t, address, "GET /api/v3/7/slow HTTP/1.1\r\nHost: a\r\n\r\n")
 	if text := body(t, resp); resp.StatusCode != 504 || !strings.Contains(text, "UPSTREAM_TIMEOUT") || !strings.Contains(text, "within 300ms") {
@@ -383,7 +384,7 @@ func TestPassthroughFailures(t *testing.T) {
 	if text, err := io.ReadAll(resp.Body); err == nil {
 		t.Errorf("half an answer looks whole: %q", text)
 	}
-	gone := forwarding(t, echo, func(o *sheaf.Options) { o.Upstream = "http://127.0.0.1:1/{storeId}" })
+	gone := forwarding(t, echo, func(o *sheaf.Options) { o.Upstream.URL = "http://127.0.0.1:1/{storeId}" })
 	resp = raw(t, gone, "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n\r\n")
 	if text := body(t, resp); resp.StatusCode != 502 || !strings.Contains(text, "UPSTREAM_FAILED") || !strings.Contains(text, "connection refused") || strings.Contains(text, "127.0.0.1") {
 		t.Errorf("%d %s", resp.StatusCode, text)
@@ -400,7 +401,7 @@ func TestForwardedCallsAreShared(t *testing.T) {
 			<-held
 		}
 	}), func(o *sheaf.Options) {
-		o.MaxOutbound, o.TrustedProxies = 8, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		o.Limits.MaxOutbound, o.Auth.TrustedProxies = 8, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	call := func(from, token string) *http.Response {
 		t.Helper()
@@ -439,7 +440,7 @@ func TestPassthroughDoesNotUpgrade(t *testing.T) {
 
 // Without the option nothing is forwarded.
 func TestNoPassthrough(t *testing.T) {
-	address := forwarding(t, echo, func(o *sheaf.Options) { o.Passthrough = false })
+	address := forwarding(t, echo, func(o *sheaf.Options) { o.Upstream.Passthrough = false })
 	resp := raw(t, address, "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n\r\n")
 	if text := body(t, resp); resp.StatusCode != 404 || !strings.Contains(text, "NOT_FOUND") {
 		t.Errorf("%d %s", resp.StatusCode, text)
@@ -456,7 +457,9 @@ func TestForwardedName(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	service, err := sheaf.New(sheaf.Options{
-		Upstream: up.URL, Passthrough: true, Logger: slog.New(slog.DiscardHandler), Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
+		Upstream: sheaf.Upstream{URL: up.URL, Passthrough: true},
+		Logger:   slog.New(slog.DiscardHandler),
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func dataVersion(t *testing.T, c *sqlite.Conn) (version int64) {
 // TestReadyChangesNothing: calls to /readyz cause no commits.
 func TestReadyChangesNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sheaf.db")
-	s, err := New(Options{Upstream: "http://127.0.0.1:1/{storeId}", Database: "sqlite:" + file, Logger: slog.New(slog.DiscardHandler)})
+	s, err := New(Options{Upstream: Upstream{URL: "http://127.0.0.1:1/{storeId}"}, Database: Database{URL: "sqlite:" + file}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +55,17 @@ func TestReadyChangesNothing(t *testing.T) {
 // TestReadyTellsNothing: /readyz says nothing of what the database reports, which the log does.
 func TestReadyTellsNothing(t *testing.T) {
 	for name, database := range map[string]func() Options{
-		"sqlite":   func() Options { return Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "planted-name.db")} },
-		"postgres": func() Options { return Options{Database: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)} },
+		"sqlite": func() Options {
+			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "planted-name.db")}}
+		},
+		"postgres": func() Options {
+			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			o := database()
-			o.Upstream, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
+			o.Upstream.URL, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
 			s, _, stop := running(t, o)
 			for s.Ready(t.Context()) != nil {
 				runtime.Gosched() // until batches of an earlier process have been looked for
@@ -95,8 +99,9 @@ func TestReadyTellsNothing(t *testing.T) {
 func TestOperatorsAreAudited(t *testing.T) {
 	var log bytes.Buffer
 	s, ask, stop := running(t, Options{
-		Upstream: "http://127.0.0.1:1/{storeId}", Database: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db"),
-		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Upstream: Upstream{URL: "http://127.0.0.1:1/{storeId}"},
+		Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")},
+		Logger:   slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	stop()
 	log.Reset()

@@ -17,6 +17,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/engine"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -48,17 +49,17 @@ func New(o Options) (*Service, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	headers, err := batch.AdmitHeaders(o.RequestHeaders...)
+	headers, err := batch.AdmitHeaders(o.Upstream.RequestHeaders...)
 	if err != nil {
 		return nil, fmt.Errorf("request headers: %w", err)
 	}
 	var guard *outbound.Guard
-	if o.UpstreamGuard {
-		guard = &outbound.Guard{Allow: o.UpstreamAllow}
+	if o.Upstream.Guard {
+		guard = &outbound.Guard{Allow: o.Upstream.GuardAllow}
 	}
 	client, err := outbound.New(outbound.Options{
-		Template: o.Upstream, Handler: o.UpstreamHandler, TLS: o.UpstreamTLS, Guard: guard,
-		Timeout: o.RequestTimeout, MaxAnswer: o.MaxAnswer, MaxConns: o.MaxOutbound,
+		Template: o.Upstream.URL, Handler: o.Upstream.Handler, TLS: o.Upstream.TLS, Guard: guard,
+		Timeout: o.Upstream.Timeout, MaxAnswer: o.Limits.MaxAnswer, MaxConns: o.Limits.MaxOutbound,
 		UserAgent: "sheaf/" + Version, Headers: headers, Logger: o.Logger,
 	})
 	if err != nil {
@@ -75,7 +76,7 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	s := &Service{outbound: client, storage: store, room: &capacity{limit: o.MaxDatabase, storage: store, log: o.Logger}}
+	s := &Service{outbound: client, storage: store, room: &capacity{limit: o.Limits.MaxDatabase, storage: store, log: o.Logger}}
 	s.metrics = s.newMetrics(&o)
 	operator, operators, err := o.operators(key, gate)
 	if err != nil {
@@ -88,7 +89,7 @@ func New(o Options) (*Service, error) {
 			s.gates = append(s.gates, g)
 		}
 	}
-	timed, told := s.counted(&o)
+	timed, told := s.counted()
 	watched := &observed{Storage: timed}
 	memory := planMemory(&o)
 	processors := cpu.New(runtime.GOMAXPROCS(0))
@@ -97,24 +98,24 @@ func New(o Options) (*Service, error) {
 		Strangers: gate == nil,
 		Storage:   watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
-			RetryLimit: o.RetryLimit, RetryInterval: o.RetryInterval, ThrottleLimit: o.ThrottleLimit,
-			Success: o.Success.is, RetryInDoubt: o.RetryInDoubt,
+			RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
+			Success: o.Upstream.Success.is, RetryInDoubt: o.Retries.InDoubt,
 		},
-		Rate:         o.Rate,
-		QueuesAtOnce: o.StoresAtOnce, MaxOutbound: o.MaxOutbound, Memory: memory.batches, LargestBatch: memory.largestBatch,
+		Rate:         governor.Rate(o.Upstream.Rate),
+		QueuesAtOnce: o.Limits.StoresAtOnce, MaxOutbound: o.Limits.MaxOutbound, Memory: memory.batches, LargestBatch: memory.largestBatch,
 		Answers: memory.answers, LargestAnswer: memory.largestAnswer,
-		Retention: o.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
+		Retention: o.Database.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: told.observer, Tracer: o.tracer(), TraceAttributes: o.upstreamAttributes(),
 	})
 	s.engine, s.room.known = e, e.Accepted
 	var crowded func(store string, owner batch.Owner) bool
-	if gate == nil && o.MaxQueued > 0 {
-		crowded = newCrowding(o.MaxQueued, store, e.Accepted).crowded
+	if gate == nil && *o.Limits.MaxQueued > 0 {
+		crowded = newCrowding(*o.Limits.MaxQueued, store, e.Accepted).crowded
 	}
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
-	if o.Passthrough {
+	if o.Upstream.Passthrough {
 		forward = func(w http.ResponseWriter, r *http.Request, store, path string) (int, error) {
-			err := client.Forward(w, r, store, path, auth.Proxies(o.TrustedProxies).Trusts(r.RemoteAddr))
+			err := client.Forward(w, r, store, path, auth.Proxies(o.Auth.TrustedProxies).Trusts(r.RemoteAddr))
 			if failed, ok := errors.AsType[*outbound.ForwardError](err); ok {
 				return failed.Status, err
 			}
@@ -129,17 +130,17 @@ func New(o Options) (*Service, error) {
 	s.audit = o.audit()
 	s.api = api.New(api.Options{
 		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
-		Alone: !isPostgres(o.Database),
+		Alone: !isPostgres(o.Database.URL),
 
 		CPU:       processors,
 		HasRoom:   s.room.hasRoom,
 		Crowded:   crowded,
-		From:      auth.NetworkOf(o.TrustedProxies),
-		Authorize: authorize(gate), Audit: s.audit, AuditOperators: o.AuditLog == nil, Forward: forward, MaxForwards: o.MaxOutbound,
+		From:      auth.NetworkOf(o.Auth.TrustedProxies),
+		Authorize: authorize(gate), Audit: s.audit, AuditOperators: o.Observe.AuditLog == nil, Forward: forward, MaxForwards: o.Limits.MaxOutbound,
 		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.readyForCallers(o.Logger),
-		Headers: headers, MaxBody: o.MaxBody, MaxAnswer: o.MaxAnswer, MaxQueued: o.MaxQueued, MaxStored: o.MaxStored, Logger: o.Logger,
+		Headers: headers, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer, MaxQueued: *o.Limits.MaxQueued, MaxStored: o.Limits.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
 	s.close = sync.OnceValue(func() error {
@@ -205,39 +206,38 @@ func (s *Service) Close() error { return s.close() }
 
 // complete fills in the defaults and refuses what can't be right.
 func (o *Options) complete() error {
-	fill(&o.Database, "sqlite:sheaf.db")
-	fill(&o.RequestTimeout, 30*time.Second)
-	fill(&o.RetryLimit, 5)
-	fill(&o.RetryInterval, 3*time.Second)
-	fill(&o.ThrottleLimit, 20*time.Minute)
-	fill(&o.MaxBody, 10<<20)
-	fill(&o.MaxAnswer, 5<<20)
-	fill(&o.MaxQueued, 10_000)
-	fill(&o.Retention, 7*24*time.Hour)
-	fill(&o.StoresAtOnce, 4096)
-	fill(&o.MaxOutbound, 1024)
+	fill(&o.Database.URL, "sqlite:sheaf.db")
+	fill(&o.Upstream.Timeout, 30*time.Second)
+	fill(&o.Retries.Limit, new(5))
+	fill(&o.Retries.Interval, 3*time.Second)
+	fill(&o.Retries.ThrottleLimit, 20*time.Minute)
+	fill(&o.Limits.MaxBody, 10<<20)
+	fill(&o.Limits.MaxAnswer, 5<<20)
+	fill(&o.Limits.MaxQueued, new(10_000))
+	fill(&o.Database.Retention, 7*24*time.Hour)
+	fill(&o.Limits.StoresAtOnce, 4096)
+	fill(&o.Limits.MaxOutbound, 1024)
 	fill(&o.ShutdownTimeout, 30*time.Second)
-	if o.StoreClass == nil {
-		o.StoreClass = func(string) string { return telemetry.EveryStore }
+	if o.Observe.StoreClass == nil {
+		o.Observe.StoreClass = func(string) string { return telemetry.EveryStore }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	o.RetryLimit = max(o.RetryLimit, 0)
-	o.MaxQueued = max(o.MaxQueued, 0)
+	l := &o.Limits
 	switch {
-	case o.Upstream == "":
+	case o.Upstream.URL == "":
 		return errors.New("an upstream is required, such as http://127.0.0.1:9000/api/v3/{storeId}")
-	case o.Retention < time.Hour:
-		return fmt.Errorf("retention is %v and has to be at least 1h: tickets and deduplication keys are promised that long", o.Retention)
-	case o.RequestTimeout < 0 || o.RetryInterval < 0 || o.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
+	case o.Database.Retention < time.Hour:
+		return fmt.Errorf("retention is %v and must be at least 1h, because tickets and deduplication keys are promised that long", o.Database.Retention)
+	case o.Upstream.Timeout < 0 || o.Retries.Interval < 0 || o.Retries.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
 		return errors.New("a duration can't be negative")
-	case o.MaxBody < 0 || o.MaxAnswer < 0 || o.MaxStored < 0 || o.MaxDatabase < 0 || o.StoresAtOnce < 0 || o.MaxOutbound < 0:
+	case l.MaxBody < 0 || l.MaxAnswer < 0 || *l.MaxQueued < 0 || l.MaxStored < 0 || l.MaxDatabase < 0 || l.StoresAtOnce < 0 || l.MaxOutbound < 0 || *o.Retries.Limit < 0:
 		return errors.New("a limit can't be negative")
-	case o.Rate != Rate{} && !o.Rate.Valid():
-		return fmt.Errorf("a rate of %d in %v is none that can be kept: it has to be from 1 in 24h to 1,000,000 in 1s", o.Rate.N, o.Rate.Per)
-	case o.Success > Success200:
-		return fmt.Errorf("unknown meaning of success: %d", o.Success)
+	case o.Upstream.Rate != Rate{} && !o.Upstream.Rate.Valid():
+		return fmt.Errorf("a rate of %d in %v can't be kept: it must be between 1 in 24h and 1,000,000 in 1s", o.Upstream.Rate.N, o.Upstream.Rate.Per)
+	case o.Upstream.Success > Success200:
+		return fmt.Errorf("unknown meaning of success: %d", o.Upstream.Success)
 	}
 	return nil
 }

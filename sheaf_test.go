@@ -16,22 +16,22 @@ import (
 
 func options(dir string) Options {
 	return Options{
-		Upstream: "http://127.0.0.1:9/api/v3/{storeId}",
-		Database: "sqlite:" + filepath.Join(dir, "sheaf.db"),
+		Upstream: Upstream{URL: "http://127.0.0.1:9/api/v3/{storeId}"},
+		Database: Database{URL: "sqlite:" + filepath.Join(dir, "sheaf.db")},
 		Logger:   slog.New(slog.DiscardHandler),
 	}
 }
 
 func TestOptionsRefused(t *testing.T) {
 	for want, change := range map[string]func(*Options){
-		"an upstream is required":      func(o *Options) { o.Upstream = "" },
-		"upstream:":                    func(o *Options) { o.Upstream = "ftp://host/{storeId}" },
-		"at least 1h":                  func(o *Options) { o.Retention = time.Minute },
-		"a duration can't be negative": func(o *Options) { o.RetryInterval = -1 },
-		"a limit can't be negative":    func(o *Options) { o.MaxBody = -1 },
-		"unknown meaning of success":   func(o *Options) { o.Success = 9 },
-		"has to be sqlite:FILE":        func(o *Options) { o.Database = "mysql://" },
-		"no such file or directory":    func(o *Options) { o.Database = "sqlite:" + filepath.Join("no", "folder", "x.db") },
+		"an upstream is required":      func(o *Options) { o.Upstream.URL = "" },
+		"upstream:":                    func(o *Options) { o.Upstream.URL = "ftp://host/{storeId}" },
+		"at least 1h":                  func(o *Options) { o.Database.Retention = time.Minute },
+		"a duration can't be negative": func(o *Options) { o.Retries.Interval = -1 },
+		"a limit can't be negative":    func(o *Options) { o.Limits.MaxBody = -1 },
+		"unknown meaning of success":   func(o *Options) { o.Upstream.Success = 9 },
+		"has to be sqlite:FILE":        func(o *Options) { o.Database.URL = "mysql://" },
+		"no such file or directory":    func(o *Options) { o.Database.URL = "sqlite:" + filepath.Join("no", "folder", "x.db") },
 	} {
 		o := options(t.TempDir())
 		change(&o)
@@ -112,16 +112,16 @@ func TestSecretKey(t *testing.T) {
 	if _, err := os.Stat(key); err == nil {
 		t.Fatal("a refused start made a key")
 	}
-	o.AbandonCredentials = true
+	o.Database.AbandonCredentials = true
 	start("")
-	o.AbandonCredentials = false
+	o.Database.AbandonCredentials = false
 	start("")
 	if err := os.WriteFile(key, first, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	start("is not the one")
-	o.AbandonCredentials = true
+	o.Database.AbandonCredentials = true
 	start("")
-	o.AbandonCredentials = false
+	o.Database.AbandonCredentials = false
 	start("")
 }

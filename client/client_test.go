@@ -41,8 +41,8 @@ func start(t *testing.T, o client.Options, through func(next http.Handler) http.
 func startWith(t *testing.T, s sheaf.Options, o client.Options, through func(next http.Handler) http.Handler) *world {
 	t.Helper()
 	w := &world{held: make(chan struct{}, 1000), gate: make(chan struct{})}
-	s.Upstream, s.UpstreamHandler = "http://api/{storeId}", http.HandlerFunc(w.upstream)
-	s.Database, s.RetryLimit, s.Logger = "sqlite:"+filepath.Join(t.TempDir(), "b.db"), -1, slog.New(slog.DiscardHandler)
+	s.Upstream = sheaf.Upstream{URL: "http://api/{storeId}", Handler: http.HandlerFunc(w.upstream)}
+	s.Database.URL, s.Retries.Limit, s.Logger = "sqlite:"+filepath.Join(t.TempDir(), "b.db"), new(0), slog.New(slog.DiscardHandler)
 	service, err := sheaf.New(s)
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +209,7 @@ func TestDeliveries(t *testing.T) {
 	if err := webhook.CreateSecret(secret); err != nil {
 		t.Fatal(err)
 	}
-	w := startWith(t, sheaf.Options{WebhookSecretFile: secret, WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, client.Options{}, nil)
+	w := startWith(t, sheaf.Options{Webhooks: sheaf.Webhooks{SecretFile: secret, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}, client.Options{}, nil)
 	const n = 120
 	tickets := map[string]bool{}
 	for range n {

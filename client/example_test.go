@@ -24,8 +24,9 @@ func exampleServer() (url string, end func()) {
 	})
 	dir := must(os.MkdirTemp("", "sheaf-example"))
 	service := must(sheaf.New(sheaf.Options{
-		Upstream: "http://api/{storeId}", UpstreamHandler: api,
-		Database: "sqlite:" + filepath.Join(dir, "batches.db"), Logger: slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://api/{storeId}", Handler: api},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(dir, "batches.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error)

@@ -131,10 +131,10 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // returns once everything under way is recorded and the database is closed.
 func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger) (err error) {
 	options := s.serviceOptions(log)
-	if options.Database, err = withPassword(options.Database, s.password); err != nil {
+	if options.Database.URL, err = withPassword(options.Database.URL, s.password); err != nil {
 		return err
 	}
-	if options.UpstreamTLS, err = s.towardsUpstream(log); err != nil {
+	if options.Upstream.TLS, err = s.towardsUpstream(log); err != nil {
 		return err
 	}
 	secure, err := s.towardsClients(log)
@@ -147,14 +147,14 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 			return err
 		}
 		defer audit.Close()
-		options.AuditLog = audit
+		options.Observe.AuditLog = audit
 	}
 	traces, err := s.observing.tracing(ctx, environ, log)
 	if err != nil {
 		return err
 	}
 	if traces != nil {
-		options.TracerProvider = traces
+		options.Observe.TracerProvider = traces
 		defer func() {
 			sending, cancel := context.WithTimeout(context.Background(), tracesTimeout)
 			defer cancel()
@@ -182,8 +182,8 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	info, _ := debug.ReadBuildInfo()
-	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream,
-		"database", sheaf.DatabaseName(s.options.Database), "version", version(info))
+	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream.URL,
+		"database", sheaf.DatabaseName(s.options.Database.URL), "version", version(info))
 	if metrics != nil {
 		log.Info("metrics", "address", metricsListener.Addr().String())
 		defer metrics.Close()
@@ -292,9 +292,9 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
-		spare := files - s.options.MaxOutbound - s.options.DatabaseConnections - keptFiles
-		if s.options.Passthrough { // as many forwarded calls
-			spare -= s.options.MaxOutbound
+		spare := files - s.options.Limits.MaxOutbound - s.options.Database.Connections - keptFiles
+		if s.options.Upstream.Passthrough { // as many forwarded calls
+			spare -= s.options.Limits.MaxOutbound
 		}
 		connections = min(connections, max(spare, files/4))
 	}
@@ -303,9 +303,9 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 			"connections", connections, "files", inbound.MaxFiles())
 	}
 	return inbound.Options{
-		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: s.options.MaxBody,
-		Trusted: s.options.TrustedProxies, Network: auth.Network,
-		From:   auth.NetworkOf(s.options.TrustedProxies),
+		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: s.options.Limits.MaxBody,
+		Trusted: s.options.Auth.TrustedProxies, Network: auth.Network,
+		From:   auth.NetworkOf(s.options.Auth.TrustedProxies),
 		Probes: []string{healthPath, readyPath, metricsPath},
 	}
 }

@@ -198,10 +198,11 @@ func TestDefaults(t *testing.T) {
 		listen: "127.0.0.1:8080", logFormat: "text", logLevel: slog.LevelInfo,
 		observing: observing{metrics: true, sample: 1, ui: true},
 		options: sheaf.Options{
-			Database: "sqlite:sheaf.db", DatabaseConnections: 8, RequestTimeout: 30 * time.Second,
-			RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
-			MaxBody: 10 << 20, MaxAnswer: 5 << 20, MaxQueued: 10_000, Retention: 7 * 24 * time.Hour,
-			StoresAtOnce: 4096, MaxOutbound: 1024, ShutdownTimeout: 30 * time.Second,
+			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Connections: 8, Retention: 7 * 24 * time.Hour},
+			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second},
+			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, ThrottleLimit: 20 * time.Minute},
+			Limits:          sheaf.Limits{MaxBody: 10 << 20, MaxAnswer: 5 << 20, MaxQueued: new(10_000), StoresAtOnce: 4096, MaxOutbound: 1024},
+			ShutdownTimeout: 30 * time.Second,
 		},
 	}
 	if got := parse(t, nil, nil); !reflect.DeepEqual(got, want) {
@@ -260,11 +261,11 @@ func TestTogether(t *testing.T) {
 func TestServiceOptions(t *testing.T) {
 	s := parse(t, []string{"--retry-limit=0", "--max-queued=0"}, nil)
 	log := slog.New(slog.DiscardHandler)
-	if o := s.serviceOptions(log); o.RetryLimit >= 0 || o.MaxQueued >= 0 || o.Logger != log {
-		t.Errorf("0 has to become negative, the library's none: %+v", o)
+	if o := s.serviceOptions(log); *o.Retries.Limit != 0 || *o.Limits.MaxQueued != 0 || o.Logger != log {
+		t.Errorf("0 must stay 0: %+v", o)
 	}
 	s = parse(t, []string{"--retry-limit=7", "--max-queued=8"}, nil)
-	if o := s.serviceOptions(log); o.RetryLimit != 7 || o.MaxQueued != 8 {
+	if o := s.serviceOptions(log); *o.Retries.Limit != 7 || *o.Limits.MaxQueued != 8 {
 		t.Errorf("got %+v", o)
 	}
 }

@@ -242,6 +242,14 @@ func parseCount(least int) func(string) (int, error) {
 	}
 }
 
+// optional returns a parser for a field that is a pointer because 0 is a value of its own.
+func optional[T any](parse func(string) (T, error)) func(string) (*T, error) {
+	return func(text string) (*T, error) {
+		v, err := parse(text)
+		return &v, err
+	}
+}
+
 func parseBool(text string) (bool, error) {
 	b, err := strconv.ParseBool(text)
 	if err != nil {

@@ -41,9 +41,11 @@ func run(listen, database string, latency time.Duration) (err error) {
 
 	// The batch endpoint beside it. Its requests come back to the same mux.
 	service, err := sheaf.New(sheaf.Options{
-		Upstream:        "http://in-process/api/v3/{storeId}", // only its path counts
-		UpstreamHandler: mux,
-		Database:        database,
+		Upstream: sheaf.Upstream{
+			URL:     "http://in-process/api/v3/{storeId}", // only its path counts
+			Handler: mux,
+		},
+		Database: sheaf.Database{URL: database},
 	})
 	if err != nil {
 		return err

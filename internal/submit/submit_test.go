@@ -39,8 +39,10 @@ func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{calls: map[string]int{}, fails: map[string]int{}, sent: map[string]string{}}
 	service, err := sheaf.New(sheaf.Options{
-		Upstream: "http://api/{storeId}", UpstreamHandler: http.HandlerFunc(w.upstream), RetryLimit: -1,
-		Database: "sqlite:" + filepath.Join(t.TempDir(), "b.db"), Logger: slog.New(slog.DiscardHandler),
+		Upstream: sheaf.Upstream{URL: "http://api/{storeId}", Handler: http.HandlerFunc(w.upstream)},
+		Retries:  sheaf.Retries{Limit: new(0)},
+		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "b.db")},
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
