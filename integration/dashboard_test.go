@@ -147,7 +147,7 @@ func TestDashboard(t *testing.T) {
 		b.open(s.base + "/ui")
 		b.accessible("sign-in")
 		b.signIn(s.base, "1003", "ann")
-		b.untilText("Nothing waits, nothing runs.")
+		b.untilText("No batches queued or running.")
 
 		// A batch is watched to its end. Nobody loads the page again.
 		requests := []string{"POST /held", "GET /flaky", "GET /raw", "GET /limited"}
@@ -175,9 +175,9 @@ func TestDashboard(t *testing.T) {
 		b.untilText("100 %")
 		b.untilText("ended")
 		if !value[bool](b, "window.same") {
-			t.Error("the page was loaded anew")
+			t.Error("the page was reloaded")
 		}
-		b.until("document.getElementById('heard').textContent.includes('The batch has ended')")
+		b.until("document.getElementById('announcement').textContent.includes('The batch has ended')")
 		b.accessible("batch")
 
 		// What failed is found, and is text, whatever it would like to be.
@@ -207,12 +207,12 @@ func TestDashboard(t *testing.T) {
 
 		// It is retried, after a question.
 		api.broken.Store(false)
-		b.follow("The batch")
-		b.follow("Retry what failed")
+		b.follow("Back to batch")
+		b.follow("Retry failed")
 		b.accessible("confirm")
 		b.follow("Retry 2 requests")
 		b.untilText("This is the new batch")
-		b.untilText("repeats what failed of " + ticket)
+		b.untilText("retry of " + ticket)
 		b.until("document.body.innerText.includes('ended') && document.body.innerText.includes('Failed\\n1')")
 
 		// All that match: counted, then done.
@@ -221,12 +221,12 @@ func TestDashboard(t *testing.T) {
 		}
 		b.open(s.base + "/ui/stores/1003/search?groupId=autumn")
 		b.accessible("search")
-		b.follow("Cancel all that match")
+		b.follow("Cancel all matches")
 		b.untilText("This cancels 3 batches")
 		b.follow("Cancel 3 batches")
-		b.untilText("Cancelled: 3 batches.")
+		b.untilText("Cancelled 3 batches.")
 		b.open(s.base + "/ui/stores/1003/search?code=418")
-		b.follow("Retry all that failed")
+		b.follow("Retry all failed matches")
 		b.untilText("This retries 1 request of 1 batch") // the other one was retried above
 		b.follow("Back")
 		b.open(s.base + "/ui/stores/1003/search?code=5")
@@ -235,11 +235,11 @@ func TestDashboard(t *testing.T) {
 		// The queue pauses, and goes on.
 		b.open(s.base + "/ui/stores/1003")
 		b.accessible("store")
-		b.follow("Pause the queue")
-		b.follow("Pause the queue")
-		b.untilText("Let it go on")
-		b.follow("Let it go on")
-		b.untilText("It goes on.")
+		b.follow("Pause queue")
+		b.follow("Pause queue")
+		b.untilText("Resume")
+		b.follow("Resume")
+		b.untilText("Resumed.")
 
 		others(t, b, s, ticket, operator)
 		withoutScripts(t, b, s, ticket)
@@ -254,11 +254,11 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	bob.untilText("Sign in to see this page.")
 	bob.keys("") // the page takes the focus
 	bob.signIn(s.base, "1003", "bob")
-	bob.untilText("Nothing waits, nothing runs.")
+	bob.untilText("No batches queued or running.")
 	bob.open(page)
 	bob.untilText("There is no batch with this ticket")
 	bob.open(s.base + "/ui/operator")
-	bob.untilText("Not shown")
+	bob.untilText("Something went wrong")
 	if bob.has("Token") || !bob.has("Sign out") {
 		t.Error("a caller who may not operate was signed out")
 	}
@@ -269,7 +269,7 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	bob.untilText("Longest queues")
 	bob.untilText("Median")
 	bob.accessible("operator")
-	if !b.has("Let it go on") && !b.has("Pause the queue") {
+	if !b.has("Pause queue") {
 		t.Error("the first user was signed out by the second one")
 	}
 	b.open(page) // still ann

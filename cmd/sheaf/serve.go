@@ -245,7 +245,7 @@ func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
 	handler := openapi.Handler(service)
 	if s.observing.ui {
-		handler = dashboard.New(service, log).WithAudit(service.Audit).Beside(handler)
+		handler = dashboard.New(service, log).WithAudit(service.Audit).Wrap(handler)
 	}
 	handler = s.observing.withMetrics(service.Metrics(), handler)
 	if isLoopback(listener.Addr().String()) {

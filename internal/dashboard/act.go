@@ -7,75 +7,77 @@ import (
 	"strconv"
 )
 
-// confirmView asks whether something is to be done.
+// confirmView asks the user to confirm an action.
 type confirmView struct {
 	Question, Button string
 	Danger           bool
-	Action           string     // where the form goes
-	Fields           url.Values // that it holds
-	Back             string
+	Action           string     // the URL that both forms are sent to
+	Fields           url.Values // the form's hidden fields
+	Back             string     // the URL of the Back button
 
-	Also       string     // a second button, which does more than the first one; empty: there is none
-	AlsoFields url.Values // that its form holds
+	Also       string     // the text of a second button, which does more than the first; "": none
+	AlsoFields url.Values // the hidden fields of the second button's form
 }
 
-// confirmed reports whether who asks has been asked back.
+// confirmed reports whether the user has confirmed the action.
 func confirmed(r *http.Request) bool { return r.PostFormValue("confirmed") == "yes" }
 
-// form reads a form of bounded size.
+// form parses the request's form, of at most 64 KiB.
 func form(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	if err := r.ParseForm(); err != nil {
-		return &problem{http.StatusBadRequest, "The form can't be read."}
+		return &problem{http.StatusBadRequest, "The form is invalid or larger than 64 KiB."}
 	}
 	return nil
 }
 
-// done goes back to a page, which tells what was done.
+// done redirects to a page that shows a notice about what was done. n is the number of batches in
+// the notice; negative: the notice has none.
 func done(w http.ResponseWriter, r *http.Request, to, what string, n int) error {
-	q := url.Values{"said": {what}}
+	q := url.Values{"notice": {what}}
 	if n >= 0 {
 		q.Set("n", strconv.Itoa(n))
 	}
-	http.Redirect(w, r, to+"?"+q.Encode(), http.StatusSeeOther) //nolint:gosec // to is a page of ours
+	http.Redirect(w, r, to+"?"+q.Encode(), http.StatusSeeOther) //nolint:gosec // to is a page of the dashboard
 	return nil
 }
 
-// said is what was just done, in words that no address can choose.
-func said(r *http.Request) string {
+// notice returns the notice that the URL names; "": none. A URL only selects one of these texts, so
+// a link from elsewhere can't make the page say anything else.
+func notice(r *http.Request) string {
 	q := r.URL.Query()
 	n, err := strconv.Atoi(q.Get("n"))
 	if err != nil {
 		n = 0
 	}
-	switch q.Get("said") {
+	switch q.Get("notice") {
 	case "cancel":
-		return "Cancelled. What is under way ends; nothing more is started."
+		return "Batch cancelled. Requests in flight will finish; no more requests will be sent."
 	case "cancel-late":
-		return "There was nothing left to cancel."
+		return "Nothing to cancel: the batch has already ended."
 	case "pause":
-		return "Paused. What is under way ends; nothing more is started until it goes on."
+		return "Paused. Requests in flight will finish; no more requests will be sent until you resume."
 	case "resume":
-		return "It goes on."
+		return "Resumed."
 	case "same":
-		return "Nothing had to be changed."
+		return "No change needed."
 	case "retry":
-		return "This is the new batch: it repeats what had failed or was left out."
+		return "Retry created. This is the new batch: it repeats the requests that failed or did not run."
 	case repeatInDoubt:
-		return "This is the new batch. It repeats the requests that were in doubt."
+		return "Retry created. This is the new batch: it repeats the requests that were in doubt."
 	case "aside-release":
-		return "Released. The batch is the next one to run in its store."
+		return "Batch released. It runs next in its store."
 	case "aside-end":
-		return "Ended."
+		return "Batch ended."
 	case "cancelled-many":
-		return "Cancelled: " + batches(n) + "."
+		return "Cancelled " + batches(n) + "."
 	case "retried-many":
-		return "Created from what had failed: " + batches(n) + "."
+		return "Created " + batches(n) + " to retry failed requests."
 	}
 	return ""
 }
 
-// batches says how many.
+// batches returns "1 batch" or "n batches".
 func batches(n int) string {
 	if n == 1 {
 		return "1 batch"
@@ -83,26 +85,26 @@ func batches(n int) string {
 	return number(n) + " batches"
 }
 
-// steerQueue pauses the caller's queue, or lets it go on.
+// steerQueue pauses or resumes the user's queue.
 func (d *Dashboard) steerQueue(w http.ResponseWriter, r *http.Request) error {
 	if err := form(w, r); err != nil {
 		return err
 	}
 	store, action := r.PathValue("store"), r.PathValue("action")
 	if action != "pause" && action != "resume" {
-		return d.nothing(w, r)
+		return d.notFound(w, r)
 	}
 	if action == "pause" && !confirmed(r) {
-		return d.show(w, r, http.StatusOK, "confirm", "Pause the queue?", confirmView{
-			Question: "Pause the whole queue of this store? What is under way ends; nothing more is started until the queue goes on.",
-			Button:   "Pause the queue", Action: r.URL.Path, Back: storePage(store),
+		return d.show(w, r, http.StatusOK, "confirm", "Pause queue?", confirmView{
+			Question: "Pause this store's whole queue? Requests in flight will finish; no more requests will be sent until you resume.",
+			Button:   "Pause queue", Action: r.URL.Path, Back: storePage(store),
 		})
 	}
-	return d.steered(w, r, batchPath(store)+"/"+action, nil, storePage(store), action)
+	return d.setPaused(w, r, batchPath(store)+"/"+action, nil, storePage(store), action)
 }
 
-// steered pauses something or lets it go on, and goes back.
-func (d *Dashboard) steered(w http.ResponseWriter, r *http.Request, path string, query url.Values, back, action string) error {
+// setPaused pauses or resumes a queue or a batch, and redirects to back.
+func (d *Dashboard) setPaused(w http.ResponseWriter, r *http.Request, path string, query url.Values, back, action string) error {
 	var got struct{ UpdateCount int }
 	if err := d.post(r, path, query, &got); err != nil {
 		return err
@@ -113,7 +115,7 @@ func (d *Dashboard) steered(w http.ResponseWriter, r *http.Request, path string,
 	return done(w, r, back, action, -1)
 }
 
-// actBatch does something with one batch.
+// actBatch carries out an action on one batch.
 func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 	if err := form(w, r); err != nil {
 		return err
@@ -122,8 +124,8 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 	back := storePage(store) + "/batches/" + url.PathEscape(ticket)
 	one := url.Values{"ticket": {ticket}}
 	ask := map[string]confirmView{
-		"cancel": {Question: "Cancel this batch? What is under way ends; what was not sent is not sent any more. That can't be undone.", Button: "Cancel the batch", Danger: true},
-		"pause":  {Question: "Pause this batch, and with it what waits behind it in the queue?", Button: "Pause the batch"},
+		"cancel": {Question: "Cancel this batch? Requests in flight will finish; the remaining requests will not be sent. This can't be undone.", Button: "Cancel batch", Danger: true},
+		"pause":  {Question: "Pause this batch? The batches behind it in the queue will wait too.", Button: "Pause batch"},
 	}
 	if (action == "retry" || action == repeatInDoubt) && !confirmed(r) {
 		return d.askRetry(w, r, action, back)
@@ -143,7 +145,7 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 		}
 		return done(w, r, back, action, -1)
 	case "pause", "resume":
-		return d.steered(w, r, batchPath(store)+"/"+action, one, back, action)
+		return d.setPaused(w, r, batchPath(store)+"/"+action, one, back, action)
 	case "retry", repeatInDoubt:
 		if action == repeatInDoubt {
 			one.Set("inDoubt", "only")
@@ -154,13 +156,13 @@ func (d *Dashboard) actBatch(w http.ResponseWriter, r *http.Request) error {
 		}
 		return done(w, r, storePage(store)+"/batches/"+got.Ticket, action, -1)
 	}
-	return d.nothing(w, r)
+	return d.notFound(w, r)
 }
 
-// repeatInDoubt is the action that repeats the requests in doubt of a batch.
+// repeatInDoubt is the action that repeats a batch's requests in doubt.
 const repeatInDoubt = "retry-in-doubt"
 
-// askRetry asks the user to confirm a retry, and shows how many requests it repeats.
+// askRetry asks the user to confirm a retry and shows how many requests it will repeat.
 func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, back string) error {
 	query := url.Values{"ticket": {r.PathValue("ticket")}, "dryRun": {"true"}}
 	if action == repeatInDoubt {
@@ -190,7 +192,7 @@ func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, bac
 	return d.show(w, r, http.StatusOK, "confirm", "Retry?", v)
 }
 
-// requests says how many.
+// requests returns "1 request" or "n requests".
 func requests(n int) string {
 	if n == 1 {
 		return "1 request"
@@ -198,7 +200,7 @@ func requests(n int) string {
 	return number(n) + " requests"
 }
 
-// areRequests says how many are something.
+// areRequests returns "1 request is" or "n requests are".
 func areRequests(n int) string {
 	if n == 1 {
 		return "1 request is"
@@ -206,14 +208,15 @@ func areRequests(n int) string {
 	return number(n) + " requests are"
 }
 
-// actMatching does something with all batches that a filter selects: first it tells how many.
+// actMatching carries out an action on all batches that match a filter. It shows their number first
+// and asks for confirmation.
 func (d *Dashboard) actMatching(w http.ResponseWriter, r *http.Request) error {
 	if err := form(w, r); err != nil {
 		return err
 	}
 	store, action := r.PathValue("store"), r.PathValue("action")
 	if action != "cancel" && action != "retry" {
-		return d.nothing(w, r)
+		return d.notFound(w, r)
 	}
 	path := batchPath(store) + "/" + action + "-matching"
 	f := filterOf(r.PostForm)
@@ -229,24 +232,24 @@ func (d *Dashboard) actMatching(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		v := confirmView{
-			Question: fmt.Sprintf("This cancels %s: all unfinished ones that match. What is under way ends; what was not sent is not sent any more. That can't be undone.", batches(got.Matched)),
+			Question: fmt.Sprintf("This cancels %s: all unfinished ones that match. Requests in flight will finish; the remaining requests will not be sent. This can't be undone.", batches(got.Matched)),
 			Button:   "Cancel " + batches(got.Matched), Danger: true,
 			Action: r.URL.Path, Fields: f.Form(), Back: back,
 		}
 		if action == "retry" {
-			v.Question = fmt.Sprintf("This retries %s of %s: all matching batches that ended with failures and were not repeated yet. For each of them, a new batch is created with the requests that failed or did not run.",
+			v.Question = fmt.Sprintf("This retries %s of %s: all matching batches that ended with failures and have not been retried yet. Sheaf creates a new batch for each, with the requests that failed or did not run.",
 				requests(got.TotalRequests), batches(got.Matched))
 			v.Button, v.Danger = "Retry "+requests(got.TotalRequests), false
 		}
 		if n := got.InDoubtRequests; n > 0 {
 			v.Question += fmt.Sprintf(" %s in doubt and left out, because the API may have carried them out: check there before you repeat them.", areRequests(n))
-			v.Also, v.AlsoFields = "Repeat the "+number(n)+" in doubt as well", f.Form()
+			v.Also, v.AlsoFields = "Also repeat the "+number(n)+" in doubt", f.Form()
 			v.AlsoFields.Set("repeatInDoubt", "true")
 		}
 		if got.Matched == 0 {
 			v.Button = ""
 		}
-		return d.show(w, r, http.StatusOK, "confirm", "All that match", v)
+		return d.show(w, r, http.StatusOK, "confirm", "All matches", v)
 	}
 	var got struct{ UpdateCount, CreatedCount int }
 	if err := d.post(r, path, query, &got); err != nil {

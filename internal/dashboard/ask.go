@@ -9,13 +9,13 @@ import (
 	"net/url"
 )
 
-// batchPath is where the API has a store's batches.
+// batchPath returns the API's path for a store's batches.
 func batchPath(store string) string { return "/api/v3/" + url.PathEscape(store) + "/batch" }
 
-// storePage is where the dashboard has a store.
+// storePage returns the path of a store's page.
 func storePage(store string) string { return prefix + "stores/" + url.PathEscape(store) }
 
-// recorder takes an answer of the API in this process.
+// recorder is a ResponseWriter that keeps an answer in memory.
 type recorder struct {
 	header http.Header
 	status int
@@ -38,10 +38,10 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-// errBroken is the API's way to say that an answer can't be finished.
-var errBroken = errors.New("the API broke its answer off")
+// errBroken means that the API aborted its answer.
+var errBroken = errors.New("the API aborted its answer")
 
-// call is a call to the API with a token, on behalf of who asks for a page.
+// call returns a request to the API with a token, on behalf of the user who sent r.
 func call(r *http.Request, token, method, path string, query url.Values) (*http.Request, error) {
 	u := &url.URL{Path: path, RawQuery: query.Encode()}
 	var err error
@@ -64,7 +64,8 @@ func call(r *http.Request, token, method, path string, query url.Values) (*http.
 	return call, nil
 }
 
-// ask makes one call to the API. An answer other than success is a *problem with the API's words.
+// ask makes one call to the API. It returns an unsuccessful answer as a *problem with the API's
+// error message.
 func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.Values) (body []byte, err error) {
 	c, err := call(r, token, method, path, query)
 	if err != nil {
@@ -75,7 +76,7 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 		defer func() {
 			if v := recover(); v != nil {
 				if e, ok := v.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
-					panic(v) //nolint:forbidigo // not ours
+					panic(v) //nolint:forbidigo // passes on a panic of the API
 				}
 				err = errBroken
 			}
@@ -91,23 +92,23 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 	return nil, w.problem(path)
 }
 
-// problem is an answer other than success.
+// problem returns an unsuccessful answer as an error.
 func (w *recorder) problem(path string) error {
-	var told struct{ ErrorMessage string }
-	if err := json.Unmarshal(w.body.Bytes(), &told); err != nil || told.ErrorMessage == "" {
+	var answer struct{ ErrorMessage string }
+	if err := json.Unmarshal(w.body.Bytes(), &answer); err != nil || answer.ErrorMessage == "" {
 		return fmt.Errorf("the API answered %s with %d and no message", path, w.status)
 	}
-	return &problem{w.status, told.ErrorMessage}
+	return &problem{w.status, answer.ErrorMessage}
 }
 
-// passing hands an answer of the API on as it comes, if it is a success.
-type passing struct {
+// forwarder forwards a successful answer as it is written, and records any other.
+type forwarder struct {
 	recorder
 	to http.ResponseWriter
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (p *passing) WriteHeader(status int) {
+func (p *forwarder) WriteHeader(status int) {
 	p.recorder.WriteHeader(status)
 	if status == http.StatusOK {
 		for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Length"} {
@@ -118,7 +119,7 @@ func (p *passing) WriteHeader(status int) {
 }
 
 // Write implements http.ResponseWriter.
-func (p *passing) Write(b []byte) (int, error) {
+func (p *forwarder) Write(b []byte) (int, error) {
 	if p.status == 0 {
 		p.WriteHeader(http.StatusOK)
 	}
@@ -128,24 +129,24 @@ func (p *passing) Write(b []byte) (int, error) {
 	return p.recorder.Write(b)
 }
 
-// Unwrap is for http.ResponseController: the API sets deadlines.
-func (p *passing) Unwrap() http.ResponseWriter { return p.to }
+// Unwrap lets http.ResponseController set the deadlines that the API asks for.
+func (p *forwarder) Unwrap() http.ResponseWriter { return p.to }
 
-// pass answers with what the API does, which is not held here.
-func (d *Dashboard) pass(w http.ResponseWriter, r *http.Request, path string, query url.Values) error {
+// forward sends the user the API's answer without holding it in memory.
+func (d *Dashboard) forward(w http.ResponseWriter, r *http.Request, path string, query url.Values) error {
 	c, err := call(r, d.tokenOf(r), http.MethodGet, path, query)
 	if err != nil {
 		return err
 	}
-	p := &passing{recorder{header: http.Header{}}, w}
-	d.api.ServeHTTP(p, c) // if it breaks the connection, so does this
+	p := &forwarder{recorder{header: http.Header{}}, w}
+	d.api.ServeHTTP(p, c) // if the API aborts its answer, this one is aborted too
 	if p.status == http.StatusOK {
 		return nil
 	}
 	return p.problem(path)
 }
 
-// get asks the API with the page's own token, and reads the answer into out.
+// get calls the API with the user's token and decodes the answer into out.
 func (d *Dashboard) get(r *http.Request, path string, query url.Values, out any) error {
 	body, err := d.ask(r, d.tokenOf(r), http.MethodGet, path, query)
 	if err != nil {
@@ -154,7 +155,7 @@ func (d *Dashboard) get(r *http.Request, path string, query url.Values, out any)
 	return json.Unmarshal(body, out)
 }
 
-// post has the API change something.
+// post makes a change with the user's token and decodes the answer into out.
 func (d *Dashboard) post(r *http.Request, path string, query url.Values, out any) error {
 	body, err := d.ask(r, d.tokenOf(r), http.MethodPost, path, query)
 	if err != nil {
@@ -163,7 +164,7 @@ func (d *Dashboard) post(r *http.Request, path string, query url.Values, out any
 	return json.Unmarshal(body, out)
 }
 
-// asProblem returns what is to be shown of an error.
+// asProblem returns err as a problem, if it is one.
 func asProblem(err error) (*problem, bool) {
 	var p *problem
 	ok := errors.As(err, &p)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// timeline is a batch as the API tells it with all of its requests.
+// timeline is the API's description of a batch and all its requests.
 type timeline struct {
 	Status, GroupID, RetryOf                     string
 	TotalRequests, CompletedRequests             int
@@ -23,7 +23,7 @@ type timeline struct {
 	Requests                                     []progress
 }
 
-// progress is how far a request has come.
+// progress is the API's description of one request.
 type progress struct {
 	Index                                            int
 	ID, Method, Path, Status, HTTPStatusLine, Reason string
@@ -33,10 +33,10 @@ type progress struct {
 	InDoubt                                          bool
 }
 
-// inDoubt is the state of requests that are FAILED and in doubt, as the pages show them.
+// inDoubt is the state that the pages show for a request that is FAILED and in doubt.
 const inDoubt = "IN_DOUBT"
 
-// Took is the time from the first attempt to the end of the last one.
+// Took returns the time from the start of the first attempt to the end of the last one.
 func (p progress) Took() time.Duration {
 	if p.StartedAt.IsZero() || p.EndedAt.IsZero() {
 		return 0
@@ -44,29 +44,29 @@ func (p progress) Took() time.Duration {
 	return p.EndedAt.Sub(p.StartedAt)
 }
 
-// rows is how many requests a page lists.
-const rows = 100
+// rowsPerPage is how many requests a page lists.
+const rowsPerPage = 100
 
-// batchView is a batch's page.
+// batchView is the data of a batch's page.
 type batchView struct {
 	timeline
 	Store, Ticket                                       string
-	Succeeded, Failed, InDoubt, NotExecuted, Unfinished int // Failed: without those in doubt
+	Succeeded, Failed, InDoubt, NotExecuted, Unfinished int // Failed doesn't include InDoubt
 	QueuePaused                                         bool
 	Percent                                             int
-	Left                                                time.Duration // an estimate; 0: there is none
+	Left                                                time.Duration // the estimated time that the batch still needs; 0: unknown
 	Wait, Run                                           time.Duration
 	Waterfall                                           waterfall
 	Rows                                                []row
 	Filter                                              struct{ Status, Code string }
 	Codes                                               []int
 	Matching                                            int
-	First, Last                                         int // of the listed ones among those that match, from 1
+	First, Last                                         int // positions of Rows among the matching requests, from 1
 	Previous, Next                                      string
 	Link                                                string
 }
 
-// States are those that requests can be listed by.
+// States returns the states that requests can be filtered by.
 func (batchView) States() []string {
 	return []string{"COMPLETED", "FAILED", inDoubt, "NOT_EXECUTED", "PENDING", "RUNNING", "WAITING"}
 }
@@ -78,7 +78,7 @@ func (v batchView) every() int {
 	return 1000
 }
 
-// row is a request with its bar.
+// row is one request in the table, with its bar on the timeline.
 type row struct {
 	progress
 	Bar bar
@@ -100,7 +100,7 @@ func (d *Dashboard) batch(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := time.Now()
 	v.count(now)
-	v.Waterfall = fall(&v.timeline, now)
+	v.Waterfall = newWaterfall(&v.timeline, now)
 	q := r.URL.Query()
 	v.Filter.Status, v.Filter.Code = q.Get("status"), q.Get("code")
 	var matching []progress
@@ -118,9 +118,9 @@ func (d *Dashboard) batch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || from < 0 || from >= len(matching) {
 		from = 0
 	}
-	v.First, v.Last = from+1, min(from+rows, len(matching))
+	v.First, v.Last = from+1, min(from+rowsPerPage, len(matching))
 	if from > 0 {
-		v.Previous = v.page(r.URL.Path, max(from-rows, 0))
+		v.Previous = v.page(r.URL.Path, max(from-rowsPerPage, 0))
 	}
 	if v.Last < len(matching) {
 		v.Next = v.page(r.URL.Path, v.Last)
@@ -128,10 +128,10 @@ func (d *Dashboard) batch(w http.ResponseWriter, r *http.Request) error {
 	for _, p := range matching[from:v.Last] {
 		v.Rows = append(v.Rows, row{p, v.Waterfall.bar(&p)})
 	}
-	return d.show(w, r, http.StatusOK, "batch", "Batch "+ticket[:min(8, len(ticket))], v)
+	return d.show(w, r, http.StatusOK, "batch", "Batch "+short(ticket), v)
 }
 
-// page is the address of the page that begins at a place.
+// page returns the URL of the page that begins with the matching request number from.
 func (v *batchView) page(path string, from int) string {
 	q := url.Values{"from": {strconv.Itoa(from)}}
 	if v.Filter.Status != "" {
@@ -143,7 +143,7 @@ func (v *batchView) page(path string, from int) string {
 	return path + "?" + q.Encode()
 }
 
-// count adds up the requests.
+// count counts the requests by state and computes the times.
 func (v *batchView) count(now time.Time) {
 	for i := range v.Requests {
 		if v.Requests[i].InDoubt {
@@ -177,21 +177,21 @@ func (v *batchView) count(now time.Time) {
 	}
 }
 
-// response is one answer as the API tells it, its body exactly as it came.
+// response is the API's description of one answer. The body is exactly what the upstream sent.
 type response struct {
 	Index                               int
 	ID, Status, HTTPStatusLine, Reason  string
 	Method, Path, EscapedHTTPBody       string
 	HTTPBodyEncoding                    string
 	HTTPStatusCode, Attempts, Throttles int
-	HTTPBodyBytes                       int // of a body of which this is the beginning
+	HTTPBodyBytes                       int // the body's length if it is truncated here
 	DurationMs                          int64
 	StartedAt                           time.Time
 	Headers                             map[string]string
 	InDoubt                             bool
 }
 
-// Shown is the state as the page shows it.
+// Shown returns the state that the page shows.
 func (a *response) Shown() string {
 	if a.InDoubt {
 		return inDoubt
@@ -199,34 +199,34 @@ func (a *response) Shown() string {
 	return a.Status
 }
 
-// created is a request as it was created.
-type created struct {
+// createdRequest is a request as its creator sent it.
+type createdRequest struct {
 	Index            int
 	ID, Method, Path string
 	Body             json.RawMessage
-	BodyText         string // the beginning of a body that is longer
-	BodyBytes        int    // how long that is
+	BodyText         string // the beginning of a long body, instead of Body
+	BodyBytes        int    // the length of a long body
 	Headers, Refs    map[string]string
 	DependsOn        []string
 	RunIf            string
 }
 
-// requestView is the page of one request.
+// requestView is the data of one request's page.
 type requestView struct {
 	Store, Ticket string
 	Index, Total  int
-	Request       created
-	RequestBody   text
-	Answer        *response // nil: there is none yet
-	AnswerBody    text
+	Request       createdRequest
+	RequestBody   bodyView
+	Answer        *response // nil: none yet
+	AnswerBody    bodyView
 	Curl          string
 }
 
-// Previous and Next are the pages of the requests beside it; empty: there is none.
-func (v requestView) Previous() string { return v.beside(v.Index - 1) }
-func (v requestView) Next() string     { return v.beside(v.Index + 1) }
+// Previous and Next return the URLs of the neighboring requests' pages; "": there is none.
+func (v requestView) Previous() string { return v.pageOf(v.Index - 1) }
+func (v requestView) Next() string     { return v.pageOf(v.Index + 1) }
 
-func (v requestView) beside(i int) string {
+func (v requestView) pageOf(i int) string {
 	if i < 0 || i >= v.Total {
 		return ""
 	}
@@ -240,15 +240,15 @@ func (v requestView) every() int {
 	return 0
 }
 
-// text is a body as it is shown.
-type text struct {
+// bodyView is a body as the page shows it.
+type bodyView struct {
 	Kind  string // "JSON", "text", "binary", "none"
-	Bytes int
+	Bytes int    // the length of the whole body
 	Text  string
-	Cut   bool // there is more
+	Cut   bool // Text is only the beginning
 }
 
-// maxShown limits what is read and shown of a body, in bytes. All of it can be downloaded.
+// maxShown is how many bytes of a body are read and shown. The whole body can be downloaded.
 const maxShown = 64 << 10
 
 // request shows one request and its answer.
@@ -257,9 +257,9 @@ func (d *Dashboard) request(w http.ResponseWriter, r *http.Request) error {
 	v := requestView{Store: store, Ticket: ticket}
 	var err error
 	if v.Index, err = strconv.Atoi(r.PathValue("i")); err != nil || v.Index < 0 {
-		return d.nothing(w, r)
+		return d.notFound(w, r)
 	}
-	var got struct{ Requests []created }
+	var got struct{ Requests []createdRequest }
 	if err := d.get(r, batchPath(store)+"/requests", one(ticket, v.Index), &got); err != nil {
 		return err
 	}
@@ -267,23 +267,23 @@ func (d *Dashboard) request(w http.ResponseWriter, r *http.Request) error {
 		return &problem{http.StatusNotFound, "This batch has no request with that index."}
 	}
 	v.Request = got.Requests[0]
-	v.RequestBody = v.Request.text()
+	v.RequestBody = v.Request.view()
 	v.Curl = curl(&v.Request)
 	if v.Answer, v.Total, err = d.response(r, v.Index); err != nil {
 		return err
 	}
 	if v.Answer != nil {
-		v.AnswerBody = show(v.Answer.body(), v.Answer.HTTPBodyBytes)
+		v.AnswerBody = newBodyView(v.Answer.body(), v.Answer.HTTPBodyBytes)
 	}
-	return d.show(w, r, http.StatusOK, "request", fmt.Sprintf("Request %d of batch %s", v.Index, ticket[:min(8, len(ticket))]), v)
+	return d.show(w, r, http.StatusOK, "request", fmt.Sprintf("Request %d of batch %s", v.Index, short(ticket)), v)
 }
 
-// one asks for the request, or the response, at an index.
+// one returns the parameters that select the request or response at an index.
 func one(ticket string, index int) url.Values {
 	return url.Values{"ticket": {ticket}, "after": {strconv.Itoa(index - 1)}, "limit": {"1"}, "bodyBytes": {strconv.Itoa(maxShown)}}
 }
 
-// response reads the response at an index; nil: it has none yet.
+// response returns the response at an index (nil: none yet) and the batch's number of requests.
 func (d *Dashboard) response(r *http.Request, index int) (*response, int, error) {
 	q := one(r.PathValue("ticket"), index)
 	q.Set("details", "true")
@@ -301,15 +301,15 @@ func (d *Dashboard) response(r *http.Request, index int) (*response, int, error)
 	return &got.Responses[0], got.TotalRequests, nil
 }
 
-// text is the request's body as it is shown.
-func (c *created) text() text {
+// view returns the request's body as the page shows it.
+func (c *createdRequest) view() bodyView {
 	if c.BodyBytes > 0 {
-		return show([]byte(c.BodyText), c.BodyBytes)
+		return newBodyView([]byte(c.BodyText), c.BodyBytes)
 	}
-	return show(c.sent(), 0)
+	return newBodyView(c.payload(), 0)
 }
 
-// body is the answer's body as it came, or its beginning.
+// body returns the answer's body, or its beginning.
 func (a *response) body() []byte {
 	if a.HTTPBodyEncoding == "base64" {
 		if b, err := base64.StdEncoding.DecodeString(a.EscapedHTTPBody); err == nil {
@@ -319,21 +319,21 @@ func (a *response) body() []byte {
 	return []byte(a.EscapedHTTPBody)
 }
 
-// download sends the whole body of an answer, or of a request, to be kept as a file: never as a
-// page. The API sends it in pieces.
+// download sends the whole body of an answer or a request as a file, never as a page. It is
+// streamed from the API.
 func (d *Dashboard) download(of string) page {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		index, err := strconv.Atoi(r.PathValue("i"))
 		if err != nil || index < 0 {
-			return d.nothing(w, r)
+			return d.notFound(w, r)
 		}
 		q := url.Values{"ticket": {r.PathValue("ticket")}, "index": {strconv.Itoa(index)}, "of": {of}}
-		return d.pass(w, r, batchPath(r.PathValue("store"))+"/body", q)
+		return d.forward(w, r, batchPath(r.PathValue("store"))+"/body", q)
 	}
 }
 
-// curl is the request as a command. The address of the API and the token are left to who uses it.
-func curl(c *created) string {
+// curl returns the request as a shell command. The user sets the variables API and TOKEN.
+func curl(c *createdRequest) string {
 	var b strings.Builder
 	b.WriteString("curl")
 	if c.Method == http.MethodHead {
@@ -345,21 +345,21 @@ func curl(c *created) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
-	b.WriteString(` "$API"` + quoted(path) + ` \` + "\n  -H \"Authorization: Bearer $TOKEN\"")
+	b.WriteString(` "$API"` + shellQuote(path) + ` \` + "\n  -H \"Authorization: Bearer $TOKEN\"")
 	for _, name := range sortedKeys(c.Headers) {
-		b.WriteString(" \\\n  -H " + quoted(name+": "+c.Headers[name]))
+		b.WriteString(" \\\n  -H " + shellQuote(name+": "+c.Headers[name]))
 	}
 	switch {
 	case c.BodyBytes > 0:
 		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary @" + bodyFile(c.Index))
 	case c.Body != nil:
-		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary " + quoted(string(c.sent())))
+		b.WriteString(" \\\n  -H 'Content-Type: application/json' \\\n  --data-binary " + shellQuote(string(c.payload())))
 	}
 	return b.String()
 }
 
-// sent returns the body as it is sent: the text of a JSON string, other JSON as it stands.
-func (c *created) sent() []byte {
+// payload returns the body that is sent upstream: the text of a JSON string, or other JSON unchanged.
+func (c *createdRequest) payload() []byte {
 	var text string
 	if len(c.Body) > 0 && c.Body[0] == '"' && json.Unmarshal(c.Body, &text) == nil {
 		return []byte(text)
@@ -367,8 +367,8 @@ func (c *created) sent() []byte {
 	return c.Body
 }
 
-// bodyFile is what a request's body is called when it is downloaded.
+// bodyFile is the file name of a downloaded request body.
 func bodyFile(index int) string { return "request-" + strconv.Itoa(index) + ".txt" }
 
-// quoted is a text that a shell takes as it is.
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// shellQuote quotes a text for a POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

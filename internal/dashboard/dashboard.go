@@ -1,14 +1,13 @@
-// Package dashboard is the service's page for people, at /ui/. It is rendered here, works without
-// JavaScript, and with it updates itself.
+// Package dashboard serves the web interface at /ui/. Pages are rendered on the server and work
+// without JavaScript. With JavaScript, they update automatically.
 //
-// It knows nothing but the public API, which it asks in this process with the token of who has
-// signed in: so it shows exactly what that token may see, and does what that may do. The token
-// stays in this process. The browser has the random id of a session, in a cookie that scripts
-// can't read and that other sites can't make use of (SameSite, and every change asks where it
-// comes from).
+// The dashboard calls the public API in the same process, with the token of the signed-in user. It
+// therefore shows and does exactly what that token allows. The token stays in this process. The
+// browser only holds a random session ID, in a cookie that scripts can't read. Other sites can't
+// use it: the cookie is SameSite, and every change checks the origin of the request.
 //
-// Nothing that a batch holds can become markup: html/template escapes all of it, and the
-// Content-Security-Policy lets no script or style run but the two files of this package.
+// Nothing in a batch can become markup: html/template escapes everything, and the
+// Content-Security-Policy allows only this package's own script and style sheet.
 package dashboard
 
 import (
@@ -31,21 +30,21 @@ var pageFiles embed.FS
 //go:embed assets
 var assetFiles embed.FS
 
-// prefix is where the dashboard is.
+// prefix is the path below which all pages are.
 const prefix = "/ui/"
 
-// policy keeps the pages to what comes from this service. They have no inline script or style.
+// policy allows only content from this service. The pages have no inline script or style.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Dashboard serves the pages. It may be used by many goroutines.
+// Dashboard serves the pages. It is safe for concurrent use.
 type Dashboard struct {
 	api    http.Handler
 	log    *slog.Logger
 	pages  map[string]*template.Template
 	routes http.Handler
-	stamp  string        // of the assets: part of their addresses
-	places chan struct{} // of pages that are being built
+	stamp  string        // a hash of the assets, which is part of their URLs
+	builds chan struct{} // limits how many pages are built at once
 
 	sessions *sessions
 	audit    Audit
@@ -61,15 +60,15 @@ func (d *Dashboard) WithAudit(audit Audit) *Dashboard {
 	return d
 }
 
-// New returns a dashboard over an API. Requests that are not below /ui/ are none of its business.
+// New returns a dashboard that calls api.
 func New(api http.Handler, log *slog.Logger) *Dashboard {
 	d := &Dashboard{
-		api: api, log: log, pages: map[string]*template.Template{}, places: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		api: api, log: log, pages: map[string]*template.Template{}, builds: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		sessions: newSessions(), audit: func(*http.Request, string, string, string, int) {},
 	}
 	assets, err := fs.Sub(assetFiles, "assets")
 	if err != nil {
-		panic(err) //nolint:forbidigo // a mistake in this package, which every test finds
+		panic(err) //nolint:forbidigo // a bug in this package that every test finds
 	}
 	d.stamp = stampOf(assets)
 	layout := template.Must(template.New("layout.html").Funcs(helpers).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html"))
@@ -93,7 +92,7 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}":        d.build(d.request),
 		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}/answer": d.download("answer"),
 		"GET /ui/stores/{store}/batches/{ticket}/requests/{i}/body":   d.download("request"),
-		"GET /ui/": d.nothing,
+		"GET /ui/": d.notFound,
 	} {
 		mux.Handle(pattern, d.serve(page))
 	}
@@ -104,7 +103,7 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 	return d
 }
 
-// stampOf names the assets' content.
+// stampOf returns a hash of the assets.
 func stampOf(assets fs.FS) string {
 	h := fnv.New64a()
 	err := fs.WalkDir(assets, ".", func(path string, e fs.DirEntry, err error) error {
@@ -116,12 +115,12 @@ func stampOf(assets fs.FS) string {
 		return err
 	})
 	if err != nil {
-		panic(err) //nolint:forbidigo // a mistake in this package, which every test finds
+		panic(err) //nolint:forbidigo // a bug in this package that every test finds
 	}
 	return strconv.FormatUint(h.Sum64(), 36)
 }
 
-// cached lets browsers keep assets: their addresses change with their content.
+// cached lets browsers keep the assets, because an asset's URL changes with its content.
 func cached(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
@@ -129,8 +128,8 @@ func cached(next http.Handler) http.Handler {
 	})
 }
 
-// Beside serves the dashboard at /ui/, and hands every other request to next.
-func (d *Dashboard) Beside(next http.Handler) http.Handler {
+// Wrap returns a handler that serves the dashboard at /ui/ and passes other requests to next.
+func (d *Dashboard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/ui" || len(r.URL.Path) >= len(prefix) && r.URL.Path[:len(prefix)] == prefix {
 			d.ServeHTTP(w, r)
@@ -151,96 +150,97 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.routes.ServeHTTP(w, r)
 }
 
-// page serves a page, or returns the error to show.
+// page is a handler for one page. The caller shows an error that it returns.
 type page func(w http.ResponseWriter, r *http.Request) error
 
-// problem is an error that is shown.
+// problem is an error for the user to read.
 type problem struct {
 	status int
-	text   string // a sentence
+	text   string // one or more sentences
 }
 
 func (p *problem) Error() string { return p.text }
 
-// serve shows what a page can't.
+// serve makes a page an http.Handler. It shows the page's error, or asks the user to sign in.
 func (d *Dashboard) serve(p page) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := p(w, r)
 		if err == nil {
 			return
 		}
-		shown := &problem{http.StatusInternalServerError, "The dashboard failed to show this page. The service's log says more."}
+		shown := &problem{http.StatusInternalServerError, "The dashboard could not show this page. See the service's log for details."}
 		if !errors.As(err, &shown) {
-			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
+			d.log.Error("could not show a page of the dashboard", "path", r.URL.Path, "error", err)
 		}
 		// The token may still have other rights, so its user stays signed in.
 		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && d.tokenOf(r) == "" {
 			d.askToken(w, r, shown)
 			return
 		}
-		if err := d.show(w, r, shown.status, "problem", "Not shown", shown.text); err != nil {
-			d.log.Error("the dashboard failed", "path", r.URL.Path, "error", err)
+		if err := d.show(w, r, shown.status, "problem", "Something went wrong", shown.text); err != nil {
+			d.log.Error("could not show a page of the dashboard", "path", r.URL.Path, "error", err)
 		}
 	})
 }
 
-// pageTime is how long a browser may take to read a page.
-const pageTime = 30 * time.Second
+// pageTimeout is how long a browser may take to receive a page.
+const pageTimeout = 30 * time.Second
 
-// build limits how many pages are built at once: what a page is made of takes more memory than
-// the page. A browser that reads slowly keeps no place.
+// build limits how many pages are built at once, because a page's data takes more memory than the
+// page itself. The finished page no longer counts, so a slow browser doesn't block other pages.
 func (d *Dashboard) build(p page) page {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		select {
-		case d.places <- struct{}{}:
+		case d.builds <- struct{}{}:
 		case <-r.Context().Done():
-			return &problem{http.StatusServiceUnavailable, "The browser did not wait for this page."}
+			return &problem{http.StatusServiceUnavailable, "The browser closed the connection before the page was ready."}
 		}
 		built := &recorder{header: w.Header()}
 		err := func() error {
-			defer func() { <-d.places }()
+			defer func() { <-d.builds }()
 			return p(built, r)
 		}()
 		if err != nil {
 			return err
 		}
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTime)) // a test's writer has none
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTimeout)) // writers in tests don't support deadlines
 		w.WriteHeader(built.status)
-		_, _ = w.Write(built.body.Bytes()) // a browser that is gone is no error
+		_, _ = w.Write(built.body.Bytes()) // fails only if the browser is gone
 		return nil
 	}
 }
 
-// nothing answers where there is no page.
-func (d *Dashboard) nothing(http.ResponseWriter, *http.Request) error {
-	return &problem{http.StatusNotFound, "There is no page at this address."}
+// notFound answers requests for pages that don't exist.
+func (d *Dashboard) notFound(http.ResponseWriter, *http.Request) error {
+	return &problem{http.StatusNotFound, "Page not found."}
 }
 
-// frame is what every page is made of.
+// frame is the data of layout.html.
 type frame struct {
 	Title    string
 	Stamp    string
-	Store    string // empty: none
+	Store    string // "" on pages that belong to no store
 	SignedIn bool
 	Operates bool   // the user has seen the page of all stores
-	Here     string // which of the main pages it is
-	Said     string // what was just done; empty: nothing
-	Every    int    // milliseconds after which the page updates itself; 0: never
-	Page     any
+	Here     string // the name of the page's template
+	Notice   string // what the user's last action did; "" if there was none
+	Every    int    // how often the page updates, in milliseconds; 0: never
+	Page     any    // the data of the page's own template
 }
 
-// living is a page that updates itself.
-type living interface{ every() int }
+// refresher is the data of a page that updates automatically. every returns the interval in
+// milliseconds; 0: the page won't change any more.
+type refresher interface{ every() int }
 
-// show renders a page as a whole before anything of it is sent.
+// show renders the whole page before it sends the first byte, so that an error can still be shown.
 func (d *Dashboard) show(w http.ResponseWriter, r *http.Request, status int, name, title string, content any) error {
 	f := frame{
-		Title: title, Stamp: d.stamp, Store: r.PathValue("store"), SignedIn: d.tokenOf(r) != "", Here: name, Said: said(r), Page: content,
+		Title: title, Stamp: d.stamp, Store: r.PathValue("store"), SignedIn: d.tokenOf(r) != "", Here: name, Notice: notice(r), Page: content,
 	}
 	_, f.Operates = lastSeen(r)
 	f.Operates = f.Operates || name == "operator"
-	if l, ok := content.(living); ok {
-		f.Every = l.every()
+	if c, ok := content.(refresher); ok {
+		f.Every = c.every()
 	}
 	var b bytes.Buffer
 	if err := d.pages[name].Execute(&b, f); err != nil {
@@ -249,6 +249,6 @@ func (d *Dashboard) show(w http.ResponseWriter, r *http.Request, status int, nam
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a browser that is gone is no error
+	_, _ = w.Write(b.Bytes()) // fails only if the browser is gone
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/net/html"
 )
 
-// world is the dashboard over the real API, in front of a database in memory.
+// world is a dashboard with the real API and a database in memory.
 type world struct {
 	*testing.T
 	node *storagetest.Node
@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// ask asks for a page as a browser would that has signed in with the token.
+// ask requests a page as a browser that is signed in with the token would.
 func (w *world) ask(method, path, token string, form url.Values, headers ...string) *httptest.ResponseRecorder {
 	w.Helper()
 	r := httptest.NewRequest(method, "http://sheaf.example"+path, strings.NewReader(form.Encode()))
@@ -69,14 +69,14 @@ func (w *world) ask(method, path, token string, form url.Values, headers ...stri
 	return out
 }
 
-// request is what ask sends without a form.
+// request returns the request that ask sends without a form.
 func (w *world) request(method, path, token string) *http.Request {
 	r := httptest.NewRequest(method, "http://sheaf.example"+path, nil)
 	r.AddCookie(&http.Cookie{Name: cookieName, Value: w.d.sessions.begin(token, r.RemoteAddr)})
 	return r
 }
 
-// page is ask for a page that has to be there.
+// page returns a page that must exist.
 func (w *world) page(path, token string) string {
 	w.Helper()
 	a := w.ask("GET", path, token, nil)
@@ -86,7 +86,7 @@ func (w *world) page(path, token string) string {
 	return a.Body.String()
 }
 
-// create stores a batch of Ann's.
+// create stores a batch for Ann.
 func (w *world) create(requests ...batch.Request) *storage.NewBatch {
 	w.Helper()
 	owner := batch.OwnerOf("ann")
@@ -99,7 +99,7 @@ func (w *world) create(requests ...batch.Request) *storage.NewBatch {
 	return b
 }
 
-// run claims the first queue and ends its batch with the marks.
+// run claims the first queue and ends its batch with these marks.
 func (w *world) run(marks ...storage.Mark) {
 	w.Helper()
 	c, err := w.node.Claim(w.Context(), 1)
@@ -113,7 +113,8 @@ func (w *world) run(marks ...storage.Mark) {
 
 const evil = `"><script>alert(1)</script><img src=x onerror=alert(1)>'` + "`"
 
-// TestNothingBecomesMarkup: whatever callers and the API behind say stays text, on every page.
+// TestNothingBecomesMarkup checks that text from callers and from the upstream stays text on every
+// page.
 func TestNothingBecomesMarkup(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(batch.Request{ID: evil, Method: "POST", Path: "/x?" + url.QueryEscape(evil), Body: []byte(`{"a":"</pre><script>alert(1)</script>"}`), Links: &batch.Links{
@@ -135,7 +136,7 @@ func TestNothingBecomesMarkup(t *testing.T) {
 		"/ui/?store=" + url.QueryEscape(evil), store, store + "/search?groupId=" + url.QueryEscape(evil) + "&path=" + url.QueryEscape(evil) + "&createdFrom=" + url.QueryEscape(evil),
 		store + "/search?status=UNFINISHED", at, at + "?status=" + url.QueryEscape(evil), at + "?code=500", at + "/requests/0", at + "/requests/1",
 		store + "/batches/" + b2.Ticket.String(), "/ui/" + url.PathEscape(evil), "/ui/stores/" + url.PathEscape(evil),
-		store + "/batches/" + url.PathEscape(evil), at + "?said=" + url.QueryEscape(evil),
+		store + "/batches/" + url.PathEscape(evil), at + "?notice=" + url.QueryEscape(evil),
 	} {
 		checkMarkup(t, path, w.ask("GET", path, "ann", nil).Body.String())
 	}
@@ -151,7 +152,7 @@ func TestNothingBecomesMarkup(t *testing.T) {
 	}
 }
 
-// checkMarkup parses a page and looks for what only the pages' authors may write.
+// checkMarkup parses a page and reports markup that no template contains.
 func checkMarkup(t *testing.T, path, page string) {
 	t.Helper()
 	root, err := html.Parse(strings.NewReader(page))
@@ -177,7 +178,7 @@ func checkMarkup(t *testing.T, path, page string) {
 	walk(root)
 }
 
-// TestHeaders: every answer keeps browsers to this service's own files.
+// TestHeaders checks that every answer restricts browsers to this service's own files.
 func TestHeaders(t *testing.T) {
 	w := newWorld(t)
 	for _, path := range []string{"/ui/", "/ui/assets/style.css", "/ui/nothing", "/ui/stores/1003"} {
@@ -186,8 +187,8 @@ func TestHeaders(t *testing.T) {
 		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || strings.Contains(csp, "data:") || !strings.Contains(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: Content-Security-Policy: %s", path, csp)
 		}
-		if h.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s can be sniffed", path)
+		if got := h.Get("X-Content-Type-Options"); got != "nosniff" {
+			t.Errorf("%s: X-Content-Type-Options: %s", path, got)
 		}
 		if cached := strings.Contains(h.Get("Cache-Control"), "immutable"); cached != strings.Contains(path, "assets") {
 			t.Errorf("%s: Cache-Control: %s", path, h.Get("Cache-Control"))
@@ -195,7 +196,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestSignIn: the token is kept where scripts and other sites can't reach it, and is in no page.
+// TestSignIn checks that scripts and other sites can't reach the token and that no page contains it.
 func TestSignIn(t *testing.T) {
 	w := newWorld(t)
 	const token = "s3cret-token"
@@ -219,11 +220,11 @@ func TestSignIn(t *testing.T) {
 		"/api/v3/1003/batch": "/ui/stores/1003", "javascript:alert(1)": "/ui/stores/1003", "/ui/../api": "/ui/stores/1003",
 	} {
 		if got := w.ask("POST", "/ui/sign-in", "", url.Values{"store": {"1003"}, "token": {token}, "next": {next}}).Header().Get("Location"); got != want {
-			t.Errorf("after signing in for %q it goes on at %q, want %q", next, got, want)
+			t.Errorf("signing in with next=%q leads to %q, want %q", next, got, want)
 		}
 	}
 	for name, form := range map[string]url.Values{
-		"The token is missing.":         {"store": {"1003"}},
+		"Enter a token.":                {"store": {"1003"}},
 		"too long for the dashboard":    {"store": {"1003"}, "token": {strings.Repeat("x", maxToken+1)}},
 		"a Bearer token can&#39;t have": {"store": {"1003"}, "token": {"a b"}},
 		"The store id in the path must": {"store": {"a b"}, "token": {token}},
@@ -235,14 +236,14 @@ func TestSignIn(t *testing.T) {
 		}
 	}
 	if a := w.ask("POST", "/ui/sign-in", "", url.Values{"token": {"operator"}}); a.Header().Get("Location") != "/ui/operator" {
-		t.Errorf("an operator goes on at %q", a.Header().Get("Location"))
+		t.Errorf("an operator is redirected to %q", a.Header().Get("Location"))
 	}
 	if c := w.ask("POST", "/ui/sign-out", token, nil).Result().Cookies(); len(c) != 1 || c[0].MaxAge >= 0 || c[0].Value != "" {
 		t.Errorf("signed out: %+v", c)
 	}
 }
 
-// TestOtherSites: no other site can have a signed-in browser change anything.
+// TestOtherSites checks that no other site can make a signed-in browser change anything.
 func TestOtherSites(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(batch.Request{Method: "GET", Path: "/x"})
@@ -257,10 +258,10 @@ func TestOtherSites(t *testing.T) {
 	}
 	for _, path := range []string{at + "/cancel", at + "/pause", "/ui/stores/1003/matching/cancel"} {
 		if a := w.ask("GET", path, "ann", nil); a.Code == http.StatusSeeOther {
-			t.Errorf("GET %s does something", path)
+			t.Errorf("GET %s changes something", path)
 		}
 	}
-	if page := w.page(at, "ann"); !strings.Contains(page, "waits for its turn") || strings.Contains(page, "paused") {
+	if page := w.page(at, "ann"); !strings.Contains(page, "<span>queued</span>") || strings.Contains(page, "paused") {
 		t.Error("the batch was changed")
 	}
 	if a := w.ask("POST", at+"/cancel", "ann", url.Values{}); a.Code != http.StatusOK || !strings.Contains(a.Body.String(), "Cancel this batch?") {
@@ -272,7 +273,7 @@ func TestOtherSites(t *testing.T) {
 	}
 }
 
-// TestFiveHundred: a batch of 500 is listed page by page, and shown as a whole.
+// TestFiveHundred checks that a batch of 500 requests is listed page by page and has an overview.
 func TestFiveHundred(t *testing.T) {
 	w := newWorld(t)
 	requests := make([]batch.Request, 500)
@@ -295,14 +296,14 @@ func TestFiveHundred(t *testing.T) {
 	for path := at; path != ""; {
 		page := w.page(path, "ann")
 		found := link.FindAllStringSubmatch(page, -1)
-		if len(found) != rows {
+		if len(found) != rowsPerPage {
 			t.Fatalf("%s lists %d requests", path, len(found))
 		}
 		for _, f := range found {
 			seen[f[1]] = true
 		}
 		if n := strings.Count(page, `height="2"/>`); n < 500 {
-			t.Errorf("the whole has %d lines", n)
+			t.Errorf("the overview has %d lines", n)
 		}
 		path = ""
 		if m := regexp.MustCompile(`href="([^"]+)">Next<`).FindStringSubmatch(page); m != nil {
@@ -313,8 +314,8 @@ func TestFiveHundred(t *testing.T) {
 		t.Errorf("%d requests are listed", len(seen))
 	}
 	page := w.page(at+"?status=FAILED&code=503", "ann")
-	if n := len(link.FindAllString(page, -1)); n != 5 || !strings.Contains(page, "1 to 5 of 5 that match") {
-		t.Errorf("%d have failed", n)
+	if n := len(link.FindAllString(page, -1)); n != 5 || !strings.Contains(page, "1 to 5 of 5 matching requests") {
+		t.Errorf("%d failed requests are listed", n)
 	}
 	for _, from := range []string{"-1", "500", "x", "99999999999999999999"} {
 		if !strings.Contains(w.page(at+"?from="+from, "ann"), "1 to 100 of 500") {
@@ -323,7 +324,7 @@ func TestFiveHundred(t *testing.T) {
 	}
 }
 
-// TestSpan: durations read well.
+// TestSpan checks the format of durations.
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-1: "0 s", 0: "0 ms", 1500 * time.Microsecond: "1 ms", 2500 * time.Millisecond: "2.5 s", 59 * time.Second: "59 s",
@@ -335,9 +336,9 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// TestCurl: a shell takes the command as it is meant, whatever the request holds.
+// TestCurl checks that special characters in a request are quoted for the shell.
 func TestCurl(t *testing.T) {
-	c := created{Method: "PATCH", Path: "x?q=$(id)'", Headers: map[string]string{"If-Match": `"a"`}, Body: []byte(`{"a":"it's"}`)}
+	c := createdRequest{Method: "PATCH", Path: "x?q=$(id)'", Headers: map[string]string{"If-Match": `"a"`}, Body: []byte(`{"a":"it's"}`)}
 	want := `curl -X PATCH "$API"'/x?q=$(id)'\''' \` + "\n" + `  -H "Authorization: Bearer $TOKEN" \` + "\n" + `  -H 'If-Match: "a"' \` + "\n" +
 		`  -H 'Content-Type: application/json' \` + "\n" + `  --data-binary '{"a":"it'\''s"}'`
 	if got := curl(&c); got != want {

@@ -15,7 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// helpers are what the pages' templates can call.
+// helpers are the functions that the templates can call.
 var helpers = template.FuncMap{
 	"number": number, "span": span, "bytes": size, "moment": moment, "iso": iso,
 	"store": storePage, "batch": func(store, ticket string) string { return storePage(store) + "/batches/" + url.PathEscape(ticket) },
@@ -32,10 +32,13 @@ var helpers = template.FuncMap{
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// number writes a number as people do.
+// short returns the first characters of a ticket, enough to tell batches apart.
+func short(ticket string) string { return ticket[:min(8, len(ticket))] }
+
+// number formats a number with thousands separators.
 func number(n int) string { return humanize.Comma(int64(n)) }
 
-// size writes a number of bytes as people do.
+// size formats a number of bytes with a unit.
 func size(n any) string {
 	switch n := n.(type) {
 	case int:
@@ -46,7 +49,7 @@ func size(n any) string {
 	return ""
 }
 
-// span writes a duration as people do: two units at most.
+// span formats a duration with at most two units.
 func span(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -65,7 +68,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-// moment writes a moment; the script turns it into the browser's time.
+// moment formats a time in UTC. The script converts it to the browser's time zone.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return "–"
@@ -73,12 +76,13 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// iso is a moment for machines.
+// iso formats a time for the datetime attribute.
 func iso(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// show prepares a body to be shown, or the beginning of one that is longer.
-func show(body []byte, length int) text {
-	t := text{Kind: "text", Bytes: max(len(body), length), Text: string(body)}
+// newBodyView prepares a body for the page. length is that of the whole body if body is only its
+// beginning, and otherwise 0.
+func newBodyView(body []byte, length int) bodyView {
+	t := bodyView{Kind: "text", Bytes: max(len(body), length), Text: string(body)}
 	switch {
 	case len(body) == 0:
 		t.Kind = "none"
@@ -98,18 +102,18 @@ func show(body []byte, length int) text {
 	return t
 }
 
-// pretty is a JSON text with line ends and indents, unless these make it much longer, as deep
-// nesting does.
+// pretty indents a JSON text. It returns deeply nested texts unchanged, because indentation would
+// make them very long.
 func pretty(body []byte) string {
 	var b bytes.Buffer
-	if indented(body) > 2*maxShown || json.Indent(&b, body, "", "  ") != nil {
+	if indentedLen(body) > 2*maxShown || json.Indent(&b, body, "", "  ") != nil {
 		return string(body)
 	}
 	return b.String()
 }
 
-// indented returns about how long a JSON text is with indents.
-func indented(body []byte) int {
+// indentedLen estimates the length of a JSON text after indentation.
+func indentedLen(body []byte) int {
 	length, depth, inText := len(body), 0, false
 	for i := 0; i < len(body); i++ {
 		switch c := body[i]; {
@@ -131,37 +135,37 @@ func indented(body []byte) int {
 	return length
 }
 
-// activity is the API's count of the last hour.
+// activity is the API's count of requests that finished in the last hour.
 type activity struct {
 	Minutes []struct {
 		At                         time.Time
-		Completed, Failed, InDoubt float64 // InDoubt: of the failed ones
+		Completed, Failed, InDoubt float64 // Failed includes InDoubt
 	}
 	Complete bool
 }
 
-// The plot's size, in its own units.
+// The size of the chart, in the units of its viewBox.
 const (
 	plotWidth, plotHeight = 600, 100
 )
 
-// plot is a chart of the last hour: a column for each minute.
+// plot is a chart of the last hour with a column for each minute.
 type plot struct {
 	Columns                    []column
-	Completed, Failed, InDoubt int    // Failed: without those in doubt
-	Most                       int    // in a minute
+	Completed, Failed, InDoubt int    // Failed doesn't include InDoubt
+	Most                       int    // the most requests in one minute
 	From                       string // the first minute
 	Complete                   bool
 }
 
-// column is a minute: three stacked bars.
+// column is one minute, drawn as three stacked bars.
 type column struct {
 	X, Width, FineY, FineHeight, FailedY, FailedHeight, DoubtY, DoubtHeight string
 	Title                                                                   string
 }
 
-// draw makes a chart.
-func draw(a *activity) plot {
+// newPlot computes the chart.
+func newPlot(a *activity) plot {
 	p := plot{Complete: a.Complete}
 	most, fine, failed, doubtful := 1.0, 0.0, 0.0, 0.0
 	for _, m := range a.Minutes {
@@ -189,36 +193,36 @@ func draw(a *activity) plot {
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }
 
-// wide is the width of a bar's room, in its own units.
-const wide = 1000
+// axisWidth is the width of the time axis, in the units of its viewBox.
+const axisWidth = 1000
 
-// waterfall is where on a line of time the requests of a batch lie.
+// waterfall lays the requests of a batch out on a time axis.
 type waterfall struct {
 	from, now time.Time
 	length    time.Duration
 	Length    string
-	Lines     []bar // of all requests, in order
+	Lines     []bar // one for each request, in order
 	Height    int
 	Label     string
 }
 
-// bar is a request on the timeline: the wait for its turn, the time in which the API throttled it,
-// the attempts that followed, and the time until the next attempt.
+// bar is one request on the time axis: the wait for its turn, the time when the API throttled it,
+// the attempts that followed, and the wait for the next attempt.
 type bar struct {
 	Y                                       int
 	Class                                   string
-	Empty                                   bool // it was not sent
+	Empty                                   bool // the request has not been sent
 	Start, Width, Throttled, ThrottledWidth string
 	Wait                                    string
 	Next, NextWidth                         string
 	Title                                   string
 }
 
-// lineHeight is how high a line of the whole is.
+// lineHeight is the height of a request's line in the overview.
 const lineHeight = 2
 
-// fall lays the requests out.
-func fall(t *timeline, now time.Time) waterfall {
+// newWaterfall computes the overview of a batch.
+func newWaterfall(t *timeline, now time.Time) waterfall {
 	f := waterfall{from: t.StartedAt, now: now}
 	end := t.FinishedAt
 	if end.IsZero() {
@@ -230,7 +234,7 @@ func fall(t *timeline, now time.Time) waterfall {
 	for i := range t.Requests {
 		p := &t.Requests[i]
 		if !p.StartedAt.IsZero() && p.StartedAt.Before(f.from) {
-			f.from = p.StartedAt // another node's clock
+			f.from = p.StartedAt // times from another node's clock can be earlier
 		}
 		for _, m := range []time.Time{p.EndedAt, p.NextAttemptAt} {
 			if m.After(end) && m.Sub(now) < time.Hour {
@@ -246,16 +250,16 @@ func fall(t *timeline, now time.Time) waterfall {
 		f.Lines = append(f.Lines, b)
 	}
 	f.Height = max(len(t.Requests)*lineHeight, 1)
-	f.Label = fmt.Sprintf("The %s requests over %s, first to last from top to bottom; the table below tells each.", number(len(t.Requests)), f.Length)
+	f.Label = fmt.Sprintf("Timeline of %s requests over %s, in order from top to bottom. The table below has the details.", number(len(t.Requests)), f.Length)
 	return f
 }
 
-// at is a moment's place on the line.
+// at returns the position of a time on the axis.
 func (f *waterfall) at(t time.Time) float64 {
-	return min(max(wide*float64(t.Sub(f.from))/float64(f.length), 0), wide)
+	return min(max(axisWidth*float64(t.Sub(f.from))/float64(f.length), 0), axisWidth)
 }
 
-// bar lays one request out.
+// bar computes the bar of one request.
 func (f *waterfall) bar(p *progress) bar {
 	b := bar{Class: "s-" + p.Status}
 	if p.StartedAt.IsZero() {
@@ -268,9 +272,9 @@ func (f *waterfall) bar(p *progress) bar {
 	}
 	from, to := f.at(p.StartedAt), f.at(end)
 	b.Wait = decimal(from)
-	b.Title = fmt.Sprintf("%s after %s in the batch, %s, %d attempts", p.Status, span(p.StartedAt.Sub(f.from)), span(end.Sub(p.StartedAt)), p.Attempts)
+	b.Title = fmt.Sprintf("%s, started after %s, took %s, %d attempts", p.Status, span(p.StartedAt.Sub(f.from)), span(end.Sub(p.StartedAt)), p.Attempts)
 	if p.Throttles > 0 {
-		// Attempts that were answered 429 come first; the attempt with the outcome is last.
+		// The attempts that got 429 come first, and the attempt with the outcome is the last.
 		last := to
 		if !p.LastAttemptAt.IsZero() {
 			last = min(max(f.at(p.LastAttemptAt), from), to)

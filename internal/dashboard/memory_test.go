@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// peak runs f and returns how much the heap grows meanwhile at most, in bytes.
+// peak runs f and returns by how many bytes the heap grows at most in the meantime.
 func peak(f func()) uint64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	read := func() uint64 {
@@ -42,8 +42,8 @@ func peak(f func()) uint64 {
 	return most - before
 }
 
-// TestManyPagesOfALargeRequest: what the pages of one large request take together. Without
-// limits it was 2.6 GB.
+// TestManyPagesOfALargeRequest limits the memory that concurrent pages of one large request take.
+// Without limits, they took 2.6 GB.
 func TestManyPagesOfALargeRequest(t *testing.T) {
 	w := newWorld(t)
 	body := `{"text":"` + strings.Repeat("é", 4<<20) + `"}`
@@ -58,7 +58,7 @@ func TestManyPagesOfALargeRequest(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range calls {
 				all.Go(func() {
-					out := &nowhere{header: http.Header{}}
+					out := &discard{header: http.Header{}}
 					w.d.ServeHTTP(out, w.request("GET", path, "ann"))
 					codes[i] = out.status
 				})
@@ -77,17 +77,17 @@ func TestManyPagesOfALargeRequest(t *testing.T) {
 	}
 }
 
-// nowhere is a writer that keeps nothing.
-type nowhere struct {
+// discard is a ResponseWriter that keeps only the status.
+type discard struct {
 	header http.Header
 	status int
 }
 
-func (w *nowhere) Header() http.Header         { return w.header }
-func (w *nowhere) WriteHeader(status int)      { w.status = status }
-func (w *nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (w *discard) Header() http.Header         { return w.header }
+func (w *discard) WriteHeader(status int)      { w.status = status }
+func (w *discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// TestLongBodiesAreCut: a page shows the beginning, and leads to all of it.
+// TestLongBodiesAreCut checks that a page shows the beginning of a long body and links to the whole.
 func TestLongBodiesAreCut(t *testing.T) {
 	w := newWorld(t)
 	body := `{"text":"` + strings.Repeat("é", 100_000) + `"}`
@@ -97,7 +97,7 @@ func TestLongBodiesAreCut(t *testing.T) {
 	batchPage := "/ui/stores/1003/batches/" + b.Ticket.String()
 	page := w.page(batchPage+"/requests/0", "ann")
 	for _, want := range []string{
-		fmt.Sprintf(`href="%s/requests/0/body"`, batchPage), fmt.Sprintf(`href="%s/requests/0/answer"`, batchPage), "of which this is the beginning", "--data-binary @request-0.txt",
+		fmt.Sprintf(`href="%s/requests/0/body"`, batchPage), fmt.Sprintf(`href="%s/requests/0/answer"`, batchPage), ", truncated</p>", "--data-binary @request-0.txt",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %s", want)
@@ -113,23 +113,24 @@ func TestLongBodiesAreCut(t *testing.T) {
 		}
 	}
 	if second := w.page(batchPage+"/requests/1", "ann"); !strings.Contains(second, "--data-binary &#39;plain text&#39;") {
-		t.Error("a text is not shown as it is sent")
+		t.Error("a text body is not shown as it is sent")
 	}
 	if a := w.ask("GET", batchPage+"/requests/1/answer", "ann", nil); a.Code != http.StatusNotFound {
-		t.Errorf("an answer that there is not: %d", a.Code)
+		t.Errorf("an answer that doesn't exist: %d", a.Code)
 	}
 	if a := w.ask("GET", batchPage+"/requests/0/answer", "bob", nil); a.Code != http.StatusNotFound {
-		t.Errorf("an answer of somebody else's: %d", a.Code)
+		t.Errorf("another user's answer: %d", a.Code)
 	}
 }
 
-// TestDeepJSONIsNotIndented: indents of deep nesting would take a thousand times the body.
+// TestDeepJSONIsNotIndented checks that deeply nested JSON isn't indented, which would make it a
+// thousand times as long.
 func TestDeepJSONIsNotIndented(t *testing.T) {
 	body := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
-	if n := len(show([]byte(body), 0).Text); n > 2*maxShown {
+	if n := len(newBodyView([]byte(body), 0).Text); n > 2*maxShown {
 		t.Errorf("%d bytes", n)
 	}
-	if got := show([]byte(`{"a":[1,{"b":"{[,"}]}`), 0).Text; got != "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"{[,\"\n    }\n  ]\n}" {
+	if got := newBodyView([]byte(`{"a":[1,{"b":"{[,"}]}`), 0).Text; got != "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"{[,\"\n    }\n  ]\n}" {
 		t.Errorf("%s", got)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// load is a store with work.
-type load struct {
+// storeLoad is a store with unfinished batches.
+type storeLoad struct {
 	Store, Caller     string
 	UnfinishedBatches int
 	OldestCreatedAt   time.Time
@@ -17,7 +17,7 @@ type load struct {
 	WaitsUntil        time.Time
 }
 
-// operatorView is how the whole service does.
+// operatorView is the data of the page of all stores.
 type operatorView struct {
 	Nodes []struct {
 		Name                 string
@@ -27,7 +27,7 @@ type operatorView struct {
 	}
 	Stores struct {
 		WithWork, AtWork, UnfinishedBatches, QuarantinedBatches int
-		Deepest, Slowest                                        []load
+		Deepest, Slowest                                        []storeLoad
 	}
 	Database struct{ Bytes int64 }
 	Node     struct {
@@ -40,36 +40,36 @@ type operatorView struct {
 			HeldUntil                                time.Time
 		}
 	}
-	Codes []codeCount `json:"-"`
-	Aside []aside     `json:"-"`
+	Codes []codeCount        `json:"-"`
+	Aside []quarantinedBatch `json:"-"`
 }
 
-// aside is a quarantined batch.
-type aside struct {
+// quarantinedBatch is a batch that was set aside.
+type quarantinedBatch struct {
 	Ticket, StoreID, Reason  string
 	TotalRequests            int
 	CreatedAt, QuarantinedAt time.Time
 }
 
-// Short is enough of a ticket to tell batches apart.
-func (a aside) Short() string { return a.Ticket[:min(8, len(a.Ticket))] }
+// Short returns the first characters of the ticket.
+func (b quarantinedBatch) Short() string { return short(b.Ticket) }
 
 func (operatorView) every() int { return 2000 }
 
-// codeCount is how often a class of answers came.
+// codeCount is how many answers had one class of status codes.
 type codeCount struct {
 	Name    string
 	Count   int
 	Percent float64
 }
 
-// operator shows how the whole service does, to keys that may see it.
+// operator shows an overview of the whole service. It needs an operator key.
 func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 	var v operatorView
 	err := d.get(r, "/operator", nil, &v)
 	if p, ok := asProblem(err); ok && p.status == http.StatusUnauthorized && d.tokenOf(r) != "" {
-		// Operators' keys are a separate list, so the token may still be valid for a store.
-		return &problem{http.StatusForbidden, p.text + " Only keys with the right to operate can see all stores."}
+		// The list of operator keys is separate, so the token may still be valid for a store.
+		return &problem{http.StatusForbidden, p.text + " You need an operator key to see all stores."}
 	}
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 	}
 	slices.SortFunc(v.Codes, func(a, b codeCount) int { return strings.Compare(a.Name, b.Name) })
 	if v.Stores.QuarantinedBatches > 0 {
-		var got struct{ Batches []aside }
+		var got struct{ Batches []quarantinedBatch }
 		if err := d.get(r, "/operator/quarantine", nil, &got); err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 	return d.show(w, r, http.StatusOK, "operator", "All stores", v)
 }
 
-// actAside releases a batch that was set aside, or ends it. Only operators' tokens can.
+// actAside releases or ends a batch that was set aside. It needs an operator key.
 func (d *Dashboard) actAside(w http.ResponseWriter, r *http.Request) error {
 	if err := form(w, r); err != nil {
 		return err
@@ -97,12 +97,12 @@ func (d *Dashboard) actAside(w http.ResponseWriter, r *http.Request) error {
 	const back = prefix + "operator"
 	ticket, action := r.PathValue("ticket"), r.PathValue("action")
 	ask := map[string]confirmView{
-		"release": {Question: "Run batch " + ticket + " again as the next one of its store, from where it stopped? If the cause is still there, Sheaf sets it aside again.", Button: "Release the batch"},
-		"end":     {Question: "End batch " + ticket + "? Recorded results stay. A request that was in flight is in doubt, and the rest is not executed. This can't be undone.", Button: "End the batch", Danger: true},
+		"release": {Question: "Release batch " + ticket + "? It runs next in its store and continues where it stopped. If the cause persists, Sheaf sets it aside again.", Button: "Release batch"},
+		"end":     {Question: "End batch " + ticket + "? Recorded results are kept. A request that was in flight is marked in doubt, and the rest is not executed. This can't be undone.", Button: "End batch", Danger: true},
 	}
 	q, ok := ask[action]
 	if !ok {
-		return d.nothing(w, r)
+		return d.notFound(w, r)
 	}
 	if !confirmed(r) {
 		q.Action, q.Back = r.URL.Path, back

@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// The cookie's name. Browsers take a name that begins with __Host- only over TLS, from this
-	// very host and for all of its paths, so that no other host of the domain can set it.
+	// The names of the session cookie. Browsers accept a name that begins with __Host- only over
+	// TLS, from this host, and for all its paths, so other hosts of the domain can't set it.
 	cookieName       = "sheaf_session"
 	secureCookieName = "__Host-" + cookieName
 
-	maxToken = 3800 // bytes of a token
+	maxToken = 3800 // the length of a token, in bytes
 )
 
 // isSecure reports whether the browser uses TLS. A proxy that terminates TLS sends a header. A
@@ -22,7 +22,7 @@ func isSecure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// sessionOf returns the value of the session's cookie; empty: there is none.
+// sessionOf returns the ID in the session cookie; "": there is none.
 func sessionOf(r *http.Request) string {
 	name := cookieName
 	if isSecure(r) {
@@ -35,10 +35,10 @@ func sessionOf(r *http.Request) string {
 	return c.Value
 }
 
-// tokenOf returns the token of the user who is signed in; empty: nobody is.
+// tokenOf returns the signed-in user's token; "": the user isn't signed in.
 func (d *Dashboard) tokenOf(r *http.Request) string { return d.sessions.token(sessionOf(r)) }
 
-// setSession sets the cookie with a session's ID; an empty ID removes it.
+// setSession sets the session cookie. An empty ID removes it.
 func setSession(w http.ResponseWriter, r *http.Request, id string) {
 	name, path := cookieName, prefix
 	if isSecure(r) {
@@ -47,9 +47,9 @@ func setSession(w http.ResponseWriter, r *http.Request, id string) {
 	setCookie(w, r, name, path, id)
 }
 
-// setCookie sets a cookie that lasts until the browser is closed; an empty value removes it.
+// setCookie sets a cookie that lasts until the browser is closed. An empty value removes it.
 func setCookie(w http.ResponseWriter, r *http.Request, name, path, value string) {
-	c := &http.Cookie{ //nolint:gosec // Secure where it can be
+	c := &http.Cookie{ //nolint:gosec // Secure over TLS
 		Name: name, Value: value, Path: path, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: isSecure(r),
 	}
 	if value == "" {
@@ -58,14 +58,14 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, path, value string)
 	http.SetCookie(w, c)
 }
 
-// lastCookie names the cookie with the page that the user saw last: a store, or all stores.
-// It only selects pages and links, and grants nothing.
+// lastCookie is the name of the cookie that records which page the user saw last: a store or all
+// stores. It only selects pages and links and grants no access.
 const lastCookie = "sheaf_last"
 
-// allStores is the value of lastCookie for the page of all stores. No store has this name.
+// allStores in lastCookie stands for the page of all stores. No store can have this name.
 const allStores = "*"
 
-// lastSeen returns the store that the user saw last, and whether the user has seen the page of all
+// lastSeen returns the store that the user saw last, and whether they have seen the page of all
 // stores.
 func lastSeen(r *http.Request) (store string, all bool) {
 	c, err := r.Cookie(lastCookie)
@@ -76,7 +76,7 @@ func lastSeen(r *http.Request) (store string, all bool) {
 	return store, all
 }
 
-// remember stores which page the user sees now.
+// remember records which page the user sees now.
 func remember(w http.ResponseWriter, r *http.Request, store string, all bool) {
 	oldStore, seen := lastSeen(r)
 	value := store
@@ -91,14 +91,14 @@ func remember(w http.ResponseWriter, r *http.Request, store string, all bool) {
 	}
 }
 
-// signInPage is what is asked for.
+// signInPage is the data of the sign-in form.
 type signInPage struct {
-	Problem string // why it is asked for again; empty: it is not
+	Problem string // why the user must sign in again; "" on the first attempt
 	Store   string
-	Next    string // where it goes on
+	Next    string // the page to open after signing in
 }
 
-// home redirects a signed-in user to a store, or asks for one. It asks others to sign in.
+// home redirects a signed-in user to a store, or asks for one. Other users are asked to sign in.
 func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
 	store := strings.TrimSpace(r.URL.Query().Get("store"))
 	if d.tokenOf(r) == "" {
@@ -115,11 +115,11 @@ func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
 	if store == "" {
 		return d.show(w, r, http.StatusOK, "home", "Choose a store", nil)
 	}
-	http.Redirect(w, r, storePage(store), http.StatusSeeOther) //nolint:gosec // a page of ours
+	http.Redirect(w, r, storePage(store), http.StatusSeeOther) //nolint:gosec // a page of the dashboard
 	return nil
 }
 
-// askToken shows where to sign in, for a page that the token, or its absence, did not open.
+// askToken shows the sign-in form in place of a page that the user may not see.
 func (d *Dashboard) askToken(w http.ResponseWriter, r *http.Request, why *problem) {
 	p := signInPage{Store: r.PathValue("store"), Problem: why.text}
 	if r.Method == http.MethodGet {
@@ -129,26 +129,26 @@ func (d *Dashboard) askToken(w http.ResponseWriter, r *http.Request, why *proble
 		p.Problem = "Sign in to see this page."
 	}
 	if err := d.show(w, r, why.status, "signin", "Sign in", p); err != nil {
-		d.log.Error("the dashboard failed", "error", err)
+		d.log.Error("could not show the sign-in page of the dashboard", "error", err)
 	}
 }
 
-// signIn asks the API whether the token opens anything, and begins a session with it.
+// signIn begins a session if the API accepts the token.
 func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	p := signInPage{Store: strings.TrimSpace(r.PostFormValue("store")), Next: local(r.PostFormValue("next"))}
 	token := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(r.PostFormValue("token")), "Bearer "))
-	question, to := "/operator", prefix+"operator"
+	probe, to := "/operator", prefix+"operator"
 	if p.Store != "" {
-		question, to = batchPath(p.Store)+"/queue", storePage(p.Store)
+		probe, to = batchPath(p.Store)+"/queue", storePage(p.Store)
 	}
 	switch {
 	case token == "":
-		p.Problem = "The token is missing."
+		p.Problem = "Enter a token."
 	case len(token) > maxToken:
 		p.Problem = "This token is too long for the dashboard. Use it on the command line: sheaf login."
 	default:
-		_, err := d.ask(r, token, http.MethodGet, question, nil)
+		_, err := d.ask(r, token, http.MethodGet, probe, nil)
 		if err == nil {
 			d.sessions.end(sessionOf(r))
 			setSession(w, r, d.sessions.begin(token, r.RemoteAddr))
@@ -169,7 +169,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	return d.show(w, r, http.StatusForbidden, "signin", "Sign in", p)
 }
 
-// local returns an address if it is a page of the dashboard; else nothing.
+// local returns the address if it is a page of the dashboard, and "" otherwise.
 func local(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(path.Clean(u.Path), prefix) || strings.Contains(address, "\\") {

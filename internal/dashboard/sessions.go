@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	sessionTime = 12 * time.Hour // from the sign-in on
+	sessionTime = 12 * time.Hour // counted from the sign-in
 	maxSessions = 4096
 )
 
-// sessions are the sessions of users who signed in on this node. The browser holds a random ID;
-// the token stays here. Their number is limited: when there are too many, the network with the most
-// sessions loses its oldest one. So nobody can end other users' sessions by signing in often.
+// sessions holds the sessions of the users who signed in on this node. The browser has a random ID;
+// the token stays here. When there are too many sessions, the network with the most sessions loses
+// its oldest one. So nobody can end other users' sessions by signing in often.
 type sessions struct {
 	mu   sync.Mutex
 	byID map[string]session
@@ -23,13 +23,13 @@ type sessions struct {
 
 type session struct {
 	token   string
-	network netip.Prefix // that the sign-in came from
+	network netip.Prefix // where the user signed in from
 	began   time.Time
 }
 
 func newSessions() *sessions { return &sessions{byID: map[string]session{}, now: time.Now} }
 
-// begin begins a session and returns its id.
+// begin begins a session and returns its ID.
 func (s *sessions) begin(token, address string) string {
 	id := rand.Text()
 	s.mu.Lock()
@@ -41,7 +41,7 @@ func (s *sessions) begin(token, address string) string {
 	return id
 }
 
-// networkOf returns the addresses that belong to one user: one IPv4 address, or an IPv6 /64.
+// networkOf returns the network that counts as one user: an IPv4 address or an IPv6 /64.
 func networkOf(address string) netip.Prefix {
 	from, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -51,16 +51,16 @@ func networkOf(address string) netip.Prefix {
 	if ip.Is4() {
 		bits = 32
 	}
-	network, _ := ip.Prefix(bits) // the bits are right
+	network, _ := ip.Prefix(bits) // fails only if bits is out of range
 	return network
 }
 
-// makeRoom removes the sessions that have expired. If there are none, it removes the oldest session
-// of the network with the most.
+// makeRoom removes expired sessions. If that isn't enough, it removes the oldest session of the
+// network that has the most.
 func (s *sessions) makeRoom() {
 	counts := map[netip.Prefix]int{}
 	for id, x := range s.byID {
-		if s.isOver(x) {
+		if s.isExpired(x) {
 			delete(s.byID, id)
 			continue
 		}
@@ -79,14 +79,14 @@ func (s *sessions) makeRoom() {
 	delete(s.byID, oldest)
 }
 
-func (s *sessions) isOver(x session) bool { return s.now().Sub(x.began) >= sessionTime }
+func (s *sessions) isExpired(x session) bool { return s.now().Sub(x.began) >= sessionTime }
 
-// token returns the token of a session; empty: there is no such session any more.
+// token returns the token of a session; "": the session is unknown or has expired.
 func (s *sessions) token(id string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.byID[id]
-	if ok && s.isOver(x) {
+	if ok && s.isExpired(x) {
 		delete(s.byID, id)
 		ok = false
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// visit asks for a page with the cookies of an earlier answer.
+// visit requests a page with the cookies of an earlier answer.
 func (w *world) visit(method, path string, cookies []*http.Cookie, headers ...string) *httptest.ResponseRecorder {
 	w.Helper()
 	r := httptest.NewRequest(method, "http://sheaf.example"+path, nil)
@@ -25,9 +25,9 @@ func (w *world) visit(method, path string, cookies []*http.Cookie, headers ...st
 	return out
 }
 
-// TestSessions: a session lasts until its user signs out or in again, and for 12 hours at
-// most. A cookie that was copied is of no use afterwards. Each sign-in is reported, with no
-// token but the one that the report is about.
+// TestSessions checks that a session lasts until its user signs out or signs in again, but at most
+// 12 hours, and that a copied cookie is useless after that. It also checks that each sign-in and
+// sign-out is audited with the token that was used.
 func TestSessions(t *testing.T) {
 	w := newWorld(t)
 	var audited []string
@@ -56,7 +56,7 @@ func TestSessions(t *testing.T) {
 	}
 	first := signIn()
 	open("signed in", 200, first)
-	open("over TLS, with a cookie that anybody could have planted", 401, first, "X-Forwarded-Proto", "https")
+	open("over TLS, with a cookie that another host could have set", 401, first, "X-Forwarded-Proto", "https")
 	second := signIn(first...)
 	open("a session before the last sign-in", 401, first)
 	open("signed in again", 200, second)
@@ -64,18 +64,18 @@ func TestSessions(t *testing.T) {
 	open("signed out", 401, second)
 	third := signIn()
 	moment = moment.Add(sessionTime - time.Second)
-	open("in time", 200, third)
+	open("just before the session expires", 200, third)
 	moment = moment.Add(time.Second)
-	open("too late", 401, third)
-	open("the token itself", 401, []*http.Cookie{{Name: cookieName, Value: "ann"}})
+	open("when the session has expired", 401, third)
+	open("the token as the cookie", 401, []*http.Cookie{{Name: cookieName, Value: "ann"}})
 	const want = "sign-in 1003 ann 200,sign-in 1003 ann 200,sign-out  ann 200,sign-in 1003 ann 200"
 	if got := strings.Join(audited, ","); got != want {
 		t.Errorf("audited:\n%s\nwant\n%s", got, want)
 	}
 }
 
-// TestManySessions: the number of sessions is limited, and a user who signs in very often loses
-// their own.
+// TestManySessions checks that the number of sessions is limited, and that a user who signs in very
+// often loses only their own.
 func TestManySessions(t *testing.T) {
 	s := newSessions()
 	moment := time.Now()
@@ -89,11 +89,11 @@ func TestManySessions(t *testing.T) {
 		t.Errorf("%d sessions, want at most %d", n, maxSessions)
 	}
 	if s.token(ann) != "ann" {
-		t.Error("another network's sign-ins have ended the session")
+		t.Error("sign-ins from another network ended the session")
 	}
 	moment = moment.Add(sessionTime)
 	s.begin("ann", "192.0.2.1:1000")
 	if n := len(s.byID); n != 1 {
-		t.Errorf("%d sessions are kept when all but one are over", n)
+		t.Errorf("%d sessions are kept when all but one have expired", n)
 	}
 }

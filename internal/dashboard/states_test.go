@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// ended is the end of a request with this code.
+// ended returns the mark of request i, which ended with a status code.
 func ended(i, code int) storage.Mark {
 	r := batch.Result{Status: batch.Succeeded, Code: code, Line: http.StatusText(code)}
 	if code != http.StatusOK {
@@ -37,7 +37,7 @@ func posts(n int) (out []batch.Request) {
 	return out
 }
 
-// has checks that a page has these texts, and expects nothing of the others.
+// has checks that a page contains these texts.
 func (w *world) has(what, page string, texts ...string) {
 	w.Helper()
 	for _, text := range texts {
@@ -47,6 +47,7 @@ func (w *world) has(what, page string, texts ...string) {
 	}
 }
 
+// lacks checks that a page contains none of these texts.
 func (w *world) lacks(what, page string, texts ...string) {
 	w.Helper()
 	for _, text := range texts {
@@ -58,7 +59,8 @@ func (w *world) lacks(what, page string, texts ...string) {
 
 var yes = url.Values{"confirmed": {"yes"}}
 
-// TestInDoubt: requests in doubt are shown as that, and repeated only by the button that says so.
+// TestInDoubt checks that requests in doubt are labeled as such, and that only their own button
+// repeats them.
 func TestInDoubt(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(posts(4)...)
@@ -68,8 +70,8 @@ func TestInDoubt(t *testing.T) {
 	page := w.page(at, "ann")
 	w.has("the batch", page, `<dt>Failed</dt><dd class="bad">1</dd>`, `<dt>In doubt</dt><dd class="doubt">2</dd>`,
 		`<span class="label l-IN_DOUBT">IN_DOUBT</span>`, `class="s-IN_DOUBT"`, "2 requests have an unknown outcome", `action="`+at+`/retry"`, "Repeat 2 in doubt…")
-	w.has("those in doubt", w.page(at+"?status=IN_DOUBT", "ann"), "1 to 2 of 2 that match")
-	w.has("those that failed", w.page(at+"?status=FAILED", "ann"), "1 to 1 of 1 that match")
+	w.has("those in doubt", w.page(at+"?status=IN_DOUBT", "ann"), "1 to 2 of 2 matching requests")
+	w.has("those that failed", w.page(at+"?status=FAILED", "ann"), "1 to 1 of 1 matching requests")
 	w.has("a request", w.page(at+"/requests/2", "ann"), "IN_DOUBT", "Check there before you repeat it")
 	w.has("the list", w.page(store, "ann"), `<td class="n bad">1</td>`, `<td class="n doubt">2</td>`, "1 failed</span>", "2 in doubt</span>")
 
@@ -77,7 +79,7 @@ func TestInDoubt(t *testing.T) {
 	w.has("the question", ask, "a batch of 1 request that failed", "2 requests are in doubt and left out", ">Retry 1 request<")
 	ask = w.ask("POST", at+"/retry-in-doubt", "ann", url.Values{}).Body.String()
 	w.has("the question about those in doubt", ask, "2 requests are in doubt", `class="danger">Repeat 2 requests<`)
-	var made []string
+	var retried []string
 	for _, action := range []string{"/retry", "/retry-in-doubt"} {
 		a := w.ask("POST", at+action, "ann", yes)
 		if a.Code != http.StatusSeeOther {
@@ -86,31 +88,31 @@ func TestInDoubt(t *testing.T) {
 		page := w.page(a.Header().Get("Location"), "ann")
 		for i := range 4 {
 			if path := fmt.Sprintf("/things/%d<", i); strings.Contains(page, path) {
-				made = append(made, action+path)
+				retried = append(retried, action+path)
 			}
 		}
 		w.run(ended(0, 200))
 	}
-	if got := strings.Join(made, " "); got != "/retry/things/1< /retry-in-doubt/things/2< /retry-in-doubt/things/3<" {
-		t.Errorf("repeated are %s", got)
+	if got := strings.Join(retried, " "); got != "/retry/things/1< /retry-in-doubt/things/2< /retry-in-doubt/things/3<" {
+		t.Errorf("the retries have %s", got)
 	}
 
 	only := w.create(posts(1)...)
 	w.run(doubtful(0))
 	page = w.page(store+"/batches/"+only.Ticket.String(), "ann")
-	w.has("a batch with nothing but doubt", page, "1 request has an unknown outcome", "Repeat 1 in doubt…")
-	w.lacks("a batch with nothing but doubt", page, `id="retry" `, "bad")
+	w.has("a batch with only requests in doubt", page, "1 request has an unknown outcome", "Repeat 1 in doubt…")
+	w.lacks("a batch with only requests in doubt", page, `id="retry" `, "bad")
 	w.has("the search", w.page(store+"/search?inDoubt=true", "ann"), `<span class="label l-in doubt">in doubt</span>`)
 }
 
-// TestInDoubtMatching: a retry of many batches also leaves out requests in doubt, and says so.
+// TestInDoubtMatching checks that a retry of many batches leaves out requests in doubt, and says so.
 func TestInDoubtMatching(t *testing.T) {
 	w := newWorld(t)
 	w.create(posts(2)...)
 	w.run(ended(0, 404), doubtful(1))
 	matching := "/ui/stores/1003/matching/retry"
 	ask := w.ask("POST", matching, "ann", url.Values{}).Body.String()
-	w.has("the question", ask, "This retries 1 request of 1 batch", "1 request is in doubt and left out", ">Retry 1 request<", ">Repeat the 1 in doubt as well<",
+	w.has("the question", ask, "This retries 1 request of 1 batch", "1 request is in doubt and left out", ">Retry 1 request<", ">Also repeat the 1 in doubt<",
 		`<input type="hidden" name="repeatInDoubt" value="true">`)
 	form := url.Values{"confirmed": {"yes"}, "repeatInDoubt": {"true"}}
 	a := w.ask("POST", matching, "ann", form)
@@ -123,8 +125,8 @@ func TestInDoubtMatching(t *testing.T) {
 	}
 }
 
-// TestThrottledBar: on the timeline of a throttled request the time for which the API asked comes
-// first, and the attempt with the outcome at the end.
+// TestThrottledBar checks that a throttled request's bar begins with the throttled time and ends
+// with the attempt that had the outcome.
 func TestThrottledBar(t *testing.T) {
 	begin := time.Now().Add(-100 * time.Second)
 	after := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
@@ -133,7 +135,7 @@ func TestThrottledBar(t *testing.T) {
 	}, {
 		Status: "FAILED", Attempts: 3, Throttles: 3, StartedAt: after(10), ThrottledAt: after(11), EndedAt: after(80),
 	}}}
-	f := fall(&line, time.Now())
+	f := newWaterfall(&line, time.Now())
 	for i, want := range []string{"100.0+500.0 then 600.0+200.0", "100.0+700.0 then 798.0+2.0"} {
 		b := f.Lines[i]
 		if got := b.Throttled + "+" + b.ThrottledWidth + " then " + b.Start + "+" + b.Width; got != want {
@@ -142,7 +144,7 @@ func TestThrottledBar(t *testing.T) {
 	}
 }
 
-// TestPausedQueue: what waits in a paused queue is paused, on every page that shows it.
+// TestPausedQueue checks that batches in a paused queue are shown as paused on every page.
 func TestPausedQueue(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(posts(2)...)
@@ -162,13 +164,13 @@ func TestPausedQueue(t *testing.T) {
 	}
 	page := w.page(at, "ann")
 	w.has("the batch", page, "paused with its queue", `id="queue" href="`+store+`"`)
-	w.lacks("the batch", page, "Let it go on")
+	w.lacks("the batch", page, "Resume")
 	w.ask("POST", store+"/queue/resume", "ann", yes)
 	w.ask("POST", at+"/pause", "ann", yes)
-	w.has("a batch that is paused alone", w.page(at, "ann"), "<span>paused</span>", "Let it go on")
+	w.has("a batch that is paused alone", w.page(at, "ann"), "<span>paused</span>", "Resume")
 }
 
-// TestStoppedBatch: requests that were not executed don't count as progress.
+// TestStoppedBatch checks that requests that were not executed don't count as progress.
 func TestStoppedBatch(t *testing.T) {
 	w := newWorld(t)
 	b := w.create(posts(4)...)
@@ -178,7 +180,7 @@ func TestStoppedBatch(t *testing.T) {
 	w.lacks("the batch", page, "100 %")
 }
 
-// with asks for a page with the cookies that an earlier answer has set.
+// with requests a page with the cookies that an earlier answer set.
 func (w *world) with(path, token string, from *httptest.ResponseRecorder) *httptest.ResponseRecorder {
 	w.Helper()
 	r := w.request("GET", path, token)
@@ -192,7 +194,7 @@ func (w *world) with(path, token string, from *httptest.ResponseRecorder) *httpt
 	return out
 }
 
-// TestSignedIn: a user stays signed in, whichever page they open.
+// TestSignedIn checks that a user stays signed in on every page.
 func TestSignedIn(t *testing.T) {
 	w := newWorld(t)
 	first := w.ask("GET", "/ui/", "ann", nil)
@@ -228,8 +230,8 @@ func TestSignedIn(t *testing.T) {
 	w.has("another page of an operator", w.with("/ui/stores/1003", "operator", all).Body.String(), "All stores")
 }
 
-// TestSetAside: an operator releases or ends a batch that was set aside, after a question; others
-// and other sites can't.
+// TestSetAside checks that only an operator can release or end a batch that was set aside, and only
+// after confirming it on this site.
 func TestSetAside(t *testing.T) {
 	w := newWorld(t)
 	tickets := make([]string, 2)
@@ -261,10 +263,10 @@ func TestSetAside(t *testing.T) {
 	if a := w.ask("POST", at(tickets[0], "delete"), "operator", yes); a.Code != http.StatusNotFound {
 		t.Errorf("another action: %d", a.Code)
 	}
-	w.has("all stores, as nothing was done", w.page("/ui/operator", "operator"), tickets[0], tickets[1])
+	w.has("all stores, before any action", w.page("/ui/operator", "operator"), tickets[0], tickets[1])
 
 	for i, action := range []string{"release", "end"} {
-		if a := w.ask("POST", at(tickets[i], action), "operator", yes); a.Header().Get("Location") != "/ui/operator?said=aside-"+action {
+		if a := w.ask("POST", at(tickets[i], action), "operator", yes); a.Header().Get("Location") != "/ui/operator?notice=aside-"+action {
 			t.Errorf("%s: %d %v", action, a.Code, a.Header())
 		}
 	}
@@ -272,6 +274,6 @@ func TestSetAside(t *testing.T) {
 	list := w.page("/ui/stores/1003", "ann")
 	w.has("the store", list, ">running</span>", ">cut short</span>")
 	if a := w.ask("POST", at(tickets[0], "end"), "operator", yes); a.Code != http.StatusNotFound {
-		t.Errorf("what is not set aside: %d", a.Code)
+		t.Errorf("a batch that is not set aside: %d", a.Code)
 	}
 }

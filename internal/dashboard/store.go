@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// summary is a batch as the API lists it.
+// summary is the API's description of a batch in a list.
 type summary struct {
-	Store  string `json:"-"` // whose it is
+	Store  string `json:"-"`
 	Ticket string
 
 	Status, GroupID, RetryOf string
@@ -22,13 +22,13 @@ type summary struct {
 	QueuePaused bool `json:"-"`
 }
 
-// CertainlyFailed is how many requests failed without being in doubt.
+// CertainlyFailed returns how many requests failed and are not in doubt.
 func (s summary) CertainlyFailed() int { return s.FailedRequests - s.InDoubtRequests }
 
-// Short is enough of a ticket to tell batches apart.
-func (s summary) Short() string { return s.Ticket[:min(8, len(s.Ticket))] }
+// Short returns the first characters of the ticket.
+func (s summary) Short() string { return short(s.Ticket) }
 
-// Took is how long the batch has run, or runs.
+// Took returns how long the batch ran, or has been running.
 func (s summary) Took() time.Duration {
 	switch {
 	case s.StartedAt.IsZero():
@@ -39,7 +39,7 @@ func (s summary) Took() time.Duration {
 	return s.FinishedAt.Sub(s.StartedAt)
 }
 
-// Label is the status in a word that people use.
+// Label returns the status as the page shows it.
 func (s summary) Label() string {
 	switch {
 	case s.Status == "COMPLETED" && s.CertainlyFailed() > 0:
@@ -60,7 +60,7 @@ func (s summary) Label() string {
 	return "queued"
 }
 
-// list is the API's answer to a search.
+// list is the API's answer to a search. Next is the key of the next page; 0: there is none.
 type list struct {
 	Items []summary
 	Next  int64
@@ -90,10 +90,10 @@ func (d *Dashboard) find(r *http.Request, query url.Values) (l list, err error) 
 	return l, nil
 }
 
-// shown is how many batches a list on the store's page has.
-const shown = 20
+// listLength is the number of batches in each list on a store's page.
+const listLength = 20
 
-// storeView is a store's page.
+// storeView is the data of a store's page.
 type storeView struct {
 	Queue struct {
 		Unfinished, Kept int
@@ -107,7 +107,7 @@ type storeView struct {
 
 func (storeView) every() int { return 2000 }
 
-// store shows a store's queue, what it has done, and where to search.
+// store shows a store's queue, its recent activity, and a search form.
 func (d *Dashboard) store(w http.ResponseWriter, r *http.Request) error {
 	var v storeView
 	path := batchPath(r.PathValue("store"))
@@ -115,31 +115,31 @@ func (d *Dashboard) store(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var err error
-	if v.Open, err = d.find(r, url.Values{"status": {"UNFINISHED"}, "limit": {strconv.Itoa(shown)}}); err != nil {
+	if v.Open, err = d.find(r, url.Values{"status": {"UNFINISHED"}, "limit": {strconv.Itoa(listLength)}}); err != nil {
 		return err
 	}
-	if v.Ended, err = d.find(r, url.Values{"status": {"COMPLETED"}, "limit": {strconv.Itoa(shown)}}); err != nil {
+	if v.Ended, err = d.find(r, url.Values{"status": {"COMPLETED"}, "limit": {strconv.Itoa(listLength)}}); err != nil {
 		return err
 	}
 	var active activity
 	if err := d.get(r, path+"/activity", nil, &active); err != nil {
 		return err
 	}
-	v.Plot = draw(&active)
+	v.Plot = newPlot(&active)
 	remember(w, r, r.PathValue("store"), false)
 	return d.show(w, r, http.StatusOK, "store", "Store "+r.PathValue("store"), v)
 }
 
-// filter is what the form of a search holds.
+// filter is the content of a search form.
 type filter struct {
 	Ticket, Status, GroupID, From, To, Code, Path string
 	Failed, InDoubt                               bool
 }
 
-// formMoment is the form in which browsers give a moment without a zone; here it is UTC.
-const formMoment = "2006-01-02T15:04"
+// formTime is the layout of a datetime-local input. The dashboard takes its value as UTC.
+const formTime = "2006-01-02T15:04"
 
-// filterOf reads the form.
+// filterOf reads a filter from a form.
 func filterOf(q url.Values) filter {
 	return filter{
 		Ticket: q.Get("ticket"), Status: q.Get("status"), GroupID: q.Get("groupId"), From: q.Get("createdFrom"), To: q.Get("createdTo"),
@@ -147,7 +147,7 @@ func filterOf(q url.Values) filter {
 	}
 }
 
-// Query is the filter as the API takes it.
+// Query returns the filter as parameters for the API.
 func (f filter) Query() url.Values {
 	q := url.Values{}
 	add := func(name, value string) {
@@ -170,7 +170,7 @@ func (f filter) Query() url.Values {
 	return q
 }
 
-// Form is the filter as the form's address has it.
+// Form returns the filter as parameters of the search page.
 func (f filter) Form() url.Values {
 	q := f.Query()
 	for name, value := range map[string]string{"createdFrom": f.From, "createdTo": f.To} {
@@ -181,10 +181,10 @@ func (f filter) Form() url.Values {
 	return q
 }
 
-// utc gives a moment of the form its zone. What is no such moment stays as it is, for the API
-// to say what is wrong.
+// utc converts a time from the form to RFC 3339. It returns an invalid time unchanged, so that the
+// API reports the error.
 func utc(text string) string {
-	for _, layout := range []string{formMoment, formMoment + ":05"} {
+	for _, layout := range []string{formTime, formTime + ":05"} {
 		if t, err := time.Parse(layout, text); err == nil {
 			return t.Format(time.RFC3339)
 		}
@@ -192,20 +192,20 @@ func utc(text string) string {
 	return text
 }
 
-// searchView is the page of what was found.
+// searchView is the data of the search page.
 type searchView struct {
 	Filter  filter
 	Found   list
-	Older   string // the address of the next page; empty: there is none
+	Older   string // the URL of the next page; "": there is none
 	Problem string // what is wrong with the filter
 }
 
-// search shows what a filter finds. A ticket leads to its batch.
+// search shows the batches that match a filter. A search for a ticket redirects to the batch.
 func (d *Dashboard) search(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	v := searchView{Filter: filterOf(q)}
 	if v.Filter.Ticket != "" {
-		http.Redirect(w, r, storePage(r.PathValue("store"))+"/batches/"+url.PathEscape(v.Filter.Ticket), http.StatusSeeOther) //nolint:gosec // a page of ours
+		http.Redirect(w, r, storePage(r.PathValue("store"))+"/batches/"+url.PathEscape(v.Filter.Ticket), http.StatusSeeOther) //nolint:gosec // a page of the dashboard
 		return nil
 	}
 	ask := v.Filter.Query()

@@ -1,6 +1,5 @@
-// What the pages do beyond showing themselves: parts marked with data-live are fetched again and
-// replaced where they have changed, moments are told in the browser's time, and texts are copied.
-// Without this file every page works all the same.
+// The pages work without this script. It refreshes the parts marked with data-live, shows times in
+// the browser's time zone, and adds the copy buttons.
 "use strict";
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
@@ -12,13 +11,13 @@ function localize(root) {
   }
 }
 
-// Of what is said aloud only what differs, and not more often than people can listen.
-let said = "", saidAt = 0;
-function say(text, isLast) {
-  if (!text || text === said || (!isLast && Date.now() - saidAt < 10000)) return;
-  said = text;
-  saidAt = Date.now();
-  document.getElementById("heard").textContent = text;
+// announce tells screen readers what changed, at most every ten seconds so that people can follow.
+let announced = "", announcedAt = 0;
+function announce(text, isLast) {
+  if (!text || text === announced || (!isLast && Date.now() - announcedAt < 10000)) return;
+  announced = text;
+  announcedAt = Date.now();
+  document.getElementById("announcement").textContent = text;
 }
 
 // The text of each part as the server sent it, before it was localized.
@@ -26,14 +25,14 @@ const known = new Map();
 
 function replace(part, fresh, text) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
-  const place = focused ? [...part.querySelectorAll("a, button, [tabindex]")].indexOf(focused) : -1;
+  const position = focused ? [...part.querySelectorAll("a, button, [tabindex]")].indexOf(focused) : -1;
   const scrolled = [...part.querySelectorAll(".scroll")].map((s) => [s.scrollLeft, s.scrollTop]);
   localize(fresh);
   part.replaceWith(fresh);
   known.set(fresh.id, text);
   fresh.querySelectorAll(".scroll").forEach((s, i) => scrolled[i] && s.scrollTo(...scrolled[i]));
   if (focused) {
-    const again = (focused.id && document.getElementById(focused.id)) || fresh.querySelectorAll("a, button, [tabindex]")[place];
+    const again = (focused.id && document.getElementById(focused.id)) || fresh.querySelectorAll("a, button, [tabindex]")[position];
     if (again) again.focus({ preventScroll: true });
   }
 }
@@ -47,7 +46,7 @@ async function refresh() {
     if (!fresh) continue;
     const text = fresh.outerHTML;
     if (known.get(part.id) !== text) replace(part, document.importNode(fresh, true), text);
-    say(fresh.dataset.say, page.body.dataset.every === "0");
+    announce(fresh.dataset.say, page.body.dataset.every === "0");
   }
   return Number(page.body.dataset.every);
 }
@@ -62,10 +61,10 @@ function live() {
     try {
       every = await refresh();
       pause = every;
-      if (note) note.textContent = every ? "Updates itself." : "";
+      if (note) note.textContent = every ? "Updates automatically." : "";
     } catch {
       pause = Math.min(2 * pause, 30000);
-      if (note) note.textContent = "Could not be updated; trying again.";
+      if (note) note.textContent = "Update failed; retrying.";
     }
     if (every) setTimeout(next, pause);
   };
