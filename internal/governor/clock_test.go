@@ -10,23 +10,22 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// ahead is storage whose clock is an hour ahead of the node's.
-type ahead struct{ schedule }
+// fastClock is storage with a clock that is an hour ahead of the node's.
+type fastClock struct{ schedule }
 
-func (*ahead) Holds(context.Context) ([]storage.Hold, error) {
+func (*fastClock) Holds(context.Context) ([]storage.Hold, error) {
 	return []storage.Hold{{Credential: key, Until: batch.FromMillis(time.Now().Add(time.Hour).UnixMilli())}}, nil
 }
 
-// TestHoldIsBounded: a hold that lies further ahead than any may does not count longer than
-// the longest.
+// TestHoldIsBounded checks that no stored hold applies for longer than storage.HoldLimit.
 func TestHoldIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGovernor(&ahead{}, Rate{})
+		g := newGovernor(&fastClock{}, Rate{})
 		g.Poll(t.Context())
 		c := g.Attach(key)
 		due, ok := c.Try(t.Context(), 1, time.Now())
-		if left := time.Until(due); ok || left > storage.HoldLimit {
-			t.Errorf("Try said %v, and to come again in %v", ok, left)
+		if wait := time.Until(due); ok || wait > storage.HoldLimit {
+			t.Errorf("Try returned %v, due in %v", ok, wait)
 		}
 	})
 }

@@ -10,105 +10,104 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Credential is what the users of one upstream credential share on this node. Its methods
-// may be called from many goroutines.
+// Credential is the state that all users of one upstream credential share on this node. Its methods
+// are safe for concurrent use.
 //
-// Whoever wants to send asks Try. Where that says "later", it asks again then; where it
-// says that no place is free, it waits in Line. A request that has a place is sent and
-// ended with Done, or taken back with Undo.
+// To send a request, call Try. If it returns a time, call it again then. If no place is free, wait
+// in Line and then call Claim. End each request that got a place with Done, or with Undo if it
+// wasn't sent.
 type Credential struct {
 	governor *Governor
 	key      batch.Owner
 
 	mu     sync.Mutex
-	users  int       // runs that are attached
-	idleAt time.Time // since when there is none
+	users  int       // the number of calls of Attach without Detach
+	idleAt time.Time // when users last became 0
 	hold   hold
 	limit
 	pace
-	line  list.List // of *Place, longest waiting first
-	spoke time.Time // when the log was told of an answer 429
+	line     list.List // of *Waiter, longest waiting first
+	loggedAt time.Time // when an answer 429 was last logged
 
-	refilling chan struct{} // full while one asks storage for slots, for which the others wait
+	refilling chan struct{} // full while one queue asks storage for slots; the others wait
 }
 
-// Place is a wait for a place. See Credential.Line.
-type Place struct {
-	Granted chan struct{} // closed when the place is the waiter's
-	element *list.Element // nil: granted
+// Waiter waits for a place. See Credential.Line.
+type Waiter struct {
+	Granted chan struct{} // closed when the waiter has a place
+	element *list.Element // nil once granted
 }
 
-// Try asks to send one request of the queue now. If it may, ok is true and a place is
-// taken. Else due is the moment to ask again; zero: all places are taken.
+// Try asks to send one request of the queue now. If ok, the request may be sent and holds a place.
+// Otherwise due is when to try again; zero: all places are taken.
 //
-// With a configured rate it may ask storage for a piece of the schedule, and blocks for as
-// long.
+// With a configured rate, Try may call storage and block until it answers.
 func (c *Credential) Try(ctx context.Context, q storage.QueueID, now time.Time) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due, now = c.schedule(ctx, q, now)
 	if !due.IsZero() {
-		c.wait(due)
+		c.recordWait(due)
 		return due, false
 	}
-	c.forget(now)
+	c.expire(now)
 	if c.line.Len() > 0 || c.full() {
-		c.short = now
-		c.wait(now)
+		c.fullAt = now
+		c.recordWait(now)
 		return time.Time{}, false
 	}
 	c.enter()
-	c.spend(q, now)
+	c.useSlot(q, now)
 	return time.Time{}, true
 }
 
-// Line waits for a place. When Granted is closed the place is taken, and the caller has
-// to ask Claim whether it may send. Who waits no longer calls Leave.
-func (c *Credential) Line() *Place {
+// Line joins the line for a place. Once Granted is closed, the waiter has a place and the caller
+// must call Claim or Leave. After Claim, it must not call Leave.
+func (c *Credential) Line() *Waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := &Place{Granted: make(chan struct{})}
-	p.element = c.line.PushBack(p)
+	w := &Waiter{Granted: make(chan struct{})}
+	w.element = c.line.PushBack(w)
 	c.grant()
-	return p
+	return w
 }
 
-// Leave leaves the line. A place that was granted meanwhile is given back.
-func (c *Credential) Leave(p *Place) {
+// Leave leaves the line. If a place has been granted in the meantime, Leave returns it.
+func (c *Credential) Leave(w *Waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.element != nil {
-		c.line.Remove(p.element)
+	if w.element != nil {
+		c.line.Remove(w.element)
 		return
 	}
 	c.exit()
 	c.grant()
 }
 
-// Claim is Try for one that was granted a place. Unless it may send, the place is given back.
+// Claim is Try for a waiter that was granted a place. Unless ok, the place is returned.
 func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due, now := c.schedule(ctx, q, time.Now())
 	if !due.IsZero() {
-		c.wait(due)
+		c.recordWait(due)
 		c.exit()
 		c.grant()
 		return due, false
 	}
-	c.spend(q, now)
+	c.useSlot(q, now)
 	return time.Time{}, true
 }
 
-// wait records that a request must wait until the given time. mu is held.
-func (c *Credential) wait(until time.Time) {
-	if until.After(c.waited) {
-		c.waited = until
+// recordWait records that a request must wait until the given time. mu is held.
+func (c *Credential) recordWait(until time.Time) {
+	if until.After(c.waitedUntil) {
+		c.waitedUntil = until
 	}
 }
 
-// schedule returns when the queue may send its next request; zero: now. mu is held,
-// and unlocked while storage is asked for slots: it returns what time it is then.
+// schedule returns when the queue may send its next request (zero: now) and the current time. mu is
+// held on entry and return, but not while storage is asked for slots.
 func (c *Credential) schedule(ctx context.Context, q storage.QueueID, now time.Time) (due, then time.Time) {
 	for c.starved(q, now) {
 		c.mu.Unlock()
@@ -122,26 +121,26 @@ func (c *Credential) schedule(ctx context.Context, q storage.QueueID, now time.T
 	return c.due(q, now), now
 }
 
-// grant gives free places to those who wait. mu is held.
+// grant gives free places to the waiters. mu is held.
 func (c *Credential) grant() {
 	for c.line.Len() > 0 && !c.full() {
-		p := c.line.Remove(c.line.Front()).(*Place) //nolint:forcetypeassert // there is nothing else in it
-		p.element = nil
+		w := c.line.Remove(c.line.Front()).(*Waiter) //nolint:forcetypeassert // the list holds nothing else
+		w.element = nil
 		c.enter()
-		close(p.Granted)
+		close(w.Granted)
 	}
 }
 
-// Undo gives back what Try or Claim gave: the request was not sent.
+// Undo returns the place and the slot of a request that was not sent.
 func (c *Credential) Undo(q storage.QueueID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.exit()
-	c.unspend(q, time.Now())
+	c.returnSlot(q, time.Now())
 	c.grant()
 }
 
-// Done ends a request that was sent.
+// Done ends a request that was sent, and learns from its answer.
 func (c *Credential) Done(a Answer) {
 	c.mu.Lock()
 	held := c.judge(a)
@@ -152,11 +151,11 @@ func (c *Credential) Done(a Answer) {
 	}
 }
 
-// Forget gives up the slot that the queue holds ahead, if it has one.
+// Forget gives up the slot that the queue holds, if any.
 func (c *Credential) Forget(q storage.QueueID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.giveUp(q, time.Now())
+	c.dropSlot(q, time.Now())
 }
 
 // Detach ends the use that Attach began.
@@ -169,19 +168,19 @@ func (c *Credential) Detach() {
 	}
 }
 
-// forgettable reports whether nobody uses the credential and nothing of it has to be
-// kept. Nobody attaches meanwhile: Governor.mu is held.
+// forgettable reports whether the credential is unused and its state no longer matters. Governor.mu
+// is held, so nobody attaches in the meantime.
 func (c *Credential) forgettable(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keep := time.Duration(0)
-	if c.learned(now) || c.most > 0 || len(c.ahead) > 0 || now.Before(c.hold.last()) {
+	if c.learned(now) || c.allowed > 0 || len(c.ahead) > 0 || now.Before(c.hold.last()) {
 		keep = memoryOf
 	}
 	return c.users == 0 && now.Sub(c.idleAt) >= keep
 }
 
-// holdUntil takes up what another node, or an earlier process, has stored of a store.
+// holdUntil applies a store's hold that another node or an earlier process has stored.
 func (c *Credential) holdUntil(store string, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

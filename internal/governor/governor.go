@@ -1,19 +1,19 @@
-// Package governor keeps what all requests with one upstream credential share, whichever
-// batch and store they belong to: the moment before which none may be sent, how fast
-// they leave, and how many are under way.
+// Package governor limits what is sent upstream with one credential, across all batches and stores
+// that use it. Three things decide when a request may be sent:
 //
-//   - Hold. After an answer 429, or one 503 that names a time, nothing of the store is sent
-//     with the credential before that time, here and, through storage, on every node. When
-//     several stores are answered so, the node holds back all that use the credential.
-//   - Pace. A configured rate is one schedule for all nodes, of which each takes a piece at
-//     a time. Without one, or below it, the pace is learned from what the upstream let
-//     through until it answered 429 again and again.
-//   - Places. The limit on requests in flight falls to 70% when many are in flight and the
-//     upstream answers 429 or 503, or doesn't answer in time. It recovers within a few
-//     round trips. Until the first such failure there is no limit.
+//   - The hold. After an answer 429, or a 503 with Retry-After, nothing is sent for that store with
+//     that credential until the time that the answer names. The hold is shared with other nodes
+//     through storage. When several stores get such answers, the node holds the whole credential.
+//   - The pace. A configured rate is one schedule for all nodes; each node reserves a piece of it at
+//     a time. Without a rate, or below it, each node learns the pace from how many requests the
+//     upstream accepted between repeated answers 429.
+//   - The limit on requests in flight. There is none until the upstream answers 429 or 503, or times
+//     out, while many requests are in flight. Then the limit is cut to 70%; it recovers within a few
+//     round trips.
 //
-// Queues take turns: each holds at most one slot of the schedule ahead, so that a
-// batch with a hundred requests at once gets no more of the pace than any other.
+// A slot is the time for one request on a schedule. A place is the right to have one request in
+// flight. Each queue holds at most one slot in advance, so a batch with a hundred requests in
+// parallel gets no more of the pace than any other.
 package governor
 
 import (
@@ -27,25 +27,25 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Shared is what nodes have to tell each other: a part of storage.Storage.
+// Shared is the state that nodes share through storage.
 type Shared interface {
 	Hold(ctx context.Context, h storage.Hold) error
 	Holds(ctx context.Context) ([]storage.Hold, error)
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 }
 
-// Rate is N requests in each span of time. The zero value: no limit.
+// Rate is N requests in each span of time. The zero value means no limit.
 type Rate struct {
 	N   int
 	Per time.Duration
 }
 
-// Valid reports whether the rate can be kept: from one request a day to a million a second.
+// Valid reports whether the rate is between one request a day and a million a second.
 func (r Rate) Valid() bool {
 	return r.N > 0 && r.Per > 0 && r.interval() >= time.Microsecond && r.interval() <= 24*time.Hour
 }
 
-// perSecond is the rate in requests a second; 0: none.
+// perSecond returns the rate in requests a second; 0: no limit.
 func (r Rate) perSecond() float64 {
 	if r.N == 0 {
 		return 0
@@ -53,44 +53,43 @@ func (r Rate) perSecond() float64 {
 	return float64(r.N) / r.Per.Seconds()
 }
 
-// interval is the time between two requests.
+// interval returns the time between two requests.
 func (r Rate) interval() time.Duration { return r.Per / time.Duration(r.N) }
 
 const (
-	// pollInterval is how long another node's hold may stay unknown.
+	// pollInterval is how often a node looks for the holds of other nodes.
 	pollInterval = 500 * time.Millisecond
-	// sweepInterval is how often credentials that nobody uses are looked for.
+	// sweepInterval is how often a node forgets unused credentials.
 	sweepInterval = time.Minute
-	// memoryOf is how long something that was learned counts.
+	// memoryOf is how long a learned pace is used.
 	memoryOf = 5 * time.Minute
 )
 
-// Governor knows the credentials in use. Make it with New. Its methods may be called from
-// many goroutines.
+// Governor holds the state of the credentials in use. Its methods are safe for concurrent use.
 type Governor struct {
-	shared Shared
-	rate   Rate
-	most   int // requests under way at which a limit is none
-	log    *slog.Logger
+	shared      Shared
+	rate        Rate
+	maxInFlight int // the node's limit; a credential's limit that reaches it is dropped
+	log         *slog.Logger
 
-	mu          sync.Mutex
-	credentials map[batch.Owner]*Credential
-	held        map[batch.Owner][]storage.Hold // of credentials that are not in use here
-	failing     bool                           // the last poll has failed
-	tell        chan storage.Hold
+	mu            sync.Mutex
+	credentials   map[batch.Owner]*Credential
+	held          map[batch.Owner][]storage.Hold // holds of credentials that aren't in use here
+	failing       bool                           // the last poll failed
+	announcements chan storage.Hold
 }
 
-// New returns a governor. most is how many requests the node has under way at once.
-func New(shared Shared, rate Rate, most int, log *slog.Logger) *Governor {
+// New returns a governor. maxInFlight is how many requests the node may have in flight at once.
+func New(shared Shared, rate Rate, maxInFlight int, log *slog.Logger) *Governor {
 	return &Governor{
-		shared: shared, rate: rate, most: most, log: log,
+		shared: shared, rate: rate, maxInFlight: maxInFlight, log: log,
 		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
-		tell: make(chan storage.Hold, 64),
+		announcements: make(chan storage.Hold, 64),
 	}
 }
 
-// Run tells other nodes of holds, and learns of theirs, until ctx ends. A hold that can't
-// be told still holds here.
+// Run exchanges holds with other nodes until ctx ends. A hold that can't be stored still applies on
+// this node.
 func (g *Governor) Run(ctx context.Context) {
 	poll, sweep := time.NewTicker(pollInterval), time.NewTicker(sweepInterval)
 	defer poll.Stop()
@@ -99,12 +98,12 @@ func (g *Governor) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case h := <-g.tell:
-			// The wall clock may have been set since the answer came.
+		case h := <-g.announcements:
+			// The wall clock may have been set since the answer came, so use the remaining time.
 			now := time.Now()
 			h.Until = batch.CeilMillis(now.Add(h.Until.Sub(now)))
 			if err := g.shared.Hold(ctx, h); err != nil && ctx.Err() == nil {
-				g.log.Warn("other nodes can't be told that an upstream credential has to wait", "until", h.Until, "error", err)
+				g.log.Warn("could not tell other nodes that an upstream credential must wait", "until", h.Until, "error", err)
 			}
 		case <-poll.C:
 			g.Poll(ctx)
@@ -114,8 +113,8 @@ func (g *Governor) Run(ctx context.Context) {
 	}
 }
 
-// Poll asks storage for holds, as Run does regularly: call it once before the first Attach, for
-// those of an earlier process.
+// Poll reads the holds from storage, as Run does regularly. Call it once before the first Attach to
+// learn of the holds of an earlier process.
 func (g *Governor) Poll(ctx context.Context) {
 	holds, err := g.shared.Holds(ctx)
 	if ctx.Err() != nil {
@@ -123,7 +122,7 @@ func (g *Governor) Poll(ctx context.Context) {
 	}
 	if (err != nil) != g.failing {
 		if g.failing = err != nil; g.failing {
-			g.log.Warn("storage can't be asked which upstream credentials have to wait; asking on", "error", err)
+			g.log.Warn("could not read from storage which upstream credentials must wait; retrying", "error", err)
 		}
 	}
 	if err != nil {
@@ -134,7 +133,7 @@ func (g *Governor) Poll(ctx context.Context) {
 	clear(g.held)
 	now := time.Now()
 	for _, h := range holds {
-		h.Until = steady(h.Until, now)
+		h.Until = monotonic(h.Until, now)
 		if c := g.credentials[h.Credential]; c != nil {
 			c.holdUntil(h.Store, h.Until)
 		} else {
@@ -143,13 +142,13 @@ func (g *Governor) Poll(ctx context.Context) {
 	}
 }
 
-// steady returns a stored moment as one of the monotonic clock, so that it stays as far away
-// when the wall clock is set. No moment is further away than a hold may be.
-func steady(t, now time.Time) time.Time {
+// monotonic returns a stored time as a reading of the monotonic clock, so that the wait stays the
+// same when the wall clock is set. The wait is at most storage.HoldLimit.
+func monotonic(t, now time.Time) time.Time {
 	return now.Add(min(t.Sub(now), storage.HoldLimit))
 }
 
-// Held returns how many credentials in use have to wait, and until when the last of them has.
+// Held returns how many credentials in use must wait, and when the last of these waits ends.
 func (g *Governor) Held(now time.Time) (n int, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -167,7 +166,7 @@ func (g *Governor) Held(now time.Time) (n int, until time.Time) {
 	return n, until
 }
 
-// sweep forgets credentials that nobody uses.
+// sweep forgets unused credentials.
 func (g *Governor) sweep(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -178,7 +177,7 @@ func (g *Governor) sweep(now time.Time) {
 	}
 }
 
-// Attach returns the credential's state for the use of one queue. Detach it when done.
+// Attach returns the credential's state for one queue to use. The caller must call Detach when done.
 func (g *Governor) Attach(key batch.Owner) *Credential {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -196,25 +195,25 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 	return c
 }
 
-// Leftovers describes the credentials that are in use, for tests: after the last Detach
-// there is none.
+// Leftovers describes the credentials that are still in use, for tests: there are none after the
+// last Detach.
 func (g *Governor) Leftovers() (out []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.credentials {
 		c.mu.Lock()
 		if c.users != 0 || c.inflight != 0 || c.line.Len() != 0 {
-			out = append(out, fmt.Sprintf("%d users, %d requests under way, %d in line", c.users, c.inflight, c.line.Len()))
+			out = append(out, fmt.Sprintf("%d users, %d requests in flight, %d in line", c.users, c.inflight, c.line.Len()))
 		}
 		c.mu.Unlock()
 	}
 	return out
 }
 
-// announce tells other nodes of a hold, as soon as storage takes it.
+// announce tells other nodes of a hold as soon as storage accepts it.
 func (g *Governor) announce(h storage.Hold) {
 	select {
-	case g.tell <- h:
-	default: // storage is slow; the next hold of the credential tells
+	case g.announcements <- h:
+	default: // storage is slow; the credential's next hold will be announced
 	}
 }

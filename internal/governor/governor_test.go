@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// schedule is storage as nodes share it.
+// schedule is the storage that nodes share.
 type schedule struct {
 	mu     sync.Mutex
 	next   time.Time
@@ -68,8 +68,8 @@ var key = batch.OwnerOf("the credential")
 
 func newGovernor(s Shared, r Rate) *Governor { return New(s, r, 1000, slog.New(slog.DiscardHandler)) }
 
-// TestPace: whatever queues do, on two nodes, no more is sent in any time than the rate
-// allows, but for what may come late.
+// TestPace checks that two nodes never exceed the rate together in any span of time, whatever their
+// queues do. The allowance is for requests that use their slots late or early.
 func TestPace(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rate := rapid.SampledFrom([]Rate{{10, time.Second}, {7, time.Second}, {1000, time.Second}, {600, time.Minute}, {1, 10 * time.Second}}).Draw(rt, "rate")
@@ -89,42 +89,42 @@ func TestPace(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			shared := &schedule{slow: slow}
 			nodes := []*Credential{newGovernor(shared, rate).Attach(key), newGovernor(shared, rate).Attach(key)}
-			told := map[storage.QueueID]time.Time{} // the slot that a queue holds, as far as can be seen
+			due := map[storage.QueueID]time.Time{} // the slot that each queue was last given
 			type request struct {
 				at   time.Time
 				node int
-				late bool // after its slot: has to fit in with what its node has sent
+				late bool // sent after its slot, so it must fit in with what its node has sent
 			}
 			var sent []request
 			send := func(node int, q storage.QueueID) {
-				slot, ok := told[q]
+				slot, ok := due[q]
 				sent = append(sent, request{time.Now(), node, ok && time.Since(slot) > late})
-				delete(told, q)
+				delete(due, q)
 				nodes[node].Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 			}
 			for _, s := range steps {
 				c, q := nodes[s.node], storage.QueueID(s.queue+10*s.node)
-				due, ok := c.Try(t.Context(), q, time.Now())
+				next, ok := c.Try(t.Context(), q, time.Now())
 				if !ok {
-					told[q] = due
+					due[q] = next
 				}
 				switch {
 				case ok && s.undo:
 					c.Undo(q)
-					told[q] = time.Now()
+					due[q] = time.Now()
 				case ok:
 					send(s.node, q)
-				case due.IsZero():
-					rt.Fatal("refused for want of a place, and there is no limit")
-				case !due.After(time.Now()):
-					rt.Fatal("refused until a moment that has come")
+				case next.IsZero():
+					rt.Fatal("no place is free although there is no limit")
+				case !next.After(time.Now()):
+					rt.Fatal("refused until a time that has passed")
 				case s.away:
 					c.Forget(q)
-					delete(told, q)
+					delete(due, q)
 				case s.pass > time.Second:
-					<-time.After(time.Until(due)) // comes when it was told to
+					<-time.After(time.Until(next))
 					if again, ok := c.Try(t.Context(), q, time.Now()); !ok {
-						rt.Fatalf("who comes at the moment that it was told is sent away for %v", time.Until(again))
+						rt.Fatalf("a queue that came when its slot was due must wait for another %v", time.Until(again))
 					}
 					send(s.node, q)
 				}
@@ -137,15 +137,15 @@ func TestPace(t *testing.T) {
 					if !sent[j].late {
 						punctual++
 					}
-					// Both nodes may be late, and early, and what was undone may be late again.
+					// Both nodes may be late and early, and an undone request may be late once more.
 					if allowed := 1 + float64(span+3*late+2*early)/float64(rate.interval()) + 1; float64(punctual) > allowed {
-						rt.Fatalf("%d requests within %v, where %d in %v are allowed", punctual, span, rate.N, rate.Per)
+						rt.Fatalf("%d requests within %v; the rate is %d in %v", punctual, span, rate.N, rate.Per)
 					}
 					if sent[j].node == sent[i].node {
 						node++
 					}
 					if allowed := 1 + float64(span+late+early)/float64(rate.interval()); sent[j].late && sent[j].node == sent[i].node && float64(node) > allowed {
-						rt.Fatalf("one that is late is the %d. of its node within %v, where %d in %v are allowed", node, span, rate.N, rate.Per)
+						rt.Fatalf("a late request is number %d of its node within %v; the rate is %d in %v", node, span, rate.N, rate.Per)
 					}
 				}
 			}
@@ -153,7 +153,8 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// TestRateBusy: queues that always want to send are served by turns, at the full rate.
+// TestRateBusy checks that queues that always have requests take turns, and that the full rate is
+// used.
 func TestRateBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := &schedule{slow: 3 * time.Millisecond}
@@ -180,19 +181,20 @@ func TestRateBusy(t *testing.T) {
 		total := 0
 		for i, n := range sent {
 			if total += n; n < 230 || n > 250 {
-				t.Errorf("queue %d has sent %d, want 240", i, n)
+				t.Errorf("queue %d sent %d requests, want 240", i, n)
 			}
 		}
 		if total < 1180 || total > 1210 {
-			t.Errorf("%d were sent in a minute, want 1200", total)
+			t.Errorf("%d requests were sent in a minute, want 1200", total)
 		}
 		if shared.calls > 260 {
-			t.Errorf("storage was asked %d times in a minute, want 4 a second", shared.calls)
+			t.Errorf("storage was called %d times in a minute, want 4 a second", shared.calls)
 		}
 	})
 }
 
-// TestStorageBroken: without storage nothing is sent at a common rate, and nobody spins.
+// TestStorageBroken checks that nothing is sent at a shared rate while storage is broken, and that
+// queues don't retry in a tight loop.
 func TestStorageBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := &schedule{broken: true}
@@ -205,13 +207,13 @@ func TestStorageBroken(t *testing.T) {
 		shared.broken = false
 		g.Poll(t.Context())
 		if _, ok := c.Try(t.Context(), 1, time.Now()); !ok {
-			t.Error("storage works again, and nothing is sent")
+			t.Error("nothing is sent although storage works again")
 		}
 	})
 }
 
-// TestHold: announced at once, taken up by others within a second, and kept for who
-// attaches later.
+// TestHold checks that a hold is announced at once, applies on other nodes within a second, and
+// applies to queues that attach later.
 func TestHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := &schedule{}
@@ -236,10 +238,10 @@ func TestHold(t *testing.T) {
 		there.Detach()
 		<-time.After(2 * sweepInterval)
 		if n := len(two.credentials); n != 0 {
-			t.Errorf("%d credentials are kept that nobody uses", n)
+			t.Errorf("%d unused credentials are kept", n)
 		}
 		if _, ok := there.Try(ctx, 3, time.Now()); !ok {
-			t.Error("refused after the time")
+			t.Error("refused after the hold ended")
 		}
 		later := storage.Hold{Credential: batch.OwnerOf("another"), Until: time.Now().Add(time.Minute)}
 		if err := shared.Hold(ctx, later); err != nil {
@@ -254,31 +256,31 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// TestSpeed: after a lesson the pace approaches the one that was too fast, stays, and then
-// tries for more.
+// TestSpeed checks that the pace approaches the one that failed, stays there for a while, and then
+// grows beyond it.
 func TestSpeed(t *testing.T) {
 	from := time.Now()
-	at := func(l *lesson, d time.Duration) float64 { return l.speed(from.Add(d)) }
-	known := &lesson{base: 5, peak: 10, from: from}
+	at := func(l *learnedPace, d time.Duration) float64 { return l.speed(from.Add(d)) }
+	known := &learnedPace{base: 5, peak: 10, from: from}
 	last := 0.0
 	for d := -time.Second; d < 2*time.Minute; d += time.Second / 4 {
 		if v := at(known, d); v < last || v < 5 || d <= plateau && v > 10 {
-			t.Fatalf("after %v the pace is %v, and was %v", d, v, last)
+			t.Fatalf("after %v the pace is %v; before it was %v", d, v, last)
 		} else {
 			last = v
 		}
 	}
 	if v := at(known, plateau+probing); v < 12.4 || v > 12.6 {
-		t.Errorf("a quarter more is tried after %v: %v", plateau+probing, v)
+		t.Errorf("after %v the pace is %v, want a quarter more than the peak", plateau+probing, v)
 	}
-	unknown := &lesson{base: 8, from: from}
+	unknown := &learnedPace{base: 8, from: from}
 	if v := at(unknown, 0); v != 8 {
-		t.Errorf("at first %v", v)
+		t.Errorf("at first the pace is %v, want 8", v)
 	}
 	if v := at(unknown, firstProbing); v != 10 {
-		t.Errorf("after %v %v, want a quarter more", firstProbing, v)
+		t.Errorf("after %v the pace is %v, want a quarter more", firstProbing, v)
 	}
 	if unknown.learned(from.Add(memoryOf)) {
-		t.Error("the lesson is not forgotten")
+		t.Error("the pace is not forgotten")
 	}
 }

@@ -7,41 +7,39 @@ import (
 )
 
 const (
-	// widenAfter is how many stores have to be held back, without a success between, until the
-	// credential is.
+	// widenAfter is how many stores must be refused, without a success in between, for the whole
+	// credential to be held.
 	widenAfter = 2
-	// probePause lies between requests of stores that were not held back themselves, while the
-	// credential is: one that succeeds ends that.
+	// probePause is the time between probes while the credential is held. A probe is a request of a
+	// store that isn't held itself. One that succeeds ends the credential's hold.
 	probePause = 5 * time.Second
-	// firstHold is how long one store's answer holds the others back: the limit is often the
-	// credential's, and then two of them tell that.
+	// firstHold is how long the first refused store holds the others too. The limit is often the
+	// credential's, and a second refused store soon shows that.
 	firstHold = time.Second
-	// ownStrikes is how often a store is refused while others succeed, until its answers speak
-	// for itself alone.
+	// ownStrikes is how often a store must be refused while others succeed before its answers
+	// concern that store alone.
 	ownStrikes = 2
-	// maxStores is how many stores' holds are looked through for those that are over.
+	// maxStores is the number of holds above which the expired ones are removed.
 	maxStores = 1000
 )
 
-// hold is what the upstream wants to be left alone for. It belongs to the store that was
-// answered: one store's limit, or one tenant's upstream, must not stop all that share the
-// credential. When several stores are answered so, it is the credential's. Guarded by
-// Credential.mu.
+// hold is the time for which the upstream has asked to wait. It belongs to the store that was
+// refused, because one store's limit must not stop all stores that share the credential. When
+// several stores are refused, it belongs to the credential. Guarded by Credential.mu.
 type hold struct {
-	stores  map[string]time.Time // nothing of the store before
-	all     time.Time            // nothing of any store before; one after probe
-	probe   time.Time            // when a store that is not held back itself may try
-	refused map[string]bool      // stores that were held back since the last success
-	first   time.Time            // when the first of these was
-	widened time.Time            // when all were last held back
-	by      string               // the store that alone held all back last, at byAt
-	byAt    time.Time
-	queues  map[storage.QueueID]string // the stores of the queues in use
-	strikes map[string]int             // how often a store was refused while others succeeded, since its last success
+	stores       map[string]time.Time       // when each store's hold ends
+	allUntil     time.Time                  // when the hold of all stores ends
+	probeAt      time.Time                  // when a store that isn't held itself may send a probe
+	refused      map[string]bool            // stores that were refused since the last success
+	refusedSince time.Time                  // when the first of these was refused
+	allSince     time.Time                  // when the hold of all stores last began
+	sole         string                     // the store that last held all stores alone
+	soleAt       time.Time                  // when it did
+	queues       map[storage.QueueID]string // the stores of the queues in use
+	strikes      map[string]int             // how often a store was refused while others succeeded, since its own last success
 }
 
-// add notes the answer to a request of a store, and reports whether it says something about
-// the whole credential.
+// add records that a store was refused. It reports whether that concerns the whole credential.
 func (h *hold) add(store string, until, now time.Time) (wide bool) {
 	if len(h.stores) > maxStores {
 		for name, t := range h.stores {
@@ -56,25 +54,25 @@ func (h *hold) add(store string, until, now time.Time) (wide bool) {
 	if until.After(h.stores[store]) {
 		h.stores[store] = until
 	}
-	if h.refused == nil || now.Sub(h.first) > soon {
-		h.refused, h.first = map[string]bool{}, now
+	if h.refused == nil || now.Sub(h.refusedSince) > soon {
+		h.refused, h.refusedSince = map[string]bool{}, now
 	}
 	h.refused[store] = true
 	if len(h.refused) < widenAfter && h.alone(store) {
 		return true
 	}
-	if h.strikes[store] >= ownStrikes || len(h.refused) < widenAfter && store == h.by && now.Sub(h.byAt) < soon {
+	if h.strikes[store] >= ownStrikes || len(h.refused) < widenAfter && store == h.sole && now.Sub(h.soleAt) < soon {
 		return false
 	}
-	if len(h.refused) < widenAfter { // it may be the store's alone: the others try soon
-		h.by, h.byAt = store, now
+	if len(h.refused) < widenAfter { // the limit may be this store's alone, so the others soon try
+		h.sole, h.soleAt = store, now
 		until = earlier(until, now.Add(firstHold))
 	}
-	if until.After(h.all) {
-		if !now.Before(h.all) {
-			h.probe, h.widened = now.Add(probePause), now
+	if until.After(h.allUntil) {
+		if !now.Before(h.allUntil) {
+			h.probeAt, h.allSince = now.Add(probePause), now
 		}
-		h.all = until
+		h.allUntil = until
 	}
 	return true
 }
@@ -96,10 +94,10 @@ func (h *hold) alone(store string) bool {
 	return true
 }
 
-// succeed notes that the upstream let a request of a store through that was allowed at a
-// moment. A store that is refused again and again while others succeed has a limit of its own.
-func (h *hold) succeed(store string, asked time.Time) {
-	if asked.After(h.first) {
+// succeed records that the upstream accepted a request of a store that was allowed at the given
+// time. A store that is refused repeatedly while others succeed has a limit of its own.
+func (h *hold) succeed(store string, allowed time.Time) {
+	if allowed.After(h.refusedSince) {
 		for other := range h.refused {
 			if other != store {
 				if h.strikes == nil || len(h.strikes) > maxStores {
@@ -111,18 +109,18 @@ func (h *hold) succeed(store string, asked time.Time) {
 		h.refused = nil
 	}
 	delete(h.strikes, store)
-	if asked.After(h.widened) {
-		h.all = time.Time{}
+	if allowed.After(h.allSince) {
+		h.allUntil = time.Time{}
 	}
 }
 
-// until returns the moment before which nothing of the queue may be sent.
+// until returns the time before which nothing of the queue may be sent.
 func (h *hold) until(q storage.QueueID) time.Time {
-	t := h.all
-	if h.probe.Before(t) {
-		t = h.probe
+	t := h.allUntil
+	if h.probeAt.Before(t) {
+		t = h.probeAt
 	}
-	for _, store := range []string{h.queues[q], ""} { // an empty one stands for all
+	for _, store := range []string{h.queues[q], ""} { // "" stands for all stores
 		if own := h.stores[store]; own.After(t) {
 			t = own
 		}
@@ -130,16 +128,16 @@ func (h *hold) until(q storage.QueueID) time.Time {
 	return t
 }
 
-// spend notes that a request is sent.
-func (h *hold) spend(now time.Time) {
-	if now.Before(h.all) {
-		h.probe = now.Add(probePause)
+// sent records that a request is sent.
+func (h *hold) sent(now time.Time) {
+	if now.Before(h.allUntil) {
+		h.probeAt = now.Add(probePause)
 	}
 }
 
-// last returns the latest moment for which anything is held back.
+// last returns when the last of all holds ends.
 func (h *hold) last() time.Time {
-	t := h.all
+	t := h.allUntil
 	for _, own := range h.stores {
 		if own.After(t) {
 			t = own
@@ -148,7 +146,7 @@ func (h *hold) last() time.Time {
 	return t
 }
 
-// Use says which store a queue belongs to.
+// Use records which store a queue belongs to. Call it before Try.
 func (c *Credential) Use(q storage.QueueID, store string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,76 +3,110 @@ package governor
 import "time"
 
 const (
-	// leastEpoch is the shortest time over which a pace is measured: an upstream's limit
-	// is one for a second or longer.
-	leastEpoch = time.Second
-	// leastAccepted is how many requests a pace can be measured by. Where fewer were let
-	// through, what the upstream says is left to regulate it alone.
-	leastAccepted = 5
-	// soon after a lesson another one says that the first was not hard enough.
+	// minMeasure is the shortest time over which a pace is measured, because an upstream's limit
+	// applies to a second or longer.
+	minMeasure = time.Second
+	// minAccepted is the fewest accepted requests that a pace is measured by. With fewer, only
+	// holds slow requests down.
+	minAccepted = 5
+	// soon is how long after a lesson another answer 429 means that the pace is still too fast.
 	soon = 5 * time.Second
-	// plateau is how long the pace approaches the one that was too fast.
+	// plateau is how long the pace takes to approach the peak. The curve is CUBIC's (RFC 9438).
 	plateau = 10 * time.Second
-	// Beyond, or where no such pace is known, it grows by a quarter in probing, and
-	// faster from then on. The shape is CUBIC's (RFC 9438).
-	probing      = 30 * time.Second
+	// probing is how long the pace then takes to grow by probeGain beyond the peak.
+	probing = 30 * time.Second
+	// firstProbing is how long the pace takes to grow by probeGain while no peak is known.
 	firstProbing = 15 * time.Second
+	// probeGain is the part of the pace by which it grows in one time of probing.
+	probeGain = 0.25
 )
 
-// lesson is what answers 429 have taught about the upstream's limit. Guarded by
-// Credential.mu.
-type lesson struct {
-	epoch    time.Time // since when what the upstream accepted is counted
-	accepted int
-	last     time.Time // when something was last sent
-	waited   time.Time // until when a request last had to wait
-	warned   bool      // the last answer 429 has not changed the pace yet
+// These factors turn the pace that was too fast into the base, from which the pace grows again, and
+// the peak, which it approaches. TestGovernorPace in the engine checks their combined effect against
+// several kinds of limits.
+const (
+	// fewBase is the base after too few accepted requests to measure: the pace is halved.
+	fewBase = 0.5
 
-	chain
-	credit float64   // by how much each answer raises the base that belongs to the burst before the lesson
-	at     time.Time // of the last lesson or warning; zero: none
-	from   time.Time // when the pace began to grow again
-	base   float64   // requests a second at that time
-	peak   float64   // the pace to approach; 0: none is known
+	// soonBase and soonPeak apply when the pace failed soon after a lesson, or too soon to measure.
+	// Nothing shows how far the limit is, so the pace backs off by 10% and stays 5% below.
+	soonBase, soonPeak = 0.9, 0.95
+	// soonFloor is the least base that a measurement may suggest then. A measurement includes the
+	// pause, so over a short time it can be far too low.
+	soonFloor = 0.75
+
+	// rateUsed is the part of the configured rate that must have been accepted for the limit to
+	// count as just below that rate.
+	rateUsed = 0.9
+	// rateBase and ratePeak apply then: the pace stays just below the configured rate.
+	rateBase, ratePeak = 0.95, 0.98
+
+	// latePeak is the highest peak after a pace that worked for longer than soon. The limit must be
+	// slightly below that pace.
+	latePeak = 0.98
+	// lateMargin is how much the peak may exceed the rate of accepted requests, because that
+	// measurement can be slightly too low.
+	lateMargin = 1.03
+	// lateBase is the least base then, as a part of the peak: the pace hardly drops, because it
+	// worked for a while.
+	lateBase = 0.97
+)
+
+// learnedPace is what answers 429 have taught about the upstream's limit. Guarded by Credential.mu.
+type learnedPace struct {
+	countedFrom time.Time // when the current count of accepted requests began
+	accepted    int       // requests that the upstream accepted since then
+	lastSent    time.Time
+	waitedUntil time.Time // the latest time that a request had to wait for
+	warned      bool      // the last answer 429 hasn't changed the pace yet
+
+	streak
+	credit float64   // how much each late answer to the burst before the lesson raises the base
+	at     time.Time // the last lesson or warning; zero: none
+	from   time.Time // when the pace began to grow
+	base   float64   // requests a second at that time; 0: no pace is learned
+	peak   float64   // the pace to approach; 0: unknown
 }
 
-// A chain is a run of lessons of which none was followed by a much longer time of success.
-// One in which the pace has fallen to less than half says that answers 429 do not depend on
-// the pace: then nobody is paced for a while, and what the upstream says regulates alone.
-type chain struct {
-	lessons int
-	first   float64   // the pace after the first one
-	most    int       // requests that were accepted between two
-	off     time.Time // until when nobody is paced
+// A streak is a series of lessons, none of which was followed by a much longer time of success. When
+// the pace falls below collapse in a streak, the answers 429 don't depend on the pace. Then no pace
+// is used for a while, and only holds slow requests down.
+type streak struct {
+	lessons  int
+	first    float64   // the pace after the first lesson
+	longest  int       // the most requests accepted between two lessons
+	offUntil time.Time // no pace is used before
 }
 
 const (
-	// longChain is how many lessons a chain has at least before it says anything.
-	longChain = 6
-	// muchLonger ends a chain: so many times as many accepted requests as ever before in it.
+	// minStreak is how many lessons a streak must have before it counts.
+	minStreak = 6
+	// muchLonger ends a streak: this many times as many requests were accepted as ever before in it.
 	muchLonger = 4
+	// collapse is the part of the streak's first pace below which the pace is given up.
+	collapse = 0.5
 )
 
-// follow adds a lesson to the chain, after so many accepted requests.
-func (c *chain) follow(l *lesson, now time.Time) {
-	if c.lessons == 0 || l.accepted >= muchLonger*max(c.most, leastAccepted) || now.Sub(l.at) > time.Minute {
-		*c = chain{first: l.base, off: c.off}
+// follow adds a lesson to the streak.
+func (s *streak) follow(l *learnedPace, now time.Time) {
+	if s.lessons == 0 || l.accepted >= muchLonger*max(s.longest, minAccepted) || now.Sub(l.at) > time.Minute {
+		*s = streak{first: l.base, offUntil: s.offUntil}
 	}
-	c.lessons++
-	c.most = max(c.most, l.accepted)
-	if c.lessons >= longChain && l.base < c.first/2 {
-		*c = chain{off: now.Add(memoryOf)}
+	s.lessons++
+	s.longest = max(s.longest, l.accepted)
+	if s.lessons >= minStreak && l.base < collapse*s.first {
+		*s = streak{offUntil: now.Add(memoryOf)}
 	}
-	if now.Before(c.off) {
+	if now.Before(s.offUntil) {
 		l.base, l.credit = 0, 0
 	}
 }
 
-// learned reports whether a lesson counts.
-func (l *lesson) learned(now time.Time) bool { return l.base > 0 && now.Sub(l.from) < memoryOf }
+// learned reports whether a learned pace is in use.
+func (l *learnedPace) learned(now time.Time) bool { return l.base > 0 && now.Sub(l.from) < memoryOf }
 
-// speed is the pace in requests a second.
-func (l *lesson) speed(now time.Time) float64 {
+// speed returns the learned pace in requests a second.
+func (l *learnedPace) speed(now time.Time) float64 {
 	t := max(now.Sub(l.from), 0)
 	cube := func(t, unit time.Duration) float64 {
 		x := float64(t) / float64(unit)
@@ -80,82 +114,80 @@ func (l *lesson) speed(now time.Time) float64 {
 	}
 	switch {
 	case l.peak == 0:
-		return l.base * (1 + cube(t, firstProbing)/4)
+		return l.base * (1 + probeGain*cube(t, firstProbing))
 	case t < plateau:
 		return l.peak - (l.peak-l.base)*cube(plateau-t, plateau)
 	default:
-		return l.peak * (1 + cube(t-plateau, probing)/4)
+		return l.peak * (1 + probeGain*cube(t-plateau, probing))
 	}
 }
 
-// interval is the time from one slot to the next; 0: no lesson counts.
-func (l *lesson) interval(now time.Time) time.Duration {
+// interval returns the time from one slot to the next; 0: no learned pace is in use.
+func (l *learnedPace) interval(now time.Time) time.Duration {
 	if !l.learned(now) {
 		return 0
 	}
 	return time.Duration(float64(time.Second) / l.speed(now))
 }
 
-// begin records that a request is sent. Requests that were sent while demand alone limited the
-// pace, or before a time without demand, aren't counted.
-func (l *lesson) begin(now time.Time, busy, idle bool) {
-	if !busy || idle && now.Sub(l.last) > leastEpoch || l.epoch.IsZero() {
-		l.epoch, l.accepted = now, 0
+// sent records that a request is sent. The count starts over while demand alone limits the pace, and
+// after a time without demand.
+func (l *learnedPace) sent(now time.Time, busy, idle bool) {
+	if !busy || idle && now.Sub(l.lastSent) > minMeasure || l.countedFrom.IsZero() {
+		l.countedFrom, l.accepted = now, 0
 	}
-	l.last = now
+	l.lastSent = now
 }
 
-// warn records an answer 429 that doesn't change the pace yet: nothing is sent before until. counts
-// says whether requests that the upstream accepted earlier count if a lesson follows.
-func (l *lesson) warn(now, until time.Time, counts bool) {
+// warn records an answer 429 that doesn't change the pace yet. Nothing is sent before until. counts
+// says whether requests that were accepted earlier count if a lesson follows.
+func (l *learnedPace) warn(now, until time.Time, counts bool) {
 	l.warned, l.at, l.credit = true, now, 0
 	if !l.learned(now) {
 		l.from = until
 	}
 	if !counts {
-		l.epoch, l.accepted = until, 0
+		l.countedFrom, l.accepted = until, 0
 	}
 }
 
-// accept takes a request into account that the upstream let through.
-func (l *lesson) accept(asked time.Time) {
-	if l.accepted++; !asked.After(l.at) {
+// accept records that the upstream accepted a request that was allowed at the given time.
+func (l *learnedPace) accept(allowed time.Time) {
+	if l.accepted++; !allowed.After(l.at) {
 		l.base += l.credit
 	}
 }
 
-// learn draws the lesson from an answer 429, after which nothing is sent before until.
-// configured is the rate in requests a second; 0: none.
-func (l *lesson) learn(now, until time.Time, configured float64) {
-	span := until.Sub(l.epoch)
+// learn changes the pace after an answer 429. Nothing is sent before until. configured is the rate
+// in requests a second; 0: none.
+func (l *learnedPace) learn(now, until time.Time, configured float64) {
+	span := until.Sub(l.countedFrom)
 	l.credit = 0
-	estimate := float64(l.accepted) / max(span, leastEpoch).Seconds()
+	estimate := float64(l.accepted) / max(span, minMeasure).Seconds()
 	fast := configured // the pace that was too fast
 	if l.learned(now) && (fast == 0 || l.speed(now) < fast) {
 		fast = l.speed(now)
 	}
 	switch {
-	case l.learned(now) && span < leastEpoch: // too short to measure by how much it was too fast
-		l.base, l.peak = 0.9*fast, 0.95*fast
-	case l.accepted < leastAccepted && l.learned(now):
-		l.base, l.peak = fast/2, 0
-	case l.accepted < leastAccepted:
+	case l.learned(now) && span < minMeasure:
+		l.base, l.peak = soonBase*fast, soonPeak*fast
+	case l.accepted < minAccepted && l.learned(now):
+		l.base, l.peak = fewBase*fast, 0
+	case l.accepted < minAccepted:
 		l.base, l.credit = 0, 0
-	case !l.learned(now) && fast > 0 && float64(l.accepted) > 0.9*fast*max(leastEpoch, now.Sub(l.epoch)).Seconds():
-		// What is configured is just above the limit.
-		l.base, l.peak = 0.95*fast, 0.98*fast
+	case !l.learned(now) && fast > 0 && float64(l.accepted) > rateUsed*fast*max(minMeasure, now.Sub(l.countedFrom)).Seconds():
+		l.base, l.peak = rateBase*fast, ratePeak*fast
 	case !l.learned(now):
-		l.base, l.peak, l.credit = estimate, 0, 1/max(span, leastEpoch).Seconds()
+		l.base, l.peak, l.credit = estimate, 0, 1/max(span, minMeasure).Seconds()
 	case now.Sub(l.from) > soon:
-		// It went well for a while: the limit is a little below, and near what went through.
-		l.peak = min(0.98*fast, 1.03*float64(l.accepted)/now.Sub(l.epoch).Seconds())
-		l.base = min(l.peak, max(estimate, 0.97*l.peak))
+		l.peak = min(latePeak*fast, lateMargin*float64(l.accepted)/now.Sub(l.countedFrom).Seconds())
+		l.base = min(l.peak, max(estimate, lateBase*l.peak))
 	default:
-		l.base, l.peak = min(0.9*fast, max(estimate, 0.75*fast)), 0.95*fast
+		l.base, l.peak = min(soonBase*fast, max(estimate, soonFloor*fast)), soonPeak*fast
 	}
 	l.follow(l, now)
 	l.at, l.from = now, until
-	if span >= leastEpoch {
-		l.epoch, l.accepted = until, 0
+	if span >= minMeasure {
+		l.countedFrom, l.accepted = until, 0
 	}
 }

@@ -3,43 +3,49 @@ package governor
 import "time"
 
 const (
-	// fewest is the least limit. If fewer requests are in flight, a failure says nothing about their
-	// number.
-	fewest = 8
-	// remaining is the part of the limit that a cut leaves, as in CUBIC (RFC 9438).
-	remaining = 0.7
-	// memoryOfCut is how long a cut lasts, and how long a cut that didn't help isn't repeated.
+	// minLimit is the lowest limit. With fewer requests in flight, a failure says nothing about
+	// their number.
+	minLimit = 8
+	// cutTo is the part of the limit that remains after a cut, as in CUBIC (RFC 9438).
+	cutTo = 0.7
+	// memoryOfCut is how long a cut lasts. After a cut that didn't help, no other follows for as
+	// long.
 	memoryOfCut = time.Minute
 	// tooMany is the share of failures above which a cut is never undone.
 	tooMany = 1.0 / 3
+	// helpful is the part of the former share of failures that must not be reached after a cut.
+	// Otherwise the failures don't depend on the number of requests in flight.
+	helpful = 0.5
+	// tallyWindows is how many times the limit a tally counts before old answers lose weight.
+	tallyWindows = 2
 )
 
-// limit is how many requests may be in flight at once. There is none until the upstream
-// answers 429 or 503, or doesn't answer in time. Guarded by Credential.mu.
+// limit is how many requests may be in flight at once. There is none until the upstream answers 429
+// or 503, or times out. Guarded by Credential.mu.
 //
 // A cut is on trial for as many answers as the limit allows requests. If the share of failures
-// hasn't fallen by half by then, the failures don't depend on the number of requests: the old limit
-// is restored and isn't cut for a minute.
+// hasn't halved by then, the failures don't depend on the number of requests. Then the old limit is
+// restored and isn't cut for a minute.
 type limit struct {
 	inflight int
-	peak     int       // the most in flight since the last time that none was
-	most     float64   // 0: no limit
-	failed   float64   // the limit that failed last: until there the limit doubles
-	cutAt    time.Time // answers to requests that were sent earlier say nothing about the current limit
-	short    time.Time // when a request last found no free place
+	peakLoad int       // the most requests in flight since the last time that there were none
+	allowed  float64   // the limit; 0: none
+	failedAt float64   // the limit that failed last; until just below it, the limit doubles
+	cutAt    time.Time // answers to requests sent before say nothing about the current limit
+	fullAt   time.Time // when a request last found no free place
 
 	before, since tally     // answers to requests sent before and after the last cut
-	trial         float64   // the limit before a cut that is on trial; 0: none is
-	spared        time.Time // until when nothing is cut, because the last cut didn't help
+	restore       float64   // the limit before a cut that is on trial; 0: no cut is
+	noCutBefore   time.Time // set when a cut didn't help
 }
 
 // tally counts recent answers.
 type tally struct{ answers, failures float64 }
 
-// add counts an answer. Counts are halved when they exceed two windows, so that old answers
-// lose their weight.
+// add counts an answer. The counts are halved when they exceed tallyWindows times window, so that
+// old answers lose weight.
 func (t *tally) add(failed bool, window float64) {
-	if t.answers >= 2*window {
+	if t.answers >= tallyWindows*window {
 		t.answers, t.failures = t.answers/2, t.failures/2
 	}
 	t.answers++
@@ -52,91 +58,92 @@ func (t *tally) add(failed bool, window float64) {
 func (t *tally) rate() float64 { return t.failures / max(1, t.answers) }
 
 // full reports whether no place is free.
-func (l *limit) full() bool { return l.most > 0 && l.inflight >= int(l.most) }
+func (l *limit) full() bool { return l.allowed > 0 && l.inflight >= int(l.allowed) }
 
 // enter takes a place.
 func (l *limit) enter() {
 	l.inflight++
-	l.peak = max(l.peak, l.inflight)
+	l.peakLoad = max(l.peakLoad, l.inflight)
 }
 
-// exit gives a place back.
+// exit returns a place.
 func (l *limit) exit() {
 	if l.inflight--; l.inflight == 0 {
-		l.peak = 0
+		l.peakLoad = 0
 	}
 }
 
-// forget drops a limit that was last cut over a minute ago.
-func (l *limit) forget(now time.Time) {
-	if l.most > 0 && now.Sub(l.cutAt) >= memoryOfCut {
-		l.most, l.failed, l.trial = 0, 0, 0
+// expire drops a limit that was last cut over a minute ago.
+func (l *limit) expire(now time.Time) {
+	if l.allowed > 0 && now.Sub(l.cutAt) >= memoryOfCut {
+		l.allowed, l.failedAt, l.restore = 0, 0, 0
 	}
 }
 
-// adapt takes an answer into account whose request still holds its place. A limit of ceiling is as
-// good as none.
+// adapt adjusts the limit to an answer, whose request still holds its place. A limit of ceiling or
+// more is dropped.
 func (l *limit) adapt(a *Answer, ceiling int, now time.Time) {
-	l.forget(now)
+	l.expire(now)
 	failed := a.Kind != Fine
 	if !a.Asked.After(l.cutAt) {
-		l.before.add(failed, float64(l.peak))
+		l.before.add(failed, float64(l.peakLoad))
 		return
 	}
-	l.since.add(failed, max(fewest, l.inForce()))
+	l.since.add(failed, max(minLimit, l.inForce()))
 	switch {
-	case l.trial > 0 && l.before.rate() <= tooMany && l.since.answers < l.most:
-	case l.trial > 0 && !l.helped():
-		l.most, l.failed, l.trial = l.trial, float64(ceiling), 0
-		l.spared, l.since = now.Add(memoryOfCut), tally{}
+	case l.restore > 0 && l.before.rate() <= tooMany && l.since.answers < l.allowed:
+	case l.restore > 0 && !l.helped():
+		l.allowed, l.failedAt, l.restore = l.restore, float64(ceiling), 0
+		l.noCutBefore, l.since = now.Add(memoryOfCut), tally{}
 	case failed:
-		l.trial = 0
+		l.restore = 0
 		l.cut(now)
 	default:
-		l.trial = 0
+		l.restore = 0
 		l.grow(a, ceiling)
 	}
 }
 
-// inForce returns the current limit. Without one, it is the most requests that were in flight.
+// inForce returns the limit. Without one, it returns the most requests that were in flight.
 func (l *limit) inForce() float64 {
-	if l.most > 0 {
-		return l.most
+	if l.allowed > 0 {
+		return l.allowed
 	}
-	return float64(l.peak)
+	return float64(l.peakLoad)
 }
 
-// helped reports whether a smaller share of the requests fails since the cut.
+// helped reports whether a much smaller share of the requests has failed since the cut, or so many
+// failed before that the cut stays anyway.
 func (l *limit) helped() bool {
-	return l.before.rate() > tooMany || l.since.failures == 0 || l.since.rate() < l.before.rate()/2
+	return l.before.rate() > tooMany || l.since.failures == 0 || l.since.rate() < helpful*l.before.rate()
 }
 
 // cut lowers the limit. Only answers to requests that are sent afterwards can cut it again.
 func (l *limit) cut(now time.Time) {
-	if now.Before(l.spared) && (l.since.answers < l.inForce() || l.since.rate() <= tooMany) {
+	if now.Before(l.noCutBefore) && (l.since.answers < l.inForce() || l.since.rate() <= tooMany) {
 		return
 	}
-	to := max(fewest, remaining*l.inForce())
-	if l.inflight < fewest || to >= l.inForce() {
+	to := max(minLimit, cutTo*l.inForce())
+	if l.inflight < minLimit || to >= l.inForce() {
 		return
 	}
-	l.failed = l.inForce()
-	l.most, l.trial, l.cutAt = to, l.failed, now
-	l.before, l.since, l.spared = l.since, tally{}, time.Time{}
+	l.failedAt = l.inForce()
+	l.allowed, l.restore, l.cutAt = to, l.failedAt, now
+	l.before, l.since, l.noCutBefore = l.since, tally{}, time.Time{}
 }
 
-// grow takes a success into account, if requests have waited for a place since it was sent. The
+// grow raises the limit after a success, if requests have waited for a place since it was sent. The
 // limit doubles in each round trip until just below the limit that failed, then grows by one.
 func (l *limit) grow(a *Answer, ceiling int) {
-	if l.most == 0 || l.short.Before(a.Asked) {
+	if l.allowed == 0 || l.fullAt.Before(a.Asked) {
 		return
 	}
-	if below := l.failed - 1; l.most < below {
-		l.most = min(l.most+1, below)
+	if below := l.failedAt - 1; l.allowed < below {
+		l.allowed = min(l.allowed+1, below)
 	} else {
-		l.most += 1 / l.most
+		l.allowed += 1 / l.allowed
 	}
-	if l.most >= float64(ceiling) {
-		l.most, l.failed = 0, 0
+	if l.allowed >= float64(ceiling) {
+		l.allowed, l.failedAt = 0, 0
 	}
 }

@@ -9,58 +9,60 @@ import (
 )
 
 const (
-	// early is how long before its moment a slot may be used: timers are not exact.
+	// early is how long before its time a slot may be used, because timers are not exact.
 	early = time.Millisecond
-	// late is how long after its moment a slot counts. What comes later has to fit in with
-	// what was sent since.
+	// late is how long after its time a slot is valid. A later request must also fit in with what
+	// has been sent since.
 	late = 100 * time.Millisecond
-	// piece is how much of the common schedule is taken at a time.
+	// piece is how much of the shared schedule a node reserves at a time.
 	piece = 250 * time.Millisecond
-	// refillPause is when storage is asked again that has failed.
+	// slotRetry is when a queue tries again whose slot another queue took first.
+	slotRetry = 5 * time.Millisecond
+	// refillPause is how long a queue waits after storage could not reserve slots.
 	refillPause = 250 * time.Millisecond
 )
 
-// pace is a schedule of slots, each for one request. Guarded by Credential.mu.
+// pace is a schedule of slots. Guarded by Credential.mu.
 type pace struct {
-	lesson                                // what the upstream has taught
-	common  slots                         // what is left of the last piece of all nodes' schedule
+	learnedPace
+	common  slots                         // the unused rest of the last piece of the shared schedule
 	next    time.Time                     // the next slot of the learned schedule
-	ahead   map[storage.QueueID]time.Time // the slot that a queue holds
+	ahead   map[storage.QueueID]time.Time // the slot that each queue holds
 	free    []time.Time                   // slots that were given up, earliest first
-	arrival time.Time                     // when the next request would be on time, by what was sent (GCRA, ITU-T I.371)
+	arrival time.Time                     // when the next request conforms to the pace (GCRA, ITU-T I.371)
 }
 
-// slots are moments at even distances.
+// slots are evenly spaced times.
 type slots struct {
-	first time.Time
-	step  time.Duration
-	left  int
+	first    time.Time
+	interval time.Duration
+	left     int
 }
 
-// pop takes the first slot that is not before t.
+// pop removes and returns the first slot that is not before t.
 func (s *slots) pop(t time.Time) (time.Time, bool) {
 	if behind := t.Sub(s.first); behind > 0 && s.left > 0 {
-		n := min(s.left, int((behind+s.step-1)/s.step))
-		s.first, s.left = s.first.Add(time.Duration(n)*s.step), s.left-n
+		n := min(s.left, int((behind+s.interval-1)/s.interval))
+		s.first, s.left = s.first.Add(time.Duration(n)*s.interval), s.left-n
 	}
 	if s.left == 0 {
 		return time.Time{}, false
 	}
 	first := s.first
-	s.first, s.left = first.Add(s.step), s.left-1
+	s.first, s.left = first.Add(s.interval), s.left-1
 	return first, true
 }
 
-// paced reports whether requests have to wait for slots.
+// paced reports whether requests need slots.
 func (c *Credential) paced(now time.Time) bool { return c.governor.rate.N > 0 || c.learned(now) }
 
-// slot returns the slot that the queue holds, if it still counts.
+// slot returns the slot that the queue holds, if it is still valid.
 func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
 	t, ok := c.ahead[q]
 	return t, ok && !t.Before(c.hold.until(q))
 }
 
-// starved reports whether storage has to be asked before the queue can get a slot.
+// starved reports whether the queue can only get a slot after storage has reserved more.
 func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
 	if c.governor.rate.N == 0 || now.Before(c.hold.until(q)) {
 		return false
@@ -68,20 +70,19 @@ func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
 	if _, ok := c.slot(q); ok {
 		return false
 	}
-	least := now.Add(-late)
-	if held := c.hold.until(q); held.After(least) {
-		least = held
+	earliest := now.Add(-late)
+	if held := c.hold.until(q); held.After(earliest) {
+		earliest = held
 	}
-	if n := len(c.free); n > 0 && !c.free[n-1].Before(least) {
+	if n := len(c.free); n > 0 && !c.free[n-1].Before(earliest) {
 		return false
 	}
 	s := c.common
-	_, ok := s.pop(least)
+	_, ok := s.pop(earliest)
 	return !ok
 }
 
-// due returns when the queue may send its next request; zero: now. The queue holds a slot
-// from then on.
+// due returns when the queue may send its next request; zero: now. The queue then holds that slot.
 func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 	held := c.hold.until(q)
 	if !c.paced(now) {
@@ -94,10 +95,10 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 	t, ok := c.slot(q)
 	switch {
 	case !ok && now.Before(held) && (c.governor.rate.N > 0 || held.Sub(now) > firstHold):
-		return held // the schedule goes on meanwhile: no slot of it is wasted on who waits
+		return held // don't waste a slot on a queue that must wait anyway
 	case !ok:
-		if t, ok = c.take(now, held); !ok {
-			return now.Add(5 * early)
+		if t, ok = c.nextSlot(now, held); !ok {
+			return now.Add(slotRetry)
 		}
 	case now.Sub(t) > late && c.arrival.After(now):
 		t = c.arrival
@@ -115,23 +116,24 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// take takes the next slot of the schedule. It reports false if storage has to be asked.
-func (c *Credential) take(now, held time.Time) (time.Time, bool) {
-	least := now.Add(-late)
-	if held.After(least) {
-		least = held
+// nextSlot removes and returns the next slot of the schedule. It reports false if storage must
+// reserve more.
+func (c *Credential) nextSlot(now, held time.Time) (time.Time, bool) {
+	earliest := now.Add(-late)
+	if held.After(earliest) {
+		earliest = held
 	}
 	for len(c.free) > 0 {
 		t := c.free[0]
 		c.free = c.free[1:]
-		if !t.Before(least) {
+		if !t.Before(earliest) {
 			return t, true
 		}
 	}
-	t := least
+	t := earliest
 	if c.governor.rate.N > 0 {
 		var ok bool
-		if t, ok = c.common.pop(least); !ok {
+		if t, ok = c.common.pop(earliest); !ok {
 			return t, false
 		}
 	}
@@ -144,33 +146,33 @@ func (c *Credential) take(now, held time.Time) (time.Time, bool) {
 	return t, true
 }
 
-// spend uses the queue's slot.
-func (c *Credential) spend(q storage.QueueID, now time.Time) {
+// useSlot uses the queue's slot for a request that is sent now.
+func (c *Credential) useSlot(q storage.QueueID, now time.Time) {
 	delete(c.ahead, q)
-	c.hold.spend(now)
-	c.begin(now, c.busy(now), c.inflight == 1 && len(c.ahead) == 0)
+	c.hold.sent(now)
+	c.sent(now, c.busy(now), c.inflight == 1 && len(c.ahead) == 0)
 	if !c.paced(now) {
 		return
 	}
 	if t := now.Add(-late); c.arrival.Before(t) {
 		c.arrival = t
 	}
-	step := c.interval(now)
+	interval := c.interval(now)
 	if r := c.governor.rate; r.N > 0 {
-		step = max(step, r.interval())
+		interval = max(interval, r.interval())
 	}
-	c.arrival = c.arrival.Add(step)
+	c.arrival = c.arrival.Add(interval)
 }
 
-// unspend gives a slot back to its queue, which may use it at once.
-func (c *Credential) unspend(q storage.QueueID, now time.Time) {
+// returnSlot returns a slot to its queue, which may use it at once.
+func (c *Credential) returnSlot(q storage.QueueID, now time.Time) {
 	if _, ok := c.ahead[q]; !ok && c.paced(now) && c.ahead != nil {
 		c.ahead[q] = now
 	}
 }
 
-// giveUp gives the slot that the queue holds to whoever asks next.
-func (c *Credential) giveUp(q storage.QueueID, now time.Time) {
+// dropSlot gives the queue's slot to the next queue that needs one.
+func (c *Credential) dropSlot(q storage.QueueID, now time.Time) {
 	t, ok := c.ahead[q]
 	if !ok {
 		return
@@ -182,8 +184,7 @@ func (c *Credential) giveUp(q storage.QueueID, now time.Time) {
 	}
 }
 
-// refill takes a piece of the schedule that all nodes share, unless somebody else has done
-// so meanwhile.
+// refill reserves a piece of the shared schedule, unless another queue has just done so.
 func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
 	select {
 	case c.refilling <- struct{}{}:
@@ -197,10 +198,10 @@ func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
 	if !needed {
 		return nil
 	}
-	step := c.governor.rate.interval()
-	n := max(1, int(piece/max(step, 1)))
-	// Rounded up: storage counts milliseconds.
-	span := (time.Duration(n)*step + time.Millisecond - 1).Truncate(time.Millisecond)
+	interval := c.governor.rate.interval()
+	n := max(1, int(piece/max(interval, 1)))
+	// Round up, because storage counts milliseconds.
+	span := (time.Duration(n)*interval + time.Millisecond - 1).Truncate(time.Millisecond)
 	first, err := c.governor.shared.Reserve(ctx, c.key, span)
 	if err != nil {
 		return err
@@ -208,6 +209,6 @@ func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	c.common = slots{first: now.Add(first.Sub(now)), step: span / time.Duration(n), left: n}
+	c.common = slots{first: now.Add(first.Sub(now)), interval: span / time.Duration(n), left: n}
 	return nil
 }
