@@ -15,32 +15,37 @@ import (
 	"time"
 )
 
-// Request is one HTTP call of a batch. The zero values of all but Method and Path stand for
-// nothing. What is below Body goes beyond the wire contract: only Sheaf knows it.
+// Request is one HTTP request of a batch. Only Method and Path are required. Other servers than Sheaf
+// don't support the fields below Body.
 type Request struct {
-	ID     string `json:"id,omitempty"` // comes back with the response
-	Method string `json:"method"`       // GET, HEAD, POST, PUT, PATCH or DELETE
-	Path   string `json:"path"`         // relative to the store's root, query included
-	Body   any    `json:"body,omitempty"`
+	ID     string `json:"id,omitempty"`   // returned with the response
+	Method string `json:"method"`         // GET, HEAD, POST, PUT, PATCH or DELETE
+	Path   string `json:"path"`           // relative to the store's URL, including the query
+	Body   any    `json:"body,omitempty"` // encoded as JSON
 
 	Headers   map[string]string `json:"headers,omitempty"`
-	DependsOn []string          `json:"dependsOn,omitempty"` // ids of earlier requests
-	RunIf     string            `json:"runIf,omitempty"`     // success, failure or always
-	Refs      map[string]string `json:"refs,omitempty"`      // places to fill from earlier answers, such as "path:pid": "p#/id"
+	DependsOn []string          `json:"dependsOn,omitempty"` // IDs of earlier requests
+	RunIf     string            `json:"runIf,omitempty"`     // when to run after DependsOn: success (the default), failure or always
+	Refs      map[string]string `json:"refs,omitempty"`      // values to fill in from earlier answers, such as "path:pid": "p#/id"
 }
 
-// MaxRequests is how many requests a batch has at most.
+// MaxRequests is the most requests that a batch can have.
 const MaxRequests = 500
 
-// CreateOptions are choices for a whole batch.
+// CreateOptions are the options of a batch.
 type CreateOptions struct {
-	Parallel          bool   // up to 100 of its requests at the same time
-	ContinueOnFailure bool   // a failure does not end the batch, and is repeated first where that may help
-	GroupID           string // a name for several batches together
-	// DeduplicationKey, a UUID: for an hour a second Create with it answers with the first
-	// one's ticket. Default: a new one, so that the client can repeat the call.
+	// Parallel runs up to 100 requests at the same time. Default: one at a time, in order.
+	Parallel bool
+	// ContinueOnFailure keeps the batch running after a request has failed. The server first
+	// retries the request if that is safe. Default: the batch ends at the first failure.
+	ContinueOnFailure bool
+	// GroupID is a name that several batches share.
+	GroupID string
+	// DeduplicationKey is a UUID. For an hour, another Create with the same key returns the ticket
+	// of the first. Default: a new key for each call of Create.
 	DeduplicationKey string
-	CallbackURL      string // told of the end, where the server has callbacks
+	// CallbackURL is notified when the batch ends, if the server supports callbacks.
+	CallbackURL string
 }
 
 func (o *CreateOptions) query() url.Values {
@@ -60,19 +65,19 @@ func (o *CreateOptions) query() url.Values {
 	return q
 }
 
-// Create hands a batch of 1 to 500 requests over and returns its ticket. From then on the
-// batch is never lost.
+// Create creates a batch of 1 to MaxRequests requests and returns its ticket. Once you have the
+// ticket, the batch is stored durably.
 func (c *Client) Create(ctx context.Context, requests []Request, o CreateOptions) (ticket string, err error) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false) // the upstream gets a body as its text stands here
+	enc.SetEscapeHTML(false) // the upstream must get the body unchanged
 	if err := enc.Encode(requests); err != nil {
-		return "", fmt.Errorf("a request's body can't be written as JSON: %w", err)
+		return "", fmt.Errorf("encode the requests as JSON: %w", err)
 	}
 	return c.CreateJSON(ctx, body.Bytes(), o)
 }
 
-// CreateJSON is Create for requests that are JSON already: an array of objects.
+// CreateJSON is like Create, but takes the requests as an encoded JSON array.
 func (c *Client) CreateJSON(ctx context.Context, requests []byte, o CreateOptions) (ticket string, err error) {
 	query := o.query()
 	if o.DeduplicationKey == "" {
@@ -86,7 +91,7 @@ func (c *Client) CreateJSON(ctx context.Context, requests []byte, o CreateOption
 		return "", err
 	}
 	if created.Ticket == "" {
-		return "", fmt.Errorf("%s took the batch, and gave no ticket: is the address right?", c.options.Server)
+		return "", fmt.Errorf("%s answered without a ticket; check the server's URL", c.options.Server)
 	}
 	return created.Ticket, nil
 }
@@ -106,44 +111,43 @@ type Status string
 const (
 	Queued     Status = "QUEUED"
 	InProgress Status = "IN_PROGRESS"
-	Completed  Status = "COMPLETED" // nothing more will happen
+	Completed  Status = "COMPLETED" // the batch has ended, whether or not its requests succeeded
 )
 
-// Batch is the status of a batch. What is below Responses comes only with
-// GetOptions.Details.
+// Batch is the state of a batch. The fields below Responses are set only with GetOptions.Details.
 type Batch struct {
 	Status            Status     `json:"status"`
 	TotalRequests     int        `json:"totalRequests"`
-	CompletedRequests int        `json:"completedRequests"` // that ran to an end, well or badly
-	Responses         []Response `json:"responses"`         // in request order, of what has ended
+	CompletedRequests int        `json:"completedRequests"` // requests that ran, including those that failed
+	Responses         []Response `json:"responses"`         // of the requests that have ended, in request order
 
 	FailedRequests  int `json:"failedRequests"`
-	InDoubtRequests int `json:"inDoubtRequests"` // of the failed ones
+	InDoubtRequests int `json:"inDoubtRequests"` // included in FailedRequests
 
 	CreatedAt  time.Time `json:"createdAt"`
-	StartedAt  time.Time `json:"startedAt"`  // zero: it has not begun
-	FinishedAt time.Time `json:"finishedAt"` // zero: it has not ended
+	StartedAt  time.Time `json:"startedAt"`  // zero: not started
+	FinishedAt time.Time `json:"finishedAt"` // zero: not finished
 	GroupID    string    `json:"groupId"`
-	RetryOf    string    `json:"retryOf"` // the ticket of the batch that it repeats a part of
+	RetryOf    string    `json:"retryOf"` // the ticket of the batch that this one retries; "": none
 	Paused     bool      `json:"paused"`
 
-	QuarantinedAt    time.Time `json:"quarantinedAt"`    // since when it is set aside, as it can't be run; zero: it is not
-	QuarantineReason string    `json:"quarantineReason"` // why
+	QuarantinedAt    time.Time `json:"quarantinedAt"`    // when the batch was set aside because it can't be run; zero: it wasn't
+	QuarantineReason string    `json:"quarantineReason"` // why it was set aside
 
-	WaitsUntil time.Time `json:"waitsUntil"` // nothing of it is sent before: the upstream asks for patience, or a failure is to be repeated; zero: it does not wait
+	WaitsUntil time.Time `json:"waitsUntil"` // nothing is sent before, because the upstream asked to wait or a retry is due then; zero: no wait
 }
 
-// ResultStatus is how one request ended.
+// ResultStatus is the outcome of one request.
 type ResultStatus string
 
-// The ends of a request.
+// The outcomes of a request.
 const (
-	Succeeded   ResultStatus = "COMPLETED"
-	Failed      ResultStatus = "FAILED"       // answered otherwise, not answered, or in doubt: see Response.InDoubt
-	NotExecuted ResultStatus = "NOT_EXECUTED" // never sent
+	Succeeded   ResultStatus = "COMPLETED"    // the upstream answered with a status that means success
+	Failed      ResultStatus = "FAILED"       // it answered with another status or not at all; see Response.InDoubt
+	NotExecuted ResultStatus = "NOT_EXECUTED" // the request was never sent
 )
 
-// InDoubt selects the responses that are Failed and in doubt, in GetOptions.Only. No response has
+// InDoubt in GetOptions.Only selects the responses that are Failed and in doubt. No response has
 // this status.
 const InDoubt ResultStatus = "IN_DOUBT"
 
@@ -152,48 +156,47 @@ func (r *Response) is(only ResultStatus) bool {
 	return only == "" || r.Status == only || only == InDoubt && r.InDoubt
 }
 
-// Response is what became of one request. What is below Reason comes only with
+// Response is the result of one request. The fields below Reason are set only with
 // GetOptions.Details.
 type Response struct {
-	Index        int             `json:"-"` // its place in the batch, from 0; -1: the server did not tell
+	Index        int             `json:"-"` // the request's position in the batch, from 0; -1: the server didn't send it
 	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
-	InDoubt      bool            `json:"inDoubt,omitempty"`          // it is Failed, and it is unknown whether the upstream carried it out
-	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON as it came; of other text a JSON string; nil: none
-	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64": Body is a string of bytes that are no UTF-8
-	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 where no answer came; 0: not executed
-	StatusLine   string          `json:"httpStatusLine,omitempty"`   // the reason phrase, or what happened where no answer came
-	Reason       string          `json:"reason,omitempty"`           // why it was not executed
+	InDoubt      bool            `json:"inDoubt,omitempty"`          // the request Failed, and the upstream may have carried it out
+	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON unchanged, or other content as a JSON string; nil: no body
+	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64" if Body encodes bytes that aren't UTF-8
+	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 if no answer came; 0: not executed
+	StatusLine   string          `json:"httpStatusLine,omitempty"`   // the reason phrase, or what happened if no answer came
+	Reason       string          `json:"reason,omitempty"`           // why the request was not executed
 
 	Method     string            `json:"method,omitempty"`
 	Path       string            `json:"path,omitempty"`
-	Headers    map[string]string `json:"headers,omitempty"` // of the answer
+	Headers    map[string]string `json:"headers,omitempty"` // headers of the answer
 	Attempts   int               `json:"attempts,omitempty"`
-	StartedAt  time.Time         `json:"startedAt,omitzero"` // of the first attempt
-	DurationMS int64             `json:"durationMs,omitempty"`
+	StartedAt  time.Time         `json:"startedAt,omitzero"`   // start of the first attempt
+	DurationMS int64             `json:"durationMs,omitempty"` // from the start of the first attempt to the end of the last, in milliseconds
 }
 
-// UnmarshalJSON reads one object of a status's responses.
+// UnmarshalJSON decodes a response as the server sends it. It sets Index to -1 if there is none.
 func (r *Response) UnmarshalJSON(text []byte) error {
-	type plain Response // without this method
-	var read struct {
+	type plain Response // has no UnmarshalJSON, which would recurse
+	var decoded struct {
 		plain
 		At *int `json:"index"`
 	}
-	if err := json.Unmarshal(text, &read); err != nil {
+	if err := json.Unmarshal(text, &decoded); err != nil {
 		return err
 	}
-	*r = Response(read.plain)
+	*r = Response(decoded.plain)
 	r.Index = -1
-	if read.At != nil {
-		r.Index = *read.At
+	if decoded.At != nil {
+		r.Index = *decoded.At
 	}
 	return nil
 }
 
-// Bytes returns the answer's body as it came, as far as that can be told: JSON as it is,
-// text and bytes without the JSON string around them (so text that is a JSON string comes
-// without its quotes).
+// Bytes returns the body as the upstream sent it. There is one exception: a body that was itself a
+// JSON string is returned without its quotes and escapes.
 func (r *Response) Bytes() ([]byte, error) {
 	if len(r.Body) == 0 || r.Body[0] != '"' {
 		return r.Body, nil
@@ -208,14 +211,15 @@ func (r *Response) Bytes() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// Into decodes the answer's body. A request that was no success is a *RequestError.
+// Into decodes the body of a response from JSON. If the request did not succeed, the error is a
+// *RequestError.
 func Into[T any](r *Response) (T, error) {
 	var out T
 	if r.Status != Succeeded {
 		return out, &RequestError{r}
 	}
 	if err := json.Unmarshal(r.Body, &out); err != nil {
-		return out, fmt.Errorf("the answer of request %s is no %T: %w", r.name(), out, err)
+		return out, fmt.Errorf("decode the answer of request %s into %T: %w", r.name(), out, err)
 	}
 	return out, nil
 }
@@ -227,14 +231,14 @@ func (r *Response) name() string {
 	return "#" + strconv.Itoa(r.Index)
 }
 
-// GetOptions say what of a batch is read. They go beyond the wire contract: for a server
-// that does not know them, Results and Stream leave out what was not asked for; Get tells everything.
+// GetOptions select what is read of a batch. Servers other than Sheaf may ignore them. Then Results
+// and Stream filter the responses themselves, but Get returns everything.
 type GetOptions struct {
-	NoResponses bool
-	Details     bool
-	After       int          // leaves out the first so many requests of the batch
-	Limit       int          // at most so many responses; 0: all
-	Only        ResultStatus // only these; empty: all
+	NoResponses bool         // reads the status only
+	Details     bool         // reads more fields of Batch and Response
+	After       int          // skips this many requests at the start of the batch
+	Limit       int          // reads at most this many responses; 0: all
+	Only        ResultStatus // reads only responses with this status; "": all
 }
 
 func (o *GetOptions) query(ticket string) url.Values {
@@ -246,7 +250,7 @@ func (o *GetOptions) query(ticket string) url.Values {
 		q.Set("details", "true")
 	}
 	if o.After > 0 {
-		q.Set("after", strconv.Itoa(o.After-1)) // there: behind this index
+		q.Set("after", strconv.Itoa(o.After-1)) // the parameter is the last index to skip
 	}
 	if o.Limit > 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))
@@ -257,42 +261,45 @@ func (o *GetOptions) query(ticket string) url.Values {
 	return q
 }
 
-// Get reads the status of a batch, and what has ended of it. It holds all of that in memory;
-// see Results.
+// Get returns a batch with the responses of all requests that have ended. It holds them in memory
+// and fails if the answer is larger than 1 GiB; see Results for large batches.
 func (c *Client) Get(ctx context.Context, ticket string, o GetOptions) (*Batch, error) {
 	b := &Batch{}
 	if err := c.ask(ctx, &call{method: http.MethodGet, query: o.query(ticket)}, b); err != nil {
 		return nil, err
 	}
 	if b.Status == Completed && !o.Details && o.After == 0 && o.Limit == 0 && o.Only == "" {
-		for i := range b.Responses { // all of them, in order
+		for i := range b.Responses { // they are complete and in order
 			b.Responses[i].Index = i
 		}
 	}
 	return b, nil
 }
 
-// Cancel stops a batch: what is under way ends, the rest is not executed. It reports
-// whether the batch was unfinished, and not stopped already. Where an answer is lost and the call made
-// again, what Cancel, CancelGroup, Pause, Resume and Delete report is what the last call found.
+// Cancel stops a batch. Requests in flight finish, and the rest are not executed. Cancel reports
+// whether this stopped the batch; false if it had already ended or been stopped.
+//
+// If an answer is lost and the call is retried, Cancel, CancelGroup, Pause, Resume and Delete return
+// the result of the retry, which may find that nothing is left to do.
 func (c *Client) Cancel(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/cancel-group", url.Values{"ticketId": {ticket}})
 	return n > 0, err
 }
 
-// CancelGroup stops all unfinished batches of a group and returns how many there were.
+// CancelGroup stops all unfinished batches of a group and returns their number.
 func (c *Client) CancelGroup(ctx context.Context, groupID string) (int, error) {
 	return c.update(ctx, "/cancel-group", url.Values{"groupId": {groupID}})
 }
 
-// Pause keeps a batch from starting anything more, Resume lets it go on; with an empty
-// ticket, the caller's whole queue in the store. They report whether that changed anything.
+// Pause stops a batch from sending more requests until Resume. Requests in flight finish. If ticket
+// is empty, Pause applies to the caller's whole queue in the store. It reports whether the batch or
+// queue was not paused before.
 func (c *Client) Pause(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/pause", ofBatch(ticket))
 	return n > 0, err
 }
 
-// Resume undoes Pause.
+// Resume undoes Pause. It reports whether the batch or queue was paused.
 func (c *Client) Resume(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/resume", ofBatch(ticket))
 	return n > 0, err
@@ -313,7 +320,7 @@ func (c *Client) update(ctx context.Context, path string, query url.Values) (int
 	return updated.Count, err
 }
 
-// Delete stops a batch and removes it and its answers. It reports whether there was one.
+// Delete stops a batch and removes it with its answers. It reports whether the batch existed.
 func (c *Client) Delete(ctx context.Context, ticket string) (bool, error) {
 	var deleted struct {
 		Count int `json:"deleteCount"`
@@ -322,42 +329,45 @@ func (c *Client) Delete(ctx context.Context, ticket string) (bool, error) {
 	return deleted.Count > 0, err
 }
 
-// Retry creates a batch that repeats the requests of another one that failed or were not executed,
-// without the requests in doubt, and returns its ticket. While that batch is unfinished, further
-// calls return the same ticket. If the error isn't an *Error, it is unknown whether the batch was
-// created. The client doesn't repeat the call, because that could carry out requests twice.
+// Retry creates a batch with the requests of another batch that failed or were not executed, and
+// returns its ticket. It leaves out requests in doubt. While the new batch is unfinished, more calls
+// return the same ticket.
+//
+// If the error isn't an *Error, the new batch may or may not have been created. The client doesn't
+// retry the call in this case, because that could carry out requests twice.
 func (c *Client) Retry(ctx context.Context, ticket string) (string, error) {
-	made, err := c.RetryWith(ctx, ticket, RetryOptions{})
+	created, err := c.RetryWith(ctx, ticket, RetryOptions{})
 	if err != nil {
 		return "", err
 	}
-	return made.Ticket, nil
+	return created.Ticket, nil
 }
 
-// RetryInDoubt says what a retry does with requests in doubt, which the API may have carried out.
+// RetryInDoubt says what a retry does with requests in doubt, which the upstream may have carried
+// out.
 type RetryInDoubt string
 
-// The choices.
+// The values of RetryInDoubt.
 const (
 	WithoutInDoubt RetryInDoubt = ""     // leaves them out
-	WithInDoubt    RetryInDoubt = "true" // repeats them as well
-	OnlyInDoubt    RetryInDoubt = "only" // repeats nothing else
+	WithInDoubt    RetryInDoubt = "true" // repeats them too
+	OnlyInDoubt    RetryInDoubt = "only" // repeats only them
 )
 
 // RetryOptions are the options of a retry.
 type RetryOptions struct {
 	InDoubt RetryInDoubt
-	DryRun  bool // creates no batch
+	DryRun  bool // counts the requests, but creates no batch
 }
 
 // Retried describes the batch that a retry created, or would create with DryRun.
 type Retried struct {
 	Ticket          string `json:"ticket"`
 	TotalRequests   int    `json:"totalRequests"`   // of the new batch
-	InDoubtRequests int    `json:"inDoubtRequests"` // of the old batch, whether the new one repeats them or not
+	InDoubtRequests int    `json:"inDoubtRequests"` // of the old batch, whether or not the new one repeats them
 }
 
-// RetryWith is Retry with options.
+// RetryWith is like Retry, but takes options.
 func (c *Client) RetryWith(ctx context.Context, ticket string, o RetryOptions) (*Retried, error) {
 	query := url.Values{"ticket": {ticket}}
 	if o.InDoubt != WithoutInDoubt {
@@ -366,29 +376,31 @@ func (c *Client) RetryWith(ctx context.Context, ticket string, o RetryOptions) (
 	if o.DryRun {
 		query.Set("dryRun", "true")
 	}
-	made := &Retried{}
-	if err := c.ask(ctx, &call{method: http.MethodPost, path: "/retry", query: query, once: true}, made); err != nil {
+	created := &Retried{}
+	if err := c.ask(ctx, &call{method: http.MethodPost, path: "/retry", query: query, once: true}, created); err != nil {
 		return nil, err
 	}
-	return made, nil
+	return created, nil
 }
 
-// Item is a batch that List has found.
+// Item is a batch in a list.
 type Item struct {
 	Ticket string `json:"ticket"`
 	Status Status `json:"status"`
 
-	Quarantined bool `json:"quarantined,omitempty"` // it is set aside because it can't be run
+	Quarantined bool `json:"quarantined,omitempty"` // set aside because it can't be run
 
-	// Only in a list without a status:
+	// The counts are set only in a list of all batches.
 	FailedRequests  int `json:"failedRequests,omitempty"`
-	InDoubtRequests int `json:"inDoubtRequests,omitempty"` // of the failed ones
+	InDoubtRequests int `json:"inDoubtRequests,omitempty"` // included in FailedRequests
 }
 
-// List goes through the caller's batches of one status, oldest first; with an empty status
-// through all of them, newest first (which goes beyond the wire contract). It reads 100 at a time. Of one
-// status what changes meanwhile may be left out or come twice, and it ends with an error behind the
-// 10,000th batch. An error ends it.
+// List iterates over the caller's batches with a status, oldest first. If status is empty, it
+// iterates over all batches, newest first; only Sheaf supports that. Each call reads 100 batches. The
+// iteration ends after the first error.
+//
+// A list by status may miss or repeat batches whose status changes in the meantime, and it ends with
+// an error after 10,000 batches.
 func (c *Client) List(ctx context.Context, status Status) iter.Seq2[Item, error] {
 	if status == "" {
 		return pages[Item](ctx, c, "/search", nil)
@@ -396,7 +408,7 @@ func (c *Client) List(ctx context.Context, status Status) iter.Seq2[Item, error]
 	return pages[Item](ctx, c, "", url.Values{"status": {string(status)}})
 }
 
-// pages goes through a list, 100 items a call.
+// pages iterates over a list, reading 100 items with each call.
 func pages[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
 	const size = 100
 	return func(yield func(T, error) bool) {
@@ -432,17 +444,17 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values)
 	}
 }
 
-// Group is the sum over the caller's batches of a group.
+// Group has the counts over the caller's batches of one group.
 type Group struct {
 	Batches           map[Status]int       `json:"batches"`
 	TotalRequests     int                  `json:"totalRequests"`
 	CompletedRequests int                  `json:"completedRequests"`
 	Responses         map[ResultStatus]int `json:"responses"`
-	InDoubtRequests   int                  `json:"inDoubtRequests"` // of the failed ones
+	InDoubtRequests   int                  `json:"inDoubtRequests"` // included in Responses[Failed]
 }
 
-// Group counts over the caller's batches of a group. It goes beyond the wire contract: a
-// server that does not know it answers with an *Error 404 or 405.
+// Group returns the counts over the caller's batches of a group. Only Sheaf supports it; other
+// servers answer with an *Error whose StatusCode is 404 or 405.
 func (c *Client) Group(ctx context.Context, groupID string) (*Group, error) {
 	g := &Group{}
 	if err := c.ask(ctx, &call{method: http.MethodGet, path: "/group", query: url.Values{"groupId": {groupID}}}, g); err != nil {

@@ -1,13 +1,15 @@
-// Package client hands batches of HTTP requests to a Sheaf service, and reads what became
-// of them. It works with every server of the same wire contract: where a server does not
-// know what Sheaf adds (waiting, events, lines), the client does without.
+// Package client creates batches of HTTP requests on a Sheaf service and reads their results. It
+// also works with other servers that implement the batch API of docs/contract.md. It does without
+// what Sheaf adds, such as long polling, events and NDJSON, if the server doesn't support it.
 //
-// A call that fails for a reason that may pass (no connection, 429, 502, 503, 504) is made
-// again, as Retry-After says or with growing pauses, until Options.RetryFor is over or the
-// context ends. Nothing is done twice by that: Create always has a deduplication key, and is not
-// repeated for longer than servers know that; Retry is repeated only where the server has refused it.
+// A call that fails for a temporary reason is retried: no connection, or a status of 408, 429, 502,
+// 503 or 504. The client waits as long as Retry-After says, or else with exponential backoff, until
+// Options.RetryFor has passed or the context is done. A retry never carries out anything twice.
+// Create always sends a deduplication key and is not retried after servers may have forgotten the
+// key. Retry is only retried after an answer 429.
 //
-// The package needs nothing but the standard library.
+// An unsuccessful answer of the server is returned as an *Error. The package depends only on the
+// standard library.
 package client
 
 import (
@@ -25,49 +27,55 @@ import (
 	"time"
 )
 
-// Options say which service a Client talks to, and as who.
+// Options configure a Client or an Operator.
 type Options struct {
-	Server string // the service's address, such as http://127.0.0.1:8080
-	Store  string // the store (tenant)
-	Token  string // the caller's token
+	// Server is the URL of the service, such as http://127.0.0.1:8080. Required.
+	Server string
+	// Store is the store (tenant) whose batches the client uses. Required for New.
+	Store string
+	// Token is sent as a Bearer token. Required.
+	Token string
 
-	HTTPClient *http.Client // Default: one of its own. One with a Timeout cuts Wait and Stream off.
-	UserAgent  string       // Default: sheaf-client
+	// HTTPClient makes the calls. Its Timeout must be 0, or it cuts off Wait and Stream.
+	// Default: a client with its own connections that does not follow redirects.
+	HTTPClient *http.Client
+	// UserAgent is the value of the User-Agent header. Default: sheaf-client.
+	UserAgent string
 
-	// RetryFor is how long a call is made again that fails for a reason that may pass.
-	// Default: 2 minutes; negative: it is made once.
+	// RetryFor is how long a call that fails for a temporary reason is retried.
+	// Default: 2 minutes. If negative, calls are not retried.
 	RetryFor time.Duration
-	// OnRetry, if set, is told of each failure after which a call is made again. It may be called
-	// from many goroutines, and must not wait.
+	// OnRetry, if not nil, is called before each retry with the error and the time until the
+	// retry. It may be called concurrently and must not block.
 	OnRetry func(err error, pause time.Duration)
 }
 
-// Client is a caller's access to one store. Its methods may be called from many
-// goroutines.
+// Client creates and reads the batches of one store. Its methods are safe for concurrent use.
 type Client struct {
 	options Options
-	batch   string // the address of the store's batches
+	batch   string // the URL of the store's batches
 	http    *http.Client
 }
 
 const (
-	// callTimeout is how long the server may be silent, beside the time that it is asked to
-	// wait. While it sends events it is heard of every 15 seconds.
+	// callTimeout is how long the server may be silent, in addition to the time that a call asks
+	// it to wait. A stream of events sends something every 15 seconds.
 	callTimeout = time.Minute
-	// waitFor is how long the server is asked to wait for news, in seconds.
+	// waitFor is how long Wait asks the server to wait for a change, in seconds.
 	waitFor = 30
-	// firstPause and lastPause bound the pauses between attempts.
+	// firstPause and lastPause are the shortest and the longest pause between attempts, before
+	// jitter.
 	firstPause = 250 * time.Millisecond
 	lastPause  = 15 * time.Second
-	// dedupFor is how long a create is repeated: servers know its key for an hour (wire contract,
-	// "Create") from the first attempt that came through.
+	// dedupFor is how long Create is retried. Servers remember its key for an hour after the
+	// first attempt that reached them.
 	dedupFor = 50 * time.Minute
-	// mostAnswer bounds an answer that is held in memory, in bytes: 500 answers of 5 MiB, and
-	// what JSON adds, don't fit; those are for Results.
-	mostAnswer = 1 << 30
+	// maxAnswer is the size of an answer that is read into memory, in bytes. A status with 500
+	// answers of 5 MiB is larger; Results reads those.
+	maxAnswer = 1 << 30
 )
 
-// New returns a client. It makes no call yet.
+// New returns a client. It does not connect to the server. The error says which option is invalid.
 func New(o Options) (*Client, error) {
 	base, err := o.check()
 	switch {
@@ -76,28 +84,28 @@ func New(o Options) (*Client, error) {
 	case o.Store == "":
 		return nil, errors.New("a store is required")
 	case !validStore(o.Store):
-		return nil, fmt.Errorf("the store is %q and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -", o.Store)
+		return nil, fmt.Errorf("the store is %q but must be 1 to 64 of the characters A-Z a-z 0-9 _ -", o.Store)
 	}
 	return newClient(o, base.JoinPath("api", "v3", o.Store, "batch").String()), nil
 }
 
-// check returns the server's address, or what is wrong with the options apart from the store.
+// check validates all options except the store and returns the server's URL.
 func (o *Options) check() (*url.URL, error) {
 	base, err := url.Parse(o.Server)
 	switch {
 	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
-		return nil, fmt.Errorf("the server is %q and has to be an address such as http://127.0.0.1:8080", o.Server)
+		return nil, fmt.Errorf("the server is %q but must be a URL such as http://127.0.0.1:8080", o.Server)
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
-		return nil, errors.New("the server's address must have no user name, query or fragment")
+		return nil, errors.New("the server's URL must not have a user name, query or fragment")
 	case o.Token == "":
 		return nil, errors.New("a token is required")
 	case strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return nil, errors.New("the token has a character that no token has: a space, a line end or one beyond ASCII")
+		return nil, errors.New("the token has an invalid character: a space, a control character or one beyond ASCII")
 	}
 	return base, nil
 }
 
-// newClient returns a client of what is at an address.
+// newClient returns a client that sends its calls below address.
 func newClient(o Options, address string) *Client {
 	if o.RetryFor == 0 {
 		o.RetryFor = 2 * time.Minute
@@ -117,7 +125,7 @@ func newClient(o Options, address string) *Client {
 	return c
 }
 
-// validStore follows the wire contract ("Base").
+// validStore reports whether store is a valid store ID.
 func validStore(store string) bool {
 	return len(store) <= 64 && !strings.ContainsFunc(store, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
@@ -127,35 +135,36 @@ func validStore(store string) bool {
 // call is one call of the API.
 type call struct {
 	method string
-	path   string // below the address of batches, or of operators
+	path   string // relative to Client.batch
 	query  url.Values
 	body   []byte
 	accept string
 	lastID string        // Last-Event-ID
-	wait   time.Duration // that the server is asked to wait
-	once   bool          // repeating it could do something twice: only after a refusal
+	wait   time.Duration // how long the server is asked to wait
+	once   bool          // carrying it out twice does harm, so it is only retried after a 429
 
-	validate bool   // the answer is wanted only if it is not the one with this tag
-	tag      string // of the last answer, where the server tells it (RFC 9110, section 8.8.3)
+	validate bool   // sends tag, so that an unchanged answer is not sent again
+	tag      string // the ETag of the last answer (RFC 9110, section 8.8.3)
 
-	creates bool // repeating it is safe for as long as its deduplication key is known
+	creates bool // it has a deduplication key, so it is safe to retry for dedupFor
 }
 
-// open makes the call until it is answered 2xx, and returns that answer. Close its body.
+// open makes the call, retries it, and returns the successful answer. The caller must close its body.
 func (c *Client) open(ctx context.Context, what *call) (resp *http.Response, err error) {
-	err = c.again(ctx, what, func() error {
-		resp, err = c.attempt(ctx, what) //nolint:bodyclose // whoever opens it
+	err = c.retry(ctx, what, func() error {
+		resp, err = c.attempt(ctx, what) //nolint:bodyclose // the caller closes it
 		return err
 	})
 	return resp, err
 }
 
-// errNotModified says that the answer is still the one that the caller has.
-var errNotModified = errors.New("nothing has changed")
+// errNotModified means that the answer is the same as the last one.
+var errNotModified = errors.New("not modified")
 
-// ask makes the call and decodes the answer into out. A broken answer is asked for again.
+// ask makes the call, retries it, and decodes the answer into out. It also retries the call if the
+// answer ends early.
 func (c *Client) ask(ctx context.Context, what *call, out any) error {
-	return c.again(ctx, what, func() error {
+	return c.retry(ctx, what, func() error {
 		resp, err := c.attempt(ctx, what)
 		if err != nil {
 			return err
@@ -165,23 +174,23 @@ func (c *Client) ask(ctx context.Context, what *call, out any) error {
 			return errNotModified
 		}
 		what.tag = resp.Header.Get("Etag")
-		text, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
+		text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		switch {
 		case err != nil:
 			return &transportError{server: c.options.Server, err: err}
-		case len(text) > mostAnswer:
-			return fmt.Errorf("the answer of %s is longer than %d bytes", c.options.Server, mostAnswer)
+		case len(text) > maxAnswer:
+			return fmt.Errorf("the answer of %s is longer than %d bytes", c.options.Server, maxAnswer)
 		}
 		if err := json.Unmarshal(text, out); err != nil {
-			return fmt.Errorf("%s answered %s with what is no JSON of the batch API (%w): is the address right?", c.options.Server, resp.Status, err)
+			return fmt.Errorf("%s answered %s, but not with JSON of the batch API (%w); check the server's URL", c.options.Server, resp.Status, err)
 		}
 		return nil
 	})
 }
 
-// again makes attempts at a call until one is no failure that may pass.
-func (c *Client) again(ctx context.Context, what *call, attempt func() error) error {
-	r := c.repeater(what)
+// retry makes attempts until one succeeds or fails for good.
+func (c *Client) retry(ctx context.Context, what *call, attempt func() error) error {
+	r := c.newRetrier(what)
 	for {
 		err := attempt()
 		if err == nil || !r.pause(ctx, err) {
@@ -190,42 +199,42 @@ func (c *Client) again(ctx context.Context, what *call, attempt func() error) er
 	}
 }
 
-// repeater decides whether an attempt is followed by another one.
-type repeater struct {
-	c     *Client
-	once  bool
-	most  time.Duration // how long attempts are made
-	began time.Time
-	n     int // failures
+// retrier decides whether a call is retried.
+type retrier struct {
+	c        *Client
+	once     bool
+	retryFor time.Duration
+	began    time.Time
+	failures int
 }
 
-func (c *Client) repeater(what *call) *repeater {
-	r := &repeater{c: c, once: what.once, most: c.options.RetryFor}
+func (c *Client) newRetrier(what *call) *retrier {
+	r := &retrier{c: c, once: what.once, retryFor: c.options.RetryFor}
 	if what.creates {
-		r.most = min(r.most, dedupFor)
+		r.retryFor = min(r.retryFor, dedupFor)
 	}
 	r.reset()
 	return r
 }
 
-// reset forgets the failures so far: there was progress.
-func (r *repeater) reset() { r.n, r.began = 0, time.Now() }
+// reset forgets earlier failures after progress.
+func (r *retrier) reset() { r.failures, r.began = 0, time.Now() }
 
-// pause waits before another attempt. It reports false if there is to be none: the failure
-// does not pass, the time is over or ctx has ended.
-func (r *repeater) pause(ctx context.Context, err error) bool {
-	pause, may := passing(err, r.n, r.once)
-	if !may || ctx.Err() != nil || time.Since(r.began)+pause > r.most {
+// pause waits before the next attempt. It reports false if there must be none: the failure isn't
+// temporary, RetryFor has passed, or ctx is done.
+func (r *retrier) pause(ctx context.Context, err error) bool {
+	pause, ok := backoff(err, r.failures, r.once)
+	if !ok || ctx.Err() != nil || time.Since(r.began)+pause > r.retryFor {
 		return false
 	}
-	r.n++
+	r.failures++
 	if r.c.options.OnRetry != nil {
 		r.c.options.OnRetry(err, pause)
 	}
 	return sleep(ctx, pause) == nil
 }
 
-// attempt makes the call once. Anything but 2xx is an *Error.
+// attempt makes the call once. An unsuccessful answer is an *Error.
 func (c *Client) attempt(ctx context.Context, what *call) (*http.Response, error) {
 	address := c.batch + what.path
 	if len(what.query) > 0 {
@@ -272,16 +281,16 @@ func (c *Client) attempt(ctx context.Context, what *call) (*http.Response, error
 	return resp, nil
 }
 
-// body is an answer's body whose server must not be silent for long.
+// body is an answer's body. A read fails if the server is silent for callTimeout.
 type body struct {
 	io.ReadCloser
 	ctx     context.Context //nolint:containedctx // the call's own, which ends with its body
 	cancel  context.CancelCauseFunc
-	silence *time.Timer // cancels
+	silence *time.Timer // calls cancel
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.silence.Reset(callTimeout) // who reads may take its time between two reads
+	b.silence.Reset(callTimeout) // the caller may wait as long as it likes between reads
 	n, err := b.ReadCloser.Read(p)
 	b.silence.Stop()
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -296,7 +305,7 @@ func (b *body) Close() error {
 	return err
 }
 
-// timedOut returns what really ended a call.
+// timedOut returns errTimeout if that is why the call ended, and otherwise err.
 func timedOut(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errTimeout) {
 		return errTimeout
@@ -304,7 +313,7 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// sleep waits, or returns why not.
+// sleep waits. It returns an error if ctx is done first.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -316,10 +325,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// passing reports whether a failure may pass, and how long to wait after the n-th.
-func passing(err error, n int, once bool) (pause time.Duration, may bool) {
-	pause = min(firstPause<<min(n, 10), lastPause)
-	pause = pause/2 + rand.N(pause/2+1) //nolint:gosec // spreads, and keeps no secret
+// backoff reports whether a failure is temporary, and how long to wait after failures earlier ones.
+func backoff(err error, failures int, once bool) (pause time.Duration, ok bool) {
+	pause = min(firstPause<<min(failures, 10), lastPause)
+	pause = pause/2 + rand.N(pause/2+1) //nolint:gosec // jitter needs no secure randomness
 	if refused, ok := errors.AsType[*Error](err); ok {
 		switch refused.StatusCode {
 		case http.StatusTooManyRequests:
@@ -338,7 +347,8 @@ func passing(err error, n int, once bool) (pause time.Duration, may bool) {
 	return 0, false
 }
 
-// retryAfter reads the header Retry-After (RFC 9110, section 10.2.3); 0: there is none.
+// retryAfter returns the value of Retry-After (RFC 9110, section 10.2.3), at most a day if it is in
+// seconds; 0: there is none.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := h.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 {

@@ -23,16 +23,16 @@ import (
 	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
-// world is a service with an upstream in its process.
+// world is a service and its upstream, in one process.
 type world struct {
 	*client.Client
 	url  string
 	sent sync.Map // path: *atomic.Int64
 	held chan struct{}
-	gate chan struct{} // closed: what is below /hold may go on
+	gate chan struct{} // when closed, requests below /hold are answered
 }
 
-// start starts a service, behind through unless that is nil.
+// start starts a service. If through is not nil, it wraps the service's handler.
 func start(t *testing.T, o client.Options, through func(next http.Handler) http.Handler) *world {
 	t.Helper()
 	return startWith(t, sheaf.Options{}, o, through)
@@ -75,7 +75,7 @@ func (w *world) upstream(rw http.ResponseWriter, r *http.Request) {
 	n.(*atomic.Int64).Add(1)
 	switch {
 	case strings.HasSuffix(r.URL.Path, "/missing"):
-		http.Error(rw, `{"errorMessage":"there is none"}`, http.StatusNotFound)
+		http.Error(rw, `{"errorMessage":"not found"}`, http.StatusNotFound)
 		return
 	case strings.HasSuffix(r.URL.Path, "/bytes"):
 		_, _ = rw.Write([]byte{0xff, 0xfe})
@@ -91,7 +91,7 @@ func (w *world) upstream(rw http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(rw, `{"path":%q}`, r.URL.Path)
 }
 
-// TestExactBodies: the upstream gets a body as it was written, and its answer comes back so.
+// TestExactBodies checks that the bodies of requests and answers arrive unchanged.
 func TestExactBodies(t *testing.T) {
 	w := start(t, client.Options{}, nil)
 	const body = `{"html":"<b>&</b>","n":12345678901234567890,"price":1.10}`
@@ -200,7 +200,7 @@ func TestSteer(t *testing.T) {
 	must(w.CancelGroup(ctx, "g"))
 }
 
-// TestDeliveries: callbacks are listed, page by page, and sent again.
+// TestDeliveries checks that callbacks are listed page by page and can be sent again.
 func TestDeliveries(t *testing.T) {
 	received := make(chan string, 1000)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header.Get("Webhook-Id") }))
@@ -230,7 +230,7 @@ func TestDeliveries(t *testing.T) {
 		t.Fatal(err)
 	}
 	if id := <-received; id != last.ID {
-		t.Errorf("%s was sent again, and not %s", id, last.ID)
+		t.Errorf("%s was sent again, want %s", id, last.ID)
 	}
 	for d, err := range w.Deliveries(t.Context(), last.Ticket) {
 		if must(d, err).Ticket != last.Ticket {
@@ -239,12 +239,12 @@ func TestDeliveries(t *testing.T) {
 	}
 }
 
-// TestLostAnswer: the answer of a create is lost, and the server refuses for a while. There is
-// one batch all the same.
+// TestLostAnswer checks that only one batch is created if the answer to a create is lost and the
+// server then refuses for a while.
 func TestLostAnswer(t *testing.T) {
 	var calls atomic.Int64
-	var told []string
-	w := start(t, client.Options{OnRetry: func(err error, _ time.Duration) { told = append(told, err.Error()) }}, func(next http.Handler) http.Handler {
+	var reported []string
+	w := start(t, client.Options{OnRetry: func(err error, _ time.Duration) { reported = append(reported, err.Error()) }}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.Method != http.MethodPost:
@@ -262,19 +262,19 @@ func TestLostAnswer(t *testing.T) {
 	began := time.Now()
 	ticket := must(w.Create(t.Context(), requests(2, "/p/%d"), client.CreateOptions{}))
 	if time.Since(began) < time.Second {
-		t.Error("Retry-After was not waited for")
+		t.Error("the client did not wait for Retry-After")
 	}
 	must(w.Wait(t.Context(), ticket, nil))
 	if w.times("PUT /1003/p/0") != 1 {
 		t.Error("the batch was created twice")
 	}
-	if len(told) != 2 || !strings.HasSuffix(told[0], "EOF") || told[1] != "UNAVAILABLE: later" {
-		t.Errorf("%q", told)
+	if len(reported) != 2 || !strings.HasSuffix(reported[0], "EOF") || reported[1] != "UNAVAILABLE: later" {
+		t.Errorf("%q", reported)
 	}
 }
 
-// TestRetryIsMadeOnce: a retry whose answer is lost is not repeated.
-func TestRetryIsMadeOnce(t *testing.T) {
+// TestRetryIsNotRepeated checks that a call of Retry whose answer is lost is not made again.
+func TestRetryIsNotRepeated(t *testing.T) {
 	lose := false
 	w := start(t, client.Options{}, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -289,7 +289,7 @@ func TestRetryIsMadeOnce(t *testing.T) {
 	must(w.Wait(t.Context(), ticket, nil))
 	lose = true
 	if _, err := w.Retry(t.Context(), ticket); err == nil {
-		t.Error("a lost answer is no error")
+		t.Error("no error after a lost answer")
 	}
 	for item, err := range w.List(t.Context(), "") {
 		must(w.Wait(t.Context(), must(item, err).Ticket, nil))
@@ -299,8 +299,8 @@ func TestRetryIsMadeOnce(t *testing.T) {
 	}
 }
 
-// breaking passes answers to GET on in pieces of so many bytes, and breaks the connection after
-// each, until it has done so often enough.
+// breaking breaks the connection after the given number of bytes of an answer to GET. It does so the
+// given number of times.
 func breaking(bytes, times int) func(next http.Handler) http.Handler {
 	var broken atomic.Int64
 	return func(next http.Handler) http.Handler {
@@ -330,7 +330,7 @@ func (b *breaker) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestBrokenReads: connections that break midway lose no response and repeat none.
+// TestBrokenReads checks that no response is lost or repeated when connections break midway.
 func TestBrokenReads(t *testing.T) {
 	const n = 100
 	stream := func(w *world, ticket string) iter.Seq2[*client.Response, error] {
@@ -344,9 +344,9 @@ func TestBrokenReads(t *testing.T) {
 		read    func(w *world, ticket string) iter.Seq2[*client.Response, error]
 		through func(http.Handler) http.Handler
 	}{
-		"results": {results, breaking(3000, 3)},
-		"stream":  {stream, breaking(3000, 3)},
-		"results of a server that knows the wire contract alone": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
+		"results":                                {results, breaking(3000, 3)},
+		"stream":                                 {stream, breaking(3000, 3)},
+		"results of a server without extensions": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, client.Options{}, c.through)
@@ -357,7 +357,7 @@ func TestBrokenReads(t *testing.T) {
 					t.Fatal(err)
 				}
 				if seen[r.Index] || r.ID != fmt.Sprint("r", r.Index) {
-					t.Errorf("%+v comes twice, or is another one", r)
+					t.Errorf("%+v is repeated or has a wrong index", r)
 				}
 				seen[r.Index] = true
 			}
@@ -368,11 +368,11 @@ func TestBrokenReads(t *testing.T) {
 	}
 }
 
-// TestParts: what of a batch is asked for comes, and nothing else, whatever the server knows
-// and wherever a connection breaks.
+// TestParts checks that GetOptions select the responses, whether or not the server supports them and
+// connections break.
 func TestParts(t *testing.T) {
 	for name, through := range map[string]func(http.Handler) http.Handler{
-		"sheaf": nil, "wire contract": original, "broken": breaking(150, 1),
+		"sheaf": nil, "without extensions": original, "broken": breaking(150, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, client.Options{}, through)
@@ -411,7 +411,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// original passes on only what the wire contract has.
+// original turns the service into one of the original batch API, without Sheaf's extensions.
 func original(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, more := range []string{"/group", "/retry", "/pause", "/resume"} {
@@ -434,7 +434,7 @@ func original(next http.Handler) http.Handler {
 	})
 }
 
-// TestOriginal: a server that knows the wire contract alone is served as well.
+// TestOriginal checks that the client works with a server without Sheaf's extensions.
 func TestOriginal(t *testing.T) {
 	w, ctx := start(t, client.Options{}, original), t.Context()
 	ticket := must(w.Create(ctx, requests(5, "/p/%d"), client.CreateOptions{}))
@@ -449,13 +449,13 @@ func TestOriginal(t *testing.T) {
 		t.Errorf("%d responses", seen)
 	}
 	_, err := w.Group(ctx, "g")
-	if e, ok := errors.AsType[*client.Error](err); !ok || e.StatusCode != http.StatusNotFound || !strings.Contains(e.Message, "is the address right?") {
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.StatusCode != http.StatusNotFound || !strings.Contains(e.Message, "check the server's URL") {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestWaitIsTold: progress is told of, and a wait ends with its context.
-func TestWaitIsTold(t *testing.T) {
+// TestWaitProgress checks that Wait reports progress and ends with its context.
+func TestWaitProgress(t *testing.T) {
 	w := start(t, client.Options{}, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	ticket := must(w.Create(ctx, append(requests(1, "/p/%d"), requests(1, "/hold/%d")...), client.CreateOptions{}))
@@ -471,8 +471,8 @@ func TestWaitIsTold(t *testing.T) {
 	close(w.gate)
 }
 
-// TestNoRepetition: what does not pass is told at once, and RetryFor ends the rest.
-func TestNoRepetition(t *testing.T) {
+// TestNoRetry checks that permanent failures are returned at once and that RetryFor limits retries.
+func TestNoRetry(t *testing.T) {
 	for _, c := range []struct {
 		status int
 		body   string
@@ -483,8 +483,8 @@ func TestNoRepetition(t *testing.T) {
 		{400, `{"errorMessage":"no","errorCode":"WRONG_PARAMETER"}`, 0, "WRONG_PARAMETER: no", 1},
 		{401, `{"errorMessage":"who?","errorCode":"MISSING_API_TOKEN"}`, 0, "MISSING_API_TOKEN: who?", 1},
 		{503, `{"errorMessage":"later","errorCode":"UNAVAILABLE"}`, -1, "UNAVAILABLE: later", 1},
-		{502, `<html>`, 100 * time.Millisecond, "answered 502 Bad Gateway, which is no answer of the batch API: is the address right?", 1},
-		{200, `<html>`, 0, "is no JSON of the batch API", 1},
+		{502, `<html>`, 100 * time.Millisecond, "answered 502 Bad Gateway, which isn't an answer of the batch API; check the server's URL", 1},
+		{200, `<html>`, 0, "but not with JSON of the batch API", 1},
 		{301, ``, 0, "301 Moved Permanently", 1},
 	} {
 		var calls atomic.Int64
@@ -505,12 +505,12 @@ func TestNoRepetition(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]client.Options{
-		`the server is "x" and has to be an address such as http://127.0.0.1:8080`:    {Server: "x", Store: "1", Token: "t"},
-		"the server's address must have no user name, query or fragment":              {Server: "http://a:b@c", Store: "1", Token: "t"},
-		`the store is "../x" and has to be 1 to 64 of the characters A-Z a-z 0-9 _ -`: {Server: "http://c", Store: "../x", Token: "t"},
+		`the server is "x" but must be a URL such as http://127.0.0.1:8080`:         {Server: "x", Store: "1", Token: "t"},
+		"the server's URL must not have a user name, query or fragment":             {Server: "http://a:b@c", Store: "1", Token: "t"},
+		`the store is "../x" but must be 1 to 64 of the characters A-Z a-z 0-9 _ -`: {Server: "http://c", Store: "../x", Token: "t"},
 		"a store is required": {Server: "http://c", Token: "t"},
 		"a token is required": {Server: "http://c", Store: "1"},
-		"the token has a character that no token has: a space, a line end or one beyond ASCII": {Server: "http://c", Store: "1", Token: "t\n"},
+		"the token has an invalid character: a space, a control character or one beyond ASCII": {Server: "http://c", Store: "1", Token: "t\n"},
 	} {
 		if _, err := client.New(o); err == nil || err.Error() != want {
 			t.Errorf("%v", err)
@@ -518,7 +518,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestBodyForms: a body comes back as the upstream sent it.
+// TestBodyForms checks that Bytes returns a body as the upstream sent it.
 func TestBodyForms(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"httpBody":{"n": 12345678901234567890}}`:        `{"n": 12345678901234567890}`,

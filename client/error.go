@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// The values of Error.Code. They are stable; a server may have more.
+// The values of Error.Code. They are stable. A server may send others.
 const (
 	WrongParameter       = "WRONG_PARAMETER"
 	MissingAPIToken      = "MISSING_API_TOKEN"
-	InvalidAPIToken      = "INVALID_API_TOKEN" //nolint:gosec // a word, no credential
-	RefusedAPIToken      = "REFUSED_API_TOKEN" //nolint:gosec // a word, no credential
+	InvalidAPIToken      = "INVALID_API_TOKEN" //nolint:gosec // not a credential
+	RefusedAPIToken      = "REFUSED_API_TOKEN" //nolint:gosec // not a credential
 	NotFound             = "NOT_FOUND"
 	BatchNotFound        = "BATCH_NOT_FOUND"
 	MethodNotAllowed     = "METHOD_NOT_ALLOWED"
@@ -29,12 +29,12 @@ const (
 	Unavailable          = "UNAVAILABLE"
 )
 
-// Error is an answer of the server other than success.
+// Error is an unsuccessful answer of the server.
 type Error struct {
-	StatusCode int           // the HTTP status
-	Code       string        // errorCode; empty where the answer is none of the batch API's
-	Message    string        // errorMessage, or the status line
-	RetryAfter time.Duration // when the server says to ask again; 0: it does not
+	StatusCode int           // the HTTP status code
+	Code       string        // errorCode; empty if the answer isn't one of the batch API
+	Message    string        // errorMessage, or a description of the answer
+	RetryAfter time.Duration // the wait that the server asks for; 0: none
 }
 
 // Error returns the code and the message.
@@ -45,12 +45,12 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Message
 }
 
-// mostRefusal bounds what is read of an answer other than success.
-const mostRefusal = 64 << 10
+// maxErrorBody is how much is read of an unsuccessful answer, in bytes.
+const maxErrorBody = 64 << 10
 
 func newError(resp *http.Response) *Error {
 	e := &Error{StatusCode: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, mostRefusal)) // a part of it is as good
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // without the message, the status must do
 	var body struct {
 		Message string `json:"errorMessage"`
 		Code    string `json:"errorCode"`
@@ -59,14 +59,14 @@ func newError(resp *http.Response) *Error {
 		e.Code, e.Message = body.Code, body.Message
 		return e
 	}
-	e.Message = fmt.Sprintf("%s answered %s, which is no answer of the batch API: is the address right?", resp.Request.URL.Host, resp.Status)
+	e.Message = fmt.Sprintf("%s answered %s, which isn't an answer of the batch API; check the server's URL", resp.Request.URL.Host, resp.Status)
 	return e
 }
 
-// RequestError says that a request of a batch was no success. See Into.
+// RequestError means that a request of a batch did not succeed. See Into.
 type RequestError struct{ Response *Response }
 
-// Error tells which request, and what became of it.
+// Error names the request and its result.
 func (e *RequestError) Error() string {
 	r := e.Response
 	if r.Status == NotExecuted {
@@ -75,18 +75,18 @@ func (e *RequestError) Error() string {
 	return fmt.Sprintf("request %s failed: %d %s", r.name(), r.StatusCode, r.StatusLine)
 }
 
-var errTimeout = errors.New("no answer came in time")
+var errTimeout = errors.New("timeout waiting for an answer")
 
-// transportError says that no whole answer came.
+// transportError means that no complete answer came.
 type transportError struct {
 	server string
 	err    error
 }
 
-func (e *transportError) Error() string { return fmt.Sprintf("ask %s: %v", e.server, e.err) }
+func (e *transportError) Error() string { return fmt.Sprintf("call %s: %v", e.server, e.err) }
 func (e *transportError) Unwrap() error { return e.err }
 
-// unwrapURL takes the address off an error: it holds the query.
+// unwrapURL removes the URL from an error, because it contains the query.
 func unwrapURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err

@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/client"
 )
 
-// exampleServer is a service in front of an API that answers every PUT, and knows no product 2.
+// exampleServer starts a service in front of an API in which product 2 doesn't exist.
 func exampleServer() (url string, end func()) {
 	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/1003/products/2" {
@@ -41,7 +41,7 @@ func exampleServer() (url string, end func()) {
 	}
 }
 
-// A batch, from its creation to the answers.
+// Create a batch, wait for its end, and read the answers.
 func Example() {
 	server, end := exampleServer()
 	defer end()
@@ -81,7 +81,7 @@ func Example() {
 	// request table failed: 404 Not Found
 }
 
-// Answers, as they come.
+// Read the answers as they arrive.
 func ExampleClient_Stream() {
 	server, end := exampleServer()
 	defer end()

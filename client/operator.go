@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Operator asks how a whole service does, with a key that has the right to operate. Its
-// methods may be called from many goroutines.
+// Operator is a client for operators of a service. It needs a token with the operate right. Its
+// methods are safe for concurrent use.
 type Operator struct{ c *Client }
 
-// NewOperator returns a client for operators; the options' store does not matter. It makes no
-// call yet.
+// NewOperator returns a client for operators. It ignores Options.Store and does not connect to the
+// server. The error says which option is invalid.
 func NewOperator(o Options) (*Operator, error) {
 	base, err := o.check()
 	if err != nil {
@@ -21,8 +21,7 @@ func NewOperator(o Options) (*Operator, error) {
 	return &Operator{newClient(o, base.JoinPath("operator").String())}, nil
 }
 
-// Overview is how a service does: its nodes and stores, and of the node that was asked, what
-// it knows of itself.
+// Overview is the state of a service: its nodes, its stores, and details of the node that answered.
 type Overview struct {
 	At       time.Time `json:"at"`
 	Nodes    []Node    `json:"nodes"`
@@ -33,54 +32,54 @@ type Overview struct {
 	Node NodeState `json:"node"`
 }
 
-// Node is a node that is alive.
+// Node is a live node.
 type Node struct {
-	Name      string    `json:"name"` // empty: the one node of an embedded database
-	Self      bool      `json:"self"` // the one that was asked
+	Name      string    `json:"name"` // empty with an embedded database, which has one node
+	Self      bool      `json:"self"` // this node answered
 	StartedAt time.Time `json:"startedAt"`
-	RenewedAt time.Time `json:"renewedAt"` // when it last said that it lives; zero: it need not
-	Stores    int       `json:"stores"`    // that it has
+	RenewedAt time.Time `json:"renewedAt"` // its last heartbeat; zero with an embedded database
+	Stores    int       `json:"stores"`    // the number of stores that it owns
 }
 
-// Stores are the stores that have unfinished batches.
+// Stores describes the stores that have unfinished batches.
 type Stores struct {
 	WithWork           int         `json:"withWork"`
-	AtWork             int         `json:"atWork"` // that a node has
+	AtWork             int         `json:"atWork"` // stores that a node owns
 	UnfinishedBatches  int         `json:"unfinishedBatches"`
-	QuarantinedBatches int         `json:"quarantinedBatches"` // that were set aside and wait for an operator
-	Deepest            []StoreLoad `json:"deepest"`            // those with the most
-	Slowest            []StoreLoad `json:"slowest"`            // those whose oldest has waited longest
+	QuarantinedBatches int         `json:"quarantinedBatches"` // batches that were set aside for an operator
+	Deepest            []StoreLoad `json:"deepest"`            // the stores with the most unfinished batches
+	Slowest            []StoreLoad `json:"slowest"`            // the stores whose oldest batch has waited longest
 }
 
 // StoreLoad is a store with unfinished batches.
 type StoreLoad struct {
 	Store             string    `json:"store"`
-	Caller            string    `json:"caller"` // where a queue belongs to a token: the beginning of its SHA-256
+	Caller            string    `json:"caller"` // the beginning of the token's SHA-256, if the queue belongs to one token
 	UnfinishedBatches int       `json:"unfinishedBatches"`
 	OldestCreatedAt   time.Time `json:"oldestCreatedAt"`
 	AtWork            bool      `json:"atWork"`
 	Paused            bool      `json:"paused"`
-	WaitsUntil        time.Time `json:"waitsUntil"` // zero: it does not
+	WaitsUntil        time.Time `json:"waitsUntil"` // zero: no wait
 }
 
-// NodeState is what a node knows of itself.
+// NodeState is the state of the node that answered.
 type NodeState struct {
 	Version          string `json:"version"`
 	StoresAtWork     int    `json:"storesAtWork"`
-	StoresAtOnce     int    `json:"storesAtOnce"` // at most
-	RequestsUnderWay int    `json:"requestsUnderWay"`
+	StoresAtOnce     int    `json:"storesAtOnce"`     // the limit of StoresAtWork
+	RequestsUnderWay int    `json:"requestsUnderWay"` // requests in flight
 	Upstream         struct {
-		WindowSeconds   int            `json:"windowSeconds"`
-		Requests        int            `json:"requests"` // attempts within the window
-		Codes           map[string]int `json:"codes"`    // by class: 2xx, throttled, none and so on
+		WindowSeconds   int            `json:"windowSeconds"` // the time that the figures below cover
+		Requests        int            `json:"requests"`      // the number of attempts
+		Codes           map[string]int `json:"codes"`         // attempts by class: 2xx, throttled, none and so on
 		MedianMs        float64        `json:"medianMs"`
 		P99Ms           float64        `json:"p99Ms"`
-		CredentialsHeld int            `json:"credentialsHeld"` // that have to wait
-		HeldUntil       time.Time      `json:"heldUntil"`       // zero: none has to
+		CredentialsHeld int            `json:"credentialsHeld"` // credentials that must wait
+		HeldUntil       time.Time      `json:"heldUntil"`       // when the last of these waits ends; zero: none
 	} `json:"upstream"`
 }
 
-// Overview asks how the service does.
+// Overview returns the state of the service.
 func (o *Operator) Overview(ctx context.Context) (*Overview, error) {
 	var out Overview
 	if err := o.c.ask(ctx, &call{method: http.MethodGet}, &out); err != nil {
@@ -122,12 +121,12 @@ func (o *Operator) Quarantine(ctx context.Context) ([]Quarantined, error) {
 	}
 }
 
-// ReleaseQuarantined lets a batch that was set aside run again.
+// ReleaseQuarantined makes a batch that was set aside the next one to run in its store.
 func (o *Operator) ReleaseQuarantined(ctx context.Context, ticket string) error {
 	return o.unquarantine(ctx, "release", ticket)
 }
 
-// EndQuarantined ends a batch that was set aside. What was recorded of it stays.
+// EndQuarantined ends a batch that was set aside. Recorded results are kept.
 func (o *Operator) EndQuarantined(ctx context.Context, ticket string) error {
 	return o.unquarantine(ctx, "end", ticket)
 }

@@ -15,16 +15,15 @@ import (
 	"time"
 )
 
-// leastPause is the least time between two questions for a batch's status.
-const leastPause = 100 * time.Millisecond
+// minPollInterval is the shortest time between two polls of a batch's status.
+const minPollInterval = 100 * time.Millisecond
 
-// longStream is how long a stream lasts at least that is not counted as a failure, though
-// nothing came.
+// longStream is how long a stream without any event must last for its end not to count as a failure.
 const longStream = time.Minute
 
-// Wait returns the status of a batch, without responses, once it is Completed. progress, unless nil, is told
-// of each status on the way. Where the server does not wait itself, it is asked with
-// growing pauses, up to 5 seconds.
+// Wait waits until a batch is Completed and returns its status without responses. If progress is not
+// nil, Wait calls it with each new status, including the last. Wait uses long polling. If the server
+// doesn't support that, Wait polls with growing pauses of up to 5 seconds.
 func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch)) (*Batch, error) {
 	var last *Batch
 	what := &call{method: http.MethodGet, query: (&GetOptions{NoResponses: true}).query(ticket), validate: true}
@@ -46,9 +45,9 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 		if b.Status == Completed {
 			return b, nil
 		}
-		pause := leastPause - time.Since(began)
+		pause := minPollInterval - time.Since(began)
 		if last != nil && last.Status == b.Status && last.CompletedRequests == b.CompletedRequests && time.Since(began) < time.Second {
-			pause = min(firstPause<<min(n, 5), 5*time.Second) // it does not know how to wait
+			pause = min(firstPause<<min(n, 5), 5*time.Second) // the server doesn't support long polling
 		} else {
 			n = 0
 		}
@@ -56,43 +55,45 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err
 		}
-		// The first answer was wanted at once.
+		// Only the first call returns at once.
 		what.query.Set("wait", strconv.Itoa(waitFor))
 		what.wait = waitFor * time.Second
 	}
 }
 
-// Results goes through the responses of what has ended of a batch, in request order,
-// without holding them in memory. An error ends it. Where a connection breaks midway it goes on behind the
-// last response, if their indexes are known: Sheaf tells them, and once a batch is Completed they are
-// known with any server.
+// Results iterates over the responses of the requests that have ended, in request order. It holds one
+// response at a time in memory. The iteration ends after the first error.
+//
+// If the connection breaks, Results resumes after the last response. That requires the indexes of the
+// responses: Sheaf always sends them, and with other servers they are known once the batch is
+// Completed.
 func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		o.NoResponses = false
 		what := &call{method: http.MethodGet, accept: "application/x-ndjson, application/json;q=0.5"}
-		repeat := c.repeater(what)
-		told, indexed := 0, true
-		take := func(r *Response) bool {
+		retrier := c.newRetrier(what)
+		yielded, indexed := 0, true
+		accept := func(r *Response) bool {
 			indexed = indexed && r.Index >= 0
 			if indexed && r.Index < o.After || !r.is(o.Only) {
-				return true // a server that does not know the options tells everything
+				return true // the server doesn't support the options
 			}
 			o.After = r.Index + 1
-			told++
-			return yield(r, nil) && told != o.Limit
+			yielded++
+			return yield(r, nil) && yielded != o.Limit
 		}
 		for {
-			before := told
+			before := yielded
 			what.query = o.query(ticket)
-			err := c.results(ctx, what, take)
-			if told > before {
-				repeat.reset()
+			err := c.results(ctx, what, accept)
+			if yielded > before {
+				retrier.reset()
 			}
 			_, midway := errors.AsType[*midwayError](err)
 			switch {
 			case err == nil:
 				return
-			case !midway || !indexed || !repeat.pause(ctx, err):
+			case !midway || !indexed || !retrier.pause(ctx, err):
 				yield(nil, err)
 				return
 			}
@@ -100,8 +101,8 @@ func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.
 	}
 }
 
-// results reads responses in one call.
-func (c *Client) results(ctx context.Context, what *call, take func(*Response) bool) error {
+// results makes one call and passes its responses to accept until that reports false.
+func (c *Client) results(ctx context.Context, what *call, accept func(*Response) bool) error {
 	resp, err := c.open(ctx, what)
 	if err != nil {
 		return err
@@ -109,9 +110,9 @@ func (c *Client) results(ctx context.Context, what *call, take func(*Response) b
 	defer resp.Body.Close()
 	dec := json.NewDecoder(resp.Body)
 	if mediaType(resp) == "application/x-ndjson" {
-		return c.each(dec, take)
+		return c.readLines(dec, accept)
 	}
-	return c.eachOfStatus(dec, take)
+	return c.readStatus(dec, accept)
 }
 
 func mediaType(resp *http.Response) string {
@@ -119,8 +120,8 @@ func mediaType(resp *http.Response) string {
 	return name
 }
 
-// each takes objects to the end.
-func (c *Client) each(dec *json.Decoder, take func(*Response) bool) error {
+// readLines reads responses as NDJSON.
+func (c *Client) readLines(dec *json.Decoder, accept func(*Response) bool) error {
 	for {
 		r := &Response{}
 		switch err := dec.Decode(r); {
@@ -128,15 +129,15 @@ func (c *Client) each(dec *json.Decoder, take func(*Response) bool) error {
 			return nil
 		case err != nil:
 			return c.unreadable(err)
-		case !take(r):
+		case !accept(r):
 			return nil
 		}
 	}
 }
 
-// eachOfStatus takes the objects of a status's responses, whatever else is in it.
-func (c *Client) eachOfStatus(dec *json.Decoder, take func(*Response) bool) error {
-	var completed, whole bool
+// readStatus reads the responses in a batch's status.
+func (c *Client) readStatus(dec *json.Decoder, accept func(*Response) bool) error {
+	var completed, found bool
 	if err := c.token(dec, json.Delim('{')); err != nil {
 		return err
 	}
@@ -155,16 +156,16 @@ func (c *Client) eachOfStatus(dec *json.Decoder, take func(*Response) bool) erro
 					return c.unreadable(err)
 				}
 				if r.Index < 0 && completed {
-					r.Index = i // all of them, in order
+					r.Index = i // the responses are complete and in order
 				}
-				if !take(r) {
+				if !accept(r) {
 					return nil
 				}
 			}
 			if err := c.token(dec, json.Delim(']')); err != nil {
 				return err
 			}
-			whole = true
+			found = true
 			continue
 		}
 		var value json.RawMessage
@@ -173,10 +174,10 @@ func (c *Client) eachOfStatus(dec *json.Decoder, take func(*Response) bool) erro
 		}
 		completed = completed || name == "status" && string(value) == `"COMPLETED"`
 	}
-	if err := c.token(dec, json.Delim('}')); err != nil || whole {
+	if err := c.token(dec, json.Delim('}')); err != nil || found {
 		return err
 	}
-	return fmt.Errorf("%s answered a status without responses", c.options.Server)
+	return fmt.Errorf("%s answered with a status without responses", c.options.Server)
 }
 
 func (c *Client) token(dec *json.Decoder, want json.Delim) error {
@@ -185,23 +186,23 @@ func (c *Client) token(dec *json.Decoder, want json.Delim) error {
 	case err != nil:
 		return c.unreadable(err)
 	case got != want:
-		return fmt.Errorf("%s answered with what is no status of a batch: is the address right?", c.options.Server)
+		return fmt.Errorf("%s did not answer with the status of a batch; check the server's URL", c.options.Server)
 	}
 	return nil
 }
 
-// unreadable words what ended an answer before its end.
+// unreadable returns the error for an answer that could not be decoded or ended early.
 func (c *Client) unreadable(err error) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%s answered with broken JSON: %w", c.options.Server, syntax)
+		return fmt.Errorf("%s answered with invalid JSON: %w", c.options.Server, syntax)
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s answered with what is no response of a batch: %w", c.options.Server, wrong)
+		return fmt.Errorf("%s answered with an invalid response of a batch: %w", c.options.Server, wrong)
 	}
 	return c.midway(err)
 }
 
-// midwayError says that an answer that had begun did not come to its end.
+// midwayError means that the connection broke in the middle of an answer.
 type midwayError struct{ error }
 
 func (e *midwayError) Unwrap() error { return e.error }
@@ -210,28 +211,29 @@ func (c *Client) midway(err error) error {
 	return &midwayError{&transportError{server: c.options.Server, err: err}}
 }
 
-// Stream goes through the responses of a batch as they come, each once, until it is
-// Completed. Where a connection breaks it goes on with another. A server without events
-// tells them all at the end.
+// Stream iterates over the responses of a batch as its requests end, each once, until the batch is
+// Completed. In a parallel batch they are not in request order. If the connection breaks, Stream
+// reconnects and resumes. If the server doesn't support events, Stream returns all responses once the
+// batch is Completed. The iteration ends after the first error.
 func (c *Client) Stream(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		s := &stream{c: c, call: call{method: http.MethodGet, query: o.query(ticket), accept: "text/event-stream, application/json;q=0.5"}, options: o, yield: yield}
-		repeat := c.repeater(&s.call)
+		retrier := c.newRetrier(&s.call)
 		for {
 			before, began := s.call.lastID, time.Now()
 			over, err := s.connect(ctx)
-			// A server ends a stream that has had nothing to tell for minutes. That is no failure.
+			// A server ends a stream after some minutes without events. That isn't a failure.
 			if s.call.lastID != before || time.Since(began) > longStream {
-				repeat.reset()
+				retrier.reset()
 			}
 			_, midway := errors.AsType[*midwayError](err)
 			switch {
 			case over:
 				return
-			case s.unknown:
-				c.late(ctx, ticket, o, yield)
+			case s.unsupported:
+				c.resultsAtEnd(ctx, ticket, o, yield)
 				return
-			case !midway || !repeat.pause(ctx, err):
+			case !midway || !retrier.pause(ctx, err):
 				yield(nil, err)
 				return
 			}
@@ -239,8 +241,8 @@ func (c *Client) Stream(ctx context.Context, ticket string, o GetOptions) iter.S
 	}
 }
 
-// late tells what there is once the batch has ended.
-func (c *Client) late(ctx context.Context, ticket string, o GetOptions, yield func(*Response, error) bool) {
+// resultsAtEnd yields the responses once the batch is Completed.
+func (c *Client) resultsAtEnd(ctx context.Context, ticket string, o GetOptions, yield func(*Response, error) bool) {
 	if _, err := c.Wait(ctx, ticket, nil); err != nil {
 		yield(nil, err)
 		return
@@ -248,17 +250,18 @@ func (c *Client) late(ctx context.Context, ticket string, o GetOptions, yield fu
 	c.Results(ctx, ticket, o)(yield)
 }
 
-// stream is a batch whose events are read (HTML, section 9.2).
+// stream reads the server-sent events of a batch (HTML standard, section 9.2).
 type stream struct {
-	c       *Client
-	call    call       // lastID: of the last event that was told
-	options GetOptions // the server tells events of all responses
-	told    int
-	yield   func(*Response, error) bool
-	unknown bool // the server has no events
+	c           *Client
+	call        call       // its lastID is that of the last event that was handled
+	options     GetOptions // applied here, because the server sends the events of all responses
+	yielded     int
+	yield       func(*Response, error) bool
+	unsupported bool // the server has no events
 }
 
-// connect reads events until the last one, which is over, or the connection ends.
+// connect makes one call and handles its events until the connection ends. over reports whether
+// there is nothing more to read.
 func (s *stream) connect(ctx context.Context) (over bool, err error) {
 	resp, err := s.c.open(ctx, &s.call)
 	if err != nil {
@@ -269,7 +272,7 @@ func (s *stream) connect(ctx context.Context) (over bool, err error) {
 	case resp.StatusCode == http.StatusNoContent:
 		return true, nil
 	case mediaType(resp) != "text/event-stream":
-		s.unknown = true
+		s.unsupported = true
 		return false, nil
 	}
 	lines := bufio.NewReader(resp.Body)
@@ -295,9 +298,9 @@ func (s *stream) connect(ctx context.Context) (over bool, err error) {
 			data = append(data, value...)
 		case "":
 			if len(line) > 0 || event == "" {
-				continue // a comment, or nothing
+				continue // a comment, or an empty line without an event
 			}
-			if over, err := s.take(event, data); over || err != nil {
+			if over, err := s.handle(event, data); over || err != nil {
 				return over, err
 			}
 			s.call.lastID, event, data = id, "", nil
@@ -305,21 +308,21 @@ func (s *stream) connect(ctx context.Context) (over bool, err error) {
 	}
 }
 
-// take tells of one event.
-func (s *stream) take(event string, data []byte) (over bool, err error) {
+// handle handles one event. over reports whether it is the last one.
+func (s *stream) handle(event string, data []byte) (over bool, err error) {
 	switch event {
 	case "end":
 		return true, nil
 	case "response":
 		r := &Response{}
 		if err := json.Unmarshal(data, r); err != nil {
-			return false, fmt.Errorf("%s sent an event that is no response of a batch: %w", s.c.options.Server, err)
+			return false, fmt.Errorf("%s sent an event with an invalid response of a batch: %w", s.c.options.Server, err)
 		}
 		if r.Index < s.options.After || !r.is(s.options.Only) {
 			return false, nil
 		}
-		s.told++
-		return !s.yield(r, nil) || s.told == s.options.Limit, nil
+		s.yielded++
+		return !s.yield(r, nil) || s.yielded == s.options.Limit, nil
 	}
 	return false, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/client"
 )
 
-// transport answers calls without a socket.
+// transport is an http.RoundTripper without sockets.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -22,17 +22,17 @@ func answer(r *http.Request, contentType string, body io.ReadCloser) (*http.Resp
 	return &http.Response{Status: "200 OK", StatusCode: 200, Header: http.Header{"Content-Type": {contentType}}, Body: body, Request: r}, nil
 }
 
-func over(f transport, retryFor time.Duration) *client.Client {
+func newClient(f transport, retryFor time.Duration) *client.Client {
 	return must(client.New(client.Options{Server: "http://sheaf", Store: "1", Token: "t", RetryFor: retryFor, HTTPClient: &http.Client{Transport: f}}))
 }
 
-// TestCreateEndsWithItsKey: however long the client is told to go on, a create is not
-// repeated when the server may have forgotten its key: that would make a second batch.
+// TestCreateEndsWithItsKey checks that a create is not retried after the server may have forgotten
+// its key, however long RetryFor is. Otherwise it could create a second batch.
 func TestCreateEndsWithItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, last := time.Now(), time.Duration(0)
 		keys := map[string]bool{}
-		c := over(func(r *http.Request) (*http.Response, error) {
+		c := newClient(func(r *http.Request) (*http.Response, error) {
 			last = time.Since(began)
 			keys[r.URL.Query().Get("deduplicationKey")] = true
 			return nil, errors.New("connection refused")
@@ -48,37 +48,37 @@ func TestCreateEndsWithItsKey(t *testing.T) {
 	})
 }
 
-// TestSilence: a server that says nothing for a minute is given up, before its answer and
-// within it.
+// TestSilence checks that a call fails after the server has sent nothing for a minute, before or
+// during its answer.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dumb := over(func(r *http.Request) (*http.Response, error) {
+		silent := newClient(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, context.Cause(r.Context())
 		}, -1)
 		began := time.Now()
-		_, err := dumb.Get(t.Context(), "x", client.GetOptions{})
-		if err == nil || err.Error() != "ask http://sheaf: no answer came in time" || time.Since(began) != time.Minute {
+		_, err := silent.Get(t.Context(), "x", client.GetOptions{})
+		if err == nil || err.Error() != "call http://sheaf: timeout waiting for an answer" || time.Since(began) != time.Minute {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
-		halting := over(func(r *http.Request) (*http.Response, error) {
-			return answer(r, "application/json", &halts{strings.NewReader(`{"status":`), r.Context()})
+		stalling := newClient(func(r *http.Request) (*http.Response, error) {
+			return answer(r, "application/json", &stalledBody{strings.NewReader(`{"status":`), r.Context()})
 		}, -1)
 		began = time.Now()
-		_, err = halting.Get(t.Context(), "x", client.GetOptions{})
-		if err == nil || err.Error() != "ask http://sheaf: no answer came in time" || time.Since(began) != time.Minute {
+		_, err = stalling.Get(t.Context(), "x", client.GetOptions{})
+		if err == nil || err.Error() != "call http://sheaf: timeout waiting for an answer" || time.Since(began) != time.Minute {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
 }
 
-// halts is an answer that stops in the middle.
-type halts struct {
+// stalledBody is a body that blocks after its beginning until the call is canceled.
+type stalledBody struct {
 	io.Reader
 	ctx context.Context //nolint:containedctx // the call's own
 }
 
-func (h *halts) Read(p []byte) (int, error) {
+func (h *stalledBody) Read(p []byte) (int, error) {
 	if n, err := h.Reader.Read(p); err == nil {
 		return n, nil
 	}
@@ -86,14 +86,14 @@ func (h *halts) Read(p []byte) (int, error) {
 	return 0, h.ctx.Err()
 }
 
-func (h *halts) Close() error { return nil }
+func (h *stalledBody) Close() error { return nil }
 
-// TestSlowReader: who takes its time with each response is not cut off.
+// TestSlowReader checks that a caller may take as long as it likes with each response.
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := over(func(r *http.Request) (*http.Response, error) {
+		c := newClient(func(r *http.Request) (*http.Response, error) {
 			lines := io.MultiReader(strings.NewReader(`{"index":0,"status":"COMPLETED"}`+"\n"), strings.NewReader(`{"index":1,"status":"COMPLETED"}`+"\n"))
-			return answer(r, "application/x-ndjson", &unlessCancelled{lines, r.Context()})
+			return answer(r, "application/x-ndjson", &contextBody{lines, r.Context()})
 		}, -1)
 		n := 0
 		for _, err := range c.Results(t.Context(), "x", client.GetOptions{}) {
@@ -109,17 +109,17 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-// unlessCancelled is an answer as the HTTP library gives it: it ends with the call's context.
-type unlessCancelled struct {
+// contextBody is a body that can't be read after the call's context is done, as in net/http.
+type contextBody struct {
 	io.Reader
 	ctx context.Context //nolint:containedctx // the call's own
 }
 
-func (u *unlessCancelled) Read(p []byte) (int, error) {
+func (u *contextBody) Read(p []byte) (int, error) {
 	if err := u.ctx.Err(); err != nil {
 		return 0, err
 	}
 	return u.Reader.Read(p)
 }
 
-func (u *unlessCancelled) Close() error { return nil }
+func (u *contextBody) Close() error { return nil }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// DeliveryStatus is what became of a callback.
+// DeliveryStatus is the state of a delivery.
 type DeliveryStatus string
 
 // The states of a delivery.
@@ -19,24 +19,25 @@ const (
 
 // Delivery is the callback of a batch.
 type Delivery struct {
-	ID             string         `json:"id"` // the header webhook-id
+	ID             string         `json:"id"` // the value of the webhook-id header
 	Ticket         string         `json:"ticket"`
 	URL            string         `json:"url"`
 	Status         DeliveryStatus `json:"status"`
 	Attempts       int            `json:"attempts"`
-	CreatedAt      time.Time      `json:"createdAt"`                // the batch's end
-	NextAttemptAt  time.Time      `json:"nextAttemptAt,omitzero"`   // while it is Pending
-	LastStatusCode int            `json:"lastStatusCode,omitempty"` // what the receiver answered last; 0: nothing
+	CreatedAt      time.Time      `json:"createdAt"`                // when the batch ended
+	NextAttemptAt  time.Time      `json:"nextAttemptAt,omitzero"`   // set while Pending
+	LastStatusCode int            `json:"lastStatusCode,omitempty"` // the receiver's last answer; 0: none
 	LastProblem    string         `json:"lastProblem,omitempty"`
 }
 
-// Deliveries goes through the callbacks of the caller's batches, newest first; with a ticket,
-// that of one batch. It goes beyond the wire contract. An error ends it.
+// Deliveries iterates over the callbacks of the caller's batches, newest first. If ticket is not
+// empty, it returns only the callback of that batch. Only Sheaf supports it. The iteration ends after
+// the first error.
 func (c *Client) Deliveries(ctx context.Context, ticket string) iter.Seq2[Delivery, error] {
 	return pages[Delivery](ctx, c, "/webhooks", ofBatch(ticket))
 }
 
-// Redeliver has the callback of a batch sent again. It goes beyond the wire contract.
+// Redeliver makes the service send the callback of a batch again. Only Sheaf supports it.
 func (c *Client) Redeliver(ctx context.Context, ticket string) error {
 	_, err := c.update(ctx, "/webhooks/resend", url.Values{"ticket": {ticket}})
 	return err
