@@ -95,7 +95,7 @@ func (s *settings) check() error {
 // The bounds of values.
 const (
 	leastDuration  = time.Millisecond // 0 would stand for the library's default
-	leastRetention = time.Hour        // wire contract, "What stands behind it"
+	leastRetention = time.Hour        // docs/contract.md#storage-credentials-and-retention
 	mostCount      = math.MaxInt32
 	// mostBytes: a value in SQLite holds less than 1 GB, and the JSON of an answer
 	// can be longer than the answer.

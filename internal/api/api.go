@@ -1,4 +1,4 @@
-// Package api serves the wire contract over HTTP: it creates, shows, searches, stops
+// Package api serves the wire contract (docs/contract.md) over HTTP: it creates, shows, searches, stops
 // and deletes batches, and answers probes.
 //
 // The guarantee: an answer 200 to a create means that the batch is stored; any other

@@ -62,7 +62,7 @@ func (d *Denial) answer() error {
 	return &apiError{code: code, message: d.Reason, wait: d.Wait}
 }
 
-// bearer returns the caller's token (RFC 6750, section 2.1; wire contract, "Base").
+// bearer returns the caller's token (RFC 6750, section 2.1; docs/contract.md#authorization).
 // Whether the token is any good is for the upstream to say.
 func bearer(h http.Header) (string, error) {
 	values := h.Values("Authorization")

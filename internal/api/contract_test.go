@@ -157,7 +157,7 @@ func TestDescribedRoutes(t *testing.T) {
 // TestDescribedCodes: every errorCode is described, with its status, and so it is in the docs.
 func TestDescribedCodes(t *testing.T) {
 	codes := constants(t)
-	page, err := os.ReadFile("../../docs/compatibility.md")
+	page, err := os.ReadFile("../../docs/contract.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +169,8 @@ func TestDescribedCodes(t *testing.T) {
 		if !bytes.Contains(openapi.Document, fmt.Appendf(nil, "| `%s` | %d |", c, status)) {
 			t.Errorf("%s has no row with %d in the table", c, status)
 		}
-		if row := fmt.Sprintf("(?m)^\\| `%s`(?: \\(ours\\))? \\| %d \\|", c, status); !regexp.MustCompile(row).Match(page) {
-			t.Errorf("%s has no row with %d in docs/compatibility.md", c, status)
+		if row := fmt.Sprintf("(?m)^\\| `%s`(?: \\(Sheaf's\\))? \\| %d \\|", c, status); !regexp.MustCompile(row).Match(page) {
+			t.Errorf("%s has no row with %d in docs/contract.md", c, status)
 		}
 	}
 	if len(described()) != len(codes) {

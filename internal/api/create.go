@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// create stores a batch (wire contract, "Create"), or with dryRun only checks it. Everything that can be refused
+// create stores a batch (docs/contract.md#create-a-batch), or with dryRun only checks it. Everything that can be refused
 // without the body is refused before it is read.
 func (s *API) create(c *call) error {
 	b, err := s.newBatch(c)

@@ -8,7 +8,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// delete stops a batch and removes it (wire contract, "Stop and delete").
+// delete stops a batch and removes it (docs/contract.md#delete-a-batch).
 func (s *API) delete(c *call) error {
 	ticket, given, err := c.query.ticket()
 	switch {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// code is an errorCode of the wire contract ("Base"). Codes are stable.
+// code is an errorCode (docs/contract.md#errors). Codes are stable.
 type code string
 
 const (

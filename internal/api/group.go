@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// cancelGroup stops the unfinished batches of a group, or one batch (wire contract,
-// "Stop").
+// cancelGroup stops the unfinished batches of a group, or one batch
+// (docs/contract.md#cancel-a-batch-or-a-group).
 func (s *API) cancelGroup(c *call) error {
 	sel := storage.Selection{Store: c.store, Owner: c.owner}
 	var byTicket bool

@@ -29,7 +29,7 @@ func (s *API) queueState(c *call) error {
 
 // queue returns where the caller's batches run one after the other: in its store. Where
 // nobody has checked the token, a queue belongs to a store and a token, so that whoever
-// makes a token up can't block a tenant (wire contract, "How batches run").
+// makes a token up can't block a tenant (docs/contract.md#order).
 func (s *API) queue(c *call) string {
 	if s.Authorize == nil {
 		return c.store + "/" + hex.EncodeToString(c.owner[:])

@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// maxFound is how many batches one search tells at most (wire contract, "Search").
+// maxFound is the most batches that one search returns (docs/contract.md#search-batches).
 const maxFound = 100
 
 // search lists the caller's batches of one status, oldest first, or all of them, newest

@@ -30,7 +30,7 @@ func (s *API) statusOrSearch(c *call) error {
 	return s.search(c)
 }
 
-// status shows one batch (wire contract, "Status").
+// status shows one batch (docs/contract.md#read-a-status).
 func (s *API) status(c *call, ticket batch.Ticket) error {
 	v, err := c.view()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Limits of the wire contract ("Create").
+// Limits of a create (docs/contract.md#create-a-batch).
 const (
 	MaxRequests = 500      // requests in one batch
 	MaxID       = 256      // bytes of a request's id
@@ -134,7 +134,7 @@ type Result struct {
 	Line    string // reason phrase, or what happened where no answer came; valid UTF-8
 	Body    []byte // the answer's body, exactly as it came
 	Kind    BodyKind
-	Headers []Header // of the answer: see KeepHeaders
+	Headers []Header // of the answer: see outbound.Answer.Kept
 }
 
 // Check returns an error if a result that was read can't be one that was stored.
@@ -190,7 +190,7 @@ func IdempotencyKey(ticket Ticket, i int) string {
 }
 
 // ValidStoreID reports whether s can name a store: 1 to 64 of A-Z a-z 0-9 _ -
-// (wire contract, "Base").
+// (docs/contract.md#addresses).
 func ValidStoreID(s string) bool {
 	if s == "" || len(s) > MaxStoreID {
 		return false

@@ -12,7 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Methods are those that a request may have (wire contract, "Create").
+// Methods are those that a request may have (docs/contract.md#create-a-batch).
 var Methods = []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}
 
 // InvalidError tells what is wrong with a create body.

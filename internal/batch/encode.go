@@ -58,7 +58,7 @@ func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []by
 	return append(f.appendResult(append(dst, '{'), id, r, inDoubt), '}')
 }
 
-// Details are what a response tells beyond the wire contract, where it was asked for.
+// Details are the fields that a response has with details=true (docs/contract.md#reading-and-waiting).
 type Details struct {
 	Request     *Request
 	Attempts    int

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Limits of what a request may have beyond the wire contract.
+// Limits of Links (docs/contract.md#requests-that-depend-on-each-other).
 const (
 	MaxHeaders     = 50       // headers of one request
 	MaxHeaderBytes = 8 << 10  // names and values of one request's headers

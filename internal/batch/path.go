@@ -8,7 +8,7 @@ import (
 var errLongPath = errors.New("must not be longer than 8192 bytes")
 
 // CheckPath reports whether a sub-request with this path stays below its store's root
-// (wire contract, "How batches run", last rule). An error completes the sentence
+// (docs/contract.md#paths). An error completes the sentence
 // "$[3].path …". What is accepted reaches the upstream as it came.
 //
 // Segments are judged after percent-decoding until nothing changes, because nobody

@@ -14,7 +14,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Bounds of the pause after an answer 429 (wire contract, "How batches run").
+// Bounds of the pause after an answer 429 (docs/contract.md#rate-limits).
 // The least one keeps a Retry-After of 0 from becoming a busy loop.
 const (
 	leastThrottle = 100 * time.Millisecond

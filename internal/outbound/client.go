@@ -1,5 +1,5 @@
 // Package outbound sends sub-requests to the upstream. It is all of the service's
-// egress. What it guarantees (wire contract, "How batches run"):
+// egress. What it guarantees (docs/contract.md#how-batches-run):
 //
 //   - It never sends a request twice, whatever becomes of the connection.
 //   - One caller's bytes never reach another's request or answer: connections belong to a

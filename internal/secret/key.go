@@ -1,6 +1,6 @@
 // Package secret encrypts what the database keeps but must not tell: the
-// credentials of batches that have not ended (wire contract, "What stands behind
-// it").
+// credentials of batches that have not ended
+// (docs/contract.md#storage-credentials-and-retention).
 //
 // A sealed value can be read only with the same key and the same context, so that
 // whoever can write to the database but has no key can neither read a credential,

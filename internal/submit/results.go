@@ -95,7 +95,7 @@ func (o *outcome) shown() string {
 }
 
 // mayBeDone reports whether a failed request may have been carried out. It is for servers that don't
-// report requests in doubt (wire contract, "How batches run"): a POST or PATCH without an answer may
+// report requests in doubt (docs/contract.md#requests-in-doubt): a POST or PATCH without an answer may
 // have been carried out, unless the server says that it was not sent.
 func (o *outcome) mayBeDone() bool {
 	if o.Status != string(client.Failed) || o.Method != http.MethodPost && o.Method != http.MethodPatch ||

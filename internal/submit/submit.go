@@ -490,7 +490,7 @@ func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket stri
 }
 
 // expect refuses a response that is not the next one. Where the server does not tell the
-// index, they come in order: the batch is COMPLETED (wire contract, "Status").
+// index, they come in order: the batch is COMPLETED (docs/contract.md#read-a-status).
 func (w *chunkWriter) expect(index int) error {
 	if index < 0 {
 		index = w.next

@@ -366,7 +366,7 @@ func appendTo(t rapid.TB, path, text string) {
 	}
 }
 
-// original lets through what the wire contract has, and nothing of what Sheaf adds.
+// original passes on only what Ecwid's API has (docs/contract.md#what-sheaf-adds).
 func original(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -388,7 +388,7 @@ func original(next http.Handler) http.Handler {
 	})
 }
 
-// TestOriginal: nothing beyond the wire contract is needed.
+// TestOriginal: submit works with a server without Sheaf's additions.
 func TestOriginal(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	target := w.url
