@@ -16,7 +16,7 @@ var (
 	heading  = regexp.MustCompile(`^#{1,6} +(.*)$`)
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	code     = regexp.MustCompile("`[^`]*`")
-	pointer  = regexp.MustCompile(`\bdocs/[\w-]+\.md(?:#[\w-]+)?`)
+	pointer  = regexp.MustCompile(`\bdocs/[\w/-]+\.md(?:#[\w-]+)?`)
 	notAWord = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	skipped  = []string{".git", ".tools", "bin", "dist", "node_modules"}
 )
