@@ -190,5 +190,5 @@ type Success uint8
 
 const (
 	Success2xx Success = iota // any 2xx
-	Success200                // 200 alone
+	Success200                // only 200, as Ecwid documents it (docs/contract.md#read-a-status)
 )
