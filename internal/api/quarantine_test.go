@@ -109,5 +109,5 @@ func TestDamaged(t *testing.T) {
 type damaged struct{ storage.Storage }
 
 func (damaged) Requests(context.Context, storage.BatchID) ([]batch.Request, batch.Options, error) {
-	return nil, batch.Options{}, &storage.DamagedError{Err: batch.ErrDamaged}
+	return nil, batch.Options{}, &storage.DamagedError{Err: storage.ErrDamaged}
 }

@@ -7,9 +7,7 @@ package batch
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"math/bits"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -137,19 +135,6 @@ type Result struct {
 	Headers []Header // of the answer: see outbound.Answer.Kept
 }
 
-// Check returns an error if a result that was read can't be one that was stored.
-func (r *Result) Check() error {
-	switch {
-	case r.Status < Succeeded || r.Status > NotExecuted:
-		return fmt.Errorf("%w: a result has the status %d", ErrDamaged, r.Status)
-	case r.Kind > BinaryBody:
-		return fmt.Errorf("%w: a result has a body of kind %d", ErrDamaged, r.Kind)
-	case r.Code < 0 || r.Code > 999:
-		return fmt.Errorf("%w: a result has the code %d", ErrDamaged, r.Code)
-	}
-	return nil
-}
-
 // OutcomeUnknown is the result of a request that was in flight when its node died, and that
 // must not be sent again.
 var OutcomeUnknown = Result{
@@ -210,29 +195,3 @@ func isNameByte(c byte) bool {
 
 // Short returns the beginning of an owner's hash, for log lines.
 func (o Owner) Short() string { return hex.EncodeToString(o[:4]) }
-
-// Millis is a moment as it is stored: milliseconds since the Unix epoch, 0 for
-// the zero time.
-func Millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-// CeilMillis returns the first moment that is stored exactly and not before t: for what must
-// not happen earlier than t, also after it was stored.
-func CeilMillis(t time.Time) time.Time {
-	if over := time.Duration(t.UnixNano()) % time.Millisecond; over > 0 {
-		return t.Add(time.Millisecond - over)
-	}
-	return t
-}
-
-// FromMillis is the inverse of Millis.
-func FromMillis(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
-}

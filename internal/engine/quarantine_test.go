@@ -153,7 +153,7 @@ func (a *answering) Purge(ctx context.Context, retention time.Duration) (bool, e
 func TestEveryError(t *testing.T) {
 	errs := map[string]error{
 		"not found": storage.ErrNotFound, "not owner": storage.ErrNotOwner, "nothing": storage.ErrNothing,
-		"quota": &storage.QuotaError{Limit: 1}, "damaged": &storage.DamagedError{Err: batch.ErrDamaged},
+		"quota": &storage.QuotaError{Limit: 1}, "damaged": &storage.DamagedError{Err: storage.ErrDamaged},
 		"refused": &storage.RefusedError{Err: errors.New("value out of range")}, "unknown": errors.New("no answer"),
 	}
 	for _, op := range []string{"Claim", "Load", "Results", "Record", "Finish", "Release", "Quarantine", "Progress", "Authorize", "Runnable", "Purge"} {

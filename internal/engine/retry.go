@@ -112,7 +112,7 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 		return
 	}
 	m.State = storage.Waiting
-	m.NotBefore = batch.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
+	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
 }
 
 // fail handles a failure: with stopOnFirstFailure it is the end, otherwise some requests are
@@ -144,7 +144,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	if again && !o.StopOnFailure && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++
 		m.State = storage.Waiting
-		m.NotBefore = batch.CeilMillis(now.Add(p.RetryInterval))
+		m.NotBefore = storage.CeilMillis(now.Add(p.RetryInterval))
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -14,7 +13,7 @@ import (
 type fastClock struct{ schedule }
 
 func (*fastClock) Holds(context.Context) ([]storage.Hold, error) {
-	return []storage.Hold{{Credential: key, Until: batch.FromMillis(time.Now().Add(time.Hour).UnixMilli())}}, nil
+	return []storage.Hold{{Credential: key, Until: storage.FromMillis(time.Now().Add(time.Hour).UnixMilli())}}, nil
 }
 
 // TestHoldIsBounded checks that no stored hold applies for longer than storage.HoldLimit.

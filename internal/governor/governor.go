@@ -101,7 +101,7 @@ func (g *Governor) Run(ctx context.Context) {
 		case h := <-g.announcements:
 			// The wall clock may have been set since the answer came, so use the remaining time.
 			now := time.Now()
-			h.Until = batch.CeilMillis(now.Add(h.Until.Sub(now)))
+			h.Until = storage.CeilMillis(now.Add(h.Until.Sub(now)))
 			if err := g.shared.Hold(ctx, h); err != nil && ctx.Err() == nil {
 				g.log.Warn("could not tell other nodes that an upstream credential must wait", "until", h.Until, "error", err)
 			}

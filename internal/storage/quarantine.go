@@ -72,14 +72,14 @@ func EndedAside(reason string) string {
 	return "an operator ended the batch, which was set aside: " + reason
 }
 
-// Fill is what Load does with what it has read. An error wraps batch.ErrDamaged.
+// Fill is what Load does with what it has read. An error wraps ErrDamaged.
 func (c *Claim) Fill(packed []byte, marks []Mark) error {
-	requests, err := batch.Unpack(packed)
+	requests, err := Unpack(packed)
 	switch {
 	case err != nil:
 		return err
 	case len(requests) != c.Total:
-		return fmt.Errorf("%w: there are %d requests, not %d", batch.ErrDamaged, len(requests), c.Total)
+		return fmt.Errorf("%w: there are %d requests, not %d", ErrDamaged, len(requests), c.Total)
 	}
 	for i := range marks {
 		if err := marks[i].check(c.Total); err != nil {
@@ -93,13 +93,13 @@ func (c *Claim) Fill(packed []byte, marks []Mark) error {
 func (m *Mark) check(total int) error {
 	switch {
 	case m.Index < 0 || m.Index >= total:
-		return fmt.Errorf("%w: there is a mark for request %d of %d", batch.ErrDamaged, m.Index, total)
+		return fmt.Errorf("%w: there is a mark for request %d of %d", ErrDamaged, m.Index, total)
 	case m.State < Begun || m.State > Done:
-		return fmt.Errorf("%w: the mark of request %d has the state %d", batch.ErrDamaged, m.Index, m.State)
+		return fmt.Errorf("%w: the mark of request %d has the state %d", ErrDamaged, m.Index, m.State)
 	case m.Tries.Attempts < 0 || m.Tries.Retries < 0 || m.Tries.Throttles < 0:
-		return fmt.Errorf("%w: the mark of request %d counts less than no attempts", batch.ErrDamaged, m.Index)
+		return fmt.Errorf("%w: the mark of request %d counts less than no attempts", ErrDamaged, m.Index)
 	case m.State == Begun, m.State == Waiting && m.Result.Status == 0:
 		return nil
 	}
-	return m.Result.Check()
+	return CheckResult(&m.Result)
 }

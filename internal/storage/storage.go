@@ -143,7 +143,7 @@ type NewBatch struct {
 	Trace      string          // what a trace goes on from, in ASCII; empty: there is none
 }
 
-// What a batch takes, in bytes, for QuotaBytes: its requests as batch.Pack returns them
+// What a batch takes, in bytes, for QuotaBytes: its requests as Pack returns them
 // and, once it has ended, the bodies of its results. It counts until it is purged.
 
 // DedupWindow is how long a deduplication key leads to the batch that it

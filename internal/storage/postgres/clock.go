@@ -4,7 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
@@ -51,7 +51,7 @@ func (c *clock) out(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return batch.Millis(t) + c.ahead()
+	return storage.Millis(t) + c.ahead()
 }
 
 // in returns a moment of the database's as the node sees it.
@@ -59,5 +59,5 @@ func (c *clock) in(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
 	}
-	return batch.FromMillis(ms - c.ahead())
+	return storage.FromMillis(ms - c.ahead())
 }

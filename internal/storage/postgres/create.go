@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -14,7 +13,7 @@ import (
 func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
 	var out storage.Created
 	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
-	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
+	packed, ids := storage.Pack(b.Requests), storage.PackIDs(b.Requests)
 	err := db.writeAgain(ctx, "create a batch", func(ctx context.Context) (err error) {
 		var r inserted
 		found := false

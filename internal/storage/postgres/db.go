@@ -51,7 +51,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 	"golang.org/x/sync/singleflight"
@@ -232,7 +231,7 @@ func (db *DB) failure(ctx context.Context, what string, err error) error {
 // isDamage reports whether what was read can't be what was stored.
 func isDamage(err error) bool {
 	state := sqlState(err)
-	return errors.Is(err, batch.ErrDamaged) || state == "XX001" || state == "XX002"
+	return errors.Is(err, storage.ErrDamaged) || state == "XX001" || state == "XX002"
 }
 
 // isRefusal reports whether the server refuses the content of a call, and not the moment: by

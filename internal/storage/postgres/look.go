@@ -145,7 +145,7 @@ func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, tex
 		if err := r.Scan(&id, &packed); err != nil {
 			return err
 		}
-		requests, err := batch.Unpack(packed)
+		requests, err := storage.Unpack(packed)
 		out[id] = err == nil && slices.ContainsFunc(requests, func(r batch.Request) bool { return strings.Contains(r.Path, text) })
 		return nil
 	}, ids).anew(func() { clear(out) }))

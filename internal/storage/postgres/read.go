@@ -84,7 +84,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 		out.Status = batch.Queued
 	}
 	if ids != nil {
-		out.IDs, err = batch.UnpackIDs(ids)
+		out.IDs, err = storage.UnpackIDs(ids)
 	}
 	return out, err
 }
@@ -126,9 +126,9 @@ func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
 		}
 		x.Line, x.Attempts, x.StartedAt, x.EndedAt = string(line), tries.Attempts, tries.StartedAt, tries.EndedAt
 		x.Throttles, x.ThrottledSince = tries.Throttles, tries.ThrottledSince
-		x.Headers, err = batch.UnpackHeaders(headers)
+		x.Headers, err = storage.UnpackHeaders(headers)
 		if err == nil {
-			err = x.Check()
+			err = storage.CheckResult(&x.Result)
 		}
 		*out = append(*out, x)
 		return err
@@ -146,7 +146,7 @@ func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Req
 	case !found:
 		return nil, o, storage.ErrNotFound
 	}
-	if out, err = batch.Unpack(packed); err != nil {
+	if out, err = storage.Unpack(packed); err != nil {
 		err = &storage.DamagedError{Err: err}
 	}
 	return out, o, err

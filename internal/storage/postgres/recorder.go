@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -199,7 +198,7 @@ func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 		if len(body) == 0 {
 			body = nil
 		}
-		w.body, w.headers = append(w.body, body), append(w.headers, batch.PackHeaders(r.Headers))
+		w.body, w.headers = append(w.body, body), append(w.headers, storage.PackHeaders(r.Headers))
 	}
 }
 
@@ -241,7 +240,7 @@ func unpackTries(b []byte, c *clock) (t storage.Tries, err error) {
 	for i := range numbers {
 		n, length := binary.Varint(b)
 		if length <= 0 {
-			return t, fmt.Errorf("%w: a mark's tries at number %d", batch.ErrDamaged, i)
+			return t, fmt.Errorf("%w: a mark's tries at number %d", storage.ErrDamaged, i)
 		}
 		numbers[i], b = n, b[length:]
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -103,7 +102,7 @@ func (db *DB) next(q storage.QueueID, epoch int64, skip, taken bool) *next {
 func (n *next) steps() []step {
 	return []step{
 		get("start_next", n.row, n.queue, n.epoch, n.skip, n.taken),
-		get("next_requests", scan(new(bool), &n.size, &n.packed), n.queue, n.epoch, n.skip, inlinePacked, batch.UnpackedHead),
+		get("next_requests", scan(new(bool), &n.size, &n.packed), n.queue, n.epoch, n.skip, inlinePacked, storage.UnpackedHead),
 	}
 }
 
@@ -142,7 +141,7 @@ func (n *next) claim(lease int64) *storage.Claim {
 	}
 	c := n.out
 	c.Queue, c.Epoch, c.Lease, c.CreatedAt, c.StartedAt = n.queue, n.epoch, lease, n.db.clock.in(n.created), n.db.clock.in(n.started)
-	c.Bytes = batch.UnpackedSize(n.packed, n.size)
+	c.Bytes = storage.UnpackedSize(n.packed, n.size)
 	if n.size <= inlinePacked {
 		c.Packed = n.packed
 	}

@@ -5,14 +5,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"zombiezen.com/go/sqlite"
 )
 
 // Create implements storage.Storage.
 func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
-	packed, ids := batch.Pack(b.Requests), batch.PackIDs(b.Requests)
+	packed, ids := storage.Pack(b.Requests), storage.PackIDs(b.Requests)
 	var out storage.Created
 	err := db.writeFor(ctx, storage.Caller{Store: b.Store, Owner: b.Owner}, len(packed), "create a batch", func(c *sqlite.Conn) (err error) {
 		now := db.now()

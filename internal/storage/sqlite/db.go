@@ -49,7 +49,6 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 	"zombiezen.com/go/sqlite"
@@ -344,7 +343,7 @@ func (db *DB) failure(ctx context.Context, what string, err error) error {
 
 // isDamage reports whether what was read can't be what was stored.
 func isDamage(err error) bool {
-	return errors.Is(err, batch.ErrDamaged) || err != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultCorrupt
+	return errors.Is(err, storage.ErrDamaged) || err != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultCorrupt
 }
 
 // isRefusal reports whether the database refuses the content of a call, and not the moment.

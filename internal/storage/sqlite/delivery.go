@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"zombiezen.com/go/sqlite"
 )
@@ -107,7 +106,7 @@ func readDelivery(s *sqlite.Stmt) storage.Delivery {
 	d := storage.Delivery{
 		ID: s.ColumnInt64(0), Store: s.ColumnText(2), GroupID: s.ColumnText(3), URL: s.ColumnText(4),
 		State: storage.DeliveryState(s.ColumnInt(5)), Attempts: s.ColumnInt(6),
-		NextAt: batch.FromMillis(s.ColumnInt64(7)), CreatedAt: batch.FromMillis(s.ColumnInt64(8)),
+		NextAt: storage.FromMillis(s.ColumnInt64(7)), CreatedAt: storage.FromMillis(s.ColumnInt64(8)),
 		Code: s.ColumnInt(9), Problem: s.ColumnText(10),
 		Total: s.ColumnInt(11), Completed: s.ColumnInt(12), Failed: s.ColumnInt(13), InDoubt: s.ColumnInt(15), Host: s.ColumnText(14),
 	}
@@ -119,9 +118,9 @@ func readDelivery(s *sqlite.Stmt) storage.Delivery {
 func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 	return db.write(ctx, "store what became of a delivery", func(c *sqlite.Conn) error {
 		if d.Spared {
-			return query(c, "spare_delivery", nil, d.ID, d.Attempts, batch.Millis(d.NextAt), db.clock.Now().UnixMilli())
+			return query(c, "spare_delivery", nil, d.ID, d.Attempts, storage.Millis(d.NextAt), db.clock.Now().UnixMilli())
 		}
-		return query(c, "put_delivery", nil, d.ID, int(d.State), batch.Millis(d.NextAt), d.Code, d.Problem, d.Attempts, db.clock.Now().UnixMilli())
+		return query(c, "put_delivery", nil, d.ID, int(d.State), storage.Millis(d.NextAt), d.Code, d.Problem, d.Attempts, db.clock.Now().UnixMilli())
 	})
 }
 

@@ -20,7 +20,7 @@ func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
 		if err := correctHolds(c, now, h.Credential, h.Credential); err != nil {
 			return err
 		}
-		return query(c, "hold", nil, h.Credential[:], batch.Millis(h.Until), now, storage.HoldLimit.Milliseconds(), h.Store)
+		return query(c, "hold", nil, h.Credential[:], storage.Millis(h.Until), now, storage.HoldLimit.Milliseconds(), h.Store)
 	})
 }
 
@@ -49,7 +49,7 @@ func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
 func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
 	err = db.read(ctx, "look for credentials that are held back", func(c *sqlite.Conn) error {
 		return query(c, "holds", func(s *sqlite.Stmt) error {
-			h := storage.Hold{Store: s.ColumnText(1), Until: batch.FromMillis(s.ColumnInt64(2))}
+			h := storage.Hold{Store: s.ColumnText(1), Until: storage.FromMillis(s.ColumnInt64(2))}
 			s.ColumnBytes(0, h.Credential[:])
 			out, doubtful = append(out, h), doubtful || s.ColumnBool(3)
 			return nil
@@ -75,5 +75,5 @@ func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Dur
 	if err != nil {
 		return time.Time{}, err
 	}
-	return batch.FromMillis(from), nil
+	return storage.FromMillis(from), nil
 }

@@ -210,7 +210,7 @@ func redraw(t *rapid.T) { t.Skip("another action") }
 
 func drawMark(t *rapid.T, requests int) storage.Mark {
 	moment := rapid.Custom(func(t *rapid.T) time.Time {
-		return batch.FromMillis(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(1, 1<<45)).Draw(t, "moment"))
+		return storage.FromMillis(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(1, 1<<45)).Draw(t, "moment"))
 	})
 	count := rapid.IntRange(0, 1000)
 	m := storage.Mark{
@@ -344,7 +344,7 @@ func FuzzJournal(f *testing.F) {
 	j := newJournal()
 	j.begin()
 	marks := []storage.Mark{
-		{Index: 7, State: storage.Begun, Tries: storage.Tries{Attempts: 1, StartedAt: batch.FromMillis(1 << 40)}},
+		{Index: 7, State: storage.Begun, Tries: storage.Tries{Attempts: 1, StartedAt: storage.FromMillis(1 << 40)}},
 		{Index: 499, State: storage.Done, Result: batch.Result{Status: batch.Failed, Code: 404, Line: "not found", Body: []byte("{}")}},
 	}
 	if err := j.record(nil, 300, marks); err != nil {

@@ -99,7 +99,7 @@ func seek(c *sqlite.Conn, f *storage.Filter) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	end := batch.Millis(f.To.Add(storage.ClockError))
+	end := storage.Millis(f.To.Add(storage.ClockError))
 	return driver.Seek(newest, func(id int64) (found int64, beyond bool, err error) {
 		err = query(c, "created_until", func(s *sqlite.Stmt) error {
 			found, beyond = s.ColumnInt64(0), s.ColumnInt64(1) > end
@@ -116,7 +116,7 @@ func readSummary(c *sqlite.Conn, id storage.BatchID) (out storage.Summary, ok bo
 		out = storage.Summary{
 			ID: id, GroupID: s.ColumnText(1), Status: batch.Status(s.ColumnInt(2)),
 			Total: s.ColumnInt(3), Completed: s.ColumnInt(4), Failed: max(s.ColumnInt(5), 0),
-			CreatedAt: batch.FromMillis(s.ColumnInt64(6)), StartedAt: batch.FromMillis(s.ColumnInt64(7)), EndedAt: batch.FromMillis(s.ColumnInt64(8)),
+			CreatedAt: storage.FromMillis(s.ColumnInt64(6)), StartedAt: storage.FromMillis(s.ColumnInt64(7)), EndedAt: storage.FromMillis(s.ColumnInt64(8)),
 			Paused: s.ColumnBool(10), Retried: s.ColumnBool(11), Quarantined: s.ColumnInt64(12) != 0,
 			InDoubt: s.ColumnInt(13),
 		}
@@ -184,7 +184,7 @@ func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err erro
 		return true, nil
 	}
 	err = query(c, "requests_of", func(s *sqlite.Stmt) error {
-		requests, err := batch.Unpack(blob(s, 2))
+		requests, err := storage.Unpack(blob(s, 2))
 		for i := range requests {
 			ok = ok || strings.Contains(requests[i].Path, text)
 		}
@@ -210,7 +210,7 @@ func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, e
 // released is the moment until which a queue was released; zero: for a pause.
 func released(ms int64) (out time.Time) {
 	if ms < storage.Forever.UnixMilli() {
-		out = batch.FromMillis(ms)
+		out = storage.FromMillis(ms)
 	}
 	return out
 }
@@ -229,7 +229,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 		err = query(c, "loads", func(s *sqlite.Stmt) error {
 			out.Loads = append(out.Loads, storage.Load{
 				Queue: s.ColumnText(0), Open: s.ColumnInt(1), Owned: s.ColumnBool(2), Paused: s.ColumnBool(3),
-				NotBefore: released(s.ColumnInt64(4)), Oldest: batch.FromMillis(s.ColumnInt64(5)),
+				NotBefore: released(s.ColumnInt64(4)), Oldest: storage.FromMillis(s.ColumnInt64(5)),
 			})
 			return nil
 		}, db.process, loads)

@@ -42,7 +42,7 @@ func doubts(t *storage.Tries) (n int64) {
 // packMark appends a mark in its packed form.
 func packMark(buf []byte, m *storage.Mark) []byte {
 	t, r := &m.Tries, &m.Result
-	headers := batch.PackHeaders(r.Headers)
+	headers := storage.PackHeaders(r.Headers)
 	state := byte(m.State)
 	if headers != nil {
 		state |= withHeaders
@@ -55,8 +55,8 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	}
 	buf = append(buf, state)
 	for _, n := range [packedNumbers]int64{
-		int64(m.Index), int64(t.Attempts), int64(t.Retries), int64(t.Throttles), batch.Millis(t.ThrottledSince), doubts(t),
-		batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
+		int64(m.Index), int64(t.Attempts), int64(t.Retries), int64(t.Throttles), storage.Millis(t.ThrottledSince), doubts(t),
+		storage.Millis(t.StartedAt), storage.Millis(t.EndedAt), storage.Millis(m.NotBefore),
 		int64(r.Status), int64(r.Code), int64(r.Kind), int64(len(r.Line)),
 	} {
 		buf = binary.AppendVarint(buf, n)
@@ -85,10 +85,10 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	}
 	m.Index = int(n[0])
 	m.Tries = storage.Tries{
-		Attempts: int(n[1]), Retries: int(n[2]), Throttles: int(n[3]), ThrottledSince: batch.FromMillis(n[4]),
-		MaybeDone: n[5]&maybeDone != 0, InDoubt: n[5]&inDoubt != 0, StartedAt: batch.FromMillis(n[6]), EndedAt: batch.FromMillis(n[7]),
+		Attempts: int(n[1]), Retries: int(n[2]), Throttles: int(n[3]), ThrottledSince: storage.FromMillis(n[4]),
+		MaybeDone: n[5]&maybeDone != 0, InDoubt: n[5]&inDoubt != 0, StartedAt: storage.FromMillis(n[6]), EndedAt: storage.FromMillis(n[7]),
 	}
-	m.NotBefore = batch.FromMillis(n[8])
+	m.NotBefore = storage.FromMillis(n[8])
 	m.Result = batch.Result{Status: batch.ResultStatus(n[9]), Code: int(n[10]), Kind: batch.BodyKind(n[11]), Line: string(data[:line])}
 	body := data[line:]
 	if headers {
@@ -97,7 +97,7 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 			return m, errDamagedJournal
 		}
 		end := width + int(n)
-		if m.Result.Headers, err = batch.UnpackHeaders(body[width:end]); err != nil {
+		if m.Result.Headers, err = storage.UnpackHeaders(body[width:end]); err != nil {
 			return m, err
 		}
 		body = body[end:]
@@ -129,13 +129,13 @@ func readMark(s *sqlite.Stmt) storage.Mark {
 			Attempts:       s.ColumnInt(2),
 			Retries:        s.ColumnInt(3),
 			Throttles:      s.ColumnInt(4),
-			ThrottledSince: batch.FromMillis(s.ColumnInt64(5)),
+			ThrottledSince: storage.FromMillis(s.ColumnInt64(5)),
 			MaybeDone:      s.ColumnInt64(6)&maybeDone != 0,
 			InDoubt:        s.ColumnInt64(6)&inDoubt != 0,
-			StartedAt:      batch.FromMillis(s.ColumnInt64(7)),
-			EndedAt:        batch.FromMillis(s.ColumnInt64(8)),
+			StartedAt:      storage.FromMillis(s.ColumnInt64(7)),
+			EndedAt:        storage.FromMillis(s.ColumnInt64(8)),
 		},
-		NotBefore: batch.FromMillis(s.ColumnInt64(9)),
+		NotBefore: storage.FromMillis(s.ColumnInt64(9)),
 		Result: batch.Result{
 			Status: batch.ResultStatus(s.ColumnInt(10)),
 			Code:   s.ColumnInt(11),
@@ -151,7 +151,7 @@ func putMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) error {
 	t, r := &m.Tries, &m.Result
 	for i, n := range [...]int64{
 		int64(id)*512 + int64(m.Index), int64(m.State), int64(t.Attempts), int64(t.Retries), int64(t.Throttles),
-		batch.Millis(t.ThrottledSince), doubts(t), batch.Millis(t.StartedAt), batch.Millis(t.EndedAt), batch.Millis(m.NotBefore),
+		storage.Millis(t.ThrottledSince), doubts(t), storage.Millis(t.StartedAt), storage.Millis(t.EndedAt), storage.Millis(m.NotBefore),
 		int64(r.Status), int64(r.Code), int64(r.Kind),
 	} {
 		s.BindInt64(i+1, n)
@@ -162,7 +162,7 @@ func putMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) error {
 	} else {
 		s.BindBytes(15, r.Body)
 	}
-	if headers := batch.PackHeaders(r.Headers); headers == nil {
+	if headers := storage.PackHeaders(r.Headers); headers == nil {
 		s.BindNull(16)
 	} else {
 		s.BindBytes(16, headers)

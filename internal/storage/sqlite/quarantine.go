@@ -30,7 +30,7 @@ func (db *DB) Quarantine(ctx context.Context, cl *storage.Claim, reason string) 
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), batch.Millis(storage.Forever))
+		return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), storage.Millis(storage.Forever))
 	})
 }
 
@@ -84,7 +84,7 @@ func (db *DB) Quarantined(ctx context.Context, after storage.BatchID, limit int)
 		return query(c, "quarantined", func(s *sqlite.Stmt) error {
 			b := storage.QuarantinedBatch{
 				ID: storage.BatchID(s.ColumnInt64(0)), Store: s.ColumnText(2), Queue: s.ColumnText(3), GroupID: s.ColumnText(4), Total: s.ColumnInt(5),
-				CreatedAt: batch.FromMillis(s.ColumnInt64(6)), At: batch.FromMillis(s.ColumnInt64(7)), Reason: s.ColumnText(8),
+				CreatedAt: storage.FromMillis(s.ColumnInt64(6)), At: storage.FromMillis(s.ColumnInt64(7)), Reason: s.ColumnText(8),
 			}
 			s.ColumnBytes(1, b.Ticket[:])
 			out = append(out, b)

@@ -68,20 +68,20 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 			Status:    batch.Status(s.ColumnInt(4)),
 			Total:     s.ColumnInt(5),
 			Completed: s.ColumnInt(6),
-			CreatedAt: batch.FromMillis(s.ColumnInt64(7)),
-			StartedAt: batch.FromMillis(s.ColumnInt64(8)),
-			EndedAt:   batch.FromMillis(s.ColumnInt64(9)),
+			CreatedAt: storage.FromMillis(s.ColumnInt64(7)),
+			StartedAt: storage.FromMillis(s.ColumnInt64(8)),
+			EndedAt:   storage.FromMillis(s.ColumnInt64(9)),
 			Reason:    s.ColumnText(10),
 		}
 		if ids := blob(s, 11); ids != nil {
-			out.IDs, err = batch.UnpackIDs(ids)
+			out.IDs, err = storage.UnpackIDs(ids)
 		}
 		s.ColumnBytes(12, out.RetryOf[:])
 		out.Paused = s.ColumnBool(13)
 		if ms := s.ColumnInt64(14); ms < storage.Forever.UnixMilli() {
-			out.NotBefore = batch.FromMillis(ms)
+			out.NotBefore = storage.FromMillis(ms)
 		}
-		out.Quarantined = batch.FromMillis(s.ColumnInt64(15))
+		out.Quarantined = storage.FromMillis(s.ColumnInt64(15))
 		out.Failed, out.InDoubt = s.ColumnInt(16), s.ColumnInt(17)
 		return err
 	}, key.Ticket[:])
@@ -147,7 +147,7 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 		if !p.fits(s.ColumnLen(5)) {
 			return errEnough
 		}
-		headers, err := batch.UnpackHeaders(blob(s, 6))
+		headers, err := storage.UnpackHeaders(blob(s, 6))
 		if err != nil {
 			return err
 		}
@@ -159,12 +159,12 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 			Line:    s.ColumnText(4),
 			Body:    blob(s, 5),
 		}})
-		if err := p.out[len(p.out)-1].Check(); err != nil {
+		if err := storage.CheckResult(&p.out[len(p.out)-1].Result); err != nil {
 			return err
 		}
 		last := &p.out[len(p.out)-1]
-		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), batch.FromMillis(s.ColumnInt64(8)), batch.FromMillis(s.ColumnInt64(9))
-		last.Throttles, last.ThrottledSince = s.ColumnInt(10), batch.FromMillis(s.ColumnInt64(11))
+		last.Attempts, last.StartedAt, last.EndedAt = s.ColumnInt(7), storage.FromMillis(s.ColumnInt64(8)), storage.FromMillis(s.ColumnInt64(9))
+		last.Throttles, last.ThrottledSince = s.ColumnInt(10), storage.FromMillis(s.ColumnInt64(11))
 		last.InDoubt = s.ColumnBool(12)
 		p.from = index + 1
 		return nil
@@ -222,7 +222,7 @@ func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Req
 	err = db.readBy(ctx, "read requests", func(c *sqlite.Conn) error {
 		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
 			o = batch.Options{Parallel: s.ColumnBool(0), StopOnFailure: s.ColumnBool(1)}
-			out, err = batch.Unpack(blob(s, 2))
+			out, err = storage.Unpack(blob(s, 2))
 			return err
 		}, int64(id))
 	})

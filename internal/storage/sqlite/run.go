@@ -19,7 +19,7 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 		return query(c, "runnable", func(s *sqlite.Stmt) error {
 			out = append(out, storage.Runnable{
 				Queue:     storage.QueueID(s.ColumnInt64(0)),
-				NotBefore: batch.FromMillis(s.ColumnInt64(1)),
+				NotBefore: storage.FromMillis(s.ColumnInt64(1)),
 			})
 			return nil
 		}, int64(after), db.process, limit)
@@ -135,8 +135,8 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 			GroupID:    s.ColumnText(4),
 			Options:    batch.Options{Parallel: s.ColumnBool(5), StopOnFailure: s.ColumnBool(6)},
 			Signals:    storage.Signals{Stopped: s.ColumnBool(7), Deleted: s.ColumnBool(8), Paused: s.ColumnBool(12)},
-			CreatedAt:  batch.FromMillis(s.ColumnInt64(9)),
-			StartedAt:  batch.FromMillis(s.ColumnInt64(13)),
+			CreatedAt:  storage.FromMillis(s.ColumnInt64(9)),
+			StartedAt:  storage.FromMillis(s.ColumnInt64(13)),
 			Trace:      s.ColumnText(14),
 			Credential: blob(s, 10),
 			Total:      s.ColumnInt(15),
@@ -164,7 +164,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 	if err != nil {
 		return nil, err
 	}
-	out.Bytes = batch.UnpackedSize(head, size)
+	out.Bytes = storage.UnpackedSize(head, size)
 	return out, nil
 }
 
@@ -175,7 +175,7 @@ func packedHead(c *sqlite.Conn, id int64) (head []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	head = make([]byte, min(b.Size(), batch.UnpackedHead))
+	head = make([]byte, min(b.Size(), storage.UnpackedHead))
 	_, err = io.ReadFull(b, head)
 	return head, err
 }
@@ -324,7 +324,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			}
 		}
 		if next == 0 {
-			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), batch.Millis(storage.Forever))
+			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), storage.Millis(storage.Forever))
 		}
 		return db.begin(c, cl.Queue, next, cl.Epoch, false)
 	}})
@@ -370,6 +370,6 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), batch.Millis(notBefore), int64(cl.ID), batch.Millis(storage.Forever))
+		return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever))
 	}})
 }

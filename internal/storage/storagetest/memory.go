@@ -338,7 +338,7 @@ func (m *Memory) now() time.Time { return stamp(time.Now().Add(m.ahead)) }
 func now() time.Time { return stamp(time.Now()) }
 
 // stamp cuts a moment to what a database keeps of it.
-func stamp(t time.Time) time.Time { return batch.FromMillis(batch.Millis(t)) }
+func stamp(t time.Time) time.Time { return storage.FromMillis(storage.Millis(t)) }
 
 func cloneRequests(rs []batch.Request) []batch.Request {
 	out := slices.Clone(rs)

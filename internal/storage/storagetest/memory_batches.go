@@ -27,7 +27,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 			return storage.Created{}, &storage.QuotaError{Limit: nb.Quota}
 		}
 		// Pack is called only here: its encoders can't cross the bubbles of testing/synctest.
-		if nb.QuotaBytes > 0 && m.bytesOf(q)+int64(len(batch.Pack(nb.Requests))) > nb.QuotaBytes {
+		if nb.QuotaBytes > 0 && m.bytesOf(q)+int64(len(storage.Pack(nb.Requests))) > nb.QuotaBytes {
 			return storage.Created{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
 		}
 		m.lastBatch++
@@ -44,7 +44,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 func (m *Memory) bytesOf(q *queue) (n int64) {
 	for _, b := range m.batches {
 		if b.queue == q {
-			n += int64(len(batch.Pack(b.Requests))) + b.bytes
+			n += int64(len(storage.Pack(b.Requests))) + b.bytes
 		}
 	}
 	return n

@@ -34,7 +34,7 @@ func (f *fixture) room(n int64) {
 const quota = 400
 
 // smallest is what a batch of one request with a body of one byte takes.
-var smallest = int64(len(batch.Pack(sizedRequest(0, 1))))
+var smallest = int64(len(storage.Pack(sizedRequest(0, 1))))
 
 func sizedRequest(id, body int) []batch.Request {
 	return []batch.Request{{ID: strings.Repeat("x", id), Method: "POST", Path: "p", Body: []byte(strings.Repeat("x", body))}}
@@ -47,7 +47,7 @@ func sized(bytes, quota int64) *storage.NewBatch {
 	b.QuotaBytes = quota
 	for id := 0; ; id++ { // where the length before the body grows by a byte, the id fills the gap
 		b.Requests = sizedRequest(id, int(bytes-smallest)+1-2*id)
-		if int64(len(batch.Pack(b.Requests))) == bytes {
+		if int64(len(storage.Pack(b.Requests))) == bytes {
 			return b
 		}
 	}
@@ -116,7 +116,7 @@ var byteTests = []test{
 		c = f.claim(c.Queue)
 		f.finish(c, done(1, "late"), done(2, "c"))
 		f.finish(c, done(3, "after the end"))
-		f.room(quota - int64(len(batch.Pack(b.Requests))) - int64(len("aaaabbc")))
+		f.room(quota - int64(len(storage.Pack(b.Requests))) - int64(len("aaaabbc")))
 	}},
 	{"a refused batch takes nothing", func(f *fixture) {
 		f.create(sized(300, 400))

@@ -1,20 +1,24 @@
-package batch
+package storage
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 func TestPackKeepsRequests(t *testing.T) {
-	request := rapid.Custom(func(t *rapid.T) Request {
-		r := Request{
+	request := rapid.Custom(func(t *rapid.T) batch.Request {
+		r := batch.Request{
 			ID:     rapid.String().Draw(t, "id"),
-			Method: rapid.SampledFrom(Methods).Draw(t, "method"),
+			Method: rapid.SampledFrom(batch.Methods).Draw(t, "method"),
 			Path:   rapid.String().Draw(t, "path"),
 		}
 		if body := rapid.SliceOfN(rapid.Byte(), 0, 600).Draw(t, "body"); len(body) > 0 {
@@ -51,10 +55,10 @@ func TestPackKeepsRequests(t *testing.T) {
 	})
 }
 
-// TestPackBodiesApart: the requests share a buffer, so that appending to one
-// body must not reach into the next one.
+// TestPackBodiesApart checks that appending to one body doesn't change the next one. The
+// requests share a buffer.
 func TestPackBodiesApart(t *testing.T) {
-	got, err := Unpack(Pack([]Request{{Method: "PUT", Path: "a", Body: []byte("1")}, {Method: "PUT", Path: "b", Body: []byte("2")}}))
+	got, err := Unpack(Pack([]batch.Request{{Method: "PUT", Path: "a", Body: []byte("1")}, {Method: "PUT", Path: "b", Body: []byte("2")}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +69,7 @@ func TestPackBodiesApart(t *testing.T) {
 }
 
 func TestPackEmptyBodyIsNone(t *testing.T) {
-	got, err := Unpack(Pack([]Request{{Method: "PUT", Path: "a", Body: []byte{}}}))
+	got, err := Unpack(Pack([]batch.Request{{Method: "PUT", Path: "a", Body: []byte{}}}))
 	if err != nil || len(got) != 1 || got[0].Body != nil {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -83,17 +87,26 @@ func TestPackSize(t *testing.T) {
 		"compressible": {bytes.Repeat([]byte(`{"name":"Chair"}`), 10_000), 2000},
 		"noise":        {noise, len(noise) + 20},
 	} {
-		if got := len(Pack([]Request{{Method: "PUT", Path: "a", Body: tt.body}})); got > tt.most {
+		if got := len(Pack([]batch.Request{{Method: "PUT", Path: "a", Body: tt.body}})); got > tt.most {
 			t.Errorf("%s: %d bytes, want at most %d", name, got, tt.most)
 		}
 	}
 }
 
-func TestPackConcurrently(t *testing.T) {
-	requests, err := Decode(body500(), Options{}, HeaderPolicy{})
-	if err != nil {
-		t.Fatal(err)
+// manyRequests returns as many requests as a batch may have.
+func manyRequests() []batch.Request {
+	out := make([]batch.Request, batch.MaxRequests)
+	for i := range out {
+		out[i] = batch.Request{
+			ID: fmt.Sprintf("%06d", i), Method: "POST", Path: fmt.Sprintf("products/%d/combinations", i),
+			Body: fmt.Appendf(nil, `{"name":"Chair %d","description":%q}`, i, strings.Repeat("abcdefgh ", 20)),
+		}
 	}
+	return out
+}
+
+func TestPackConcurrently(t *testing.T) {
+	requests := manyRequests()
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -106,10 +119,9 @@ func TestPackConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// TestUnpackDamaged: every compressed form that was cut off is an error, never
-// fewer requests.
+// TestUnpackDamaged checks that a truncated form is an error. It must never read as fewer requests.
 func TestUnpackDamaged(t *testing.T) {
-	packed := Pack([]Request{{ID: "1", Method: "PUT", Path: "a", Body: bytes.Repeat([]byte("chair "), 500)}})
+	packed := Pack([]batch.Request{{ID: "1", Method: "PUT", Path: "a", Body: bytes.Repeat([]byte("chair "), 500)}})
 	for n := range len(packed) {
 		if got, err := Unpack(packed[:n]); err == nil {
 			t.Fatalf("%d of %d bytes: got %d requests", n, len(packed), len(got))
@@ -127,12 +139,34 @@ func TestUnpackDamaged(t *testing.T) {
 	}
 }
 
+// FuzzPackDecoded checks that every batch that can be created is stored without loss.
+func FuzzPackDecoded(f *testing.F) {
+	for _, s := range []string{
+		`[{"id":"p","method":"POST","path":"p","body":{"name":"Mug"},"headers":{"If-Match":"\"x\"","Idempotency-Key":"k"}},
+		{"method":"POST","path":"/v/{pid}?of={pid}","body":{"parentId":null,"sku":["M-1",{"a":1}]},
+		 "refs":{"path:pid":"p#/id","query:pid":"p#","body:/sku/1/a":"p#/a~1b","header:If-Match":"p@ETag"}}]`,
+		`[{"id":"a","method":"POST","path":"products?a=%20+","body":{"n":1.10}}]`,
+		`[{"id":"a","method":"GET","path":"p"},{"method":"PUT","path":"p/{x}","dependsOn":["a"],"runIf":"always","refs":{"path:x":"a#/id"}}]`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		requests, err := batch.Decode(body, batch.Options{}, batch.HeaderPolicy{})
+		if err != nil {
+			return
+		}
+		if got, err := Unpack(Pack(requests)); err != nil || !reflect.DeepEqual(got, requests) {
+			t.Fatalf("stored %+v, read %+v, %v", requests, got, err)
+		}
+	})
+}
+
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{plainForm, 1, 'i', 3, 'G', 'E', 'T', 1, 'p', 0})
 	f.Add([]byte{zstdForm, 0x28, 0xb5, 0x2f, 0xfd})
-	f.Add(Pack([]Request{{ID: "1", Method: "PUT", Path: "a", Body: bytes.Repeat([]byte("chair "), 500)}}))
-	f.Add(PackIDs([]Request{{ID: "1"}, {}, {ID: "3"}}))
+	f.Add(Pack([]batch.Request{{ID: "1", Method: "PUT", Path: "a", Body: bytes.Repeat([]byte("chair "), 500)}}))
+	f.Add(PackIDs([]batch.Request{{ID: "1"}, {}, {ID: "3"}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if requests, err := Unpack(data); err == nil {
 			again, err := Unpack(Pack(requests))
@@ -144,4 +178,26 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("%d ids of %d bytes", len(ids), len(data))
 		}
 	})
+}
+
+func TestPackHeaders(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		headers := rapid.SliceOf(rapid.Custom(func(t *rapid.T) batch.Header {
+			return batch.Header{Name: rapid.String().Draw(t, "name"), Value: rapid.String().Draw(t, "value")}
+		})).Draw(t, "headers")
+		got, err := UnpackHeaders(PackHeaders(headers))
+		if err != nil || len(got) != len(headers) || len(got) > 0 && !reflect.DeepEqual(got, headers) {
+			t.Fatalf("got %v, %v", got, err)
+		}
+	})
+	if _, err := UnpackHeaders([]byte{5, 'a'}); err == nil {
+		t.Error("damaged headers are read")
+	}
+}
+
+func BenchmarkPack500(b *testing.B) {
+	requests := manyRequests()
+	for b.Loop() {
+		Pack(requests)
+	}
 }

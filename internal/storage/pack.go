@@ -1,4 +1,4 @@
-package batch
+package storage
 
 import (
 	"encoding/binary"
@@ -8,28 +8,30 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// The stored form of a batch's requests: a byte that names the form, then strings,
-// each with its length before (uvarint). A request is its id, method, path and body,
-// and, in the forms of linked requests, its links in JSON or an empty string.
+// The stored form of a batch's requests is a byte that names the form, followed by strings.
+// Each string has its length in front (uvarint). A request is its id, method, path and body.
+// If a request of the batch has links, each request also has its links in JSON, or an empty string.
 const (
-	plainForm = 0 // as it is
+	plainForm = 0 // not compressed
 	zstdForm  = 1 // compressed (RFC 8878)
-	withLinks = 2 // a bit beside these
+	withLinks = 2 // a bit that is added to one of the two
 )
 
-// worthPacking is the size in bytes below which compressing does not pay.
+// worthPacking is the size in bytes from which compression pays.
 const worthPacking = 512
 
-// maxUnpacked bounds what a damaged blob can make Unpack allocate, in bytes.
+// maxUnpacked limits how many bytes a damaged blob can make Unpack allocate.
 const maxUnpacked = 1 << 30
 
 var encoder = sync.OnceValue(func() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {
-		panic(err) //nolint:forbidigo // an option that the library does not know: no input leads here
+		panic(err) //nolint:forbidigo // the library rejected an option: no input leads here
 	}
 	return e
 })
@@ -42,11 +44,11 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
-// ErrDamaged is the error of what is not in its stored form.
+// ErrDamaged is the error for data that isn't in its stored form.
 var ErrDamaged = errors.New("the stored form is damaged")
 
-// Pack returns the stored form of a batch's requests, compressed where that pays.
-func Pack(requests []Request) []byte {
+// Pack returns the stored form of a batch's requests, compressed if that makes it smaller.
+func Pack(requests []batch.Request) []byte {
 	size, form := 1, byte(plainForm)
 	for i := range requests {
 		r := &requests[i]
@@ -69,7 +71,7 @@ func Pack(requests []Request) []byte {
 	return compress(buf)
 }
 
-func packLinks(l *Links) []byte {
+func packLinks(l *batch.Links) []byte {
 	if l == nil {
 		return nil
 	}
@@ -80,15 +82,15 @@ func packLinks(l *Links) []byte {
 	return text
 }
 
-// Unpack is the inverse of Pack. The requests share one buffer. Damaged data is an
-// error, and so is data without a request: no batch is empty.
-func Unpack(data []byte) ([]Request, error) {
+// Unpack is the inverse of Pack. The requests share one buffer. It returns ErrDamaged for damaged
+// data and for data without a request, because no batch is empty.
+func Unpack(data []byte) ([]batch.Request, error) {
 	linked := len(data) > 0 && data[0]&withLinks != 0
 	data, err := decompress(data)
 	if err != nil {
 		return nil, err
 	}
-	var out []Request
+	var out []batch.Request
 	for len(data) > 0 {
 		var fields [4][]byte
 		for i := range fields {
@@ -96,7 +98,7 @@ func Unpack(data []byte) ([]Request, error) {
 				return nil, err
 			}
 		}
-		r := Request{ID: string(fields[0]), Method: method(fields[1]), Path: string(fields[2])}
+		r := batch.Request{ID: string(fields[0]), Method: method(fields[1]), Path: string(fields[2])}
 		if len(fields[3]) > 0 {
 			r.Body = fields[3]
 		}
@@ -107,22 +109,22 @@ func Unpack(data []byte) ([]Request, error) {
 		}
 		out = append(out, r)
 	}
-	if len(out) == 0 || len(out) > MaxRequests {
+	if len(out) == 0 || len(out) > batch.MaxRequests {
 		return nil, fmt.Errorf("%w: there are %d requests", ErrDamaged, len(out))
 	}
 	for i := range out {
-		if err := out[i].Links.check(i); err != nil {
+		if err := checkLinks(out[i].Links, i); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// UnpackedHead is how many bytes of a packed form UnpackedSize needs to see.
+// UnpackedHead is the number of leading bytes of a packed form that UnpackedSize needs.
 const UnpackedHead = 1 + zstd.HeaderMaxSize
 
-// UnpackedSize returns about how many bytes Unpack needs, the packed form included, for one
-// of that many bytes that begins with head.
+// UnpackedSize estimates how many bytes of memory Unpack needs, including the packed form. The
+// packed form has that many bytes and begins with head.
 func UnpackedSize(head []byte, packed int64) int64 {
 	if len(head) == 0 {
 		return packed
@@ -137,13 +139,13 @@ func UnpackedSize(head []byte, packed int64) int64 {
 		}
 	}
 	if head[0]&withLinks != 0 {
-		size *= 2 // links are text, and take more as values
+		size *= 2 // links need more memory as values than as text
 	}
 	return size
 }
 
-// check reports whether the links of request i can be what Pack was given.
-func (l *Links) check(i int) error {
+// checkLinks returns an error if Pack can't have written these links of request i.
+func checkLinks(l *batch.Links, i int) error {
 	if l == nil {
 		return nil
 	}
@@ -154,18 +156,18 @@ func (l *Links) check(i int) error {
 		}
 	}
 	for _, r := range l.Refs {
-		if !earlier(r.From) || r.Where < InPath || r.Where > InHeader {
+		if !earlier(r.From) || r.Where < batch.InPath || r.Where > batch.InHeader {
 			return fmt.Errorf("%w: request %d has the reference %d of request %d", ErrDamaged, i, r.Where, r.From)
 		}
 	}
-	if l.RunIf > Always {
+	if l.RunIf > batch.Always {
 		return fmt.Errorf("%w: request %d runs on condition %d", ErrDamaged, i, l.RunIf)
 	}
 	return nil
 }
 
 // cutLinks reads a request's links.
-func cutLinks(data []byte) (l *Links, rest []byte, err error) {
+func cutLinks(data []byte) (l *batch.Links, rest []byte, err error) {
 	text, rest, err := cutField(data)
 	if err != nil || len(text) == 0 {
 		return nil, rest, err
@@ -176,9 +178,9 @@ func cutLinks(data []byte) (l *Links, rest []byte, err error) {
 	return l, rest, nil
 }
 
-// method returns a method as a string, without a copy of it for each request.
+// method returns a method as a string. Known methods aren't copied.
 func method(b []byte) string {
-	for _, m := range Methods {
+	for _, m := range batch.Methods {
 		if m == string(b) {
 			return m
 		}
@@ -186,9 +188,9 @@ func method(b []byte) string {
 	return string(b)
 }
 
-// PackIDs returns the stored form of the requests' ids, which a status needs without
-// the rest; nil when no request has one.
-func PackIDs(requests []Request) []byte {
+// PackIDs returns the stored form of the requests' ids, or nil if no request has one. A status
+// needs the ids, but not the requests.
+func PackIDs(requests []batch.Request) []byte {
 	buf := []byte{plainForm}
 	some := false
 	for i := range requests {
@@ -201,7 +203,7 @@ func PackIDs(requests []Request) []byte {
 	return compress(buf)
 }
 
-// UnpackIDs is the inverse of PackIDs: the ids by index.
+// UnpackIDs is the inverse of PackIDs. It returns the ids by index.
 func UnpackIDs(data []byte) ([]string, error) {
 	data, err := decompress(data)
 	if err != nil {
@@ -231,7 +233,7 @@ func cutField(data []byte) (field, rest []byte, err error) {
 	return data[width:end:end], data[end:], nil
 }
 
-// compress returns a plain form compressed, or as it is if that is not larger.
+// compress returns a plain form compressed, or unchanged if compression doesn't make it smaller.
 func compress(plain []byte) []byte {
 	if len(plain) < worthPacking {
 		return plain
@@ -243,7 +245,7 @@ func compress(plain []byte) []byte {
 	return out
 }
 
-// decompress returns the strings behind the byte that names the form.
+// decompress returns the strings that follow the byte that names the form.
 func decompress(data []byte) ([]byte, error) {
 	if len(data) == 0 {
 		return nil, nil
@@ -261,8 +263,8 @@ func decompress(data []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%w: unknown form %d", ErrDamaged, data[0])
 }
 
-// PackHeaders returns the stored form of an answer's headers; nil: there is none.
-func PackHeaders(headers []Header) []byte {
+// PackHeaders returns the stored form of an answer's headers, or nil if there are none.
+func PackHeaders(headers []batch.Header) []byte {
 	var buf []byte
 	for _, h := range headers {
 		buf = appendField(appendField(buf, h.Name), h.Value)
@@ -271,7 +273,7 @@ func PackHeaders(headers []Header) []byte {
 }
 
 // UnpackHeaders is the inverse of PackHeaders.
-func UnpackHeaders(data []byte) (out []Header, err error) {
+func UnpackHeaders(data []byte) (out []batch.Header, err error) {
 	for len(data) > 0 {
 		var name, value []byte
 		if name, data, err = cutField(data); err != nil {
@@ -280,7 +282,20 @@ func UnpackHeaders(data []byte) (out []Header, err error) {
 		if value, data, err = cutField(data); err != nil {
 			return nil, err
 		}
-		out = append(out, Header{string(name), string(value)})
+		out = append(out, batch.Header{Name: string(name), Value: string(value)})
 	}
 	return out, nil
+}
+
+// CheckResult returns an error if a result that was read can't have been stored.
+func CheckResult(r *batch.Result) error {
+	switch {
+	case r.Status < batch.Succeeded || r.Status > batch.NotExecuted:
+		return fmt.Errorf("%w: a result has the status %d", ErrDamaged, r.Status)
+	case r.Kind > batch.BinaryBody:
+		return fmt.Errorf("%w: a result has a body of kind %d", ErrDamaged, r.Kind)
+	case r.Code < 0 || r.Code > 999:
+		return fmt.Errorf("%w: a result has the code %d", ErrDamaged, r.Code)
+	}
+	return nil
 }
