@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (
@@ -24,9 +23,11 @@ const (
 // case. Between two measurements it counts what was let in.
 type capacity struct {
 	limit   int64 // bytes; 0: none
-	storage storage.Storage
-	log     *slog.Logger
-	known   func(owner batch.Owner) bool // whether the upstream has accepted the caller's token
+	storage interface {
+		Size(ctx context.Context) (int64, error) // see storage.Operations
+	}
+	log   *slog.Logger
+	known func(owner batch.Owner) bool // whether the upstream has accepted the caller's token
 
 	mu        sync.Mutex
 	measured  time.Time // zero: never

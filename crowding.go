@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (
@@ -24,11 +23,16 @@ const (
 // upstream has accepted: only their own quota does, and others can't use it up.
 type crowding struct {
 	limit   int
-	storage storage.Storage
+	storage counter
 	known   func(owner batch.Owner) bool
 
 	mu     sync.Mutex
 	stores *simplelru.LRU[string, *storeCount]
+}
+
+// counter counts the unfinished batches of the queues with a prefix, see storage.Operations.
+type counter interface {
+	Unfinished(ctx context.Context, prefix string) (int, error)
 }
 
 // storeCount is how many unfinished batches a store has.
@@ -38,7 +42,7 @@ type storeCount struct {
 	counted time.Time
 }
 
-func newCrowding(limit int, s storage.Storage, known func(batch.Owner) bool) *crowding {
+func newCrowding(limit int, s counter, known func(batch.Owner) bool) *crowding {
 	stores, err := simplelru.NewLRU[string, *storeCount](maxCounted, nil)
 	if err != nil {
 		panic(err) //nolint:forbidigo // only for a size of 0

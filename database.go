@@ -85,7 +85,7 @@ func openDatabase(ctx context.Context, o *Options) (store storage.Storage, err e
 
 // openKey reads the secret key, or makes it if an embedded database has never had one,
 // and sees to it that it is the database's.
-func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key, error) {
+func openKey(ctx context.Context, store storage.Secrets, o *Options) (secret.Key, error) {
 	name := DatabaseName(o.Database.URL)
 	id, err := store.Setting(ctx, keySetting)
 	if err != nil {
@@ -124,7 +124,7 @@ func openKey(ctx context.Context, store storage.Storage, o *Options) (secret.Key
 }
 
 // putKey stores the id of the key that seals from now on.
-func putKey(ctx context.Context, store storage.Storage, key secret.Key, name string) error {
+func putKey(ctx context.Context, store storage.Secrets, key secret.Key, name string) error {
 	if err := store.PutSetting(ctx, keySetting, key.ID()); err != nil {
 		return fmt.Errorf("database %s: %w", name, err)
 	}
@@ -133,7 +133,7 @@ func putKey(ctx context.Context, store storage.Storage, key secret.Key, name str
 
 // missingKeys returns the ids of the keys that batches need which have not ended, and that
 // the key file does not hold.
-func missingKeys(ctx context.Context, store storage.Storage, key secret.Key) (ids []string, err error) {
+func missingKeys(ctx context.Context, store storage.Secrets, key secret.Key) (ids []string, err error) {
 	seals, err := store.Seals(ctx, secret.MarkSize)
 	for _, s := range seals {
 		if id := secret.SealedBy(s); id != "" && !key.Has(id) {

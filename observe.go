@@ -136,7 +136,7 @@ func (m *measured) time(name string, began time.Time, err *error) {
 }
 
 // Create implements storage.Storage.
-func (m *measured) Create(ctx context.Context, b *storage.NewBatch) (c storage.Created, err error) {
+func (m *measured) Create(ctx context.Context, b *storage.NewBatch) (c storage.CreateResult, err error) {
 	defer m.time("create", time.Now(), &err)
 	return m.Storage.Create(ctx, b)
 }
@@ -148,7 +148,7 @@ func (m *measured) Status(ctx context.Context, key storage.Key, maxBytes int) (s
 }
 
 // Stop implements storage.Storage.
-func (m *measured) Stop(ctx context.Context, sel storage.Selection) (s storage.Stopped, err error) {
+func (m *measured) Stop(ctx context.Context, sel storage.Selection) (s storage.StopResult, err error) {
 	s, err = m.Storage.Stop(ctx, sel)
 	m.metrics.Stopped(s.Count)
 	return s, err
@@ -187,7 +187,7 @@ func (m *measured) Release(ctx context.Context, c *storage.Claim, marks []storag
 }
 
 // Results implements storage.Storage.
-func (m *measured) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) (page []storage.Indexed, err error) {
+func (m *measured) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) (page []storage.IndexedResult, err error) {
 	defer m.time("results", time.Now(), &err)
 	return m.Storage.Results(ctx, id, from, maxBytes)
 }

@@ -4,18 +4,18 @@ import (
 	"context"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// observed is storage as the engine uses it, with somebody who is told of every batch of
-// which something was recorded.
+// observed is the engine's storage. It reports every batch for which something was recorded.
 type observed struct {
-	storage.Storage
+	engine.Storage
 	changed func(storage.BatchID)
 }
 
-// Record implements storage.Storage.
+// Record implements engine.Storage.
 func (o *observed) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
 	s, err := o.Storage.Record(ctx, c, marks)
 	if err == nil && len(marks) > 0 {
@@ -24,7 +24,7 @@ func (o *observed) Record(ctx context.Context, c *storage.Claim, marks []storage
 	return s, err
 }
 
-// Finish implements storage.Storage.
+// Finish implements engine.Storage.
 func (o *observed) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
 	id := c.ID
 	next, err := o.Storage.Finish(ctx, c, marks, reason, release)
@@ -34,7 +34,7 @@ func (o *observed) Finish(ctx context.Context, c *storage.Claim, marks []storage
 	return next, err
 }
 
-// Release implements storage.Storage.
+// Release implements engine.Storage.
 func (o *observed) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
 	err := o.Storage.Release(ctx, c, marks, notBefore)
 	if err == nil && len(marks) > 0 {
@@ -43,7 +43,7 @@ func (o *observed) Release(ctx context.Context, c *storage.Claim, marks []storag
 	return err
 }
 
-// Quarantine implements storage.Storage.
+// Quarantine implements engine.Storage.
 func (o *observed) Quarantine(ctx context.Context, c *storage.Claim, reason string) error {
 	err := o.Storage.Quarantine(ctx, c, reason)
 	if err == nil {
@@ -54,12 +54,12 @@ func (o *observed) Quarantine(ctx context.Context, c *storage.Claim, reason stri
 
 // introducing is storage as the API uses it: the engine learns whose queue a batch came to.
 type introducing struct {
-	storage.Storage
+	api.Storage
 	engine *engine.Engine
 }
 
-// Create implements storage.Storage.
-func (i *introducing) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
+// Create implements api.Storage.
+func (i *introducing) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateResult, error) {
 	created, err := i.Storage.Create(ctx, b)
 	if err == nil {
 		i.engine.Introduce(created.Queue, b.Store, b.Owner)

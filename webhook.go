@@ -10,7 +10,7 @@ import (
 )
 
 // deliverer returns what tells receivers of the ends of batches; nil: nobody is told.
-func (o *Options) deliverer(store storage.Storage, observe func(*storage.Delivery)) (*webhook.Deliverer, error) {
+func (o *Options) deliverer(store webhook.Storage, observe func(*storage.Delivery)) (*webhook.Deliverer, error) {
 	if o.Webhooks.SecretFile == "" {
 		if o.Webhooks.URL != "" {
 			return nil, errors.New("a webhook's address needs a secret file that signs what is sent there: make it with: sheaf webhooks new-secret FILE")

@@ -85,7 +85,7 @@ func (a *answer) keep(bytes int64) {
 
 // settle gives back what a page that was read has not taken. Of a page that is not larger than
 // pages are the base has room.
-func (a *answer) settle(page []storage.Indexed) {
+func (a *answer) settle(page []storage.IndexedResult) {
 	bytes := 0
 	for i := range page {
 		bytes += len(page[i].Body)
@@ -173,7 +173,7 @@ func (a *answer) write(last bool) {
 // is a line. An error is returned only while nothing was sent.
 func (a *answer) responses(st *storage.Status, v *view, separator string) error {
 	a.settle(st.Results)
-	notExecuted := storage.Indexed{Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
+	notExecuted := storage.IndexedResult{Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
 	page := st.Results
 	st.Results = nil // the page lets go of them
 	for i, n := v.after+1, 0; i < st.Total && (v.limit == 0 || n < v.limit); i++ {
@@ -210,9 +210,9 @@ var errMissing = errors.New("a result that had been recorded can't be read")
 
 // seek returns the results from index i on, which has ended, reading more if the
 // page at hand is used up.
-func (a *answer) seek(st *storage.Status, page []storage.Indexed, i int) ([]storage.Indexed, error) {
+func (a *answer) seek(st *storage.Status, page []storage.IndexedResult, i int) ([]storage.IndexedResult, error) {
 	for len(page) > 0 && page[0].Index < i {
-		page[0] = storage.Indexed{} // its body is sent
+		page[0] = storage.IndexedResult{} // its body is sent
 		page = page[1:]
 	}
 	if len(page) == 0 {

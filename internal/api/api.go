@@ -25,11 +25,22 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+// Storage is what the API needs from a database. Package storage has the contract.
+type Storage interface {
+	storage.Batches
+	storage.Reader
+	Deliveries(ctx context.Context, s storage.DeliverySearch) ([]storage.Delivery, error)
+	Redeliver(ctx context.Context, key storage.Key) error
+	Quarantined(ctx context.Context, after storage.BatchID, limit int) ([]storage.QuarantinedBatch, error)
+	Unquarantine(ctx context.Context, ticket batch.Ticket, end bool) (storage.QueueID, error)
+	Overview(ctx context.Context, loads int) (storage.Overview, error)
+}
+
 // Options configure the API. All have to be set, but MaxQueued and MaxStored,
 // Authorize, HasRoom, Crowded, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
-	Storage storage.Storage
+	Storage Storage
 	// Seal encrypts a caller's token for its batch.
 	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
 	// Wake is told the queue of each batch that was created, Notify those where a

@@ -39,9 +39,9 @@ func finished(t *testing.T, s *API, ask func(method, target, body string) *httpt
 	if rec.Code != http.StatusOK {
 		t.Fatal(rec.Body)
 	}
-	c, err := s.Storage.Claim(t.Context(), 1)
+	c, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 	if err == nil {
-		_, err = s.Storage.Finish(t.Context(), c, []storage.Mark{done(0, 200, answer)}, "", true)
+		_, err = s.Storage.(storage.Storage).Finish(t.Context(), c, []storage.Mark{done(0, 200, answer)}, "", true)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestFormInPieces(t *testing.T) {
 
 // counting counts the calls that read bodies.
 type counting struct {
-	storage.Storage
+	Storage
 	reads *int
 }
 
@@ -222,7 +222,7 @@ func (c counting) Requests(ctx context.Context, id storage.BatchID) ([]batch.Req
 	return c.Storage.Requests(ctx, id)
 }
 
-func (c counting) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+func (c counting) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	*c.reads++
 	return c.Storage.Results(ctx, id, from, maxBytes)
 }

@@ -28,11 +28,11 @@ func TestCallbacks(t *testing.T) {
 		return ticket
 	}
 	own, all := end("?callbackUrl=https%3A%2F%2Fexample.org%2Fmine%3Fa%3Db"), end("")
-	due, _, err := w.node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
+	due, _, err := w.node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	more, _, err := w.node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
+	more, _, err := w.node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: time.Hour})
 	if due = append(due, more...); len(due) == 2 && due[0].URL == "https://example.com/all" {
 		due[0], due[1] = due[1], due[0]
 	}

@@ -226,7 +226,7 @@ func (x *stream) round() (over bool) {
 		if x.sent.Has(i) || !st.Ended.Has(i) && st.Status != batch.Completed {
 			continue
 		}
-		r := &storage.Indexed{Index: i, Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
+		r := &storage.IndexedResult{Index: i, Result: batch.Result{Status: batch.NotExecuted, Line: st.Reason}}
 		if st.Ended.Has(i) {
 			if page, err = a.seek(st, page, i); err != nil {
 				abort()

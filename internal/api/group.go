@@ -29,7 +29,7 @@ func (s *API) cancelGroup(c *call) error {
 	if !byTicket && sel.GroupID == "" {
 		return fail(wrongParameter, "Parameter groupId (a group) or ticketId (one batch) is missing.")
 	}
-	var stopped storage.Stopped
+	var stopped storage.StopResult
 	// The zero ticket is one that can't exist. To storage it would mean the whole group.
 	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
 		if stopped, err = s.Storage.Stop(c.r.Context(), sel); err != nil {

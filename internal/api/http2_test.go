@@ -17,9 +17,9 @@ import (
 )
 
 // slowPages is storage that takes longer for a page of results than a client may take to read.
-type slowPages struct{ storage.Storage }
+type slowPages struct{ Storage }
 
-func (s slowPages) Results(ctx context.Context, id storage.BatchID, from, bytes int) ([]storage.Indexed, error) {
+func (s slowPages) Results(ctx context.Context, id storage.BatchID, from, bytes int) ([]storage.IndexedResult, error) {
 	<-time.After(2 * time.Minute)
 	return s.Storage.Results(ctx, id, from, bytes)
 }
@@ -44,7 +44,7 @@ func TestQuietStreamsOverHTTP2(t *testing.T) {
 			return ask("POST", base, `[`+strings.Repeat(`{"method":"GET","path":"p"},`, n-1)+`{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 		}
 		large := create(10)
-		claim, err := s.Storage.Claim(t.Context(), 1)
+		claim, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestQuietStreamsOverHTTP2(t *testing.T) {
 		for i := range 10 {
 			marks = append(marks, done(i, 200, `"`+strings.Repeat("x", 1<<20)+`"`))
 		}
-		if _, err := s.Storage.Finish(t.Context(), claim, marks, "", true); err != nil {
+		if _, err := s.Storage.(storage.Storage).Finish(t.Context(), claim, marks, "", true); err != nil {
 			t.Fatal(err)
 		}
 		quiet := create(1)

@@ -144,9 +144,9 @@ func TestStalledClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
 		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
-		c, err := s.Storage.Claim(t.Context(), 1)
+		c, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 		if err == nil {
-			_, err = s.Storage.Finish(t.Context(), c, []storage.Mark{done(0, 200, `"`+strings.Repeat("x", 3<<20)+`"`)}, "", true)
+			_, err = s.Storage.(storage.Storage).Finish(t.Context(), c, []storage.Mark{done(0, 200, `"`+strings.Repeat("x", 3<<20)+`"`)}, "", true)
 		}
 		if err != nil {
 			t.Fatal(err)

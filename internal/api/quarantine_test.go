@@ -106,7 +106,7 @@ func TestDamaged(t *testing.T) {
 }
 
 // damaged is storage in which the requests of every batch are damaged.
-type damaged struct{ storage.Storage }
+type damaged struct{ Storage }
 
 func (damaged) Requests(context.Context, storage.BatchID) ([]batch.Request, batch.Options, error) {
 	return nil, batch.Options{}, &storage.DamagedError{Err: storage.ErrDamaged}

@@ -170,7 +170,7 @@ func TestHealth(t *testing.T) {
 
 // panicking is a database with a bug.
 type panicking struct {
-	storage.Storage
+	Storage
 	value any
 }
 

@@ -200,7 +200,7 @@ func TestSlowReaders(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, ask := newBare()
 				ticket := ask("POST", base, `[`+strings.Repeat(`{"method":"GET","path":"p"},`, 31)+`{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
-				claim, err := s.Storage.Claim(t.Context(), 1)
+				claim, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -208,7 +208,7 @@ func TestSlowReaders(t *testing.T) {
 				for i := range 32 {
 					marks = append(marks, done(i, 200, `"`+strings.Repeat("x", 100<<10)+`"`))
 				}
-				if _, err := s.Storage.Finish(t.Context(), claim, marks, "", true); err != nil {
+				if _, err := s.Storage.(storage.Storage).Finish(t.Context(), claim, marks, "", true); err != nil {
 					t.Fatal(err)
 				}
 				conn := serveBare(t, s)("GET " + base + "?ticket=" + ticket + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\nConnection: close\r\n\r\n")

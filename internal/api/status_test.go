@@ -161,12 +161,12 @@ func (w *world) checkLarge(a reply, escaped bool, ended int) {
 // between runs something before the nth call of Results, in a database that otherwise
 // behaves.
 type between struct {
-	storage.Storage
+	Storage
 	n  int
 	do func()
 }
 
-func (b *between) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+func (b *between) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	if b.n--; b.n == 0 {
 		b.do()
 	}
@@ -175,11 +175,11 @@ func (b *between) Results(ctx context.Context, id storage.BatchID, from, maxByte
 
 // lossy is a database that loses results after the first pages.
 type lossy struct {
-	storage.Storage
+	Storage
 	pages int
 }
 
-func (l *lossy) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+func (l *lossy) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	if l.pages--; l.pages < 0 {
 		return nil, nil
 	}

@@ -169,7 +169,7 @@ func appendMoments(dst []byte, created, started, ended time.Time) []byte {
 }
 
 // append appends one response. flush may be called after each piece of it: see batch.Form.
-func (v *view) append(dst []byte, id string, r *storage.Indexed, flush func([]byte) []byte) []byte {
+func (v *view) append(dst []byte, id string, r *storage.IndexedResult, flush func([]byte) []byte) []byte {
 	form, from := v.form, len(dst)
 	form.Flush = func(dst []byte) []byte {
 		if v.lines {

@@ -404,7 +404,7 @@ func TestEventIDs(t *testing.T) {
 
 // fat is storage in which every result is large.
 type fat struct {
-	storage.Storage
+	Storage
 	body []byte
 }
 
@@ -416,8 +416,8 @@ func (s fat) Status(ctx context.Context, key storage.Key, maxBytes int) (*storag
 	return st, err
 }
 
-func (s fat) Results(_ context.Context, _ storage.BatchID, from, _ int) ([]storage.Indexed, error) {
-	return []storage.Indexed{{Index: from, Result: batch.Result{Status: batch.Succeeded, Code: 200, Kind: batch.JSONBody, Body: bytes.Clone(s.body)}}}, nil
+func (s fat) Results(_ context.Context, _ storage.BatchID, from, _ int) ([]storage.IndexedResult, error) {
+	return []storage.IndexedResult{{Index: from, Result: batch.Result{Status: batch.Succeeded, Code: 200, Kind: batch.JSONBody, Body: bytes.Clone(s.body)}}}, nil
 }
 
 // TestLinesAreFlat: 500 answers of 1 MB stream as lines while the service holds little.

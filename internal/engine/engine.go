@@ -67,6 +67,16 @@ const (
 	lastWords = 5 * time.Second
 )
 
+// Storage is what the engine needs from a database. Package storage has the contract.
+type Storage interface {
+	storage.Queues
+	storage.Runs
+	storage.Pacing
+	Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error)
+	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
+	Ping(ctx context.Context) error
+}
+
 // Upstream carries out one attempt. It is called from many goroutines.
 type Upstream interface {
 	Do(ctx context.Context, c *outbound.Call) outbound.Answer
@@ -74,7 +84,7 @@ type Upstream interface {
 
 // Options configure an Engine. All have to be set but Rate, Observer, Tracer and its attributes.
 type Options struct {
-	Storage  storage.Storage
+	Storage  Storage
 	Upstream Upstream
 	Unseal   func(c *storage.Claim) (token string, err error) // see ErrNoKey and ErrUnknownSeal
 	Policy   Policy

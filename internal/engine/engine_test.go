@@ -503,7 +503,7 @@ func TestStorageDown(t *testing.T) {
 
 // hooked calls after when a batch has been ended, before anybody knows it.
 type hooked struct {
-	storage.Storage
+	Storage
 	after func()
 }
 
@@ -520,7 +520,7 @@ func TestWakeUp(t *testing.T) {
 		w.shutdown()
 		var b *made
 		var once sync.Once
-		w.wrap = func(s storage.Storage) storage.Storage {
+		w.wrap = func(s Storage) Storage {
 			return &hooked{s, func() { once.Do(func() { b = w.create("s", stop, "POST") }) }}
 		}
 		w.start()
@@ -532,15 +532,15 @@ func TestWakeUp(t *testing.T) {
 
 // TestPause: what is under way ends, nothing more begins, and it goes on where it stood.
 func TestPause(t *testing.T) {
-	pause := func(w *world, p storage.Pausing) {
-		s := insist(w, func() (storage.Stopped, error) { return w.node.Pause(context.Background(), p) })
+	pause := func(w *world, p storage.PauseRequest) {
+		s := insist(w, func() (storage.StopResult, error) { return w.node.Pause(context.Background(), p) })
 		for _, q := range s.Queues {
 			w.engine.Notify(q)
 		}
 	}
-	for what, of := range map[string]func(m *made) storage.Pausing{
-		"a batch": func(m *made) storage.Pausing { return storage.Pausing{Key: m.key} },
-		"a queue": func(*made) storage.Pausing { return storage.Pausing{Queue: "s"} },
+	for what, of := range map[string]func(m *made) storage.PauseRequest{
+		"a batch": func(m *made) storage.PauseRequest { return storage.PauseRequest{Key: m.key} },
+		"a queue": func(*made) storage.PauseRequest { return storage.PauseRequest{Queue: "s"} },
 	} {
 		for name, o := range map[string]batch.Options{"in order": goOn, "parallel": parallel} {
 			scenario(t, what+" "+name, func(t *testing.T, w *world) {
@@ -582,7 +582,7 @@ func TestPause(t *testing.T) {
 		w.up.script(0, 0, step{answered(200), time.Second})
 		a := w.create("s", stop, posts(3)...)
 		w.pass(500 * time.Millisecond)
-		pause(w, storage.Pausing{Key: a.key, Paused: true})
+		pause(w, storage.PauseRequest{Key: a.key, Paused: true})
 		w.pass(time.Minute)
 		w.stopBatch(a)
 		synctest.Wait()

@@ -297,7 +297,7 @@ func TestGovernorRandom(t *testing.T) {
 
 // counted counts the calls that cost storage something.
 type counted struct {
-	storage.Storage
+	Storage
 	calls *atomic.Int64
 }
 
@@ -328,7 +328,7 @@ func TestGovernorQuiet(t *testing.T) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }}
 		var calls atomic.Int64
-		w.wrap = func(s storage.Storage) storage.Storage { return counted{s, &calls} }
+		w.wrap = func(s Storage) Storage { return counted{s, &calls} }
 		w.options.Upstream, w.options.Rate, w.options.QueuesAtOnce = up, governor.Rate{N: 10, Per: time.Second}, 20
 		w.options.Unseal = func(c *storage.Claim) (string, error) {
 			if c.Store == "other" {

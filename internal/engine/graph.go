@@ -121,7 +121,7 @@ func (r *run) recall(i int) error {
 			return err
 		}
 	}
-	var page []storage.Indexed
+	var page []storage.IndexedResult
 	err := r.e.persist(r.e.drain, "read answers", "ticket", r.c.Ticket, func(ctx context.Context) (err error) {
 		page, err = r.e.Storage.Results(storage.ForService(ctx), r.c.ID, i, recallPage)
 		return err

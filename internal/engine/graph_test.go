@@ -248,7 +248,7 @@ func checkGraph(graph []node, calls []linkedCall, st *storage.Status, began time
 // createLinked stores a batch of these requests.
 func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request) *made {
 	m := &made{options: o, at: time.Now(), reqs: reqs, key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(store)}}
-	c := insist(w, func() (storage.Created, error) {
+	c := insist(w, func() (storage.CreateResult, error) {
 		return w.node.Create(context.Background(), &storage.NewBatch{
 			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o, Requests: reqs, Credential: []byte("token of " + store),
 		})

@@ -35,7 +35,7 @@ func (u *large) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 
 // slowDisk is a storage that can't store more than so many bytes of answers at once.
 type slowDisk struct {
-	storage.Storage
+	Storage
 	bytes int
 }
 
@@ -130,7 +130,7 @@ func TestPortions(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options = Options{Upstream: &large{size: 300 << 10}}
-		w.wrap = func(s storage.Storage) storage.Storage { return &slowDisk{s, 700 << 10} }
+		w.wrap = func(s Storage) Storage { return &slowDisk{s, 700 << 10} }
 		w.start()
 		b := w.create("s", parallel, gets(60)...)
 		w.pass(5 * time.Minute)
@@ -140,7 +140,7 @@ func TestPortions(t *testing.T) {
 
 // loads checks that memory is taken before a batch is loaded.
 type loads struct {
-	storage.Storage
+	Storage
 	t      *testing.T
 	engine func() *Engine
 	n      *atomic.Int64
@@ -163,7 +163,7 @@ func TestMemoryBeforeLoad(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
 		var n atomic.Int64
-		w.wrap = func(s storage.Storage) storage.Storage {
+		w.wrap = func(s Storage) Storage {
 			return loads{s, t, func() *Engine { return w.engine }, &n}
 		}
 		w.options = Options{Memory: 1 << 20}

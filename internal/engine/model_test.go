@@ -211,15 +211,15 @@ func (tr *trial) happen(e event) {
 
 // steer pauses a batch, by its number, or a store's queue, or lets it go on.
 func (tr *trial) steer(what string, paused bool) {
-	p := storage.Pausing{Queue: what, Paused: paused}
+	p := storage.PauseRequest{Queue: what, Paused: paused}
 	if i, err := strconv.Atoi(what); err == nil {
-		p = storage.Pausing{Key: tr.batches[i].key, Paused: paused}
+		p = storage.PauseRequest{Key: tr.batches[i].key, Paused: paused}
 	}
 	spans := tr.paused[what]
 	if n := len(spans); !paused && n > 0 && spans[n-1].to.IsZero() {
 		spans[n-1].to = time.Now()
 	}
-	s := insist(tr.world, func() (storage.Stopped, error) {
+	s := insist(tr.world, func() (storage.StopResult, error) {
 		s, err := tr.node.Pause(context.Background(), p)
 		if errors.Is(err, storage.ErrNotFound) {
 			err = nil // deleted

@@ -190,7 +190,7 @@ func TestHandover(t *testing.T) {
 }
 
 // lateClaims answers a Claim a second after it was carried out.
-type lateClaims struct{ storage.Storage }
+type lateClaims struct{ Storage }
 
 func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
 	c, err := l.Storage.Claim(context.WithoutCancel(ctx), q)
@@ -206,7 +206,7 @@ func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Cla
 // handed over too, though other work keeps the node up.
 func TestHandoverOfNewClaim(t *testing.T) {
 	pair(t, "at once", func(t *testing.T, w *world, _ *host) {
-		w.wrap = func(s storage.Storage) storage.Storage { return &lateClaims{s} }
+		w.wrap = func(s Storage) Storage { return &lateClaims{s} }
 		w.restart(Options{})
 		w.wrap = nil
 		w.up.script(0, 0, step{answered(200), 20 * time.Second})

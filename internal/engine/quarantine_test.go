@@ -20,7 +20,7 @@ import (
 
 // answering is storage that answers calls about one batch, or one queue, with an error.
 type answering struct {
-	storage.Storage
+	Storage
 	op    string
 	err   error
 	times int // that it does; negative: always
@@ -78,7 +78,7 @@ func (a *answering) Load(ctx context.Context, c *storage.Claim) error {
 	return a.Storage.Load(ctx, c)
 }
 
-func (a *answering) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
+func (a *answering) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	if err := a.answer("Results", nil); err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 	always := a.times < 0
 	times := a.times
 	a.times = 0
-	w.wrap = func(s storage.Storage) storage.Storage {
+	w.wrap = func(s Storage) Storage {
 		a.Storage = s
 		return a
 	}

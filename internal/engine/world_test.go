@@ -142,8 +142,8 @@ type world struct {
 	db *storagetest.Memory
 	*host
 	policy  Policy
-	options Options                               // what differs from the defaults of start
-	wrap    func(storage.Storage) storage.Storage // nil: the node as it is
+	options Options               // what differs from the defaults of start
+	wrap    func(Storage) Storage // nil: the node as it is
 	batches []*made
 }
 
@@ -307,7 +307,7 @@ func (w *world) createAs(store, token string, o batch.Options, methods ...string
 	for i, method := range methods {
 		m.reqs = append(m.reqs, batch.Request{Method: method, Path: fmt.Sprintf("%d/%d", len(w.batches), i)})
 	}
-	c := insist(w, func() (storage.Created, error) {
+	c := insist(w, func() (storage.CreateResult, error) {
 		return w.node.Create(context.Background(), &storage.NewBatch{
 			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: token, Options: o,
 			Requests: m.reqs, Credential: []byte("token of " + token),
@@ -364,7 +364,7 @@ func (w *world) outcome(m *made) string {
 }
 
 func (w *world) stopBatch(m *made) int {
-	s := insist(w, func() (storage.Stopped, error) {
+	s := insist(w, func() (storage.StopResult, error) {
 		return w.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
 	})
 	for _, q := range s.Queues {

@@ -27,7 +27,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Shared is the state that nodes share through storage.
+// Shared is the state that nodes share through storage, see storage.Pacing.
 type Shared interface {
 	Hold(ctx context.Context, h storage.Hold) error
 	Holds(ctx context.Context) ([]storage.Hold, error)

@@ -6,8 +6,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// Caller is who a call is made for: storage shares its connections among stores, and among
-// the owners of a store.
+// Caller is the store and owner that a call is made for. Databases share their connections fairly
+// among stores, and among the owners of a store.
 type Caller struct {
 	Store string
 	Owner batch.Owner
@@ -18,8 +18,8 @@ type (
 	serviceKey struct{}
 )
 
-// WithCaller returns a context that names the caller. It is for the methods whose arguments
-// don't: Results, Marks, Requests and Queue.
+// WithCaller returns a context that names the caller, for methods whose arguments don't: Results,
+// Marks, Requests and Queue.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
@@ -30,8 +30,8 @@ func CallerOf(ctx context.Context) Caller {
 	return c
 }
 
-// ForService returns a context for reads that the service needs to run batches. They don't
-// wait for those of callers.
+// ForService returns a context for reads that the service needs to run batches. They don't wait
+// for reads of callers.
 func ForService(ctx context.Context) context.Context {
 	return context.WithValue(ctx, serviceKey{}, true)
 }

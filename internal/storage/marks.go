@@ -1,16 +1,51 @@
 package storage
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// Newest returns the marks that count of those that one call records: one for each request,
-// the last one unless an earlier one is Done. An answer that a later mark leaves as it is
-// comes from the earlier one.
+// MarkState is how far a request has come.
+type MarkState uint8
+
+// The states of a mark. A request without a mark was never sent.
+const (
+	Begun   MarkState = iota + 1 // may have been sent: the intent, durable before the request left
+	Waiting                      // got an answer or failed, and is due for another attempt at NotBefore
+	Done                         // ended
+)
+
+// Mark is the durable state of one request of a running batch. A batch has at most one mark for
+// each request, and a later mark replaces it. If the later mark's Result has no status, the
+// stored answer stays. So a large answer needn't be in memory when its request is sent again or
+// ends with that answer.
+type Mark struct {
+	Index     int
+	State     MarkState
+	Tries     Tries
+	NotBefore time.Time    // Waiting: the moment of the next attempt. Done: when the last attempt began; zero: unknown
+	Result    batch.Result // Done: the final result. Waiting: the last answer. Begun: none. Load and Marks leave bodies and headers out
+}
+
+// Tries counts the attempts of one request.
+type Tries struct {
+	Attempts       int       // times that it was sent, or may have been
+	Retries        int       // failed attempts that were followed by another
+	Throttles      int       // answers 429
+	ThrottledSince time.Time // the first 429; zero: none
+	MaybeDone      bool      // an earlier attempt may have taken effect
+	InDoubt        bool      // it is unknown whether an attempt was carried out, and no later answer shows it
+	StartedAt      time.Time // the first attempt
+	EndedAt        time.Time // the end of the last attempt
+}
+
+// Newest returns the marks that count among those of one call: one for each request, the last
+// one unless an earlier one is Done. A later mark without an answer gets the earlier one's.
 func Newest(marks []Mark) []Mark {
-	last := make(map[int]int, len(marks)) // by request: where its mark is in out
+	last := make(map[int]int, len(marks)) // by request: the place of its mark in out
 	out := make([]Mark, 0, len(marks))
 	for i := range marks {
 		at, again := last[marks[i].Index]
@@ -25,7 +60,7 @@ func Newest(marks []Mark) []Mark {
 	return out
 }
 
-// Over returns what a mark becomes that is recorded over an earlier one.
+// Over returns the mark that is stored when m replaces an earlier one.
 func Over(earlier, m Mark) Mark {
 	if m.Result.Status == 0 {
 		m.Result = earlier.Result
@@ -33,8 +68,8 @@ func Over(earlier, m Mark) Mark {
 	return m
 }
 
-// Unread returns a mark as Load and Marks show it: without the answer's body and headers,
-// and without any answer of a request that is under way.
+// Unread returns a mark as Load and Marks show it: without the answer's body and headers, and
+// without any answer if the request is in flight.
 func (m Mark) Unread() Mark {
 	m.Result.Body, m.Result.Headers = nil, nil
 	if m.State == Begun {
@@ -43,12 +78,26 @@ func (m Mark) Unread() Mark {
 	return m
 }
 
-// outcomeUnknown marks requests in doubt from versions that didn't record Tries.InDoubt: it is part
-// of every such message. The databases' migrations have the same text.
+func (m *Mark) check(total int) error {
+	switch {
+	case m.Index < 0 || m.Index >= total:
+		return fmt.Errorf("%w: there is a mark for request %d of %d", ErrDamaged, m.Index, total)
+	case m.State < Begun || m.State > Done:
+		return fmt.Errorf("%w: the mark of request %d has the state %d", ErrDamaged, m.Index, m.State)
+	case m.Tries.Attempts < 0 || m.Tries.Retries < 0 || m.Tries.Throttles < 0:
+		return fmt.Errorf("%w: the mark of request %d counts less than no attempts", ErrDamaged, m.Index)
+	case m.State == Begun, m.State == Waiting && m.Result.Status == 0:
+		return nil
+	}
+	return CheckResult(&m.Result)
+}
+
+// outcomeUnknown is a part of every message of a request in doubt. Versions that didn't record
+// Tries.InDoubt left only the message. The databases' migrations have the same text.
 const outcomeUnknown = "it is not known whether"
 
-// InDoubt reports whether a request is in doubt: its result is FAILED, and it is unknown whether the
-// upstream carried it out. For a result that an older version recorded, the message decides.
+// InDoubt reports whether a request is in doubt: its result is FAILED, and it is unknown whether
+// the upstream carried it out. The message decides for a result that an older version recorded.
 func (m *Mark) InDoubt() bool {
 	if m.State != Done || m.Result.Status != batch.Failed {
 		return false
@@ -69,9 +118,9 @@ func Size(marks []Mark) (n int) {
 	return n
 }
 
-// Portion returns how many of the marks to write at once, so that they have at most so many
-// bytes. It is at least one. A mark without an answer stays with the answer before it: so the
-// end of one request and the intent of the next are written together.
+// Portion returns how many of the marks to write at once: at least one, and no more than fit
+// into the given number of bytes. A mark without an answer stays with the answer before it, so
+// that the end of one request and the intent of the next are written together.
 func Portion(marks []Mark, most int) int {
 	for n := range marks {
 		if most -= Size(marks[n : n+1]); most < 0 && n > 0 && marks[n].Result.Status != 0 {

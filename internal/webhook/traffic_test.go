@@ -361,7 +361,7 @@ func TestOperator(t *testing.T) {
 	key := ended(t, node, Operator)
 	d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: loopback}, time.Second))
 	d.OperatorURL = receiver.URL
-	due, _, err := node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: lease})
+	due, _, err := node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: lease})
 	if err != nil || len(due) != 1 {
 		t.Fatal(due, err)
 	}

@@ -43,9 +43,9 @@ var pauses = []time.Duration{
 	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 9 * time.Hour,
 }
 
-// Storage is what deliveries need of storage.Storage.
+// Storage is what deliveries need from a database: a part of storage.Callbacks.
 type Storage interface {
-	DueDeliveries(ctx context.Context, q storage.Due) (due []storage.Delivery, next storage.Lane, err error)
+	DueDeliveries(ctx context.Context, q storage.DueQuery) (due []storage.Delivery, next storage.Lane, err error)
 	PutDelivery(ctx context.Context, d *storage.Delivery) error
 }
 
@@ -80,7 +80,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 		var due []storage.Delivery
 		var err error
 		if free, busy := t.busy(time.Now()); free > 0 {
-			due, after, err = d.Storage.DueDeliveries(ctx, storage.Due{Limit: free, Lease: lease, After: after, Busy: busy})
+			due, after, err = d.Storage.DueDeliveries(ctx, storage.DueQuery{Limit: free, Lease: lease, After: after, Busy: busy})
 		}
 		if (err != nil) != failing && ctx.Err() == nil {
 			if failing = err != nil; failing {

@@ -217,7 +217,7 @@ func TestBadReceivers(t *testing.T) {
 			key := ended(t, node, address)
 			d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: tt.allow}, 300*time.Millisecond))
 			defer d.Client.CloseIdleConnections()
-			due, _, err := node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: time.Hour})
+			due, _, err := node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: time.Hour})
 			if err != nil || len(due) != 1 {
 				t.Fatal(due, err)
 			}
@@ -291,7 +291,7 @@ func TestBackAfterAnHour(t *testing.T) {
 		_, signer := secretFile(t)
 		node := storagetest.NewMemory().Node()
 		key := ended(t, node, "https://example.com")
-		if d, _, err := node.DueDeliveries(t.Context(), storage.Due{Limit: 1, Lease: lease}); err != nil || len(d) != 1 {
+		if d, _, err := node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: lease}); err != nil || len(d) != 1 {
 			t.Fatal(d, err) // taken by a node that dies now
 		}
 		ctx, stop := context.WithCancel(t.Context())

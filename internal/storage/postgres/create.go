@@ -10,8 +10,8 @@ import (
 
 // Create implements storage.Storage. It locks the queue's row first: so the order of
 // the batches' ids is the order of the commits.
-func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
-	var out storage.Created
+func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateResult, error) {
+	var out storage.CreateResult
 	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
 	packed, ids := storage.Pack(b.Requests), storage.PackIDs(b.Requests)
 	err := db.writeAgain(ctx, "create a batch", func(ctx context.Context) (err error) {
@@ -45,7 +45,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		return err
 	})
 	if err != nil {
-		return storage.Created{}, err
+		return storage.CreateResult{}, err
 	}
 	return out, nil
 }
@@ -61,20 +61,20 @@ type inserted struct {
 	twinQueue  *storage.QueueID
 }
 
-func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.Created, error) {
+func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.CreateResult, error) {
 	switch {
 	case r.made != nil:
-		return storage.Created{Ticket: b.Ticket, Queue: r.queue}, nil
+		return storage.CreateResult{Ticket: b.Ticket, Queue: r.queue}, nil
 	case r.same != nil:
-		return storage.Created{Ticket: b.Ticket, Queue: *r.same}, nil
+		return storage.CreateResult{Ticket: b.Ticket, Queue: *r.same}, nil
 	case r.twin != nil:
-		return storage.Created{Ticket: *r.twin, Queue: *r.twinQueue, Duplicate: true}, nil
+		return storage.CreateResult{Ticket: *r.twin, Queue: *r.twinQueue, Duplicate: true}, nil
 	case b.Quota > 0 && r.open >= b.Quota:
-		return storage.Created{}, &storage.QuotaError{Limit: b.Quota}
+		return storage.CreateResult{}, &storage.QuotaError{Limit: b.Quota}
 	case b.QuotaBytes > 0 && r.bytes+int64(size) > b.QuotaBytes:
-		return storage.Created{}, &storage.QuotaError{Bytes: b.QuotaBytes}
+		return storage.CreateResult{}, &storage.QuotaError{Bytes: b.QuotaBytes}
 	}
-	return storage.Created{}, errGone // another create with this key was committed meanwhile: look again
+	return storage.CreateResult{}, errGone // another create with this key was committed meanwhile: look again
 }
 
 // dedupKey returns the column's value: NULL for none.

@@ -12,7 +12,7 @@ import (
 const lanesAtOnce = 1000
 
 // DueDeliveries implements storage.Storage. Nodes pass over what others take at the moment.
-func (db *DB) DueDeliveries(ctx context.Context, q storage.Due) ([]storage.Delivery, storage.Lane, error) {
+func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) ([]storage.Delivery, storage.Lane, error) {
 	var out []storage.Delivery
 	var next storage.Lane
 	var stores, hosts []string

@@ -22,7 +22,7 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 	} else {
 		var ended batch.Set
 		var completed, failed, inDoubt int
-		var results []storage.Indexed
+		var results []storage.IndexedResult
 		err = db.readAtOnce(ctx, reads(callerOf(key)), what, status,
 			get("done", func(r pgx.Rows) error {
 				var i int
@@ -97,8 +97,8 @@ func mayRead(key storage.Key, store string, owner []byte) bool {
 }
 
 // Results implements storage.Storage.
-func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
-	var out []storage.Indexed
+func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+	var out []storage.IndexedResult
 	there := false
 	err := db.readAtOnce(ctx, readsOf(ctx), "read results",
 		get("is_readable", scan(&there, new(int)), id).anew(func() { there = false }),
@@ -113,9 +113,9 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 }
 
 // readResult reads a row of the statements "results".
-func (db *DB) readResult(out *[]storage.Indexed) func(r pgx.Rows) error {
+func (db *DB) readResult(out *[]storage.IndexedResult) func(r pgx.Rows) error {
 	return func(r pgx.Rows) error {
-		var x storage.Indexed
+		var x storage.IndexedResult
 		var line, headers, packed []byte
 		if err := r.Scan(&x.Index, &x.Status, &x.Code, &x.Kind, &line, &x.Body, &headers, &packed, &x.InDoubt); err != nil {
 			return err

@@ -10,7 +10,7 @@ import (
 )
 
 // Pause implements storage.Storage.
-func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
+func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopResult, error) {
 	const what = "pause batches, or let them go on"
 	l := creates(callerOf(p.Key))
 	var hit stopped
@@ -21,7 +21,7 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 			steps = append([]step{do("enter_queue", name)}, steps...)
 		}
 		if err := db.write(ctx, l, what, steps...); err != nil {
-			return storage.Stopped{}, err
+			return storage.StopResult{}, err
 		}
 		if !p.Paused && hit.count > 0 {
 			// If it has no batches. If this fails, an empty row stays.
@@ -35,18 +35,18 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 		found := false
 		err := db.read(ctx, l, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), p.Ticket).anew(func() { found = false }))
 		if err != nil {
-			return storage.Stopped{}, err
+			return storage.StopResult{}, err
 		}
 		if !found || !mayRead(p.Key, store, owner) {
-			return storage.Stopped{}, storage.ErrNotFound
+			return storage.StopResult{}, storage.ErrNotFound
 		}
 		err = db.write(ctx, l, what, do("lock_queues", []int64{int64(queue)}), get("pause_batch", hit.row, id, p.Paused).anew(hit.forget))
 		if err != nil {
-			return storage.Stopped{}, err
+			return storage.StopResult{}, err
 		}
 	}
 	db.tell(&hit)
-	return storage.Stopped{Count: hit.count, Queues: hit.queues}, nil
+	return storage.StopResult{Count: hit.count, Queues: hit.queues}, nil
 }
 
 // Group implements storage.Storage.

@@ -12,7 +12,7 @@ import (
 )
 
 // Stop implements storage.Storage.
-func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
+func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResult, error) {
 	const what = "stop batches"
 	l := creates(storage.Caller{Store: sel.Store, Owner: sel.Owner})
 	var ids, queues []int64
@@ -28,17 +28,17 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 	}
 	selected = selected.anew(func() { ids, queues = nil, nil })
 	if err := db.read(ctx, l, what, selected); err != nil || len(ids) == 0 {
-		return storage.Stopped{}, err
+		return storage.StopResult{}, err
 	}
 	slices.Sort(queues)
 	var hit stopped
 	steps := []step{do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget)}
 	err := db.write(ctx, l, what, append(steps, endAside(ids)...)...)
 	if err != nil {
-		return storage.Stopped{}, err
+		return storage.StopResult{}, err
 	}
 	db.tell(&hit)
-	return storage.Stopped{Count: hit.count, Queues: hit.queues}, nil
+	return storage.StopResult{Count: hit.count, Queues: hit.queues}, nil
 }
 
 // stopped is what the statements "stop" and "delete" have done.

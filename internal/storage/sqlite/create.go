@@ -10,9 +10,9 @@ import (
 )
 
 // Create implements storage.Storage.
-func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created, error) {
+func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateResult, error) {
 	packed, ids := storage.Pack(b.Requests), storage.PackIDs(b.Requests)
-	var out storage.Created
+	var out storage.CreateResult
 	err := db.writeFor(ctx, storage.Caller{Store: b.Store, Owner: b.Owner}, len(packed), "create a batch", func(c *sqlite.Conn) (err error) {
 		now := db.now()
 		var found bool
@@ -31,11 +31,11 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 		if err != nil {
 			return err
 		}
-		out = storage.Created{Ticket: b.Ticket, Queue: storage.QueueID(queue)}
+		out = storage.CreateResult{Ticket: b.Ticket, Queue: storage.QueueID(queue)}
 		return query(c, "insert_requests", nil, c.LastInsertRowID(), ids, packed)
 	})
 	if err != nil {
-		return storage.Created{}, err
+		return storage.CreateResult{}, err
 	}
 	return out, nil
 }
@@ -43,17 +43,17 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.Created,
 // earlier looks for a batch that this Create would make a second time: it has the
 // same deduplication key, or the same ticket, which means that this very call was
 // stored before.
-func (db *DB) earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.Created, found bool, err error) {
+func (db *DB) earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.CreateResult, found bool, err error) {
 	same, err := byTicket(c, storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket})
 	if err == nil {
-		return storage.Created{Ticket: b.Ticket, Queue: same.queue}, true, nil
+		return storage.CreateResult{Ticket: b.Ticket, Queue: same.queue}, true, nil
 	}
 	if !storage.Certain(err) {
 		return out, false, err
 	}
 	duplicate := func(s *sqlite.Stmt) error {
 		found = true
-		out = storage.Created{Queue: storage.QueueID(s.ColumnInt64(1)), Duplicate: true}
+		out = storage.CreateResult{Queue: storage.QueueID(s.ColumnInt64(1)), Duplicate: true}
 		s.ColumnBytes(0, out.Ticket[:])
 		return nil
 	}

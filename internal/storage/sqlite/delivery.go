@@ -13,7 +13,7 @@ import (
 const lanesAtOnce = 1000
 
 // DueDeliveries implements storage.Storage.
-func (db *DB) DueDeliveries(ctx context.Context, q storage.Due) (out []storage.Delivery, next storage.Lane, err error) {
+func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) (out []storage.Delivery, next storage.Lane, err error) {
 	// Looked for beside the writer first: most of the time there is none.
 	due := false
 	err = db.read(ctx, "look for deliveries", func(c *sqlite.Conn) error {
@@ -39,7 +39,7 @@ func (db *DB) DueDeliveries(ctx context.Context, q storage.Due) (out []storage.D
 }
 
 // takeDeliveries looks at one lane after the other, and takes a delivery of each that may have one.
-func takeDeliveries(c *sqlite.Conn, q storage.Due, now int64) (out []storage.Delivery, lane storage.Lane, err error) {
+func takeDeliveries(c *sqlite.Conn, q storage.DueQuery, now int64) (out []storage.Delivery, lane storage.Lane, err error) {
 	busy, hosts, stores := map[storage.Lane]bool{}, map[string]bool{}, map[string]bool{}
 	for _, b := range q.Busy {
 		switch {

@@ -115,8 +115,8 @@ func readEnded(c *sqlite.Conn, out *storage.Status, held []freshMark) error {
 }
 
 // Results implements storage.Storage.
-func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
-	var out []storage.Indexed
+func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+	var out []storage.IndexedResult
 	held := db.journal.of(id)
 	err := db.readBy(ctx, "read results", func(c *sqlite.Conn) error {
 		there, err := queryInt(c, "is_readable", int64(id))
@@ -137,7 +137,7 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 
 // readResults reads results from an index on, out of the table and of what the journal
 // held: as many as maxBytes of bodies allow, and at least one.
-func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, maxBytes int) ([]storage.Indexed, error) {
+func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, maxBytes int) ([]storage.IndexedResult, error) {
 	p := page{held: held, from: from, left: maxBytes}
 	err := query(c, "results", func(s *sqlite.Stmt) error {
 		index := s.ColumnInt(0)
@@ -151,7 +151,7 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 		if err != nil {
 			return err
 		}
-		p.out = append(p.out, storage.Indexed{Index: index, Result: batch.Result{
+		p.out = append(p.out, storage.IndexedResult{Index: index, Result: batch.Result{
 			Headers: headers,
 			Status:  batch.ResultStatus(s.ColumnInt(1)),
 			Code:    s.ColumnInt(2),
@@ -184,7 +184,7 @@ type page struct {
 	from int         // the least index that may follow
 	left int         // bytes
 	full bool
-	out  []storage.Indexed
+	out  []storage.IndexedResult
 }
 
 // fits reports whether a body of n bytes belongs to the page.
@@ -209,7 +209,7 @@ func (p *page) addHeld(before int) error {
 		if !p.fits(len(m.Result.Body)) {
 			return errEnough
 		}
-		p.out = append(p.out, storage.Indexed{
+		p.out = append(p.out, storage.IndexedResult{
 			Index: m.Index, Result: m.Result, Attempts: m.Tries.Attempts, StartedAt: m.Tries.StartedAt, EndedAt: m.Tries.EndedAt,
 			Throttles: m.Tries.Throttles, ThrottledSince: m.Tries.ThrottledSince, InDoubt: m.InDoubt(),
 		})

@@ -10,7 +10,7 @@ import (
 )
 
 // Pause implements storage.Storage.
-func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
+func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopResult, error) {
 	var q int64
 	err := db.writeFor(ctx, callerOf(p.Key), 0, "pause or resume batches", func(c *sqlite.Conn) (err error) {
 		q, err = pause(c, p)
@@ -23,13 +23,13 @@ func (db *DB) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, er
 		return query(c, "delete_queue", nil, q) // if it has no batches
 	})
 	if err != nil || q == 0 {
-		return storage.Stopped{}, err
+		return storage.StopResult{}, err
 	}
-	return storage.Stopped{Count: 1, Queues: []storage.QueueID{storage.QueueID(q)}}, nil
+	return storage.StopResult{Count: 1, Queues: []storage.QueueID{storage.QueueID(q)}}, nil
 }
 
 // pause sets the mark, and returns the queue; 0: it was set already.
-func pause(c *sqlite.Conn, p storage.Pausing) (int64, error) {
+func pause(c *sqlite.Conn, p storage.PauseRequest) (int64, error) {
 	switch {
 	case p.Ticket != uuid.Nil:
 		b, err := byTicket(c, p.Key)

@@ -12,10 +12,10 @@ import (
 )
 
 // Stop implements storage.Storage.
-func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
-	var out storage.Stopped
+func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResult, error) {
+	var out storage.StopResult
 	err := db.writeFor(ctx, storage.Caller{Store: sel.Store, Owner: sel.Owner}, 0, "stop batches", func(c *sqlite.Conn) error {
-		out = storage.Stopped{}
+		out = storage.StopResult{}
 		rows, err := selected(c, sel)
 		if err != nil {
 			return err
@@ -32,7 +32,7 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped,
 		return nil
 	})
 	if err != nil {
-		return storage.Stopped{}, err
+		return storage.StopResult{}, err
 	}
 	return out, nil
 }

@@ -171,7 +171,7 @@ func (f *fixture) status(b *storage.NewBatch) *storage.Status {
 	return s
 }
 
-func (f *fixture) stop(sel storage.Selection) storage.Stopped {
+func (f *fixture) stop(sel storage.Selection) storage.StopResult {
 	f.Helper()
 	s, err := f.s.Stop(f.Context(), sel)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 )
 
 // Create implements storage.Storage.
-func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Created, error) {
-	return call(ctx, n, "Create", func(m *Memory) (storage.Created, error) {
+func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.CreateResult, error) {
+	return call(ctx, n, "Create", func(m *Memory) (storage.CreateResult, error) {
 		if b := m.earlier(nb); b != nil {
-			return storage.Created{Ticket: b.Ticket, Queue: b.queue.id, Duplicate: b.Ticket != nb.Ticket}, nil
+			return storage.CreateResult{Ticket: b.Ticket, Queue: b.queue.id, Duplicate: b.Ticket != nb.Ticket}, nil
 		}
 		q := m.byName[nb.Queue]
 		if q == nil {
@@ -24,11 +24,11 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 			m.byName[nb.Queue], m.queues[q.id] = q, q
 		}
 		if nb.Quota > 0 && len(q.open) >= nb.Quota {
-			return storage.Created{}, &storage.QuotaError{Limit: nb.Quota}
+			return storage.CreateResult{}, &storage.QuotaError{Limit: nb.Quota}
 		}
 		// Pack is called only here: its encoders can't cross the bubbles of testing/synctest.
 		if nb.QuotaBytes > 0 && m.bytesOf(q)+int64(len(storage.Pack(nb.Requests))) > nb.QuotaBytes {
-			return storage.Created{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
+			return storage.CreateResult{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
 		}
 		m.lastBatch++
 		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: m.now(), born: time.Now()}
@@ -36,7 +36,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 		b.Credential = bytes.Clone(nb.Credential)
 		m.batches = append(m.batches, b)
 		q.open = append(q.open, b)
-		return storage.Created{Ticket: b.Ticket, Queue: q.id}, nil
+		return storage.CreateResult{Ticket: b.Ticket, Queue: q.id}, nil
 	})
 }
 
@@ -101,8 +101,8 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 }
 
 // Results implements storage.Storage.
-func (n *Node) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.Indexed, error) {
-	return call(ctx, n, "Results", func(m *Memory) ([]storage.Indexed, error) {
+func (n *Node) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+	return call(ctx, n, "Results", func(m *Memory) ([]storage.IndexedResult, error) {
 		b := m.byID(id)
 		if b == nil || b.signals.Deleted {
 			return nil, storage.ErrNotFound
@@ -171,8 +171,8 @@ func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, e
 
 // results returns recorded results from an index on, as many as maxBytes of bodies
 // allow and at least one.
-func (b *stored) results(from, maxBytes int) []storage.Indexed {
-	var out []storage.Indexed
+func (b *stored) results(from, maxBytes int) []storage.IndexedResult {
+	var out []storage.IndexedResult
 	for i := max(from, 0); i < len(b.Requests); i++ {
 		r, ok := b.done(i)
 		if !ok {
@@ -184,7 +184,7 @@ func (b *stored) results(from, maxBytes int) []storage.Indexed {
 		r.Body = bytes.Clone(r.Body)
 		m := b.marks[i]
 		t := m.Tries
-		out = append(out, storage.Indexed{Index: i, Result: r, InDoubt: m.InDoubt(), Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt, Throttles: t.Throttles, ThrottledSince: t.ThrottledSince})
+		out = append(out, storage.IndexedResult{Index: i, Result: r, InDoubt: m.InDoubt(), Attempts: t.Attempts, StartedAt: t.StartedAt, EndedAt: t.EndedAt, Throttles: t.Throttles, ThrottledSince: t.ThrottledSince})
 	}
 	return out
 }

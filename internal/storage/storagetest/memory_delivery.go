@@ -33,7 +33,7 @@ func hostOf(address string) string {
 }
 
 // DueDeliveries implements storage.Storage.
-func (n *Node) DueDeliveries(ctx context.Context, q storage.Due) (out []storage.Delivery, next storage.Lane, err error) {
+func (n *Node) DueDeliveries(ctx context.Context, q storage.DueQuery) (out []storage.Delivery, next storage.Lane, err error) {
 	err = run(ctx, n, "DueDeliveries", func(m *Memory) error {
 		out, next = m.due(q)
 		return nil
@@ -41,7 +41,7 @@ func (n *Node) DueDeliveries(ctx context.Context, q storage.Due) (out []storage.
 	return out, next, err
 }
 
-func (m *Memory) due(q storage.Due) (out []storage.Delivery, next storage.Lane) {
+func (m *Memory) due(q storage.DueQuery) (out []storage.Delivery, next storage.Lane) {
 	now := m.now()
 	m.correctDeliveries(now)
 	lane := func(b *stored) storage.Lane { return storage.Lane{Store: b.Store, Host: hostOf(b.Callback)} }

@@ -14,9 +14,9 @@ import (
 const purgeStep = 100
 
 // Stop implements storage.Storage.
-func (n *Node) Stop(ctx context.Context, sel storage.Selection) (storage.Stopped, error) {
-	return call(ctx, n, "Stop", func(m *Memory) (storage.Stopped, error) {
-		var out storage.Stopped
+func (n *Node) Stop(ctx context.Context, sel storage.Selection) (storage.StopResult, error) {
+	return call(ctx, n, "Stop", func(m *Memory) (storage.StopResult, error) {
+		var out storage.StopResult
 		for _, b := range m.batches {
 			if !selected(sel, b) || b.signals.Stopped || !b.endedAt.IsZero() {
 				continue

@@ -17,16 +17,16 @@ func (b *stored) wishes() storage.Signals {
 }
 
 // Pause implements storage.Storage.
-func (n *Node) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, error) {
-	return call(ctx, n, "Pause", func(m *Memory) (storage.Stopped, error) {
+func (n *Node) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopResult, error) {
+	return call(ctx, n, "Pause", func(m *Memory) (storage.StopResult, error) {
 		var q *queue
 		if p.Ticket != uuid.Nil {
 			b, err := m.find(p.Key)
 			if err != nil {
-				return storage.Stopped{}, err
+				return storage.StopResult{}, err
 			}
 			if !b.endedAt.IsZero() || b.signals.Stopped || b.paused == p.Paused {
-				return storage.Stopped{}, nil
+				return storage.StopResult{}, nil
 			}
 			b.paused, q = p.Paused, b.queue
 		} else {
@@ -36,7 +36,7 @@ func (n *Node) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, e
 				m.byName[p.Queue], m.queues[q.id] = q, q
 			}
 			if q == nil || q.paused == p.Paused {
-				return storage.Stopped{}, nil
+				return storage.StopResult{}, nil
 			}
 			q.paused = p.Paused
 		}
@@ -44,7 +44,7 @@ func (n *Node) Pause(ctx context.Context, p storage.Pausing) (storage.Stopped, e
 			q.notBefore = time.Time{}
 		}
 		n.tellOwner(q)
-		return storage.Stopped{Count: 1, Queues: []storage.QueueID{q.id}}, nil
+		return storage.StopResult{Count: 1, Queues: []storage.QueueID{q.id}}, nil
 	})
 }
 

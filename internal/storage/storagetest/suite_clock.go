@@ -164,7 +164,7 @@ var clockTests = []struct {
 	{"a pause stays a pause", func(f *clocked) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
-		_, err := f.s.Pause(f.Context(), storage.Pausing{Key: key(b), Paused: true})
+		_, err := f.s.Pause(f.Context(), storage.PauseRequest{Key: key(b), Paused: true})
 		expectError(f.T, "Pause", err, nil)
 		err = f.s.Release(f.Context(), c, nil, storage.Forever)
 		expectError(f.T, "Release", err, nil)

@@ -132,7 +132,7 @@ var createTests = []test{
 	{"of many creates with one key at once one is stored", func(f *fixture) {
 		const n = 8
 		dedup := uuid.New()
-		made := make([]storage.Created, n)
+		made := make([]storage.CreateResult, n)
 		errs := make([]error, n)
 		var all sync.WaitGroup
 		for i := range n {
@@ -146,7 +146,7 @@ var createTests = []test{
 		if err := errors.Join(errs...); err != nil {
 			f.Fatal(err)
 		}
-		originals := slices.DeleteFunc(slices.Clone(made), func(c storage.Created) bool { return c.Duplicate })
+		originals := slices.DeleteFunc(slices.Clone(made), func(c storage.CreateResult) bool { return c.Duplicate })
 		expect(f.T, "creates that stored", len(originals), 1)
 		for _, c := range made {
 			expect(f.T, "ticket", c.Ticket, made[0].Ticket)
@@ -268,7 +268,7 @@ func (f *fixture) expectDuplicate(b, first *storage.NewBatch, q storage.QueueID)
 	if err != nil {
 		f.Fatalf("Create: %v", err)
 	}
-	expect(f.T, "the outcome", c, storage.Created{Ticket: first.Ticket, Queue: q, Duplicate: true})
+	expect(f.T, "the outcome", c, storage.CreateResult{Ticket: first.Ticket, Queue: q, Duplicate: true})
 	_, err = f.s.Status(f.Context(), key(b), 0)
 	expectError(f.T, "Status of the duplicate", err, storage.ErrNotFound)
 }

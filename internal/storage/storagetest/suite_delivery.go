@@ -21,14 +21,14 @@ func calling(store string, n int) *storage.NewBatch {
 func (f *fixture) due(lease time.Duration) (d []storage.Delivery) {
 	f.Helper()
 	for {
-		found, _ := f.dueOnce(storage.Due{Limit: 10, Lease: lease})
+		found, _ := f.dueOnce(storage.DueQuery{Limit: 10, Lease: lease})
 		if d = append(d, found...); len(found) == 0 || lease == 0 {
 			return d
 		}
 	}
 }
 
-func (f *fixture) dueOnce(q storage.Due) ([]storage.Delivery, storage.Lane) {
+func (f *fixture) dueOnce(q storage.DueQuery) ([]storage.Delivery, storage.Lane) {
 	f.Helper()
 	d, next, err := f.s.DueDeliveries(f.Context(), q)
 	if err != nil {
@@ -194,17 +194,17 @@ var deliveryTests = []test{
 		f.callingTo("c", "https://c.example")
 		round := func(want ...string) {
 			f.Helper()
-			d, next := f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour})
+			d, next := f.dueOnce(storage.DueQuery{Limit: 10, Lease: time.Hour})
 			expect(f.T, "a round", lanes(d), want)
 			expect(f.T, "the next lane", next, storage.Lane{})
 		}
 		round("a dead.example", "b b.example", "c c.example")
 		round("a dead.example")
-		d, _ := f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Host: "dead.example"}}})
+		d, _ := f.dueOnce(storage.DueQuery{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Host: "dead.example"}}})
 		expect(f.T, "without the dead host", lanes(d), []string{"a live.example:8443"})
-		d, _ = f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a"}}})
+		d, _ = f.dueOnce(storage.DueQuery{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a"}}})
 		expect(f.T, "without the first store", lanes(d), []string{"b dead.example"})
-		d, _ = f.dueOnce(storage.Due{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a", Host: "dead.example"}, {Store: "b", Host: "live.example:8443"}}})
+		d, _ = f.dueOnce(storage.DueQuery{Limit: 10, Lease: time.Hour, Busy: []storage.Lane{{Store: "a", Host: "dead.example"}, {Store: "b", Host: "live.example:8443"}}})
 		expect(f.T, "without one lane", lanes(d), []string(nil))
 		round("a dead.example")
 	}},
@@ -216,7 +216,7 @@ var deliveryTests = []test{
 		taken := map[string]int{}
 		var after storage.Lane
 		for range 2 * stores {
-			d, next := f.dueOnce(storage.Due{Limit: 2, Lease: time.Hour, After: after})
+			d, next := f.dueOnce(storage.DueQuery{Limit: 2, Lease: time.Hour, After: after})
 			for i := range d {
 				taken[d[i].Store]++
 			}

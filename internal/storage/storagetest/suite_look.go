@@ -238,7 +238,7 @@ var lookTests = []test{
 	{"a repetition that is to be the only one leads to an earlier one, whatever its state", func(f *fixture) {
 		b := newBatch("s", 1)
 		f.create(b)
-		repetition := func(once bool) storage.Created {
+		repetition := func(once bool) storage.CreateResult {
 			f.Helper()
 			r := newBatch("s", 1)
 			r.RetryOf, r.Once = b.Ticket, once

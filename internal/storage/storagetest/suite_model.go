@@ -124,8 +124,8 @@ func (m *model) create(t *rapid.T) {
 	}
 }
 
-func (m *model) createBoth(t *rapid.T, b *storage.NewBatch) (storage.Created, bool) {
-	actual, memory, ok := both(t, m, "Create", func(s storage.Storage, _ int) (storage.Created, error) { return s.Create(t.Context(), b) })
+func (m *model) createBoth(t *rapid.T, b *storage.NewBatch) (storage.CreateResult, bool) {
+	actual, memory, ok := both(t, m, "Create", func(s storage.Storage, _ int) (storage.CreateResult, error) { return s.Create(t.Context(), b) })
 	same(t, "ticket", actual.Ticket, memory.Ticket)
 	if actual.Ticket != b.Ticket {
 		same(t, "duplicate", actual.Duplicate, memory.Duplicate)
@@ -172,7 +172,7 @@ func (m *model) stop(t *rapid.T) {
 	if how&2 != 0 {
 		sel.GroupID = rapid.SampledFrom([]string{"g", "g", "none"}).Draw(t, "group")
 	}
-	actual, memory, _ := both(t, m, "Stop", func(s storage.Storage, _ int) (storage.Stopped, error) { return s.Stop(t.Context(), sel) })
+	actual, memory, _ := both(t, m, "Stop", func(s storage.Storage, _ int) (storage.StopResult, error) { return s.Stop(t.Context(), sel) })
 	same(t, "stopped", actual.Count, memory.Count)
 	same(t, "queues to tell", m.names(t, actual.Queues, 0), m.names(t, memory.Queues, 1))
 }
@@ -249,7 +249,7 @@ func plainStatus(s *storage.Status) string {
 func (m *model) page(t *rapid.T) {
 	b := m.anyBatch(t)
 	from, maxBytes := rapid.IntRange(0, 5).Draw(t, "from"), rapid.IntRange(1, 20).Draw(t, "bytes")
-	actual, memory, ok := both(t, m, "Results", func(s storage.Storage, _ int) ([]storage.Indexed, error) {
+	actual, memory, ok := both(t, m, "Results", func(s storage.Storage, _ int) ([]storage.IndexedResult, error) {
 		st, err := s.Status(t.Context(), key(b), 0)
 		if err != nil {
 			return nil, err

@@ -139,7 +139,7 @@ var nodeTests = []nodeTest{
 	{"a stop through another node reaches the runner", func(t *testing.T, _ Cluster, a, b *fixture) {
 		x := newBatch("s", 1)
 		c := a.claimed(x)
-		expect(t, "stopped", b.stop(byTicket(x)), storage.Stopped{Count: 1, Queues: []storage.QueueID{c.Queue}})
+		expect(t, "stopped", b.stop(byTicket(x)), storage.StopResult{Count: 1, Queues: []storage.QueueID{c.Queue}})
 		expect(t, "told", a.record(c), storage.Signals{Stopped: true})
 		b.delete(x)
 		expect(t, "told", a.record(c), storage.Signals{Stopped: true, Deleted: true})
@@ -148,7 +148,7 @@ var nodeTests = []nodeTest{
 		x := newBatch("s", 1)
 		q := a.claimed(x).Queue
 		c.Die(t, a.s)
-		expect(t, "stopped", b.stop(byTicket(x)), storage.Stopped{Count: 1, Queues: []storage.QueueID{q}})
+		expect(t, "stopped", b.stop(byTicket(x)), storage.StopResult{Count: 1, Queues: []storage.QueueID{q}})
 		expect(t, "outcome", b.outcome(x), "QUEUED -")
 		next := b.claim(q)
 		expect(t, "told", next.Signals, storage.Signals{Stopped: true})
@@ -161,7 +161,7 @@ var nodeTests = []nodeTest{
 	{"of creates with one key through many nodes at once one is stored", func(t *testing.T, _ Cluster, a, b *fixture) {
 		for range 10 {
 			dedup := uuid.New()
-			made := make([]storage.Created, 8)
+			made := make([]storage.CreateResult, 8)
 			errs := together(len(made), func(i int) (err error) {
 				x := newBatch("s", 1)
 				x.DedupKey = dedup

@@ -307,7 +307,7 @@ func oddResults() []batch.Result {
 	}
 }
 
-func indexes(results []storage.Indexed) []int {
+func indexes(results []storage.IndexedResult) []int {
 	var out []int
 	for _, r := range results {
 		out = append(out, r.Index)

@@ -13,15 +13,15 @@ import (
 // pause pauses a batch, or lets it go on, and returns whether that changed something.
 func (f *fixture) pause(b *storage.NewBatch, paused bool) bool {
 	f.Helper()
-	return f.pausing(storage.Pausing{Key: key(b), Paused: paused})
+	return f.pausing(storage.PauseRequest{Key: key(b), Paused: paused})
 }
 
 func (f *fixture) pauseQueue(name string, paused bool) bool {
 	f.Helper()
-	return f.pausing(storage.Pausing{Queue: name, Paused: paused})
+	return f.pausing(storage.PauseRequest{Queue: name, Paused: paused})
 }
 
-func (f *fixture) pausing(p storage.Pausing) bool {
+func (f *fixture) pausing(p storage.PauseRequest) bool {
 	f.Helper()
 	s, err := f.s.Pause(f.Context(), p)
 	if err != nil {
@@ -127,7 +127,7 @@ var steerTests = []test{
 		k := key(b)
 		k.Owner = batch.OwnerOf("another")
 		for _, k := range []storage.Key{k, {Store: "t", Owner: b.Owner, Ticket: b.Ticket}, {Store: "s", Owner: b.Owner, Ticket: uuid.New()}} {
-			if _, err := f.s.Pause(f.Context(), storage.Pausing{Key: k, Paused: true}); !errors.Is(err, storage.ErrNotFound) {
+			if _, err := f.s.Pause(f.Context(), storage.PauseRequest{Key: k, Paused: true}); !errors.Is(err, storage.ErrNotFound) {
 				f.Errorf("got error %v, want ErrNotFound", err)
 			}
 		}

@@ -54,7 +54,7 @@ var stopTests = []test{
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		got := f.stop(byTicket(b))
-		expect(f.T, "stopped", got, storage.Stopped{Count: 1, Queues: []storage.QueueID{c.Queue}})
+		expect(f.T, "stopped", got, storage.StopResult{Count: 1, Queues: []storage.QueueID{c.Queue}})
 		expect(f.T, "outcome", f.outcome(b), "QUEUED - -")
 		expect(f.T, "told", f.record(c, done(0, "")), storage.Signals{Stopped: true})
 		f.finish(c)

@@ -1,0 +1,81 @@
+package storage
+
+import (
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+)
+
+// Filter selects batches of one creator. A batch must meet every condition that is set.
+type Filter struct {
+	Store   string
+	Owner   batch.Owner
+	Status  batch.Status // zero: any
+	Open    bool         // only those that have not ended, in the order in which they run; otherwise newest first
+	GroupID string       // empty: any
+	From    time.Time    // created at this moment or later; zero: any
+	To      time.Time    // created before this moment; zero: any
+	Failed  bool         // only those that have ended and have a failed request
+	InDoubt bool         // only those that have ended and have a request in doubt
+	Code    int          // only those with a request that ended with an answer of this code; 0: any
+	Path    string       // only those with a request whose path and query contain this text; empty: any
+	After   BatchID      // only those behind this one in the order; 0: from the beginning
+	Limit   int          // the most batches to return, at least 1
+}
+
+// Matches reports whether a batch meets the conditions that its summary can answer: all but Code,
+// Path and After.
+func (f *Filter) Matches(s *Summary) bool {
+	return (f.Status == 0 || s.Status == f.Status) &&
+		(!f.Open || s.Status != batch.Completed) &&
+		(f.GroupID == "" || s.GroupID == f.GroupID) &&
+		(f.From.IsZero() || !s.CreatedAt.Before(f.From)) &&
+		(f.To.IsZero() || s.CreatedAt.Before(f.To)) &&
+		(!f.Failed || s.Status == batch.Completed && s.Failed > 0) &&
+		(!f.InDoubt || s.Status == batch.Completed && s.InDoubt > 0)
+}
+
+// ClockError is how wrong clocks may have been before a search by time misses a batch: batches
+// are read in the order of their IDs, not of their moments.
+const ClockError = time.Hour
+
+// Ends reports whether no batch behind this one can match, because all that follow are older.
+func (f *Filter) Ends(s *Summary) bool {
+	return !f.Open && !f.From.IsZero() && s.CreatedAt.Before(f.From.Add(-ClockError))
+}
+
+// Look returns how many batches one Find reads at most: fewer when each costs more.
+func (f *Filter) Look() int {
+	switch {
+	case f.Path != "":
+		return 100
+	case f.Code != 0:
+		return 250
+	}
+	return 1000
+}
+
+// Page is the result of one Find.
+type Page struct {
+	Batches []Summary
+	Next    BatchID // the After of the next page; 0: there are no more
+}
+
+// Summary is a batch as a list shows it.
+type Summary struct {
+	ID          BatchID
+	Ticket      batch.Ticket
+	GroupID     string
+	Status      batch.Status
+	Total       int
+	Completed   int // requests that were executed, successfully or not
+	Failed      int // of Completed; 0 for a batch that ended before failures were counted
+	InDoubt     int // of Failed
+	CreatedAt   time.Time
+	StartedAt   time.Time    // zero: not started
+	EndedAt     time.Time    // zero: not ended
+	RetryOf     batch.Ticket // zero: none
+	Retried     bool         // another batch repeats the failed requests of this one
+	Paused      bool         // the batch itself is paused; its queue may be, too
+	Quarantined bool         // it was set aside
+}
