@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -172,34 +170,24 @@ const callerTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
 // TestTraces: one trace leads from the caller through the queue to each request, on both
 // databases; what a request brings of its own stays.
 func TestTraces(t *testing.T) {
-	for name, database := range map[string]func() Options{
-		"sqlite": func() Options {
-			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}}
-		},
-		"postgres": func() Options {
-			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newCollector(t)
-			o := database()
-			provider := c.provider(t, sdktrace.ParentBased(sdktrace.NeverSample()))
-			o.Observe.TracerProvider, o.Retries.Limit, o.Retries.Interval = provider, new(1), time.Millisecond
-			seen := traced(t, o, http.Header{"Traceparent": {"00-" + callerTrace + "-00f067aa0ba902b7-01"}, "Tracestate": {"vendor=x"}})
-			if err := provider.ForceFlush(t.Context()); err != nil {
-				t.Fatal(err)
+	onEach(t, func(t *testing.T, o Options) {
+		c := newCollector(t)
+		provider := c.provider(t, sdktrace.ParentBased(sdktrace.NeverSample()))
+		o.Observe.TracerProvider, o.Retries.Limit, o.Retries.Interval = provider, new(1), time.Millisecond
+		seen := traced(t, o, http.Header{"Traceparent": {"00-" + callerTrace + "-00f067aa0ba902b7-01"}, "Tracestate": {"vendor=x"}})
+		if err := provider.ForceFlush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		checkSpans(t, c)
+		for path, h := range seen {
+			if path != "/own" && (!strings.HasPrefix(h.Get("Traceparent"), "00-"+callerTrace+"-") || h.Get("Tracestate") != "vendor=x") {
+				t.Errorf("%s was told %q %q", path, h.Get("Traceparent"), h.Get("Tracestate"))
 			}
-			checkSpans(t, c)
-			for path, h := range seen {
-				if path != "/own" && (!strings.HasPrefix(h.Get("Traceparent"), "00-"+callerTrace+"-") || h.Get("Tracestate") != "vendor=x") {
-					t.Errorf("%s was told %q %q", path, h.Get("Traceparent"), h.Get("Tracestate"))
-				}
-			}
-			if got := seen["/own"].Values("Traceparent"); len(got) != 1 || got[0] != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00" {
-				t.Errorf("a request's own trace became %q", got)
-			}
-		})
-	}
+		}
+		if got := seen["/own"].Values("Traceparent"); len(got) != 1 || got[0] != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00" {
+			t.Errorf("a request's own trace became %q", got)
+		}
+	})
 }
 
 // checkSpans looks at the tree of spans.
@@ -301,8 +289,6 @@ func TestTracesSampled(t *testing.T) {
 	}
 }
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
-
 // metricsOf reads the metrics by name and labels.
 func metricsOf(t *testing.T, s *Service) map[string]string {
 	t.Helper()
@@ -319,90 +305,80 @@ func metricsOf(t *testing.T, s *Service) map[string]string {
 
 // TestMetrics: what happened is counted, each thing once, on both databases; no label names a store.
 func TestMetrics(t *testing.T) {
-	for name, database := range map[string]func() Options{
-		"sqlite": func() Options {
-			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}}
-		},
-		"postgres": func() Options {
-			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var limited, broken atomic.Int32
-			limited.Store(2)
-			broken.Store(1)
-			upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				switch {
-				case r.URL.Path == "/limited" && limited.Add(-1) >= 0:
-					w.Header().Set("Retry-After", "0")
-					w.WriteHeader(http.StatusTooManyRequests)
-				case r.URL.Path == "/broken" && broken.Add(-1) >= 0:
-					w.WriteHeader(http.StatusInternalServerError)
-				case r.URL.Path == "/doubt":
-					panic(http.ErrAbortHandler)
-				case r.URL.Path == "/missing":
-					w.WriteHeader(http.StatusNotFound)
-				}
-			}))
-			t.Cleanup(upstream.Close)
-			o := database()
-			o.Upstream.URL, o.Retries.Interval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
-			s, ask, stop := running(t, o)
-			var made struct{ Ticket string }
-			end := func(query, body string) {
-				t.Helper()
-				if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch"+query, nil, body)), &made); err != nil {
-					t.Fatal(err)
-				}
-				for status := ""; !strings.Contains(status, `"COMPLETED"`); {
-					status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
-				}
+	onEach(t, func(t *testing.T, o Options) {
+		var limited, broken atomic.Int32
+		limited.Store(2)
+		broken.Store(1)
+		upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			switch {
+			case r.URL.Path == "/limited" && limited.Add(-1) >= 0:
+				w.Header().Set("Retry-After", "0")
+				w.WriteHeader(http.StatusTooManyRequests)
+			case r.URL.Path == "/broken" && broken.Add(-1) >= 0:
+				w.WriteHeader(http.StatusInternalServerError)
+			case r.URL.Path == "/doubt":
+				panic(http.ErrAbortHandler)
+			case r.URL.Path == "/missing":
+				w.WriteHeader(http.StatusNotFound)
 			}
-			end("?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine"},{"method":"GET","path":"/limited"},{"method":"GET","path":"/broken"},{"method":"POST","path":"/doubt","body":{}},{"method":"GET","path":"/missing"}]`)
-			end("", `[{"method":"GET","path":"/missing"},{"method":"GET","path":"/fine"}]`)
-			end("", `[{"method":"GET","path":"/fine"}]`)
-			ask("GET", "/nowhere", nil, "")
+		}))
+		t.Cleanup(upstream.Close)
+		o.Upstream.URL, o.Retries.Interval, o.Logger = upstream.URL, time.Millisecond, slog.New(slog.DiscardHandler)
+		s, ask, stop := running(t, o)
+		var made struct{ Ticket string }
+		end := func(query, body string) {
+			t.Helper()
+			if err := json.Unmarshal([]byte(ask("POST", "/api/v3/1003/batch"+query, nil, body)), &made); err != nil {
+				t.Fatal(err)
+			}
+			for status := ""; !strings.Contains(status, `"COMPLETED"`); {
+				status = ask("GET", "/api/v3/1003/batch?responses=false&wait=30&ticket="+made.Ticket, nil, "")
+			}
+		}
+		end("?stopOnFirstFailure=false", `[{"method":"GET","path":"/fine"},{"method":"GET","path":"/limited"},{"method":"GET","path":"/broken"},{"method":"POST","path":"/doubt","body":{}},{"method":"GET","path":"/missing"}]`)
+		end("", `[{"method":"GET","path":"/missing"},{"method":"GET","path":"/fine"}]`)
+		end("", `[{"method":"GET","path":"/fine"}]`)
+		ask("GET", "/nowhere", nil, "")
 
-			stop()
-			got := metricsOf(t, s)
-			for metric, want := range map[string]string{
-				`sheaf_batches_created_total{store_class="all"}`:                      "3",
-				`sheaf_batches_finished_total{outcome="completed",store_class="all"}`: "1",
-				`sheaf_batches_finished_total{outcome="failed",store_class="all"}`:    "2",
-				`sheaf_requests_total{outcome="completed",store_class="all"}`:         "4",
-				`sheaf_requests_total{outcome="failed",store_class="all"}`:            "2",
-				`sheaf_requests_total{outcome="in_doubt",store_class="all"}`:          "1",
-				`sheaf_requests_total{outcome="not_executed",store_class="all"}`:      "1",
-				`sheaf_retries_total`:   "1",
-				`sheaf_throttles_total`: "2",
-				`sheaf_upstream_request_duration_seconds_count{code="2xx"}`:          "4",
-				`sheaf_upstream_request_duration_seconds_count{code="throttled"}`:    "2",
-				`sheaf_upstream_request_duration_seconds_count{code="5xx"}`:          "1",
-				`sheaf_upstream_request_duration_seconds_count{code="4xx"}`:          "2",
-				`sheaf_upstream_request_duration_seconds_count{code="none"}`:         "1",
-				`sheaf_batch_queue_wait_seconds_count{store_class="all"}`:            "3",
-				`sheaf_batch_duration_seconds_count{store_class="all"}`:              "3",
-				`sheaf_batches_unfinished{store_class="all"}`:                        "0",
-				`sheaf_requests_in_flight`:                                           "0",
-				`sheaf_nodes`:                                                        "1",
-				`sheaf_storage_operation_duration_seconds_count{operation="create"}`: "3",
-				`sheaf_ownership_losses_total`:                                       "0",
-				`http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/api/v3/{storeId}/batch"}`: "3",
-				`http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404",http_route="none"}`:                     "1",
-			} {
-				if got[metric] != want {
-					t.Errorf("%s is %q, want %s", metric, got[metric], want)
-				}
+		stop()
+		got := metricsOf(t, s)
+		for metric, want := range map[string]string{
+			`sheaf_batches_created_total{store_class="all"}`:                      "3",
+			`sheaf_batches_finished_total{outcome="completed",store_class="all"}`: "1",
+			`sheaf_batches_finished_total{outcome="failed",store_class="all"}`:    "2",
+			`sheaf_requests_total{outcome="completed",store_class="all"}`:         "4",
+			`sheaf_requests_total{outcome="failed",store_class="all"}`:            "2",
+			`sheaf_requests_total{outcome="in_doubt",store_class="all"}`:          "1",
+			`sheaf_requests_total{outcome="not_executed",store_class="all"}`:      "1",
+			`sheaf_retries_total`:   "1",
+			`sheaf_throttles_total`: "2",
+			`sheaf_upstream_request_duration_seconds_count{code="2xx"}`:          "4",
+			`sheaf_upstream_request_duration_seconds_count{code="throttled"}`:    "2",
+			`sheaf_upstream_request_duration_seconds_count{code="5xx"}`:          "1",
+			`sheaf_upstream_request_duration_seconds_count{code="4xx"}`:          "2",
+			`sheaf_upstream_request_duration_seconds_count{code="none"}`:         "1",
+			`sheaf_batch_queue_wait_seconds_count{store_class="all"}`:            "3",
+			`sheaf_batch_duration_seconds_count{store_class="all"}`:              "3",
+			`sheaf_batches_unfinished{store_class="all"}`:                        "0",
+			`sheaf_requests_in_flight`:                                           "0",
+			`sheaf_nodes`:                                                        "1",
+			`sheaf_storage_operation_duration_seconds_count{operation="create"}`: "3",
+			`sheaf_ownership_losses_total`:                                       "0",
+			`http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/api/v3/{storeId}/batch"}`: "3",
+			`http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="404",http_route="none"}`:                     "1",
+		} {
+			if got[metric] != want {
+				t.Errorf("%s is %q, want %s", metric, got[metric], want)
 			}
-			if v, err := strconv.ParseFloat(got["sheaf_throttled_seconds_total"], 64); err != nil || v <= 0 {
-				t.Errorf("throttled for %q s", got["sheaf_throttled_seconds_total"])
+		}
+		if v, err := strconv.ParseFloat(got["sheaf_throttled_seconds_total"], 64); err != nil || v <= 0 {
+			t.Errorf("throttled for %q s", got["sheaf_throttled_seconds_total"])
+		}
+		for metric := range got {
+			if strings.Contains(metric, "1003") || strings.Contains(metric, "token") {
+				t.Errorf("a label names a store or a token: %s", metric)
 			}
-			for metric := range got {
-				if strings.Contains(metric, "1003") || strings.Contains(metric, "token") {
-					t.Errorf("a label names a store or a token: %s", metric)
-				}
-			}
-		})
-	}
+		}
+	})
 }

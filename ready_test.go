@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -54,44 +53,34 @@ func TestReadyChangesNothing(t *testing.T) {
 
 // TestReadyTellsNothing: /readyz says nothing of what the database reports, which the log does.
 func TestReadyTellsNothing(t *testing.T) {
-	for name, database := range map[string]func() Options{
-		"sqlite": func() Options {
-			return Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "planted-name.db")}}
-		},
-		"postgres": func() Options {
-			return Options{Database: Database{URL: pgtest.NewDatabase(t), SecretKeyFile: keyFile(t)}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var log bytes.Buffer
-			o := database()
-			o.Upstream.URL, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
-			s, _, stop := running(t, o)
-			for s.Ready(t.Context()) != nil {
-				runtime.Gosched() // until batches of an earlier process have been looked for
+	onEach(t, func(t *testing.T, o Options) {
+		var log bytes.Buffer
+		o.Upstream.URL, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
+		s, _, stop := running(t, o)
+		for s.Ready(t.Context()) != nil {
+			runtime.Gosched() // until batches of an earlier process have been looked for
+		}
+		stop()
+		ready := s.readyForCallers(o.Logger)
+		if err := s.Close(); err != nil { // every call of the database fails from now on
+			t.Fatal(err)
+		}
+		log.Reset()
+		for range 3 {
+			err := ready(t.Context())
+			if err == nil {
+				t.Fatal("it is ready without its database")
 			}
-			stop()
-			ready := s.readyForCallers(o.Logger)
-			if err := s.Close(); err != nil { // every call of the database fails from now on
-				t.Fatal(err)
-			}
-			log.Reset()
-			for range 3 {
-				err := ready(t.Context())
-				if err == nil {
-					t.Fatal("it is ready without its database")
-				}
-				for _, word := range []string{"planted", "database", "closed", "sqlite", "postgres"} {
-					if strings.Contains(err.Error(), word) {
-						t.Errorf("%q reveals %q", err, word)
-					}
+			for _, word := range []string{"sheaf-test", "database", "closed", "sqlite", "postgres"} {
+				if strings.Contains(err.Error(), word) {
+					t.Errorf("%q reveals %q", err, word)
 				}
 			}
-			if n := strings.Count(log.String(), "the database does not work"); n != 1 {
-				t.Errorf("it is logged %d times, want 1:\n%s", n, &log)
-			}
-		})
-	}
+		}
+		if n := strings.Count(log.String(), "the database does not work"); n != 1 {
+			t.Errorf("it is logged %d times, want 1:\n%s", n, &log)
+		}
+	})
 }
 
 // TestOperatorsAreAudited: without an audit log, the service's log has calls of operators and
