@@ -13,9 +13,9 @@ import (
 // requests has reached the upstream, and starts it again on what the kill left.
 func TestKill9UnderLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, database string) {
-		n := 20
+		n := 8
 		if isPostgres(database) {
-			n = 3 // each waits for the dead node's session to be missed
+			n = 3 // after each kill, the next node waits until the dead one's session has expired
 		}
 		kill9UnderLoad(t, database, timesKilled(n))
 	})
@@ -28,7 +28,7 @@ func kill9UnderLoad(t *testing.T, database string, kills int) {
 	s := start(t, ledger.URL+"/api/{storeId}", database)
 	l := startLoad(ctx, caller(s.base), 8)
 
-	// A few arrivals: killed while it recovers. Many: killed in the middle of its work.
+	// After few arrivals the kill hits the recovery, after many the middle of the work.
 	points := []int{250, 100, 1, 180, 20, 300, 3}
 	var ready, working []time.Duration
 	for i := range kills {
@@ -42,8 +42,8 @@ func kill9UnderLoad(t *testing.T, database string, kills int) {
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
 	t.Logf("%d kills; from exec to ready: %v; from exec to the next request at the upstream: %v", kills, spread(ready), spread(working))
-	if kills >= 20 && (a.inDoubt == 0 || a.repeated == 0) {
-		t.Errorf("no kill hit a request under way: the test is too gentle to prove anything")
+	if *faults > 0 && (a.inDoubt == 0 || a.repeated == 0) {
+		t.Errorf("no kill hit a request in flight: in doubt %d, repeated %d", a.inDoubt, a.repeated)
 	}
 }
 
