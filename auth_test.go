@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/auth"
@@ -257,7 +256,7 @@ func TestAuthKeys(t *testing.T) {
 	}
 	var keys []string
 	for _, name := range []string{"one", "two"} {
-		key, issued := auth.Issue(seal, name, []string{"a"}, auth.Rights, "upstream-"+name, time.Now(), nil)
+		key, issued := auth.Issue(seal, auth.Grant{Name: name, Stores: []string{"a"}, Rights: auth.Rights, Credential: "upstream-" + name})
 		if err := auth.ChangeIssued(file, func(all []auth.Issued) ([]auth.Issued, error) { return append(all, issued), nil }); err != nil {
 			t.Fatal(err)
 		}

@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api"
-	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/engine"
-	"github.com/sheafapi/sheaf/internal/secret"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/telemetry"
 	"go.opentelemetry.io/otel/attribute"
@@ -90,37 +88,6 @@ func (s *Service) nodeState(o *Options) api.NodeState {
 // Metrics answers with the service's metrics, in the text format of Prometheus or OpenMetrics.
 // It asks for no token: serve it where only those can ask who may know.
 func (s *Service) Metrics() http.Handler { return s.metrics }
-
-// operators returns what judges who may operate, and the file that it judges by; nil: nobody may.
-func (o *Options) operators(key secret.Key, callers *auth.Gate) (func(r *http.Request, token string) error, *auth.Gate, error) {
-	gate := callers
-	switch {
-	case o.Auth.OperatorKeysFile != "" && o.Auth.KeysFile != "":
-		return nil, nil, errors.New("Auth.OperatorKeysFile does not go with Auth.KeysFile: put the operators' keys into that file")
-	case o.Auth.OperatorKeysFile != "":
-		keys, err := auth.OpenKeys(o.Auth.OperatorKeysFile, key)
-		if err != nil {
-			return nil, nil, err
-		}
-		gate = auth.NewGate(nil, keys, o.Auth.TrustedProxies)
-	case o.Auth.KeysFile == "":
-		return nil, nil, nil
-	}
-	return func(r *http.Request, token string) error {
-		_, err := gate.Judge(r.Context(), auth.Call{
-			Remote: r.RemoteAddr, ForwardedFor: r.Header["X-Forwarded-For"], Store: auth.EveryStore, Token: token, Right: auth.Operate,
-		})
-		return denial(err)
-	}, gate, nil
-}
-
-// denial returns the API's error for one of auth's.
-func denial(err error) error {
-	if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
-		return &api.Denial{Status: refusal.Status, Reason: refusal.Reason, Wait: refusal.Wait}
-	}
-	return err
-}
 
 // measured is storage whose operations are counted, and timed.
 type measured struct {

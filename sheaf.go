@@ -7,12 +7,12 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
@@ -36,10 +36,10 @@ type Service struct {
 	engine   *engine.Engine
 	storage  storage.Storage
 	outbound *outbound.Client
-	gates    []*auth.Gate // those that judge by files
+	gate     *auth.Gate
 	metrics  *telemetry.Metrics
 	room     *capacity
-	audit    func(r *http.Request, e api.Event)
+	audit    *audit.Log
 	close    func() error
 }
 
@@ -71,31 +71,20 @@ func New(o Options) (*Service, error) {
 		client.Close()
 		return nil, err
 	}
-	gate, closeGate, err := o.gate(guard, key)
+	gate, err := o.gate(guard, key)
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	s := &Service{outbound: client, storage: store, room: &capacity{limit: o.Limits.MaxDatabase, storage: store, log: o.Logger}}
+	s := &Service{gate: gate, outbound: client, storage: store, room: &capacity{limit: o.Limits.MaxDatabase, storage: store, log: o.Logger}}
 	s.metrics = s.newMetrics(&o)
-	operator, operators, err := o.operators(key, gate)
-	if err != nil {
-		closeGate()
-		client.Close()
-		return nil, errors.Join(err, store.Close())
-	}
-	for _, g := range []*auth.Gate{gate, operators} {
-		if g != nil && !slices.Contains(s.gates, g) {
-			s.gates = append(s.gates, g)
-		}
-	}
 	timed, told := s.counted()
 	watched := &observed{Storage: timed}
 	memory := planMemory(&o)
 	processors := cpu.New(runtime.GOMAXPROCS(0))
 	e := engine.New(engine.Options{
 		CPU:       processors,
-		Strangers: gate == nil,
+		Strangers: gate.AdmitsStrangers(),
 		Storage:   watched, Upstream: client, Unseal: unseal(key),
 		Policy: engine.Policy{
 			RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
@@ -109,7 +98,7 @@ func New(o Options) (*Service, error) {
 	})
 	s.engine, s.room.known = e, e.Accepted
 	var crowded func(store string, owner batch.Owner) bool
-	if gate == nil && *o.Limits.MaxQueued > 0 {
+	if gate.AdmitsStrangers() && *o.Limits.MaxQueued > 0 {
 		crowded = newCrowding(*o.Limits.MaxQueued, store, e.Accepted).crowded
 	}
 	var forward func(w http.ResponseWriter, r *http.Request, store, path string) (int, error)
@@ -123,11 +112,12 @@ func New(o Options) (*Service, error) {
 		}
 	}
 	if s.webhooks, err = o.deliverer(store, told.delivered); err != nil {
-		closeGate()
+		gate.Close()
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	s.audit = o.audit()
+	proxies := auth.Proxies(o.Auth.TrustedProxies)
+	s.audit = audit.New(o.Observe.AuditLog, o.Logger, proxies.Address)
 	s.api = api.New(api.Options{
 		Callback: o.operatorCallback(), CheckCallback: o.checkCallback(),
 		Alone: !isPostgres(o.Database.URL),
@@ -135,16 +125,16 @@ func New(o Options) (*Service, error) {
 		CPU:       processors,
 		HasRoom:   s.room.hasRoom,
 		Crowded:   crowded,
-		From:      auth.NetworkOf(o.Auth.TrustedProxies),
-		Authorize: authorize(gate), Audit: s.audit, AuditOperators: o.Observe.AuditLog == nil, Forward: forward, MaxForwards: o.Limits.MaxOutbound,
-		Operator: operator, Node: func() api.NodeState { return s.nodeState(&o) },
+		From:      proxies.Network,
+		Authorize: gate.Authorize, AuthorizeOperator: gate.AuthorizeOperator, Audit: s.audit, Forward: forward, MaxForwards: o.Limits.MaxOutbound,
+		Node:    func() api.NodeState { return s.nodeState(&o) },
 		Observe: told.call, Created: told.created, Tracer: o.tracer(),
 		Storage: &introducing{timed, e}, Seal: seal(key), Wake: e.Wake, Notify: e.Notify, Ready: s.readyForCallers(o.Logger),
 		Headers: headers, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer, MaxQueued: *o.Limits.MaxQueued, MaxStored: o.Limits.MaxStored, Logger: o.Logger,
 	})
 	watched.changed = s.api.Changed
 	s.close = sync.OnceValue(func() error {
-		closeGate()
+		gate.Close()
 		client.Close()
 		return store.Close()
 	})

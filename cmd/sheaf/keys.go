@@ -89,7 +89,7 @@ else from stdin; never from the command line, where others would see it.`,
 				at := time.Now().Add(expires).UTC().Truncate(time.Second)
 				until = &at
 			}
-			key, issued := auth.Issue(seal, name, stores, rights, credential, time.Now(), until)
+			key, issued := auth.Issue(seal, auth.Grant{Name: name, Stores: stores, Rights: rights, Credential: credential, Expires: until})
 			err = auth.ChangeIssued(file, func(keys []auth.Issued) ([]auth.Issued, error) {
 				if slices.ContainsFunc(keys, func(k auth.Issued) bool { return k.Name == name }) {
 					return nil, fmt.Errorf("%s has a key named %q already: choose another name, or revoke that one first", file, name)

@@ -304,8 +304,8 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	}
 	return inbound.Options{
 		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: s.options.Limits.MaxBody,
-		Trusted: s.options.Auth.TrustedProxies, Network: auth.Network,
-		From:   auth.NetworkOf(s.options.Auth.TrustedProxies),
+		Trusted: s.options.Auth.TrustedProxies, Network: auth.NetworkOf,
+		From:   auth.Proxies(s.options.Auth.TrustedProxies).Network,
 		Probes: []string{healthPath, readyPath, metricsPath},
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api/watch"
+	"github.com/sheafapi/sheaf/internal/audit"
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/gate"
@@ -36,8 +38,8 @@ type Storage interface {
 	Overview(ctx context.Context, loads int) (storage.Overview, error)
 }
 
-// Options configure the API. All have to be set, but MaxQueued and MaxStored,
-// Authorize, HasRoom, Crowded, From, Operator, Node, Observe, Created, Tracer, Audit and Forward.
+// Options configure the API. All must be set, except MaxQueued and MaxStored, HasRoom, Crowded, From,
+// Node, Observe, Created, Tracer, Audit and Forward.
 type Options struct {
 	// Storage keeps the batches.
 	Storage Storage
@@ -50,14 +52,15 @@ type Options struct {
 	// /readyz.
 	Ready func(context.Context) error
 
-	// Authorize, if set, judges a caller's token for a store before anything else is done.
-	// An error that is no *Denial is a failure. Without it nobody judges a token here, and a batch is its token's.
-	Authorize func(r *http.Request, store, token, right string) (Caller, error)
+	// Authorize judges a caller's token at a store before anything else is done for the call. An
+	// error that isn't an *auth.Refusal means that the token could not be judged.
+	Authorize func(r *http.Request, store, token, right string) (auth.Caller, error)
 
-	// Operator, if set, judges the token of who asks how the whole service does, as Authorize does. Without
-	// it nobody may. Node tells what storage does not know of this node.
-	Operator func(r *http.Request, token string) error
-	Node     func() NodeState
+	// AuthorizeOperator judges an operator's token in the same way.
+	AuthorizeOperator func(r *http.Request, token string) error
+
+	// Node returns what only this node knows about itself, for operators.
+	Node func() NodeState
 
 	// Observe, if set, is told of every call, after its answer: the route is a template of a path, or
 	// none; a broken connection has the status 0. Created is told of every batch that was stored.
@@ -71,9 +74,8 @@ type Options struct {
 	// Tracer, if set, traces calls. Without it a caller's trace is kept with its batch all the same.
 	Tracer trace.Tracer
 
-	// Audit, if set, is told of every call to a resource of batches, after its answer.
-	Audit          func(r *http.Request, e Event)
-	AuditOperators bool // only operators' calls are audited
+	// Audit, if set, logs calls to resources of batches and of operators, after their answer.
+	Audit *audit.Log
 
 	// Forward, if set, answers what is below a store and no batch resource: with the
 	// path behind the store as it came, and the query. It returns an error when it has sent nothing,
@@ -109,16 +111,6 @@ type Options struct {
 	Crowded func(store string, owner batch.Owner) bool
 
 	Logger *slog.Logger
-}
-
-// Event is what a call was, for an audit: nothing in it is a secret.
-type Event struct {
-	Action string // create, retry, retry-matching, resend, status, search, stop, delete, pause, resume, or an operator's path
-	Store  string // empty: what was named can't be one
-	Who    string // who was let in, by name, or the beginning of the SHA-256 of a token; empty: there was none
-	Ticket string // of the batch that it was about, or that was created; empty: none
-	Group  string // likewise
-	Status int    // of the answer; 0: the connection was broken instead
 }
 
 // API is the HTTP API, a handler that answers every path: unknown ones with a 404 in its

@@ -1,17 +1,16 @@
 package api
 
 import (
-	"strings"
-
+	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// audit tells what a call was, once it is over.
+// audit logs a call after its answer.
 func (s *API) audit(c *call) {
-	if c.action == "" || s.AuditOperators && !strings.HasPrefix(c.action, "operator") {
+	if c.action == "" || !s.Audit.Wants(c.action) {
 		return
 	}
-	e := Event{Action: c.action, Store: c.store, Who: c.who, Status: c.status}
+	e := audit.Event{Action: c.action, Store: c.store, Who: c.who, Status: c.status}
 	if ticket, _, err := c.query.ticket(); err == nil && ticket != (batch.Ticket{}) {
 		e.Ticket = ticket.String()
 	}
@@ -27,5 +26,5 @@ func (s *API) audit(c *call) {
 	if group, err := c.query.group(); err == nil {
 		e.Group = group
 	}
-	s.Audit(c.r, e)
+	s.Audit.Add(c.r, e)
 }

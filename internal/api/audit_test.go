@@ -1,28 +1,35 @@
 package api
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 
+	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// Every call to a resource of batches is told, with its outcome; probes and what is no
-// resource are not.
+// auditTo returns an audit log that writes to out.
+func auditTo(out io.Writer) *audit.Log {
+	return audit.New(out, discard, func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() })
+}
+
+// TestAudit: every call to a resource of batches is logged with its outcome. Probes and unknown
+// addresses are not. A repeated read is logged once.
 func TestAudit(t *testing.T) {
 	var mu sync.Mutex
-	var events []Event
+	var lines bytes.Buffer
 	w := newWorld(t, func(o *Options) {
-		o.Audit = func(r *http.Request, e Event) {
+		o.Audit = auditTo(writerFunc(func(p []byte) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if r.RemoteAddr == "" {
-				t.Error("the request is another one")
-			}
-			events = append(events, e)
-		}
+			return lines.Write(p)
+		}))
 	})
 	who := batch.OwnerOf(token).Short()
 	ticket := w.create("?groupId=g", 1)
@@ -48,41 +55,54 @@ func TestAudit(t *testing.T) {
 	w.do("GET", "/nothing")
 	w.do("PUT", base)
 	w.server.Close() // every call is over
-	want := []Event{
-		{"create", "12345", who, ticket, "g", 200},
-		{"status", "12345", who, ticket, "", 200},
-		{"status", "12345", who, ticket, "", 200},
-		{"search", "12345", who, "", "", 200},
-		{"status", "12345", who, "", "", 404},
-		{"stop", "12345", who, "", "g", 200},
-		{"delete", "12345", who, ticket, "", 200},
-		{"search", "", "", "", "", 401}, // its query was not looked at
-		{"create", "", batch.OwnerOf("x").Short(), "", "", 400},
-		{"status", "12345", who, ticket, "", 503},
+	want := []audit.Event{
+		{Action: "create", Store: "12345", Who: who, Ticket: ticket, Group: "g", Status: 200},
+		{Action: "status", Store: "12345", Who: who, Ticket: ticket, Status: 200},
+		{Action: "search", Store: "12345", Who: who, Status: 200},
+		{Action: "status", Store: "12345", Who: who, Status: 404},
+		{Action: "stop", Store: "12345", Who: who, Group: "g", Status: 200},
+		{Action: "delete", Store: "12345", Who: who, Ticket: ticket, Status: 200},
+		{Action: "search", Status: 401}, // its query was not read
+		{Action: "create", Who: batch.OwnerOf("x").Short(), Status: 400},
+		{Action: "status", Store: "12345", Who: who, Ticket: ticket, Status: 503},
 	}
-	if len(events) != len(want) {
-		t.Fatalf("%+v", events)
-	}
-	for i := range want {
-		if events[i] != want[i] {
-			t.Errorf("call %d: %+v, want %+v", i, events[i], want[i])
+	for i, line := range bytes.Split(bytes.TrimSpace(lines.Bytes()), []byte("\n")) {
+		var got struct {
+			audit.Event
+			Address string
 		}
+		if err := json.Unmarshal(line, &got); err != nil || got.Address != "127.0.0.1" {
+			t.Errorf("%v: %s", err, line)
+		}
+		if i >= len(want) || got.Event != want[i] {
+			t.Errorf("call %d: %s, want %+v", i, line, want[min(i, len(want)-1)])
+		}
+	}
+	if n := bytes.Count(lines.Bytes(), []byte("\n")); n != len(want) {
+		t.Errorf("%d lines, want %d", n, len(want))
 	}
 }
 
-// An answer that breaks off has no status.
+// TestAuditOfABrokenAnswer: an answer that breaks off has no status.
 func TestAuditOfABrokenAnswer(t *testing.T) {
-	told := make(chan Event, 10)
+	lines := make(chan []byte, 10)
 	w := newWorld(t, func(o *Options) {
 		o.Storage = &lossy{o.Storage, 1}
-		o.Audit = func(_ *http.Request, e Event) { told <- e }
+		o.Audit = auditTo(writerFunc(func(p []byte) (int, error) {
+			lines <- bytes.Clone(p)
+			return len(p), nil
+		}))
 	})
 	ticket, _ := w.large(60, 50, 150_000)
-	<-told // of the create
+	<-lines // of the create
 	if _, err := try(w.request("GET", base+"?ticket="+ticket, nil)); err == nil {
 		t.Error("it did not break off")
 	}
-	if e := <-told; e.Status != 0 || e.Action != "status" {
-		t.Errorf("%+v", e)
+	if line := <-lines; !bytes.Contains(line, []byte(`"action":"status"`)) || !bytes.Contains(line, []byte(`"status":0`)) {
+		t.Errorf("%s", line)
 	}
 }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

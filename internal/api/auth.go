@@ -4,62 +4,49 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// The rights that Authorize is asked about.
-const (
-	rightCreate = "create"
-	rightRead   = "read"
-	rightCancel = "cancel"
-)
-
-// Caller is who was let in.
-type Caller struct {
-	Owner batch.Owner // whose batches it sees
-	Token string      // what the upstream gets
-	Name  string      // for an audit; empty: the beginning of its token's SHA-256
-}
-
-// Denial is Authorize's error for a caller that is not let in.
-type Denial struct {
-	Status int           // 401, 403, 429 or 503
-	Reason string        // a sentence for the caller
-	Wait   time.Duration // 429: until it is worth asking again
-}
-
-func (d *Denial) Error() string { return d.Reason }
-
-// authorize finds out whose batches the caller may see.
+// authorize finds out which batches the caller may see.
 func (s *API) authorize(c *call, right string) error {
-	if s.Authorize == nil {
-		c.owner = batch.OwnerOf(c.token)
-		return nil
-	}
 	caller, err := s.Authorize(c.r, c.store, c.token, right)
-	var denial *Denial
-	switch {
-	case err == nil:
-		c.owner, c.token, c.who = caller.Owner, caller.Token, caller.Name
-		return nil
-	case !errors.As(err, &denial):
-		s.report(c, "authorize", batch.Ticket{}, err)
-		return fail(unavailable, "The service could not find out whether this token is let in. Ask again in a second.")
+	if err != nil {
+		return s.refused(c, err)
 	}
-	return denial.answer()
+	c.owner, c.shared, c.token, c.who = caller.Owner, caller.Shared, caller.Token, caller.Name
+	return nil
 }
 
-// answer returns the answer for a caller that is not let in.
-func (d *Denial) answer() error {
-	code := map[int]code{
-		http.StatusUnauthorized: refusedToken, http.StatusForbidden: invalidToken, http.StatusTooManyRequests: rateLimited,
-	}[d.Status]
-	if code == "" {
-		code = unavailable
+// authorizeOperator admits a call that operators alone may make.
+func (s *API) authorizeOperator(c *call) (err error) {
+	if c.token, err = bearer(c.r.Header); err != nil {
+		return err
 	}
-	return &apiError{code: code, message: d.Reason, wait: d.Wait}
+	if err = s.AuthorizeOperator(c.r, c.token); err != nil {
+		return s.refused(c, err)
+	}
+	return nil
+}
+
+// refused returns the answer for a token that was not admitted.
+func (s *API) refused(c *call, err error) error {
+	refusal, ok := errors.AsType[*auth.Refusal](err)
+	if !ok {
+		s.report(c, "authorize", batch.Ticket{}, err)
+		return fail(unavailable, "The service could not verify this token. Retry in a second.")
+	}
+	code := unavailable
+	switch refusal.Status {
+	case http.StatusUnauthorized:
+		code = refusedToken
+	case http.StatusForbidden:
+		code = invalidToken
+	case http.StatusTooManyRequests:
+		code = rateLimited
+	}
+	return &apiError{code: code, message: refusal.Reason, wait: refusal.Wait}
 }
 
 // bearer returns the caller's token (RFC 6750, section 2.1; docs/contract.md#authorization).

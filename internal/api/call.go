@@ -18,10 +18,11 @@ type call struct {
 	started bool // the answer's head may have been sent
 
 	// Set for resources that belong to a store.
-	token string
-	owner batch.Owner
-	store string
-	query params
+	token  string
+	owner  batch.Owner
+	shared bool // every caller admitted to the store has this owner
+	store  string
+	query  params
 
 	names    []name  // of the caller, whose shares are taken
 	nameRoom [2]name // where names are

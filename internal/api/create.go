@@ -68,7 +68,7 @@ func (s *API) noSpace(limit int64) error {
 
 // newBatch returns a batch as its query says, without requests.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
-	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c)}
+	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.queue()}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
@@ -293,6 +294,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := storagetest.NewMemory().Node()
 		s := New(Options{
+			Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
 			Storage: node, MaxBody: maxBody, Wake: func(storage.QueueID) {},
 			Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 		})

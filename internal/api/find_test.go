@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -362,9 +363,9 @@ func TestOperator(t *testing.T) {
 		t.Errorf("without operators: %d %s", a.status, a.body)
 	}
 	w = newWorld(t, func(o *Options) {
-		o.Operator = func(_ *http.Request, token string) error {
+		o.AuthorizeOperator = func(_ *http.Request, token string) error {
 			if token != "operator" {
-				return &Denial{Status: 403, Reason: "This key may not operate."}
+				return &auth.Refusal{Status: 403, Reason: "This key may not operate."}
 			}
 			return nil
 		}

@@ -29,7 +29,7 @@ func (w *world) postForm(target, mediaType, body string, chunked bool) reply {
 // Every POST but a create takes its parameters in a form as well as in the query.
 func TestForm(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.CheckCallback = func(string) error { return nil } })
-	w.api.Operator = func(*http.Request, string) error { return nil }
+	w.api.AuthorizeOperator = func(*http.Request, string) error { return nil }
 	ended := w.create("", 1)
 	w.record(w.claim(), done(0, 404, ""))
 	w.finish(w.claim(), "")
@@ -127,7 +127,7 @@ func TestFormRefused(t *testing.T) {
 	if a := w.postForm(base+"/pause", "application/json", `{"ticket":"x"}`, false); a.status != 415 {
 		t.Errorf("pause: %d %s", a.status, a.body)
 	}
-	q, err := w.node.Queue(context.Background(), w.api.queue(&call{store: "12345", owner: batch.OwnerOf(token)}))
+	q, err := w.node.Queue(context.Background(), (&call{store: "12345", owner: batch.OwnerOf(token)}).queue())
 	if err != nil || q.Paused || q.Open != 1 {
 		t.Errorf("something was done: %+v, %v", q, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
@@ -48,6 +49,7 @@ func hog(t *testing.T, s *API) (release func()) {
 // newBare returns the API without a server, and a function that asks it.
 func newBare() (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
+		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
 		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, MaxAnswer: 5 << 20, Logger: discard,
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {},
 		Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },

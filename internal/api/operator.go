@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,26 +29,6 @@ type UpstreamState struct {
 	P99       time.Duration
 	Held      int       // credentials for which everything waits because the upstream asked for it
 	HeldUntil time.Time // the latest moment of these; zero: none
-}
-
-// admitOperator lets in who may see how the whole service does.
-func (s *API) admitOperator(c *call) (err error) {
-	if c.token, err = bearer(c.r.Header); err != nil {
-		return err
-	}
-	if s.Operator == nil {
-		return fail(invalidToken, "Nobody is an operator here: the service was not started with keys that have the right to operate.")
-	}
-	err = s.Operator(c.r, c.token)
-	var denial *Denial
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &denial):
-		s.report(c, "authorize", batch.Ticket{}, err)
-		return fail(unavailable, "The service could not find out whether this token is let in. Ask again in a second.")
-	}
-	return denial.answer()
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -14,9 +15,9 @@ import (
 // TestQuarantine: a batch that was set aside shows why, and an operator releases or ends it.
 func TestQuarantine(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
-		o.Operator = func(_ *http.Request, token string) error {
+		o.AuthorizeOperator = func(_ *http.Request, token string) error {
 			if token != "operator" {
-				return &Denial{Status: 403, Reason: "This key may not operate."}
+				return &auth.Refusal{Status: 403, Reason: "This key may not operate."}
 			}
 			return nil
 		}

@@ -11,7 +11,7 @@ import (
 
 // queueState tells how things stand with the caller's queue.
 func (s *API) queueState(c *call) error {
-	q, err := s.Storage.Queue(c.ctx(), s.queue(c))
+	q, err := s.Storage.Queue(c.ctx(), c.queue())
 	if err != nil {
 		return s.storageFailed(c, "queue", batch.Ticket{}, err)
 	}
@@ -27,12 +27,12 @@ func (s *API) queueState(c *call) error {
 	return nil
 }
 
-// queue returns where the caller's batches run one after the other: in its store. Where
-// nobody has checked the token, a queue belongs to a store and a token, so that whoever
-// makes a token up can't block a tenant (docs/contract.md#order).
-func (s *API) queue(c *call) string {
-	if s.Authorize == nil {
-		return c.store + "/" + hex.EncodeToString(c.owner[:])
+// queue returns the name of the queue in which the caller's batches run one after the other. Callers
+// whose tokens were judged share their store's queue. Any other token has a queue of its own in the
+// store, so that made-up tokens can't block a tenant (docs/contract.md#order).
+func (c *call) queue() string {
+	if c.shared {
+		return c.store
 	}
-	return c.store
+	return c.store + "/" + hex.EncodeToString(c.owner[:])
 }

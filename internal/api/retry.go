@@ -125,7 +125,7 @@ func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repe
 		}
 	}
 	b := &storage.NewBatch{
-		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: s.queue(c), GroupID: st.GroupID, Options: options, RetryOf: ticket,
+		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.queue(), GroupID: st.GroupID, Options: options, RetryOf: ticket,
 	}
 	if b.Callback, err = s.callback(c); err != nil {
 		return nil, 0, err

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/sheafapi/sheaf/internal/auth"
 )
 
 // endpoint answers a call, or returns the error to answer with, having sent nothing.
@@ -31,25 +33,25 @@ type operation struct {
 
 var routes = prepare([]route{
 	{template: "/api/v3/{storeId}/batch", methods: map[string]operation{
-		http.MethodGet:    {serve: (*API).statusOrSearch, right: rightRead, action: actionRead, params: slices.Concat(statusParams, searchParams)},
-		http.MethodPost:   {serve: (*API).create, right: rightCreate, action: "create", params: createParams, hasBody: true},
-		http.MethodDelete: {serve: (*API).delete, right: rightCancel, action: "delete", params: ticketParams},
+		http.MethodGet:    {serve: (*API).statusOrSearch, right: auth.Read, action: actionRead, params: slices.Concat(statusParams, searchParams)},
+		http.MethodPost:   {serve: (*API).create, right: auth.Create, action: "create", params: createParams, hasBody: true},
+		http.MethodDelete: {serve: (*API).delete, right: auth.Cancel, action: "delete", params: ticketParams},
 	}},
-	{template: "/api/v3/{storeId}/batch/cancel-group", methods: post((*API).cancelGroup, rightCancel, "stop", "ticket", "ticketId", "groupId", "escapedJson")},
-	{template: "/api/v3/{storeId}/batch/pause", methods: post((*API).pause, rightCancel, "pause", ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/resume", methods: post((*API).resume, rightCancel, "resume", ticketParams...)},
-	{template: "/api/v3/{storeId}/batch/retry", methods: post((*API).retry, rightCreate, "retry", "ticket", "ticketId", "inDoubt", "callbackUrl", "dryRun")},
+	{template: "/api/v3/{storeId}/batch/cancel-group", methods: post((*API).cancelGroup, auth.Cancel, "stop", "ticket", "ticketId", "groupId", "escapedJson")},
+	{template: "/api/v3/{storeId}/batch/pause", methods: post((*API).pause, auth.Cancel, "pause", ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/resume", methods: post((*API).resume, auth.Cancel, "resume", ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/retry", methods: post((*API).retry, auth.Create, "retry", "ticket", "ticketId", "inDoubt", "callbackUrl", "dryRun")},
 	{template: "/api/v3/{storeId}/batch/group", methods: read((*API).group, "groupId")},
 	{template: "/api/v3/{storeId}/batch/search", methods: read((*API).find, filterParams("limit", "after")...)},
-	{template: "/api/v3/{storeId}/batch/cancel-matching", methods: post((*API).cancelMatching, rightCancel, "stop", filterParams("dryRun")...)},
-	{template: "/api/v3/{storeId}/batch/retry-matching", methods: post((*API).retryMatching, rightCreate, "retry-matching", filterParams("dryRun", "repeatInDoubt", "callbackUrl")...)},
+	{template: "/api/v3/{storeId}/batch/cancel-matching", methods: post((*API).cancelMatching, auth.Cancel, "stop", filterParams("dryRun")...)},
+	{template: "/api/v3/{storeId}/batch/retry-matching", methods: post((*API).retryMatching, auth.Create, "retry-matching", filterParams("dryRun", "repeatInDoubt", "callbackUrl")...)},
 	{template: "/api/v3/{storeId}/batch/requests", methods: read((*API).requests, "ticket", "ticketId", "after", "limit", "bodyBytes")},
 	{template: "/api/v3/{storeId}/batch/body", methods: read((*API).body, "ticket", "ticketId", "index", "of")},
 	{template: "/api/v3/{storeId}/batch/timeline", methods: read((*API).timeline, ticketParams...)},
 	{template: "/api/v3/{storeId}/batch/queue", methods: read((*API).queueState)},
 	{template: "/api/v3/{storeId}/batch/activity", methods: read((*API).activity)},
 	{template: "/api/v3/{storeId}/batch/webhooks", methods: read((*API).deliveries, "ticket", "ticketId", "limit", "offset", "after")},
-	{template: "/api/v3/{storeId}/batch/webhooks/resend", methods: post((*API).resend, rightCreate, "resend", ticketParams...)},
+	{template: "/api/v3/{storeId}/batch/webhooks/resend", methods: post((*API).resend, auth.Create, "resend", ticketParams...)},
 	{template: "/operator", operates: true, methods: get((*API).operator, "operator")},
 	{template: "/operator/quarantine", operates: true, methods: get((*API).quarantine, "operator/quarantine", "after")},
 	{template: "/operator/quarantine/release", operates: true, methods: post((*API).releaseQuarantined, "", "operator/quarantine/release", ticketParams...)},
@@ -69,7 +71,7 @@ func get(serve endpoint, action string, params ...string) map[string]operation {
 }
 
 func read(serve endpoint, params ...string) map[string]operation {
-	return map[string]operation{http.MethodGet: {serve: serve, right: rightRead, action: actionRead, params: params}}
+	return map[string]operation{http.MethodGet: {serve: serve, right: auth.Read, action: actionRead, params: params}}
 }
 
 func post(serve endpoint, right, action string, params ...string) map[string]operation {

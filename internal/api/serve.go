@@ -94,7 +94,7 @@ func (s *API) serveRoute(c *call, rt *route, store string) error {
 // admit checks the token, the store and the form of the query.
 func (s *API) admit(c *call, rt *route, op operation, store string) (err error) {
 	if rt.operates {
-		if err := s.admitOperator(c); err != nil {
+		if err := s.authorizeOperator(c); err != nil {
 			return err
 		}
 		c.query, err = parseParams(c.r.URL.RawQuery)

@@ -22,7 +22,7 @@ func (s *API) steer(c *call, paused bool) error {
 	case given && ticket == batch.Ticket{}:
 		return noBatch()
 	}
-	p := storage.PauseRequest{Key: c.key(ticket), Queue: s.queue(c), Paused: paused}
+	p := storage.PauseRequest{Key: c.key(ticket), Queue: c.queue(), Paused: paused}
 	hit, err := s.Storage.Pause(c.r.Context(), p)
 	if err != nil {
 		return s.storageFailed(c, "pause", ticket, err)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
@@ -45,6 +46,7 @@ type world struct {
 func newWorld(t testing.TB, configure func(*Options)) *world {
 	w := &world{t: t, node: storagetest.NewMemory().Node()}
 	w.options = Options{
+		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
 		Storage: w.node,
 		Seal: func(ticket batch.Ticket, store, token string) ([]byte, error) {
 			return []byte("sealed " + ticket.String() + " " + store + " " + token), nil

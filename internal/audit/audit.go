@@ -1,13 +1,15 @@
-// Package audit writes down who created, read and cancelled what: a JSON line for each
-// call, without tokens, bodies, paths or queries.
+// Package audit logs who created, read and canceled what: one JSON line per call, without tokens,
+// bodies, paths or queries.
 package audit
 
 import (
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,51 +17,57 @@ import (
 )
 
 const (
-	// repeatAfter is how long the same read by the same caller with the same outcome is
-	// not written down again: a poll a second would bury everything else.
+	// repeatAfter is how long a repeated read isn't logged again: the same read by the same caller
+	// with the same outcome. Otherwise clients that poll every second would bury all other lines.
 	repeatAfter = time.Minute
-	maxReads    = 50_000 // reads that are remembered for that
+	maxReads    = 50_000 // reads in memory
 )
 
 // polled are the actions that clients repeat all the time.
 var polled = []string{"status", "search", "operator", "operator/quarantine"}
 
-// Event is one call to a resource of batches or of operators, or a sign-in to the dashboard.
+// Event is one call to the API of batches or of operators, or a sign-in to the dashboard. It contains
+// no secrets.
 type Event struct {
-	Action  string     // such as create, status, operator/quarantine/release or sign-in
-	Store   string     // as the caller named it; empty: it can't be one
-	Who     string     // a key's name, or the beginning of the SHA-256 of a token; empty: there was none
-	Address netip.Addr // where the call came from
-	Ticket  string     // of the batch that it is about, or that was created; empty: none
-	Group   string     // likewise
-	Status  int        // of the answer; 0: the connection was broken instead
+	Action string // such as create, status, operator/quarantine/release or sign-in
+	Store  string // as the caller named it; empty if that can't be a store
+	Who    string // a key's name, or the beginning of a token's SHA-256; empty without a token
+	Ticket string // the batch's ticket; empty if there is none
+	Group  string // the batch's group; empty if there is none
+	Status int    // the answer's status; 0 if the connection was broken off instead
 }
 
-// read is what a read is remembered by.
+// read identifies a read in memory.
 type read struct {
 	action, store, who, ticket string
 	status                     int
 }
 
-// Log writes events. It may be used by many goroutines.
+// Log writes events. It is safe for concurrent use.
 type Log struct {
-	lines *slog.Logger
-	own   *slog.Logger
+	lines   *slog.Logger
+	own     *slog.Logger
+	address func(*http.Request) netip.Addr
 
 	mu    sync.Mutex
 	reads *simplelru.LRU[read, time.Time]
-	out   io.Writer
-	lost  int // lines since the last one that could be written
+	out   io.Writer // nil: only operators' calls and sign-ins are logged, to own
+	lost  int       // lines since the last successful write
 }
 
-// New returns a Log that writes to out, one call of Write for each line. That it fails is
-// told to own, once, and how many lines were lost when it works again; nobody's call fails for it.
-func New(out io.Writer, own *slog.Logger) *Log {
+// New returns a Log that writes each line to out with one call of Write. If out is nil, it logs only
+// operators' calls and sign-ins, to the service's own log. When writing fails, no call fails: one line
+// in own reports it, and another one, when writing works again, how many lines were lost. address
+// returns the address that a request came from.
+func New(out io.Writer, own *slog.Logger, address func(*http.Request) netip.Addr) *Log {
 	reads, err := simplelru.NewLRU[read, time.Time](maxReads, nil)
 	if err != nil {
 		panic(err) //nolint:forbidigo // only for a size of 0
 	}
-	l := &Log{own: own, reads: reads, out: out}
+	l := &Log{lines: own, own: own, address: address, reads: reads, out: out}
+	if out == nil {
+		return l
+	}
 	l.lines = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Key {
 		case slog.LevelKey, slog.MessageKey:
@@ -72,34 +80,32 @@ func New(out io.Writer, own *slog.Logger) *Log {
 	return l
 }
 
-// NewTo returns a Log whose lines are part of the service's own log.
-func NewTo(own *slog.Logger) *Log {
-	l := New(io.Discard, own)
-	l.lines = own
-	return l
-}
-
-// Write takes the lines of the handler, which calls it for one at a time.
+// Write writes a line. The JSON handler calls it for one line at a time.
 func (l *Log) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, err := l.out.Write(line); err != nil {
 		if l.lost++; l.lost == 1 {
-			l.own.Error("the audit log can't be written to; calls go on without", "error", err)
+			l.own.Error("can't write to the audit log; calls continue without it", "error", err)
 		}
 	} else if l.lost > 0 {
-		l.own.Error("the audit log can be written to again", "lines_lost", l.lost)
+		l.own.Error("can write to the audit log again", "lines_lost", l.lost)
 		l.lost = 0
 	}
 	return len(line), nil
 }
 
-// Add writes an event, unless it is a read that was written down less than a minute ago.
-func (l *Log) Add(e Event) {
-	if slices.Contains(polled, e.Action) && l.repeated(read{e.Action, e.Store, e.Who, e.Ticket, e.Status}) {
+// Wants reports whether events with this action are logged at all.
+func (l *Log) Wants(action string) bool {
+	return l.out != nil || strings.HasPrefix(action, "operator") || strings.HasPrefix(action, "sign-")
+}
+
+// Add logs an event of a request, unless it repeats a read that was logged less than a minute ago.
+func (l *Log) Add(r *http.Request, e Event) {
+	if !l.Wants(e.Action) || slices.Contains(polled, e.Action) && l.repeated(read{e.Action, e.Store, e.Who, e.Ticket, e.Status}) {
 		return
 	}
-	attrs := []slog.Attr{slog.String("action", e.Action), slog.String("store", e.Store), slog.String("who", e.Who), slog.String("address", e.Address.String())}
+	attrs := []slog.Attr{slog.String("action", e.Action), slog.String("store", e.Store), slog.String("who", e.Who), slog.String("address", l.address(r).String())}
 	if e.Ticket != "" {
 		attrs = append(attrs, slog.String("ticket", e.Ticket))
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -25,13 +27,18 @@ func (d *disk) Write(p []byte) (int, error) {
 	return d.Buffer.Write(p)
 }
 
-var at = netip.MustParseAddr("192.0.2.1")
+// newLog returns a log whose events all come from one address.
+func newLog(out io.Writer, own *slog.Logger) *Log {
+	return New(out, own, func(*http.Request) netip.Addr { return netip.MustParseAddr("192.0.2.1") })
+}
+
+var request = &http.Request{}
 
 func TestLines(t *testing.T) {
 	var out disk
-	l := New(&out, slog.New(slog.DiscardHandler))
-	l.Add(Event{Action: "create", Store: "1", Who: "importer", Address: at, Ticket: "t", Group: "g\n\"", Status: 200})
-	l.Add(Event{Action: "stop", Store: "1", Who: "a", Address: at, Status: 403})
+	l := newLog(&out, slog.New(slog.DiscardHandler))
+	l.Add(request, Event{Action: "create", Store: "1", Who: "importer", Ticket: "t", Group: "g\n\"", Status: 200})
+	l.Add(request, Event{Action: "stop", Store: "1", Who: "a", Status: 403})
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 2 {
 		t.Fatalf("%q", lines)
@@ -58,30 +65,30 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// A read is written down once a minute for each caller, batch and outcome; everything else always.
+// A read is logged once a minute for each caller, batch and outcome. Everything else is always logged.
 func TestRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out disk
-		l := New(&out, slog.New(slog.DiscardHandler))
+		l := newLog(&out, slog.New(slog.DiscardHandler))
 		count := func(e Event) int {
 			before := strings.Count(out.String(), "\n")
 			for range 3 {
-				l.Add(e)
+				l.Add(request, e)
 			}
 			return strings.Count(out.String(), "\n") - before
 		}
-		status := Event{Action: "status", Store: "1", Who: "a", Ticket: "t", Address: at, Status: 200}
+		status := Event{Action: "status", Store: "1", Who: "a", Ticket: "t", Status: 200}
 		for name, c := range map[string]struct {
 			e    Event
 			want int
-		}{"create": {Event{Action: "create", Store: "1", Address: at}, 3}, "delete": {Event{Action: "delete", Store: "1", Address: at}, 3}, "stop": {Event{Action: "stop", Store: "1", Address: at}, 3}} {
+		}{"create": {Event{Action: "create", Store: "1"}, 3}, "delete": {Event{Action: "delete", Store: "1"}, 3}, "stop": {Event{Action: "stop", Store: "1"}, 3}} {
 			if got := count(c.e); got != c.want {
 				t.Errorf("%s: %d lines", name, got)
 			}
 		}
 		other, refused, batch := status, status, status
 		other.Who, refused.Status, batch.Ticket = "b", 404, "u"
-		for _, e := range []Event{status, other, refused, batch, {Action: "search", Store: "1", Who: "a", Address: at, Status: 200}} {
+		for _, e := range []Event{status, other, refused, batch, {Action: "search", Store: "1", Who: "a", Status: 200}} {
 			if got := count(e); got != 1 {
 				t.Errorf("%+v: %d lines", e, got)
 			}
@@ -93,21 +100,33 @@ func TestRepeats(t *testing.T) {
 	})
 }
 
-// A full disk is told once, and how much was lost when there is room again.
+// A full disk is reported once. When there is room again, the number of lost lines is reported.
 func TestFullDisk(t *testing.T) {
 	var out disk
 	var own bytes.Buffer
-	l := New(&out, slog.New(slog.NewTextHandler(&own, nil)))
+	l := newLog(&out, slog.New(slog.NewTextHandler(&own, nil)))
 	out.full = true
 	for range 3 {
-		l.Add(Event{Action: "create", Store: "1", Address: at})
+		l.Add(request, Event{Action: "create", Store: "1"})
 	}
-	if n := strings.Count(own.String(), "can't be written"); n != 1 {
-		t.Errorf("told %d times: %s", n, own.String())
+	if n := strings.Count(own.String(), "can't write to the audit log"); n != 1 {
+		t.Errorf("reported %d times: %s", n, own.String())
 	}
 	out.full = false
-	l.Add(Event{Action: "create", Store: "2", Address: at})
+	l.Add(request, Event{Action: "create", Store: "2"})
 	if !strings.Contains(own.String(), "lines_lost=3") || !strings.Contains(out.String(), `"store":"2"`) {
 		t.Errorf("%s\n%s", own.String(), out.String())
+	}
+}
+
+// Without a writer, operators' calls and sign-ins go to the service's own log, and other calls nowhere.
+func TestWithoutWriter(t *testing.T) {
+	var own bytes.Buffer
+	l := newLog(nil, slog.New(slog.NewTextHandler(&own, nil)))
+	for _, action := range []string{"create", "status", "operator/quarantine/end", "sign-in"} {
+		l.Add(request, Event{Action: action, Status: 200})
+	}
+	if got := own.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "action=operator/quarantine/end") || !strings.Contains(got, "action=sign-in") {
+		t.Error(got)
 	}
 }

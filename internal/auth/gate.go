@@ -1,108 +1,158 @@
 package auth
 
 import (
-	"context"
+	"crypto/tls"
 	"errors"
-	"net/netip"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/secret"
 )
 
-// Gate judges tokens and slows down addresses that guess them. It may be used by many
-// goroutines.
+// Limits on one check of a token.
+const (
+	checkTimeout = 10 * time.Second
+	checkAnswer  = 1 << 20 // bytes of an answer's body, whose content is ignored
+	checkConns   = 64      // idle connections
+)
+
+// Options say how a Gate judges. The zero value admits every caller and no operator.
+type Options struct {
+	// CheckURL is an address of the API that is called with a caller's token. {storeId} in it stands
+	// for the store. CheckAnyStore allows an address without {storeId}.
+	CheckURL      string
+	CheckAnyStore bool
+	// KeysFile is a file of issued keys. It excludes CheckURL.
+	KeysFile string
+	// OperatorKeysFile is a file of issued keys for operators. With KeysFile, operators' keys are in
+	// that file, and OperatorKeysFile must be empty.
+	OperatorKeysFile string
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies Proxies
+
+	Secret secret.Key // opens the credentials of issued keys
+
+	// Connections to CheckURL.
+	TLS       *tls.Config
+	Guard     *outbound.Guard
+	UserAgent string
+
+	Logger *slog.Logger
+}
+
+// Gate judges tokens and slows down addresses that guess them. It is safe for concurrent use.
 //
-// The limit on guesses holds for tokens that nobody knows. A key that was issued, or a token
-// that the API has let in before, is judged whatever its address has done: neighbours behind
-// one address can't lock each other out.
+// Only unknown tokens count as guesses. An issued key, or a token that the API has admitted before,
+// is judged whatever its address has done: callers behind one address can't lock each other out.
 type Gate struct {
-	check   *Check // one of both
-	keys    *Keys
-	proxies Proxies
-	guesses *Guesses
+	check     *check // at most one of check and keys is set
+	keys      *keys
+	operators *keys // nil: there are no operators
+	proxies   Proxies
 }
 
-// NewGate returns a gate that asks check or, if that is nil, keys, and believes what
-// trusted proxies say of where a call came from.
-func NewGate(check *Check, keys *Keys, trustedProxies []netip.Prefix) *Gate {
-	return &Gate{check: check, keys: keys, proxies: trustedProxies, guesses: NewGuesses()}
-}
-
-// Reload reads what the gate judges by again. If that can't be used, it stays as it was.
-func (g *Gate) Reload() error {
-	if g.keys == nil {
-		return nil
+// Open returns a gate that judges as the options say. Close it when done.
+func Open(o Options) (*Gate, error) {
+	g := &Gate{proxies: o.TrustedProxies}
+	switch {
+	case o.CheckURL != "" && o.KeysFile != "":
+		return nil, errors.New("Auth.CheckURL and Auth.KeysFile are alternatives: set one of them")
+	case o.CheckAnyStore && o.CheckURL == "":
+		return nil, errors.New("Auth.CheckAnyStore has no effect without Auth.CheckURL")
+	case o.OperatorKeysFile != "" && o.KeysFile != "":
+		return nil, errors.New("Auth.OperatorKeysFile does not go with Auth.KeysFile: put the operators' keys into that file")
 	}
-	return g.keys.Reload()
+	var err error
+	if o.KeysFile != "" {
+		if g.keys, err = openKeys(o.KeysFile, o.Secret); err != nil {
+			return nil, err
+		}
+		g.operators = g.keys
+	}
+	if o.OperatorKeysFile != "" {
+		if g.operators, err = openKeys(o.OperatorKeysFile, o.Secret); err != nil {
+			return nil, err
+		}
+	}
+	if o.CheckURL != "" {
+		if g.check, err = openCheck(&o); err != nil {
+			return nil, fmt.Errorf("auth check: %w", err)
+		}
+	}
+	return g, nil
 }
 
-// Call is what the gate has to know of a call.
-type Call struct {
-	Remote       string   // http.Request's RemoteAddr
-	ForwardedFor []string // its X-Forwarded-For
-	Store, Token string
-	Right        string // what is to be done
+// openCheck returns the check of the options.
+func openCheck(o *Options) (*check, error) {
+	if !strings.Contains(o.CheckURL, "{storeId}") && !o.CheckAnyStore {
+		return nil, errors.New("the address has no {storeId}, so every valid token would own the batches of every store: " +
+			"put {storeId} into its path, or set Auth.CheckAnyStore if all callers may share everything")
+	}
+	client, err := outbound.New(outbound.Options{
+		Template: o.CheckURL, TLS: o.TLS, Guard: o.Guard, Timeout: checkTimeout, MaxAnswer: checkAnswer, MaxConns: checkConns,
+		UserAgent: o.UserAgent, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := newCheck(client, checkTimeout, o.Logger)
+	c.close = client.Close
+	return c, nil
 }
 
-// LetIn is whom the gate has let in.
-type LetIn struct {
-	Credential string // what goes to the upstream
-	Name       string // of the key; empty: there is none
-}
-
-// Judge returns the credential for the upstream if a call's token is let in at the store.
-// Errors: *Refusal; the context's.
-func (g *Gate) Judge(ctx context.Context, c Call) (in LetIn, err error) {
-	from := g.proxies.From(c.Remote, c.ForwardedFor)
+// Close closes the connections to the API that checks tokens.
+func (g *Gate) Close() {
 	if g.check != nil {
-		if err := g.judgeByCheck(ctx, from, c.Store, c.Token); err != nil {
-			return LetIn{}, err
-		}
-		return LetIn{Credential: c.Token}, nil
-	}
-	in, err = g.keys.Judge(c.Store, c.Token, c.Right)
-	if isGuess(err) {
-		if slow := g.guesses.Refuse(from); slow != nil {
-			return in, slow
-		}
-	}
-	return in, err
-}
-
-// judgeByCheck asks the API about a token, unless it did so recently.
-func (g *Gate) judgeByCheck(ctx context.Context, from netip.Addr, store, token string) error {
-	key := idOf(store, token)
-	for {
-		v := g.check.remembered(key)
-		switch {
-		case v.isFresh():
-			err := v.err()
-			if isGuess(err) {
-				if slow := g.guesses.Refuse(from); slow != nil {
-					return slow
-				}
-			}
-			return err
-		case v.wasLetIn:
-			v, err := g.check.ask(ctx, key, store, token, true, func(verdict) {})
-			if err != nil {
-				return err
-			}
-			return v.err()
-		}
-		end, again, err := g.guesses.Begin(ctx, from)
-		if err != nil {
-			return err
-		}
-		if again {
-			continue
-		}
-		v, err = g.check.ask(ctx, key, store, token, false, func(v verdict) { end(v.guess) })
-		if err != nil {
-			return err
-		}
-		return v.err()
+		g.check.close()
 	}
 }
 
-// isGuess reports whether a token was refused because nobody knows it.
+// AdmitsStrangers reports whether callers are admitted with tokens that nobody has judged.
+func (g *Gate) AdmitsStrangers() bool { return g.check == nil && g.keys == nil }
+
+// Reload reads the files of issued keys again. If a file can't be used, its keys stay as they were.
+func (g *Gate) Reload() (err error) {
+	if g.operators != nil {
+		err = g.operators.reload()
+	}
+	if g.keys != nil && g.keys != g.operators {
+		err = errors.Join(err, g.keys.reload())
+	}
+	return err
+}
+
+// Authorize judges a caller's token at a store for what a right allows. Errors: *Refusal; the
+// error of the request's context.
+func (g *Gate) Authorize(r *http.Request, store, token, right string) (Caller, error) {
+	switch {
+	case g.keys != nil:
+		key, err := g.keys.judge(g.proxies.Address(r), store, token, right)
+		if err != nil {
+			return Caller{}, err
+		}
+		return Caller{Owner: storeOwner(store), Shared: true, Token: key.credential, Name: key.Name}, nil
+	case g.check != nil:
+		err := g.check.judge(r.Context(), g.proxies.Address(r), store, token)
+		return Caller{Owner: storeOwner(store), Shared: true, Token: token}, err
+	}
+	return Caller{Owner: batch.OwnerOf(token), Token: token}, nil
+}
+
+// AuthorizeOperator judges the token of an operator. Errors: *Refusal.
+func (g *Gate) AuthorizeOperator(r *http.Request, token string) error {
+	if g.operators == nil {
+		return &Refusal{Status: http.StatusForbidden, Reason: "Operator access is not configured. Start the service with keys that have the right to operate."}
+	}
+	_, err := g.operators.judge(g.proxies.Address(r), EveryStore, token, Operate)
+	return err
+}
+
+// isGuess reports whether a token was refused because it is unknown.
 func isGuess(err error) bool {
 	refusal, ok := errors.AsType[*Refusal](err)
 	return ok && refusal.guess

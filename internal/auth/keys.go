@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,53 +23,43 @@ import (
 	"github.com/sheafapi/sheaf/internal/secret"
 )
 
-// The rights of a key.
-const (
-	Create = "create" // batches
-	Read   = "read"   // status and search
-	Cancel = "cancel" // stop and delete
-
-	// Operate is to see how the whole service does, all stores together.
-	Operate = "operate"
-)
-
-// Rights are all of them; CallerRights are those that have to do with batches.
-var (
-	Rights       = []string{Create, Read, Cancel, Operate}
-	CallerRights = []string{Create, Read, Cancel}
-)
-
-// EveryStore stands for all stores in a key's list. No store is called so.
-const EveryStore = "*"
-
-// keyPrefix begins every key, so that one that leaks is recognized for what it is.
+// keyPrefix begins every key, so that a leaked key is recognized.
 const keyPrefix = "sheaf_"
 
-// Issued is a key that the operator has issued, as the file has it: not the key itself
-// but its hash. A key is 256 random bits, so that a plain SHA-256 can't be guessed back;
-// a slow hash would only slow down every call.
+// Issued is a key that the operator has issued, as it is stored in the file. The file holds a hash
+// of the key and not the key. A key is 256 random bits, so a plain SHA-256 can't be reversed; a slow
+// hash would only slow down every call.
 type Issued struct {
-	ID         string     `json:"id"`         // for people: the beginning of the hash
-	Name       string     `json:"name"`       // what it is for
+	ID         string     `json:"id"`         // for display: the beginning of the hash
+	Name       string     `json:"name"`       // what the key is for
 	Hash       string     `json:"hash"`       // SHA-256 of the key, in hexadecimal digits
-	Stores     []string   `json:"stores"`     // where it may be used; "*": everywhere
-	Rights     []string   `json:"rights"`     // what may be done with it
-	Credential []byte     `json:"credential"` // what the upstream gets in its place, sealed with the secret key
+	Stores     []string   `json:"stores"`     // where the key is valid; "*": everywhere
+	Rights     []string   `json:"rights"`     // what the key allows
+	Credential []byte     `json:"credential"` // what the upstream gets in the key's place, sealed with the secret key
 	Created    time.Time  `json:"created"`
 	Expires    *time.Time `json:"expires,omitempty"` // nil: never
 }
 
-// Issue makes a key. It returns the key itself, which is nowhere else, and what goes
-// into the file. The credential is sealed for this key alone.
-func Issue(seal secret.Key, name string, stores, rights []string, credential string, now time.Time, expires *time.Time) (key string, issued Issued) {
+// Grant is what a new key allows.
+type Grant struct {
+	Name       string
+	Stores     []string // may be EveryStore
+	Rights     []string
+	Credential string     // what the upstream gets in the key's place
+	Expires    *time.Time // nil: never
+}
+
+// Issue makes a key for a grant. It returns the key, which is stored nowhere, and the entry for the
+// file. The credential is sealed for this key alone.
+func Issue(seal secret.Key, grant Grant) (key string, entry Issued) {
 	var raw [32]byte
 	rand.Read(raw[:]) // never fails: crypto/rand
 	key = keyPrefix + base64.RawURLEncoding.EncodeToString(raw[:])
 	hash := hashOf(key)
 	return key, Issued{
-		ID: hash[:8], Name: name, Hash: hash, Stores: stores, Rights: rights,
-		Credential: seal.Seal([]byte(credential), sealedFor(hash)),
-		Created:    now.UTC().Truncate(time.Second), Expires: expires,
+		ID: hash[:8], Name: grant.Name, Hash: hash, Stores: grant.Stores, Rights: grant.Rights,
+		Credential: seal.Seal([]byte(grant.Credential), sealedFor(hash)),
+		Created:    time.Now().UTC().Truncate(time.Second), Expires: grant.Expires,
 	}
 }
 
@@ -79,11 +70,11 @@ func hashOf(key string) string {
 
 func sealedFor(hash string) []byte { return []byte("sheaf issued key\x00" + hash) }
 
-// check returns what is wrong with an entry.
+// check returns an error if an entry is invalid.
 func (k *Issued) check() error {
 	switch raw, err := hex.DecodeString(k.Hash); {
 	case err != nil || len(raw) != sha256.Size:
-		return errors.New("hash is no SHA-256 in hexadecimal digits")
+		return errors.New("hash is not a SHA-256 in hexadecimal digits")
 	case k.Name == "":
 		return errors.New("name is empty")
 	case len(k.Stores) == 0:
@@ -93,27 +84,27 @@ func (k *Issued) check() error {
 	}
 	for _, s := range k.Stores {
 		if s != EveryStore && !batch.ValidStoreID(s) {
-			return fmt.Errorf("stores names %q, which is no store id", s)
+			return fmt.Errorf("stores names %q, which is not a store id", s)
 		}
 	}
 	for _, r := range k.Rights {
 		if !slices.Contains(Rights, r) {
-			return fmt.Errorf("rights names %q; there are %s", r, strings.Join(Rights, ", "))
+			return fmt.Errorf("rights names %q; known rights are %s", r, strings.Join(Rights, ", "))
 		}
 	}
 	return nil
 }
 
-// keyFile is the file's form.
+// keyFile is the format of the file.
 type keyFile struct {
 	Keys []Issued `json:"keys"`
 }
 
-// maxKeyFile bounds what is read of the file, in bytes.
+// maxKeyFile is the largest size of the file, in bytes.
 const maxKeyFile = 16 << 20
 
-// ReadIssued reads the keys in a file, which may be its owner's only. An error names the
-// place.
+// ReadIssued reads a file of keys, which only its owner may be able to read. An error says where the
+// problem is.
 func ReadIssued(file string) ([]Issued, error) {
 	text, err := private.Read(file, maxKeyFile)
 	if err != nil {
@@ -139,7 +130,7 @@ func parseKeys(text []byte) ([]Issued, error) {
 		return nil, fmt.Errorf("line %d or soon after: %w", line, err)
 	}
 	if d.More() {
-		return nil, errors.New("there is more after the object")
+		return nil, errors.New("there is more text after the object")
 	}
 	names := map[string]bool{}
 	for i := range out.Keys {
@@ -148,15 +139,16 @@ func parseKeys(text []byte) ([]Issued, error) {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
 		if names[k.Name] {
-			return nil, fmt.Errorf("keys[%d]: name %q is another key's already", i, k.Name)
+			return nil, fmt.Errorf("keys[%d]: name %q is already in use", i, k.Name)
 		}
 		names[k.Name] = true
 	}
 	return out.Keys, nil
 }
 
-// ChangeIssued reads a file of keys, has change make another list of them, and writes that: as a whole or
-// not at all, one at a time over all processes. A file that is not there yet has none.
+// ChangeIssued replaces the keys in a file by what change makes of them. The file is replaced
+// completely or not at all. A lock keeps other processes from changing it meanwhile. A missing file
+// has no keys.
 func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err error) {
 	lock := flock.New(file+".lock", flock.SetPermissions(0o600))
 	if err := lock.Lock(); err != nil {
@@ -177,7 +169,8 @@ func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err err
 	return private.Replace(file, append(text, '\n'))
 }
 
-// Reseal seals the credentials in a file of keys anew, with the key that seals now.
+// Reseal seals the credentials in a file of keys again, with the current secret key. It returns
+// their number.
 func Reseal(file string, key secret.Key) (n int, err error) {
 	err = ChangeIssued(file, func(keys []Issued) ([]Issued, error) {
 		for i := range keys {
@@ -193,58 +186,65 @@ func Reseal(file string, key secret.Key) (n int, err error) {
 	return n, err
 }
 
-// Keys judges tokens by a file of issued keys. It may be used by many goroutines.
-type Keys struct {
+// keys judges tokens by a file of issued keys. It is safe for concurrent use.
+type keys struct {
 	file    string
 	seal    secret.Key
-	current atomic.Pointer[map[string]*opened] // by hash
+	guesses *guesses
+	current atomic.Pointer[map[string]*openKey] // by hash
 }
 
-// opened is a key with its credential.
-type opened struct {
+// openKey is an issued key with its credential.
+type openKey struct {
 	Issued
 	credential string
 }
 
-// OpenKeys reads a file of issued keys, whose credentials the secret key opens.
-func OpenKeys(file string, seal secret.Key) (*Keys, error) {
-	k := &Keys{file: file, seal: seal}
-	return k, k.Reload()
+// openKeys reads a file of issued keys, whose credentials the secret key opens.
+func openKeys(file string, seal secret.Key) (*keys, error) {
+	k := &keys{file: file, seal: seal, guesses: newGuesses()}
+	return k, k.reload()
 }
 
-// Reload reads the file again. If it can't be used, the keys stay as they were.
-func (k *Keys) Reload() error {
+// reload reads the file again. If it can't be used, the keys stay as they were.
+func (k *keys) reload() error {
 	issued, err := ReadIssued(k.file)
 	if err != nil {
 		return fmt.Errorf("issued keys: %w", err)
 	}
-	keys := make(map[string]*opened, len(issued))
+	keys := make(map[string]*openKey, len(issued))
 	for i := range issued {
 		credential, err := k.seal.Open(issued[i].Credential, sealedFor(issued[i].Hash))
 		if err != nil {
 			return fmt.Errorf("issued keys: %s: the credential of %q: %w", k.file, issued[i].Name, err)
 		}
-		keys[issued[i].Hash] = &opened{issued[i], string(credential)}
+		keys[issued[i].Hash] = &openKey{issued[i], string(credential)}
 	}
 	k.current.Store(&keys)
 	return nil
 }
 
-// Judge returns what goes to the upstream in a key's place, if the key may be used at the store, or at EveryStore, for what the right says. A key is found by its hash, so that
-// the time that takes tells nothing about others. Errors: *Refusal.
-func (k *Keys) Judge(store, key, right string) (in LetIn, err error) {
-	found := (*k.current.Load())[hashOf(key)]
+// judge returns the key that a token is, if it may be used at the store for what the right allows.
+// The store may be EveryStore. Unknown keys count as guesses of the address. Errors: *Refusal.
+func (k *keys) judge(from netip.Addr, store, token, right string) (*openKey, error) {
+	key, err := k.find(store, token, right)
+	return key, k.guesses.limit(from, err)
+}
+
+// find looks a key up by its hash, so that the time it takes reveals nothing about other keys.
+func (k *keys) find(store, token, right string) (*openKey, error) {
+	found := (*k.current.Load())[hashOf(token)]
 	switch {
 	case found == nil:
-		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked.", guess: true}
+		return nil, &Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown or was revoked.", guess: true}
 	case found.Expires != nil && !time.Now().Before(*found.Expires):
-		return in, &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
+		return nil, &Refusal{Status: http.StatusUnauthorized, Reason: "This key has expired."}
 	case store == EveryStore && !slices.Contains(found.Stores, EveryStore):
-		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key is not for all stores (--store '*'), as an operator's has to be."}
+		return nil, &Refusal{Status: http.StatusForbidden, Reason: "This key is not for all stores. Operators need a key for all stores (--store '*')."}
 	case !slices.Contains(found.Stores, store) && !slices.Contains(found.Stores, EveryStore):
-		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key may not be used at this store."}
+		return nil, &Refusal{Status: http.StatusForbidden, Reason: "This key may not be used at this store."}
 	case !slices.Contains(found.Rights, right):
-		return in, &Refusal{Status: http.StatusForbidden, Reason: "This key does not have the right to " + right + "."}
+		return nil, &Refusal{Status: http.StatusForbidden, Reason: "This key does not have the right to " + right + "."}
 	}
-	return LetIn{found.credential, found.Name}, nil
+	return found, nil
 }

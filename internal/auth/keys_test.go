@@ -18,7 +18,7 @@ import (
 // issue adds a key to a file and returns it.
 func issue(t *testing.T, file string, seal secret.Key, name string, stores, rights []string, expires *time.Time) string {
 	t.Helper()
-	key, issued := Issue(seal, name, stores, rights, "upstream-"+name, time.Now(), expires)
+	key, issued := Issue(seal, Grant{Name: name, Stores: stores, Rights: rights, Credential: "upstream-" + name, Expires: expires})
 	if err := ChangeIssued(file, func(keys []Issued) ([]Issued, error) { return append(keys, issued), nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestKeys(t *testing.T) {
 	one := issue(t, file, seal, "one", []string{"1", "2"}, []string{Create, Read}, nil)
 	all := issue(t, file, seal, "all", []string{"*"}, Rights, &future)
 	old := issue(t, file, seal, "old", []string{"*"}, Rights, &past)
-	keys, err := OpenKeys(file, seal)
+	keys, err := openKeys(file, seal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +51,9 @@ func TestKeys(t *testing.T) {
 		{"1", hashOf(one), Read, 401, ""},
 		{"1", "", Read, 401, ""},
 	} {
-		in, err := keys.Judge(c.store, c.key, c.right)
-		if status(err) != c.want || in.Credential != c.credential {
-			t.Errorf("%s at %s: %+v, %v, want %d", c.right, c.store, in, err, c.want)
+		key, err := keys.find(c.store, c.key, c.right)
+		if status(err) != c.want || err == nil && key.credential != c.credential {
+			t.Errorf("%s at %s: %+v, %v, want %d", c.right, c.store, key, err, c.want)
 		}
 	}
 	text, err := os.ReadFile(file)
@@ -70,11 +70,11 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A file that can't be used leaves the keys as they were.
+// An unusable file leaves the keys as they were.
 func TestKeysReload(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	one := issue(t, file, seal, "one", []string{"*"}, Rights, nil)
-	keys, err := OpenKeys(file, seal)
+	keys, err := openKeys(file, seal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,19 +85,19 @@ func TestKeysReload(t *testing.T) {
 	if err := os.WriteFile(file, whole[:len(whole)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Reload(); err == nil || !strings.Contains(err.Error(), file) {
+	if err := keys.reload(); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("half a file: %v", err)
 	}
-	if _, err := keys.Judge("1", one, Read); err != nil {
+	if _, err := keys.find("1", one, Read); err != nil {
 		t.Errorf("after half a file: %v", err)
 	}
 	if err := os.WriteFile(file, []byte(`{"keys":[]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Reload(); err != nil {
+	if err := keys.reload(); err != nil {
 		t.Error(err)
 	}
-	if _, err := keys.Judge("1", one, Read); status(err) != 401 {
+	if _, err := keys.find("1", one, Read); status(err) != 401 {
 		t.Errorf("after it was revoked: %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func TestKeysRefused(t *testing.T) {
 		"no JSON":            {"{", "line 1"},
 		"a broken line":      {"{\"keys\":[\n\n}", "line 3"},
 		"an unknown field":   {entry(good + `,"store":"1"`), `unknown field "store"`},
-		"more behind":        {`{"keys":[]} {}`, "more after"},
+		"more behind":        {`{"keys":[]} {}`, "more text after"},
 		"no hash":            {entry(`"name":"n","stores":["1"],"rights":["read"]`), "keys[0]: hash"},
 		"a short hash":       {entry(`"name":"n","hash":"ab","stores":["1"],"rights":["read"]`), "keys[0]: hash"},
 		"no name":            {entry(hash + `,"stores":["1"],"rights":["read"]`), "keys[0]: name"},
@@ -127,7 +127,7 @@ func TestKeysRefused(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenKeys(file, seal); err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), file) {
+		if _, err := openKeys(file, seal); err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %v, want %s", what, err, c.says)
 		}
 	}
@@ -138,20 +138,20 @@ func TestKeysRefused(t *testing.T) {
 	if err := os.Chmod(open, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenKeys(open, seal); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := openKeys(open, seal); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a file that others may read: %v", err)
 	}
-	if _, err := OpenKeys(filepath.Join(dir, "none"), seal); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openKeys(filepath.Join(dir, "none"), seal); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 	sealed := filepath.Join(dir, "sealed.json")
 	issue(t, sealed, seal, "one", []string{"*"}, Rights, nil)
-	if _, err := OpenKeys(sealed, secret.New()); err == nil {
+	if _, err := openKeys(sealed, secret.New()); err == nil {
 		t.Error("another secret key opens the credentials")
 	}
 }
 
-// A credential is sealed for its own key: moved to another's entry it is no good.
+// A credential is sealed for its own key and can't be opened in another key's entry.
 func TestKeysCredentialCantBeMoved(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	issue(t, file, seal, "one", []string{"*"}, Rights, nil)
@@ -163,19 +163,19 @@ func TestKeysCredentialCantBeMoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenKeys(file, seal); err == nil || !strings.Contains(err.Error(), `"one"`) {
+	if _, err := openKeys(file, seal); err == nil || !strings.Contains(err.Error(), `"one"`) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// Of many changes at once none is lost, and one that fails changes nothing.
-func TestKeysChangedAtOnce(t *testing.T) {
+// Concurrent changes are all kept, and a failed one changes nothing.
+func TestConcurrentChanges(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	const n = 20
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			_, issued := Issue(seal, fmt.Sprint(i), []string{"*"}, Rights, "c", time.Now(), nil)
+			_, issued := Issue(seal, Grant{Name: fmt.Sprint(i), Stores: []string{"*"}, Rights: Rights, Credential: "c"})
 			if err := ChangeIssued(file, func(keys []Issued) ([]Issued, error) { return append(keys, issued), nil }); err != nil {
 				t.Error(err)
 			}
@@ -212,21 +212,21 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// TestKeysFromASlowedAddress: issued keys are judged whatever their address has done, those that
-// lack the right or the store, or have expired, too; none of them is a guess.
+// TestKeysFromASlowedAddress: issued keys are judged whatever their address has done. A key that has
+// expired, or lacks the right or the store, doesn't count as a guess.
 func TestKeysFromASlowedAddress(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	past := time.Now().Add(-time.Hour)
 	one := issue(t, file, seal, "one", []string{"1"}, []string{Read}, nil)
 	old := issue(t, file, seal, "old", []string{"1"}, []string{Read}, &past)
-	keys, err := OpenKeys(file, seal)
+	keys, err := openKeys(file, seal)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := NewGate(nil, keys, nil)
+	g := &Gate{keys: keys}
 	ask := func(store, key, right string, want int) {
 		t.Helper()
-		if _, err := g.Judge(t.Context(), Call{Remote: here + ":1", Store: store, Token: key, Right: right}); status(err) != want {
+		if _, err := g.Authorize(requestFrom(t.Context(), here), store, key, right); status(err) != want {
 			t.Errorf("%s at %s: %v, want %d", right, store, err, want)
 		}
 	}
@@ -244,7 +244,7 @@ func TestKeysFromASlowedAddress(t *testing.T) {
 	var guessed atomic.Int64
 	for i := range 500 {
 		all.Go(func() {
-			_, err := g.Judge(t.Context(), Call{Remote: here + ":1", Store: "1", Token: fmt.Sprintf("%s%d", one, i), Right: Read})
+			_, err := g.Authorize(requestFrom(t.Context(), here), "1", fmt.Sprintf("%s%d", one, i), Read)
 			if status(err) == 401 {
 				guessed.Add(1)
 			} else if status(err) != 429 {
@@ -254,7 +254,7 @@ func TestKeysFromASlowedAddress(t *testing.T) {
 	}
 	all.Wait()
 	if n := guessed.Load(); n != maxGuesses {
-		t.Errorf("%d guesses at once were judged", n)
+		t.Errorf("%d concurrent guesses were judged", n)
 	}
 	ask("1", one, Read, 200)
 	unfit()

@@ -1,12 +1,35 @@
 package auth
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 )
 
-// Proxies are networks whose word on where a call came from is believed.
+// Proxies are the networks of trusted proxies. Their X-Forwarded-For is believed.
 type Proxies []netip.Prefix
+
+// Address returns the address that a request came from; see From.
+func (p Proxies) Address(r *http.Request) netip.Addr {
+	return p.From(r.RemoteAddr, r.Header["X-Forwarded-For"])
+}
+
+// Network returns the network that a request came from, as NetworkOf defines it.
+func (p Proxies) Network(r *http.Request) netip.Prefix { return NetworkOf(p.Address(r)) }
+
+// NetworkOf returns the network that counts as one caller: an IPv4 address, or the 64 bits of an
+// IPv6 address that identify one subscriber.
+func NetworkOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{} // all unknown addresses count as one
+	}
+	return p
+}
 
 // Trusts reports whether a connection comes from a trusted proxy. remote is http.Request's
 // RemoteAddr.
@@ -15,9 +38,10 @@ func (p Proxies) Trusts(remote string) bool {
 	return err == nil && p.contain(at.Addr().Unmap())
 }
 
-// From returns where a call came from: the connection's address or, where that is a trusted
-// proxy's, the last address in X-Forwarded-For that isn't one. Anybody can have written what
-// stands before that. An entry that can't be read ends the search at the proxy behind it.
+// From returns the address that a call came from. It is the connection's address or, if that is a
+// trusted proxy, the last address in X-Forwarded-For that isn't one. The entries before it are
+// ignored, because anybody can write them. An unreadable entry ends the search at the proxy that
+// sent it.
 func (p Proxies) From(remote string, forwardedFor []string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -41,8 +65,8 @@ func (p Proxies) From(remote string, forwardedFor []string) netip.Addr {
 	return from
 }
 
-// parseHop reads an entry of X-Forwarded-For: an address, of IPv6 with or without brackets, and
-// perhaps a port.
+// parseHop reads an entry of X-Forwarded-For: an address with an optional port. An IPv6 address may
+// have brackets.
 func parseHop(entry string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(entry)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/api"
+	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
@@ -35,12 +36,13 @@ func newWorld(t *testing.T) *world {
 	service := api.New(api.Options{
 		Storage: w.node, Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {}, Ready: func(context.Context) error { return nil },
-		Operator: func(_ *http.Request, token string) error {
+		Authorize: new(auth.Gate).Authorize,
+		AuthorizeOperator: func(_ *http.Request, token string) error {
 			if token == "stranger" {
-				return &api.Denial{Status: http.StatusUnauthorized, Reason: "This key is unknown."}
+				return &auth.Refusal{Status: http.StatusUnauthorized, Reason: "This key is unknown."}
 			}
 			if token != "operator" {
-				return &api.Denial{Status: http.StatusForbidden, Reason: "This key may not operate."}
+				return &auth.Refusal{Status: http.StatusForbidden, Reason: "This key may not operate."}
 			}
 			return nil
 		},

@@ -16,14 +16,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// upstream answers checks with the code that the token begins with.
-type upstream struct {
+// fakeAPI answers checks with the code that the token begins with.
+type fakeAPI struct {
 	asked atomic.Int64
 	gate  chan struct{}                  // nil: answers at once
-	means func(token string) (int, bool) // overrules the token
+	means func(token string) (int, bool) // overrides the token
 }
 
-func (u *upstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
+func (u *fakeAPI) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	u.asked.Add(1)
 	if u.gate != nil {
 		<-u.gate
@@ -40,13 +40,18 @@ func (u *upstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	return outbound.Answer{Outcome: outbound.Answered, Code: code}
 }
 
-func newCheckGate(u *upstream) *Gate {
-	return NewGate(NewCheck(u, time.Second, slog.New(slog.DiscardHandler)), nil, nil)
+func newCheckGate(u *fakeAPI) *Gate {
+	return &Gate{check: newCheck(u, time.Second, slog.New(slog.DiscardHandler))}
 }
 
-// judge returns the status of a token's answer at a gate.
+// requestFrom returns a request from an address.
+func requestFrom(ctx context.Context, from string) *http.Request {
+	return (&http.Request{RemoteAddr: from + ":1"}).WithContext(ctx)
+}
+
+// judge returns the status of the gate's answer to a token.
 func judge(ctx context.Context, g *Gate, from, store, token string) int {
-	_, err := g.Judge(ctx, Call{Remote: from + ":1", Store: store, Token: token, Right: Read})
+	_, err := g.Authorize(requestFrom(ctx, from), store, token, Read)
 	return status(err)
 }
 
@@ -67,21 +72,21 @@ func TestCheck(t *testing.T) {
 	for token, want := range map[string]int{
 		"200": 200, "204": 200, "299": 200, "401": 401, "403": 403, "404": 503, "301": 503, "429": 503, "500": 503, "none": 503,
 	} {
-		if got := judge(t.Context(), newCheckGate(&upstream{}), here, "s", token); got != want {
+		if got := judge(t.Context(), newCheckGate(&fakeAPI{}), here, "s", token); got != want {
 			t.Errorf("%s: %d, want %d", token, got, want)
 		}
 	}
 }
 
-// TestCheckRemembers: every answer is remembered for a while: that a token is let in longest, that
-// the API could not be asked only for as long as a caller waits before it retries.
+// TestCheckRemembers: every answer is remembered for a while. An admission lasts longest. A failed
+// check lasts only as long as a caller waits before it retries.
 func TestCheckRemembers(t *testing.T) {
 	for token, remembered := range map[string]time.Duration{
-		"200": letInFor, "401": refusedFor, "403": refusedFor, "404": refusedFor, "302": refusedFor, "429": unclearFor, "500": unclearFor, "none": unclearFor,
+		"200": admittedFor, "401": refusedFor, "403": refusedFor, "404": refusedFor, "302": refusedFor, "429": unclearFor, "500": unclearFor, "none": unclearFor,
 	} {
 		for _, after := range []time.Duration{0, remembered - time.Millisecond, remembered} {
 			synctest.Test(t, func(t *testing.T) {
-				u := &upstream{}
+				u := &fakeAPI{}
 				g := newCheckGate(u)
 				first := judge(t.Context(), g, here, "s", token)
 				<-time.After(after)
@@ -103,9 +108,9 @@ func TestCheckRemembers(t *testing.T) {
 	}
 }
 
-// A token is let in at the store that it was checked for.
-func TestCheckIsOfOneStore(t *testing.T) {
-	u := &upstream{}
+// A token is admitted only to the store that it was checked for.
+func TestCheckOfOneStore(t *testing.T) {
+	u := &fakeAPI{}
 	g := newCheckGate(u)
 	for _, store := range []string{"a", "b", "a"} {
 		if got := judge(t.Context(), g, here, store, "200"); got != 200 {
@@ -115,15 +120,16 @@ func TestCheckIsOfOneStore(t *testing.T) {
 	if n := u.asked.Load(); n != 2 {
 		t.Errorf("asked %d times for two stores", n)
 	}
-	if StoreOwner("a") == StoreOwner("b") {
+	if storeOwner("a") == storeOwner("b") {
 		t.Error("two stores have one owner")
 	}
 }
 
-// Of many at once one asks; one that goes away does not take the answer from the others.
+// Concurrent calls with one token share one check. The others still get their answer when one of
+// them goes away.
 func TestCheckAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{gate: make(chan struct{})}
+		u := &fakeAPI{gate: make(chan struct{})}
 		g := newCheckGate(u)
 		gone, leave := context.WithCancel(t.Context())
 		left := make(chan int, 1)
@@ -136,7 +142,7 @@ func TestCheckAsksOnce(t *testing.T) {
 		synctest.Wait()
 		leave()
 		if got := <-left; got != 0 {
-			t.Errorf("who went away got %d", got)
+			t.Errorf("the caller that went away got %d", got)
 		}
 		close(u.gate)
 		for range cap(others) {
@@ -151,12 +157,12 @@ func TestCheckAsksOnce(t *testing.T) {
 }
 
 // TestSlowedAddress: an address that has guessed too often gets no answer about unknown tokens.
-// Tokens that were let in before are let in all the same, also when they have to be checked
-// again, and so is everybody elsewhere.
+// Tokens that were admitted before are still admitted, even when they must be checked again. Other
+// addresses aren't affected.
 func TestSlowedAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		revoked := false
-		u := &upstream{means: func(token string) (int, bool) { return 401, revoked && token == "200-good" }}
+		u := &fakeAPI{means: func(token string) (int, bool) { return 401, revoked && token == "200-good" }}
 		g := newCheckGate(u)
 		ask := func(from, token string, want int) {
 			t.Helper()
@@ -165,7 +171,7 @@ func TestSlowedAddress(t *testing.T) {
 			}
 		}
 		ask(here, "200-good", 200)
-		<-time.After(letInFor - 2*time.Second)
+		<-time.After(admittedFor - 2*time.Second)
 		for i := range maxGuesses {
 			ask(here, fmt.Sprintf("%d-%d", []int{401, 403, 404, 302}[i%4], i), []int{401, 403, 503, 503}[i%4])
 		}
@@ -180,11 +186,11 @@ func TestSlowedAddress(t *testing.T) {
 			t.Errorf("a slowed address made %d calls to the API", n-asked)
 		}
 		ask(there, "200-unknown", 200)
-		ask(here, "200-unknown", 200) // the API has let it in elsewhere
+		ask(here, "200-unknown", 200) // the API has admitted it for another address
 		<-time.After(3 * time.Second)
 		ask(here, "200-good", 200) // checked again
 		revoked = true
-		<-time.After(letInFor)
+		<-time.After(admittedFor)
 		ask(here, "200-good", 401)
 		ask(here, "200-unknown1", 200) // the minute is over
 	})
@@ -195,7 +201,7 @@ func TestSlowedAddress(t *testing.T) {
 func TestParallelGuesses(t *testing.T) {
 	for name, hangUp := range map[string]bool{"they wait": false, "they hang up": true} {
 		synctest.Test(t, func(t *testing.T) {
-			u := &upstream{gate: make(chan struct{})}
+			u := &fakeAPI{gate: make(chan struct{})}
 			g := newCheckGate(u)
 			ctx, leave := context.WithCancel(t.Context())
 			answers := make(chan int, 500)
@@ -233,11 +239,11 @@ func TestParallelGuesses(t *testing.T) {
 	}
 }
 
-// TestManyNewTokens: tokens that are good don't use up the guesses of an address, however many
-// come at once.
+// TestManyNewTokens: valid tokens don't use up the guesses of an address, however many arrive at the
+// same time.
 func TestManyNewTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{gate: make(chan struct{})}
+		u := &fakeAPI{gate: make(chan struct{})}
 		g := newCheckGate(u)
 		answers := make(chan int, 500)
 		for i := range cap(answers) {
@@ -247,25 +253,25 @@ func TestManyNewTokens(t *testing.T) {
 		close(u.gate)
 		for range cap(answers) {
 			if got := <-answers; got != 200 {
-				t.Errorf("a good token got %d", got)
+				t.Errorf("a valid token got %d", got)
 			}
 		}
-		if n := g.guesses.addresses.Len(); n != 0 {
-			t.Errorf("%d addresses are remembered for nothing", n)
+		if n := g.check.guesses.addresses.Len(); n != 0 {
+			t.Errorf("%d addresses are remembered without a reason", n)
 		}
 	})
 }
 
-// TestAPIIsAway: that the API can't be asked is nobody's guess, and takes nothing from tokens
-// that were let in before.
-func TestAPIIsAway(t *testing.T) {
+// TestAPIDown: a check that fails is not a guess, and doesn't affect tokens that were admitted
+// before.
+func TestAPIDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		away := false
-		u := &upstream{means: func(string) (int, bool) { return 500, away }}
+		down := false
+		u := &fakeAPI{means: func(string) (int, bool) { return 500, down }}
 		g := newCheckGate(u)
 		judge(t.Context(), g, here, "s", "200-good")
-		<-time.After(letInFor)
-		away = true
+		<-time.After(admittedFor)
+		down = true
 		for i := range 3 * maxGuesses {
 			if got := judge(t.Context(), g, here, "s", fmt.Sprintf("200-%d", i)); got != 503 {
 				t.Errorf("call %d: %d", i, got)
@@ -274,7 +280,7 @@ func TestAPIIsAway(t *testing.T) {
 		if got := judge(t.Context(), g, here, "s", "200-good"); got != 503 {
 			t.Errorf("a token whose check is due: %d", got)
 		}
-		away = false
+		down = false
 		<-time.After(unclearFor)
 		for i := range maxGuesses {
 			judge(t.Context(), g, here, "s", fmt.Sprintf("401-%d", i))
@@ -285,11 +291,11 @@ func TestAPIIsAway(t *testing.T) {
 	})
 }
 
-// TestChecksAreBounded: made-up tokens from many addresses make a bounded number of calls at
-// once, displace nothing that was let in, and are forgotten.
-func TestChecksAreBounded(t *testing.T) {
+// TestCheckLimits: made-up tokens from many addresses cause a limited number of concurrent calls,
+// displace no admitted token, and are forgotten.
+func TestCheckLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &upstream{gate: make(chan struct{})}
+		u := &fakeAPI{gate: make(chan struct{})}
 		g := newCheckGate(u)
 		answers := make(chan int, 1000)
 		for i := range cap(answers) {
@@ -298,7 +304,7 @@ func TestChecksAreBounded(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if n := u.asked.Load(); n != maxAsked {
+		if n := u.asked.Load(); n != maxUnknown {
 			t.Errorf("the API was asked %d times at once", n)
 		}
 		close(u.gate)
@@ -306,7 +312,7 @@ func TestChecksAreBounded(t *testing.T) {
 			<-answers
 		}
 	})
-	c := NewCheck(&upstream{}, time.Second, slog.New(slog.DiscardHandler))
+	c := newCheck(&fakeAPI{}, time.Second, slog.New(slog.DiscardHandler))
 	good := idOf("s", "200")
 	c.askAPI(good, "s", "200", false)
 	for i := range maxRefused + 10 {
@@ -316,36 +322,36 @@ func TestChecksAreBounded(t *testing.T) {
 	if n := c.refused.Len(); n != maxRefused {
 		t.Errorf("%d refused tokens are remembered", n)
 	}
-	if v := c.remembered(good); v.status != http.StatusOK {
-		t.Errorf("a token that was let in is forgotten: %+v", v)
+	if v := c.recall(good); v.status != http.StatusOK {
+		t.Errorf("an admitted token is forgotten: %+v", v)
 	}
 }
 
 func TestGuesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGuesses()
+		g := newGuesses()
 		from, other := netip.MustParseAddr(here), netip.MustParseAddr(there)
 		for i := range maxGuesses {
-			if err := g.Refuse(from); err != nil {
+			if err := g.refuse(from); err != nil {
 				t.Fatalf("after %d: %v", i, err)
 			}
 			<-time.After(time.Second)
 		}
 		var r *Refusal
-		if err := g.Refuse(from); !errors.As(err, &r) || r.Status != 429 || r.Wait != guessWindow-maxGuesses*time.Second {
+		if err := g.refuse(from); !errors.As(err, &r) || r.Status != 429 || r.Wait != guessWindow-maxGuesses*time.Second {
 			t.Errorf("one too many: %+v", err)
 		}
-		if err := g.Refuse(other); err != nil {
+		if err := g.refuse(other); err != nil {
 			t.Errorf("another address: %v", err)
 		}
 		<-time.After(r.Wait)
-		if err := g.Refuse(from); err != nil {
+		if err := g.refuse(from); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
 }
 
-// One subscriber's IPv6 addresses are one, and a mapped IPv4 address is the IPv4 one.
+// One subscriber's IPv6 addresses count as one, and a mapped IPv4 address counts as the IPv4 address.
 func TestGuessesByNetwork(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
@@ -357,20 +363,20 @@ func TestGuessesByNetwork(t *testing.T) {
 		{"192.0.2.1", "192.0.2.2", false},
 		{"fe80::1%eth0", "fe80::1%eth1", true},
 	} {
-		g := NewGuesses()
+		g := newGuesses()
 		for range maxGuesses {
-			_ = g.Refuse(netip.MustParseAddr(c.a))
+			_ = g.refuse(netip.MustParseAddr(c.a))
 		}
-		if got := g.Refuse(netip.MustParseAddr(c.b)) != nil; got != c.same {
-			t.Errorf("%s and %s are one: %v", c.a, c.b, got)
+		if got := g.refuse(netip.MustParseAddr(c.b)) != nil; got != c.same {
+			t.Errorf("%s and %s count as one: %v", c.a, c.b, got)
 		}
 	}
 }
 
-func TestGuessesAreBounded(t *testing.T) {
-	g := NewGuesses()
+func TestGuessesLimit(t *testing.T) {
+	g := newGuesses()
 	for i := range maxAddresses + 1000 {
-		_ = g.Refuse(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		_ = g.refuse(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
 	if n := g.addresses.Len(); n != maxAddresses {
 		t.Errorf("%d addresses are remembered", n)
@@ -381,7 +387,7 @@ func TestFrom(t *testing.T) {
 	p := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("fe80::/64")}
 	for _, c := range []struct{ remote, forwarded, want string }{
 		{"192.0.2.1:5", "", "192.0.2.1"},
-		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1"}, // not a proxy of ours: anybody can write that
+		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1"}, // not a trusted proxy: anybody can write this header
 		{"10.0.0.1:5", "198.51.100.7", "198.51.100.7"},
 		{"10.0.0.1:5", "1.1.1.1, 198.51.100.7", "198.51.100.7"},
 		{"10.0.0.1:5", "1.1.1.1, 198.51.100.7, 10.0.0.2", "198.51.100.7"},
