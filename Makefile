@@ -126,12 +126,14 @@ bench-check: ## Before a release: fail if a ratio is more than 15% below bench/b
 	cd bench && $(GO) run . -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 	cd bench && $(GO) run . -database postgres -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 
-# Publishes nothing: dist is for inspection. The same commit produces the same bytes. A release
-# is made by .github/workflows/release.yaml from a tag.
+# By default nothing is signed or published: dist is for inspection. The release workflow clears
+# these flags. The same commit produces the same bytes.
+RELEASE_FLAGS ?= --snapshot --skip=publish,sign
+
 .PHONY: release
 release: $(GORELEASER) $(CYCLONEDX) ## Build dist: archives for every platform, deb and rpm, checksums, SBOMs
 	ln -sf '$(abspath $(CYCLONEDX))' .tools/cyclonedx-gomod
-	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --snapshot --clean --skip=publish,sign
+	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --clean $(RELEASE_FLAGS)
 
 .PHONY: image
 image: ## Build the container image sheaf (needs Docker)
