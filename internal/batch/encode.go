@@ -251,8 +251,11 @@ func (f *Form) cuts(body []byte) bool { return f.Most > 0 && len(body) > f.Most 
 
 // appendText appends a text as a JSON string.
 func (f *Form) appendText(dst, text []byte) []byte {
+	if f.Flush == nil || len(text) <= pieceBytes {
+		return AppendString(dst, text)
+	}
 	dst = append(dst, '"')
-	for f.Flush != nil && len(text) > pieceBytes {
+	for len(text) > pieceBytes {
 		piece := textHead(text, pieceBytes)
 		dst = f.Flush(appendContent(dst, piece))
 		text = text[len(piece):]
@@ -285,57 +288,15 @@ func textHead(text []byte, n int) []byte {
 
 func appendPlain(dst, piece []byte) []byte { return append(dst, piece...) }
 
-// plain are the ASCII characters that stand for themselves in a JSON string.
-var plain = func() (t [utf8.RuneSelf]bool) {
-	for c := range t {
-		t[c] = c >= ' ' && c != '"' && c != '\\'
-	}
-	return t
-}()
-
-// AppendString appends s as a JSON string (RFC 8259, section 7). Bytes that are no
-// UTF-8 become U+FFFD.
+// AppendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD.
 func AppendString[T string | []byte](dst []byte, s T) []byte {
-	return append(appendContent(append(dst, '"'), s), '"')
+	dst, _ = jsontext.AppendQuote(dst, s) // the error only says that there were such bytes
+	return dst
 }
 
-// appendContent appends what stands between the quotation marks.
-func appendContent[T string | []byte](dst []byte, s T) []byte {
-	const hex = "0123456789abcdef"
-	from := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			if plain[c] {
-				i++
-				continue
-			}
-			dst = append(dst, s[from:i]...)
-			switch c {
-			case '"', '\\':
-				dst = append(dst, '\\', c)
-			case '\n':
-				dst = append(dst, '\\', 'n')
-			case '\r':
-				dst = append(dst, '\\', 'r')
-			case '\t':
-				dst = append(dst, '\\', 't')
-			default:
-				dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-			}
-			i++
-			from = i
-			continue
-		}
-		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
-		if r == utf8.RuneError && size == 1 {
-			dst = append(dst, s[from:i]...)
-			dst = append(dst, "\ufffd"...)
-			i++
-			from = i
-			continue
-		}
-		i += size
-	}
-	return append(dst, s[from:]...)
+// appendContent appends s as a JSON string, without the quotation marks.
+func appendContent(dst, s []byte) []byte {
+	begin := len(dst)
+	dst = AppendString(dst, s)
+	return append(dst[:begin], dst[begin+1:len(dst)-1]...)
 }

@@ -97,8 +97,29 @@ func TestAppendResult(t *testing.T) {
 	}
 }
 
-// TestAppendResultKeepsBodies: whatever an upstream sends, a response is valid
-// JSON and the body can be had back from it, byte for byte.
+// TestAppendRequest checks that a request reads back as it was created. A body that was created as a
+// JSON string is stored as its text.
+func TestAppendRequest(t *testing.T) {
+	for created, want := range map[string]string{
+		`{"id":"a","method":"POST","path":"p","body":"hello"}`:               `{"index":0,"id":"a","method":"POST","path":"p","body":"hello"}`,
+		`{"method":"POST","path":"p","body":"a \"b\"\n"}`:                    `{"index":0,"method":"POST","path":"p","body":"a \"b\"\n"}`,
+		`{"method":"POST","path":"p","body":{"n":1.10}}`:                     `{"index":0,"method":"POST","path":"p","body":{"n":1.10}}`,
+		`{"method":"POST","path":"p","body":"a text that is longer"}`:        `{"index":0,"method":"POST","path":"p","bodyText":"a text that ","bodyBytes":21}`,
+		`{"method":"DELETE","path":"p?q=\"","headers":{"If-Match":"\"x\""}}`: `{"index":0,"method":"DELETE","path":"p?q=\"","headers":{"If-Match":"\"x\""}}`,
+	} {
+		requests, err := Decode([]byte("["+created+"]"), Options{}, HeaderPolicy{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := (&Form{Most: 12}).AppendRequest(nil, 0, &requests[0], []string{requests[0].ID})
+		if string(got) != want || !json.Valid(got) {
+			t.Errorf("%s\ngot  %s\nwant %s", created, got, want)
+		}
+	}
+}
+
+// TestAppendResultKeepsBodies checks that a response is valid JSON whatever an upstream sends, and
+// that a client can read the body from it, byte for byte.
 func TestAppendResultKeepsBodies(t *testing.T) {
 	bodies := rapid.OneOf(
 		rapid.SliceOf(rapid.Byte()),

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -82,7 +81,7 @@ func newOutcome(line int, request []byte, ticket string, r *client.Response, why
 		return o, nil
 	}
 	o.Status, o.Code, o.Message, o.Body, o.Encoding, o.Reason = string(r.Status), r.StatusCode, r.StatusLine, r.Body, r.BodyEncoding, r.Reason
-	o.InDoubt = r.InDoubt || o.mayBeDone()
+	o.InDoubt = r.InDoubt
 	return o, nil
 }
 
@@ -92,19 +91,6 @@ func (o *outcome) shown() string {
 		return string(client.InDoubt)
 	}
 	return o.Status
-}
-
-// mayBeDone reports whether a failed request may have been carried out. It is for servers that don't
-// report requests in doubt (docs/contract.md#requests-in-doubt): a POST or PATCH without an answer may
-// have been carried out, unless the server says that it was not sent.
-func (o *outcome) mayBeDone() bool {
-	if o.Status != string(client.Failed) || o.Method != http.MethodPost && o.Method != http.MethodPatch ||
-		o.Code != http.StatusBadGateway && o.Code != http.StatusGatewayTimeout {
-		return false
-	}
-	return strings.Contains(o.Message, "not known whether") ||
-		!strings.Contains(o.Message, "was not sent") && !strings.Contains(o.Message, "connection could not be made") &&
-			!strings.Contains(o.Message, "before the request was sent")
 }
 
 // reason returns why it was no success.
