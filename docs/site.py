@@ -1,4 +1,4 @@
-"""What the site does to the pages: their first is the start, and links to the code lead to the repository."""
+"""Adapts the pages for the website: its first page is start.html, and links to code lead to the repository."""
 
 import re
 from pathlib import Path
@@ -13,5 +13,5 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_post_build(config, **_):
-    first = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=start.html"><a href="start.html">Start</a>'
+    first = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=start.html"><a href="start.html">Getting started</a>'
     Path(config.site_dir, "index.html").write_text(first)

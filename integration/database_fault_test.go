@@ -65,7 +65,7 @@ func (f *fleet) databaseUp(ctx context.Context, base *pgtest.Cluster) time.Time 
 
 // TestPostgresKilled kills PostgreSQL under load and starts it again.
 func TestPostgresKilled(t *testing.T) {
-	r := newRow("`kill -9` of PostgreSQL, up to 1 s, then its start", resumedIn)
+	r := newRow("`kill -9` of PostgreSQL, restarted within 1 s", resumedIn)
 	r.repeat(t, times(2), func(t *testing.T, times int) {
 		ctx := t.Context()
 		base, database := newBase(t, pgtest.Options{})
@@ -96,7 +96,7 @@ func outage(ctx context.Context, d time.Duration) {
 // TestPostgresDown takes PostgreSQL away for some seconds. Creates are told to come
 // back, nothing is sent that could not be recorded, and afterwards all is well.
 func TestPostgresDown(t *testing.T) {
-	r := newRow("PostgreSQL shut down, 3 s, then its start", resumedIn)
+	r := newRow("PostgreSQL shut down, restarted after 3 s", resumedIn)
 	t.Parallel()
 	r.repeat(t, times(1), func(t *testing.T, times int) {
 		ctx := t.Context()
@@ -179,7 +179,7 @@ func (s *service) turnsReady(ctx context.Context, t *testing.T, want int) {
 // TestPostgresFull fills PostgreSQL's disk under load and makes room again. Creates are told
 // to come back meanwhile. Where PostgreSQL gives up for want of room, it is started again.
 func TestPostgresFull(t *testing.T) {
-	r := newRow("PostgreSQL's disk full until creates are refused by all nodes", resumedIn)
+	r := newRow("PostgreSQL's disk full until all nodes refuse creates", resumedIn)
 	r.repeat(t, times(1), func(t *testing.T, times int) {
 		ctx := t.Context()
 		disk := smallDisk(t)
