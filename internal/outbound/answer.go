@@ -12,12 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxLine bounds a reason phrase, in bytes.
+// maxLine is the longest reason phrase, in bytes.
 const maxLine = 1 << 10
 
-// read reads an answer whose header has come. hold makes room for so many bytes of its body.
-// With an error the answer has the part of the body that came. It never closes the body: that
-// would read the rest of it.
+// read reads an answer whose header has come. It calls hold before it allocates memory for the body.
+// With an error, the answer has the part of the body that came. read doesn't close the body, because
+// that would read the rest of it.
 func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error) (Answer, error) {
 	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
 	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
@@ -33,16 +33,16 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 	return a, err
 }
 
-// incomplete returns the Answer if only a part of it came, at least its status line. The request
-// isn't in doubt, because the status line reports its outcome.
+// incomplete returns an Answer of which only a part came. The request isn't in doubt, because the
+// status line came and reports its outcome.
 func (c *Client) incomplete(a Answer, err error) Answer {
 	a.Incomplete = true
 	a.Line += "; the answer is incomplete: " + c.missing(err)
 	return a
 }
 
-// tooLarge returns the Answer for one that is larger than the limit. code is the upstream's,
-// which tells whether it carried the request out.
+// tooLarge returns the Answer if the upstream's is larger than the limit. code is the upstream's
+// status code, which says whether it carried out the request.
 func (c *Client) tooLarge(code int) Answer {
 	return Answer{
 		Outcome: TooLarge, Code: http.StatusBadGateway,
@@ -50,7 +50,7 @@ func (c *Client) tooLarge(code int) Answer {
 	}
 }
 
-// withheld returns the Answer for a request that its permit has kept from being sent.
+// withheld returns the Answer of a request that Permit has refused.
 func withheld() Answer {
 	return Answer{
 		Outcome: Withheld, Code: http.StatusBadGateway,
@@ -58,7 +58,7 @@ func withheld() Answer {
 	}
 }
 
-// size writes a number of bytes as people do, where that is exact: 5 MiB.
+// size formats a number of bytes, with a unit if that is exact: 5 MiB.
 func size(n int64) string {
 	switch {
 	case n%(1<<20) == 0:
@@ -72,28 +72,32 @@ func size(n int64) string {
 // firstRead is how many bytes of a body are read before its buffer grows.
 const firstRead = 16 << 10
 
-// trust is how many times as much as has come may be expected, where a length is announced.
+// trust is how many times as much memory as the upstream has already sent is allocated for a body
+// of known length.
 const trust = 32
 
-// scratch holds buffers for the beginnings of bodies that did not tell their length.
+// scratch holds buffers for the beginnings of bodies.
 var scratch = sync.Pool{New: func() any {
 	b := make([]byte, firstRead)
 	return &b
 }}
 
-// readBody reads a body, at most one byte more than limit. nil stands for an empty one. With an
-// error it returns what came. It calls hold with the size of each buffer before it makes it. The buffer grows with what has
-// come: an upstream that announces much and sends little takes little. One that has sent a part
-// of what it announced is trusted with the rest, which spares copies.
+// readBody reads a body, up to one byte more than limit. It returns nil for an empty body. With an
+// error, it returns the part that came. It calls hold with the size of each buffer before it
+// allocates it.
+//
+// The buffer grows with what has come, so an upstream that announces much but sends little takes
+// little memory. Once it has sent a part of what it announced, the buffer grows faster, which saves
+// copies.
 func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byte, error) {
-	most := limit + 1
+	maxRead := limit + 1
 	if resp.ContentLength >= 0 {
-		most = resp.ContentLength
-		if most <= firstRead {
-			if err := hold(most); err != nil {
+		maxRead = resp.ContentLength
+		if maxRead <= firstRead {
+			if err := hold(maxRead); err != nil {
 				return nil, err
 			}
-			b := make([]byte, most)
+			b := make([]byte, maxRead)
 			n, err := io.ReadFull(resp.Body, b)
 			return b[:n], err
 		}
@@ -105,10 +109,10 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 		return nil, err
 	}
 	for {
-		n, err := resp.Body.Read(b[len(b):min(int64(cap(b)), most)])
+		n, err := resp.Body.Read(b[len(b):min(int64(cap(b)), maxRead)])
 		b = b[:len(b)+n]
 		switch {
-		case err == io.EOF || err == nil && int64(len(b)) == most:
+		case err == io.EOF || err == nil && int64(len(b)) == maxRead:
 			if cap(b) > firstRead && 4*len(b) > 3*cap(b) {
 				return b, nil
 			}
@@ -119,9 +123,9 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 		case err != nil:
 			return bytes.Clone(b), err
 		case len(b) == cap(b):
-			size := min(2*int64(cap(b)), most)
+			size := min(2*int64(cap(b)), maxRead)
 			if resp.ContentLength >= 0 {
-				size = min(trust*int64(cap(b)), most)
+				size = min(trust*int64(cap(b)), maxRead)
 			}
 			if err := hold(size); err != nil {
 				return bytes.Clone(b), err
@@ -131,8 +135,8 @@ func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byt
 	}
 }
 
-// line returns an answer's reason phrase in a form that can be kept and shown:
-// UTF-8, no control characters, bounded. Without one it is the code's standard phrase.
+// line returns an answer's reason phrase in a form that can be stored and shown: valid UTF-8 without
+// control characters, of at most maxLine bytes. If it is empty, line returns the standard phrase.
 func line(resp *http.Response) string {
 	_, s, _ := strings.Cut(resp.Status, " ")
 	if !plain(s) {
@@ -157,7 +161,7 @@ func line(resp *http.Response) string {
 	return s
 }
 
-// plain reports whether s has printable ASCII only, as nearly every phrase does.
+// plain reports whether s is printable ASCII, as nearly every phrase is.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -167,15 +171,15 @@ func plain(s string) bool {
 	return true
 }
 
-// Causes of failures that no network has.
+// Failures that don't come from the network.
 var (
-	errPath       = errors.New("the path can't stand in a request line")
-	errCredential = errors.New("the credential can't stand in a header")
+	errPath       = errors.New("the path is not valid in a request line")
+	errCredential = errors.New("the credential is not valid in a header")
 	errPanicked   = errors.New("the upstream's handler panicked")
 )
 
-// failure returns the Answer of an attempt that got none. sent says whether any
-// byte of the request may have been written.
+// failure returns the Answer of an attempt that got no answer. sent says whether a byte of the request
+// may have been written.
 func (c *Client) failure(call *Call, sent bool, err error) Answer {
 	a := Answer{Outcome: NotSent, Code: http.StatusBadGateway}
 	if isRefusal(err) {

@@ -8,31 +8,30 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// Call is one attempt at one sub-request.
+// Call is one attempt to send one request of a batch.
 type Call struct {
-	Store  string // put into the upstream's address template
+	Store  string // replaces the placeholder in the upstream's address
 	Method string
-	Path   string // as the batch's creator wrote it and batch.CheckPath let it pass
+	Path   string // as the batch's creator wrote it; batch.CheckPath has accepted it
 	Body   []byte // nil: none
 	Token  string // the credential, sent as a Bearer token
-	Key    string // the Idempotency-Key; empty: none
+	Key    string // the Idempotency-Key; "": none
 
-	// Headers are sent too. One that the client would set itself (User-Agent, Content-Type,
-	// Idempotency-Key) takes its place.
+	// Headers are sent in addition. They replace the headers that the client would set itself:
+	// User-Agent, Content-Type and Idempotency-Key.
 	Headers []batch.Header
 
-	// Memory is what the answer takes its memory from while it is read; nil: memory is not
-	// counted. It may hold bytes already. It is the caller's again when Do has returned: it
-	// holds at least as many bytes as the answer's body then, and is to be released when the
-	// body is dropped.
+	// Memory accounts for the answer's memory; nil: it is not counted. It may already hold bytes.
+	// When Do returns, it holds at least as many bytes as the answer's body has. The caller must
+	// release it when it drops the body.
 	Memory *budget.Share
 
-	// Permit is asked right before each write of the request, from another goroutine;
-	// nil: always. What it refuses is not written. It must not block.
+	// Permit is called right before each write of the request, on another goroutine. If it returns
+	// false, nothing more is written. It must not block. nil permits everything.
 	Permit func() bool
 }
 
-// has reports whether the caller has given the header.
+// has reports whether the call has the header.
 func (c *Call) has(name string) bool {
 	for i := range c.Headers {
 		if strings.EqualFold(c.Headers[i].Name, name) {
@@ -42,26 +41,26 @@ func (c *Call) has(name string) bool {
 	return false
 }
 
-// Outcome is what is certain about an attempt.
+// Outcome says what is certain about an attempt.
 type Outcome uint8
 
 // The outcomes of an attempt.
 const (
-	Answered Outcome = iota + 1 // an answer came, at least its status line
+	Answered Outcome = iota + 1 // an answer came, or at least its status line
 	NotSent                     // no byte of the request was written
-	Doubt                       // bytes were written and no answer came
-	TooLarge                    // the answer was larger than the limit; reading it was given up
+	Doubt                       // bytes were written, and no answer came
+	TooLarge                    // the answer exceeded the limit and was not read to its end
 	Withheld                    // no byte of the request was written, because Permit refused
-	Refused                     // no byte of the request was written, and none will be: it can't be sent as it is
+	Refused                     // no byte of the request was written, because the request is invalid
 )
 
-// Answer is what came of a Call.
+// Answer is the result of a Call.
 type Answer struct {
 	Outcome Outcome
-	Code    int         // the status code; without an answer 504 after a timeout, else 502
-	Line    string      // the reason phrase; without an answer what happened, in words a caller may see
-	Body    []byte      // the body as it came; nil: empty
-	Header  http.Header // nil without an answer
+	Code    int         // the status code; if no answer came, 504 after a timeout and otherwise 502
+	Line    string      // the reason phrase; if no answer came, what happened, in words that callers may see
+	Body    []byte      // nil: empty
+	Header  http.Header // nil if no answer came
 
 	// Incomplete means that a part of the answer didn't come or can't be read. Code is still the
 	// upstream's, and Line says what is missing.

@@ -1,25 +1,25 @@
-// Package outbound sends sub-requests to the upstream. It is all of the service's
-// egress. What it guarantees (docs/contract.md#how-batches-run):
+// Package outbound sends the requests of batches to the upstream. No other package opens outgoing
+// connections. It guarantees (docs/contract.md#how-batches-run):
 //
-//   - It never sends a request twice, whatever becomes of the connection.
-//   - One caller's bytes never reach another's request or answer: connections belong to a
-//     store and a token, and carry nothing after an exchange whose end is not certain.
-//   - An Answer tells for certain whether any byte of the request was written.
-//   - Nothing is written that the call's Permit refuses at that moment.
-//   - It goes to the configured host and nowhere else: redirects are answers, and
-//     no proxy is taken from the environment. A Guard judges where that leads.
-//   - The bytes of a path and a body reach the upstream exactly as they came.
-//   - An answer is bounded while it is read, and an attempt in time. An answer takes its memory
-//     from the call's share before it is read. Where that has to wait, the upstream is read
-//     more slowly, and the attempt's time stands still.
+//   - It never sends a request twice, whatever happens to the connection.
+//   - One caller's bytes never reach another's request or answer. A connection belongs to one store
+//     and token, and is closed after an exchange whose end is not certain.
+//   - An Answer says for certain whether any byte of the request was written.
+//   - Nothing is written after the call's Permit has refused.
+//   - It connects only to the configured host. It doesn't follow redirects or use a proxy from the
+//     environment. A Guard decides which addresses of that host are allowed.
+//   - Paths and bodies reach the upstream unchanged, byte for byte.
+//   - The size of an answer and the time of an attempt are limited. The call's share of memory grows
+//     before the answer is read. While the share waits for memory, reading pauses and the attempt's
+//     time doesn't run.
 //
-// When something fails, the Answer says so in words that a caller may see: no
-// address, no host, nothing of the request.
+// If an attempt fails, the Answer says why in words that callers may see. They contain no address,
+// no host name, and nothing of the request.
 //
-// It speaks HTTP/1.1, one request at a time on each connection, and parses answers with
-// net/http's own reader. It doesn't use net/http's client, whose goroutines decide what is
-// written and when: they may send again what was written before, and switching between them
-// costs more than all the rest of a call.
+// The client speaks HTTP/1.1 with one request at a time on each connection, and parses answers with
+// net/http's reader. It doesn't use net/http's client, which decides in its own goroutines what is
+// written and when. That client may send a request again, and switching between its goroutines costs
+// more than all the rest of a call.
 package outbound
 
 import (
@@ -37,37 +37,37 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Bounds that need no option.
+// Fixed limits.
 const (
-	dialTimeout     = 10 * time.Second // name, connection and TLS handshake together
-	bufferSize      = 16 << 10         // bytes that are written at once
-	maxAnswerHeader = 256 << 10        // bytes of an answer's header
+	dialTimeout     = 10 * time.Second // for name resolution, connection and TLS handshake together
+	bufferSize      = 16 << 10         // the most bytes in one write
+	maxAnswerHeader = 256 << 10        // the size of an answer's header, in bytes
 )
 
 // Options configure a Client.
 type Options struct {
-	// Template is the upstream's address: http or https, a host, and a path in
-	// which {storeId} stands for the store, any number of times or never.
+	// Template is the upstream's URL. Its path may contain {storeId} any number of times, which
+	// stands for the store.
 	Template string
-	// Handler, if set, answers in this process, with no socket between. Only the
-	// path and host of Template count then.
+	// Handler, if not nil, answers calls in this process. Then only the path and host of Template
+	// matter.
 	Handler http.Handler
 
-	TLS   *tls.Config // what a connection over TLS begins from: authorities, a client's certificate. Default: the system's authorities, no certificate
-	Guard *Guard      // judges the addresses that are connected to; nil: all are let through
+	TLS   *tls.Config // certificate authorities and client certificate; nil: the system's authorities, no certificate
+	Guard *Guard      // decides which addresses are allowed; nil: all are
 
-	Timeout   time.Duration // bound on one attempt, from dialling to the answer's last byte; positive
-	MaxAnswer int64         // bytes of an answer's body; positive
-	MaxConns  int           // connections, in use and idle, above which no idle one is kept; as many as there are attempts at the same time; positive
-	UserAgent string        // empty: the header is not sent
+	Timeout   time.Duration // the longest time of an attempt, from dialing to the answer's last byte; positive
+	MaxAnswer int64         // the size of an answer's body, in bytes; positive
+	MaxConns  int           // above this number of connections, idle ones are closed; positive
+	UserAgent string        // "": the header is not sent
 
-	Headers batch.HeaderPolicy // admits the headers of calls
+	Headers batch.HeaderPolicy // the headers that calls may have
 
-	Logger *slog.Logger // told of a panic in Handler; default: slog.Default()
+	Logger *slog.Logger // logs panics of Handler; nil: slog.Default()
 }
 
-// Client sends requests to one upstream. It may be used by many goroutines, and
-// does not limit how many attempts there are at the same time.
+// Client sends requests to one upstream. It is safe for concurrent use and doesn't limit the number
+// of concurrent attempts.
 type Client struct {
 	to      *template
 	handler http.Handler
@@ -86,33 +86,32 @@ type Client struct {
 	log       *slog.Logger
 }
 
-// New returns a client. It connects to nothing yet. An error says what is wrong
-// with an option and what would be right.
+// New returns a client. It does not connect yet. The error says which option is invalid and what
+// would be valid.
 func New(o Options) (*Client, error) {
 	to, err := parseTemplate(o.Template)
 	if err != nil {
 		return nil, err
 	}
 	if o.Timeout <= 0 || o.MaxAnswer <= 0 || o.MaxConns <= 0 {
-		return nil, errors.New("the timeout, the limit of an answer and the number of connections have to be more than 0")
+		return nil, errors.New("the timeout, the limit of an answer and the number of connections must be greater than 0")
 	}
 	if !httpguts.ValidHeaderFieldValue(o.UserAgent) {
-		return nil, errors.New("the user agent can't have control characters")
+		return nil, errors.New("the user agent must not have control characters")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	c := &Client{
-		to: to, handler: o.Handler, idle: pool{most: o.MaxConns},
+		to: to, handler: o.Handler, idle: pool{max: o.MaxConns},
 		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, headers: o.Headers, log: o.Logger,
 	}
 	c.dial = c.dialer(o)
 	return c, nil
 }
 
-// dialer returns the function that connects to the upstream. It takes no proxy from the
-// environment: that would see every credential, and "the connection could not be made"
-// would no longer be about the upstream.
+// dialer returns the function that connects to the upstream. It ignores proxies in the environment.
+// A proxy would see every credential, and a failed connection would say nothing about the upstream.
 func (c *Client) dialer(o Options) func(ctx context.Context) (net.Conn, error) {
 	c.network = &net.Dialer{Timeout: dialTimeout}
 	if o.Guard != nil {
@@ -126,19 +125,19 @@ func (c *Client) dialer(o Options) func(ctx context.Context) (net.Conn, error) {
 		c.tls = o.TLS.Clone()
 	}
 	c.tls.MinVersion, c.tls.NextProtos = max(c.tls.MinVersion, tls.VersionTLS12), []string{"http/1.1"}
-	c.tls.DynamicRecordSizingDisabled = true // one buffer is one TLS record, and so one system call, as without TLS
+	c.tls.DynamicRecordSizingDisabled = true // so that each buffer is one TLS record and one system call, as without TLS
 	secure := &tls.Dialer{NetDialer: c.network, Config: c.tls}
 	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", c.to.address) }
 }
 
-// Close closes the connections that are idle. An attempt under way ends as usual.
+// Close closes idle connections. Attempts in flight end as usual.
 func (c *Client) Close() {
 	c.idle.close()
 	c.forward().CloseIdleConnections()
 }
 
-// Do makes one attempt and returns what came of it. It returns when the answer is
-// complete, when the attempt's time is up or when ctx ends, whichever is first.
+// Do makes one attempt and returns its result. It returns when the answer is complete, the attempt
+// times out, or ctx is done.
 func (c *Client) Do(ctx context.Context, call *Call) Answer {
 	target := c.to.target(call.Store, call.Path)
 	switch {
@@ -182,13 +181,13 @@ func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 		case !used || ctx.Err() != nil:
 			return c.failure(call, false, x.cause(ctx, err))
 		}
-		// The upstream has closed the idle connection, or sent something, and nothing was
-		// written. The next one is another: either it works, or it is new and its
-		// failure is the end.
+		// Retry: the idle connection was already closed, or the upstream had sent something on it,
+		// and nothing was written. The loop ends at the latest with a new connection, whose failure
+		// is final.
 	}
 }
 
-// connect returns an idle connection of the exchange's owner, or else a new one.
+// connect returns an idle connection of the exchange's owner, or a new one.
 func (c *Client) connect(ctx context.Context, x *exchange) (*conn, error) {
 	maxIdle := idleTimeout
 	if x.call.Method == http.MethodPost || x.call.Method == http.MethodPatch {
@@ -208,8 +207,7 @@ func (c *Client) connect(ctx context.Context, x *exchange) (*conn, error) {
 	return newConn(raw, x.owner), nil
 }
 
-// appendHead appends a request's head. What comes from outside was checked: the target,
-// the token and the key.
+// appendHead appends a request's head. The target, the token and the key have been validated.
 func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
 	b = append(append(append(b, call.Method...), ' '), target...)
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), c.to.host...)
@@ -240,12 +238,12 @@ func (c *Client) appendHead(b []byte, call *Call, target string) []byte {
 	return append(b, "\r\n\r\n"...)
 }
 
-// readsBody reports whether every server reads the body of a request with the method. With
-// another method some leave it unread, and take it for the next request on the connection:
-// such a connection carries no other.
+// readsBody reports whether every server reads the body of a request with this method. With other
+// methods, some servers don't read the body and take it for the next request on the connection. So
+// the connection is not reused.
 func readsBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-// contentType is that of every body.
+// contentType is the default Content-Type of a body.
 const contentType = "application/json"

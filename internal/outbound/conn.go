@@ -10,26 +10,27 @@ import (
 	"time"
 )
 
-// conn is a connection to the upstream. One exchange at a time uses it, and only those of
-// one owner.
+// conn is a connection to the upstream. Only the exchanges of one owner use it, one at a time.
 type conn struct {
 	net.Conn
 	owner  owner
-	socket syscall.RawConn // below TLS; nil: it can't be looked at
+	socket syscall.RawConn // the socket below TLS; nil: not accessible
 	secure bool
 	made   time.Time
-	used   bool // carried an exchange before this one
+	used   bool // has carried an earlier exchange
 	reader *bufio.Reader
-	// pending is what reader reads before the connection, after a head that was read line by line.
+	// pending holds bytes that reader returns before it reads the connection again. It is set after
+	// a head was read line by line.
 	pending *bytes.Reader
-	room    int64 // bytes that may be read before the end of the header
+	room    int64 // how many more bytes may be read
 
-	since        time.Time     // idle: since when
-	keep         time.Duration // idle: for how long at most
-	above, below *conn         // idle: its neighbours in the owner's stack
+	// For idle connections:
+	since        time.Time     // when the connection became idle
+	keep         time.Duration // how long it may be idle
+	above, below *conn         // its neighbors in the owner's stack
 }
 
-const readBuffer = 4 << 10 // bytes; what is larger is read past it
+const readBuffer = 4 << 10 // in bytes; larger reads bypass the buffer
 
 func newConn(raw net.Conn, of owner) *conn {
 	c := &conn{Conn: raw, owner: of, made: time.Now(), keep: idleTimeout}
@@ -38,24 +39,24 @@ func newConn(raw net.Conn, of owner) *conn {
 		below, c.secure = t.NetConn(), true
 	}
 	if s, ok := below.(syscall.Conn); ok {
-		c.socket, _ = s.SyscallConn() // nil where it fails
+		c.socket, _ = s.SyscallConn() // nil on error
 	}
-	c.reader = bufio.NewReaderSize((*bounded)(c), readBuffer)
+	c.reader = bufio.NewReaderSize((*limitedReader)(c), readBuffer)
 	return c
 }
 
-// bounded is a conn as its reader sees it.
-type bounded conn
+// limitedReader reads at most conn.room bytes from a connection.
+type limitedReader conn
 
-// errHead is the error of an answer whose header has no end.
+// errHead means that an answer's header exceeds the limit.
 var errHead = errors.New("the answer's header is too large")
 
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.room <= 0 {
+func (r *limitedReader) Read(p []byte) (int, error) {
+	if r.room <= 0 {
 		return 0, errHead
 	}
-	n, err := b.Conn.Read(p[:min(int64(len(p)), b.room)])
-	b.room -= int64(n)
+	n, err := r.Conn.Read(p[:min(int64(len(p)), r.room)])
+	r.room -= int64(n)
 	return n, err
 }
 
@@ -67,14 +68,14 @@ func (c *conn) young(now time.Time) bool {
 	return now.Sub(c.since) < c.keep && now.Sub(c.made) < maxAge
 }
 
-// quiet reports whether the upstream has neither closed an idle connection nor sent anything
-// that nobody asked for. Afterwards the connection's deadline may have passed.
+// quiet reports whether the upstream has neither closed an idle connection nor sent anything on it.
+// It may set the connection's deadline to a time in the past.
 func (c *conn) quiet() bool {
-	return c.isConsumed() && (c.socket == nil || silent(c.socket)) && (!c.secure || c.nothingDecrypted())
+	return c.isConsumed() && (c.socket == nil || isQuiet(c.socket)) && (!c.secure || c.nothingDecrypted())
 }
 
-// nothingDecrypted reports whether TLS holds nothing that it has read and nobody asked
-// for. It reads no more: the deadline has passed.
+// nothingDecrypted reports whether the TLS layer has no data to return. It doesn't read from the
+// network, because it sets a deadline that has passed.
 func (c *conn) nothingDecrypted() bool {
 	_ = c.SetReadDeadline(longAgo)
 	c.room = 1
@@ -82,17 +83,16 @@ func (c *conn) nothingDecrypted() bool {
 	return isTimeout(err)
 }
 
-// nothingWritten reports whether a write that failed has certainly written nothing. A
-// TLS write may have sent a part of its record, except on a connection that was closed
-// before: that one returns the bare error. A writer that reports neither bytes nor an error
-// may have done anything.
+// nothingWritten reports whether it is certain that a failed write has written nothing. With TLS, a
+// part of the record may have been sent, unless the connection was closed before; then Write returns
+// net.ErrClosed itself. After a write of 0 bytes without an error, nothing is certain.
 func (c *conn) nothingWritten(n int, err error) bool {
 	return n == 0 && !errors.Is(err, io.ErrShortWrite) &&
-		(!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped one may come after a part was sent
+		(!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped error may follow a partial write
 }
 
-// longAgo is a deadline that has passed.
+// longAgo is a deadline in the past.
 var longAgo = time.Unix(1, 0)
 
-// interrupt ends the exchange that is under way.
+// interrupt makes the current exchange fail.
 func (c *conn) interrupt() { _ = c.SetDeadline(longAgo) }

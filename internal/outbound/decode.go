@@ -15,10 +15,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxCodings bounds how often an answer may be compressed.
+// maxCodings is how many content codings of an answer are decoded.
 const maxCodings = 2
 
-// errUndecodable is the error of a body that doesn't match its Content-Encoding.
+// errUndecodable means that a body doesn't match its Content-Encoding.
 var errUndecodable = errors.New("the body isn't what its Content-Encoding says")
 
 // decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding
@@ -47,7 +47,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 		case errors.Is(err, errUndecodable):
 			a.Line += "; the answer isn't encoded as its Content-Encoding says"
 			return a
-		case err != nil: // the service was interrupted while this waited for memory
+		case err != nil: // interrupted while waiting for memory
 			return c.incomplete(a, errInterrupted)
 		case int64(len(body)) > c.maxAnswer:
 			return c.tooLarge(a.Code)
@@ -59,7 +59,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 	return a
 }
 
-// decoders decode the known codings.
+// decoders has a decoder for each known coding.
 var decoders = map[string]func(io.Reader) (io.ReadCloser, error){
 	"gzip": readGzip, "x-gzip": readGzip, "deflate": readDeflate, "zstd": readZstd,
 }

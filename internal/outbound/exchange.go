@@ -23,10 +23,10 @@ type exchange struct {
 	owner    owner
 	sent     bool        // a byte of the request may have been written
 	ending   atomic.Bool // the last write of the request has begun
-	flaws    flaws       // of the answer
+	flaws    flaws       // what is wrong with the answer
 }
 
-// buffers holds the buffers in which requests are put together.
+// buffers holds the buffers that requests are assembled in.
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, bufferSize)
 	return &b
@@ -42,15 +42,15 @@ func (c *Client) newExchange(call *Call, target string) *exchange {
 	return x
 }
 
-// free gives the exchange's buffer back.
+// free returns the exchange's buffer to the pool.
 func (x *exchange) free() { buffers.Put(x.buffer) }
 
-// The ends of an exchange that are not the network's.
+// Failures of an exchange that don't come from the network.
 var (
-	errTimeout     = errors.New("the attempt's time is up")
-	errInterrupted = errors.New("the caller gave the attempt up")
+	errTimeout     = errors.New("the attempt timed out")
+	errInterrupted = errors.New("the attempt was canceled")
 	errWithheld    = errors.New("the permission to send was withdrawn")
-	errNotIdle     = errors.New("the idle connection was closed, or something came on it")
+	errNotIdle     = errors.New("the idle connection was closed, or data came on it")
 )
 
 // cause returns why an exchange failed.
@@ -58,13 +58,14 @@ func (x *exchange) cause(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errWithheld):
 		return errInterrupted
-	case !time.Now().Before(x.deadline): // the error may be another one, of a header that was cut off
+	case !time.Now().Before(x.deadline): // err may be about the part of a header that came in time
 		return errTimeout
 	}
 	return err
 }
 
-// over carries the exchange out on a connection, which is its own until it returns.
+// over carries out the exchange on a connection. The connection belongs to the exchange until over
+// returns.
 func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 	whole := false
 	stop := context.AfterFunc(ctx, c.interrupt)
@@ -93,9 +94,9 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 		switch upload = x.upload(c); {
 		case errors.Is(upload, errWithheld):
 			_ = c.Close()
-		case upload != nil: // an answer may have come all the same
+		case upload != nil: // an answer may have come anyway
 			_ = c.SetReadDeadline(time.Now().Add(answerGrace))
-			if ctx.Err() != nil { // the interruption may have come before the deadline
+			if ctx.Err() != nil { // this may have overwritten the deadline that interrupt set
 				c.interrupt()
 			}
 		}
@@ -119,13 +120,13 @@ func (x *exchange) over(ctx context.Context, c *conn) (a Answer, err error) {
 }
 
 const (
-	uploadGrace = 50 * time.Millisecond  // how long a request may still be written after its answer has come
-	answerGrace = 250 * time.Millisecond // how long an answer may still come after a request could not be written
+	uploadGrace = 50 * time.Millisecond  // how long the rest of a request may be written after its answer has come
+	answerGrace = 250 * time.Millisecond // how long an answer may take after a request could not be written
 )
 
-// begin writes as much of the request as one write takes. If the whole request fits, a
-// process that is stopped meanwhile has sent all of it or nothing. Right before, it looks
-// whether an idle connection is still one: what came in the meantime answers nothing.
+// begin writes the first buffer of the request. If the whole request fits, a process that is stopped
+// in the meantime has sent all of it or nothing. A reused connection is checked right before, because
+// data that has already come can't be the answer.
 func (x *exchange) begin(ctx context.Context, c *conn) error {
 	if !x.permitted() {
 		return errWithheld
@@ -133,8 +134,8 @@ func (x *exchange) begin(ctx context.Context, c *conn) error {
 	if c.used && !c.quiet() {
 		return errNotIdle
 	}
-	_ = c.SetDeadline(x.deadline) // fails on a closed connection only
-	if ctx.Err() != nil {         // the interruption may have come before the deadline
+	_ = c.SetDeadline(x.deadline) // fails only on a closed connection
+	if ctx.Err() != nil {         // this may have overwritten the deadline that interrupt set
 		return ctx.Err()
 	}
 	x.ending.Store(len(x.rest) == 0)
@@ -152,14 +153,14 @@ func (x *exchange) upload(c *conn) error {
 		}
 		x.ending.Store(len(piece) == len(rest))
 		if _, err := write(c, piece); err != nil {
-			return err // the answer may have come all the same
+			return err // the answer may have come anyway
 		}
 		rest = rest[len(piece):]
 	}
 	return nil
 }
 
-// write writes p once. Unlike a bare Write it never reports success for a part.
+// write writes p once. Unlike Write, it never returns nil after a partial write.
 func write(c *conn, p []byte) (int, error) {
 	n, err := c.Write(p)
 	if err == nil && n != len(p) {
@@ -168,9 +169,8 @@ func write(c *conn, p []byte) (int, error) {
 	return n, err
 }
 
-// permitted asks the call's permit. The system call follows at once: a process that is
-// stopped between the two, and goes on later, writes this one piece too late and nothing
-// more.
+// permitted calls the call's Permit. The system call follows at once. If the process is stopped
+// between the two and resumes later, it writes at most this one buffer too late.
 func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
 
 // read reads the answer. whole reports whether the connection can carry another exchange. With an
@@ -201,9 +201,8 @@ func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err
 	return a, whole, err
 }
 
-// hold makes sure that the call's share of memory holds n bytes. While it waits for them,
-// nothing is read because of this process, not of the upstream: the attempt's time stands
-// still.
+// hold makes sure that the call's share of memory holds n bytes. The time that it waits for memory
+// is added to the attempt's deadline, because the upstream isn't the cause.
 func (x *exchange) hold(ctx context.Context, c *conn, n int64) error {
 	share := x.call.Memory
 	if share == nil || n <= share.Held() || share.TryGrow(n-share.Held()) {
@@ -214,7 +213,7 @@ func (x *exchange) hold(ctx context.Context, c *conn, n int64) error {
 	err := share.Grow(ctx, n-share.Held())
 	x.deadline = x.deadline.Add(time.Since(began))
 	_ = c.SetDeadline(x.deadline)
-	if ctx.Err() != nil { // the interruption may have come before the deadline
+	if ctx.Err() != nil { // this may have overwritten the deadline that interrupt set
 		return ctx.Err()
 	}
 	return err

@@ -14,24 +14,24 @@ import (
 	"time"
 )
 
-// forwardIdle is how long a forwarded call may stand still: its body on the way to the
-// upstream, and its answer on the way back.
+// forwardIdle is how long a forwarded call may go without any byte of its body or its answer.
 const forwardIdle = 5 * time.Minute
 
-// A ForwardError says in words that a caller may see why a call was not forwarded, or has
-// no answer. Nothing was sent to the caller.
+// A ForwardError says why a call was not forwarded or has no answer. Nothing was sent to the caller.
 type ForwardError struct {
-	Status int // 502 or 504; 400: the path can't be sent as it is
-	Line   string
+	Status int    // 400: the path is invalid; otherwise 502 or 504
+	Line   string // what happened, in words that callers may see
 }
 
 func (e *ForwardError) Error() string { return e.Line }
 
-// Forward sends a caller's own call to the upstream and streams the answer back, both as
-// they come: the path and query byte for byte below the store's root, the method, body
-// and headers (see forwardedHeader). trusted says that the call comes from a trusted proxy.
-// A connection is not upgraded. The answer's header has to come within the client's timeout; after that both ways may take as long as they move. An error is a
-// *ForwardError. When an answer breaks off, it panics with http.ErrAbortHandler, as a handler does.
+// Forward sends a call to the upstream and streams its answer to the caller. It forwards the method,
+// the body, the headers (see forwardedHeader), and the path and query unchanged below the store's
+// URL. trusted says that the call comes from a trusted proxy. Connections are not upgraded.
+//
+// The answer's header must come within the client's timeout. After that, the call may take any time
+// as long as data flows. An error is a *ForwardError. If the answer ends early, Forward panics with
+// http.ErrAbortHandler.
 func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path string, trusted bool) error {
 	target := c.to.target(store, path)
 	u, err := url.ParseRequestURI(target)
@@ -42,11 +42,11 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 		w.WriteHeader(http.StatusNoContent) // this service is the last recipient
 		return nil
 	}
-	out := &moving{ResponseWriter: w, control: http.NewResponseController(w)}
+	out := &forwardWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 	in := r.WithContext(r.Context())
-	in.Header, in.Trailer, in.Body = forwardedHeader(r, trusted), nil, &movingBody{r.Body, out}
-	out.moved()
-	_ = out.control.EnableFullDuplex() // an answer may begin before the body has ended; HTTP/2 always lets it
+	in.Header, in.Trailer, in.Body = forwardedHeader(r, trusted), nil, &forwardBody{r.Body, out}
+	out.extend()
+	_ = out.control.EnableFullDuplex() // an answer may begin before the body has ended; always so in HTTP/2
 	if c.handler != nil {
 		in.URL, in.RequestURI, in.Host = u, target, c.to.host
 		c.handler.ServeHTTP(out, in)
@@ -63,22 +63,22 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 			p.Out = limitInformational(p.Out)
 			p.Out.URL, p.Out.Host = u, ""
 			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-				if values, ok := p.In.Header[name]; ok { // which ReverseProxy takes off
+				if values, ok := p.In.Header[name]; ok { // ReverseProxy removes them
 					p.Out.Header[name] = values
 				}
 			}
-			if _, told := p.In.Header["User-Agent"]; !told {
-				p.Out.Header["User-Agent"] = nil // not net/http's own
+			if _, ok := p.In.Header["User-Agent"]; !ok {
+				p.Out.Header["User-Agent"] = nil // keeps net/http from adding its own
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			// An upgrade was not asked for: net/http would hand the caller's connection over.
+			// Refuse upgrades, which nobody requested: net/http would hand over the connection.
 			if resp.StatusCode < 200 || resp.StatusCode > maxStatus {
 				return errMalformed
 			}
 			return nil
 		},
-		FlushInterval: -1, // at once
+		FlushInterval: -1, // flush at once
 		ErrorLog:      log.New(io.Discard, "", 0),
 		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = c.unforwarded(r.Context(), err) },
 	}
@@ -89,7 +89,7 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 	return nil
 }
 
-// limitInformational lets the request fail after too many informational answers.
+// limitInformational makes the request fail after too many informational answers.
 func limitInformational(r *http.Request) *http.Request {
 	n := 0
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
@@ -102,10 +102,10 @@ func limitInformational(r *http.Request) *http.Request {
 	}))
 }
 
-// forward returns the transport of forwarded calls. It connects as everything else does.
-// Each call has a connection to itself. A caller's credential may be in any header or in
-// the path, so nothing tells which calls could share one; and on one that carries a single call
-// no request can be sent again, and no late byte be taken for another answer.
+// forward returns the transport of forwarded calls. Each call uses its own connection, for two
+// reasons. The credential may be in any header or in the path, so it is unknown which calls could
+// share a connection. And on its own connection, no request is sent twice, and no late byte can be
+// taken for another call's answer.
 func (c *Client) forward() *http.Transport {
 	c.forwarding.Do(func() {
 		c.transport = &http.Transport{
@@ -120,7 +120,7 @@ func (c *Client) forward() *http.Transport {
 	return c.transport
 }
 
-// unforwarded says what a failure means to the caller.
+// unforwarded returns the error that describes a failure to the caller.
 func (c *Client) unforwarded(ctx context.Context, err error) *ForwardError {
 	switch {
 	case ctx.Err() != nil:
@@ -134,20 +134,20 @@ func (c *Client) unforwarded(ctx context.Context, err error) *ForwardError {
 	return &ForwardError{http.StatusBadGateway, "the upstream's answer could not be read"}
 }
 
-// moving is a caller's connection whose deadlines move on as long as bytes do.
-type moving struct {
+// forwardWriter writes to the caller and extends its connection's deadlines as long as data flows.
+type forwardWriter struct {
 	http.ResponseWriter
 	control   *http.ResponseController
-	malformed bool // a handler's answer that nobody may send; it goes nowhere
+	malformed bool // the handler sent an invalid status; its answer is discarded
 }
 
-// moved sets the deadlines anew. Writers that know none, such as a test's, go without.
-func (m *moving) moved() {
+// extend extends the deadlines. Some writers in tests don't support them.
+func (m *forwardWriter) extend() {
 	limit := time.Now().Add(forwardIdle)
 	_, _ = m.control.SetReadDeadline(limit), m.control.SetWriteDeadline(limit)
 }
 
-func (m *moving) WriteHeader(code int) {
+func (m *forwardWriter) WriteHeader(code int) {
 	if m.malformed = m.malformed || code > maxStatus; m.malformed {
 		clear(m.Header())
 		return
@@ -155,35 +155,35 @@ func (m *moving) WriteHeader(code int) {
 	m.ResponseWriter.WriteHeader(code)
 }
 
-func (m *moving) Write(p []byte) (int, error) {
+func (m *forwardWriter) Write(p []byte) (int, error) {
 	if m.malformed {
 		return 0, errMalformed
 	}
-	m.moved()
+	m.extend()
 	return m.ResponseWriter.Write(p)
 }
 
-// FlushError is for http.ResponseController.
-func (m *moving) FlushError() error {
+// FlushError implements the method that http.ResponseController calls.
+func (m *forwardWriter) FlushError() error {
 	if m.malformed {
 		return errMalformed
 	}
 	return m.control.Flush()
 }
 
-// Unwrap is for http.ResponseController.
-func (m *moving) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+// Unwrap gives http.ResponseController access to the underlying writer.
+func (m *forwardWriter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
-// movingBody is the body that comes over it.
-type movingBody struct {
+// forwardBody is the call's body. Reading it extends the deadlines too.
+type forwardBody struct {
 	io.ReadCloser
-	over *moving
+	writer *forwardWriter
 }
 
-func (b *movingBody) Read(p []byte) (int, error) {
+func (b *forwardBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 && !errors.Is(err, io.EOF) {
-		b.over.moved()
+		b.writer.extend()
 	}
 	return n, err
 }

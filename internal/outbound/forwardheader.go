@@ -11,17 +11,17 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// hopByHop are the headers of a connection, which end here whether Connection names them or not
-// (RFC 9110, section 7.6.1). Expectations and trailers end here, too: a body is awaited by this
-// service, and an upstream could merge a trailer into the headers.
+// hopByHop are the headers that concern only one connection (RFC 9110, section 7.6.1). They are not
+// forwarded, whether or not Connection lists them. Expect isn't forwarded because this service waits
+// for the body itself, and Trailer isn't because an upstream could merge a trailer into the headers.
 var hopByHop = []string{
 	"Connection", "Expect", "Http2-Settings", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
 	"Transfer-Encoding", "Upgrade",
 }
 
-// forwardedHeader returns the headers of a call as they are forwarded. trusted says that the
-// call comes from a proxy whose word counts: what that says about the caller stays, and this
-// service's view is appended. What any other caller says about itself is replaced.
+// forwardedHeader returns the headers to forward with a call. If the call comes from a trusted proxy,
+// its X-Forwarded headers are kept, and this service's values are appended. Otherwise they are
+// replaced.
 func forwardedHeader(r *http.Request, trusted bool) http.Header {
 	out := make(http.Header, len(r.Header)+3)
 	for name, values := range r.Header {
@@ -50,8 +50,8 @@ func forwardedHeader(r *http.Request, trusted bool) http.Header {
 	return out
 }
 
-// maxForwards returns how many more services an OPTIONS may be forwarded to (RFC 9110, section
-// 7.6.2). It is not ok if the request doesn't say.
+// maxForwards returns how many more times an OPTIONS request may be forwarded (RFC 9110, section
+// 7.6.2). ok is false if the request doesn't limit that.
 func maxForwards(r *http.Request) (left int, ok bool) {
 	values := r.Header["Max-Forwards"]
 	if r.Method != http.MethodOptions || len(values) != 1 {
@@ -61,17 +61,17 @@ func maxForwards(r *http.Request) (left int, ok bool) {
 	return left, err == nil && left >= 0
 }
 
-// isListed reports whether Connection asks for a header to be taken off, and may. It can't take
-// off what is meant for the API: a caller could make it lose the credential, or what a trusted
-// proxy says about the caller.
+// isListed reports whether Connection lists a header that it may remove. It may not remove headers
+// that are meant for the API. Otherwise a caller could remove the credential, or what a trusted proxy
+// says about the caller.
 func isListed(connection []string, name string) bool {
 	return httpguts.HeaderValuesContainsToken(connection, name) && !batch.EndToEnd(name)
 }
 
-// appendTo adds a value to a list, which is one line afterwards.
+// appendTo appends a value to a header and joins its values into one line.
 func appendTo(h http.Header, name, value string) {
 	h[name] = []string{strings.Join(append(h[name], value), ", ")}
 }
 
-// isOneHost reports whether a Host can stand in a list of hosts.
+// isOneHost reports whether a Host header can be an element of a list of hosts.
 func isOneHost(host string) bool { return host != "" && !strings.ContainsAny(host, ",;\"' \t") }

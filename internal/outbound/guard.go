@@ -8,24 +8,23 @@ import (
 	"syscall"
 )
 
-// Guard judges addresses at the moment when they are connected to, after every name was
-// resolved: what a name stood for before, or stands for afterwards, does not matter. It
-// lets through what is public, and refuses what leads to this machine, to the networks
-// around it, to a cloud's metadata service, or to many receivers at once.
+// Guard allows connections to public addresses only. It refuses addresses of this machine, of private
+// networks and of cloud metadata services, and multicast addresses. It checks each address right
+// before the connection is made, after the name has been resolved, so DNS rebinding can't bypass it.
 type Guard struct {
-	Allow []netip.Prefix // let through although it is not public
+	Allow []netip.Prefix // addresses that are allowed although they are not public
 }
 
-// The blocks that are not public, by the IANA registries of special-purpose addresses
-// (RFC 6890) and of multicast addresses.
+// special lists the IPv4 and IPv6 blocks that are not public, from the IANA registries of
+// special-purpose addresses (RFC 6890) and of multicast addresses.
 var special = prefixes(
-	"0.0.0.0/8",       // this network; Linux takes 0.0.0.0 for this machine
+	"0.0.0.0/8",       // this network; on Linux, 0.0.0.0 is this machine
 	"10.0.0.0/8",      // private
-	"100.64.0.0/10",   // shared, behind a carrier's NAT; also a cloud's metadata
+	"100.64.0.0/10",   // carrier-grade NAT; also the metadata service of a cloud
 	"127.0.0.0/8",     // loopback
-	"169.254.0.0/16",  // link-local; clouds' metadata
+	"169.254.0.0/16",  // link-local; also the metadata services of clouds
 	"172.16.0.0/12",   // private
-	"192.0.0.0/24",    // protocol assignments; a cloud's metadata
+	"192.0.0.0/24",    // protocol assignments; also the metadata service of a cloud
 	"192.0.2.0/24",    // documentation
 	"192.88.99.0/24",  // 6to4 relays, deprecated
 	"192.168.0.0/16",  // private
@@ -41,9 +40,9 @@ var special = prefixes(
 )
 
 var (
-	publicIPv6 = netip.MustParsePrefix("2000::/3")     // everything else is loopback, local, multicast or not assigned
+	publicIPv6 = netip.MustParsePrefix("2000::/3")     // all other addresses are loopback, local, multicast or unassigned
 	nat64      = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: the last 4 bytes are an IPv4 address
-	sixToFour  = netip.MustParsePrefix("2002::/16")    // RFC 3056: the 4 bytes after the prefix are one
+	sixToFour  = netip.MustParsePrefix("2002::/16")    // RFC 3056: the 4 bytes after the prefix are an IPv4 address
 )
 
 func prefixes(texts ...string) (out []netip.Prefix) {
@@ -53,10 +52,10 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 	return out
 }
 
-// errGuarded is the error of a connection that the guard refuses.
+// errGuarded means that the guard refuses an address.
 var errGuarded = errors.New("the address is not public, and not allowed")
 
-// check returns nil for an address that may be connected to.
+// check returns nil if the address is allowed, and otherwise errGuarded.
 func (g *Guard) check(address netip.Addr) error {
 	address = address.Unmap() // ::ffff:127.0.0.1 is 127.0.0.1
 	for _, p := range g.Allow {
@@ -83,8 +82,8 @@ func (g *Guard) check(address netip.Addr) error {
 	return nil
 }
 
-// control is a net.Dialer's ControlContext: it sees every address right before it is
-// connected to. Where a name has several, the dialer tries the next one.
+// control is a net.Dialer's ControlContext, which the dialer calls right before it connects to an
+// address. If it refuses one of a host's addresses, the dialer tries the next.
 func (g *Guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

@@ -17,10 +17,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// serve makes an attempt at a handler in this process. The handler runs in its own
-// goroutine: one that does not heed its context is given up when the attempt's time
-// is up, and what it still does then goes nowhere. As it was called, it may have
-// acted: an attempt without an answer is in doubt.
+// serve makes an attempt with the handler in this process. The handler runs in its own goroutine. If
+// it ignores its context, it is abandoned when the attempt times out, and its later writes are
+// discarded. An attempt without an answer is in doubt, because the handler may have acted.
 func (c *Client) serve(parent context.Context, call *Call, target string) Answer {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
@@ -31,7 +30,7 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 	}
 	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
 	w.watch = watch{ctx: ctx, memory: call.Memory, deadline: time.Now().Add(c.timeout), timer: time.AfterFunc(c.timeout, cancel)}
-	defer w.leave(cancel)
+	defer w.end(cancel)
 	done := make(chan error, 1)
 	go c.run(w, req, call.Permit, done)
 	ended := false
@@ -57,8 +56,8 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 	return w.answer()
 }
 
-// run calls the handler, if the call's permit lets it, and tells done how it ended. One
-// that panics, or ends its goroutine, has failed; neither takes the process with it.
+// run calls the handler, if the call's Permit allows it, and sends its error to done. A handler that
+// panics or calls runtime.Goexit fails with errPanicked.
 func (c *Client) run(w *writer, r *http.Request, permit func() bool, done chan<- error) {
 	err := errPanicked
 	defer func() {
@@ -75,7 +74,7 @@ func (c *Client) run(w *writer, r *http.Request, permit func() bool, done chan<-
 	err = nil
 }
 
-// served returns the request as an HTTP server would hand it to a handler.
+// served returns the request as an HTTP server would pass it to a handler.
 func (c *Client) served(ctx context.Context, call *Call, target string) (*http.Request, error) {
 	u, err := url.ParseRequestURI(target)
 	if err != nil {
@@ -111,15 +110,14 @@ func (c *Client) served(ctx context.Context, call *Call, target string) (*http.R
 	return r, nil
 }
 
-// errTooLarge is what a handler gets that writes more than the limit.
+// errTooLarge is what Write returns to a handler that writes more than the limit.
 var errTooLarge = errors.New("the answer is larger than the service's limit")
 
-// writer holds a handler's answer. It belongs to the handler's goroutine until that
-// has ended.
+// writer records a handler's answer. It belongs to the handler's goroutine until that ends.
 type writer struct {
 	watch
-	header   http.Header // the handler's
-	sent     http.Header // as it was at WriteHeader
+	header   http.Header // the header that the handler changes
+	sent     http.Header // a copy of header at the time of WriteHeader
 	code     int         // 0: WriteHeader was not called
 	body     []byte
 	head     bool
@@ -127,7 +125,7 @@ type writer struct {
 	tooLarge bool
 }
 
-// describe tells of a panic's value only what can't hold a caller's data.
+// describe describes a panic's value without any data of callers.
 func describe(v any) string {
 	err, _ := v.(error)
 	if fault, ok := errors.AsType[runtime.Error](err); ok {
@@ -136,14 +134,14 @@ func describe(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// Header returns the header that WriteHeader will take.
+// Header implements http.ResponseWriter.
 func (w *writer) Header() http.Header { return w.header }
 
-// WriteHeader takes the header and the status code. As with net/http only the first
-// call counts, and informational codes don't.
+// WriteHeader records the header and the status code. As in net/http, only the first call counts,
+// and informational codes are ignored.
 func (w *writer) WriteHeader(code int) {
 	if code < 100 || code > 999 {
-		panic(fmt.Sprintf("invalid status code %d", code)) //nolint:forbidigo // as net/http does; it is the handler's panic
+		panic(fmt.Sprintf("invalid status code %d", code)) //nolint:forbidigo // as net/http does; the handler panics
 	}
 	if w.code != 0 || code <= 199 && code != http.StatusSwitchingProtocols {
 		return
@@ -151,7 +149,7 @@ func (w *writer) WriteHeader(code int) {
 	w.code, w.sent = code, w.header.Clone()
 }
 
-// Write adds to the body, up to the limit. To a HEAD request it adds nothing.
+// Write appends to the body, up to the limit. It discards the body of an answer to HEAD.
 func (w *writer) Write(p []byte) (int, error) {
 	if w.code == 0 {
 		w.WriteHeader(http.StatusOK)
@@ -163,7 +161,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		return len(p), nil
 	case int64(len(w.body))+int64(len(p)) > w.limit:
 		w.tooLarge, w.body = true, nil
-		w.limit = -1 // nothing fits any more
+		w.limit = -1 // refuses all further writes
 		return 0, errTooLarge
 	}
 	if size := len(w.body) + len(p); size > cap(w.body) {
@@ -177,23 +175,23 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// watch bounds an attempt at a handler in time and memory.
+// watch limits the time and memory of an attempt with a handler.
 type watch struct {
 	ctx      context.Context
-	mu       sync.Mutex // held while memory is used, and guards what follows
+	mu       sync.Mutex // guards the fields below; held while memory is used
 	memory   *budget.Share
-	left     bool // the attempt is over, and memory the caller's again
+	ended    bool // the attempt has ended, and memory belongs to the caller again
 	deadline time.Time
 	timer    *time.Timer
 }
 
-// hold makes sure that the call's share of memory holds n bytes. While it waits for them, the
-// attempt's time stands still: see exchange.hold.
+// hold makes sure that the call's share of memory holds n bytes. As in exchange.hold, the time that
+// it waits for memory doesn't count.
 func (w *watch) hold(n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.left:
+	case w.ended:
 		return context.Canceled
 	case w.memory == nil || n <= w.memory.Held() || w.memory.TryGrow(n-w.memory.Held()):
 		return nil
@@ -207,23 +205,23 @@ func (w *watch) hold(n int64) error {
 	return err
 }
 
-// leave ends the attempt. From then on the handler, which may still run, takes no memory.
-func (w *watch) leave(cancel func()) {
+// end ends the attempt. The handler may still run, but gets no more memory.
+func (w *watch) end(cancel func()) {
 	cancel()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.left = true
+	w.ended = true
 	w.timer.Stop()
 }
 
-// Flush makes the writer an http.Flusher, for handlers that insist on one.
+// Flush implements http.Flusher, which some handlers require.
 func (w *writer) Flush() {
 	if w.code == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
 }
 
-// answer returns the answer of a handler that has ended.
+// answer returns the recorded answer. The handler must have ended.
 func (w *writer) answer() Answer {
 	w.Flush()
 	return Answer{

@@ -13,17 +13,18 @@ import (
 )
 
 const (
-	// maxLineKept bounds one line of a head that is kept, and maxAnswerHeader all of them.
+	// maxLineKept is the longest line of a head that is kept, in bytes. maxAnswerHeader limits the
+	// sum of all lines.
 	maxLineKept = 64 << 10
-	// maxHeadRead limits how many bytes are read to find the end of a head. Bytes beyond the other
-	// limits are dropped on the way.
+	// maxHeadRead is how many bytes are read to find the end of a head. Bytes beyond the other
+	// limits are discarded.
 	maxHeadRead = 8 << 20
-	// fieldCost is what a field takes in memory beside its text.
+	// fieldCost is the memory that a field takes in addition to its text, in bytes.
 	fieldCost = 32
 )
 
-// isRegular reports whether b begins with a whole head that all servers and clients read in the
-// same way: net/http reads it without an error and knows where its body ends.
+// isRegular reports whether b begins with a complete head that every implementation reads in the same
+// way: net/http reads it without an error and knows where its body ends.
 func isRegular(b []byte) bool {
 	status, rest, found := bytes.Cut(b, []byte("\n"))
 	found = found && bytes.HasPrefix(status, []byte("HTTP/1.1 "))
@@ -47,19 +48,19 @@ func isRegular(b []byte) bool {
 			if framed++; !isName(value, "chunked") {
 				return false
 			}
-		case isName(name, "Trailer"): // net/http refuses some
+		case isName(name, "Trailer"): // net/http rejects some values
 			return false
 		}
 	}
 	return false
 }
 
-// isName compares names of fields.
+// isName reports whether b is the given name, ignoring case.
 func isName(b []byte, name string) bool {
 	return len(b) == len(name) && strings.EqualFold(string(b), name)
 }
 
-// isLength reports whether a Content-Length is a number that fits.
+// isLength reports whether a Content-Length is a number that fits into an int64.
 func isLength(b []byte) bool {
 	if len(b) == 0 || len(b) > 18 {
 		return false
@@ -72,8 +73,8 @@ func isLength(b []byte) bool {
 	return true
 }
 
-// splitField splits a line of a head into name and value. It reports whether both are valid by
-// RFC 9110; a value may also have bytes above ASCII.
+// splitField splits a line of a head into name and value. ok reports whether both are valid according
+// to RFC 9110. A value may also have bytes beyond ASCII.
 func splitField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
 	if i <= 0 {
@@ -88,12 +89,12 @@ func splitField(line []byte) (name, value []byte, ok bool) {
 	return name, value, isText(value)
 }
 
-// isToken reports whether a byte may stand in a name (RFC 9110, section 5.6.2).
+// isToken reports whether a byte is allowed in a name (RFC 9110, section 5.6.2).
 func isToken(c byte) bool {
 	return c > ' ' && c < 0x7f && !strings.ContainsRune(`"(),/:;<=>?@[\]{}`, rune(c))
 }
 
-// isText reports whether a value has no control characters but tabs.
+// isText reports whether a value has no control characters other than tabs.
 func isText(value []byte) bool {
 	for _, c := range value {
 		if c < ' ' && c != '\t' || c == 0x7f {
@@ -103,25 +104,25 @@ func isText(value []byte) bool {
 	return true
 }
 
-// lenientHead reads a head that isn't regular, line by line. It drops lines that it can't read.
+// lenientHead reads an irregular head line by line. It drops lines that it can't read.
 type lenientHead struct {
 	status  string // the first line
 	text    bytes.Buffer
 	size    int
-	last    []byte // the last field, which a folded line may continue; nil: it was dropped
+	last    []byte // the last field, which a folded line may continue; nil if it was dropped
 	lengths []string
 	codings []string
 	flaws
 }
 
-// flaws describe what was wrong with an answer.
+// flaws describes what was wrong with an answer.
 type flaws struct {
-	dropped int  // fields that were left out
-	odd     bool // the connection carries no other exchange
-	unsure  bool // lengths differ: the body may be longer
+	dropped int  // the number of fields that were dropped
+	odd     bool // the connection must not carry another exchange
+	unsure  bool // the head has different lengths, so the body may be longer
 }
 
-// String returns the text to append to the answer's reason phrase; empty: none.
+// String returns the text to append to the answer's reason phrase; "": none.
 func (f *flaws) String() (s string) {
 	switch f.dropped {
 	case 0:
@@ -136,8 +137,8 @@ func (f *flaws) String() (s string) {
 	return s
 }
 
-// readLeniently reads a head, and gives the connection a reader that begins with a regular head of
-// the same meaning. If reading ends early, the answer has the part that came until then.
+// readLeniently reads a head. It replaces the connection's reader with one that begins with a regular
+// head of the same meaning. If the head ends early, resp has the part that came.
 func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, err error) {
 	h := &lenientHead{}
 	line, _, err := c.readLine()
@@ -154,12 +155,12 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 		if line, whole, err = c.readLine(); err != nil || len(line) == 0 {
 			break
 		}
-		h.take(line, whole)
+		h.add(line, whole)
 	}
 	h.finish(resp.ProtoMinor)
 	var rest io.Reader = strings.NewReader("")
 	if err == nil {
-		rest = io.MultiReader(c.takePending(), (*bounded)(c))
+		rest = io.MultiReader(c.takePending(), (*limitedReader)(c))
 	}
 	head := io.MultiReader(strings.NewReader(h.status+"\r\n"), &h.text, strings.NewReader("\r\n"))
 	c.reader = bufio.NewReaderSize(io.MultiReader(head, rest), readBuffer)
@@ -170,26 +171,26 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 	return resp, h.flaws, err
 }
 
-// takePending returns a reader of all bytes that were read from the connection and are not
-// consumed. They stay pending until that reader has returned them.
+// takePending returns a reader of all bytes that were read from the connection but not consumed. They
+// count as pending until that reader has returned them.
 func (c *conn) takePending() io.Reader {
 	buffered, _ := c.reader.Peek(c.reader.Buffered())
 	all := bytes.Clone(buffered)
 	if c.pending != nil {
-		behind, _ := io.ReadAll(c.pending) // a bytes.Reader has no errors
+		behind, _ := io.ReadAll(c.pending) // a bytes.Reader never fails
 		all = append(all, behind...)
 	}
 	c.pending = bytes.NewReader(all)
 	return c.pending
 }
 
-// isConsumed reports whether no byte that was read from the connection remains.
+// isConsumed reports whether all bytes that were read from the connection have been consumed.
 func (c *conn) isConsumed() bool {
 	return c.reader.Buffered() == 0 && (c.pending == nil || c.pending.Len() == 0)
 }
 
-// readLine reads a line without its end. If the line is longer than maxLineKept, it returns the
-// beginning, and whole is false. The line is valid until the next call.
+// readLine reads a line and returns it without its line ending. If the line is longer than
+// maxLineKept, whole is false and line is only its beginning. It is valid until the next call.
 func (c *conn) readLine() (line []byte, whole bool, err error) {
 	whole = true
 	for {
@@ -211,8 +212,8 @@ func (c *conn) readLine() (line []byte, whole bool, err error) {
 	}
 }
 
-// take takes a line of the head. The line before is complete now, unless this one continues it.
-func (h *lenientHead) take(line []byte, whole bool) {
+// add adds a line of the head. The previous line is now complete, unless this one continues it.
+func (h *lenientHead) add(line []byte, whole bool) {
 	if line[0] == ' ' || line[0] == '\t' {
 		h.odd = true
 		switch {
@@ -232,7 +233,7 @@ func (h *lenientHead) take(line []byte, whole bool) {
 	}
 }
 
-// drop omits the last field.
+// drop drops the last field.
 func (h *lenientHead) drop() {
 	h.last, h.odd = nil, true
 	h.dropped++
@@ -270,10 +271,10 @@ func (h *lenientHead) keep() {
 
 func (h *lenientHead) field(name, value string) { h.text.WriteString(name + ": " + value + "\r\n") }
 
-// maxList bounds how many words of a list are read.
+// maxList is how many elements of a list are read.
 const maxList = 16
 
-// list splits a value at its commas.
+// list splits a value at its commas, in lower case.
 func list(value []byte) (out []string) {
 	for _, part := range strings.SplitN(string(value), ",", maxList) {
 		out = append(out, strings.ToLower(strings.TrimSpace(part)))
@@ -281,9 +282,9 @@ func list(value []byte) (out []string) {
 	return out
 }
 
-// finish ends the head. It states once where the body ends: by chunks, otherwise by the least of
-// the given lengths, otherwise at the end of the connection. Unless the head itself said the same,
-// the connection carries no other exchange, because its answer might begin elsewhere.
+// finish ends the head. It states once where the body ends: by chunks, or else by the lowest of the
+// given lengths, or else at the end of the connection. Unless the original head said the same, the
+// connection must not carry another exchange, because the next answer might begin elsewhere.
 func (h *lenientHead) finish(minor int) {
 	h.keep()
 	chunked := false
@@ -320,7 +321,7 @@ func (h *lenientHead) finish(minor int) {
 	case chunked:
 		h.odd = h.odd || length >= 0
 		h.unsure = false
-		if minor == 0 { // net/http would take the chunks for the body
+		if minor == 0 { // net/http would return the chunks undecoded
 			h.status, h.odd = strings.Replace(h.status, "HTTP/1.0", "HTTP/1.1", 1), true
 		}
 		h.field("Transfer-Encoding", "chunked")
@@ -329,8 +330,8 @@ func (h *lenientHead) finish(minor int) {
 	}
 }
 
-// chunkedBody is a body in chunks. It ends with the last chunk. Malformed trailers only keep the
-// connection from carrying another exchange.
+// chunkedBody reads a body in chunks up to the last chunk. Malformed trailers are not an error, but
+// the connection must not carry another exchange then.
 type chunkedBody struct {
 	io.Reader
 	c *conn

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// headerError is the error of a call with a header that is not sent. Its text may be shown to
-// a caller: names are the caller's own, values are not quoted.
+// headerError means that a call has a header that must not be sent. Callers may see its text, which
+// has the header's name but not its value.
 type headerError struct {
 	name string
 	why  error
@@ -23,8 +23,8 @@ func (e *headerError) Error() string {
 
 var errHeaderValue = errors.New("has a value that can't be sent")
 
-// checkHeaders is the last door for a call's headers. They were checked when the batch was
-// created, but what is admitted may have changed since, and a database can be written to.
+// checkHeaders validates a call's headers once more. They were validated when the batch was created,
+// but the policy or the database may have been changed since then.
 func (c *Client) checkHeaders(call *Call) error {
 	for i := range call.Headers {
 		h := &call.Headers[i]
@@ -39,24 +39,24 @@ func (c *Client) checkHeaders(call *Call) error {
 	return nil
 }
 
-// isRefusal reports whether an attempt failed because the call can never be sent as it is.
+// isRefusal reports whether an attempt failed because the call is invalid.
 func isRefusal(err error) bool {
 	var header *headerError
 	return errors.Is(err, errPath) || errors.Is(err, errCredential) || errors.As(err, &header)
 }
 
-// maxKept bounds the headers that are kept of an answer, in bytes of names and values.
+// maxKept is how much of an answer's headers is kept, in bytes of names and values.
 const maxKept = 8 << 10
 
-// dropped are the headers of an answer that are not kept: the connection's own (RFC 9110,
-// section 7.6.1), what is told elsewhere, and cookies, which are credentials.
+// dropped are the headers of an answer that are not kept: those of the connection (RFC 9110, section
+// 7.6.1), those that are reported elsewhere, and cookies, because they are credentials.
 var dropped = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"Content-Length", "Date", "Set-Cookie",
 }
 
-// Kept returns the headers of the answer that are kept with it, by name; several of one
-// name are one, with commas between (RFC 9110, section 5.3). What is beyond 8 KiB is left out.
+// Kept returns the headers to store with the answer, sorted by name. Several values of one name are
+// joined with commas (RFC 9110, section 5.3). Headers beyond maxKept are left out.
 func (a *Answer) Kept() []batch.Header {
 	var out []batch.Header
 	for name, values := range a.Header {

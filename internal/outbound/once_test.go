@@ -134,7 +134,7 @@ func TestNothingBeforeTheRequestIsItsAnswer(t *testing.T) {
 					if asked++; asked == 1 {
 						close(now)
 						<-sent
-						eventually(t, func() bool { return !silent(idle.socket) })
+						eventually(t, func() bool { return !isQuiet(idle.socket) })
 					}
 					return true
 				}

@@ -6,43 +6,42 @@ import (
 	"time"
 )
 
-// How long connections live. An upstream or a balancer before it may drop an idle connection
-// at any moment: what must not be repeated is written only to one that was used just now.
+// How long connections are used. The upstream or a load balancer may drop an idle connection at any
+// time, so requests that must not be repeated use only connections that were idle for a short time.
 const (
-	idleTimeout   = 90 * time.Second // an idle connection is closed after this
-	freshTimeout  = 4 * time.Second  // a POST or PATCH takes no connection that was idle for longer
-	maxAge        = 5 * time.Minute  // no connection is used for longer: names may resolve anew
-	sweepInterval = 15 * time.Second // how often idle connections are looked at
+	idleTimeout   = 90 * time.Second // how long a connection may be idle
+	freshTimeout  = 4 * time.Second  // how long a connection for a POST or PATCH may have been idle
+	maxAge        = 5 * time.Minute  // how long a connection is used, because its name may resolve to another address
+	sweepInterval = 15 * time.Second // how often idle connections are checked
 )
 
-// owner says whose a connection is. Connections are never shared between owners: whatever one
-// caller gets an upstream to read or to say out of turn stays with that caller. It is a
-// hash, so that the pool holds nobody's token.
+// owner identifies whose connection it is. Connections are never shared between owners, so whatever a
+// caller makes the upstream send out of turn stays with that caller. It is a hash of store and token,
+// so that the pool holds no tokens.
 type owner [sha256.Size]byte
 
-// pool holds the idle connections, and counts those in use. Both together are bounded: when
-// there are too many, idle ones are closed, the oldest of the owner that has most of them
-// first. An owner without idle connections leaves nothing behind.
+// pool holds the idle connections and counts those in use. When both together exceed max, it closes
+// idle ones, beginning with the oldest one of the owner that has the most.
 type pool struct {
-	most int
+	max int
 
 	mu     sync.Mutex
 	idle   map[owner]stack
 	count  int // idle connections
 	inUse  int
 	closed bool
-	sweep  *time.Timer // runs while there are idle ones
+	sweep  *time.Timer // nil while there are no idle connections
 }
 
-// stack holds the idle connections of one owner, the one that was used last on top.
+// stack holds the idle connections of one owner, with the most recently used one on top.
 type stack struct {
 	top, bottom *conn
 	size        int
 }
 
-// take returns an idle connection of the owner; nil: there is none, and a new one may be made.
-// Either way a connection is in use from now on: put or drop ends that. maxIdle bounds how
-// long the connection may have been idle. Whether it is quiet is not known yet.
+// take returns an idle connection of the owner that was idle for at most maxIdle. If there is none,
+// it returns nil and the caller must make a new connection. Either way, a connection counts as in use
+// until put or drop. The caller must check whether the connection is quiet.
 func (p *pool) take(of owner, maxIdle time.Duration) *conn {
 	now := time.Now()
 	for {
@@ -55,8 +54,8 @@ func (p *pool) take(of owner, maxIdle time.Duration) *conn {
 	}
 }
 
-// pop takes the owner's topmost connection if it was used after since. If there is none,
-// it makes room for a new one, and returns the connections to close for that.
+// pop removes and returns the owner's topmost connection if it was used after since. If there is
+// none, it makes room for a new one and returns the connections to close.
 func (p *pool) pop(of owner, since time.Time) (c *conn, excess []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,7 +73,7 @@ func (p *pool) put(c *conn) {
 	closeAll(p.push(c))
 }
 
-// push adds a connection, and returns those to close for that, which may include c itself.
+// push adds a connection. It returns the connections to close, which may include c itself.
 func (p *pool) push(c *conn) (excess []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +101,7 @@ func (p *pool) push(c *conn) (excess []*conn) {
 	return p.trim()
 }
 
-// drop closes a connection that was in use; nil: one that could not be made.
+// drop closes a connection that was in use. c is nil if the connection could not be made.
 func (p *pool) drop(c *conn) {
 	if c != nil {
 		_ = c.Close()
@@ -112,12 +111,12 @@ func (p *pool) drop(c *conn) {
 	p.inUse--
 }
 
-// renew closes the owner's idle connections: the upstream may be somewhere else by now, and the
-// next connection resolves its name again. Other owners keep their connections,
-// so that nobody's failures cost others theirs.
+// renew closes the owner's idle connections after a failure. The upstream may have moved, and the
+// next connection resolves its name again. Other owners keep their connections, so one caller's
+// failures don't affect others.
 func (p *pool) renew(of owner) { closeAll(p.idleOf(of)) }
 
-// idleOf takes out the owner's idle connections.
+// idleOf removes and returns the owner's idle connections.
 func (p *pool) idleOf(of owner) (all []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +127,7 @@ func (p *pool) idleOf(of owner) (all []*conn) {
 	return all
 }
 
-// remove takes an idle connection out, wherever it is in its stack.
+// remove removes an idle connection from its stack.
 func (p *pool) remove(c *conn) {
 	s := p.idle[c.owner]
 	if c.above != nil {
@@ -150,9 +149,9 @@ func (p *pool) remove(c *conn) {
 	}
 }
 
-// trim takes idle connections out until there are no more than the most, and returns them.
+// trim removes and returns idle connections until there are at most max connections.
 func (p *pool) trim() (excess []*conn) {
-	for p.count > 0 && p.count+p.inUse > p.most {
+	for p.count > 0 && p.count+p.inUse > p.max {
 		var largest stack
 		for _, s := range p.idle {
 			if s.size > largest.size || s.size == largest.size && s.bottom.since.Before(largest.bottom.since) {
@@ -165,11 +164,10 @@ func (p *pool) trim() (excess []*conn) {
 	return excess
 }
 
-// clean closes the connections that have been idle for too long, or that the upstream
-// has closed.
+// clean closes the connections that have been idle for too long or that the upstream has closed.
 func (p *pool) clean() { closeAll(p.dead(time.Now())) }
 
-// dead takes out the idle connections that can carry no exchange any more.
+// dead removes and returns the idle connections that can't carry another exchange.
 func (p *pool) dead(now time.Time) (dead []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,7 +190,7 @@ func (p *pool) dead(now time.Time) (dead []*conn) {
 // close closes the idle connections. Those in use are closed when their exchange ends.
 func (p *pool) close() { closeAll(p.empty()) }
 
-// empty takes out all idle connections, for good.
+// empty removes and returns all idle connections, and makes push refuse new ones.
 func (p *pool) empty() (all []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

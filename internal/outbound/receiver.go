@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Limits of a call to a receiver of callbacks, which anybody may have named.
+// Limits of calls to receivers of callbacks, whose URLs are chosen by callers.
 const (
-	receiverDial   = 5 * time.Second // for resolving a name and connecting, each
-	receiverHeader = 16 << 10        // bytes of an answer's header
-	perAddress     = 8               // connections to one address, whatever names and ports lead there
+	receiverDial   = 5 * time.Second // for name resolution and for connecting, each
+	receiverHeader = 16 << 10        // the size of an answer's header, in bytes
+	perAddress     = 8               // connections to one address, over all names and ports
 )
 
-// Receiver returns a client for the receivers of callbacks. It follows no redirect, takes
-// no proxy from the environment, and connects only to addresses that the guard lets through,
-// as they are at that moment. Each callback has a connection to itself: several stores may use
-// one receiver, and what comes late on a connection must not count as the answer to another's.
-// Many names may stand for one address, so it limits the connections to each.
+// Receiver returns a client for calls to the receivers of callbacks. It doesn't follow redirects or
+// use a proxy from the environment, and connects only to addresses that the guard allows at that
+// moment. Several stores may use one receiver, so each callback has its own connection: late data of
+// one must not count as the answer to another. The number of connections to each address is limited,
+// because many names may resolve to one address.
 func Receiver(guard *Guard, timeout time.Duration) *http.Client {
 	d := &receiverDialer{
 		dialer: net.Dialer{Timeout: receiverDial, ControlContext: guard.control},
@@ -39,23 +39,23 @@ func Receiver(guard *Guard, timeout time.Duration) *http.Client {
 	}
 }
 
-// errCrowded is the error of a call to an address that has as many as it may have.
-var errCrowded = errors.New("its address is called as often as it may be at once")
+// errCrowded means that an address already has as many connections as it may have.
+var errCrowded = errors.New("too many concurrent calls to its address")
 
-// IsCrowded reports whether a call was not made because its receiver's address has as many as
-// it may have at once.
+// IsCrowded reports whether a call was not made because there are already too many concurrent calls
+// to its receiver's address.
 func IsCrowded(err error) bool { return errors.Is(err, errCrowded) }
 
-// receiverDialer connects to receivers. It may be used by many goroutines.
+// receiverDialer connects to receivers. It is safe for concurrent use.
 type receiverDialer struct {
 	dialer net.Dialer
 	guard  *Guard
 
 	mu   sync.Mutex
-	open map[netip.Addr]int // connections, and attempts to connect
+	open map[netip.Addr]int // the number of connections and attempts to connect
 }
 
-// dial connects to the first of a name's addresses that answers.
+// dial connects to the first of a host's addresses that accepts a connection.
 func (d *receiverDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*receiverDial)
 	defer cancel()
@@ -80,7 +80,7 @@ func (d *receiverDialer) dial(ctx context.Context, network, address string) (net
 	return nil, errors.Join(errs...)
 }
 
-// connect connects to one address, unless the guard refuses it or it is crowded.
+// connect connects to one address, unless the guard refuses it or it has too many connections.
 func (d *receiverDialer) connect(ctx context.Context, network string, a netip.Addr, port string) (net.Conn, error) {
 	if err := d.guard.check(a.WithZone("")); err != nil {
 		return nil, err
@@ -95,13 +95,14 @@ func (d *receiverDialer) connect(ctx context.Context, network string, a netip.Ad
 	d.mu.Unlock()
 	c, err := d.dialer.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
 	if err != nil {
-		d.leave(key)
+		d.release(key)
 		return nil, err
 	}
-	return &receiverConn{Conn: c, leave: sync.OnceFunc(func() { d.leave(key) })}, nil
+	return &receiverConn{Conn: c, release: sync.OnceFunc(func() { d.release(key) })}, nil
 }
 
-// network64 returns what an address counts as: one who has an IPv6 address has its /64.
+// network64 returns the key under which an address is counted: an IPv4 address itself, or the /64 of
+// an IPv6 address, because whoever has one of its addresses has all of them.
 func network64(a netip.Addr) netip.Addr {
 	if a.Is4() {
 		return a
@@ -109,7 +110,7 @@ func network64(a netip.Addr) netip.Addr {
 	return netip.PrefixFrom(a.WithZone(""), 64).Masked().Addr()
 }
 
-func (d *receiverDialer) leave(key netip.Addr) {
+func (d *receiverDialer) release(key netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open[key]--; d.open[key] == 0 {
@@ -117,19 +118,19 @@ func (d *receiverDialer) leave(key netip.Addr) {
 	}
 }
 
-// receiverConn is a connection that counts for its address until it is closed.
+// receiverConn is a connection that is counted until it is closed.
 type receiverConn struct {
 	net.Conn
-	leave func()
+	release func()
 }
 
 func (c *receiverConn) Close() error {
-	defer c.leave()
+	defer c.release()
 	return c.Conn.Close()
 }
 
-// ReceiverFailure says, in words for the one who reads a delivery's state, why a call to a
-// receiver has failed: nothing of an address or a network.
+// ReceiverFailure returns why a call to a receiver failed, as text for the state of the delivery. It
+// reveals nothing about addresses or networks.
 func ReceiverFailure(err error) string {
 	switch why := dialFailure(err); {
 	case errors.Is(err, errGuarded):

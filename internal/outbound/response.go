@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// Bounds of an answer, and of what may stand before it.
+// Limits of an answer and of what may precede it.
 const (
 	maxStatus        = 599
 	maxEmptyLines    = 8
 	maxInformational = 16
 )
 
-// errMalformed is the error of an answer that no HTTP server may send.
+// errMalformed means that an answer isn't valid HTTP.
 var errMalformed = errors.New("the answer is malformed")
 
-// response reads the head of an answer to a request with the method, past empty lines and
-// informational answers. written says whether the whole request had been written, or at
-// least its last write had begun, when a byte of an answer came. Unless the answer is odd, the
-// next one on the connection certainly begins where the body of this one ends. With an error
-// resp is the part of the final answer that was read; nil: not even its status line.
+// response reads the head of an answer to a request with the method, and skips empty lines and
+// informational answers before it. written must be true once the last write of the request has begun;
+// an answer that comes before is odd. Unless the answer is odd, the next one on the connection is
+// certain to begin where the body of this one ends. With an error, resp is the part of the final
+// answer that was read; nil if not even its status line was.
 func response(c *conn, method string, written *atomic.Bool) (resp *http.Response, f flaws, err error) {
 	req := &http.Request{Method: method}
 	clean := true
@@ -49,12 +49,13 @@ func response(c *conn, method string, written *atomic.Bool) (resp *http.Response
 		case err != nil:
 			return nil, f, err
 		}
-		clean = false // nobody asked for it, and some servers send it with a body
+		clean = false // the request doesn't ask for it, and some servers send a body with it
 	}
 	return nil, f, errMalformed
 }
 
-// skipEmptyLines skips what some servers send behind an answer, and returns how many bytes.
+// skipEmptyLines skips empty lines, which some servers send after an answer. n is their length in
+// bytes.
 func skipEmptyLines(c *conn) (n int, err error) {
 	for ; n <= 2*maxEmptyLines; n++ {
 		b, err := c.reader.Peek(1)
@@ -69,9 +70,9 @@ func skipEmptyLines(c *conn) (n int, err error) {
 	return n, errMalformed
 }
 
-// persists reports whether an answer leaves its connection open and has a body whose end is
-// certain. An answer without a body that describes one is not certain: servers send the
-// body all the same, at any time.
+// persists reports whether the connection stays open after an answer and the end of its body is
+// certain. It isn't certain if an answer that must not have a body announces one, because some servers
+// send that body anyway.
 func persists(resp *http.Response, method string) bool {
 	if resp.Close || resp.StatusCode < 200 || resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
 		return false
@@ -83,8 +84,8 @@ func persists(resp *http.Response, method string) bool {
 	return len(resp.TransferEncoding) == 0 && (len(length) == 0 || length[0] == "0")
 }
 
-// heed shortens the time for which the connection may be idle to what the upstream says it
-// grants, less a second for the way. It reports whether any time is left.
+// heed shortens the time that the connection may be idle to a second less than the upstream's
+// Keep-Alive header allows. It reports whether any time remains.
 func (c *conn) heed(keepAlive []string) bool {
 	for _, value := range keepAlive {
 		for field := range strings.SplitSeq(value, ",") {

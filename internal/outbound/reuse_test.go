@@ -170,7 +170,7 @@ func TestConnectionsBelongToOneOwner(t *testing.T) {
 // However many tokens there are, few connections are kept: the oldest of the owner that has
 // most of them goes first, and owners without one leave nothing behind.
 func TestPoolIsBounded(t *testing.T) {
-	p := &pool{most: 8}
+	p := &pool{max: 8}
 	var conns []*conn
 	add := func(who byte) *conn {
 		c := pipeConn(t, owner{who})

@@ -13,16 +13,16 @@ import (
 // placeholder stands for the store in a template.
 const placeholder = "{storeId}"
 
-// template is the upstream's address, taken apart once.
+// template is the parsed URL of the upstream.
 type template struct {
 	scheme  string
-	address string   // where to connect to
-	host    string   // as it stands in a request
-	base    []string // the path around each placeholder, with no slash at its end
+	address string   // host and port to connect to
+	host    string   // the value of the Host header
+	base    []string // the parts of the path between placeholders, without a slash at the end
 }
 
-// parseTemplate takes an address template apart. Its errors never quote it: it may
-// hold a password.
+// parseTemplate parses the URL of the upstream. Its errors never quote the URL, because it may contain
+// a password.
 func parseTemplate(s string) (*template, error) {
 	const example = "such as http://127.0.0.1:9000/api/v3/{storeId}"
 	scheme, rest, _ := strings.Cut(s, "://")
@@ -31,15 +31,15 @@ func parseTemplate(s string) (*template, error) {
 	case s == "":
 		return nil, errors.New("an address is required, " + example)
 	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
-		return nil, errors.New("the address has to begin with http:// or https://, " + example)
+		return nil, errors.New("the address must begin with http:// or https://, " + example)
 	case strings.ContainsAny(s, "?#"):
-		return nil, errors.New("the address can't have a query or a fragment: leave out what begins with ? or #")
+		return nil, errors.New("the address must not have a query or a fragment: remove ? or # and what follows")
 	case err == nil && u.User != nil:
-		return nil, errors.New("the address can't have a user name or password: each caller's own token is sent")
+		return nil, errors.New("the address must not have a user name or password: Sheaf sends each caller's own token")
 	case err == nil && !validPort(u):
 		return nil, errors.New("the address's port must be a number from 1 to 65535, " + example)
 	case err != nil || u.Hostname() == "":
-		return nil, errors.New("the address has to have a host, a valid port if any, and {storeId} in the path only, " + example)
+		return nil, errors.New("the address must have a host, a valid port if any, and {storeId} in the path only, " + example)
 	}
 	var path string
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
@@ -48,16 +48,16 @@ func parseTemplate(s string) (*template, error) {
 	base := strings.Split(path, placeholder)
 	switch {
 	case strings.ContainsAny(strings.Join(base, ""), "{}"):
-		return nil, errors.New("{storeId} is the only placeholder that the address may have, " + example)
+		return nil, errors.New("{storeId} is the only placeholder allowed in the address, " + example)
 	case strings.Contains(rest, "//") || !sendable(path):
-		return nil, errors.New("the address's path can't have //, \\, a space, a control character or one outside ASCII (write %20 and the like)")
+		return nil, errors.New("the address's path must not have //, \\, a space, a control character or a character outside ASCII (encode them, such as %20)")
 	}
 	t := &template{scheme: u.Scheme, base: base}
 	if t.host, err = httpguts.PunycodeHostPort(u.Host); err != nil {
-		return nil, errors.New("the address's host can't be a host's name, " + example)
+		return nil, errors.New("the address's host is not a valid host name, " + example)
 	}
 	name, zone := t.host, strings.IndexByte(t.host, '%')
-	if zone >= 0 { // of an IPv6 address; it means something on this machine only
+	if zone >= 0 { // the zone of an IPv6 address is only meaningful on this machine
 		t.host = name[:zone] + name[strings.IndexByte(name, ']'):]
 	}
 	port := u.Port()
@@ -68,20 +68,20 @@ func parseTemplate(s string) (*template, error) {
 	return t, nil
 }
 
-// validPort reports whether an address has no port, or one that exists.
+// validPort reports whether a URL has no port or a valid one.
 func validPort(u *url.URL) bool {
 	port := u.Port()
 	n, err := strconv.ParseUint(port, 10, 16)
 	return port == "" && !strings.HasSuffix(u.Host, ":") || err == nil && n > 0
 }
 
-// target returns what the request line holds: the template's path for the store,
-// and behind it the request's path and query, byte for byte.
+// target returns the target of the request line: the template's path for the store, followed by the
+// request's path and query, byte for byte.
 func (t *template) target(store, path string) string {
 	slash := ""
 	if path == "" || path[0] == '?' {
 		if len(t.base) == 1 && t.base[0] == "" {
-			slash = "/" // the host's root has no shorter name
+			slash = "/" // a request line can't have an empty path
 		}
 	} else if path[0] != '/' {
 		slash = "/"
@@ -92,9 +92,8 @@ func (t *template) target(store, path string) string {
 	return strings.Join(t.base, store) + slash + path
 }
 
-// sendable reports whether a target can stand in a request line as it is. Paths are
-// checked when a batch is created; this is the last door, where a space or a line's
-// end would let a path become another request.
+// sendable reports whether a target is valid in a request line. Paths are validated when a batch is
+// created. This is the last check: a space or a line break would turn a path into another request.
 func sendable(target string) bool {
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c >= 0x7f || c == '\\' {

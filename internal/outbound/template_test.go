@@ -37,8 +37,8 @@ func TestTemplateRefused(t *testing.T) {
 		"127.0.0.1:9000/api":             "begin with http:// or https://",
 		"/api/v3":                        "begin with http:// or https://",
 		"ftp://h/":                       "begin with http:// or https://",
-		"http:///api":                    "has to have a host",
-		"http://:9000/api":               "has to have a host",
+		"http:///api":                    "must have a host",
+		"http://:9000/api":               "must have a host",
 		"http://h:port/":                 "valid port",
 		"http://h:99999/":                "from 1 to 65535",
 		"http://h:0/":                    "from 1 to 65535",
@@ -54,18 +54,18 @@ func TestTemplateRefused(t *testing.T) {
 		"http://h/{store}/x":             "only placeholder",
 		"http://h/{storeId}}":            "only placeholder",
 		"http://h/{storeid}":             "only placeholder",
-		"http://h//api/{storeId}":        "can't have //",
-		"http://h/api//":                 "can't have //",
+		"http://h//api/{storeId}":        "must not have //",
+		"http://h/api//":                 "must not have //",
 		"http://h/a b/{storeId}":         "a space",
 		"http://h/ä/{storeId}":           "outside ASCII",
 		"http://h\\evil.example/storeId": "host",
 	} {
 		_, err := parseTemplate(template)
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: the error is %v; it has to say %q", template, err, want)
+			t.Errorf("%q: the error is %v; it must say %q", template, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "swordfish") {
-			t.Errorf("%q tells a password", err)
+			t.Errorf("%q reveals a password", err)
 		}
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// unanswered says, in words a caller may see, why there is no complete answer to a
-// request that may have been written.
+// The functions below describe failures in words that callers may see.
+
+// unanswered returns why there is no complete answer to a request that may have been written.
 func (c *Client) unanswered(err error) string {
 	switch {
 	case errors.Is(err, errTimeout):
@@ -25,7 +26,7 @@ func (c *Client) unanswered(err error) string {
 	return "the upstream's answer could not be read"
 }
 
-// missing returns a text for callers that says why the rest of an answer is missing.
+// missing returns why the rest of an answer is missing.
 func (c *Client) missing(err error) string {
 	switch {
 	case errors.Is(err, errTimeout):
@@ -38,7 +39,7 @@ func (c *Client) missing(err error) string {
 	return "the rest could not be read"
 }
 
-// unsent says, in words a caller may see, why a request was not sent.
+// unsent returns why a request was not sent.
 func (c *Client) unsent(err error) string {
 	var header *headerError
 	switch {
@@ -59,8 +60,8 @@ func (c *Client) unsent(err error) string {
 	return "the request could not be sent"
 }
 
-// dialFailure names the reason for which a connection failed; empty: another one.
-// The errors' own words are not for callers: they hold addresses and names.
+// dialFailure returns why a connection failed; "": unknown. It doesn't use the errors' own texts,
+// because they contain addresses and names.
 func dialFailure(err error) string {
 	var (
 		dns         *net.DNSError
@@ -95,13 +96,13 @@ func dialFailure(err error) string {
 	return ""
 }
 
-// broken reports whether the other side, or the way to it, ended a connection.
+// broken reports whether the other side or the network ended a connection.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrShortWrite) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed)
 }
 
-// isTimeout reports whether the network, not the attempt's own bound, timed out.
+// isTimeout reports whether err is a timeout of the network.
 func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// silent reports whether a socket is open and has nothing to be read.
-func silent(socket syscall.RawConn) bool {
+// isQuiet reports whether a socket is open and has no data to read.
+func isQuiet(socket syscall.RawConn) bool {
 	quiet := false
 	err := socket.Control(func(fd uintptr) {
 		var b [1]byte
