@@ -56,7 +56,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-stored":          {"2GiB", "much", "a size such as"},
 	"max-database":        {"100GiB", "much", "a size such as"},
 	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
-	"webhook-url":         {"https://example.com/hooks", "example.com", "must be an address such as"},
+	"webhook-url":         {"https://example.com/hooks", "example.com", "must be a URL such as"},
 	"webhook-allow":       {"127.0.0.0/8", "127.0.0.1", "networks in CIDR notation"},
 	"webhook-hosts":       {"example.com, example.org", "https://example.com", "names of hosts"},
 	"retention":           {"1h", "59m", "at least 1h"},

@@ -214,7 +214,7 @@ func TestTLS(t *testing.T) {
 			t.Fatalf("it is still served by %q", served)
 		}
 	}
-	log.await(t, `(took up a new certificate)`)
+	log.await(t, `(loaded a new certificate)`)
 
 	resp, err := http.Get("http://" + address + "/healthz")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package certificate keeps a TLS certificate and its key as two files have them, and
-// takes them up again when they change, without a restart.
+// Package certificate loads a TLS certificate and its key from two files, and reloads them when the
+// files change.
 package certificate
 
 import (
@@ -12,11 +12,10 @@ import (
 	"time"
 )
 
-// lookInterval is how often, at most, the files are looked at.
+// lookInterval is the shortest time between two checks of the files.
 const lookInterval = time.Second
 
-// Pair is a certificate, with its chain, and its key, in PEM files. It may be used by many
-// goroutines.
+// Pair is a certificate with its chain and its key, in PEM files. It is safe for concurrent use.
 type Pair struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -25,17 +24,17 @@ type Pair struct {
 	mu      sync.Mutex
 	current *tls.Certificate
 	looked  time.Time
-	seen    [2]state // of the files that current was read from, or that could not be read
+	seen    [2]version // the versions of the files that were read last, successfully or not
 }
 
-// state is what tells one version of a file from another. A link that is set to another
-// file, as Kubernetes does it, changes it too.
-type state struct {
+// version identifies a version of a file. It also changes when a symbolic link points to another file,
+// which is how Kubernetes updates secrets.
+type version struct {
 	modified time.Time
 	size     int64
 }
 
-// Load reads the files. An error names the one that is wrong.
+// Load reads the files. An error names the invalid one.
 func Load(certFile, keyFile string, log *slog.Logger) (*Pair, error) {
 	p := &Pair{certFile: certFile, keyFile: keyFile, log: log, now: time.Now}
 	seen := p.look()
@@ -47,10 +46,10 @@ func Load(certFile, keyFile string, log *slog.Logger) (*Pair, error) {
 	return p, nil
 }
 
-func (p *Pair) look() (seen [2]state) {
+func (p *Pair) look() (seen [2]version) {
 	for i, file := range []string{p.certFile, p.keyFile} {
 		if info, err := os.Stat(file); err == nil {
-			seen[i] = state{info.ModTime(), info.Size()}
+			seen[i] = version{info.ModTime(), info.Size()}
 		}
 	}
 	return seen
@@ -59,21 +58,21 @@ func (p *Pair) look() (seen [2]state) {
 func (p *Pair) read() (*tls.Certificate, error) {
 	cert, err := os.ReadFile(p.certFile)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate can't be read: %w", err)
+		return nil, fmt.Errorf("read the certificate: %w", err)
 	}
 	key, err := os.ReadFile(p.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate's key can't be read: %w", err)
+		return nil, fmt.Errorf("read the certificate's key: %w", err)
 	}
 	c, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s are no certificate and its key, both in PEM: %w", p.certFile, p.keyFile, err)
+		return nil, fmt.Errorf("%s and %s are not a certificate and its key in PEM: %w", p.certFile, p.keyFile, err)
 	}
 	return &c, nil
 }
 
-// Certificate returns the pair as the files have it. Where they changed and don't fit
-// together, as while they are being written, it stays the one before.
+// Certificate returns the current certificate. If the files have changed but don't match, for example
+// because they are being written, it returns the previous certificate.
 func (p *Pair) Certificate() *tls.Certificate {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,33 +88,33 @@ func (p *Pair) Certificate() *tls.Certificate {
 	p.seen = seen
 	c, err := p.read()
 	if err != nil {
-		p.log.Error("the certificate's files have changed and can't be used; the one before stays", "error", err)
+		p.log.Error("could not load the changed certificate files; the previous certificate stays in use", "error", err)
 		return p.current
 	}
 	p.current = c
-	p.log.Info("took up a new certificate", "file", p.certFile, "expires", c.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	p.log.Info("loaded a new certificate", "file", p.certFile, "expires", c.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	return p.current
 }
 
-// ForClients is a tls.Config's GetCertificate.
+// ForClients implements GetCertificate of a tls.Config.
 func (p *Pair) ForClients(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.Certificate(), nil
 }
 
-// ForServer is a tls.Config's GetClientCertificate.
+// ForServer implements GetClientCertificate of a tls.Config.
 func (p *Pair) ForServer(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return p.Certificate(), nil
 }
 
-// Authorities reads a PEM file of the certificates of authorities.
+// Authorities reads a PEM file of certificate authorities.
 func Authorities(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("the authorities' certificates can't be read: %w", err)
+		return nil, fmt.Errorf("read the certificate authorities: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM", file)
+		return nil, fmt.Errorf("%s has no PEM certificate", file)
 	}
 	return pool, nil
 }

@@ -178,9 +178,9 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no certificate", nil, key, f.cert},
 		{"no key", cert, nil, f.key},
-		{"another's key", cert, other, "no certificate and its key"},
-		{"no PEM", []byte("x"), key, "no certificate and its key"},
-		{"exchanged", key, cert, "no certificate and its key"},
+		{"another's key", cert, other, "not a certificate and its key"},
+		{"no PEM", []byte("x"), key, "not a certificate and its key"},
+		{"exchanged", key, cert, "not a certificate and its key"},
 	} {
 		os.Remove(f.cert)
 		os.Remove(f.key)

@@ -1,16 +1,16 @@
-// Package cpu shares the processors among stores.
+// Package cpu shares the processors fairly among stores.
 //
-// Some work takes long because a caller's data is large, such as decoding a body or reading the
-// values of references from an answer. Go runs all goroutines in turns of about 10 ms, so a store
-// with a hundred such goroutines would slow everybody else down a hundredfold. This package limits
+// Some work takes long because a caller's data is large, such as decoding a body or extracting the
+// values of references from an answer. Go schedules goroutines in time slices of about 10 ms, so a
+// store with a hundred such goroutines would slow down all others a hundredfold. This package limits
 // such work:
 //
-//   - At most one piece of work runs per processor. Half of the processors are for large pieces,
-//     so that small ones don't wait for these.
-//   - One name gets at most half of each half, and never more than remains free for others.
-//   - Waiting work is served in turns, one first name after the other.
+//   - At most one task runs per processor. Half of the processors are for large tasks, so that small
+//     tasks don't wait for these.
+//   - A name gets at most half of each half, and never more than remains free for others.
+//   - Waiting tasks are served round-robin by their first names.
 //
-// A piece of work is not interrupted. So it must not wait for anything but the processor.
+// Tasks are not interrupted. So a task must not wait for anything other than the processor.
 package cpu
 
 import (
@@ -19,24 +19,23 @@ import (
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-// Large is the size, in bytes of data, at which a piece of work counts as large. Work of this
-// size takes between 1 and 5 ms.
+// Large is the number of bytes from which a task counts as large. Such a task takes 1 to 5 ms.
 const Large = 64 << 10
 
-// Shares are the processors. Make them with New. They may be used by many goroutines. A nil
-// *Shares limits nothing.
+// Shares limits tasks. Use New to create it. It is safe for concurrent use. A nil *Shares limits
+// nothing.
 type Shares struct {
 	small, large *gate.Gate[string]
 }
 
-// New returns the shares of n processors; each half is one at least.
+// New returns Shares for n processors. Each half has at least one.
 func New(n int) *Shares {
 	half := func(n int) *gate.Gate[string] { return gate.New[string](int64(n), int64(n+1)/2) }
 	return &Shares{small: half(max(1, (n+1)/2)), large: half(max(1, n/2))}
 }
 
-// Enter waits until a piece of work on this many bytes may run. The caller calls leave when it is
-// done. names are the caller's names; the first one is its store. The error is the context's.
+// Enter waits until a task on this many bytes may run. The caller must call leave when the task is done.
+// names are the caller's names; the first is its store. The error is that of ctx.
 func (s *Shares) Enter(ctx context.Context, bytes int64, names ...string) (leave func(), err error) {
 	if s == nil {
 		return func() {}, nil

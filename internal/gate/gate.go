@@ -1,10 +1,10 @@
-// Package gate shares a bounded amount of something (places, bytes) among callers.
+// Package gate shares a limited amount of a resource, such as bytes or concurrent requests, fairly
+// among callers.
 //
-// A caller has one or more names, such as its owner and its network. Each name may hold a fixed
-// amount at most, and never more than remains free for everybody else. So one greedy name
-// gets half of the total, n greedy names get 1/(n+1) each, and the next caller with another name
-// finds as much again. Callers that have to wait are served in turns, one name after
-// the other, so that many waiting calls of one name don't delay another name's first.
+// A caller has one or more names, such as its owner and its network. A name may hold at most a fixed
+// amount, and never more than remains free for others. So one greedy name gets half of the total, n
+// greedy names get 1/(n+1) each, and the same amount remains free for the next name. Waiting callers
+// are served round-robin by name, so many waiting calls of one name don't delay the first of another.
 package gate
 
 import (
@@ -13,58 +13,58 @@ import (
 	"sync"
 )
 
-// Gate is bounded in total and shared fairly by name. It may be used by many goroutines.
+// Gate is a semaphore with limits in total and for each name. It is safe for concurrent use.
 type Gate[K comparable] struct {
 	total int64
 	each  int64
 
 	mu    sync.Mutex
 	taken int64
-	held  map[K]int64 // by name; names that hold nothing are absent
-	lines []*line[K]  // of the names that wait; the first one is next
+	held  map[K]int64 // the amount that each name holds; names that hold nothing are absent
+	lines []*line[K]  // one for each waiting name; the first is served next
 }
 
-// line holds the waiting callers of one name, in the order in which they came.
+// line holds the waiting callers of one name in order of arrival.
 type line[K comparable] struct {
 	name    K
 	waiters []*waiter[K]
 }
 
-// waiter is a caller that waits.
+// waiter is a waiting caller.
 type waiter[K comparable] struct {
 	n       int64
 	names   []K
 	granted chan struct{} // closed, under Gate.mu, when the caller holds its n
 }
 
-// New returns a gate over total, of which one name may hold at most each.
+// New returns a gate with a total amount, of which one name may hold at most each.
 func New[K comparable](total, each int64) *Gate[K] {
 	return &Gate[K]{total: total, each: each, held: map[K]int64{}}
 }
 
-// Try takes n for a caller if it may have that now. It doesn't wait.
+// Try acquires n for a caller if that is possible without waiting. It reports whether it did.
 func (g *Gate[K]) Try(n int64, names ...K) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.fits(n, names) {
 		return false
 	}
-	g.take(n, names)
+	g.acquire(n, names)
 	return true
 }
 
-// Enter takes n for a caller, and waits until it may have that. Callers with the same first
-// name are served in order. The error is the context's; the caller holds nothing then.
+// Enter acquires n for a caller, and waits until that is possible. Callers with the same first name are
+// served in order. If ctx is done first, Enter returns its error and the caller holds nothing.
 func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	g.mu.Lock()
 	w := &waiter[K]{n: n, names: names}
-	var first K // of callers without a name: all are one
+	var first K // callers without a name share the zero value
 	if len(names) > 0 {
 		first = names[0]
 	}
 	at := slices.IndexFunc(g.lines, func(l *line[K]) bool { return l.name == first })
 	if at < 0 && g.fits(n, names) {
-		g.take(n, names)
+		g.acquire(n, names)
 		g.mu.Unlock()
 		return nil
 	}
@@ -83,8 +83,8 @@ func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case <-w.granted: // at the same moment
-		g.give(n, names)
+	case <-w.granted: // granted at the same moment
+		g.release(n, names)
 	default:
 		g.drop(w)
 	}
@@ -92,23 +92,23 @@ func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	return ctx.Err()
 }
 
-// Leave gives back n that Try or Enter has taken for a caller with these names. It may be called
-// several times with parts of n.
+// Leave releases n that Try or Enter acquired for the same names. It may be called several times with
+// parts of that amount.
 func (g *Gate[K]) Leave(n int64, names ...K) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.give(n, names)
+	g.release(n, names)
 	g.serve()
 }
 
-// Taken returns how much is held.
+// Taken returns how much is held in total.
 func (g *Gate[K]) Taken() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.taken
 }
 
-// fits reports whether a caller may take n. mu is held.
+// fits reports whether a caller may acquire n now. mu is held.
 func (g *Gate[K]) fits(n int64, names []K) bool {
 	free := g.total - g.taken
 	if n > free {
@@ -122,15 +122,15 @@ func (g *Gate[K]) fits(n int64, names []K) bool {
 	return true
 }
 
-// take and give keep count. mu is held.
-func (g *Gate[K]) take(n int64, names []K) {
+// acquire and release update the counts. mu is held.
+func (g *Gate[K]) acquire(n int64, names []K) {
 	g.taken += n
 	for _, name := range names {
 		g.held[name] += n
 	}
 }
 
-func (g *Gate[K]) give(n int64, names []K) {
+func (g *Gate[K]) release(n int64, names []K) {
 	g.taken -= n
 	for _, name := range names {
 		if g.held[name] -= n; g.held[name] == 0 {
@@ -139,8 +139,8 @@ func (g *Gate[K]) give(n int64, names []K) {
 	}
 }
 
-// serve grants what is free to the first of each line in turn, until a round grants nothing. A
-// line that was served goes to the end. mu is held.
+// serve grants what is free to the first waiter of each line in turn, until a round grants nothing. A
+// line that was served moves to the end. mu is held.
 func (g *Gate[K]) serve() {
 	for granted := true; granted && len(g.lines) > 0 && g.taken < g.total; {
 		granted = false
@@ -152,7 +152,7 @@ func (g *Gate[K]) serve() {
 				passed = append(passed, l)
 				continue
 			}
-			g.take(w.n, w.names)
+			g.acquire(w.n, w.names)
 			close(w.granted)
 			granted = true
 			if l.waiters = l.waiters[1:]; len(l.waiters) > 0 {
@@ -163,7 +163,7 @@ func (g *Gate[K]) serve() {
 	}
 }
 
-// drop removes a caller that waits no longer. mu is held.
+// drop removes a waiter whose context is done. mu is held.
 func (g *Gate[K]) drop(w *waiter[K]) {
 	for i, l := range g.lines {
 		if at := slices.Index(l.waiters, w); at >= 0 {

@@ -13,53 +13,53 @@ import (
 )
 
 const (
-	// maxDrains bounds the bodies that are read to their ends at the same time.
+	// maxDrains is how many bodies are drained at the same time.
 	maxDrains = 64
-	// drainTime is how long one of them may take.
+	// drainTime is how long draining one body may take.
 	drainTime = 15 * time.Second
-	// drainSpare is how many bytes a body may exceed the largest one that is served, so that the
-	// client also sees the answer that its body is too large.
+	// drainSpare is how many bytes a drained body may exceed the largest one that is served, so
+	// that the client also sees the answer that its body is too large.
 	drainSpare = 64 << 20
 	drainPiece = 32 << 10
 )
 
-// drains reads the rest of the bodies of requests that were refused before the whole body arrived.
-// Otherwise the connection must be closed with bytes unread, or the stream reset. Clients that send a
-// whole body before they read then report a broken connection instead of the answer. A body beyond
-// the limits isn't read.
+// drains drains the bodies of refused requests: it reads what has not arrived yet. Otherwise the server
+// would close the connection with bytes unread, or reset the stream. Clients that send the whole body
+// before they read would then report a broken connection instead of the answer. Bodies beyond the
+// limits are not drained.
 type drains struct {
-	most   int64 // bytes of a body
-	time   time.Duration
-	places *gate.Gate[netip.Prefix]
+	max   int64 // the size of a body, in bytes
+	time  time.Duration
+	limit *gate.Gate[netip.Prefix]
 }
 
 func newDrains(maxBody int64) *drains {
 	return &drains{maxBody + drainSpare, drainTime, gate.New[netip.Prefix](maxDrains, maxDrains)}
 }
 
-// pieces are buffers to read into.
+// pieces holds buffers to read into.
 var pieces = sync.Pool{New: func() any { return new([drainPiece]byte) }}
 
-// wrap returns a writer that reads the request's body to its end before it sends an error, and the
-// request to be answered with it: a copy, because the server looks at the body of its own.
+// wrap returns a writer that drains the request's body before it sends an error, and the request to
+// serve with it. That is a copy, because the server still uses the body of the original.
 func (d *drains) wrap(w http.ResponseWriter, r *http.Request, from netip.Prefix) (http.ResponseWriter, *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength > d.most {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength > d.max {
 		return w, r
 	}
 	b := &body{ReadCloser: r.Body, size: r.ContentLength}
-	b.asked = !strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+	b.sending = !strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	copied := *r
 	copied.Body = b
 	return &drainer{w, d, b, from}, &copied
 }
 
-// body records how far it was read.
+// body counts how much of it has been read.
 type body struct {
 	io.ReadCloser
-	size  int64 // -1: unknown
-	asked bool  // the client has begun to send it, and doesn't wait for 100 Continue
-	read  atomic.Int64
-	ended atomic.Bool // nothing more can be read
+	size    int64 // -1: unknown
+	sending bool  // the client sends the body without waiting for 100 Continue
+	read    atomic.Int64
+	ended   atomic.Bool // nothing more can be read
 }
 
 // Read implements io.Reader.
@@ -71,7 +71,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drainer is the writer of an answer to a request with a body.
+// drainer writes the answer to a request with a body.
 type drainer struct {
 	http.ResponseWriter
 	all  *drains
@@ -81,24 +81,24 @@ type drainer struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (d *drainer) WriteHeader(status int) {
-	if status >= http.StatusBadRequest && !d.body.ended.Load() && (d.body.asked || d.body.read.Load() > 0) {
+	if status >= http.StatusBadRequest && !d.body.ended.Load() && (d.body.sending || d.body.read.Load() > 0) {
 		d.drain()
 	}
 	d.ResponseWriter.WriteHeader(status)
 }
 
-// drain reads the rest of the body, unless too many others are being read.
+// drain reads the rest of the body, unless too many others are being drained.
 func (d *drainer) drain() {
-	if !d.all.places.Try(1, d.from) {
+	if !d.all.limit.Try(1, d.from) {
 		return
 	}
-	defer d.all.places.Leave(1, d.from)
+	defer d.all.limit.Leave(1, d.from)
 	rc := http.NewResponseController(d.ResponseWriter)
 	end := time.Now().Add(d.all.time)
-	_ = rc.SetReadDeadline(end)               // a writer without deadlines, such as a test's, has none
-	piece := pieces.Get().(*[drainPiece]byte) //nolint:forcetypeassert // nothing else is in it
+	_ = rc.SetReadDeadline(end)               // some writers in tests don't support deadlines
+	piece := pieces.Get().(*[drainPiece]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer pieces.Put(piece)
-	for !d.body.ended.Load() && d.body.read.Load() <= d.all.most && time.Now().Before(end) {
+	for !d.body.ended.Load() && d.body.read.Load() <= d.all.max && time.Now().Before(end) {
 		if _, err := d.body.Read(piece[:]); err != nil {
 			break
 		}
@@ -106,5 +106,5 @@ func (d *drainer) drain() {
 	_ = rc.SetReadDeadline(time.Time{})
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap gives http.ResponseController access to the underlying writer.
 func (d *drainer) Unwrap() http.ResponseWriter { return d.ResponseWriter }

@@ -2,5 +2,5 @@
 
 package inbound
 
-// MaxFiles returns 0: there is no limit that could be known.
+// MaxFiles returns 0, because the limit is unknown on this platform.
 func MaxFiles() int { return 0 }

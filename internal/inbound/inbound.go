@@ -1,16 +1,16 @@
-// Package inbound bounds what callers' connections and requests take from the service.
+// Package inbound limits the connections and requests of callers.
 //
-// Connections are accepted at once, always: nobody waits in a queue behind other people's
-// connections. When too many are open, the one that has been idle longest is closed. One
-// address holds half of what is free at most, so it closes its own connections, not those
-// of others. Connections of trusted proxies carry many callers and have no such bound.
+// Every connection is accepted at once, so no caller waits behind the connections of others. When too
+// many are open, the one that has been idle longest is closed. A single address can hold at most half
+// of what is free. Beyond that, it loses its own connections and not those of others. Connections of
+// trusted proxies carry many callers and are exempt from that limit.
 //
-// Requests are bounded in total and shared fairly by the address that they come from, which
-// behind a trusted proxy is the forwarded one. A request beyond its address's share is answered
-// 429 at once. Probes have places of their own, so they are answered when all others are taken.
+// The number of concurrent requests is limited and shared fairly among client addresses. Behind a
+// trusted proxy, the client address is the forwarded one. Requests beyond an address's share get 429
+// at once. Health probes have their own limit, so they are answered when the service is full.
 //
-// If a request is refused before its body has arrived, the answer is sent once the body has arrived,
-// within limits, so that clients can read the answer.
+// If a request is refused before its body has arrived, the rest of the body is read first, within
+// limits. Otherwise many clients could not read the answer.
 package inbound
 
 import (
@@ -28,25 +28,25 @@ import (
 )
 
 const (
-	// leastShare is the part of all connections (1/32) that an address may hold even where
-	// little is free.
+	// leastShare is the divisor for the part of all connections (1/32) that an address may always
+	// hold, however few are free.
 	leastShare = 32
-	// maxProbes bounds the probes that are answered at the same time.
+	// maxProbes is how many probes are answered at the same time.
 	maxProbes = 256
 )
 
-// Options configure Connections. All must be set but Trusted and Probes.
+// Options configure Connections. All fields except Trusted and Probes are required.
 type Options struct {
 	MaxConnections int
-	MaxBody        int64                              // bytes of the largest body that is served
-	MaxRequests    int                                // being answered at the same time; fewer than connections, so that one is always idle
-	Trusted        []netip.Prefix                     // proxies
-	Network        func(netip.Addr) netip.Prefix      // what counts as one address
-	From           func(r *http.Request) netip.Prefix // where a request came from
-	Probes         []string                           // paths that never wait for other requests
+	MaxBody        int64                              // the size of the largest body that is served, in bytes
+	MaxRequests    int                                // how many requests are answered at the same time; less than MaxConnections, so that one is always idle
+	Trusted        []netip.Prefix                     // addresses of trusted proxies
+	Network        func(netip.Addr) netip.Prefix      // the network that counts as one address
+	From           func(r *http.Request) netip.Prefix // the network that a request came from
+	Probes         []string                           // the paths of health probes
 }
 
-// Connections are the open connections of callers. It may be used by many goroutines.
+// Connections tracks the open connections of callers. It is safe for concurrent use.
 type Connections struct {
 	Options
 	requests *gate.Gate[netip.Prefix]
@@ -56,11 +56,11 @@ type Connections struct {
 	mu        sync.Mutex
 	open      int
 	addresses map[netip.Prefix]*address
-	idle      list.List // of *conn that answer nothing, the one that has been idle longest first
-	proxies   list.List // likewise, of trusted proxies
+	idle      list.List // of *conn without requests, longest idle first
+	proxies   list.List // likewise, for trusted proxies
 }
 
-// address is where connections come from. Guarded by Connections.mu, as is conn.
+// address is one client address. Guarded by Connections.mu, as is conn.
 type address struct {
 	open int
 	idle list.List // of *conn, in the order of Connections.idle
@@ -73,12 +73,12 @@ type conn struct {
 	network netip.Prefix
 	trusted bool
 
-	running    int           // requests that are being answered
-	closed     bool          // and not counted any more
-	idle, here *list.Element // in Connections' list and in its address's; nil: busy or closed
+	running    int           // the number of requests that are being answered
+	closed     bool          // closed, and no longer counted
+	idle, here *list.Element // its elements in the idle lists of Connections and of its address; nil: busy or closed
 }
 
-// New returns Connections without any.
+// New returns Connections without any connection.
 func New(o Options) *Connections {
 	return &Connections{
 		Options:   o,
@@ -89,15 +89,15 @@ func New(o Options) *Connections {
 	}
 }
 
-// Serve makes a server's connections and requests count, and serves on the listener. serve
-// is the server's method for that.
+// Serve applies the limits to a server and calls serve, which is the server's method, with a wrapped
+// listener.
 func (c *Connections) Serve(server *http.Server, on net.Listener, serve func(net.Listener) error) error {
-	server.Handler = c.bound(server.Handler)
-	server.ConnContext = remember
+	server.Handler = c.limit(server.Handler)
+	server.ConnContext = withConn
 	return serve(&listener{on, c})
 }
 
-// listener accepts connections and closes others where there are too many.
+// listener accepts connections, and closes idle ones when there are too many.
 type listener struct {
 	net.Listener
 	all *Connections
@@ -108,7 +108,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
 		if err != nil {
-			// Without a file for the new connection, an idle one has to give up its own.
+			// Closing an idle connection frees a file descriptor.
 			if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && l.all.evict() {
 				continue
 			}
@@ -121,8 +121,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// add counts a new connection, and closes what must make room for it. It returns nil if
-// nothing can.
+// add counts a new connection and closes idle ones to make room for it. It returns nil if there is no
+// room.
 func (c *Connections) add(raw net.Conn) net.Conn {
 	from := netip.Addr{}
 	if at, err := netip.ParseAddrPort(raw.RemoteAddr().String()); err == nil {
@@ -137,11 +137,11 @@ func (c *Connections) add(raw net.Conn) net.Conn {
 	room := true
 	a := c.addresses[n.network]
 	if most := max(c.MaxConnections-c.open, c.MaxConnections/leastShare, 1); !n.trusted && a != nil && a.open >= most {
-		surplus, _ = c.take(surplus, &a.idle) // if all are busy, the bound on requests holds for them
+		surplus, _ = c.removeIdle(surplus, &a.idle) // if all are busy, the limit on requests applies
 	}
 	if c.open >= c.MaxConnections {
-		if surplus, room = c.take(surplus, &c.idle); !room {
-			surplus, room = c.take(surplus, &c.proxies)
+		if surplus, room = c.removeIdle(surplus, &c.idle); !room {
+			surplus, room = c.removeIdle(surplus, &c.proxies)
 		}
 	}
 	if room {
@@ -157,24 +157,24 @@ func (c *Connections) add(raw net.Conn) net.Conn {
 	return n
 }
 
-// take removes the first connection of a list of idle ones, if there is any, and appends it
-// to those that have to be closed. mu is held.
-func (c *Connections) take(surplus []*conn, idle *list.List) ([]*conn, bool) {
+// removeIdle removes the first connection of an idle list and appends it to surplus, which the caller
+// must close. It reports whether there was one. mu is held.
+func (c *Connections) removeIdle(surplus []*conn, idle *list.List) ([]*conn, bool) {
 	first := idle.Front()
 	if first == nil {
 		return surplus, false
 	}
-	n := first.Value.(*conn) //nolint:forcetypeassert // nothing else is in it
+	n := first.Value.(*conn) //nolint:forcetypeassert // the list holds nothing else
 	c.forget(n)
 	return append(surplus, n), true
 }
 
-// evict closes the connection that has been idle longest. It reports false if there is none.
+// evict closes the connection that has been idle longest. It reports whether there was one.
 func (c *Connections) evict() bool {
 	c.mu.Lock()
-	surplus, found := c.take(nil, &c.idle)
+	surplus, found := c.removeIdle(nil, &c.idle)
 	if !found {
-		surplus, found = c.take(nil, &c.proxies)
+		surplus, found = c.removeIdle(nil, &c.proxies)
 	}
 	c.mu.Unlock()
 	for _, old := range surplus {
@@ -183,7 +183,7 @@ func (c *Connections) evict() bool {
 	return found
 }
 
-// count adds a connection, which is idle until its first request has come. mu is held.
+// count adds a connection, which is idle until its first request. mu is held.
 func (c *Connections) count(n *conn) {
 	a := c.addresses[n.network]
 	if a == nil {
@@ -192,11 +192,11 @@ func (c *Connections) count(n *conn) {
 	}
 	c.open++
 	a.open++
-	c.rest(n)
+	c.markIdle(n)
 }
 
-// rest puts a connection among the idle ones. mu is held.
-func (c *Connections) rest(n *conn) {
+// markIdle adds a connection to the idle lists. mu is held.
+func (c *Connections) markIdle(n *conn) {
 	if n.trusted {
 		n.idle = c.proxies.PushBack(n)
 	} else {
@@ -205,23 +205,23 @@ func (c *Connections) rest(n *conn) {
 	n.here = c.addresses[n.network].idle.PushBack(n)
 }
 
-// rouse removes a connection from the idle ones. mu is held.
-func (c *Connections) rouse(n *conn) {
+// markBusy removes a connection from the idle lists. mu is held.
+func (c *Connections) markBusy(n *conn) {
 	if n.idle == nil {
 		return
 	}
-	c.idle.Remove(n.idle) // does nothing with an element of another list
+	c.idle.Remove(n.idle) // has no effect on an element of another list
 	c.proxies.Remove(n.idle)
 	c.addresses[n.network].idle.Remove(n.here)
 	n.idle, n.here = nil, nil
 }
 
-// forget counts a connection no more. mu is held.
+// forget stops counting a connection. mu is held.
 func (c *Connections) forget(n *conn) {
 	if n.closed {
 		return
 	}
-	c.rouse(n)
+	c.markBusy(n)
 	n.closed = true
 	c.open--
 	if a := c.addresses[n.network]; a.open > 1 {
@@ -239,27 +239,27 @@ func (n *conn) Close() error {
 	return n.Conn.Close()
 }
 
-// begin and end tell that a request of the connection is being answered.
+// begin and end mark the time when a request of the connection is being answered.
 func (n *conn) begin() {
 	n.all.mu.Lock()
 	defer n.all.mu.Unlock()
 	n.running++
-	n.all.rouse(n)
+	n.all.markBusy(n)
 }
 
 func (n *conn) end() {
 	n.all.mu.Lock()
 	defer n.all.mu.Unlock()
 	if n.running--; n.running == 0 && !n.closed {
-		n.all.rest(n)
+		n.all.markIdle(n)
 	}
 }
 
-// connKey is the key of a request's connection in its context.
+// connKey is the context key of a request's connection.
 type connKey struct{}
 
-// remember keeps a connection for its requests.
-func remember(ctx context.Context, raw net.Conn) context.Context {
+// withConn stores a connection in the context of its requests.
+func withConn(ctx context.Context, raw net.Conn) context.Context {
 	if secure, ok := raw.(interface{ NetConn() net.Conn }); ok {
 		raw = secure.NetConn()
 	}
@@ -269,34 +269,34 @@ func remember(ctx context.Context, raw net.Conn) context.Context {
 	return ctx
 }
 
-// bound answers requests that are too many.
-func (c *Connections) bound(next http.Handler) http.Handler {
+// limit returns a handler that refuses requests beyond the limits.
+func (c *Connections) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n, ok := r.Context().Value(connKey{}).(*conn); ok {
 			n.begin()
 			defer n.end()
 		}
-		places := c.requests
+		requests := c.requests
 		if slices.Contains(c.Probes, r.URL.Path) {
-			places = c.probes
+			requests = c.probes
 		}
 		from := c.From(r)
 		w, r = c.drains.wrap(w, r, from)
-		if !places.Try(1, from) {
+		if !requests.Try(1, from) {
 			refuse(w)
 			return
 		}
-		defer places.Leave(1, from)
+		defer requests.Leave(1, from)
 		next.ServeHTTP(w, r)
 	})
 }
 
-// refuse answers a request that its address makes beyond its share, in the API's form.
+// refuse answers a request beyond its address's share, in the API's format.
 func refuse(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Retry-After", "1")
 	w.WriteHeader(http.StatusTooManyRequests)
-	_, _ = w.Write([]byte(`{"errorMessage":"Too many requests from your address are being answered at the moment. Retry in a second, with fewer at the same time.","errorCode":"RATE_LIMITED"}`))
+	_, _ = w.Write([]byte(`{"errorMessage":"Too many concurrent requests from your address. Retry in a second with fewer at the same time.","errorCode":"RATE_LIMITED"}`))
 }

@@ -4,10 +4,10 @@ package private
 
 import "os"
 
-// NoFollow is the flag of os.OpenFile that refuses a symbolic link, where a system has one.
+// NoFollow is the flag of os.OpenFile that refuses symbolic links. This platform has none.
 const NoFollow = 0
 
 func isLink(error) bool { return false }
 
-// isOurs is always true: these systems have no owner that a file mode refers to.
+// isOurs returns true, because file modes have no owner on this platform.
 func isOurs(os.FileInfo) bool { return true }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// NoFollow is the flag of os.OpenFile that refuses a symbolic link.
+// NoFollow is the flag of os.OpenFile that refuses symbolic links.
 const NoFollow = syscall.O_NOFOLLOW
 
 // isLink reports whether a file could not be opened because it is a symbolic link.

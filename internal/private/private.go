@@ -1,5 +1,5 @@
-// Package private reads and replaces small files that are their owner's only: keys, secrets
-// and tokens.
+// Package private reads and replaces small files that other users must not read: keys, secrets and
+// tokens.
 package private
 
 import (
@@ -11,14 +11,14 @@ import (
 	"runtime"
 )
 
-// ErrNoFile is wrapped by the error about what has the file's name and is something else.
-var ErrNoFile = errors.New("is no regular file")
+// ErrNoFile is wrapped by the error for a directory or another file that isn't a regular one.
+var ErrNoFile = errors.New("is not a regular file")
 
-// Read reads a file of at most so many bytes (what is longer is cut off). On systems
-// with permission bits it refuses a file that its group may write or that others may use at all;
-// the error says what to do. The group may read the file, because systemd's credentials and secrets
-// in a pod have mode 0440. If there is no file, the error wraps fs.ErrNotExist.
-func Read(file string, most int64) ([]byte, error) {
+// Read reads at most limit bytes of a file. Except on Windows, it refuses a file that its group may
+// write or that other users may access; the error says what to do. The group may read the file, because
+// systemd credentials and the secrets of a pod have mode 0440. If the file doesn't exist, the error
+// wraps fs.ErrNotExist.
+func Read(file string, limit int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -32,20 +32,20 @@ func Read(file string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s is open to other users (mode %04o); only its owner may write it, and only its owner and group may read it: chmod 600 %s", file, mode, file)
+		return nil, fmt.Errorf("%s is open to other users (mode %04o); only its owner may write it, and only its owner and group may read it; run: chmod 600 %s", file, mode, file)
 	}
-	return io.ReadAll(io.LimitReader(f, most))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
-// ownerOnly refuses a file that other users may read or write, where files have such a mode.
+// ownerOnly returns an error if other users may access a file, except on Windows.
 func ownerOnly(info os.FileInfo, file string) error {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("%s is open to other users (mode %04o) and may be to its owner only: chmod 600 %s", file, mode, file)
+		return fmt.Errorf("%s is open to other users (mode %04o); only its owner may have access; run: chmod 600 %s", file, mode, file)
 	}
 	return nil
 }
 
-// OpenSecret is Open for a file that other users must not have been able to read or write.
+// OpenSecret is like Open, but also refuses a file that other users may access.
 func OpenSecret(file string, flag int) (*os.File, error) {
 	f, err := Open(file, flag)
 	if err != nil {
@@ -61,13 +61,13 @@ func OpenSecret(file string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// Open opens a file for writing that nobody else can have put there: a regular file of this
-// user, named directly and not by a symbolic link. flag is as in os.OpenFile; a file that is
-// made gets mode 0600.
+// Open opens a file for writing. It refuses a file that another user may have planted: the file must be
+// a regular file that belongs to this user, and not a symbolic link. flag is as in os.OpenFile. A new
+// file gets mode 0600.
 func Open(file string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(file, flag|NoFollow, 0o600)
 	if isLink(err) {
-		return nil, fmt.Errorf("%s is a symbolic link, which could lead anywhere: remove it", file)
+		return nil, fmt.Errorf("%s is a symbolic link, which could point anywhere: remove it", file)
 	}
 	if err != nil {
 		return nil, err
@@ -78,26 +78,24 @@ func Open(file string, flag int) (*os.File, error) {
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s %w", file, ErrNoFile)
 	case !isOurs(info):
-		err = fmt.Errorf("%s belongs to another user: remove it, or work in a folder of your own", file)
+		err = fmt.Errorf("%s belongs to another user: remove it, or work in your own directory", file)
 	default:
 		return f, nil
 	}
 	return nil, errors.Join(err, f.Close())
 }
 
-// Replace makes a file of mode 0600 with this content, in place of the one that may be there:
-// durably, and as a whole or not at all.
+// Replace writes a file of mode 0600, durably and atomically. It replaces an existing file.
 func Replace(file string, content []byte) error {
 	return put(file, content, os.Rename)
 }
 
-// Create is Replace for a file that is not there yet: it never replaces one. The error wraps
-// fs.ErrExist then.
+// Create is like Replace, but never replaces a file. If the file exists, the error wraps fs.ErrExist.
 func Create(file string, content []byte) error {
-	return put(file, content, os.Link) // which, unlike a rename, never replaces
+	return put(file, content, os.Link) // unlike os.Rename, it never replaces a file
 }
 
-// put makes the content durable under another name, and then gives it its own.
+// put writes the content durably to a temporary file, which it then links or renames to file.
 func put(file string, content []byte, name func(from, to string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(file), ".sheaf-*") // O_EXCL, mode 0600
 	if err != nil {
@@ -117,7 +115,7 @@ func put(file string, content []byte, name func(from, to string) error) error {
 // SyncDir makes the names in a directory durable.
 func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
-		return nil // it can't open a directory for that, and journals names itself
+		return nil // Windows can't sync a directory, and journals names itself
 	}
 	d, err := os.Open(dir)
 	if err != nil {

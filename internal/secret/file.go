@@ -9,16 +9,15 @@ import (
 	"github.com/sheafapi/sheaf/internal/private"
 )
 
-// right says what a key file has to hold; every error about its content ends with it.
-const right = "it has to be 32 bytes in base64 on one line; make one with: sheaf secret new"
+// right says what a key file must contain. Every error about its content ends with it.
+const right = "it must be 32 bytes in base64 on one line; create one with: sheaf secret new"
 
-// maxFile bounds what is read of a key file, in bytes. A key's line has 44 characters.
+// maxFile is how much of a key file is read, in bytes. A key's line has 44 characters.
 const maxFile = 4 << 10
 
-// Read reads the key in a file, and on further lines those that it follows. It refuses a file that others than its owner may
-// read (on systems that have permission bits) and one that holds no key, in words
-// that name the file and say what to do. Without a file the error wraps
-// fs.ErrNotExist.
+// Read reads the key on the first line of a file, and the older keys on the lines that follow. It
+// refuses a file that other users may access. Errors name the file and say what to do. If the file
+// doesn't exist, the error wraps fs.ErrNotExist.
 func Read(file string) (Key, error) {
 	text, err := private.Read(file, maxFile)
 	if errors.Is(err, private.ErrNoFile) {
@@ -29,13 +28,13 @@ func Read(file string) (Key, error) {
 	}
 	key, err := decode(text)
 	if err != nil {
-		return Key{}, fmt.Errorf("%s holds no secret key (%w): %s", file, err, right)
+		return Key{}, fmt.Errorf("%s is not a secret key file (%w): %s", file, err, right)
 	}
 	return key, nil
 }
 
-// decode reads a key file's content. Its errors never quote it: a mistaken file may
-// hold another secret.
+// decode decodes the content of a key file. Its errors never quote the content, because a wrong file
+// may contain another secret.
 func decode(text []byte) (Key, error) {
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 {
@@ -60,14 +59,12 @@ func decode(text []byte) (Key, error) {
 	return keys[0], nil
 }
 
-// Create makes a random key and a file of mode 0600 that holds it. When it returns
-// without an error, the file is durable; whatever happens, the file is there as a
-// whole or not at all. A file that is there already is left alone: the error wraps
-// fs.ErrExist.
+// Create creates a random key and a file of mode 0600 with it, durably and atomically. If the file
+// already exists, Create doesn't change it and returns an error that wraps fs.ErrExist.
 func Create(file string) (Key, error) {
 	key := New()
 	if err := private.Create(file, []byte(key.Encode()+"\n")); err != nil {
-		return Key{}, fmt.Errorf("make the key file %s: %w", file, err)
+		return Key{}, fmt.Errorf("create the key file %s: %w", file, err)
 	}
 	return key, nil
 }

@@ -1,14 +1,12 @@
-// Package secret encrypts what the database keeps but must not tell: the
-// credentials of batches that have not ended
+// Package secret encrypts the credentials of unfinished batches in the database
 // (docs/contract.md#storage-credentials-and-retention).
 //
-// A sealed value can be read only with the same key and the same context, so that
-// whoever can write to the database but has no key can neither read a credential,
-// nor change it, nor move it to another batch. What a value is sealed with is
-// AES-256-GCM with a random nonce, good for 2³² values under one key.
+// A sealed value can only be opened with the same key and the same context. So somebody who can write
+// to the database but doesn't have the key can't read a credential, change it, or move it to another
+// batch. Values are sealed with AES-256-GCM and a random nonce, which is safe for 2³² values per key.
 //
-// During a rotation there are several keys, a line of the key file each: the first one
-// seals, and each opens what it has sealed. A sealed value names its key.
+// During a rotation there are several keys, each on its own line of the key file. The first one seals.
+// Each key opens the values that it has sealed. A sealed value contains the ID of its key.
 package secret
 
 import (
@@ -25,54 +23,54 @@ import (
 	"slices"
 )
 
-// Errors of Open with a meaning of their own.
+// Errors that callers of Open can check for.
 var (
-	// ErrUnknownKey: the value names a key that is not among these.
-	ErrUnknownKey = errors.New("the key file does not hold the key")
-	// ErrUnknownVersion: the value has a form that this build does not know.
+	// ErrUnknownKey means that the value was sealed with a key that isn't in the key file.
+	ErrUnknownKey = errors.New("the key file does not have the key")
+	// ErrUnknownVersion means that the value has a format that this build doesn't support.
 	ErrUnknownVersion = errors.New("the sealed value has an unknown version")
 )
 
 // keySize is the length of a key in bytes: AES-256.
 const keySize = 32
 
-// The first byte of a sealed value says how it was sealed.
+// The first byte of a sealed value is its version.
 const (
-	unnamed = 1 // nonce and ciphertext; written by builds that knew no rotation
-	named   = 2 // the key's id, nonce and ciphertext
+	unnamed = 1 // nonce and ciphertext; written by builds without key rotation
+	named   = 2 // key ID, nonce and ciphertext
 )
 
-// idSize is the length of a key's id in bytes.
+// idSize is the length of a key's ID in bytes.
 const idSize = 8
 
-// MarkSize is how many bytes of a sealed value SealedBy needs.
+// MarkSize is how many bytes at the beginning of a sealed value SealedBy needs.
 const MarkSize = 1 + idSize
 
-// Key is a secret key, with those that it follows. Its zero value seals and opens nothing;
-// keys come from New, Read and Create. It may be used by many goroutines. However it is
-// formatted or logged, only its ID shows.
+// Key is a secret key with the older keys that it replaces. Use New, Read or Create to get one: the
+// zero value can't seal or open anything. It is safe for concurrent use. If a Key is formatted or
+// logged, only its ID appears.
 type Key struct {
 	aead  cipher.AEAD
 	raw   [keySize]byte
 	id    [idSize]byte
-	older []Key // open what they have sealed
+	older []Key // only open values
 }
 
-// New makes a random key.
+// New returns a random key.
 func New() Key {
 	var raw [keySize]byte
-	rand.Read(raw[:]) // never fails: crypto/rand
+	rand.Read(raw[:]) // never fails
 	key, err := newKey(raw[:])
 	if err != nil {
-		panic(err) //nolint:forbidigo // can't be: AES takes every key of this length
+		panic(err) //nolint:forbidigo // can't happen: AES accepts every key of this length
 	}
 	return key
 }
 
-// newKey returns the key that consists of the given bytes.
+// newKey returns the key with the given bytes.
 func newKey(raw []byte) (Key, error) {
 	if len(raw) != keySize {
-		return Key{}, fmt.Errorf("the key has %d bytes, not %d", len(raw), keySize)
+		return Key{}, fmt.Errorf("the key has %d bytes instead of %d", len(raw), keySize)
 	}
 	block, err := aes.NewCipher(raw)
 	if err != nil {
@@ -90,26 +88,26 @@ func newKey(raw []byte) (Key, error) {
 	return key, nil
 }
 
-// Encode returns the key as a key file holds it: base64, one line, without the
-// line's end, and without those that it follows. It is the secret itself.
+// Encode returns the key itself, without older keys, in base64 as on a line of a key file. The result
+// is secret.
 func (k Key) Encode() string { return base64.StdEncoding.EncodeToString(k.raw[:]) }
 
-// ID names the key without giving anything of it away: 16 hexadecimal digits.
+// ID returns the key's ID, 16 hexadecimal digits that don't reveal the key.
 func (k Key) ID() string { return hex.EncodeToString(k.id[:]) }
 
-// all returns the key and those that it follows.
+// all returns the key and the older keys.
 func (k Key) all() []Key { return append([]Key{k}, k.older...) }
 
-// Count returns how many keys these are.
+// Count returns the number of keys, including older ones.
 func (k Key) Count() int { return 1 + len(k.older) }
 
-// Has reports whether the key, or one that it follows, has the id.
+// Has reports whether the key or an older one has the ID.
 func (k Key) Has(id string) bool {
 	return slices.ContainsFunc(k.all(), func(o Key) bool { return o.ID() == id })
 }
 
-// SealedBy returns the id of the key that has sealed a value, of which the first MarkSize
-// bytes are enough; empty: the value does not say.
+// SealedBy returns the ID of the key that sealed a value; "": unknown. The first MarkSize bytes of the
+// value are enough.
 func SealedBy(sealed []byte) string {
 	if len(sealed) < MarkSize || sealed[0] != named {
 		return ""
@@ -117,15 +115,15 @@ func SealedBy(sealed []byte) string {
 	return hex.EncodeToString(sealed[1:MarkSize])
 }
 
-// Seal encrypts plain. The context, which is not stored, says what the value is
-// for; Open needs the same one.
+// Seal encrypts plain. The context says what the value is for. It isn't stored, and Open needs the same
+// context.
 func (k Key) Seal(plain, context []byte) []byte {
 	sealed := append(make([]byte, 0, MarkSize+k.aead.Overhead()+len(plain)), named)
 	return k.aead.Seal(append(sealed, k.id[:]...), nil, plain, context)
 }
 
-// Open decrypts what Seal returned. It returns an error if the value was changed or
-// cut, or was sealed with another key or for another context.
+// Open decrypts a value that Seal returned. It returns an error if the value was changed or truncated,
+// or if it was sealed with another key or for another context.
 func (k Key) Open(sealed, context []byte) ([]byte, error) {
 	switch {
 	case k.aead == nil:
@@ -133,7 +131,7 @@ func (k Key) Open(sealed, context []byte) ([]byte, error) {
 	case len(sealed) == 0:
 		return nil, errors.New("the sealed value is empty")
 	case sealed[0] != unnamed && sealed[0] != named:
-		return nil, fmt.Errorf("%w: %d; this build knows versions %d and %d only", ErrUnknownVersion, sealed[0], unnamed, named)
+		return nil, fmt.Errorf("%w: %d; this build supports only versions %d and %d", ErrUnknownVersion, sealed[0], unnamed, named)
 	}
 	body, id := sealed[1:], SealedBy(sealed)
 	if id != "" {
@@ -153,10 +151,10 @@ func (k Key) Open(sealed, context []byte) ([]byte, error) {
 	return nil, errors.New("the sealed value is damaged, or was sealed with another key or for another purpose")
 }
 
-// String returns words that name the key and do not hold it.
+// String returns the key's ID in words.
 func (k Key) String() string { return "secret key " + k.ID() }
 
-// Format writes String for every verb: %d and %#v would print the fields.
+// Format writes String for every verb, because %d and %#v would print the key.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue returns String for log/slog.

@@ -12,22 +12,21 @@ import (
 // Step is one step of a rotation of the secret key.
 type Step string
 
-// The steps. A service alone takes Begin, is restarted, and takes Finish. Where several
-// share a database, each must know the new key before one of them seals with it: Prepare,
-// restart all, Activate, restart all, Finish.
+// The steps. For a single node: Begin, restart, Finish. If several nodes share a database, all of them
+// must know the new key before one seals with it: Prepare, restart all, Activate, restart all, Finish.
 const (
 	Begin    Step = ""         // Prepare and Activate at once
-	Prepare  Step = "prepare"  // add a new key that opens
-	Activate Step = "activate" // let the newest key seal
-	Finish   Step = "finish"   // drop all keys but the one that seals
+	Prepare  Step = "prepare"  // add a new key that only opens
+	Activate Step = "activate" // seal with the newest key
+	Finish   Step = "finish"   // remove all keys except the one that seals
 )
 
-// ErrStep is wrapped by the error of a step that does not follow from what the file holds.
+// ErrStep is wrapped by the error of a step that the file isn't ready for.
 var ErrStep = errors.New("this step does not come next")
 
-// Rotate takes a step of a rotation of the key in a file, and returns what the file holds
-// then. The file is replaced as a whole or not at all, one process at a time. What Finish
-// drops is in the file's name with ".old" appended, until it is removed by hand.
+// Rotate carries out one step of a rotation of the keys in a file, and returns the new keys. It
+// replaces the file atomically and locks out other processes that rotate it. Finish saves the removed
+// keys in a file whose name ends in ".old", which the user should delete.
 func Rotate(file string, step Step) (key Key, err error) {
 	lock := flock.New(file+".lock", flock.SetPermissions(0o600))
 	if err := lock.Lock(); err != nil {
@@ -52,9 +51,9 @@ func Rotate(file string, step Step) (key Key, err error) {
 		}
 		keys = keys[:1]
 	case step == Begin || step == Prepare:
-		return Key{}, fmt.Errorf("%w: %s holds %d keys: a rotation is under way; end it with the step %s", ErrStep, file, len(keys), Finish)
+		return Key{}, fmt.Errorf("%w: %s has %d keys: a rotation is in progress; end it with the step %s", ErrStep, file, len(keys), Finish)
 	default:
-		return Key{}, fmt.Errorf("%w: %s holds %d keys, and the step %s needs 2", ErrStep, file, len(keys), step)
+		return Key{}, fmt.Errorf("%w: %s has %d keys, but the step %s needs 2", ErrStep, file, len(keys), step)
 	}
 	if err := replace(file, keys); err != nil {
 		return Key{}, err
@@ -63,7 +62,7 @@ func Rotate(file string, step Step) (key Key, err error) {
 	return keys[0], nil
 }
 
-// replace writes a file that holds the keys in place of the one that is there.
+// replace replaces the file with one that has these keys.
 func replace(file string, keys []Key) error {
 	var text strings.Builder
 	for _, k := range keys {

@@ -174,7 +174,7 @@ func TestReadModes(t *testing.T) {
 
 func TestReadRefuses(t *testing.T) {
 	good := secret.New().Encode()
-	const right = "32 bytes in base64 on one line; make one with: sheaf secret new"
+	const right = "32 bytes in base64 on one line; create one with: sheaf secret new"
 	for name, c := range map[string]struct {
 		content string
 		mode    fs.FileMode

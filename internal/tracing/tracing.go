@@ -1,6 +1,6 @@
-// Package tracing carries a trace from the call that creates a batch, through storage, to the
-// requests that the batch sends: in the form of W3C Trace Context, whether anything is traced
-// here or not, so that a caller's own trace goes on in the upstream.
+// Package tracing carries a trace from the call that creates a batch, through storage, to the requests
+// that the batch sends. It uses W3C Trace Context. It does so even if tracing is off here, so that the
+// caller's trace continues in the upstream.
 package tracing
 
 import (
@@ -18,19 +18,19 @@ const (
 	State  = "Tracestate"
 )
 
-// maxState bounds the state that is kept with a batch, in bytes: what is longer is left out
-// (Trace Context, section 3.3.1.5, asks for at least 512).
+// maxState is the longest Tracestate that is stored with a batch, in bytes. A longer one is left out.
+// Trace Context, section 3.3.1.5, requires at least 512.
 const maxState = 512
 
 var w3c propagation.TraceContext
 
-// From returns the context with the trace that a request belongs to, if it says so.
+// From returns a context with the trace that a request's headers name, if any.
 func From(ctx context.Context, h http.Header) context.Context {
 	return w3c.Extract(ctx, propagation.HeaderCarrier(h))
 }
 
-// Text returns what is to be kept of the context's trace: the parent and, behind a space, the
-// state; empty if there is none.
+// Text returns the context's trace in the form that is stored: the parent, and the state after a space
+// if there is one. It returns "" if the context has no trace.
 func Text(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
@@ -44,7 +44,7 @@ func Text(ctx context.Context) string {
 	return out
 }
 
-// Continue returns the context with the trace that Text has kept.
+// Continue returns a context with the trace that Text returned.
 func Continue(ctx context.Context, text string) context.Context {
 	if text == "" {
 		return ctx

@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// longestPause is the longest pause that a receiver may ask for.
+// longestPause is the longest wait that a receiver may ask for.
 const longestPause = time.Hour
 
-// outcome is what came of one attempt.
+// outcome is the result of one attempt.
 type outcome struct {
-	code    int           // of the answer; 0: there was none
-	problem string        // empty: the receiver has taken it
-	pause   time.Duration // for which the receiver wants to be left alone; 0: it did not say
-	spared  bool          // the attempt was not made, or was cut off by this node: it does not count
+	code      int           // the answer's status code; 0: no answer
+	problem   string        // why the attempt failed; "": it succeeded
+	pause     time.Duration // how long the receiver asked to wait; 0: it named no time
+	uncounted bool          // this node didn't make the attempt or canceled it, so it doesn't count
 }
 
-// retryAfter reads a receiver's Retry-After: seconds, which may be a decimal, or a date.
+// retryAfter parses a receiver's Retry-After, which is a number of seconds, possibly with decimals,
+// or a date. It applies to answers 429 and 503 only.
 func retryAfter(code int, header string, now time.Time) time.Duration {
 	if code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
 		return 0

@@ -16,33 +16,33 @@ import (
 
 const (
 	secretPrefix = "whsec_"
-	secretSize   = 32      // bytes of one that is made here
-	leastSecret  = 24      // bytes of any (Standard Webhooks, "Signature scheme")
-	maxFile      = 4 << 10 // bytes of a file of secrets
-	mostSecrets  = 2       // one, and the one before while receivers change over
+	secretSize   = 32      // the size of a new secret, in bytes
+	minSecret    = 24      // the size of any secret, in bytes (Standard Webhooks, "Signature scheme")
+	maxFile      = 4 << 10 // the size of a file of secrets, in bytes
+	maxSecrets   = 2       // the secret, and the previous one while receivers switch
 )
 
-// NewSecret makes a secret, in the form in which receivers' libraries take it.
+// NewSecret returns a random secret in the format that receivers' libraries accept.
 func NewSecret() string {
 	var raw [secretSize]byte
-	rand.Read(raw[:]) // never fails: crypto/rand
+	rand.Read(raw[:]) // never fails
 	return secretPrefix + base64.StdEncoding.EncodeToString(raw[:])
 }
 
-// Signer signs deliveries (Standard Webhooks). It may be used by many goroutines.
+// Signer signs deliveries as Standard Webhooks specifies. It is safe for concurrent use.
 type Signer struct {
 	file    string
 	secrets atomic.Pointer[[]string]
 }
 
-// ReadSecrets reads a file of one or two secrets, a line each: each signs, so that a
-// receiver may know either of them. The file may be its owner's only. Errors never quote it.
+// ReadSecrets reads a file of one or two secrets, each on its own line. Each secret signs, so receivers
+// may use either. Other users must not have access to the file. Errors never quote it.
 func ReadSecrets(file string) (*Signer, error) {
 	s := &Signer{file: file}
 	return s, s.Reload()
 }
 
-// Reload reads the file again. If it can't be used, the secrets stay as they were.
+// Reload reads the file again. If that fails, the secrets don't change.
 func (s *Signer) Reload() error {
 	lines, err := readLines(s.file)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Signer) Reload() error {
 	return nil
 }
 
-// StoreSecrets returns the secrets that sign what is sent for a store, newest first.
+// StoreSecrets returns the secrets that sign a store's deliveries, newest first.
 func (s *Signer) StoreSecrets(store string) (out []string) {
 	for _, secret := range *s.secrets.Load() {
 		out = append(out, storeSecret(secret, store))
@@ -60,8 +60,8 @@ func (s *Signer) StoreSecrets(store string) (out []string) {
 	return out
 }
 
-// storeSecret derives the secret of a store, so that a caller who knows the secret of one
-// store can't sign for another one. The empty store is the operator, whose secret it is.
+// storeSecret derives a store's secret, so that a caller who knows one store's secret can't sign for
+// another store. The empty store stands for the operator, who uses the secret itself.
 func storeSecret(secret, store string) string {
 	if store == "" {
 		return secret
@@ -71,12 +71,12 @@ func storeSecret(secret, store string) string {
 		raw, err = hkdf.Key(sha256.New, raw, nil, "sheaf webhook secret of store "+store, secretSize)
 	}
 	if err != nil {
-		panic(err) //nolint:forbidigo // it can't happen: readLines has decoded it, and the length is constant
+		panic(err) //nolint:forbidigo // can't happen: readLines has decoded it, and the length is constant
 	}
 	return secretPrefix + base64.StdEncoding.EncodeToString(raw)
 }
 
-var errForm = errors.New("each line has to be whsec_ and at least 24 bytes in base64, one or two lines; make one with: sheaf webhooks new-secret")
+var errForm = errors.New("it must have one or two lines, each with whsec_ followed by at least 24 bytes in base64; create one with: sheaf webhooks new-secret")
 
 func readLines(file string) ([]string, error) {
 	text, err := private.Read(file, maxFile)
@@ -87,23 +87,23 @@ func readLines(file string) ([]string, error) {
 	for _, line := range lines {
 		encoded, ok := strings.CutPrefix(line, secretPrefix)
 		raw, err := base64.StdEncoding.DecodeString(encoded)
-		if !ok || err != nil || len(raw) < leastSecret {
-			return nil, fmt.Errorf("%s holds no webhook secret: %w", file, errForm)
+		if !ok || err != nil || len(raw) < minSecret {
+			return nil, fmt.Errorf("%s is not a file of webhook secrets: %w", file, errForm)
 		}
 	}
-	if len(lines) == 0 || len(lines) > mostSecrets {
-		return nil, fmt.Errorf("%s holds %d webhook secrets: %w", file, len(lines), errForm)
+	if len(lines) == 0 || len(lines) > maxSecrets {
+		return nil, fmt.Errorf("%s has %d webhook secrets: %w", file, len(lines), errForm)
 	}
 	return lines, nil
 }
 
-// CreateSecret makes a file of mode 0600 with a new secret. It never replaces one.
+// CreateSecret creates a file of mode 0600 with a new secret. It never replaces a file.
 func CreateSecret(file string) error {
 	return private.Create(file, []byte(NewSecret()+"\n"))
 }
 
-// RotateSecret puts a new secret before the one in a file, so that both sign; or with
-// finish drops the older one. The file is replaced as a whole or not at all.
+// RotateSecret adds a new secret to a file in front of the old one, so that both sign. With finish, it
+// removes the old secret. It replaces the file atomically.
 func RotateSecret(file string, finish bool) (err error) {
 	lock := flock.New(file+".lock", flock.SetPermissions(0o600))
 	if err := lock.Lock(); err != nil {
@@ -115,11 +115,11 @@ func RotateSecret(file string, finish bool) (err error) {
 	case err != nil:
 		return err
 	case finish && len(lines) == 1:
-		return fmt.Errorf("%s holds one secret: there is no older one to drop", file)
+		return fmt.Errorf("%s has one secret: there is no older one to remove", file)
 	case finish:
 		lines = lines[:1]
-	case len(lines) == mostSecrets:
-		return fmt.Errorf("%s holds two secrets: a rotation is under way; end it with --finish", file)
+	case len(lines) == maxSecrets:
+		return fmt.Errorf("%s has two secrets: a rotation is in progress; end it with --finish", file)
 	default:
 		lines = append([]string{NewSecret()}, lines...)
 	}

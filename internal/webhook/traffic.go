@@ -7,45 +7,45 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Limits of what one node has in flight, so that no receiver and no store delays the others'.
+// Limits of the attempts that one node has in flight, so that no receiver and no store delays others.
 const (
-	atOnce     = 128 // in all
+	atOnce     = 128 // in total
 	perStore   = 4
 	perHost    = 2
-	toOperator = 16 // to --webhook-url, which the operator vouches for
+	toOperator = 16 // to --webhook-url, which the operator trusts
 )
 
-// A host that does not answer is left alone for a while. An answer, whatever it says, ends that:
-// a caller can't have another caller's receiver left alone by addresses that answer 500.
+// A circuit breaker suspends a host that does not answer. Any answer closes it again, even an error:
+// otherwise a caller could suspend another caller's receiver with URLs that answer 500.
 const (
 	tripAfter   = 3 // attempts in a row without an answer
 	firstTrip   = 15 * time.Second
 	longestTrip = 5 * time.Minute
-	maxHosts    = 4096 // that are remembered
+	maxHosts    = 4096 // how many hosts are remembered
 )
 
-// traffic is what one node has in flight, and what it leaves alone. It may be used by many
-// goroutines.
+// traffic counts the attempts that a node has in flight, and knows which receivers must not be called
+// now. It is safe for concurrent use.
 type traffic struct {
 	mu     sync.Mutex
 	total  int
 	stores map[string]int
 	hosts  map[string]*host
-	asked  map[storage.Lane]time.Time // what a receiver wants to be left alone for, by its Retry-After
+	asked  map[storage.Lane]time.Time // when the wait ends that a receiver asked for with Retry-After
 }
 
-// host is one host of receivers, with its port.
+// host is a receiver's host and port.
 type host struct {
 	inFlight int
 	silent   int       // attempts in a row without an answer
-	until    time.Time // nothing is sent before
+	until    time.Time // when the suspension ends
 }
 
 func newTraffic() *traffic {
 	return &traffic{stores: map[string]int{}, hosts: map[string]*host{}, asked: map[storage.Lane]time.Time{}}
 }
 
-// busy returns how many attempts may begin, and what none of them may go to.
+// busy returns how many attempts may begin, and the lanes that they must not use.
 func (t *traffic) busy(now time.Time) (free int, busy []storage.Lane) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,7 +69,7 @@ func (t *traffic) busy(now time.Time) (free int, busy []storage.Lane) {
 	return atOnce - t.total, busy
 }
 
-// limit returns how many attempts a host may have in flight: one, until it answers again.
+// limit returns how many attempts a host may have in flight. While it doesn't answer, that is one.
 func (h *host) limit(name string) int {
 	switch {
 	case h.silent >= tripAfter:
@@ -118,7 +118,7 @@ func (t *traffic) end(lane storage.Lane, o outcome, now time.Time) {
 	h := t.hosts[lane.Host]
 	h.inFlight--
 	switch {
-	case o.spared:
+	case o.uncounted:
 	case o.code != 0:
 		h.silent, h.until = 0, time.Time{}
 	default:

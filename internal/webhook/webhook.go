@@ -1,10 +1,10 @@
-// Package webhook tells receivers of the ends of batches, by the specification Standard
-// Webhooks (standardwebhooks.com, version 1).
+// Package webhook notifies receivers when batches end. It follows the Standard Webhooks specification
+// (standardwebhooks.com, version 1).
 //
-// What has to be told is in storage, made in the transaction that ended the batch. Any node
-// takes what is due, under a lease: one that dies, or whose receiver never ends its answer,
-// leaves it to be tried again. So everything is delivered at least once, and the id, which
-// is the batch's, tells a receiver what it has already.
+// The transaction that ends a batch also stores its delivery. Any node may take a due delivery under a
+// lease. If the node dies or the receiver never completes its answer, the lease expires and another
+// attempt follows. So each delivery arrives at least once. Its ID is derived from the batch's ticket,
+// so receivers can recognize repetitions.
 package webhook
 
 import (
@@ -27,17 +27,17 @@ import (
 )
 
 const (
-	// Timeout is how long a receiver has for its whole answer.
+	// Timeout is how long a receiver may take for its whole answer.
 	Timeout = 15 * time.Second
-	// lease is how long a node may take for one attempt, and for saying what became of it.
+	// lease is how long a node may take for an attempt and for storing its outcome.
 	lease = 4 * Timeout
-	// interval is how often storage is asked for what is due.
+	// interval is how often a node looks for due deliveries.
 	interval = time.Second
 	// storeTimeout is how long storing an attempt's outcome may take.
 	storeTimeout = 5 * time.Second
 )
 
-// pauses lie between the attempts: a little more than a day together.
+// pauses are the times between attempts, a little more than a day in total.
 var pauses = []time.Duration{
 	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
 	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 9 * time.Hour,
@@ -49,31 +49,32 @@ type Storage interface {
 	PutDelivery(ctx context.Context, d *storage.Delivery) error
 }
 
-// Operator stands in storage for the operator's own address, which callers never see.
+// Operator stands for the operator's URL in storage, so that callers never see that URL.
 const (
 	Operator     = "operator://" + operatorHost
 	operatorHost = "webhook-url"
 )
 
-// Deliverer delivers what is due while Run runs. All fields have to be set.
+// Deliverer sends due deliveries while Run runs. All fields except Observe and OperatorURL are
+// required.
 type Deliverer struct {
 	Storage   Storage
 	Client    *http.Client // see outbound.Receiver
 	Signer    *Signer
 	UserAgent string
 	Logger    *slog.Logger
-	Observe   func(*storage.Delivery) // is called after each attempt; nil: nothing is
+	Observe   func(*storage.Delivery) // called after each attempt; may be nil
 
-	OperatorURL string // the address that Operator stands for; empty: there is none
+	OperatorURL string // the URL that Operator stands for; "": none
 }
 
-// Run delivers what is due until ctx ends. Attempts that are in flight then are cut off and
-// made again later, by whoever runs next: shutting down waits for no receiver.
+// Run sends due deliveries until ctx is done. It then cancels the attempts in flight, so shutting down
+// doesn't wait for receivers. This node or another one makes those attempts again later.
 func (d *Deliverer) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	t := newTraffic()
-	ended := make(chan struct{}, 1)
+	attemptEnded := make(chan struct{}, 1)
 	var after storage.Lane
 	failing := false
 	for ctx.Err() == nil {
@@ -84,7 +85,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 		}
 		if (err != nil) != failing && ctx.Err() == nil {
 			if failing = err != nil; failing {
-				d.Logger.Error("storage can't be asked for callbacks that are due; asking every second", "error", err)
+				d.Logger.Error("could not read from storage which callbacks are due; retrying every second", "error", err)
 			}
 		}
 		for i := range due {
@@ -95,7 +96,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 				o := d.attempt(ctx, del)
 				t.end(lane, o, time.Now())
 				select {
-				case ended <- struct{}{}:
+				case attemptEnded <- struct{}{}:
 				default:
 				}
 			})
@@ -105,7 +106,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-ended:
+		case <-attemptEnded:
 		case <-time.After(interval):
 		}
 	}
@@ -115,37 +116,38 @@ func (d *Deliverer) Run(ctx context.Context) {
 func (d *Deliverer) attempt(ctx context.Context, del *storage.Delivery) outcome {
 	if del.Attempts > len(pauses)+1 { // the outcome of the last attempt could not be stored
 		d.store(ctx, del, outcome{problem: "the outcome of the attempts could not be stored"})
-		return outcome{spared: true}
+		return outcome{uncounted: true}
 	}
 	calling, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	o := d.send(calling, del)
 	if ctx.Err() != nil && o.code == 0 {
-		o = outcome{spared: true}
+		o = outcome{uncounted: true}
 	}
 	d.store(ctx, del, o)
-	if d.Observe != nil && !o.spared {
+	if d.Observe != nil && !o.uncounted {
 		d.Observe(del)
 	}
 	return o
 }
 
-// store stores the outcome of an attempt, and what follows. ctx may have ended.
+// store stores the outcome of an attempt and when the next one is due. It also does so after ctx is
+// done.
 func (d *Deliverer) store(ctx context.Context, del *storage.Delivery, o outcome) {
 	conclude(del, o, time.Now())
 	if del.State == storage.GivenUp {
-		d.Logger.Warn("a callback is given up", "ticket", del.Ticket, "store", del.Store, "attempts", del.Attempts, "code", del.Code, "problem", del.Problem)
+		d.Logger.Warn("gave up on a callback", "ticket", del.Ticket, "store", del.Store, "attempts", del.Attempts, "code", del.Code, "problem", del.Problem)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	if err := d.Storage.PutDelivery(ctx, del); err != nil {
-		d.Logger.Error("the outcome of a callback can't be stored; it may be sent again", "ticket", del.Ticket, "attempts", del.Attempts, "error", err)
+		d.Logger.Error("could not store the outcome of a callback; it may be sent again", "ticket", del.Ticket, "attempts", del.Attempts, "error", err)
 	}
 }
 
-// conclude decides what follows an attempt.
+// conclude updates a delivery after an attempt.
 func conclude(del *storage.Delivery, o outcome, now time.Time) {
-	if o.spared {
+	if o.uncounted {
 		del.State, del.Spared, del.NextAt = storage.Pending, true, now.Add(jitter(interval))
 		return
 	}
@@ -162,13 +164,13 @@ func conclude(del *storage.Delivery, o outcome, now time.Time) {
 
 // jitter returns a random time of at most d.
 func jitter(d time.Duration) time.Duration {
-	return time.Duration(rand.Int64N(int64(d) + 1)) //nolint:gosec // no secret
+	return time.Duration(rand.Int64N(int64(d) + 1)) //nolint:gosec // not a secret
 }
 
-// ID is a delivery's webhook-id: the same over all attempts.
+// ID returns the webhook-id of a batch's delivery. All attempts have the same.
 func ID(ticket batch.Ticket) string { return "evt_" + strings.ReplaceAll(ticket.String(), "-", "") }
 
-// event is what a receiver gets. It is thin: who wants the answers asks for them.
+// event is the payload of a delivery. It has no answers; receivers read them through the API.
 type event struct {
 	Type      string    `json:"type"`
 	Timestamp time.Time `json:"timestamp"`
@@ -183,11 +185,11 @@ type data struct {
 	Total       int    `json:"totalRequests"`
 	Completed   int    `json:"completedRequests"`
 	Failed      int    `json:"failedRequests"`
-	InDoubt     int    `json:"inDoubtRequests"` // of Failed
+	InDoubt     int    `json:"inDoubtRequests"` // included in Failed
 	NotExecuted int    `json:"notExecutedRequests"`
 }
 
-// payload returns the body of a delivery: the same over all attempts.
+// payload returns the body of a delivery. All attempts have the same.
 func payload(del *storage.Delivery) ([]byte, error) {
 	return json.Marshal(event{
 		Type: "batch.completed", Timestamp: del.CreatedAt.UTC(),
@@ -206,11 +208,11 @@ func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) outcome {
 	}
 	body, err := payload(del)
 	if err != nil {
-		return outcome{problem: "the payload can't be made"}
+		return outcome{problem: "the payload could not be created"}
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil || address == "" {
-		return outcome{problem: "there is no address to call"}
+		return outcome{problem: "the URL is missing or invalid"}
 	}
 	now, id := time.Now(), ID(del.Ticket)
 	r.Header.Set("Content-Type", "application/json")
@@ -219,26 +221,26 @@ func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) outcome {
 	r.Header.Set(webhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
 	signatures, err := d.Signer.sign(store, id, now, body)
 	if err != nil {
-		return outcome{problem: "the payload can't be signed"}
+		return outcome{problem: "the payload could not be signed"}
 	}
 	r.Header.Set(webhooks.HeaderWebhookSignature, signatures)
 	resp, err := d.Client.Do(r)
 	switch {
 	case outbound.IsCrowded(err):
-		return outcome{spared: true}
+		return outcome{uncounted: true}
 	case err != nil:
 		return outcome{problem: outbound.ReceiverFailure(err)}
 	}
-	resp.Body.Close() // the code is all that counts
+	resp.Body.Close() // only the status code matters
 	o := outcome{code: resp.StatusCode, pause: retryAfter(resp.StatusCode, resp.Header.Get("Retry-After"), time.Now())}
 	if o.code/100 != 2 {
-		o.problem = fmt.Sprintf("it answered %d", o.code)
+		o.problem = fmt.Sprintf("the receiver answered %d", o.code)
 	}
 	return o
 }
 
-// sign returns the signatures by all secrets of a store, with spaces between. The empty
-// store is the operator.
+// sign returns the signatures with all secrets of a store, separated by spaces. The empty store stands
+// for the operator.
 func (s *Signer) sign(store, id string, at time.Time, body []byte) (string, error) {
 	var out []string
 	for _, secret := range *s.secrets.Load() {

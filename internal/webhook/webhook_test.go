@@ -185,8 +185,8 @@ func TestBadReceivers(t *testing.T) {
 		"slow":   {handler: func(http.ResponseWriter, *http.Request) { <-hanging }, allow: loopback, problem: "no answer in time", state: storage.Pending},
 		"dead":   {address: "http://" + dead.Addr().String(), allow: loopback, problem: "connection refused", state: storage.Pending},
 		"broken": {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, allow: loopback, problem: "connection closed", state: storage.Pending},
-		"busy":   {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, allow: loopback, code: 503, problem: "it answered 503", state: storage.Pending},
-		"gone":   {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(410) }, allow: loopback, code: 410, problem: "it answered 410", state: storage.GivenUp},
+		"busy":   {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, allow: loopback, code: 503, problem: "the receiver answered 503", state: storage.Pending},
+		"gone":   {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(410) }, allow: loopback, code: 410, problem: "the receiver answered 410", state: storage.GivenUp},
 		"endless": {handler: func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
@@ -199,7 +199,7 @@ func TestBadReceivers(t *testing.T) {
 		}, allow: loopback, problem: "the connection broke", state: storage.Pending},
 		"redirects to a private address": {handler: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, private.URL, http.StatusTemporaryRedirect)
-		}, allow: loopback, code: 307, problem: "it answered 307", state: storage.Pending},
+		}, allow: loopback, code: 307, problem: "the receiver answered 307", state: storage.Pending},
 		"private":                     {address: private.URL, problem: "its address is not public, and not allowed", state: storage.Pending},
 		"a name of a private address": {address: strings.Replace(private.URL, "127.0.0.1", "localhost", 1), problem: "its address is not public, and not allowed", state: storage.Pending},
 	} {
