@@ -37,7 +37,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"/internal/gate":                    {},
 		"/internal/cpu":                     {"/internal/gate"},
 		"/internal/inbound":                 {"/internal/gate"},
-		"/internal/api":                     {"/internal/api/watch", "/internal/batch", "/internal/storage", "/internal/audit", "/internal/auth", "/internal/budget", "/internal/cpu", "/internal/gate", "/internal/tracing", "/internal/webhook"},
+		"/internal/api":                     {"/internal/api/reply", "/internal/api/watch", "/internal/batch", "/internal/storage", "/internal/audit", "/internal/auth", "/internal/budget", "/internal/cpu", "/internal/gate", "/internal/tracing", "/internal/webhook"},
+		"/internal/api/reply":               {"/internal/api/watch", "/internal/batch", "/internal/budget", "/internal/gate", "/internal/storage"},
 		"/internal/api/watch":               {"/internal/storage"},
 		"/internal/dashboard":               {},
 		"":                                  {"/internal/batch", "/internal/storage", "/internal/storage/sqlite", "/internal/storage/postgres", "/internal/secret", "/internal/outbound", "/internal/governor", "/internal/engine", "/internal/api", "/internal/audit", "/internal/auth", "/internal/cpu", "/internal/telemetry", "/internal/webhook"},
@@ -49,7 +50,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/inbound", "/internal/auth" /* http.Status… */, "/internal/audit" /* http.Request */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "/internal/api/reply", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/inbound", "/internal/auth" /* http.Status… */, "/internal/audit" /* http.Request */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
 
 	// Packages that are to need nothing else.
 	bare := []string{"/client"}

@@ -1,92 +1,82 @@
 package api
 
 import (
-	"fmt"
-	"net/http"
-	"sync"
+	"strconv"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/go-json-experiment/json/jsontext"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 const (
-	// span is what an activity covers, in minutes; the last one is under way.
+	// span is the length of an activity, in minutes; the last minute isn't over yet.
 	span = 60
-	// maxActive is how many batches it is made of, at most: the newest.
+	// maxActive is how many batches an activity is made of, at most: the newest.
 	maxActive = 10_000
+	// activityAge is how long an activity is sent again: it takes reading many batches, and open pages
+	// ask for it all the time.
+	activityAge = 5 * time.Second
+	// maxActivities is how many activities are kept, each of 4 KiB.
+	maxActivities = 1000
 )
 
-// activityFor is how long an activity is told again: it takes looking at many batches, and pages
-// that are open ask for it all the time.
-const activityFor = 5 * time.Second
+// activities are the latest ones by store and owner.
+type activities = lru.Cache[storage.Key, *activityJSON]
 
-// activities are those that were told last.
-type activities struct {
-	mu   sync.Mutex
-	last *simplelru.LRU[storage.Key, told] // by store and owner
-}
-
-// told is an activity as it was told.
-type told struct {
-	at   time.Time
-	body []byte
-}
-
-// maxActivities is how many are kept, each in 4 KiB.
-const maxActivities = 1000
-
-func newActivities() activities {
-	last, err := simplelru.NewLRU[storage.Key, told](maxActivities, nil)
+func newActivities() *activities {
+	latest, err := lru.New[storage.Key, *activityJSON](maxActivities)
 	if err != nil {
 		panic(err) //nolint:forbidigo // only for a size of 0
 	}
-	return activities{last: last}
+	return latest
 }
 
-func (a *activities) get(key storage.Key) (told, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t, ok := a.last.Get(key)
-	return t, ok && time.Since(t.at) < activityFor
-}
+type (
+	// activityJSON is an activity as the API writes it.
+	activityJSON struct {
+		Minutes  [span]minuteJSON `json:"minutes"`
+		Complete bool             `json:"complete"` // it covers all batches
 
-func (a *activities) put(key storage.Key, t told) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.last.Add(key, t)
-}
+		at time.Time
+	}
+	minuteJSON struct {
+		At        string         `json:"at"`
+		Completed jsontext.Value `json:"completed"`
+		Failed    jsontext.Value `json:"failed"`
+		InDoubt   jsontext.Value `json:"inDoubt"`
+	}
+)
 
-// activity tells how many of the caller's requests ended in each minute of the last hour.
+// activity answers how many of the caller's requests ended in each minute of the last hour.
 func (s *API) activity(c *call) error {
-	key := c.key(batch.Ticket{})
-	t, ok := s.activities.get(key)
-	if !ok {
+	key := c.Key(batch.Ticket{})
+	latest, ok := s.activities.Get(key)
+	if !ok || time.Since(latest.at) >= activityAge {
 		var err error
-		if t, err = s.newActivity(c); err != nil {
+		if latest, err = s.newActivity(c); err != nil {
 			return err
 		}
-		s.activities.put(key, t)
+		s.activities.Add(key, latest)
 	}
-	c.send(http.StatusOK, t.body)
-	return nil
+	return c.JSON(latest)
 }
 
-// newActivity makes it of the batches: the requests of each are taken to have ended evenly over
-// the time in which it ran.
-func (s *API) newActivity(c *call) (told, error) {
+// newActivity computes an activity from the batches. The requests of a batch count as if they had
+// ended evenly over the time in which it ran.
+func (s *API) newActivity(c *call) (*activityJSON, error) {
 	now := time.Now()
 	since := now.Truncate(time.Minute).Add(-(span - 1) * time.Minute)
 	var completed, failed, inDoubt [span]float64
 	seen := 0
-	open := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.InProgress, Limit: 1000}
-	ended := storage.Filter{Store: c.store, Owner: c.owner, Status: batch.Completed, Limit: 1000}
+	open := storage.Filter{Store: c.Store, Owner: c.Owner, Status: batch.InProgress, Limit: 1000}
+	ended := storage.Filter{Store: c.Store, Owner: c.Owner, Status: batch.Completed, Limit: 1000}
 	for _, f := range []storage.Filter{open, ended} {
 		for {
-			page, err := s.Storage.Find(c.r.Context(), f)
+			page, err := s.Storage.Find(c.R.Context(), f)
 			if err != nil {
-				return told{}, s.storageFailed(c, "activity", batch.Ticket{}, err)
+				return nil, s.storageFailed(c, "activity", batch.Ticket{}, err)
 			}
 			recent := false
 			for i := range page.Batches {
@@ -106,18 +96,16 @@ func (s *API) newActivity(c *call) (told, error) {
 			}
 		}
 	}
-	body := append([]byte(nil), `{"minutes":[`...)
-	for i := range span {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		at := since.Add(time.Duration(i) * time.Minute).UTC().Format(batch.Moment)
-		body = fmt.Appendf(body, `{"at":"%s","completed":%.1f,"failed":%.1f,"inDoubt":%.1f}`, at, completed[i], failed[i], inDoubt[i])
+	out := &activityJSON{Complete: seen < maxActive, at: now}
+	tenths := func(n float64) jsontext.Value { return strconv.AppendFloat(nil, n, 'f', 1, 64) }
+	for i := range out.Minutes {
+		at := jsonTime(since.Add(time.Duration(i) * time.Minute))
+		out.Minutes[i] = minuteJSON{at, tenths(completed[i]), tenths(failed[i]), tenths(inDoubt[i])}
 	}
-	return told{now, fmt.Appendf(body, `],"complete":%t}`, seen < maxActive)}, nil
+	return out, nil
 }
 
-// spread adds n evenly to the minutes between two moments; nothing where none of it is seen.
+// spread adds n evenly to the minutes between two times. What lies outside of the minutes is not added.
 func spread(minutes *[span]float64, since, from, to time.Time, n int) {
 	if n <= 0 || from.IsZero() || !to.After(since) {
 		return

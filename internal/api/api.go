@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/api/watch"
 	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
@@ -113,24 +114,27 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// API is the HTTP API, a handler that answers every path: unknown ones with a 404 in its
-// own form. It holds no state but the memory that bodies may take, who waits for news, and the activities that were told last.
+// API is the HTTP API, a handler that answers every path. It holds no state but the memory of bodies and
+// answers, the calls that wait for news, and the latest activities.
 type API struct {
 	Options
+	source     *reply.Source
 	memory     memory
-	streams    *gate.Gate[name] // places of calls that wait for news
-	forwards   *gate.Gate[name] // places of forwarded calls
+	streams    *gate.Gate[reply.Name] // places of calls that wait for news
+	forwards   *gate.Gate[reply.Name] // places of forwarded calls
 	hub        watch.Hub
-	activities activities
+	activities *activities
 }
 
-// New returns an API. While Run runs, it learns what other nodes do.
+// New returns an API. It learns what other nodes do while Run runs.
 func New(o Options) *API {
-	return &API{
-		Options: o, memory: newMemory(&o), activities: newActivities(),
-		streams:  gate.New[name](maxStreams, maxStreams),
-		forwards: gate.New[name](int64(o.MaxForwards), int64(o.MaxForwards)),
+	s := &API{
+		Options: o, memory: newMemory(o.MaxBody), activities: newActivities(),
+		streams:  gate.New[reply.Name](maxStreams, maxStreams),
+		forwards: gate.New[reply.Name](int64(o.MaxForwards), int64(o.MaxForwards)),
 	}
+	s.source = reply.NewSource(o.Storage, &s.hub, o.MaxAnswer, largestBatch(o.MaxBody))
+	return s
 }
 
 // Changed wakes the calls that wait for news of a batch, after something was recorded. It doesn't

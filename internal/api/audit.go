@@ -10,7 +10,7 @@ func (s *API) audit(c *call) {
 	if c.action == "" || !s.Audit.Wants(c.action) {
 		return
 	}
-	e := audit.Event{Action: c.action, Store: c.store, Who: c.who, Status: c.status}
+	e := audit.Event{Action: c.action, Store: c.Store, Who: c.who, Status: c.Status}
 	if ticket, _, err := c.query.ticket(); err == nil && ticket != (batch.Ticket{}) {
 		e.Ticket = ticket.String()
 	}
@@ -26,5 +26,5 @@ func (s *API) audit(c *call) {
 	if group, err := c.query.group(); err == nil {
 		e.Group = group
 	}
-	s.Audit.Add(c.r, e)
+	s.Audit.Add(c.R, e)
 }

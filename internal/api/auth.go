@@ -11,20 +11,20 @@ import (
 
 // authorize finds out which batches the caller may see.
 func (s *API) authorize(c *call, right string) error {
-	caller, err := s.Authorize(c.r, c.store, c.token, right)
+	caller, err := s.Authorize(c.R, c.Store, c.token, right)
 	if err != nil {
 		return s.refused(c, err)
 	}
-	c.owner, c.shared, c.token, c.who = caller.Owner, caller.Shared, caller.Token, caller.Name
+	c.Owner, c.shared, c.token, c.who = caller.Owner, caller.Shared, caller.Token, caller.Name
 	return nil
 }
 
 // authorizeOperator admits a call that operators alone may make.
 func (s *API) authorizeOperator(c *call) (err error) {
-	if c.token, err = bearer(c.r.Header); err != nil {
+	if c.token, err = bearer(c.R.Header); err != nil {
 		return err
 	}
-	if err = s.AuthorizeOperator(c.r, c.token); err != nil {
+	if err = s.AuthorizeOperator(c.R, c.token); err != nil {
 		return s.refused(c, err)
 	}
 	return nil

@@ -11,17 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
-)
 
-// How much of create bodies is held in memory at once. Memory is taken as bytes arrive, never
-// because of a Content-Length. Large bodies have a share of their own, so that a few slow uploads
-// don't keep everybody else waiting. A caller gets half of what is free at most. What is made
-// of a body that has arrived is counted apart: see memory.
-const (
-	freeBody   = 16 << 10 // bytes that any body may take at once
-	smallBody  = 1 << 20  // bytes of a body that is not large
-	smallShare = 24 << 20 // bytes of all bodies that are not large
-	largeShare = 48 << 20 // bytes of all large bodies
+	"github.com/sheafapi/sheaf/internal/api/reply"
 )
 
 // readBody reads a body of at most so many bytes, decompressed. The caller calls release, also after
@@ -30,18 +21,18 @@ const (
 // A compressed body is read completely before it is decompressed. So a slow upload holds no
 // more than the bytes that it has sent, whatever they stand for.
 func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err error) {
-	held := &share{names: c.names}
+	held := &share{names: c.Names}
 	zipped, err := s.isZipped(c)
-	if err == nil && c.r.ContentLength > limit {
+	if err == nil && c.R.ContentLength > limit {
 		err = tooLarge(limit)
 	}
 	if err != nil {
 		return nil, held.free, err
 	}
-	rc := http.NewResponseController(c.w)
-	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.w, c.r.Body, limit), limit: limit, size: c.r.ContentLength}
+	rc := http.NewResponseController(c.W)
+	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.W, c.R.Body, limit), limit: limit, size: c.R.ContentLength}
 	in.arrive = func(bytes int64) { // a writer without deadlines, such as a test's, has none
-		_ = rc.SetReadDeadline(time.Now().Add(grace + time.Duration(bytes)*time.Second/leastRate))
+		_ = rc.SetReadDeadline(time.Now().Add(reply.Grace + time.Duration(bytes)*time.Second/reply.LeastRate))
 	}
 	if body, err = in.read(); err != nil {
 		return nil, held.free, readFailed(err, limit)
@@ -57,13 +48,13 @@ func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err e
 
 // isZipped reports whether the body is compressed. It refuses other codings.
 func (s *API) isZipped(c *call) (bool, error) {
-	switch strings.ToLower(strings.Join(c.r.Header.Values("Content-Encoding"), ",")) {
+	switch strings.ToLower(strings.Join(c.R.Header.Values("Content-Encoding"), ",")) {
 	case "", "identity":
 		return false, nil
 	case "gzip", "x-gzip":
 		return true, nil
 	}
-	c.w.Header().Set("Accept-Encoding", "gzip")
+	c.W.Header().Set("Accept-Encoding", "gzip")
 	return false, fail(unsupportedMediaType, "The header Content-Encoding must be gzip or absent.")
 }
 
@@ -147,7 +138,7 @@ func (in *reading) grow(body []byte) ([]byte, error) {
 	if next <= int64(len(body)) {
 		return body, tooLarge(in.limit)
 	}
-	if err := in.s.memory.take(in.c.r.Context(), in.held, in.beside+next); err != nil {
+	if err := in.s.memory.take(in.c.R.Context(), in.held, in.beside+next); err != nil {
 		return body, err
 	}
 	in.expect(next - int64(len(body)))

@@ -57,7 +57,7 @@ func TestLargeBodiesAreSentInPieces(t *testing.T) {
 	for _, target := range []string{
 		"?ticket=", "?escapedJson=true&details=true&ticket=", "/requests?ticket=", "/body?index=0&ticket=", "/body?index=0&of=request&ticket=",
 	} {
-		for _, accept := range []string{"application/json", linesType} {
+		for _, accept := range []string{"application/json", "application/x-ndjson"} {
 			r := httptest.NewRequest("GET", base+target+ticket, nil)
 			r.Header.Set("Authorization", "Bearer abc")
 			r.Header.Set("Accept", accept)
@@ -66,12 +66,12 @@ func TestLargeBodiesAreSentInPieces(t *testing.T) {
 			if w.status > http.StatusOK || w.total < 2<<20 {
 				t.Errorf("%s: %d, %d bytes", target, w.status, w.total)
 			}
-			if most := 3 * flushBytes; w.piece > most {
+			if most := 3 * (256 << 10); w.piece > most {
 				t.Errorf("%s: a piece of %d bytes, more than %d", target, w.piece, most)
 			}
 		}
 	}
-	if u := s.memory.reads.Usage(); u.Held != 0 || u.Waiting != 0 {
+	if u := s.source.Reads.Usage(); u.Held != 0 || u.Waiting != 0 {
 		t.Errorf("memory was lost: %+v", u)
 	}
 }
@@ -92,7 +92,7 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 		if got := ask("GET", base+"/body?index=0&ticket="+ticket, "").Body.String(); got != text {
 			t.Errorf("%q: the download has %d bytes, want %d", unit, len(got), len(text))
 		}
-		for _, accept := range []string{"application/json", linesType} {
+		for _, accept := range []string{"application/json", "application/x-ndjson"} {
 			r := httptest.NewRequest("GET", base+"?escapedJson=true&ticket="+ticket, nil)
 			r.Header.Set("Authorization", "Bearer abc")
 			r.Header.Set("Accept", accept)
@@ -103,10 +103,10 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 				EscapedHTTPBody string
 			}
 			raw := rec.Body.Bytes()
-			if !json.Valid(raw) || accept == linesType && bytes.Count(raw, []byte("\n")) != 1 {
+			if !json.Valid(raw) || accept == "application/x-ndjson" && bytes.Count(raw, []byte("\n")) != 1 {
 				t.Errorf("%q as %s: no JSON", unit, accept)
 			}
-			if accept == linesType && utf8.ValidString(text) {
+			if accept == "application/x-ndjson" && utf8.ValidString(text) {
 				if err := json.Unmarshal(raw, &got); err != nil || got.EscapedHTTPBody != text {
 					t.Errorf("%q as %s: %v", unit, accept, err)
 				}

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"fmt"
 	"math"
-	"net/http"
 
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -53,42 +51,46 @@ func (s *API) deliveries(c *call) error {
 	}
 	var found []storage.Delivery
 	if !given || ticket != (batch.Ticket{}) {
-		found, err = s.Storage.Deliveries(c.r.Context(), storage.DeliverySearch{Store: c.store, Owner: c.owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
+		found, err = s.Storage.Deliveries(c.R.Context(), storage.DeliverySearch{Store: c.Store, Owner: c.Owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
 		if err != nil {
 			return s.storageFailed(c, "deliveries", ticket, err)
 		}
 	}
-	body := append([]byte(nil), `{"items":[`...)
+	out := list[deliveryJSON]{Items: make([]deliveryJSON, len(found))}
 	for i := range found {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = s.appendDelivery(body, &found[i])
+		out.Items[i] = s.delivery(&found[i])
 	}
-	body = append(body, ']')
 	if len(found) == limit {
-		body = fmt.Appendf(body, `,"next":%d`, found[limit-1].ID)
+		out.Next = found[limit-1].ID
 	}
-	c.send(http.StatusOK, append(body, '}'))
-	return nil
+	return c.JSON(out)
 }
 
-func (s *API) appendDelivery(dst []byte, d *storage.Delivery) []byte {
-	dst = fmt.Appendf(dst, `{"id":"%s","ticket":"%s"`, webhook.ID(d.Ticket), d.Ticket)
-	if d.URL != webhook.Operator && d.URL != s.Callback { // the operator's address is not the caller's to see
-		dst = batch.AppendString(append(dst, `,"url":`...), d.URL)
+// deliveryJSON is a delivery as the API writes it.
+type deliveryJSON struct {
+	ID             string `json:"id"`
+	Ticket         string `json:"ticket"`
+	URL            string `json:"url,omitzero"`
+	Status         string `json:"status"`
+	Attempts       int    `json:"attempts"`
+	CreatedAt      string `json:"createdAt"`
+	NextAttemptAt  string `json:"nextAttemptAt,omitzero"`
+	LastStatusCode int    `json:"lastStatusCode,omitzero"`
+	LastProblem    string `json:"lastProblem,omitzero"`
+}
+
+func (s *API) delivery(d *storage.Delivery) deliveryJSON {
+	out := deliveryJSON{
+		ID: webhook.ID(d.Ticket), Ticket: d.Ticket.String(), Status: states[d.State], Attempts: d.Attempts,
+		CreatedAt: jsonTime(d.CreatedAt), LastStatusCode: d.Code, LastProblem: d.Problem,
 	}
-	dst = fmt.Appendf(dst, `,"status":"%s","attempts":%d,"createdAt":"%s"`, states[d.State], d.Attempts, d.CreatedAt.UTC().Format(batch.Moment))
+	if d.URL != webhook.Operator && d.URL != s.Callback { // callers must not see the operator's address
+		out.URL = d.URL
+	}
 	if d.State == storage.Pending {
-		dst = fmt.Appendf(dst, `,"nextAttemptAt":"%s"`, d.NextAt.UTC().Format(batch.Moment))
+		out.NextAttemptAt = jsonTime(d.NextAt)
 	}
-	if d.Code != 0 {
-		dst = fmt.Appendf(dst, `,"lastStatusCode":%d`, d.Code)
-	}
-	if d.Problem != "" {
-		dst = batch.AppendString(append(dst, `,"lastProblem":`...), d.Problem)
-	}
-	return append(dst, '}')
+	return out
 }
 
 // resend has a receiver told again.
@@ -97,9 +99,8 @@ func (s *API) resend(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Storage.Redeliver(c.r.Context(), c.key(ticket)); err != nil {
+	if err := s.Storage.Redeliver(c.R.Context(), c.Key(ticket)); err != nil {
 		return s.storageFailed(c, "resend", ticket, err)
 	}
-	c.send(http.StatusOK, []byte(`{"updateCount":1}`))
-	return nil
+	return c.JSON(updated{1})
 }

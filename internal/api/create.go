@@ -24,7 +24,7 @@ func (s *API) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := checkMediaType(c.r.Header); err != nil {
+	if err := checkMediaType(c.R.Header); err != nil {
 		return err
 	}
 	body, release, err := s.readBody(c, s.MaxBody)
@@ -33,12 +33,12 @@ func (s *API) create(c *call) error {
 		return err
 	}
 	body = bytes.TrimPrefix(body, byteOrderMark)
-	h := c.hold(s.memory.decodes)
-	defer h.free()
+	h := c.Hold(s.memory.decodes)
+	defer h.Free()
 	size := int64(len(body))
 	if size > freeBody {
-		if err := h.need(decodedTimes * size); err != nil {
-			return err
+		if err := h.Need(decodedTimes * size); err != nil {
+			return busy(err)
 		}
 	}
 	err = s.compute(c, size, func() (err error) {
@@ -50,9 +50,9 @@ func (s *API) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	h.cut(storedTimes * size)
+	h.Cut(storedTimes * size)
 	if dry {
-		c.send(http.StatusOK, []byte(`{"valid":true,"totalRequests":`+strconv.Itoa(len(b.Requests))+`}`))
+		c.Send(http.StatusOK, []byte(`{"valid":true,"totalRequests":`+strconv.Itoa(len(b.Requests))+`}`))
 		return nil
 	}
 	return s.store(c, b)
@@ -68,7 +68,7 @@ func (s *API) noSpace(limit int64) error {
 
 // newBatch returns a batch as its query says, without requests.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
-	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.queue()}
+	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue()}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
 		return nil, err
 	}
@@ -98,23 +98,23 @@ func (s *API) store(c *call, b *storage.NewBatch) error {
 		return err
 	}
 	c.created = ticket
-	c.send(http.StatusOK, []byte(`{"ticket":"`+ticket.String()+`"}`))
+	c.Send(http.StatusOK, []byte(`{"ticket":"`+ticket.String()+`"}`))
 	return nil
 }
 
 // keep stores a batch, and returns its ticket, or another one's that it leads to.
 func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
-	if b.Credential, err = s.Seal(b.Ticket, c.store, c.token); err != nil {
-		s.Logger.Error("a token can't be encrypted", "store", c.store, "error", err)
+	if b.Credential, err = s.Seal(b.Ticket, c.Store, c.token); err != nil {
+		s.Logger.Error("a token can't be encrypted", "store", c.Store, "error", err)
 		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
 	}
 	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
-	room := s.HasRoom == nil || s.HasRoom(c.owner, bytesOf(b))
-	crowded := s.Crowded != nil && s.Crowded(c.store, c.owner)
+	room := s.HasRoom == nil || s.HasRoom(c.Owner, bytesOf(b))
+	crowded := s.Crowded != nil && s.Crowded(c.Store, c.Owner)
 	if !room || crowded {
 		b.QuotaBytes = noRoom // a repetition still gets its ticket
 	}
-	created, err := s.Storage.Create(c.r.Context(), b)
+	created, err := s.Storage.Create(c.R.Context(), b)
 	var full *storage.QuotaError
 	switch {
 	case errors.As(err, &full) && !room:
@@ -134,10 +134,10 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	if !created.Duplicate {
 		s.Wake(created.Queue)
 		if s.Created != nil {
-			s.Created(c.store)
+			s.Created(c.Store)
 		}
 	}
-	s.Logger.Debug("batch created", "store", c.store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate, "request_id", c.id)
+	s.Logger.Debug("batch created", "store", c.Store, "ticket", created.Ticket, "requests", len(b.Requests), "duplicate", created.Duplicate, "request_id", c.id)
 	return created.Ticket, !created.Duplicate, nil
 }
 

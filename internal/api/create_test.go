@@ -281,7 +281,7 @@ func TestCreateBodyBreaks(t *testing.T) {
 		r.Header = w.request("POST", base, strings.NewReader("")).Header
 		rec := httptest.NewRecorder()
 		w.server.Config.Handler.ServeHTTP(rec, r)
-		a := reply{status: rec.Code, body: rec.Body.String()}
+		a := response{status: rec.Code, body: rec.Body.String()}
 		if a.status != tt.status || tt.code != "" && a.code(t) != tt.code {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}

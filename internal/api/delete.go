@@ -17,20 +17,20 @@ func (s *API) delete(c *call) error {
 	case !given:
 		return fail(wrongParameter, "Parameter ticketId is missing: name the batch to delete.")
 	case ticket == batch.Ticket{}:
-		c.send(http.StatusOK, []byte(`{"deleteCount":0}`))
+		c.Send(http.StatusOK, []byte(`{"deleteCount":0}`))
 		return nil
 	}
-	queue, err := s.Storage.Delete(c.r.Context(), c.key(ticket))
+	queue, err := s.Storage.Delete(c.R.Context(), c.Key(ticket))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		c.send(http.StatusOK, []byte(`{"deleteCount":0}`))
+		c.Send(http.StatusOK, []byte(`{"deleteCount":0}`))
 		return nil
 	case err != nil:
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
 	s.hub.ChangedAny()
-	s.Logger.Debug("batch deleted", "store", c.store, "ticket", ticket)
-	c.send(http.StatusOK, []byte(`{"deleteCount":1}`))
+	s.Logger.Debug("batch deleted", "store", c.Store, "ticket", ticket)
+	c.Send(http.StatusOK, []byte(`{"deleteCount":1}`))
 	return nil
 }

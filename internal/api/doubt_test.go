@@ -52,17 +52,17 @@ func TestInDoubt(t *testing.T) {
 	if n := len(w.search("?inDoubt=true").Items); n != 1 {
 		t.Errorf("%d batches have requests in doubt, want 1", n)
 	}
-	as := func(mediaType string) reply {
+	as := func(mediaType string) response {
 		t.Helper()
 		r := w.request("GET", base+"?ticket="+ticket, nil)
 		r.Header.Set("Accept", mediaType)
 		return w.send(r)
 	}
-	lines := as(linesType)
+	lines := as("application/x-ndjson")
 	if strings.Count(lines.body, `"inDoubt":true`) != 1 {
 		t.Errorf("lines: %s", lines.body)
 	}
-	events := as(eventsType)
+	events := as("text/event-stream")
 	if strings.Count(events.body, `"inDoubt":true`) != 1 || !strings.Contains(events.body, `"completedRequests":3,"failedRequests":2,"inDoubtRequests":1}`) {
 		t.Errorf("events: %s", events.body)
 	}
@@ -82,7 +82,7 @@ func TestRetryInDoubt(t *testing.T) {
 		{"id":"clean","method":"POST","path":"/clean","dependsOn":["doubt"],"runIf":"failure"},
 		{"id":"late","method":"POST","path":"/late","dependsOn":["bad","ok"]}]`))
 	w.complete(w.claim(), done(0, 200, `{"id":1}`), done(1, 404, ""), doubtful(2), notExecuted(3), notExecuted(4), notExecuted(5), done(6, 500, ""), notExecuted(7))
-	retry := func(query string) reply { return w.do("POST", base+"/retry?ticket="+ticket+query) }
+	retry := func(query string) response { return w.do("POST", base+"/retry?ticket="+ticket+query) }
 	for query, want := range map[string]string{
 		"":               "/bad /clean /late",
 		"&inDoubt=false": "/bad /clean /late",

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net/http"
 	"strconv"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -27,9 +26,9 @@ func (s *API) body(c *call) error {
 	case given && of != "request" && of != "answer":
 		return fail(wrongParameter, "Parameter of must be one of answer, request.")
 	}
-	a := s.newAnswer(c)
-	defer a.free()
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	a := s.source.Answer(&c.Call)
+	defer a.Free()
+	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
@@ -38,45 +37,24 @@ func (s *API) body(c *call) error {
 	}
 	var body []byte
 	if of == "request" {
-		all, _, err := a.requestsOf(st.ID, index, index)
+		all, _, err := a.Requests(st.ID, index, index)
 		if err != nil {
 			return s.storageFailed(c, "requests", ticket, err)
 		}
 		body = all[index].Body
 	} else {
-		if err := a.reserve(); err != nil {
-			return err
-		}
-		page, err := s.Storage.Results(c.ctx(), st.ID, index, 1)
+		result, err := a.Result(st.ID, index)
 		if err != nil {
 			return s.storageFailed(c, "results", ticket, err)
 		}
-		if len(page) == 0 || page[0].Index != index {
+		if result == nil {
 			return fail(notFound, "This request has no answer yet.")
 		}
-		body = page[0].Body
-		a.settle(page)
+		body = result.Body
 	}
 	if of == "" {
 		of = "answer"
 	}
-	a.download(body, of+"-"+strconv.Itoa(index)+".txt")
+	a.File(of+"-"+strconv.Itoa(index)+".txt", body)
 	return nil
-}
-
-// download sends a file in pieces, each of which the client has to take in time.
-func (a *answer) download(body []byte, name string) {
-	h := a.c.w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	a.c.started, a.c.status = true, http.StatusOK
-	a.c.w.WriteHeader(http.StatusOK)
-	for len(body) > 0 {
-		piece := body[:min(len(body), flushBytes)]
-		a.c.pace.write(a.c.w, len(piece), func() { a.c.write(piece) })
-		if body = body[len(piece):]; a.c.r.Context().Err() != nil {
-			abort() // nobody reads the rest
-		}
-	}
 }

@@ -30,44 +30,29 @@ const (
 	upstreamTimeout      code = "UPSTREAM_TIMEOUT"
 )
 
-// http returns how a code is answered: the status, and a header that goes with it.
-func (c code) http() (status int, header, value string) {
-	switch c {
-	case wrongParameter:
-		return http.StatusBadRequest, "", ""
-	case missingToken:
-		return http.StatusUnauthorized, "WWW-Authenticate", "Bearer"
-	case refusedToken:
-		return http.StatusUnauthorized, "WWW-Authenticate", `Bearer error="invalid_token"`
-	case invalidToken:
-		return http.StatusForbidden, "", ""
-	case notFound, batchNotFound:
-		return http.StatusNotFound, "", ""
-	case methodNotAllowed:
-		return http.StatusMethodNotAllowed, "", ""
-	case conflict:
-		return http.StatusConflict, "", ""
-	case requestTimeout:
-		return http.StatusRequestTimeout, "Connection", "close"
-	case payloadTooLarge:
-		return http.StatusRequestEntityTooLarge, "", ""
-	case unsupportedMediaType:
-		return http.StatusUnsupportedMediaType, "", ""
-	case unknownHost:
-		return http.StatusMisdirectedRequest, "", ""
-	case rateLimited:
-		return http.StatusTooManyRequests, "Retry-After", "5"
-	case databaseFull:
-		return http.StatusInsufficientStorage, "Retry-After", "60"
-	case upstreamFailed:
-		return http.StatusBadGateway, "", ""
-	case upstreamTimeout:
-		return http.StatusGatewayTimeout, "", ""
-	case unavailable:
-		return http.StatusServiceUnavailable, "Retry-After", "1"
-	case internalError:
-	}
-	return http.StatusInternalServerError, "", ""
+// answers are how the codes are sent: the status, and a header that goes with it.
+var answers = map[code]struct {
+	status        int
+	header, value string
+}{
+	wrongParameter:       {status: http.StatusBadRequest},
+	missingToken:         {http.StatusUnauthorized, "WWW-Authenticate", "Bearer"},
+	refusedToken:         {http.StatusUnauthorized, "WWW-Authenticate", `Bearer error="invalid_token"`},
+	invalidToken:         {status: http.StatusForbidden},
+	notFound:             {status: http.StatusNotFound},
+	batchNotFound:        {status: http.StatusNotFound},
+	methodNotAllowed:     {status: http.StatusMethodNotAllowed},
+	requestTimeout:       {http.StatusRequestTimeout, "Connection", "close"},
+	conflict:             {status: http.StatusConflict},
+	payloadTooLarge:      {status: http.StatusRequestEntityTooLarge},
+	unsupportedMediaType: {status: http.StatusUnsupportedMediaType},
+	unknownHost:          {status: http.StatusMisdirectedRequest},
+	rateLimited:          {http.StatusTooManyRequests, "Retry-After", "5"},
+	internalError:        {status: http.StatusInternalServerError},
+	upstreamFailed:       {status: http.StatusBadGateway},
+	unavailable:          {http.StatusServiceUnavailable, "Retry-After", "1"},
+	upstreamTimeout:      {status: http.StatusGatewayTimeout},
+	databaseFull:         {http.StatusInsufficientStorage, "Retry-After", "60"},
 }
 
 // apiError is an answer other than success.

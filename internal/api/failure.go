@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -22,7 +23,7 @@ func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) 
 		return busy
 	}
 	if damaged, ok := errors.AsType[*storage.DamagedError](err); ok {
-		s.Logger.Error("what is stored of a batch can't be read", "operation", op, "store", c.store, "ticket", ticket, "request_id", c.id, "error", damaged.Err)
+		s.Logger.Error("what is stored of a batch can't be read", "operation", op, "store", c.Store, "ticket", ticket, "request_id", c.id, "error", damaged.Err)
 		return fail(internalError, "What is stored of batch %s is damaged and can't be read. Other batches are not affected; the service's operator can restore it from a backup.", ticket)
 	}
 	s.report(c, op, ticket, err)
@@ -32,6 +33,8 @@ func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) 
 // busy returns the answer for a call that storage had no turn for; nil: that is not the error.
 func busy(err error) error {
 	switch {
+	case errors.Is(err, reply.ErrNoMemory):
+		return fail(unavailable, "Too many large batches are being created or read. Retry in a second, or read a status with responses=false.")
 	case errors.Is(err, storage.ErrTooManyCalls):
 		return &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls wait for the database. Wait for their answers, and make fewer calls at the same time."}
 	case errors.Is(err, storage.ErrBusy):
@@ -43,10 +46,10 @@ func busy(err error) error {
 // report logs a failure of storage. When the client is gone, the operation only ended
 // for that reason, and there is nobody to answer.
 func (s *API) report(c *call, op string, ticket batch.Ticket, err error) {
-	if c.r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-		abort()
+	if c.R.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		reply.Abort()
 	}
-	attrs := []any{"operation", op, "store", c.store, "request_id", c.id, "error", err}
+	attrs := []any{"operation", op, "store", c.Store, "request_id", c.id, "error", err}
 	if ticket != (batch.Ticket{}) {
 		attrs = append(attrs, "ticket", ticket)
 	}

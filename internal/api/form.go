@@ -12,10 +12,10 @@ const maxForm = freeBody
 // readForm adds the parameters of a form in the call's body to those of its query. Any other body is
 // refused: a caller that puts a ticket into it must not pause the whole queue instead.
 func (s *API) readForm(c *call) error {
-	if c.r.ContentLength == 0 {
+	if c.R.ContentLength == 0 {
 		return nil
 	}
-	mediaType, charset := mediaTypeOf(c.r.Header)
+	mediaType, charset := mediaTypeOf(c.R.Header)
 	isForm := mediaType == "application/x-www-form-urlencoded"
 	body, release, err := s.readBody(c, maxForm)
 	defer release()

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 const formType = "application/x-www-form-urlencoded"
 
 // postForm sends a body of this type to a call, in chunks where its length is not to be known.
-func (w *world) postForm(target, mediaType, body string, chunked bool) reply {
+func (w *world) postForm(target, mediaType, body string, chunked bool) response {
 	w.t.Helper()
 	r := w.request("POST", target, strings.NewReader(body))
 	if r.Header.Set("Content-Type", mediaType); mediaType == "" {
@@ -127,7 +128,7 @@ func TestFormRefused(t *testing.T) {
 	if a := w.postForm(base+"/pause", "application/json", `{"ticket":"x"}`, false); a.status != 415 {
 		t.Errorf("pause: %d %s", a.status, a.body)
 	}
-	q, err := w.node.Queue(context.Background(), (&call{store: "12345", owner: batch.OwnerOf(token)}).queue())
+	q, err := w.node.Queue(context.Background(), (&call{Call: reply.Call{Store: "12345", Owner: batch.OwnerOf(token)}}).queue())
 	if err != nil || q.Paused || q.Open != 1 {
 		t.Errorf("something was done: %+v, %v", q, err)
 	}

@@ -38,26 +38,27 @@ func (s *API) forward(c *call, segments []string) error {
 	if err != nil || !batch.ValidStoreID(store) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
 	}
-	if !strings.HasPrefix(c.r.RequestURI, c.r.URL.EscapedPath()) {
+	if !strings.HasPrefix(c.R.RequestURI, c.R.URL.EscapedPath()) {
 		return fail(wrongParameter, "The request's address must be a path in which everything special is percent-encoded.")
 	}
 	path := "/" + strings.Join(segments[4:], "/")
-	if c.r.URL.RawQuery != "" || c.r.URL.ForceQuery {
-		path += "?" + c.r.URL.RawQuery
+	if c.R.URL.RawQuery != "" || c.R.URL.ForceQuery {
+		path += "?" + c.R.URL.RawQuery
 	}
 	if err := batch.CheckPath(path); err != nil {
 		return fail(wrongParameter, "The path behind the store %v.", err)
 	}
-	leave, err := s.takeForward(c.r)
+	c.setNames(batch.OwnerOf(c.R.Header.Get("Authorization")), s.network(c.R))
+	leave, err := enter(s.forwards, c.Names, time.Second, "Too many of your calls are being forwarded. Retry when some have ended.")
 	if err != nil {
 		return err
 	}
 	defer leave()
 	// What this service says of its own answers, the upstream says of its.
 	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
-		c.w.Header().Del(name)
+		c.W.Header().Del(name)
 	}
-	status, err := s.Forward(&forwarded{c.w, &c.status}, c.r, store, path)
+	status, err := s.Forward(&forwarded{c.W, &c.Status}, c.R, store, path)
 	switch {
 	case err == nil:
 		return nil
@@ -67,19 +68,6 @@ func (s *API) forward(c *call, segments []string) error {
 		return fail(wrongParameter, "Upstream: %v.", err)
 	}
 	return fail(upstreamFailed, "Upstream: %v.", err)
-}
-
-// takeForward takes a place among the forwarded calls. An error is the answer to send; otherwise
-// the caller must call leave.
-func (s *API) takeForward(r *http.Request) (leave func(), err error) {
-	names := []name{{owner: batch.OwnerOf(r.Header.Get("Authorization"))}}
-	if s.From != nil {
-		names = append(names, name{network: s.From(r)})
-	}
-	if !s.forwards.Try(1, names...) {
-		return nil, &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls are being forwarded at the moment. Wait until some have ended, then retry."}
-	}
-	return func() { s.forwards.Leave(1, names...) }, nil
 }
 
 // forwarded is the writer of an answer that is the upstream's; it takes note of its status.

@@ -2,10 +2,9 @@ package api
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
 	"strconv"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -13,7 +12,7 @@ import (
 // cancelGroup stops the unfinished batches of a group, or one batch
 // (docs/contract.md#cancel-a-batch-or-a-group).
 func (s *API) cancelGroup(c *call) error {
-	sel := storage.Selection{Store: c.store, Owner: c.owner}
+	sel := storage.Selection{Store: c.Store, Owner: c.Owner}
 	var byTicket bool
 	var err error
 	if sel.Ticket, byTicket, err = c.query.ticket(); err != nil {
@@ -32,7 +31,7 @@ func (s *API) cancelGroup(c *call) error {
 	var stopped storage.StopResult
 	// The zero ticket is one that can't exist. To storage it would mean the whole group.
 	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
-		if stopped, err = s.Storage.Stop(c.r.Context(), sel); err != nil {
+		if stopped, err = s.Storage.Stop(c.R.Context(), sel); err != nil {
 			return s.storageFailed(c, "stop", sel.Ticket, err)
 		}
 	}
@@ -40,46 +39,43 @@ func (s *API) cancelGroup(c *call) error {
 		s.Notify(queue)
 	}
 	s.hub.ChangedAny()
-	s.Logger.Debug("batches stopped", "store", c.store, "count", stopped.Count)
+	s.Logger.Debug("batches stopped", "store", c.Store, "count", stopped.Count)
 
-	a := s.newAnswer(c)
-	defer a.free()
-	a.open()
-	a.buf = append(a.buf, `{"updateCount":`...)
-	a.buf = strconv.AppendInt(a.buf, int64(stopped.Count), 10)
+	a := s.source.Answer(&c.Call)
+	defer a.Free()
+	a.Open()
+	a.Buf = append(a.Buf, `{"updateCount":`...)
+	a.Buf = strconv.AppendInt(a.Buf, int64(stopped.Count), 10)
 	if byTicket && escaped {
-		if err := a.whatHadRun(sel); err != nil {
-			return err
+		if err := s.appendEnded(c, a, sel); err != nil {
+			return s.storageFailed(c, "status", sel.Ticket, err)
 		}
 	}
-	a.buf = append(a.buf, '}')
-	a.end()
+	a.Buf = append(a.Buf, '}')
+	a.End()
 	return nil
 }
 
-// whatHadRun appends the responses of the selected batch that had ended, if there is
-// such a batch.
-func (a *answer) whatHadRun(sel storage.Selection) error {
+// appendEnded appends the responses of the selected batch that had ended, if the batch exists.
+func (s *API) appendEnded(c *call, a *reply.Answer, sel storage.Selection) error {
 	if sel.Ticket == (batch.Ticket{}) {
 		return nil
 	}
-	if err := a.reserve(); err != nil {
-		return err
-	}
-	st, err := a.s.Storage.Status(a.c.r.Context(), a.c.key(sel.Ticket), pageBytes)
+	v := reply.View{Form: batch.Form{Escaped: true}, Responses: true, After: -1}
+	st, err := a.Status(c.Key(sel.Ticket), &v)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil
 	case err != nil:
-		return a.s.storageFailed(a.c, "status", sel.Ticket, err)
+		return err
 	case sel.GroupID != "" && sel.GroupID != st.GroupID:
 		return nil
 	}
-	a.buf = append(a.buf, `,"responses":[`...)
-	if err := a.responses(st, &view{form: batch.Form{Escaped: true}, after: -1}, ","); err != nil {
+	a.Buf = append(a.Buf, `,"responses":[`...)
+	if err := a.Responses(st, &v, ","); err != nil {
 		return err
 	}
-	a.buf = append(a.buf, ']')
+	a.Buf = append(a.Buf, ']')
 	return nil
 }
 
@@ -90,15 +86,32 @@ func (s *API) group(c *call) error {
 	case err != nil:
 		return err
 	case group == "":
-		return fail(wrongParameter, "Parameter groupId is missing: name the group to count over.")
+		return fail(wrongParameter, "Parameter groupId is missing. Set it to the group to count.")
 	}
-	n, err := s.Storage.Group(c.r.Context(), c.store, c.owner, group)
+	n, err := s.Storage.Group(c.R.Context(), c.Store, c.Owner, group)
 	if err != nil {
 		return s.storageFailed(c, "group", batch.Ticket{}, err)
 	}
-	body := batch.AppendString([]byte(`{"groupId":`), group)
-	body = fmt.Appendf(body, `,"batches":{"QUEUED":%d,"IN_PROGRESS":%d,"COMPLETED":%d},"totalRequests":%d,"completedRequests":%d,"responses":{"COMPLETED":%d,"FAILED":%d,"NOT_EXECUTED":%d},"inDoubtRequests":%d}`,
-		n.Queued, n.InProgress, n.Completed, n.Requests, n.Succeeded+n.Failed, n.Succeeded, n.Failed, n.NotExecuted, n.InDoubt)
-	c.send(http.StatusOK, body)
-	return nil
+	out := groupJSON{GroupID: group, Requests: n.Requests, Completed: n.Succeeded + n.Failed, InDoubt: n.InDoubt}
+	out.Batches.Queued, out.Batches.InProgress, out.Batches.Completed = n.Queued, n.InProgress, n.Completed
+	out.Responses.Completed, out.Responses.Failed, out.Responses.NotExecuted = n.Succeeded, n.Failed, n.NotExecuted
+	return c.JSON(out)
+}
+
+// groupJSON is the counts of a group as the API writes them.
+type groupJSON struct {
+	GroupID string `json:"groupId"`
+	Batches struct {
+		Queued     int `json:"QUEUED"`
+		InProgress int `json:"IN_PROGRESS"`
+		Completed  int `json:"COMPLETED"`
+	} `json:"batches"`
+	Requests  int `json:"totalRequests"`
+	Completed int `json:"completedRequests"`
+	Responses struct {
+		Completed   int `json:"COMPLETED"`
+		Failed      int `json:"FAILED"`
+		NotExecuted int `json:"NOT_EXECUTED"`
+	} `json:"responses"`
+	InDoubt int `json:"inDoubtRequests"`
 }

@@ -14,19 +14,19 @@ const readyTimeout = 5 * time.Second
 
 // healthz says that the process lives.
 func (s *API) healthz(c *call) error {
-	c.send(http.StatusOK, []byte(`{"status":"ok"}`))
+	c.Send(http.StatusOK, []byte(`{"status":"ok"}`))
 	return nil
 }
 
 // readyz says whether the service can do its work now, and if not, why.
 func (s *API) readyz(c *call) error {
-	ctx, cancel := context.WithTimeout(c.r.Context(), readyTimeout)
+	ctx, cancel := context.WithTimeout(c.R.Context(), readyTimeout)
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		body := batch.AppendString([]byte(`{"status":"unavailable","reason":`), err.Error())
-		c.send(http.StatusServiceUnavailable, append(body, '}'))
+		c.Send(http.StatusServiceUnavailable, append(body, '}'))
 		return nil
 	}
-	c.send(http.StatusOK, []byte(`{"status":"ready"}`))
+	c.Send(http.StatusOK, []byte(`{"status":"ready"}`))
 	return nil
 }

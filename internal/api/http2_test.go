@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -90,10 +91,10 @@ func TestQuietStreamsOverHTTP2(t *testing.T) {
 			}
 			return body, time.Since(began)
 		}
-		if lines, _ := get(large, linesType); bytes.Count(lines, []byte("\n")) != 10 {
+		if lines, _ := get(large, "application/x-ndjson"); bytes.Count(lines, []byte("\n")) != 10 {
 			t.Errorf("%d lines", bytes.Count(lines, []byte("\n")))
 		}
-		if _, took := get(quiet, eventsType); took < streamLife/2 {
+		if _, took := get(quiet, "text/event-stream"); took < reply.StreamLife/2 {
 			t.Errorf("the events ended after %v", took)
 		}
 	})

@@ -2,8 +2,6 @@ package api
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -71,15 +69,18 @@ func (s *API) cancelMatching(c *call) error {
 		return err
 	}
 	if dry {
-		c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d}`, len(found.tickets)))
-		return nil
+		return c.JSON(struct {
+			Matched int `json:"matched"`
+		}{len(found.tickets)})
 	}
 	stopped, err := s.stopAll(c, found.tickets)
 	if err := midway(stopped, err); err != nil {
 		return err
 	}
-	c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"updateCount":%d}`, len(found.tickets), stopped))
-	return nil
+	return c.JSON(struct {
+		Matched int `json:"matched"`
+		Updated int `json:"updateCount"`
+	}{len(found.tickets), stopped})
 }
 
 // stopAll stops batches, and returns how many it has stopped.
@@ -90,7 +91,7 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 	for _, ticket := range tickets {
 		// Nothing in here may panic, as reporting an error does for a client that is gone.
 		some.Go(func() error {
-			hit, err := s.Storage.Stop(c.r.Context(), storage.Selection{Store: c.store, Owner: c.owner, Ticket: ticket})
+			hit, err := s.Storage.Stop(c.R.Context(), storage.Selection{Store: c.Store, Owner: c.Owner, Ticket: ticket})
 			stopped.Add(int64(hit.Count))
 			for _, queue := range hit.Queues {
 				s.Notify(queue)
@@ -144,21 +145,27 @@ func (s *API) retryMatching(c *call) error {
 		return err
 	}
 	if dry {
-		c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"totalRequests":%d,"inDoubtRequests":%d}`, len(found.tickets), found.requests, found.inDoubt))
-		return nil
+		return c.JSON(struct {
+			Matched  int `json:"matched"`
+			Requests int `json:"totalRequests"`
+			InDoubt  int `json:"inDoubtRequests"`
+		}{len(found.tickets), found.requests, found.inDoubt})
 	}
 	made, err := s.retryAll(c, found.tickets, which)
 	if err := midway(made, err); err != nil {
 		return err
 	}
-	c.send(http.StatusOK, fmt.Appendf(nil, `{"matched":%d,"createdCount":%d,"inDoubtRequests":%d}`, len(found.tickets), made, found.inDoubt))
-	return nil
+	return c.JSON(struct {
+		Matched int `json:"matched"`
+		Created int `json:"createdCount"`
+		InDoubt int `json:"inDoubtRequests"`
+	}{len(found.tickets), made, found.inDoubt})
 }
 
 // retryAll repeats batches, the last one first, and returns how many were created.
 func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (made int, err error) {
-	h := c.hold(s.memory.decodes)
-	defer h.free()
+	h := c.Hold(s.memory.decodes)
+	defer h.Free()
 	for _, ticket := range slices.Backward(tickets) {
 		b, _, err := s.repetition(c, &h, ticket, which)
 		var answer *apiError
@@ -179,7 +186,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if isNew {
 			made++
 		}
-		h.free() // others may be next
+		h.Free() // others may be next
 	}
 	return made, nil
 }

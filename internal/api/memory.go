@@ -2,123 +2,72 @@ package api
 
 import (
 	"context"
-	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
+// How much of create bodies is in memory at once. Memory is taken as bytes arrive, never because of a
+// Content-Length. Large bodies have a share of their own, so that a few slow uploads don't keep all
+// others waiting. A caller gets at most half of what is free.
 const (
-	// readShare is how many bytes calls may hold together while they read from storage, beside
-	// the most that one may need; decodeShare likewise of create bodies while they are decoded.
-	readShare   = 32 << 20
-	decodeShare = 16 << 20
-	// decodedTimes is by how much a create body may be larger while it is decoded: a body of
-	// many short names takes most.
-	decodedTimes = 10
-	// storedTimes likewise while it is stored: with its stored form beside it.
-	storedTimes = 3
-	// retryValues is how many bytes the values of references can add to a batch that is
-	// repeated.
-	retryValues = 8 << 20
-	// memoryWait is how long a call may wait for memory. While a body is not read, a client that
-	// has gone away is not noticed.
-	memoryWait = 10 * time.Second
+	freeBody   = 16 << 10 // bytes that any body may take at once
+	smallBody  = 1 << 20  // bytes of the largest body that isn't large
+	smallShare = 24 << 20 // bytes of all bodies that aren't large
+	largeShare = 48 << 20 // bytes of all large bodies
 )
 
-// memory limits what all calls together hold. What waits for a client is in the gates, in which
-// a caller gets half of what is free at most. What waits for nobody but storage and the CPU is
-// in the budgets, which owners get in turns.
+// How much memory it takes to decode and store a body that has arrived, which is counted separately.
+const (
+	// decodeShare is how many bytes all create bodies may take together while they are decoded, beyond
+	// the most that one may need.
+	decodeShare = 16 << 20
+	// decodedTimes is how many times its size a create body may take while it is decoded. The worst
+	// case is a body of many short names.
+	decodedTimes = 10
+	// storedTimes is how many times its size a body may take while it is stored, with its stored form.
+	storedTimes = 3
+	// retryValues is how many bytes the values of references can add to a batch that is retried.
+	retryValues = 8 << 20
+)
+
+// memory limits what create bodies take together. Bodies that wait for their client are in gates;
+// those that wait only for storage and the CPU are in a budget, which owners get in turns.
 type memory struct {
-	small, large  *gate.Gate[name] // create bodies that arrive
-	answers       *gate.Gate[name] // what was read and is being sent
-	decodes       *budget.Budget   // create bodies that have arrived, and batches that are repeated
-	reads         *budget.Budget   // what is being read
-	largestAnswer int64            // bytes that reading one answer takes, at most
-	largestBatch  int64            // bytes that reading one batch's requests takes, at most
+	small, large *gate.Gate[reply.Name] // bodies that arrive
+	decodes      *budget.Budget         // bodies that have arrived, and batches that are retried
 }
 
-func newMemory(o *Options) memory {
-	m := memory{
-		small: gate.New[name](smallShare, smallShare), large: gate.New[name](largeShare, largeShare),
-		answers: gate.New[name](answersShare, answersShare),
-		// As the database sends it, and as it is kept.
-		largestAnswer: 2*o.MaxAnswer + pageBytes, largestBatch: 2 * (o.MaxBody + retryValues),
-	}
-	most := max(m.largestAnswer, m.largestBatch)
-	m.reads = budget.New(most+readShare, most)
-	most = max(decodedTimes*o.MaxBody, 2*m.largestBatch)
-	m.decodes = budget.New(most+decodeShare, most)
-	return m
-}
-
-// hold is the memory that a call has taken of a budget. The zero value of share is nothing.
-type hold struct {
-	c     *call
-	of    *budget.Budget
-	share *budget.Share
-}
-
-// hold returns what a call takes of a budget: nothing yet. To be released with free.
-func (c *call) hold(of *budget.Budget) hold { return hold{c: c, of: of} }
-
-// held returns how many bytes the call holds.
-func (h *hold) held() int64 {
-	if h.share == nil {
-		return 0
-	}
-	return h.share.Held()
-}
-
-// need makes the call hold so many bytes, no more and no less. It may wait. An error is the
-// answer to give.
-func (h *hold) need(bytes int64) error {
-	more := bytes - h.held()
-	if more <= 0 {
-		h.cut(bytes)
-		return nil
-	}
-	if h.share == nil {
-		h.share = h.of.Share(h.c.store + string(h.c.owner[:]))
-	}
-	if h.share.TryGrow(more) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(h.c.r.Context(), memoryWait)
-	defer cancel()
-	if h.share.Grow(ctx, more) != nil {
-		return fail(unavailable, "Too many large batches are being created or read at the moment. Retry in a second.")
-	}
-	return nil
-}
-
-// cut gives back what the call holds beyond so many bytes.
-func (h *hold) cut(bytes int64) {
-	if h.share != nil {
-		h.share.Shrink(h.share.Held() - max(bytes, 0))
+func newMemory(maxBody int64) memory {
+	most := max(decodedTimes*maxBody, 2*largestBatch(maxBody))
+	return memory{
+		small: gate.New[reply.Name](smallShare, smallShare), large: gate.New[reply.Name](largeShare, largeShare),
+		decodes: budget.New(most+decodeShare, most),
 	}
 }
 
-func (h *hold) free() { h.cut(0) }
+// largestBatch returns how many bytes reading one batch's requests takes, at most: as the database
+// sends them, and as they are kept.
+func largestBatch(maxBody int64) int64 { return 2 * (maxBody + retryValues) }
 
-// share is memory that one body has taken.
+// share is the memory that one body has taken.
 type share struct {
-	names []name           // of its caller
-	of    *gate.Gate[name] // nil: none
-	n     int64
+	names []reply.Name // of its caller
+	of    *gate.Gate[reply.Name]
+	n     int64 // 0: none
 }
 
-// free gives memory back.
+// free gives the memory back.
 func (s *share) free() {
-	if s.of != nil {
+	if s.n > 0 {
 		s.of.Leave(s.n, s.names...)
-		s.of = nil
+		s.n = 0
 	}
 }
 
-// take takes memory for a body that may grow to size bytes, in exchange for what that body
-// has already. A body that has to wait gives that back before, so that bodies can't wait for
-// each other.
+// take takes memory for a body that may grow to size bytes, in exchange for what that body already
+// has. A body that must wait gives that back first, so that bodies can't wait for each other.
 func (m *memory) take(ctx context.Context, had *share, size int64) error {
 	next := share{names: had.names, of: m.small, n: size}
 	if size > smallBody {
@@ -126,10 +75,10 @@ func (m *memory) take(ctx context.Context, had *share, size int64) error {
 	}
 	if !next.of.Try(next.n, next.names...) {
 		had.free()
-		ctx, cancel := context.WithTimeout(ctx, memoryWait)
+		ctx, cancel := context.WithTimeout(ctx, reply.MemoryWait)
 		defer cancel()
 		if err := next.of.Enter(ctx, next.n, next.names...); err != nil {
-			return fail(unavailable, "Too many large batches are being created at the moment. Create this one again in a second.")
+			return fail(unavailable, "Too many large batches are being created. Retry in a second.")
 		}
 	}
 	had.free()

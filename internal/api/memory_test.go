@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
@@ -26,7 +27,7 @@ func hog(t *testing.T, s *API) (release func()) {
 	t.Helper()
 	var shares []*budget.Share
 	for n := 0; ; n++ { // each gets half of what is free
-		share := s.memory.reads.Share(fmt.Sprint(n))
+		share := s.source.Reads.Share(fmt.Sprint(n))
 		for share.TryGrow(1 << 10) {
 			continue
 		}
@@ -34,8 +35,8 @@ func hog(t *testing.T, s *API) (release func()) {
 			break
 		}
 	}
-	favoured := s.memory.reads.Share("favoured")
-	if err := favoured.Grow(t.Context(), s.memory.reads.Most()); err != nil {
+	favoured := s.source.Reads.Share("favoured")
+	if err := favoured.Grow(t.Context(), s.source.Reads.Most()); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
@@ -118,7 +119,7 @@ func TestAnswersWaitForMemory(t *testing.T) {
 		if code := status(""); code != 200 {
 			t.Errorf("with memory: %d", code)
 		}
-		if !s.memory.answers.Try(answersShare) {
+		if !s.source.Answers.Try(reply.AnswersShare) {
 			t.Fatal("the answer kept memory")
 		}
 		if code := status(""); code != 503 {
@@ -130,11 +131,11 @@ func TestAnswersWaitForMemory(t *testing.T) {
 		waited := make(chan int)
 		go func() { waited <- status("") }()
 		synctest.Wait()
-		s.memory.answers.Leave(answersShare)
+		s.source.Answers.Leave(reply.AnswersShare)
 		if code := <-waited; code != 200 {
 			t.Errorf("one that had to wait: %d", code)
 		}
-		if !s.memory.answers.Try(answersShare) {
+		if !s.source.Answers.Try(reply.AnswersShare) {
 			t.Error("memory was lost")
 		}
 	})
@@ -174,10 +175,10 @@ func TestStalledClients(t *testing.T) {
 		download := connect("GET " + base + "?ticket=" + ticket + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n")
 		defer download.Close()
 		synctest.Wait()
-		if s.memory.answers.Try(answersShare) {
+		if s.source.Answers.Try(reply.AnswersShare) {
 			t.Error("the answer under way takes no memory")
 		}
-		if err := s.memory.answers.Enter(t.Context(), answersShare); err != nil {
+		if err := s.source.Answers.Enter(t.Context(), reply.AnswersShare); err != nil {
 			t.Error(err)
 		}
 	})

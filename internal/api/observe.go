@@ -40,26 +40,26 @@ func unfit(r rune) bool {
 // trace begins the span of a call that has a route, within the caller's trace, if it has one, and
 // says what a batch is to go on from.
 func (s *API) trace(c *call) {
-	_, traced := c.r.Header[tracing.Parent]
+	_, traced := c.R.Header[tracing.Parent]
 	if s.Tracer == nil && !traced {
 		return
 	}
-	ctx := c.r.Context()
+	ctx := c.R.Context()
 	if traced {
-		ctx = tracing.From(ctx, c.r.Header)
+		ctx = tracing.From(ctx, c.R.Header)
 	}
 	if s.Tracer == nil {
 		c.trace = tracing.Text(ctx)
 		return
 	}
 	// By the semantic conventions of OpenTelemetry for HTTP servers.
-	ctx, span := s.Tracer.Start(ctx, c.r.Method+" "+c.route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("http.request.method", c.r.Method), attribute.String("http.route", c.route), attribute.String("sheaf.request_id", c.id)))
-	c.r = c.r.WithContext(ctx)
+	ctx, span := s.Tracer.Start(ctx, c.R.Method+" "+c.route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", c.R.Method), attribute.String("http.route", c.route), attribute.String("sheaf.request_id", c.id)))
+	c.R = c.R.WithContext(ctx)
 	c.trace = tracing.Text(ctx)
 	c.traced = func() {
-		span.SetAttributes(attribute.Int("http.response.status_code", c.status))
-		if c.status >= http.StatusInternalServerError {
+		span.SetAttributes(attribute.Int("http.response.status_code", c.Status))
+		if c.Status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, "")
 		}
 		span.End()
@@ -72,11 +72,11 @@ func (s *API) count(c *call, began time.Time) {
 	if route == "" {
 		route = "none"
 	}
-	method := c.r.Method
+	method := c.R.Method
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete, http.MethodPut, http.MethodPatch, http.MethodOptions:
 	default:
 		method = "_OTHER" // as the semantic conventions have it: callers choose no labels
 	}
-	s.Observe(method, route, c.status, time.Since(began))
+	s.Observe(method, route, c.Status, time.Since(began))
 }

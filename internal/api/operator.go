@@ -1,8 +1,6 @@
 package api
 
 import (
-	"encoding/json"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -95,40 +93,31 @@ type (
 // operator tells how the whole service does: what storage knows of all nodes, and this node
 // of itself.
 func (s *API) operator(c *call) error {
-	o, err := s.Storage.Overview(c.r.Context(), overviewLoads)
+	o, err := s.Storage.Overview(c.R.Context(), overviewLoads)
 	if err != nil {
 		return s.storageFailed(c, "overview", batch.Ticket{}, err)
 	}
 	now := time.Now()
 	out := overviewJSON{
-		At: jsonMoment(now), Nodes: []nodeJSON{}, Database: databaseJSON{o.Bytes},
+		At: jsonTime(now), Database: databaseJSON{o.Bytes},
 		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Aside: o.Quarantined, Deepest: loads(o.Loads, now)},
 		Node:   stateOf(s.Node()),
 	}
 	for _, n := range o.Nodes {
-		out.Nodes = append(out.Nodes, nodeJSON{n.Name, n.Self, jsonMoment(n.StartedAt), jsonMoment(n.RenewedAt), n.Queues})
+		out.Nodes = append(out.Nodes, nodeJSON{n.Name, n.Self, jsonTime(n.StartedAt), jsonTime(n.RenewedAt), n.Queues})
 	}
 	slices.SortFunc(o.Loads, func(a, b storage.Load) int { return a.Oldest.Compare(b.Oldest) })
 	out.Stores.Slowest = loads(o.Loads, now)
-	body, err := json.Marshal(out)
-	if err != nil {
-		return err
-	}
-	c.send(http.StatusOK, body)
-	return nil
+	return c.JSON(out)
 }
 
 func stateOf(n NodeState) stateJSON {
-	codes := n.Upstream.Codes
-	if codes == nil {
-		codes = map[string]int{}
-	}
 	return stateJSON{
 		Version: n.Version, Running: n.Running, Places: n.Places, InFlight: n.InFlight,
 		Upstream: upstreamJSON{
-			WindowSeconds: int(n.Upstream.Window.Seconds()), Requests: n.Upstream.Requests, Codes: codes,
+			WindowSeconds: int(n.Upstream.Window.Seconds()), Requests: n.Upstream.Requests, Codes: n.Upstream.Codes,
 			MedianMs: millis(n.Upstream.Median), P99Ms: millis(n.Upstream.P99),
-			Held: n.Upstream.Held, HeldUntil: jsonMoment(n.Upstream.HeldUntil),
+			Held: n.Upstream.Held, HeldUntil: jsonTime(n.Upstream.HeldUntil),
 		},
 	}
 }
@@ -138,24 +127,16 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 // loads tells the first queues of a list. A queue's name is its store's, or the store's and
 // the SHA-256 of the token whose queue it is, of which the beginning is told.
 func loads(all []storage.Load, now time.Time) []storeJSON {
-	out := []storeJSON{}
+	var out []storeJSON
 	for _, l := range all[:min(len(all), overviewQueues)] {
 		store, caller, _ := strings.Cut(l.Queue, "/")
 		j := storeJSON{
-			Store: store, Caller: caller[:min(len(caller), 8)], Unfinished: l.Open, Oldest: jsonMoment(l.Oldest), AtWork: l.Owned, Paused: l.Paused,
+			Store: store, Caller: caller[:min(len(caller), 8)], Unfinished: l.Open, Oldest: jsonTime(l.Oldest), AtWork: l.Owned, Paused: l.Paused,
 		}
 		if l.NotBefore.After(now) {
-			j.WaitsUntil = jsonMoment(l.NotBefore)
+			j.WaitsUntil = jsonTime(l.NotBefore)
 		}
 		out = append(out, j)
 	}
 	return out
-}
-
-// jsonMoment is a moment as the API tells it; empty for none.
-func jsonMoment(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(batch.Moment)
 }

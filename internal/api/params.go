@@ -186,8 +186,11 @@ func (p params) moment(name string) (time.Time, error) {
 	return t, nil
 }
 
-// bodyBytes reads how much of a body is wanted; 0: all of it.
-func (c *call) bodyBytes() (int, error) { return c.query.integer("bodyBytes", 0, 1, 1<<30) }
+// bodyBytes reads how much of each body the caller wants; 0: all of it.
+func (p params) bodyBytes() (int, error) {
+	const name = "bodyBytes"
+	return p.integer(name, 0, 1, 1<<30)
+}
 
 // The parameters of several calls.
 var (

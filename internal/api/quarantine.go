@@ -1,8 +1,6 @@
 package api
 
 import (
-	"encoding/json"
-	"net/http"
 	"strconv"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -38,43 +36,38 @@ func (s *API) quarantine(c *call) error {
 	if given && (err != nil || after < 0) {
 		return fail(wrongParameter, "Parameter after must be the value of next in an earlier answer.")
 	}
-	found, err := s.Storage.Quarantined(storage.ForService(c.r.Context()), storage.BatchID(after), quarantinePage)
+	found, err := s.Storage.Quarantined(storage.ForService(c.R.Context()), storage.BatchID(after), quarantinePage)
 	if err != nil {
 		return s.storageFailed(c, "quarantine", batch.Ticket{}, err)
 	}
-	out := quarantineJSON{Batches: []quarantinedJSON{}}
+	var out quarantineJSON
 	for _, b := range found {
 		out.Batches = append(out.Batches, quarantinedJSON{
-			b.Ticket.String(), b.Store, b.GroupID, b.Total, jsonMoment(b.CreatedAt), jsonMoment(b.At), b.Reason,
+			b.Ticket.String(), b.Store, b.GroupID, b.Total, jsonTime(b.CreatedAt), jsonTime(b.At), b.Reason,
 		})
 	}
 	if len(found) == quarantinePage {
 		out.Next = strconv.FormatInt(int64(found[quarantinePage-1].ID), 10)
 	}
-	body, err := json.Marshal(out)
-	if err != nil {
-		return err
-	}
-	c.send(http.StatusOK, body)
-	return nil
+	return c.JSON(out)
 }
 
 // releaseQuarantined lets a batch that was set aside run again; endQuarantined ends it.
 func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false) }
-func (s *API) endQuarantined(c *call) error     { return s.unquarantine(c, true) }
+
+func (s *API) endQuarantined(c *call) error { return s.unquarantine(c, true) }
 
 func (s *API) unquarantine(c *call, end bool) error {
 	ticket, err := c.query.theTicket("name the batch that was set aside.")
 	if err != nil {
 		return err
 	}
-	q, err := s.Storage.Unquarantine(c.r.Context(), ticket, end)
+	q, err := s.Storage.Unquarantine(c.R.Context(), ticket, end)
 	if err != nil {
 		return s.storageFailed(c, "unquarantine", ticket, err)
 	}
 	s.Wake(q)
 	s.hub.ChangedAny()
 	s.Logger.Info("an operator has taken a batch out of quarantine", "ticket", ticket, "ended", end)
-	c.send(http.StatusOK, []byte(`{"updateCount":1}`))
-	return nil
+	return c.JSON(updated{1})
 }

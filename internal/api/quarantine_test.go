@@ -23,7 +23,7 @@ func TestQuarantine(t *testing.T) {
 		}
 		o.Node = func() NodeState { return NodeState{} }
 	})
-	operate := func(method, target string) reply {
+	operate := func(method, target string) response {
 		t.Helper()
 		r := w.request(method, target, nil)
 		r.Header.Set("Authorization", "Bearer operator")

@@ -2,8 +2,6 @@ package api
 
 import (
 	"encoding/hex"
-	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -11,20 +9,24 @@ import (
 
 // queueState tells how things stand with the caller's queue.
 func (s *API) queueState(c *call) error {
-	q, err := s.Storage.Queue(c.ctx(), c.queue())
+	q, err := s.Storage.Queue(c.Ctx(), c.queue())
 	if err != nil {
 		return s.storageFailed(c, "queue", batch.Ticket{}, err)
 	}
-	body := fmt.Appendf(nil, `{"unfinished":%d,"kept":%d,"paused":%t`, q.Open, q.Held, q.Paused)
-	if q.Quarantined > 0 {
-		body = fmt.Appendf(body, `,"quarantined":%d`, q.Quarantined)
-	}
+	out := queueJSON{Unfinished: q.Open, Kept: q.Held, Paused: q.Paused, Quarantined: q.Quarantined}
 	if !q.Paused && q.NotBefore.After(time.Now()) {
-		body = append(body, `,"waitsUntil":"`...)
-		body = append(q.NotBefore.UTC().AppendFormat(body, batch.Moment), '"')
+		out.WaitsUntil = jsonTime(q.NotBefore)
 	}
-	c.send(http.StatusOK, append(body, '}'))
-	return nil
+	return c.JSON(out)
+}
+
+// queueJSON is the state of a queue as the API writes it.
+type queueJSON struct {
+	Unfinished  int    `json:"unfinished"`
+	Kept        int    `json:"kept"`
+	Paused      bool   `json:"paused"`
+	Quarantined int    `json:"quarantined,omitzero"`
+	WaitsUntil  string `json:"waitsUntil,omitzero"`
 }
 
 // queue returns the name of the queue in which the caller's batches run one after the other. Callers
@@ -32,7 +34,7 @@ func (s *API) queueState(c *call) error {
 // store, so that made-up tokens can't block a tenant (docs/contract.md#order).
 func (c *call) queue() string {
 	if c.shared {
-		return c.store
+		return c.Store
 	}
-	return c.store + "/" + hex.EncodeToString(c.owner[:])
+	return c.Store + "/" + hex.EncodeToString(c.Owner[:])
 }

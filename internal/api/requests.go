@@ -18,18 +18,18 @@ func (s *API) requests(c *call) error {
 	if err != nil {
 		return err
 	}
-	most, err := c.bodyBytes()
+	most, err := c.query.bodyBytes()
 	if err != nil {
 		return err
 	}
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}
-	a := s.newAnswer(c)
-	defer a.free()
+	a := s.source.Answer(&c.Call)
+	defer a.Free()
 	first, last := after+1, min(after+limit, st.Total-1)
-	all, _, err := a.requestsOf(st.ID, first, last)
+	all, _, err := a.Requests(st.ID, first, last)
 	if err != nil {
 		return s.storageFailed(c, "requests", ticket, err)
 	}
@@ -37,17 +37,17 @@ func (s *API) requests(c *call) error {
 	for i := range all {
 		ids[i] = all[i].ID
 	}
-	a.open()
-	a.buf = append(a.buf, `{"requests":[`...)
-	form := batch.Form{Most: most, Flush: a.piece}
+	a.Open()
+	a.Buf = append(a.Buf, `{"requests":[`...)
+	form := batch.Form{Most: most, Flush: a.Piece}
 	for i := first; i <= min(last, len(all)-1); i++ {
 		if i > first {
-			a.buf = append(a.buf, ',')
+			a.Buf = append(a.Buf, ',')
 		}
-		a.buf = form.AppendRequest(a.buf, i, &all[i], ids)
-		a.flush()
+		a.Buf = form.AppendRequest(a.Buf, i, &all[i], ids)
+		a.Flush()
 	}
-	a.buf = append(a.buf, `]}`...)
-	a.end()
+	a.Buf = append(a.Buf, `]}`...)
+	a.End()
 	return nil
 }

@@ -2,11 +2,10 @@ package api
 
 import (
 	"bytes"
-	"fmt"
-	"net/http"
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -30,16 +29,15 @@ func (s *API) retry(c *call) error {
 	if err != nil {
 		return err
 	}
-	h := c.hold(s.memory.decodes)
-	defer h.free()
+	h := c.Hold(s.memory.decodes)
+	defer h.Free()
 	b, inDoubt, err := s.repetition(c, &h, ticket, which)
 	if err != nil {
 		return err
 	}
-	counts := fmt.Appendf(nil, `"totalRequests":%d,"inDoubtRequests":%d}`, len(b.Requests), inDoubt)
+	out := retryJSON{Valid: dry, Requests: len(b.Requests), InDoubt: inDoubt}
 	if dry {
-		c.send(http.StatusOK, append([]byte(`{"valid":true,`), counts...))
-		return nil
+		return c.JSON(out)
 	}
 	if len(b.Requests) == 0 {
 		return nothingToRepeat(inDoubt)
@@ -54,18 +52,26 @@ func (s *API) retry(c *call) error {
 		}
 	}
 	c.created = made
-	c.send(http.StatusOK, append([]byte(`{"ticket":"`+made.String()+`",`), counts...))
-	return nil
+	out.Ticket = made.String()
+	return c.JSON(out)
+}
+
+// retryJSON is the answer to a retry.
+type retryJSON struct {
+	Valid    bool   `json:"valid,omitzero"`  // of a dry run
+	Ticket   string `json:"ticket,omitzero"` // otherwise
+	Requests int    `json:"totalRequests"`
+	InDoubt  int    `json:"inDoubtRequests"`
 }
 
 // checkRetry returns an error if the unfinished retry that a call found repeats other requests
 // than the call asks for.
 func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) error {
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "retry", ticket, err)
 	}
-	there, _, err := s.Storage.Requests(c.ctx(), st.ID)
+	there, _, err := s.Storage.Requests(c.Ctx(), st.ID)
 	if err != nil {
 		return s.storageFailed(c, "retry", ticket, err)
 	}
@@ -97,18 +103,18 @@ func (p params) repeat() (batch.Repeat, error) {
 // repetition returns a batch that repeats the failed and unexecuted requests of another one, and
 // how many requests of the old batch are in doubt. The new batch may be empty. repetition reserves
 // the memory for it.
-func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repeat) (*storage.NewBatch, int, error) {
-	st, err := s.Storage.Status(c.r.Context(), c.key(ticket), 0)
+func (s *API) repetition(c *call, h *reply.Hold, ticket batch.Ticket, which batch.Repeat) (*storage.NewBatch, int, error) {
+	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return nil, 0, s.storageFailed(c, "retry", ticket, err)
 	}
 	if st.Status != batch.Completed {
 		return nil, 0, fail(conflict, "This batch is %s. Its failed requests can be repeated once it is COMPLETED.", st.Status)
 	}
-	if err := h.need(2 * s.memory.largestBatch); err != nil {
-		return nil, 0, err
+	if err := h.Need(2 * s.source.LargestBatch); err != nil {
+		return nil, 0, busy(err)
 	}
-	old, options, err := s.Storage.Requests(c.ctx(), st.ID)
+	old, options, err := s.Storage.Requests(c.Ctx(), st.ID)
 	if err != nil {
 		return nil, 0, s.storageFailed(c, "retry", ticket, err)
 	}
@@ -125,7 +131,7 @@ func (s *API) repetition(c *call, h *hold, ticket batch.Ticket, which batch.Repe
 		}
 	}
 	b := &storage.NewBatch{
-		Ticket: uuid.New(), Store: c.store, Owner: c.owner, Queue: c.queue(), GroupID: st.GroupID, Options: options, RetryOf: ticket,
+		Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue(), GroupID: st.GroupID, Options: options, RetryOf: ticket,
 	}
 	if b.Callback, err = s.callback(c); err != nil {
 		return nil, 0, err
@@ -158,7 +164,7 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 	for i := range out {
 		out[i].Status = batch.NotExecuted
 	}
-	marks, err := s.Storage.Marks(c.r.Context(), st.ID)
+	marks, err := s.Storage.Marks(c.R.Context(), st.ID)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -166,7 +172,7 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		out[marks[i].Index].MaybeDone = marks[i].Tries.MaybeDone
 	}
 	for from := 0; from < len(requests); {
-		page, err := s.Storage.Results(c.ctx(), st.ID, from, pageBytes)
+		page, err := s.Storage.Results(c.Ctx(), st.ID, from, reply.PageBytes)
 		if err != nil || len(page) == 0 {
 			return out, values, err
 		}

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"net/http"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -32,28 +30,28 @@ func (s *API) search(c *call) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.Storage.Search(c.r.Context(), storage.Search{
-		Store: c.store, Owner: c.owner, Status: st, Limit: limit, Offset: offset,
+	found, err := s.Storage.Search(c.R.Context(), storage.Search{
+		Store: c.Store, Owner: c.Owner, Status: st, Limit: limit, Offset: offset,
 	})
 	if err != nil {
 		return s.storageFailed(c, "search", batch.Ticket{}, err)
 	}
-	body := append([]byte(nil), `{"items":[`...)
-	for i, f := range found {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, `{"ticket":"`...)
-		body = append(body, f.Ticket.String()...)
-		body = append(body, `","status":"`...)
-		body = append(append(body, f.Status.String()...), '"')
-		if f.Quarantined {
-			body = append(body, `,"quarantined":true`...)
-		}
-		body = append(body, '}')
+	type item struct {
+		Ticket      string `json:"ticket"`
+		Status      string `json:"status"`
+		Quarantined bool   `json:"quarantined,omitzero"`
 	}
-	c.send(http.StatusOK, append(body, `]}`...))
-	return nil
+	out := list[item]{Items: make([]item, len(found))}
+	for i, f := range found {
+		out.Items[i] = item{f.Ticket.String(), f.Status.String(), f.Quarantined}
+	}
+	return c.JSON(out)
+}
+
+// list is an answer with a page of items. Next, if not 0, is the parameter after of the next page.
+type list[T any] struct {
+	Items []T   `json:"items"`
+	Next  int64 `json:"next,omitzero"`
 }
 
 const (
@@ -68,7 +66,7 @@ const (
 
 // filter reads which batches are meant.
 func (c *call) filter() (f storage.Filter, err error) {
-	f = storage.Filter{Store: c.store, Owner: c.owner}
+	f = storage.Filter{Store: c.Store, Owner: c.Owner}
 	status, given, err := c.query.get("status")
 	if err != nil {
 		return f, err
@@ -135,63 +133,56 @@ func (s *API) find(c *call) error {
 			break
 		}
 	}
-	body := append([]byte(nil), `{"items":[`...)
+	out := list[summaryJSON]{Items: make([]summaryJSON, len(found)), Next: int64(f.After)}
 	for i := range found {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = appendSummary(body, &found[i])
+		out.Items[i] = summary(&found[i])
 	}
-	body = append(body, ']')
-	if f.After != 0 {
-		body = append(body, `,"next":`...)
-		body = strconv.AppendInt(body, int64(f.After), 10)
-	}
-	c.send(http.StatusOK, append(body, '}'))
-	return nil
+	return c.JSON(out)
 }
 
 // findPage reads a page of what a filter selects. A search by path reads requests, and holds
 // memory for that while it reads, not between pages. Storage gives callers their turns.
 func (s *API) findPage(c *call, f storage.Filter) (storage.Page, error) {
-	h := c.hold(s.memory.reads)
+	h := c.Hold(s.source.Reads)
 	if f.Path != "" {
-		if err := h.need(s.memory.largestBatch); err != nil {
-			return storage.Page{}, err
+		if err := h.Need(s.source.LargestBatch); err != nil {
+			return storage.Page{}, busy(err)
 		}
-		defer h.free()
+		defer h.Free()
 	}
-	page, err := s.Storage.Find(c.r.Context(), f)
+	page, err := s.Storage.Find(c.R.Context(), f)
 	if err != nil {
 		return page, s.storageFailed(c, "search", batch.Ticket{}, err)
 	}
 	return page, nil
 }
 
-func appendSummary(dst []byte, s *storage.Summary) []byte {
-	number := func(name string, n int) {
-		dst = strconv.AppendInt(append(append(append(dst, `,"`...), name...), `":`...), int64(n), 10)
+// summaryJSON is a batch in a search as the API writes it.
+type summaryJSON struct {
+	Ticket      string `json:"ticket"`
+	Status      string `json:"status"`
+	Total       int    `json:"totalRequests"`
+	Completed   int    `json:"completedRequests"`
+	Failed      int    `json:"failedRequests"`
+	InDoubt     int    `json:"inDoubtRequests"`
+	CreatedAt   string `json:"createdAt,omitzero"`
+	StartedAt   string `json:"startedAt,omitzero"`
+	FinishedAt  string `json:"finishedAt,omitzero"`
+	RetryOf     string `json:"retryOf,omitzero"`
+	Retried     bool   `json:"retried,omitzero"`
+	Paused      bool   `json:"paused,omitzero"`
+	Quarantined bool   `json:"quarantined,omitzero"`
+	GroupID     string `json:"groupId,omitzero"`
+}
+
+func summary(s *storage.Summary) summaryJSON {
+	out := summaryJSON{
+		Ticket: s.Ticket.String(), Status: s.Status.String(), Total: s.Total, Completed: s.Completed, Failed: s.Failed, InDoubt: s.InDoubt,
+		CreatedAt: jsonTime(s.CreatedAt), StartedAt: jsonTime(s.StartedAt), FinishedAt: jsonTime(s.EndedAt),
+		Retried: s.Retried, Paused: s.Paused, Quarantined: s.Quarantined, GroupID: s.GroupID,
 	}
-	dst = append(append(append(dst, `{"ticket":"`...), s.Ticket.String()...), `","status":"`...)
-	dst = append(append(dst, s.Status.String()...), '"')
-	number("totalRequests", s.Total)
-	number("completedRequests", s.Completed)
-	dst = appendFailures(dst, s.Failed, s.InDoubt)
-	dst = appendMoments(dst, s.CreatedAt, s.StartedAt, s.EndedAt)
 	if s.RetryOf != (batch.Ticket{}) {
-		dst = append(append(append(dst, `,"retryOf":"`...), s.RetryOf.String()...), '"')
+		out.RetryOf = s.RetryOf.String()
 	}
-	if s.Retried {
-		dst = append(dst, `,"retried":true`...)
-	}
-	if s.Paused {
-		dst = append(dst, `,"paused":true`...)
-	}
-	if s.Quarantined {
-		dst = append(dst, `,"quarantined":true`...)
-	}
-	if s.GroupID != "" {
-		dst = batch.AppendString(append(dst, `,"groupId":`...), s.GroupID)
-	}
-	return append(dst, '}')
+	return out
 }

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
@@ -18,7 +19,7 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if hasUnclearEnd(r) {
 		h.Set("Connection", "close")
 	}
-	c := &call{w: w, r: r, id: identify(r.Header)}
+	c := &call{Call: reply.Call{W: w, R: r}, id: identify(r.Header)}
 	h[requestIDHeader] = []string{c.id}
 	if s.Observe != nil {
 		began := time.Now()
@@ -36,21 +37,21 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(c); err != nil {
 		c.fail(err)
 	}
-	c.pace.end(w)
+	c.End()
 }
 
 // serve finds the endpoint, or forwards the call to the upstream.
 func (s *API) serve(c *call) error {
-	path := segments(c.r.URL.EscapedPath())
+	path := segments(c.R.URL.EscapedPath())
 	for i := range routes {
 		rt := &routes[i]
 		if store, ok := rt.match(path); ok {
 			return s.serveRoute(c, rt, store)
 		}
 	}
-	if isTunnel(c.r.Method) {
-		c.w.Header().Set("Allow", forwardable)
-		return fail(methodNotAllowed, "%s is not forwarded. Send one of %s.", c.r.Method, forwardable)
+	if isTunnel(c.R.Method) {
+		c.W.Header().Set("Allow", forwardable)
+		return fail(methodNotAllowed, "%s is not forwarded. Send one of %s.", c.R.Method, forwardable)
 	}
 	if s.Forward != nil && len(path) > 4 && path[1] == "api" && path[2] == "v3" {
 		c.route = "/api/v3/{storeId}/*"
@@ -64,9 +65,9 @@ func (s *API) serve(c *call) error {
 func (s *API) serveRoute(c *call, rt *route, store string) error {
 	c.route = rt.template
 	s.trace(c)
-	op, found := rt.operation(c.r.Method)
+	op, found := rt.operation(c.R.Method)
 	if !found {
-		c.w.Header().Set("Allow", rt.allow)
+		c.W.Header().Set("Allow", rt.allow)
 		return fail(methodNotAllowed, "This endpoint supports only %s.", rt.allow)
 	}
 	if rt.open {
@@ -76,7 +77,7 @@ func (s *API) serveRoute(c *call, rt *route, store string) error {
 	if err := s.admit(c, rt, op, store); err != nil {
 		return err
 	}
-	if c.r.Method == http.MethodPost && !op.hasBody {
+	if c.R.Method == http.MethodPost && !op.hasBody {
 		if err := s.readForm(c); err != nil {
 			return err
 		}
@@ -84,9 +85,9 @@ func (s *API) serveRoute(c *call, rt *route, store string) error {
 	if err := c.query.refuse(knownParams, op.params, "this call"); err != nil {
 		return err
 	}
-	if c.r.Method != http.MethodPost && c.r.Method != http.MethodDelete {
-		c.w.Header()["Vary"] = byCoding // also if this answer isn't compressed
-		c.coding = negotiate(c.r.Header["Accept-Encoding"])
+	if c.R.Method != http.MethodPost && c.R.Method != http.MethodDelete {
+		c.W.Header()["Vary"] = byCoding // also if this answer isn't compressed
+		c.Coding = reply.Negotiate(c.R.Header)
 	}
 	return op.serve(s, c)
 }
@@ -97,23 +98,23 @@ func (s *API) admit(c *call, rt *route, op operation, store string) (err error) 
 		if err := s.authorizeOperator(c); err != nil {
 			return err
 		}
-		c.query, err = parseParams(c.r.URL.RawQuery)
+		c.query, err = parseParams(c.R.URL.RawQuery)
 		return err
 	}
-	if c.token, err = bearer(c.r.Header); err != nil {
+	if c.token, err = bearer(c.R.Header); err != nil {
 		return err
 	}
 	if !batch.ValidStoreID(store) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
 	}
-	c.store = store
-	if c.query, err = parseParams(c.r.URL.RawQuery); err != nil {
+	c.Store = store
+	if c.query, err = parseParams(c.R.URL.RawQuery); err != nil {
 		return err
 	}
 	if err := s.authorize(c, op.right); err != nil {
 		return err
 	}
-	s.recognize(c)
+	c.setNames(c.Owner, s.network(c.R))
 	return nil
 }
 
@@ -126,18 +127,18 @@ func (s *API) survive(c *call) {
 	}
 	err, _ := v.(error)
 	if errors.Is(err, http.ErrAbortHandler) {
-		c.status = 0
-		abort()
+		c.Status = 0
+		reply.Abort()
 	}
 	what := fmt.Sprintf("%T", v)
 	var fault runtime.Error
 	if errors.As(err, &fault) {
 		what = fault.Error()
 	}
-	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.store, "request_id", c.id, "stack", string(debug.Stack()))
-	if c.started {
-		c.status = 0
-		abort()
+	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.Store, "request_id", c.id, "stack", string(debug.Stack()))
+	if c.Started {
+		c.Status = 0
+		reply.Abort()
 	}
 	c.fail(fail(internalError, "The service failed to answer this request. Its log says more."))
 }

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/gate"
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -33,7 +34,7 @@ func fromHeader(r *http.Request) netip.Prefix {
 // no other caller from waiting.
 func TestStreamsAreShared(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.From = fromHeader })
-	w.api.streams = gate.New[name](8, 8)
+	w.api.streams = gate.New[reply.Name](8, 8)
 	tickets := map[string]string{}
 	ask := func(token, from, query string, events bool) (*http.Response, error) {
 		r := w.request("GET", base+"?ticket="+tickets[token]+query, nil)
@@ -123,7 +124,7 @@ func TestStreamEndsInOrder(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
-		if took := time.Since(began); err != nil || took > streamLife || took < streamLife/2 {
+		if took := time.Since(began); err != nil || took > reply.StreamLife || took < reply.StreamLife/2 {
 			t.Errorf("it ended after %v with %v: %q", took, err, text)
 		}
 		if s.streams.Taken() != 0 {
@@ -177,7 +178,7 @@ func TestAnswersAreSharedByOwner(t *testing.T) {
 			ticket := ask("POST", "", `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 			return ask("GET", "?ticket="+ticket, "").Code
 		}
-		for s.memory.answers.Try(answerBytes, name{owner: batch.OwnerOf("greedy")}) {
+		for s.source.Answers.Try(reply.AnswerBytes, reply.Name{Owner: batch.OwnerOf("greedy")}) {
 		}
 		began := time.Now()
 		if code := status("modest"); code != 200 || time.Since(began) > 0 {

@@ -3,8 +3,10 @@ package api
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -43,88 +45,125 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	if ticket == (batch.Ticket{}) {
 		return noBatch()
 	}
-	c.w.Header()["Vary"] = byTypeAndCoding
-	if v.mediaType == eventsType && c.r.Method == http.MethodGet {
-		return s.events(c, ticket, v)
+	c.W.Header()["Vary"] = byTypeAndCoding
+	if v.IsStream() && c.R.Method == http.MethodGet {
+		leave, err := s.stay(c)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if err := s.source.Events(&c.Call, c.Key(ticket), &v); err != nil {
+			return s.storageFailed(c, "status", ticket, err)
+		}
+		return nil
 	}
 	if wait > 0 {
 		leave, err := s.stay(c)
 		if err != nil {
 			return err
 		}
-		err = s.await(c, c.key(ticket), wait, &v)
+		err = s.source.Await(&c.Call, c.Key(ticket), wait, &v)
 		leave()
 		if err != nil {
 			return s.storageFailed(c, "status", ticket, err)
 		}
 	}
-	a := s.newAnswer(c)
-	defer a.free()
-	st, err := a.status(ticket, &v)
+	a := s.source.Answer(&c.Call)
+	defer a.Free()
+	st, err := a.Status(c.Key(ticket), &v)
 	if err != nil {
 		return s.storageFailed(c, "status", ticket, err)
 	}
-	tag := v.tag(st, c.r.URL.RawQuery)
-	c.w.Header()["Etag"] = []string{tag}
+	tag := v.Tag(st, c.R.URL.RawQuery)
+	c.W.Header()["Etag"] = []string{tag}
 	if st.Status != batch.Completed {
-		c.w.Header()["Retry-After"] = pause(st, time.Now())
+		c.W.Header()["Retry-After"] = pause(st, time.Now())
 	}
-	if unchanged(c.r.Header, tag) {
-		c.started, c.status = true, http.StatusNotModified
-		c.w.WriteHeader(http.StatusNotModified)
+	if reply.Unchanged(c.R.Header, tag) {
+		c.NotModified()
 		return nil
 	}
-	v.all = st.Status == batch.Completed
-	a.open()
-	if v.lines {
-		return a.allLines(st, &v)
+	if err := a.SendStatus(st, &v); err != nil {
+		return s.storageFailed(c, "results", ticket, err)
 	}
-	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
-	if v.details {
-		a.buf = appendBatchDetails(a.buf, st, time.Now())
-	}
-	if v.responses {
-		a.buf = append(a.buf, `,"responses":[`...)
-		if err := a.responses(st, &v, ","); err != nil {
-			return err
-		}
-		a.buf = append(a.buf, ']')
-	}
-	a.buf = append(a.buf, '}')
-	a.end()
 	return nil
 }
 
-// status reads a status with what the view has of it.
-func (a *answer) status(ticket batch.Ticket, v *view) (*storage.Status, error) {
-	ctx, key := a.c.r.Context(), a.c.key(ticket)
-	if !v.responses {
-		return a.s.Storage.Status(ctx, key, 0)
+// inDoubt is the value of only that selects requests that are FAILED and in doubt.
+const inDoubt = "IN_DOUBT"
+
+// view reads which responses the caller wants, and in which form.
+func (c *call) view() (v reply.View, err error) {
+	if v.Form.Escaped, err = c.query.boolean("escapedJson", false); err != nil {
+		return v, err
 	}
-	if v.details {
-		st, err := a.s.Storage.Status(ctx, key, 0)
-		if err == nil {
-			v.requests, _, err = a.requestsOf(st.ID, 0, -1)
+	if v.Responses, err = c.query.boolean("responses", true); err != nil {
+		return v, err
+	}
+	if v.Details, err = c.query.boolean("details", false); err != nil {
+		return v, err
+	}
+	if v.After, err = c.query.integer("after", -1, -1, batch.MaxRequests-1); err != nil {
+		return v, err
+	}
+	if v.Limit, err = c.query.integer("limit", 0, 1, batch.MaxRequests); err != nil {
+		return v, err
+	}
+	if v.Form.Most, err = c.query.bodyBytes(); err != nil {
+		return v, err
+	}
+	only, given, err := c.query.get("only")
+	if err != nil {
+		return v, err
+	}
+	for _, s := range []batch.ResultStatus{batch.Succeeded, batch.Failed, batch.NotExecuted} {
+		if given && only == s.String() {
+			v.Only = s
 		}
-		if err != nil {
-			return nil, err
-		}
 	}
-	if err := a.reserve(); err != nil {
-		return nil, err
+	v.InDoubt = only == inDoubt
+	if given && v.Only == 0 && !v.InDoubt {
+		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, IN_DOUBT, NOT_EXECUTED.")
 	}
-	return a.s.Storage.Status(ctx, key, pageBytes)
+	v.Responses = v.Responses && c.R.Method != http.MethodHead
+	v.Indexed = v.Details || v.After >= 0 || v.Limit > 0 || given
+	v.Accept(&c.Call)
+	return v, nil
 }
 
-// allLines sends the responses as lines of JSON, and nothing else.
-func (a *answer) allLines(st *storage.Status, v *view) error {
-	a.c.w.Header()["Content-Type"] = []string{linesType}
-	if v.responses {
-		if err := a.responses(st, v, ""); err != nil {
-			a.c.w.Header().Del("Content-Type")
-			return err
-		}
+// mostWait is how long a status waits for news at most, in seconds.
+const mostWait = 60
+
+// waits returns how long a status should wait for news: the parameter wait, or the client's
+// preference.
+func (c *call) waits() (time.Duration, error) {
+	n, err := c.query.integer("wait", -1, 0, mostWait)
+	if err != nil || n >= 0 {
+		return time.Duration(max(n, 0)) * time.Second, err
 	}
-	a.end()
-	return nil
+	preferred, given := reply.PreferredWait(c.R.Header)
+	if !given {
+		return 0, nil
+	}
+	preferred = min(preferred, mostWait)
+	c.W.Header().Set("Preference-Applied", "wait="+strconv.FormatUint(preferred, 10))
+	return time.Duration(preferred) * time.Second, nil
+}
+
+// pauses are the values of Retry-After, by seconds.
+var pauses = func() (out [11][]string) {
+	for i := range out {
+		out[i] = []string{strconv.Itoa(i)}
+	}
+	return out
+}()
+
+// pause returns when it makes sense to read an unfinished batch again: after about a tenth of the time
+// that the rest will take, from one second to ten.
+func pause(st *storage.Status, now time.Time) []string {
+	if st.Completed == 0 || st.StartedAt.IsZero() {
+		return pauses[2]
+	}
+	each := now.Sub(st.StartedAt) / time.Duration(st.Completed)
+	return pauses[min(max(each*time.Duration(st.Total-st.Completed)/10, time.Second), 10*time.Second)/time.Second]
 }

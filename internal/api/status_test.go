@@ -14,7 +14,7 @@ import (
 )
 
 // get asks for a batch's status.
-func (w *world) get(ticket, query string) reply {
+func (w *world) get(ticket, query string) response {
 	w.t.Helper()
 	return w.do("GET", base+"?ticket="+ticket+query)
 }
@@ -74,13 +74,13 @@ func TestStatusNotFound(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket, deleted := w.create("", 1), w.create("", 1)
 	w.do("DELETE", base+"?ticket="+deleted)
-	foreign := func(target, token string) reply {
+	foreign := func(target, token string) response {
 		r := w.request("GET", target, nil)
 		r.Header.Set("Authorization", "Bearer "+token)
 		return w.send(r)
 	}
 	want := w.get(uuid.NewString(), "").body
-	for name, a := range map[string]reply{
+	for name, a := range map[string]response{
 		"unknown":       w.get(uuid.NewString(), ""),
 		"malformed":     w.get("000001", ""),
 		"braces":        w.get("{"+ticket+"}", ""),
@@ -127,7 +127,7 @@ func TestStatusLarge(t *testing.T) {
 }
 
 // checkLarge checks the answer for a batch of 60 requests made by large.
-func (w *world) checkLarge(a reply, escaped bool, ended int) {
+func (w *world) checkLarge(a response, escaped bool, ended int) {
 	w.t.Helper()
 	var got struct {
 		Status    string

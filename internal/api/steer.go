@@ -1,9 +1,6 @@
 package api
 
 import (
-	"net/http"
-	"strconv"
-
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -14,6 +11,11 @@ func (s *API) pause(c *call) error { return s.steer(c, true) }
 
 func (s *API) resume(c *call) error { return s.steer(c, false) }
 
+// updated is the answer to a call that changes batches.
+type updated struct {
+	Count int `json:"updateCount"`
+}
+
 func (s *API) steer(c *call, paused bool) error {
 	ticket, given, err := c.query.ticket()
 	switch {
@@ -22,14 +24,13 @@ func (s *API) steer(c *call, paused bool) error {
 	case given && ticket == batch.Ticket{}:
 		return noBatch()
 	}
-	p := storage.PauseRequest{Key: c.key(ticket), Queue: c.queue(), Paused: paused}
-	hit, err := s.Storage.Pause(c.r.Context(), p)
+	p := storage.PauseRequest{Key: c.Key(ticket), Queue: c.queue(), Paused: paused}
+	hit, err := s.Storage.Pause(c.R.Context(), p)
 	if err != nil {
 		return s.storageFailed(c, "pause", ticket, err)
 	}
 	for _, q := range hit.Queues {
 		s.Notify(q)
 	}
-	c.send(http.StatusOK, []byte(`{"updateCount":`+strconv.Itoa(hit.Count)+`}`))
-	return nil
+	return c.JSON(updated{hit.Count})
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/api/reply"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -14,14 +15,14 @@ func (s *API) timeline(c *call) error {
 	if err != nil {
 		return err
 	}
-	a := s.newAnswer(c)
-	defer a.free()
-	ctx := c.ctx()
-	st, err := s.Storage.Status(ctx, c.key(ticket), 0)
+	a := s.source.Answer(&c.Call)
+	defer a.Free()
+	ctx := c.Ctx()
+	st, err := s.Storage.Status(ctx, c.Key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "timeline", ticket, err)
 	}
-	requests, options, err := a.requestsOf(st.ID, 0, -1)
+	requests, options, err := a.Requests(st.ID, 0, -1)
 	if err != nil {
 		return s.storageFailed(c, "timeline", ticket, err)
 	}
@@ -30,27 +31,27 @@ func (s *API) timeline(c *call) error {
 		return s.storageFailed(c, "timeline", ticket, err)
 	}
 	now := time.Now()
-	a.open()
-	a.buf = batch.AppendHead(a.buf, st.Status, st.Total, st.Completed)
-	a.buf = appendBatchDetails(a.buf, st, now)
-	a.buf = append(a.buf, `,"parallel":`...)
-	a.buf = strconv.AppendBool(a.buf, options.Parallel)
-	a.buf = append(a.buf, `,"stopOnFirstFailure":`...)
-	a.buf = strconv.AppendBool(a.buf, options.StopOnFailure)
-	a.buf = append(a.buf, `,"requests":[`...)
+	a.Open()
+	a.Buf = batch.AppendHead(a.Buf, st.Status, st.Total, st.Completed)
+	a.Buf = reply.AppendDetails(a.Buf, st, now)
+	a.Buf = append(a.Buf, `,"parallel":`...)
+	a.Buf = strconv.AppendBool(a.Buf, options.Parallel)
+	a.Buf = append(a.Buf, `,"stopOnFirstFailure":`...)
+	a.Buf = strconv.AppendBool(a.Buf, options.StopOnFailure)
+	a.Buf = append(a.Buf, `,"requests":[`...)
 	for i := range requests {
 		var m storage.Mark
 		if len(marks) > 0 && marks[0].Index == i {
 			m, marks = marks[0], marks[1:]
 		}
 		if i > 0 {
-			a.buf = append(a.buf, ',')
+			a.Buf = append(a.Buf, ',')
 		}
-		a.buf = appendProgress(a.buf, i, &requests[i], &m, st)
-		a.flush()
+		a.Buf = appendProgress(a.Buf, i, &requests[i], &m, st)
+		a.Flush()
 	}
-	a.buf = append(a.buf, `]}`...)
-	a.end()
+	a.Buf = append(a.Buf, `]}`...)
+	a.End()
 	return nil
 }
 

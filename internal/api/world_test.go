@@ -85,8 +85,8 @@ func (w *world) log() string {
 	return w.logs.String()
 }
 
-// reply is an answer that arrived completely.
-type reply struct {
+// response is an answer that arrived completely.
+type response struct {
 	status int
 	header http.Header
 	body   string
@@ -94,7 +94,7 @@ type reply struct {
 
 // code returns the answer's errorCode, and fails the test unless the answer is an
 // error in the form of the contract.
-func (r reply) code(t testing.TB) string {
+func (r response) code(t testing.TB) string {
 	t.Helper()
 	var e struct{ ErrorMessage, ErrorCode string }
 	if err := json.Unmarshal([]byte(r.body), &e); err != nil || e.ErrorMessage == "" || e.ErrorCode == "" {
@@ -121,21 +121,21 @@ func (w *world) request(method, target string, body io.Reader) *http.Request {
 var transport = &http.Transport{DisableCompression: true}
 
 // try sends a request and returns the error of sending it or of reading the answer.
-func try(r *http.Request) (reply, error) {
+func try(r *http.Request) (response, error) {
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
-		return reply{}, err
+		return response{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	a := reply{status: resp.StatusCode, header: resp.Header, body: string(body)}
+	a := response{status: resp.StatusCode, header: resp.Header, body: string(body)}
 	if err == nil {
 		err = held(r, &a)
 	}
 	return a, err
 }
 
-func (w *world) send(r *http.Request) reply {
+func (w *world) send(r *http.Request) response {
 	w.t.Helper()
 	a, err := try(r)
 	if err != nil {
@@ -144,12 +144,12 @@ func (w *world) send(r *http.Request) reply {
 	return a
 }
 
-func (w *world) do(method, target string) reply {
+func (w *world) do(method, target string) response {
 	w.t.Helper()
 	return w.send(w.request(method, target, nil))
 }
 
-func (w *world) post(query, body string) reply {
+func (w *world) post(query, body string) response {
 	w.t.Helper()
 	return w.send(w.request("POST", base+query, strings.NewReader(body)))
 }
@@ -169,7 +169,7 @@ func (w *world) create(query string, n int) string {
 }
 
 // ticket returns the ticket of a create's answer.
-func (w *world) ticket(a reply) string {
+func (w *world) ticket(a response) string {
 	w.t.Helper()
 	var got struct{ Ticket string }
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 || len(got.Ticket) != 36 {

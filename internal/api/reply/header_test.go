@@ -1,4 +1,4 @@
-package api
+package reply
 
 import (
 	"net/http"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestStatusType(t *testing.T) {
+func TestMediaType(t *testing.T) {
 	for accept, want := range map[string]string{ // lines, with | between
 		"":                                       jsonType,
 		"application/json":                       jsonType,
@@ -68,19 +68,100 @@ func TestStatusType(t *testing.T) {
 				h.Add("Accept", line)
 			}
 		}
-		if got := statusType(h); got != want {
+		if got := mediaType(h); got != want {
 			t.Errorf("Accept: %s: %s, want %s", accept, got, want)
 		}
 	}
 }
 
-func FuzzStatusType(f *testing.F) {
+func FuzzMediaType(f *testing.F) {
 	f.Add(`text/event-stream;q=0.1, application/json;x="a\",b";q=1,*/*`)
 	f.Fuzz(func(t *testing.T, accept string) {
-		switch got := statusType(http.Header{"Accept": {accept}}); got {
+		switch got := mediaType(http.Header{"Accept": {accept}}); got {
 		case jsonType, linesType, eventsType:
 		default:
 			t.Errorf("%q: %q", accept, got)
 		}
 	})
+}
+
+func TestNegotiate(t *testing.T) {
+	for _, c := range []struct {
+		accept string // lines, with | between; "-": no header
+		want   Coding
+	}{
+		{"-", Identity},
+		{"", Identity},
+		{"gzip", Gzip},
+		{"GZIP", Gzip},
+		{"x-gzip", Gzip},
+		{"zstd", Zstd},
+		{"gzip, zstd", Zstd},
+		{"gzip, deflate, br, zstd", Zstd},
+		{"gzip|zstd", Zstd},
+		{"zstd;q=0.5, gzip", Gzip},
+		{"zstd;q=0.5, gzip;q=0.4", Zstd},
+		{"gzip;q=0", Identity},
+		{"gzip ; q=0.0", Identity},
+		{"gzip; Q=1.0", Gzip},
+		{"gzip;q=0.001", Gzip},
+		{"identity, gzip;q=0.5", Identity},
+		{"identity;q=0.5, gzip;q=0.5", Gzip},
+		{"identity;q=0", Identity},
+		{"*", Zstd},
+		{"*;q=0", Identity},
+		{"*, zstd;q=0", Gzip},
+		{"zstd;q=0, *;q=0.3", Gzip},
+		{"br, deflate, compress", Identity},
+		{"gzip;q=x", Identity},
+		{"gzip;q=-1", Identity},
+		{"gzip;q=2", Identity},
+		{"gzip;q=NaN", Identity},
+		{"gzip;level=9", Gzip},
+		{",,;;=,gzip,", Gzip},
+		{"gzipzstd", Identity},
+	} {
+		h := http.Header{}
+		if c.accept != "-" {
+			h["Accept-Encoding"] = strings.Split(c.accept, "|")
+		}
+		if got := Negotiate(h); got != c.want {
+			t.Errorf("Accept-Encoding %q: %q, want %q", c.accept, got, c.want)
+		}
+	}
+}
+
+func FuzzNegotiate(f *testing.F) {
+	f.Add("gzip;q=0.5, zstd")
+	f.Fuzz(func(t *testing.T, accept string) {
+		if c := Negotiate(http.Header{"Accept-Encoding": {accept}}); c != Identity && !strings.Contains(strings.ToLower(accept), string(c)) && !strings.Contains(accept, "*") {
+			t.Errorf("%q isn't among %q", c, accept)
+		}
+	})
+}
+
+func TestUnchanged(t *testing.T) {
+	const tag = `W/"2-3-3-ab"`
+	for known, want := range map[string]bool{
+		"": false, tag: true, `"2-3-3-ab"`: true, "*": true, `"a,b" , W/"2-3-3-ab"`: true, `"x"|*`: true, `"x"`: false, `W/"2-3-3-AB"`: false, ",": false,
+	} {
+		if got := Unchanged(http.Header{"If-None-Match": strings.Split(known, "|")}, tag); got != want {
+			t.Errorf("If-None-Match: %s: %v", known, got)
+		}
+	}
+}
+
+func TestPreferredWait(t *testing.T) {
+	for prefer, want := range map[string]uint64{
+		"wait=10": 10, "respond-async, Wait = 30": 30, `wait="7"; a=b`: 7, "wait=soon, wait=5": 5, "x=y|wait=3": 3, "wait=0": 0,
+	} {
+		if got, given := PreferredWait(http.Header{"Prefer": strings.Split(prefer, "|")}); got != want || !given {
+			t.Errorf("Prefer: %s: %d %v", prefer, got, given)
+		}
+	}
+	for _, prefer := range []string{"", "wait", "wait=", "wait=-1", "wait=soon", "x=y", ",;="} {
+		if got, given := PreferredWait(http.Header{"Prefer": {prefer}}); given {
+			t.Errorf("Prefer: %s: %d", prefer, got)
+		}
+	}
 }
