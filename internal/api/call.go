@@ -14,10 +14,10 @@ import (
 type call struct {
 	reply.Call
 
-	query  params
-	token  string
-	shared bool          // every caller admitted to the store has this owner
-	names  [2]reply.Name // the array behind Names
+	query    params
+	token    string
+	shared   bool          // every caller admitted to the store has this owner
+	nameRoom [2]reply.Name // the array behind Names
 
 	id    string // of the call, in the log and in its answer
 	route string // the template of its path; empty: none
@@ -46,7 +46,7 @@ var (
 // setNames sets the names by which the caller's shares are counted. The network is not valid if it
 // isn't known.
 func (c *call) setNames(owner batch.Owner, network netip.Prefix) {
-	c.Names = append(c.Names[:0], reply.Name{Owner: owner})
+	c.Names = append(c.nameRoom[:0], reply.Name{Owner: owner})
 	if network.IsValid() {
 		c.Names = append(c.Names, reply.Name{Network: network})
 	}
