@@ -115,7 +115,7 @@ func (b *bench) governor(ctx context.Context) (out []figure, err error) {
 		b.say("%d calls, 10 a second allowed, %s: %.1f s, %d refused", calls, mode.name, took.Seconds(), u.refused)
 		out = append(out,
 			figure{Name: fmt.Sprintf("%d calls of 3 stores, 10 a second allowed, %s", calls, mode.name), Value: value(took.Seconds()), Unit: "s", Goal: 1.1 * float64(calls) / 10},
-			figure{Name: "of these refused, " + mode.name, Value: value(100 * float64(u.refused) / float64(calls)), Unit: "%", Goal: 3})
+			figure{Name: "refused calls, " + mode.name, Value: value(100 * float64(u.refused) / float64(calls)), Unit: "%", Goal: 3})
 	}
 	return out, nil
 }
@@ -240,7 +240,7 @@ func (b *bench) shares(ctx context.Context) ([]figure, error) {
 	mean := rate(all, window) / hogs
 	b.say("%d stores; one by one: alone %.0f/s, beside %d wide ones %.0f/s; wide: %.0f/s, the others' mean %.0f/s", stores, alone, hogs, narrow, wide, mean)
 	return []figure{
-		{Name: "a store, one by one, beside 8 of 100 at once: of its calls a second alone", Value: value(narrow / alone), Unit: "", Least: 0.8},
-		{Name: "a store of 100 at once that comes after 8 such: of their calls a second", Value: value(wide / mean), Unit: "", Least: 0.9},
+		{Name: "a store with sequential requests beside 8 with 100 at once: share of its rate alone", Value: value(narrow / alone), Unit: "", Least: 0.8},
+		{Name: "a store with 100 at once that joins 8 such stores: share of their rate", Value: value(wide / mean), Unit: "", Least: 0.9},
 	}, nil
 }

@@ -248,7 +248,7 @@ func (g *growth) print(w io.Writer) error {
 	if err := t.Print(w); err != nil {
 		return err
 	}
-	t = table.New("stores at work", "longest wait", "the last one's, if all came at once", "peak memory")
+	t = table.New("stores at work", "longest wait", "the last store's wait, if all come at once", "peak memory")
 	for _, at := range g.Stores {
 		t.Add(table.Thousands(at.Stores), fmt.Sprintf("%.2f s", at.Longest), fmt.Sprintf("%.0f s", at.Ideal), memoryText(at.Peak))
 	}

@@ -23,9 +23,9 @@ func (b *bench) observe(ctx context.Context) ([]figure, error) {
 			return nil, err
 		}
 		name := "metrics and the usual log, " + s.name + ", three times as many batches: "
-		out = append(out, figure{Name: name + "the time, of that without", Value: value(took), Goal: 1.03})
+		out = append(out, figure{Name: name + "time, relative to without", Value: value(took), Goal: 1.03})
 		if busy > 0 { // only Linux tells
-			out = append(out, figure{Name: name + "the service's CPU time, of that without", Value: value(busy), Goal: 1.03})
+			out = append(out, figure{Name: name + "Sheaf's CPU time, relative to without", Value: value(busy), Goal: 1.03})
 		}
 	}
 	return out, nil

@@ -106,7 +106,7 @@ func measured(f func() error) (spent, error) {
 // contestant is one way to get the calls made.
 type contestant struct {
 	name  string
-	lacks string // what it does not do
+	lacks string // missing features
 	run   func(ctx context.Context) (spent, error)
 }
 
@@ -190,7 +190,7 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 			stop()
 		}
 	}
-	const nothingKept = "order per store across crashes, stop on failure, stored answers, deduplication; all is lost with the process"
+	const nothingKept = "order per store across crashes, stop on failure, stored answers, deduplication; everything is lost with the process"
 	for _, workers := range []int{1, 50, 100} {
 		field = append(field, contestant{
 			name: fmt.Sprintf("plain client, %d at once", workers), lacks: nothingKept,
@@ -224,7 +224,7 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 			return out, err
 		}})
 	}
-	const queues = "order per store, stop on failure, doubt about a POST after a crash (it is sent again)"
+	const queues = "order per store, stop on failure, reporting a POST in doubt after a crash (it is sent again)"
 	field = append(field, contestant{name: riverName, lacks: queues + "; fairness between stores", run: func(ctx context.Context) (spent, error) {
 		db, err := b.newDatabase(ctx, "") // a new one each time, as jobs stay in the table
 		if err != nil {
@@ -282,7 +282,7 @@ Memory is that of the process that makes the calls, without a database server.
 // printPeers writes the table of contestants.
 func (r *report) printPeers(w io.Writer) error {
 	fmt.Fprintf(w, peersText, table.Thousands(peerScenario.calls()))
-	t := table.New("", "calls/s", "of the plain client's", "CPU for 10,000", "peak memory", "what it does not do")
+	t := table.New("", "calls/s", "relative to the plain client", "CPU for 10,000", "peak memory", "missing features")
 	for _, p := range r.Peers {
 		peak := "not measured"
 		if p.Peak > 0 {
