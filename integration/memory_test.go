@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// documentedMemory is what a node needs at most (docs/operations.md, Sizing), in bytes.
+// documentedMemory is what a node needs at most (docs/operations.md#sizing), in bytes.
 const documentedMemory = 512 << 20
 
 // memoryGroup makes a control group with the documented limit, below the test's own one, and

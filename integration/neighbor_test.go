@@ -231,7 +231,7 @@ type neighborRow struct {
 
 var neighborRows []neighborRow
 
-// printNeighbors prints the table of docs/reliability.md, Noisy neighbors.
+// printNeighbors prints the table of docs/reliability.md#noisy-neighbors.
 func printNeighbors(w io.Writer) {
 	fmt.Fprint(w, "\n| resource | database | victim's p99 alone | under attack | ratio |\n|", strings.Repeat("---|", 5), "\n")
 	for _, r := range neighborRows {

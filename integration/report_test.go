@@ -77,7 +77,7 @@ func (r *row) add(f *fleet, a *audit) {
 	}
 }
 
-// printReport prints the table of docs/reliability.md.
+// printReport prints the table of docs/reliability.md#many-nodes-over-one-postgresql.
 func printReport(w io.Writer) {
 	var all row
 	fmt.Fprint(w, "\n| fault | runs | kills | tickets | lost | POSTs made twice | stores stuck | until all stores ran again: median | longest |\n|",

@@ -11,7 +11,7 @@ import (
 )
 
 // How the Go runtime is set up, unless the environment says something else. What it
-// brings is in docs/performance.md.
+// brings is in docs/performance.md#experiments.
 const (
 	// diskThreads is how many threads run Go code beyond one for each CPU: the
 	// database's writer holds one while the disk syncs.
