@@ -65,7 +65,7 @@ type Options struct {
 
 	// Observe, if set, is told of every call, after its answer: the route is a template of a path, or
 	// none; a broken connection has the status 0. Created is told of every batch that was stored.
-	Observe func(method, route string, status int, took time.Duration)
+	Observe func(method, template string, status int, took time.Duration)
 	Created func(store string)
 
 	// From, if set, returns the network that a call came from. Callers share places and memory by
@@ -113,6 +113,30 @@ type Options struct {
 
 	Logger *slog.Logger
 }
+
+// NodeState is what only this node knows about itself, since it was started.
+type NodeState struct {
+	Version  string
+	Running  int // queues that hold a place
+	Places   int // for queues
+	InFlight int // requests
+	Upstream UpstreamState
+}
+
+// UpstreamState is what this node saw of the upstream in the last minutes.
+type UpstreamState struct {
+	Window    time.Duration
+	Requests  int            // attempts
+	Codes     map[string]int // of their answers, by class: 2xx …, throttled for 429, "none" for attempts without an answer
+	Median    time.Duration  // of the time that an attempt took
+	P99       time.Duration
+	Held      int       // credentials for which everything waits because the upstream asked for it
+	HeldUntil time.Time // the latest time of these; zero: none
+}
+
+// maxStreams is the number of calls that may wait for news of a batch: event streams, and statuses with
+// wait.
+const maxStreams = 10 << 10
 
 // API is the HTTP API, a handler that answers every path. It holds no state but the memory of bodies and
 // answers, the calls that wait for news, and the latest activities.

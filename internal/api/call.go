@@ -19,9 +19,9 @@ type call struct {
 	shared   bool          // every caller admitted to the store has this owner
 	nameRoom [2]reply.Name // the array behind Names
 
-	id    string // of the call, in the log and in its answer
-	route string // the template of its path; empty: none
-	trace string // the trace that a batch continues; empty: none
+	id       string // of the call, in the log and in its answer
+	template string // of its path; empty: none
+	trace    string // the trace that a batch continues; empty: none
 
 	traced func() // ends the call's span, once its answer is sent; nil: there is no span
 
@@ -68,7 +68,7 @@ func (c *call) fail(err error) {
 	}
 	body := batch.AppendString([]byte(`{"errorMessage":`), e.message)
 	body = batch.AppendString(append(body, `,"errorCode":`...), string(e.code))
-	c.Fail(a.status, append(body, '}'))
+	c.Fail(a.http, append(body, '}'))
 }
 
 // jsonTime returns a time as the API writes it; empty for the zero time.

@@ -162,7 +162,7 @@ func TestDescribedCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range codes {
-		status := answers[c].status
+		status := answers[c].http
 		if !slices.Contains(described(), c) {
 			t.Errorf("%s is not described", c)
 		}

@@ -32,26 +32,26 @@ const (
 
 // answers are how the codes are sent: the status, and a header that goes with it.
 var answers = map[code]struct {
-	status        int
+	http          int
 	header, value string
 }{
-	wrongParameter:       {status: http.StatusBadRequest},
+	wrongParameter:       {http: http.StatusBadRequest},
 	missingToken:         {http.StatusUnauthorized, "WWW-Authenticate", "Bearer"},
 	refusedToken:         {http.StatusUnauthorized, "WWW-Authenticate", `Bearer error="invalid_token"`},
-	invalidToken:         {status: http.StatusForbidden},
-	notFound:             {status: http.StatusNotFound},
-	batchNotFound:        {status: http.StatusNotFound},
-	methodNotAllowed:     {status: http.StatusMethodNotAllowed},
+	invalidToken:         {http: http.StatusForbidden},
+	notFound:             {http: http.StatusNotFound},
+	batchNotFound:        {http: http.StatusNotFound},
+	methodNotAllowed:     {http: http.StatusMethodNotAllowed},
 	requestTimeout:       {http.StatusRequestTimeout, "Connection", "close"},
-	conflict:             {status: http.StatusConflict},
-	payloadTooLarge:      {status: http.StatusRequestEntityTooLarge},
-	unsupportedMediaType: {status: http.StatusUnsupportedMediaType},
-	unknownHost:          {status: http.StatusMisdirectedRequest},
+	conflict:             {http: http.StatusConflict},
+	payloadTooLarge:      {http: http.StatusRequestEntityTooLarge},
+	unsupportedMediaType: {http: http.StatusUnsupportedMediaType},
+	unknownHost:          {http: http.StatusMisdirectedRequest},
 	rateLimited:          {http.StatusTooManyRequests, "Retry-After", "5"},
-	internalError:        {status: http.StatusInternalServerError},
-	upstreamFailed:       {status: http.StatusBadGateway},
+	internalError:        {http: http.StatusInternalServerError},
+	upstreamFailed:       {http: http.StatusBadGateway},
 	unavailable:          {http.StatusServiceUnavailable, "Retry-After", "1"},
-	upstreamTimeout:      {status: http.StatusGatewayTimeout},
+	upstreamTimeout:      {http: http.StatusGatewayTimeout},
 	databaseFull:         {http.StatusInsufficientStorage, "Retry-After", "60"},
 }
 

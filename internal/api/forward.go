@@ -73,13 +73,13 @@ func (s *API) forward(c *call, segments []string) error {
 // forwarded is the writer of an answer that is the upstream's; it takes note of its status.
 type forwarded struct {
 	http.ResponseWriter
-	status *int
+	code *int
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (f *forwarded) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
-		*f.status = status
+		*f.code = status
 	}
 	f.ResponseWriter.WriteHeader(status)
 }

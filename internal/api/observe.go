@@ -53,8 +53,8 @@ func (s *API) trace(c *call) {
 		return
 	}
 	// By the semantic conventions of OpenTelemetry for HTTP servers.
-	ctx, span := s.Tracer.Start(ctx, c.R.Method+" "+c.route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("http.request.method", c.R.Method), attribute.String("http.route", c.route), attribute.String("sheaf.request_id", c.id)))
+	ctx, span := s.Tracer.Start(ctx, c.R.Method+" "+c.template, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", c.R.Method), attribute.String("http.route", c.template), attribute.String("sheaf.request_id", c.id)))
 	c.R = c.R.WithContext(ctx)
 	c.trace = tracing.Text(ctx)
 	c.traced = func() {
@@ -68,9 +68,9 @@ func (s *API) trace(c *call) {
 
 // count tells of a call that is over.
 func (s *API) count(c *call, began time.Time) {
-	route := c.route
-	if route == "" {
-		route = "none"
+	template := c.template
+	if template == "" {
+		template = "none"
 	}
 	method := c.R.Method
 	switch method {
@@ -78,5 +78,5 @@ func (s *API) count(c *call, began time.Time) {
 	default:
 		method = "_OTHER" // as the semantic conventions have it: callers choose no labels
 	}
-	s.Observe(method, route, c.Status, time.Since(began))
+	s.Observe(method, template, c.Status, time.Since(began))
 }

@@ -9,26 +9,6 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// NodeState is what this node alone knows of itself, since it was started.
-type NodeState struct {
-	Version  string
-	Running  int // queues that hold a place
-	Places   int // for queues
-	InFlight int // requests under way
-	Upstream UpstreamState
-}
-
-// UpstreamState is what the upstream did in the last minutes, as this node saw it.
-type UpstreamState struct {
-	Window    time.Duration
-	Requests  int            // attempts
-	Codes     map[string]int // of their answers, by class: 2xx …, throttled for 429, "none" where no answer came
-	Median    time.Duration  // of the time that an attempt took
-	P99       time.Duration
-	Held      int       // credentials for which everything waits because the upstream asked for it
-	HeldUntil time.Time // the latest moment of these; zero: none
-}
-
 const (
 	// overviewLoads is how many queues are looked at, of those with the most unfinished
 	// batches; overviewQueues is how many are told of each kind.
@@ -100,14 +80,14 @@ func (s *API) operator(c *call) error {
 	now := time.Now()
 	out := overviewJSON{
 		At: jsonTime(now), Database: databaseJSON{o.Bytes},
-		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Aside: o.Quarantined, Deepest: loads(o.Loads, now)},
+		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Aside: o.Quarantined, Deepest: storesOf(o.Loads, now)},
 		Node:   stateOf(s.Node()),
 	}
 	for _, n := range o.Nodes {
 		out.Nodes = append(out.Nodes, nodeJSON{n.Name, n.Self, jsonTime(n.StartedAt), jsonTime(n.RenewedAt), n.Queues})
 	}
 	slices.SortFunc(o.Loads, func(a, b storage.Load) int { return a.Oldest.Compare(b.Oldest) })
-	out.Stores.Slowest = loads(o.Loads, now)
+	out.Stores.Slowest = storesOf(o.Loads, now)
 	return c.JSON(out)
 }
 
@@ -124,9 +104,9 @@ func stateOf(n NodeState) stateJSON {
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// loads tells the first queues of a list. A queue's name is its store's, or the store's and
+// storesOf returns the first queues of a list. A queue's name is its store's, or the store's and
 // the SHA-256 of the token whose queue it is, of which the beginning is told.
-func loads(all []storage.Load, now time.Time) []storeJSON {
+func storesOf(all []storage.Load, now time.Time) []storeJSON {
 	var out []storeJSON
 	for _, l := range all[:min(len(all), overviewQueues)] {
 		store, caller, _ := strings.Cut(l.Queue, "/")

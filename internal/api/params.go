@@ -114,14 +114,14 @@ func (p params) group() (string, error) {
 
 // refuse returns an error if a parameter is one of these but not one of the call's own. Without
 // its effect, the call would not do what the caller means.
-func (p params) refuse(known, own []string, call string) error {
+func (p params) refuse(known, own []string, which string) error {
 	for _, name := range known {
 		if _, given := p[name]; given && !slices.Contains(own, name) {
 			takes := "no parameters"
 			if len(own) > 0 {
 				takes = strings.Join(own, ", ")
 			}
-			return fail(wrongParameter, "Parameter %s doesn't belong to %s, which takes %s.", name, call, takes)
+			return fail(wrongParameter, "Parameter %s doesn't belong to %s, which takes %s.", name, which, takes)
 		}
 	}
 	return nil

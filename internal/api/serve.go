@@ -54,7 +54,7 @@ func (s *API) serve(c *call) error {
 		return fail(methodNotAllowed, "%s is not forwarded. Send one of %s.", c.R.Method, forwardable)
 	}
 	if s.Forward != nil && len(path) > 4 && path[1] == "api" && path[2] == "v3" {
-		c.route = "/api/v3/{storeId}/*"
+		c.template = "/api/v3/{storeId}/*"
 		return s.forward(c, path)
 	}
 	return fail(notFound, "Nothing is served at this path. Batches are at /api/v3/{storeId}/batch.")
@@ -63,7 +63,7 @@ func (s *API) serve(c *call) error {
 // serveRoute checks what all calls have in common, in the order method, token, store, right,
 // parameters, and then serves the call.
 func (s *API) serveRoute(c *call, rt *route, store string) error {
-	c.route = rt.template
+	c.template = rt.template
 	s.trace(c)
 	op, found := rt.operation(c.R.Method)
 	if !found {

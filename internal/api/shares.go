@@ -8,13 +8,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-const (
-	// maxStreams is the number of calls that may wait for news of a batch: event streams, and statuses
-	// with wait.
-	maxStreams = 10 << 10
-	// streamPause is when a client with too many streams may retry.
-	streamPause = 5 * time.Second
-)
+// streamPause is when a client with too many streams may retry.
+const streamPause = 5 * time.Second
 
 // network returns the network that a call came from; the zero Prefix: it isn't known.
 func (s *API) network(r *http.Request) netip.Prefix {

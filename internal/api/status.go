@@ -89,8 +89,8 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	return nil
 }
 
-// inDoubt is the value of only that selects requests that are FAILED and in doubt.
-const inDoubt = "IN_DOUBT"
+// onlyInDoubt is the value of only that selects requests that are FAILED and in doubt.
+const onlyInDoubt = "IN_DOUBT"
 
 // view reads which responses the caller wants, and in which form.
 func (c *call) view() (v reply.View, err error) {
@@ -121,7 +121,7 @@ func (c *call) view() (v reply.View, err error) {
 			v.Only = s
 		}
 	}
-	v.InDoubt = only == inDoubt
+	v.InDoubt = only == onlyInDoubt
 	if given && v.Only == 0 && !v.InDoubt {
 		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, IN_DOUBT, NOT_EXECUTED.")
 	}

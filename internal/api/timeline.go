@@ -57,9 +57,9 @@ func (s *API) timeline(c *call) error {
 
 // The words for a request that has not ended.
 const (
-	pending = "PENDING" // not sent yet
-	running = "RUNNING" // may have been sent. Of reads, which need no mark, nobody knows
-	waiting = "WAITING" // put off, to be sent again
+	statePending = "PENDING" // not sent yet
+	stateRunning = "RUNNING" // may have been sent. Of reads, which need no mark, nobody knows
+	stateWaiting = "WAITING" // put off, to be sent again
 )
 
 // appendProgress appends how far a request has come.
@@ -81,16 +81,16 @@ func appendProgress(dst []byte, i int, r *batch.Request, m *storage.Mark, st *st
 	}
 	dst = append(append(append(dst, `,"method":"`...), r.Method...), '"')
 	dst = batch.AppendString(append(dst, `,"path":`...), r.Path)
-	word := pending
+	word := statePending
 	switch {
 	case m.State == storage.Done:
 		word = m.Result.Status.String()
 	case st.Status == batch.Completed:
 		word = batch.NotExecuted.String()
 	case m.State == storage.Begun:
-		word = running
+		word = stateRunning
 	case m.State == storage.Waiting:
-		word = waiting
+		word = stateWaiting
 	}
 	dst = append(append(append(dst, `,"status":"`...), word...), '"')
 	if m.State == storage.Done && m.Result.Status == batch.NotExecuted {
