@@ -311,9 +311,9 @@ func TestCheckURL(t *testing.T) {
 	for text, want := range map[string]string{
 		"https://example.com/hooks?x=1": "", "https://example.com:8443": "", "http://127.0.0.1:9000/x": "", "https://EXAMPLE.com": "",
 		"http://example.com": "https://", "http://10.0.0.1": "https://", "http://localhost": "https://", "ftp://example.com": "https://",
-		"example.com": "an address such as", "https://": "an address such as", "https:example.com": "an address such as", "": "an address such as",
-		"https://user:secret@example.com": "user name", "https://example.com/#x": "an address such as", "https://example.com/\n": "an address such as",
-		"https://example.org": "allowed", "https://example.com.evil.org": "allowed",
+		"example.com": "a URL such as", "https://": "a URL such as", "https:example.com": "a URL such as", "": "a URL such as",
+		"https://user:secret@example.com": "user name", "https://example.com/#x": "a URL such as", "https://example.com/\n": "a URL such as",
+		"https://example.org": "operator allows", "https://example.com.evil.org": "operator allows",
 		"https://example.com/" + strings.Repeat("x", maxURL): "at most",
 	} {
 		err := CheckURL(text, []string{"example.com", "127.0.0.1"}, loopback)
