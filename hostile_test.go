@@ -106,7 +106,7 @@ var hostile = []struct {
 	{"bodies", "cut off in the middle", create(`[{"method":"GET"`), 400, "WRONG_PARAMETER"},
 	{"bodies", "data after the array", create(good + good), 400, "WRONG_PARAMETER"},
 	{"bodies", "a method that opens a tunnel", create(`[{"method":"CONNECT","path":"a"}]`), 400, "WRONG_PARAMETER"},
-	{"bodies", "larger than --max-body", create(strings.Repeat(" ", 11<<20)), 413, "PAYLOAD_TOO_LARGE"},
+	{"bodies", "larger than 10 MiB", create(strings.Repeat(" ", 11<<20)), 413, "PAYLOAD_TOO_LARGE"},
 	{"bodies", "a decompression bomb: 1 GiB in 1 MiB", create(zipped(1<<30), "Content-Encoding: gzip"), 413, "PAYLOAD_TOO_LARGE"},
 	{"bodies", "declared as gzip, but not gzip", create(good, "Content-Encoding: gzip"), 400, "WRONG_PARAMETER"},
 	{"bodies", "compressed twice", create(good, "Content-Encoding: gzip, gzip"), 415, "UNSUPPORTED_MEDIA_TYPE"},

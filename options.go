@@ -90,15 +90,15 @@ type Auth struct {
 // Database is where batches are kept.
 type Database struct {
 	// URL is "sqlite:FILE", or the address of a PostgreSQL database (version 14 or later) that
-	// any number of services may share: "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS",
-	// with the parameters of libpq. Default: sqlite:sheaf.db.
+	// any number of services may share: "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS".
+	// Default: sqlite:sheaf.db.
+	//
+	// Parameters are those of libpq and these three. pool_max_conns is the most connections that
+	// the service opens (8, at least 4). sheaf_password_file=FILE reads the password from a file
+	// with mode 0600 or 0640. sheaf_accelerators=off does without LISTEN, NOTIFY and advisory
+	// locks, for databases that only appear to support them; a dead service is then noticed after
+	// 13 s instead of 3 s.
 	URL string
-	// Connections is the most connections to PostgreSQL that the service opens, at least 4.
-	// Default: 8.
-	Connections int
-	// NoAccelerators does without LISTEN, NOTIFY and advisory locks, for databases that only
-	// appear to support them. A dead service is then noticed after 13 s instead of 3 s.
-	NoAccelerators bool
 	// NoMigrations leaves PostgreSQL's schema unchanged. New refuses a schema that is not up to
 	// date; see Migrate.
 	NoMigrations bool

@@ -147,7 +147,7 @@ func (b *bench) newcomers(ctx context.Context, atOnce string) ([]figure, error) 
 	if err != nil {
 		return nil, err
 	}
-	svc, err := b.startService(ctx, u.template, db, "--stores-at-once", atOnce)
+	svc, err := b.startService(ctx, u.template, db, "--max-outbound", "1024,stores="+atOnce)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ type bench struct {
 // themes are what -only can name, in the order in which they are measured; the last ones
 // are PostgreSQL's.
 var (
-	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness", "watchers", "submit", "observe"}
+	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness", "watchers", "submit"}
 	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
 )
 
@@ -283,7 +283,6 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 		{"fairness", single(b.fairness)},
 		{"watchers", single(b.watchers)},
 		{"submit", single(b.submit)},
-		{"observe", single(b.observe)},
 		{"nodes", b.nodes},
 		{"purge", b.purge},
 		{"limits", single(b.limits)},

@@ -87,7 +87,7 @@ func (b *bench) startService(ctx context.Context, upstream string, db database, 
 		return nil, err
 	}
 	cmd := b.command(ctx, b.sheaf, slices.Concat([]string{
-		"serve", "--listen", address, "--upstream", upstream, "--log-level", "error",
+		"serve", "--listen", address, "--upstream", upstream, "--log-format", "text,error",
 	}, db.flags, flags)...)
 	s := &service{client: newClient("http://" + address), cmd: cmd, ended: make(chan struct{})}
 	cmd.Stderr = &s.stderr

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,19 @@ func newFleet(t *testing.T, r *row, ledger *Ledger, database string, n int, args
 		f.nodes = append(f.nodes, &node{address: freeAddress(t), database: database, binary: binary})
 	}
 	return f
+}
+
+// newDatabase returns a new database of the shared server, used with or without accelerators.
+func newDatabase(t *testing.T, accelerators string) string {
+	t.Helper()
+	database, err := url.Parse(pgtest.NewDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := database.Query()
+	query.Set("sheaf_accelerators", accelerators)
+	database.RawQuery = query.Encode()
+	return database.String()
 }
 
 // startFleet starts n nodes over a new database of the shared server.

@@ -47,19 +47,20 @@ func timesKilled(byDefault int) int {
 // the node comes back at once or later.
 func TestTakeoverKilled(t *testing.T) {
 	r := newRow("`kill -9` of a node", takeoverKilled)
-	r.repeat(t, timesKilled(4), func(t *testing.T, times int) { killNodes(t, r, times) })
+	r.repeat(t, timesKilled(4), func(t *testing.T, times int) { killNodes(t, r, times, "on") })
 }
 
 // TestTakeoverWithoutAccelerators: a dead node is noticed without advisory locks, later.
 func TestTakeoverWithoutAccelerators(t *testing.T) {
 	r := newRow("`kill -9` of a node, accelerators off", takeoverCut)
 	t.Parallel()
-	r.repeat(t, times(1), func(t *testing.T, times int) { killNodes(t, r, times, "--database-accelerators", "off") })
+	r.repeat(t, times(1), func(t *testing.T, times int) { killNodes(t, r, times, "off") })
 }
 
-func killNodes(t *testing.T, r *row, times int, args ...string) {
+func killNodes(t *testing.T, r *row, times int, accelerators string) {
 	ctx := t.Context()
-	f := startFleet(t, r, newLedger(t, moody), 3, args...)
+	f := newFleet(t, r, newLedger(t, moody), newDatabase(t, accelerators), 3)
+	f.up()
 	f.withLoad(ctx, 9, func(*load) {
 		// A few arrivals: killed while it takes over. Many: killed in the middle of its work.
 		points := []int{250, 1, 100, 20, 180}

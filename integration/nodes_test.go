@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
 // elsewhere has the promised times with and without accelerators: until a batch starts on an
@@ -26,9 +24,9 @@ func TestIdleNodeStarts(t *testing.T) {
 		t.Run(accelerators, func(t *testing.T) {
 			ctx := t.Context()
 			ledger := holding(t)
-			f := newFleet(t, nil, ledger, pgtest.NewDatabase(t), 2, "--database-accelerators", accelerators)
+			f := newFleet(t, nil, ledger, newDatabase(t, accelerators), 2)
 			full, idle := f.nodes[0], f.nodes[1]
-			f.start(full, "--stores-at-once", "1", "--request-timeout", "10m")
+			f.start(full, "--max-outbound", "1024,stores=1", "--request-timeout", "10m")
 			held := ledger.After(1)
 			if _, err := caller(full.base).create(ctx, "busy", nil, []request{{Method: "POST", Path: "hold"}}); err != nil {
 				t.Fatal(err)
@@ -71,7 +69,8 @@ func TestStopThroughAnotherNode(t *testing.T) {
 				}
 				return Reply{Delay: 20 * time.Millisecond}
 			})
-			f := startFleet(t, nil, ledger, 2, "--database-accelerators", accelerators)
+			f := newFleet(t, nil, ledger, newDatabase(t, accelerators), 2)
+			f.up()
 			for name, requests := range map[string][]request{
 				"is running":      posts(400),
 				"waits for a 429": {{Method: "POST", Path: "throttled"}, {Method: "POST", Path: "later"}},

@@ -135,10 +135,10 @@ func TestTracesOfTheBinary(t *testing.T) {
 		got <- r.URL.Path + " " + string(body)
 	}))
 	t.Cleanup(collector.Close)
-	run := func(environ []string, args ...string) *service {
+	run := func(environ []string) *service {
 		t.Helper()
 		address := freeAddress(t)
-		s := launchBinary(t, binary, environ, append(serveArgs(address, api.URL, filepath.Join(t.TempDir(), "sheaf.db")), args...)...)
+		s := launchBinary(t, binary, environ, serveArgs(address, api.URL, filepath.Join(t.TempDir(), "sheaf.db"))...)
 		s.base = "http://" + address
 		s.waitReady(t)
 		s.hand(t, "", "GET /fine")
@@ -146,16 +146,16 @@ func TestTracesOfTheBinary(t *testing.T) {
 		s.term(t)
 		return s
 	}
-	for name, start := range map[string]func(){
-		"flag":     func() { run(nil, "--traces-endpoint", collector.URL+"/v1/traces") },
-		"variable": func() { run([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL, "OTEL_SERVICE_NAME=mine"}) },
+	for name, environ := range map[string][]string{
+		"sheaf": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + collector.URL + "/v1/traces"},
+		"mine":  {"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL, "OTEL_SERVICE_NAME=mine"},
 	} {
-		start()
+		run(environ)
 		all := ""
 		for len(got) > 0 {
 			all += <-got
 		}
-		for _, want := range []string{"/v1/traces ", "batch run", "batch queue", "POST /api/v3/{storeId}/batch", map[string]string{"flag": "sheaf", "variable": "mine"}[name]} {
+		for _, want := range []string{"/v1/traces ", "batch run", "batch queue", "POST /api/v3/{storeId}/batch", name} {
 			if !strings.Contains(all, want) {
 				t.Errorf("%s: %q was not sent", name, want)
 			}
@@ -173,10 +173,10 @@ func TestTracesOfTheBinary(t *testing.T) {
 	run([]string{endpoint, "OTEL_TRACES_EXPORTER=none"})
 	run([]string{endpoint, "OTEL_TRACES_SAMPLER=always_off"})
 	run([]string{endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0"})
-	run([]string{"OTEL_SDK_DISABLED=true"}, "--traces-endpoint", collector.URL+"/v1/traces")
+	run([]string{endpoint, "OTEL_SDK_DISABLED=true"})
 	if len(got) > 0 {
 		t.Error("traces are sent that nobody asked for")
 	}
-	away := run(nil, "--traces-endpoint", "http://"+freeAddress(t)+"/v1/traces")
+	away := run([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freeAddress(t)})
 	away.await(t, "traces can't be sent")
 }

@@ -22,7 +22,7 @@ func TestRefusalsAreReadable(t *testing.T) {
 	plain := start(t, api.URL, filepath.Join(t.TempDir(), "plain.db"))
 	cert, key := newCertificate(t)
 	address := freeAddress(t)
-	secure := launch(t, append(serveArgs(address, api.URL, filepath.Join(t.TempDir(), "secure.db")), "--tls-cert", cert, "--tls-key", key)...)
+	secure := launch(t, append(serveArgs(address, api.URL, filepath.Join(t.TempDir(), "secure.db")), "--tls", "cert="+cert+",key="+key)...)
 	secure.await(t, `"msg":"ready"`)
 
 	venv := filepath.Join(t.TempDir(), "venv")

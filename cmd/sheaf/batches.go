@@ -9,7 +9,6 @@ import (
 	"iter"
 	"net/http"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -18,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// report is what status and wait tell of a batch.
+// report is the output of status and wait.
 type report struct {
 	Ticket      string        `json:"ticket"`
 	Status      client.Status `json:"status"`
@@ -38,7 +37,7 @@ type report struct {
 	FinishedAt  time.Time     `json:"finishedAt,omitzero"`
 }
 
-// newReport asks for what there is to tell.
+// newReport reads a batch and counts its results.
 func newReport(ctx context.Context, c *client.Client, ticket string) (*report, error) {
 	b, err := c.Get(ctx, ticket, client.GetOptions{NoResponses: true, Details: true})
 	if err != nil {
@@ -62,7 +61,7 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 	return r, nil
 }
 
-// exit returns the error whose exit code tells how the batch stands.
+// exit returns an error with the exit code for the batch's status.
 func (r *report) exit() error {
 	switch {
 	case r.Status != client.Completed:
@@ -74,16 +73,16 @@ func (r *report) exit() error {
 }
 
 func (r *report) print(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	state := string(r.Status)
 	if r.Paused {
 		state += ", paused"
 	}
 	if !r.SetAsideAt.IsZero() {
-		state += ", set aside: it waits for the service's operator"
+		state += ", set aside: waiting for the service's operator"
 	}
 	if !r.WaitsUntil.IsZero() {
-		state += ", waits for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
+		state += ", waiting for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
 	}
 	fmt.Fprintf(t, "Ticket\t%s\nStatus\t%s\nRequests\t%s of %s have run: %s, %s not executed\n", r.Ticket, state,
 		commas(r.Completed), commas(r.Total), failures(r.Failed, r.InDoubt), commas(r.NotExecuted))
@@ -126,79 +125,65 @@ func (r *report) show(w io.Writer, asJSON bool) error {
 
 func newStatus(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
-	c := &cobra.Command{
+	return r.command(environ, ofTicket|hasJSON, &cobra.Command{
 		Use:   "status TICKET",
-		Short: "Tell how far a batch is",
-		Long:  "Tell how far a batch is.\n\n" + exitCodes,
+		Short: "Show the progress of a batch",
+		Long:  "Show the progress of a batch.\n\n" + exitCodes,
 		Example: `  sheaf status 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
   sheaf status --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq .completedRequests`,
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1)
-			if err != nil {
-				return err
-			}
-			found, err := newReport(ctx, service, args[0])
-			if err != nil {
-				return err
-			}
-			return found.show(c.OutOrStdout(), asJSON)
-		}),
-	}
-	r.ticketFlags(c, environ)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		found, err := newReport(ctx, service, args[0])
+		if err != nil {
+			return err
+		}
+		return found.show(c.OutOrStdout(), r.asJSON)
+	})
 }
 
 func newWait(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
-	var most time.Duration
-	c := &cobra.Command{
-		Use:     "wait TICKET",
-		Short:   "Wait until a batch is finished",
-		Long:    "Wait until a batch is finished, and tell how it ended. Lost connections and restarts of the service\nare waited for.\n\n" + exitCodes,
-		Example: "  sheaf wait --timeout 10m 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 && echo all went well",
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(time.Hour)
-			if err != nil {
+	var timeout time.Duration
+	c := r.command(environ, ofTicket|hasJSON|patient, &cobra.Command{
+		Use:   "wait TICKET",
+		Short: "Wait until a batch is finished",
+		Long: `Wait until a batch is finished, and show its outcome. The command survives lost connections and
+restarts of the service.
+
+` + exitCodes,
+		Example: "  sheaf wait --timeout 10m 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 && echo success",
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		waiting := ctx
+		if timeout > 0 {
+			var cancel context.CancelFunc
+			waiting, cancel = context.WithTimeout(ctx, timeout)
+			defer cancel()
+		}
+		if _, err := service.Wait(waiting, args[0], nil); err != nil {
+			if ctx.Err() != nil || waiting.Err() == nil {
 				return err
 			}
-			waiting := ctx
-			if most > 0 {
-				var cancel context.CancelFunc
-				waiting, cancel = context.WithTimeout(ctx, most)
-				defer cancel()
-			}
-			if _, err := service.Wait(waiting, args[0], nil); err != nil {
-				if ctx.Err() != nil || waiting.Err() == nil {
-					return err
-				}
-				fmt.Fprintf(c.ErrOrStderr(), "sheaf: the batch is not finished after %s\n", most)
-			}
-			found, err := newReport(ctx, service, args[0])
-			if err != nil {
-				return err
-			}
-			return found.show(c.OutOrStdout(), asJSON)
-		}),
-	}
-	r.ticketFlags(c, environ)
-	c.Flags().DurationVar(&most, "timeout", 0, "how long (default: until it is finished)")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+			fmt.Fprintf(c.ErrOrStderr(), "sheaf: the batch is not finished after %s\n", timeout)
+		}
+		found, err := newReport(ctx, service, args[0])
+		if err != nil {
+			return err
+		}
+		return found.show(c.OutOrStdout(), r.asJSON)
+	})
+	c.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait (default: until the batch is finished)")
 	return c
 }
 
-// told counts what a command has shown.
-type told struct{ failures int }
+// printer prints responses and counts those that did not succeed.
+type printer struct{ failures int }
 
 // only are the values of --only.
 var only = map[string]client.ResultStatus{
 	"": "", "failed": client.Failed, "in-doubt": client.InDoubt, "not-executed": client.NotExecuted, "completed": client.Succeeded,
 }
 
-// show prints responses, as a table for people or one JSON object a line.
-func (s *told) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Response, error]) error {
+// show prints responses as a table, or as JSON with one object a line.
+func (p *printer) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Response, error]) error {
 	if !asJSON {
 		fmt.Fprintln(w, "INDEX  STATUS        CODE  REQUEST / ANSWER")
 	}
@@ -209,7 +194,7 @@ func (s *told) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Respon
 			return err
 		}
 		if r.Status != client.Succeeded {
-			s.failures++
+			p.failures++
 		}
 		if asJSON {
 			err = out.Encode(struct {
@@ -226,7 +211,7 @@ func (s *told) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Respon
 	return nil
 }
 
-// line is a response as people read it.
+// line formats a response for people.
 func line(r *client.Response) string {
 	code := "   -"
 	if r.StatusCode != 0 {
@@ -247,7 +232,7 @@ func line(r *client.Response) string {
 	return clean(fmt.Sprintf("%5d  %-12s  %s  %s  %s", r.Index, status, code, what, why), 200)
 }
 
-// clean keeps what came from elsewhere from steering the terminal, and shortens it.
+// clean removes control characters, which could change the terminal, and shortens the text.
 func clean(text string, most int) string {
 	out := make([]rune, 0, most)
 	for _, r := range text {
@@ -264,76 +249,68 @@ func clean(text string, most int) string {
 
 func newResults(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
 	var which string
-	c := &cobra.Command{
+	c := r.command(environ, ofTicket|hasJSON, &cobra.Command{
 		Use:   "results TICKET",
 		Short: "Print the responses of a batch, in the order of its requests",
-		Long:  "Print the responses of a batch, in the order of its requests. Of an unfinished batch those that have\nended. With --json, one JSON object a line, bodies whole.\n\n" + exitCodes,
+		Long: `Print the responses of a batch, in the order of its requests. An unfinished batch has only some of
+them. With --json, each response is a JSON object on a line, with its whole body.
+
+` + exitCodes,
 		Example: `  sheaf results 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --only failed
   sheaf results --json 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 | jq -c .httpBody`,
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			status, ok := only[which]
-			if !ok {
-				return usagef("--only is %q; it must be failed, in-doubt, not-executed or completed", which)
-			}
-			service, err := r.client(-1)
-			if err != nil {
-				return err
-			}
-			b, err := service.Get(ctx, args[0], client.GetOptions{NoResponses: true})
-			if err != nil {
-				return err
-			}
-			var t told
-			if err := t.show(c.OutOrStdout(), asJSON, service.Results(ctx, args[0], client.GetOptions{Only: status, Details: true})); err != nil {
-				return err
-			}
-			return t.exit(b.Status)
-		}),
-	}
-	r.ticketFlags(c, environ)
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		status, ok := only[which]
+		if !ok {
+			return usagef("--only is %q and must be failed, in-doubt, not-executed or completed", which)
+		}
+		b, err := service.Get(ctx, args[0], client.GetOptions{NoResponses: true})
+		if err != nil {
+			return err
+		}
+		var p printer
+		if err := p.show(c.OutOrStdout(), r.asJSON, service.Results(ctx, args[0], client.GetOptions{Only: status, Details: true})); err != nil {
+			return err
+		}
+		return p.exit(b.Status)
+	})
 	c.Flags().StringVar(&which, "only", "", "failed, in-doubt (included in failed), not-executed or completed")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func (s *told) exit(status client.Status) error {
-	return (&report{Status: status, Failed: s.failures}).exit()
+func (p *printer) exit(status client.Status) error {
+	return (&report{Status: status, Failed: p.failures}).exit()
 }
 
 func newTail(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
-	c := &cobra.Command{
-		Use:     "tail TICKET",
-		Short:   "Print the responses of a batch as they come, until it is finished",
-		Long:    "Print the responses of a batch as they come, until it is finished. Lost connections and restarts of\nthe service are waited for.\n\n" + exitCodes,
+	return r.command(environ, ofTicket|hasJSON|patient, &cobra.Command{
+		Use:   "tail TICKET",
+		Short: "Print the responses of a batch as they arrive",
+		Long: `Print the responses of a batch as they arrive, until it is finished. The command survives lost
+connections and restarts of the service.
+
+` + exitCodes,
 		Example: "  sheaf tail 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11",
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(time.Hour)
-			if err != nil {
-				return err
-			}
-			var t told
-			if err := t.show(c.OutOrStdout(), asJSON, service.Stream(ctx, args[0], client.GetOptions{Details: true})); err != nil {
-				return err
-			}
-			return t.exit(client.Completed)
-		}),
-	}
-	r.ticketFlags(c, environ)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		var p printer
+		if err := p.show(c.OutOrStdout(), r.asJSON, service.Stream(ctx, args[0], client.GetOptions{Details: true})); err != nil {
+			return err
+		}
+		return p.exit(client.Completed)
+	})
 }
 
 func newCancel(environ []string) *cobra.Command {
 	var r remote
 	var group string
-	c := &cobra.Command{
+	c := r.command(environ, 0, &cobra.Command{
 		Use:   "cancel TICKET | --group NAME",
-		Short: "Stop a batch, or all of a group",
-		Long:  "Stop a batch, or all unfinished ones of a group: what is under way ends and is recorded, the rest is not\nexecuted.\n\n" + exitCodes,
+		Short: "Stop a batch, or all batches of a group",
+		Long: `Stop a batch, or all unfinished batches of a group. Requests in flight end and are recorded. The
+rest are not executed.
+
+` + exitCodes,
 		Example: `  sheaf cancel 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
   sheaf cancel --group spring-prices`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -342,33 +319,28 @@ func newCancel(environ []string) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1)
-			if err != nil {
-				return err
+		ValidArgsFunction: r.tickets,
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		n := 0
+		var err error
+		if group != "" {
+			n, err = service.CancelGroup(ctx, group)
+		} else {
+			var stopped bool
+			if stopped, err = service.Cancel(ctx, args[0]); stopped {
+				n = 1
 			}
-			n := 0
-			if group != "" {
-				n, err = service.CancelGroup(ctx, group)
-			} else {
-				var stopped bool
-				if stopped, err = service.Cancel(ctx, args[0]); stopped {
-					n = 1
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				fmt.Fprintln(c.ErrOrStderr(), "There was no unfinished batch to stop.")
-				return nil
-			}
-			fmt.Fprintf(c.ErrOrStderr(), "Stopped %s.\n", plural(n, "batch", "batches"))
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			fmt.Fprintln(c.ErrOrStderr(), "There was no unfinished batch to stop.")
 			return nil
-		}),
-	}
-	r.flags(c, environ)
-	c.ValidArgsFunction = r.tickets
+		}
+		fmt.Fprintf(c.ErrOrStderr(), "Stopped %s.\n", plural(n, "batch", "batches"))
+		return nil
+	})
 	c.Flags().StringVar(&group, "group", "", "all unfinished batches of this group")
 	return c
 }
@@ -376,7 +348,7 @@ func newCancel(environ []string) *cobra.Command {
 func newRetry(environ []string) *cobra.Command {
 	var r remote
 	var also, only, dry bool
-	c := &cobra.Command{
+	c := r.command(environ, ofTicket, &cobra.Command{
 		Use:   "retry TICKET",
 		Short: "Create a batch that repeats the failed requests of another one, and print its ticket",
 		Long: `Create a batch that repeats the requests of another one that failed or were not executed. Print
@@ -386,42 +358,36 @@ Requests in doubt are left out, because the API may have carried them out. Check
 Then --also-in-doubt or --only-in-doubt repeats them with their old Idempotency-Key.`,
 		Example: `  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)
   sheaf retry --dry-run 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11`,
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
-			service, err := r.client(-1)
-			if err != nil {
-				return err
-			}
-			o := client.RetryOptions{DryRun: dry}
-			switch {
-			case also && only:
-				return usagef("--also-in-doubt and --only-in-doubt can't be used together")
-			case also:
-				o.InDoubt = client.WithInDoubt
-			case only:
-				o.InDoubt = client.OnlyInDoubt
-			}
-			made, err := service.RetryWith(ctx, args[0], o)
-			if refused, ok := errors.AsType[*client.Error](err); err != nil && !ok {
-				return fmt.Errorf("%w; whether a batch was made is not known: sheaf list shows it", err)
-			} else if ok && refused.StatusCode == http.StatusMethodNotAllowed {
-				return fmt.Errorf("this service can't repeat a batch: %w", err)
-			}
-			if err != nil {
-				return err
-			}
-			if dry {
-				fmt.Fprintf(c.OutOrStdout(), "%s would be repeated. In doubt: %s.\n", plural(made.TotalRequests, "request", "requests"), commas(made.InDoubtRequests))
-				return nil
-			}
-			fmt.Fprintln(c.OutOrStdout(), made.Ticket)
-			if n := made.InDoubtRequests; n > 0 && o.InDoubt == client.WithoutInDoubt {
-				fmt.Fprintf(c.ErrOrStderr(), "%s in doubt left out: the API may have carried them out. Check in the API, then repeat them with: sheaf retry --only-in-doubt %s.\n",
-					plural(n, "request", "requests"), args[0])
-			}
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
+		o := client.RetryOptions{DryRun: dry}
+		switch {
+		case also && only:
+			return usagef("--also-in-doubt and --only-in-doubt can't be used together")
+		case also:
+			o.InDoubt = client.WithInDoubt
+		case only:
+			o.InDoubt = client.OnlyInDoubt
+		}
+		created, err := service.RetryWith(ctx, args[0], o)
+		if refused, ok := errors.AsType[*client.Error](err); err != nil && !ok {
+			return fmt.Errorf("%w; the batch may have been created: check with sheaf list", err)
+		} else if ok && refused.StatusCode == http.StatusMethodNotAllowed {
+			return fmt.Errorf("this service can't repeat a batch: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		if dry {
+			fmt.Fprintf(c.OutOrStdout(), "%s would be repeated. In doubt: %s.\n", plural(created.TotalRequests, "request", "requests"), commas(created.InDoubtRequests))
 			return nil
-		}),
-	}
-	r.ticketFlags(c, environ)
+		}
+		fmt.Fprintln(c.OutOrStdout(), created.Ticket)
+		if n := created.InDoubtRequests; n > 0 && o.InDoubt == client.WithoutInDoubt {
+			fmt.Fprintf(c.ErrOrStderr(), "%s in doubt left out: the API may have carried them out. Check in the API, then repeat them with: sheaf retry --only-in-doubt %s.\n",
+				plural(n, "request", "requests"), args[0])
+		}
+		return nil
+	})
 	c.Flags().BoolVar(&also, "also-in-doubt", false, "also repeat the requests in doubt")
 	c.Flags().BoolVar(&only, "only-in-doubt", false, "repeat only the requests in doubt")
 	c.Flags().BoolVar(&dry, "dry-run", false, "print how many requests would be repeated, and how many are in doubt")
@@ -430,51 +396,43 @@ Then --also-in-doubt or --only-in-doubt repeats them with their old Idempotency-
 
 func newList(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
 	var status string
 	var limit int
-	c := &cobra.Command{
+	c := r.command(environ, hasJSON, &cobra.Command{
 		Use:     "list",
 		Short:   "List your batches, newest first",
-		Long:    "List your batches: newest first, or with --status those of one status, oldest first.",
+		Long:    "List your batches, newest first. With --status, list those with one status, oldest first.",
 		Example: "  sheaf list --status in-progress",
 		Args:    atMost(0),
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
-			wanted, ok := map[string]client.Status{"": "", "queued": client.Queued, "in-progress": client.InProgress, "completed": client.Completed}[status]
-			switch {
-			case !ok:
-				return usagef("--status is %q and has to be queued, in-progress or completed", status)
-			case limit < 1:
-				return usagef("--limit has to be at least 1")
-			}
-			service, err := r.client(-1)
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, _ []string) error {
+		wanted, ok := map[string]client.Status{"": "", "queued": client.Queued, "in-progress": client.InProgress, "completed": client.Completed}[status]
+		switch {
+		case !ok:
+			return usagef("--status is %q and must be queued, in-progress or completed", status)
+		case limit < 1:
+			return usagef("--limit must be at least 1")
+		}
+		found := []client.Item{}
+		for item, err := range service.List(ctx, wanted) {
 			if err != nil {
 				return err
 			}
-			found := []client.Item{}
-			for item, err := range service.List(ctx, wanted) {
-				if err != nil {
-					return err
-				}
-				if found = append(found, item); len(found) == limit {
-					break
-				}
+			if found = append(found, item); len(found) == limit {
+				break
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
-			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "TICKET\tSTATUS\tNOTE")
-			for _, item := range found {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", item.Ticket, item.Status, note(&item))
-			}
-			return w.Flush()
-		}),
-	}
-	r.flags(c, environ)
+		}
+		if r.asJSON {
+			return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
+		}
+		w := newTable(c.OutOrStdout())
+		fmt.Fprintln(w, "TICKET\tSTATUS\tNOTE")
+		for _, item := range found {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", item.Ticket, item.Status, note(&item))
+		}
+		return w.Flush()
+	})
 	c.Flags().StringVar(&status, "status", "", "queued, in-progress or completed (default: all)")
-	c.Flags().IntVar(&limit, "limit", 100, "how many at most")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().IntVar(&limit, "limit", 100, "the most batches to list")
 	return c
 }
 

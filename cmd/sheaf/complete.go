@@ -8,25 +8,25 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// completionTimeout bounds what a shell waits for while somebody types.
+// completionTimeout limits how long a shell waits for completions.
 const completionTimeout = 2 * time.Second
 
-// flagWords are the values of flags that have no others, by command and flag.
+// flagWords are the words that flags accept, by command and flag.
 var flagWords = map[string]map[string][]string{
 	"submit":        {"format": {"ndjson", "json", "csv"}, "results-format": {"ndjson", "csv"}},
 	"results":       {"only": {"failed", "not-executed", "completed"}},
 	"list":          {"status": {"queued", "in-progress", "completed"}},
 	"rotate-secret": {"step": {"prepare", "activate", "finish"}},
-	"serve":         {"log-format": {"text", "json"}, "log-level": {"debug", "info", "warn", "error"}, "passthrough": {"on", "off"}, "ui": {"on", "off"}, "metrics": {"on", "off"}},
+	"serve":         {"log-format": {"text", "json"}, "passthrough": {"on", "off"}, "ui": {"on", "off"}, "migrate": {"on", "off"}, "upstream-guard": {"on", "off"}, "in-doubt": {"fail", "retry"}},
 }
 
-// complete tells shells what can be the values of a command's flags, and of those below.
-func complete(c *cobra.Command, environ []string) {
+// addCompletions registers completions for the flags of a command and its subcommands.
+func addCompletions(c *cobra.Command, environ []string) {
 	for _, sub := range c.Commands() {
-		complete(sub, environ)
+		addCompletions(sub, environ)
 	}
 	register := func(flag string, f cobra.CompletionFunc) {
-		if c.Flags().Lookup(flag) != nil { // the command's of this name, and not another one's
+		if c.Flags().Lookup(flag) != nil { // only commands of this name that have the flag
 			_ = c.RegisterFlagCompletionFunc(flag, f) // fails without the flag, or twice
 		}
 	}
@@ -36,7 +36,7 @@ func complete(c *cobra.Command, environ []string) {
 	register("context", contextNames(environ))
 }
 
-// contextNames completes what sheaf login has stored.
+// contextNames completes the names of contexts.
 func contextNames(environ []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		all, err := readContexts(variables(environ))
@@ -47,8 +47,7 @@ func contextNames(environ []string) cobra.CompletionFunc {
 	}
 }
 
-// tickets completes the tickets of the newest batches, as far as the service answers in
-// time.
+// tickets completes the tickets of the newest batches, if the service answers in time.
 func (r *remote) tickets(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	const none, most = cobra.ShellCompDirectiveNoFileComp, 20
 	service, err := r.client(-1)

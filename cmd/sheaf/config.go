@@ -16,16 +16,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// origins tell where each setting comes from: its flag, its variable, a line of the file, or
+// origins hold where each setting comes from: its flag, its variable, a line of the file, or
 // byDefault.
 type origins map[string]string
 
 // byDefault is the origin of a setting that nobody has set.
 const byDefault = "default"
 
-// configure sets the flags that the command line has not set: from the environment, else
-// from the file, if one is named.
+// configure sets the flags that the command line doesn't set, from the environment or else from the
+// file. An empty file name is no file.
 func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, error) {
+	if err := refuseRemoved(vars); err != nil {
+		return nil, err
+	}
 	from := origins{}
 	f.VisitAll(func(flag *pflag.Flag) { from[flag.Name] = byDefault })
 	k := koanf.New("")
@@ -69,9 +72,8 @@ func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, 
 	return from, err
 }
 
-// readConfig reads a file of settings: a YAML mapping whose names are those of the flags.
-// Values are the texts that the flags take; where those have commas, they may be lists. It
-// returns the values and the line of each.
+// readConfig reads a settings file: a YAML mapping whose keys are the flags' names. Values are what the
+// flags take. A value with commas may be a list. readConfig returns the values and the line of each.
 func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map[string]int, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -89,12 +91,15 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
-		return nil, nil, usagef("%s:%d: there has to be a setting a line, such as listen: 127.0.0.1:8080", file, top.Line)
+		return nil, nil, usagef("%s:%d: a settings file has one setting a line, such as listen: 127.0.0.1:8080", file, top.Line)
 	}
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		name, value := top.Content[i].Value, top.Content[i+1]
 		place := fmt.Sprintf("%s:%d: ", file, top.Content[i].Line)
 		if f.Lookup(name) == nil {
+			if replacement, ok := removed[name]; ok {
+				return nil, nil, usagef("%s%s was removed: %s", place, name, replacement)
+			}
 			hint := ""
 			if near := nearest(name, known); near != "" {
 				hint = "; did you mean " + near + "?"
@@ -102,7 +107,7 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map
 			return nil, nil, usagef("%s%q is not a setting of sheaf serve%s", place, name, hint)
 		}
 		if line, twice := lines[name]; twice {
-			return nil, nil, usagef("%s%s is set in line %d already", place, name, line)
+			return nil, nil, usagef("%s%s is already set in line %d", place, name, line)
 		}
 		text, err := scalar(value)
 		if err != nil {
@@ -134,11 +139,11 @@ func scalar(n *yaml.Node) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	}
-	return "", errors.New("has settings below it, and has to be a value or a list of values")
+	return "", errors.New("has settings below it and must be a value or a list of values")
 }
 
-// printConfig prints the settings that apply as a file of settings, with their origins.
-// Secrets are masked.
+// printConfig prints the settings that apply as a settings file, with their origins. Secrets are
+// masked.
 func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	f.VisitAll(func(flag *pflag.Flag) {
@@ -151,7 +156,7 @@ func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 
 var secretName = regexp.MustCompile(`(?i)pass|token|secret|key|sig|credential`)
 
-// masked hides passwords, and what else may be secret, in a text that may hold an address.
+// masked hides passwords and other secrets in a text that may hold an address.
 func masked(text string) string {
 	before, rest, found := strings.Cut(text, "://")
 	if !found {
@@ -167,7 +172,7 @@ func masked(text string) string {
 	}
 	query := u.Query()
 	for name := range query {
-		if secretName.MatchString(name) {
+		if secretName.MatchString(name) && !strings.HasSuffix(name, "file") {
 			query.Set(name, "xxxxx")
 		}
 	}
@@ -186,8 +191,8 @@ func newConfig(environ []string) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check [--config FILE]",
 		Short: "Check the settings and print those that apply, with secrets masked",
-		Long: `Check what sheaf serve would be told by this command line, the environment and the file, and print
-what applies, and from where, as a file of settings. Passwords are masked. Nothing is started.`,
+		Long: `Check the settings that sheaf serve would get from this command line, the environment and the file.
+Print those that apply, with their origin, as a settings file. Secrets are masked.`,
 		Example: "  sheaf config check --config sheaf.yaml",
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -202,16 +207,21 @@ what applies, and from where, as a file of settings. Passwords are masked. Nothi
 			return printConfig(c.OutOrStdout(), flags, from)
 		},
 	}
-	s.addConfig(check.Flags())
-	check.Flags().SortFlags = false
-	check.Flags().AddFlagSet(flags)
+	s.addTo(check, flags)
 	c.AddCommand(check)
 	return c
 }
 
-// addConfig adds the flag that names the file of settings.
-func (s *settings) addConfig(f *pflag.FlagSet) {
-	f.StringVar(&s.config, "config", "", "a file of settings: YAML, named as the flags, such as listen: :8080 ["+variable("config")+"]")
+// addTo adds the settings' flags to a command, and the flag that names the settings file.
+func (s *settings) addTo(c *cobra.Command, flags *pflag.FlagSet) {
+	f := c.Flags()
+	f.SortFlags = false
+	own := pflag.NewFlagSet("config", pflag.ContinueOnError)
+	add(own, "config", "", "file", "read settings from this YAML file", &s.config, parseFile)
+	putUnder(own, "Serving")
+	f.AddFlagSet(own)
+	f.AddFlagSet(flags)
+	c.SetUsageFunc(printUsage)
 }
 
 func (s *settings) configFile(vars map[string]string) string {

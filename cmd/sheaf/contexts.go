@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/sheafapi/sheaf/client"
 	"github.com/sheafapi/sheaf/internal/private"
@@ -24,14 +23,14 @@ import (
 // contextsVariable names the file of contexts.
 const contextsVariable = "SHEAF_CONTEXTS"
 
-// storedContext is a service, a store and a token that go together.
+// storedContext is a service, a store and the token for it.
 type storedContext struct {
 	Server string `json:"server"`
 	Store  string `json:"store"`
 	Token  string `json:"token"`
 }
 
-// contexts are what sheaf login has stored, by name.
+// contexts are the file of sheaf login.
 type contexts struct {
 	Current  string                   `json:"current"`
 	Contexts map[string]storedContext `json:"contexts"`
@@ -41,15 +40,15 @@ type contexts struct {
 
 func (c *contexts) names() []string { return slices.Sorted(maps.Keys(c.Contexts)) }
 
-// mostContexts bounds the file, in bytes.
+// mostContexts is the largest size of the file in bytes.
 const mostContexts = 1 << 20
 
-// readContexts reads the file of contexts. There need be none.
+// readContexts reads the file of contexts. A missing file has none.
 func readContexts(vars map[string]string) (*contexts, error) {
 	all := &contexts{file: vars[contextsVariable], Contexts: map[string]storedContext{}}
 	if all.file == "" {
 		dir, err := os.UserConfigDir()
-		if err != nil { // no home: nothing can be stored there
+		if err != nil { // without a home directory there are no contexts
 			return all, nil //nolint:nilerr // commands that need a token say so
 		}
 		all.file = filepath.Join(dir, "sheaf", "contexts.json")
@@ -62,7 +61,7 @@ func readContexts(vars map[string]string) (*contexts, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(text, all); err != nil {
-		return nil, fmt.Errorf("%s holds no contexts (%w): remove it and use sheaf login", all.file, err)
+		return nil, fmt.Errorf("%s can't be read as a file of contexts (%w): remove it and use sheaf login", all.file, err)
 	}
 	if all.Contexts == nil {
 		all.Contexts = map[string]storedContext{}
@@ -72,7 +71,7 @@ func readContexts(vars map[string]string) (*contexts, error) {
 
 func (c *contexts) write() error {
 	if c.file == "" {
-		return usagef("there is no place for contexts: set HOME, or %s to a file's name", contextsVariable)
+		return usagef("contexts can't be stored: set HOME, or set %s to the name of a file", contextsVariable)
 	}
 	text, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
@@ -84,7 +83,7 @@ func (c *contexts) write() error {
 	return private.Replace(c.file, append(text, '\n'))
 }
 
-// isPlain reports whether a token would be sent in clear to another machine.
+// isPlain reports whether a token would be sent unencrypted to another machine.
 func isPlain(server string) bool {
 	u, err := url.Parse(server)
 	return err == nil && strings.EqualFold(u.Scheme, "http") && !isLoopbackHost(u.Hostname())
@@ -96,12 +95,12 @@ func newLogin(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "login [NAME] --store STORE",
 		Short: "Store a server, a store and a token for the other commands",
-		Long: `Store a server, a store and a token under a name (default: the store's), and make that the
-current context. The token is asked for, or read from the standard input where that is no terminal,
-unless --token-file or SHEAF_TOKEN brings it. The service is asked whether it lets the token in.
+		Long: `Store a server, a store and a token under a name (default: the store's), and make this the current
+context. The token comes from --token-file or SHEAF_TOKEN. Otherwise the command prompts for it, or
+reads it from the standard input if that isn't a terminal. It checks the token with the service.
 
-Contexts are in the file contexts.json below the user's directory of configuration, mode 0600
-(SHEAF_CONTEXTS names another file). A context's token is sent to that context's server only.`,
+Contexts are in the file sheaf/contexts.json in your configuration directory, with mode 0600.
+SHEAF_CONTEXTS names another file. A context's token is sent only to that context's server.`,
 		Example: `  sheaf login --server https://batch.example.com --store 1003
   sheaf login shop --store 1003 --token-file token.txt
   pass show shop | sheaf login shop --store 1003`,
@@ -158,11 +157,11 @@ Contexts are in the file contexts.json below the user's directory of configurati
 	}
 	r.flags(c, environ)
 	_ = c.Flags().MarkHidden("context")
-	c.Flags().BoolVar(&unchecked, "no-check", false, "don't ask the service")
+	c.Flags().BoolVar(&unchecked, "no-check", false, "don't check the token")
 	return c
 }
 
-// askToken asks for a token without showing it, or reads it where nobody can be asked.
+// askToken prompts for a token without showing it. Without a terminal it reads the standard input.
 func askToken(c *cobra.Command) (string, error) {
 	in, ok := c.InOrStdin().(*os.File)
 	if ok && term.IsTerminal(int(in.Fd())) {
@@ -209,7 +208,7 @@ func newContexts(environ []string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "contexts",
-		Short:   "List what sheaf login has stored; use makes another one current",
+		Short:   "List contexts; use makes another one current",
 		Example: `  sheaf contexts use staging`,
 		Args:    noCommand,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -231,7 +230,7 @@ func newContexts(environ []string) *cobra.Command {
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), map[string]any{"items": items})
 			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := newTable(c.OutOrStdout())
 			fmt.Fprintln(w, "CURRENT\tNAME\tSERVER\tSTORE")
 			for _, i := range items {
 				mark := ""

@@ -15,8 +15,8 @@ func variable(flag string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// variables returns the SHEAF_ variables that are not empty. Of a name that comes
-// twice the last value counts, as for os/exec.
+// variables returns the SHEAF_ variables that are not empty. If a name occurs twice the last value
+// counts, as in os/exec.
 func variables(environ []string) map[string]string {
 	found := map[string]string{}
 	for _, entry := range environ {
@@ -32,7 +32,7 @@ func variables(environ []string) map[string]string {
 	return found
 }
 
-// unknown returns a sentence for each variable that is no setting, sorted.
+// unknown returns a sentence for each variable that isn't a setting, sorted.
 func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	var known, said []string
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, variable(flag.Name)) })
@@ -49,18 +49,17 @@ func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	return said
 }
 
-// ofOthers are variables that are no settings: those of commands that ask a service, and
-// the one that names the file of settings.
+// ofOthers are variables that aren't settings: those of the client commands, and the one that names
+// the settings file.
 var ofOthers = []string{variable("config"), serverVariable, storeVariable, tokenVariable, contextVariable, contextsVariable}
 
-// fromKubernetes reports whether a variable is one that Kubernetes sets in every pod
-// beside a Service named sheaf.
+// fromKubernetes reports whether Kubernetes sets this variable in every pod beside a Service named
+// sheaf.
 func fromKubernetes(name string) bool {
 	return name == "SHEAF_PORT" || strings.HasPrefix(name, "SHEAF_PORT_") || strings.HasPrefix(name, "SHEAF_SERVICE_")
 }
 
-// nearest returns the known name that differs least from name, if that can be a slip
-// of the pen; else "".
+// nearest returns the known name that differs least from name if name may be a typing error; else "".
 func nearest(name string, known []string) string {
 	best, least := "", 4
 	for _, k := range known {
@@ -71,8 +70,7 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// distance returns how many bytes have to be inserted, removed or replaced to make b
-// out of a.
+// distance returns how many bytes must be inserted, removed or replaced to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

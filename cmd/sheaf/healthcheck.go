@@ -10,16 +10,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthTimeout bounds how long a health check waits.
+// healthTimeout limits how long a health check waits.
 const healthTimeout = 5 * time.Second
 
 func newHealthcheck(environ []string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "healthcheck [URL]",
 		Short: "Check whether a service on this machine is alive",
-		Long: `Ask a service whether it is alive and exit with 0 if it answers 200, else with 1. Made for containers
-without a shell. Without a URL, the command asks /healthz at the address in ` + variable("metrics-listen") + `, or
-else at the address in ` + variable("listen") + `.`,
+		Long: `Call a service and exit with 0 if it answers 200, else with 1. The command is for containers without
+a shell. By default it calls /healthz at the address that ` + variable("listen") + ` has, or at metrics=ADDRESS
+in it.`,
 		Example: "  sheaf healthcheck http://127.0.0.1:9090/readyz",
 		Args:    atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -27,11 +27,18 @@ else at the address in ` + variable("listen") + `.`,
 				return checkHealth(c.Context(), args[0])
 			}
 			vars := variables(environ)
-			address := first(vars[variable("metrics-listen")], vars[variable("listen")], "127.0.0.1:8080")
-			host, port, err := net.SplitHostPort(address)
-			if err != nil {
-				return usagef("%q is not a host and a port: pass a URL, such as http://127.0.0.1:9090/healthz", address)
+			if err := refuseRemoved(vars); err != nil {
+				return err
 			}
+			listen, err := parseListen(first(vars[variable("listen")], "127.0.0.1:8080"))
+			if err != nil {
+				return usagef("%s %w; or pass a URL, such as http://127.0.0.1:9090/healthz", variable("listen"), err)
+			}
+			address := listen.api
+			if listen.metrics != "" && listen.metrics != "off" {
+				address = listen.metrics
+			}
+			host, port, _ := net.SplitHostPort(address)
 			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 				host = "127.0.0.1"
 			}

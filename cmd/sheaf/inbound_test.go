@@ -15,7 +15,7 @@ import (
 // Metrics and probes are answered on an address that serves nothing of callers', and the
 // command healthcheck asks there.
 func TestOperatorsAddress(t *testing.T) {
-	_, log := started(t, "--upstream=http://127.0.0.1:1/{storeId}", "--metrics-listen=127.0.0.1:0")
+	_, log := started(t, "--upstream=http://127.0.0.1:1/{storeId}", "--listen=127.0.0.1:0,metrics=127.0.0.1:0")
 	address := log.await(t, `msg=metrics address=(\S+)`)
 	log.await(t, `msg=(ready)`)
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/api/v3/1/batch?status=QUEUED": 404, "/ui/": 404} {
@@ -32,7 +32,7 @@ func TestOperatorsAddress(t *testing.T) {
 		args, environ []string
 		code          int
 	}{
-		{[]string{"healthcheck"}, []string{"SHEAF_METRICS_LISTEN=" + address, "SHEAF_LISTEN=127.0.0.1:1"}, exitOK},
+		{[]string{"healthcheck"}, []string{"SHEAF_LISTEN=127.0.0.1:1,metrics=" + address}, exitOK},
 		{[]string{"healthcheck"}, []string{"SHEAF_LISTEN=" + strings.Replace(address, "127.0.0.1", "", 1)}, exitOK},
 		{[]string{"healthcheck", "http://" + address + "/readyz"}, nil, exitOK},
 		{[]string{"healthcheck", "http://" + address + "/other"}, nil, exitFailed},
@@ -51,7 +51,7 @@ func TestHTTP2IsBounded(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	a.issue("sheaf", cert, key)
-	address, _ := started(t, "--upstream=http://127.0.0.1:1/{storeId}", "--tls-cert="+cert, "--tls-key="+key)
+	address, _ := started(t, "--upstream=http://127.0.0.1:1/{storeId}", "--tls=cert="+cert+",key="+key)
 	conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: a.pool(), NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)

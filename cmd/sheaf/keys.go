@@ -1,14 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/auth"
@@ -17,8 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// credentialVariable is where keys add takes the upstream's credential from, unless
-// stdin brings it.
+// credentialVariable may have the upstream's credential for keys add. Otherwise it is read from stdin.
 const credentialVariable = "SHEAF_UPSTREAM_TOKEN" //nolint:gosec // a name, no credential
 
 func newKeys(environ []string) *cobra.Command {
@@ -27,9 +24,9 @@ func newKeys(environ []string) *cobra.Command {
 		Short: "Issue keys to callers, for sheaf serve --auth keys=FILE; rotate the secret key",
 		Long: `Issue keys to callers, for sheaf serve --auth keys=FILE.
 
-The file holds hashes of the keys, what each may do and where, and, encrypted with the
-secret key, the credential that the upstream gets in its place: callers never hold that.
-A running sheaf serve takes a change up at SIGHUP.`,
+The file has a hash of each key, its rights and stores, and the credential that the upstream gets in
+its place. Credentials are encrypted with the secret key, and callers never see them. A running
+sheaf serve reads the file again on SIGHUP.`,
 		Args: noCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -49,12 +46,13 @@ func newKeysAdd(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add --name NAME --store STORE --secret-key-file FILE",
 		Short: "Issue a key and print it, once",
-		Long: `Issue a key and print it. It is nowhere else: who loses it gets another one.
+		Long: `Issue a key and print it. The key is not stored: if it is lost, issue another one.
 
-The credential that the upstream gets in its place is read from ` + credentialVariable + `, or
-else from stdin; never from the command line, where others would see it.`,
-		Example: `  sheaf keys add --name importer --store 12345 --right create,read --secret-key-file sheaf.key <upstream-token
-  sheaf keys add --name reports --store '*' --right read --expires 720h --secret-key-file sheaf.key <upstream-token
+The credential that the upstream gets in its place is read from ` + credentialVariable + ` or stdin,
+because other users could see it on the command line. The right to operate shows the whole service.
+It needs --store '*', and no credential if it is the only right.`,
+		Example: `  sheaf keys add --name importer --store 12345 --secret-key-file sheaf.key <upstream-token
+  sheaf keys add --name reports --store '*' --right read --secret-key-file sheaf.key <upstream-token
   sheaf keys add --name night-shift --store '*' --right operate --secret-key-file sheaf.key`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,16 +60,16 @@ else from stdin; never from the command line, where others would see it.`,
 			case name == "" || len(stores) == 0 || sealFile == "":
 				return usagef("--name, --store and --secret-key-file are required")
 			case expires < 0:
-				return usagef("--expires is %v and has to be more than 0", expires)
+				return usagef("--expires is %v and must be more than 0", expires)
 			}
 			for _, s := range stores {
 				if s != "*" && !batch.ValidStoreID(s) {
-					return usagef("--store is %q and has to be a store id, or * for all", s)
+					return usagef("--store is %q and must be a store id, or * for all", s)
 				}
 			}
 			for _, r := range rights {
 				if !slices.Contains(auth.Rights, r) {
-					return usagef("--right is %q and has to be of %s", r, strings.Join(auth.Rights, ", "))
+					return usagef("--right is %q and must be one of %s", r, strings.Join(auth.Rights, ", "))
 				}
 			}
 			seal, err := secret.Read(sealFile)
@@ -79,7 +77,7 @@ else from stdin; never from the command line, where others would see it.`,
 				return fmt.Errorf("secret key: %w", err)
 			}
 			var credential string
-			if !slices.Equal(rights, []string{auth.Operate}) { // else nothing is ever sent for the key
+			if !slices.Equal(rights, []string{auth.Operate}) { // otherwise nothing is sent for the key
 				if credential, err = readCredential(environ, c.InOrStdin()); err != nil {
 					return err
 				}
@@ -92,7 +90,7 @@ else from stdin; never from the command line, where others would see it.`,
 			key, issued := auth.Issue(seal, auth.Grant{Name: name, Stores: stores, Rights: rights, Credential: credential, Expires: until})
 			err = auth.ChangeIssued(file, func(keys []auth.Issued) ([]auth.Issued, error) {
 				if slices.ContainsFunc(keys, func(k auth.Issued) bool { return k.Name == name }) {
-					return nil, fmt.Errorf("%s has a key named %q already: choose another name, or revoke that one first", file, name)
+					return nil, fmt.Errorf("%s has a key named %q already. Choose another name, or revoke that key first", file, name)
 				}
 				return append(keys, issued), nil
 			})
@@ -104,11 +102,11 @@ else from stdin; never from the command line, where others would see it.`,
 		},
 	}
 	fileFlag(c, &file)
-	c.Flags().StringVar(&name, "name", "", "what the key is for; one key a name")
-	c.Flags().StringSliceVar(&stores, "store", nil, "where it may be used; again, or with commas, for several; * for all")
-	c.Flags().StringSliceVar(&rights, "right", auth.CallerRights, "what may be done with it: of "+strings.Join(auth.Rights, ", ")+" (to see how the whole service does; with --store '*')")
-	c.Flags().DurationVar(&expires, "expires", 0, "when it ends, from now; 0: never")
-	c.Flags().StringVar(&sealFile, "secret-key-file", "", "the service's key file, which the credential is encrypted with")
+	c.Flags().StringVar(&name, "name", "", "the key's name; each key needs its own")
+	c.Flags().StringSliceVar(&stores, "store", nil, "stores where it may be used, separated by commas; * for all")
+	c.Flags().StringSliceVar(&rights, "right", auth.CallerRights, strings.Join(auth.Rights, ", "))
+	c.Flags().DurationVar(&expires, "expires", 0, "when it expires, from now; 0: never")
+	c.Flags().StringVar(&sealFile, "secret-key-file", "", "the service's secret key, which encrypts the credential")
 	return c
 }
 
@@ -126,13 +124,13 @@ func readCredential(environ []string, stdin io.Reader) (string, error) {
 	case credential == "":
 		return "", usagef("the upstream's credential is missing: set %s, or write it to stdin", credentialVariable)
 	case len(credential) > batch.MaxToken || strings.ContainsFunc(credential, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return "", usagef("the upstream's credential has to be one word of at most %d visible characters", batch.MaxToken)
+		return "", usagef("the upstream's credential must be one word of at most %d visible characters", batch.MaxToken)
 	}
 	return credential, nil
 }
 
-// listed is a key as keys list --json shows it.
-type listed struct {
+// keyItem is a key in the output of keys list --json.
+type keyItem struct {
 	ID      string     `json:"id"`
 	Name    string     `json:"name"`
 	Stores  []string   `json:"stores"`
@@ -146,7 +144,7 @@ func newKeysList() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "List the keys that were issued",
+		Short:   "List the issued keys",
 		Example: `  sheaf keys list --file /etc/sheaf/keys.json`,
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -158,15 +156,13 @@ func newKeysList() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				out := make([]listed, len(keys))
+				out := make([]keyItem, len(keys))
 				for i, k := range keys {
-					out[i] = listed{k.ID, k.Name, k.Stores, k.Rights, k.Created, k.Expires}
+					out[i] = keyItem{k.ID, k.Name, k.Stores, k.Rights, k.Created, k.Expires}
 				}
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(out)
+				return writeJSON(c.OutOrStdout(), out)
 			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			w := newTable(c.OutOrStdout())
 			fmt.Fprintln(w, "ID\tNAME\tSTORES\tRIGHTS\tCREATED\tEXPIRES")
 			for _, k := range keys {
 				expires := "never"
@@ -188,8 +184,8 @@ func newKeysRevoke() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke NAME|ID",
 		Short: "Revoke a key",
-		Long: `Revoke a key: a running sheaf serve refuses it from the next SIGHUP on. Batches that
-were created with it go on with the upstream's credential that they were stored with.`,
+		Long: `Revoke a key. A running sheaf serve refuses it after the next SIGHUP. Batches that were created with
+it continue, with the upstream credential that was stored with them.`,
 		Example: `  sheaf keys revoke partner-a && systemctl reload sheaf`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

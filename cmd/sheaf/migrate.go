@@ -9,30 +9,25 @@ import (
 )
 
 func newMigrate(environ []string) *cobra.Command {
-	var database, password string
+	var database string
 	var asJSON bool
 	flags := pflag.NewFlagSet("migrate", pflag.ContinueOnError)
-	addDatabase(flags, &database, &password)
+	addDatabase(flags, &database)
 	c := &cobra.Command{
 		Use:   "migrate --database postgres://USER:PASSWORD@HOST:PORT/NAME",
 		Short: "Bring a PostgreSQL database's schema up to date",
-		Long: `Bring a PostgreSQL database's schema up to date and end.
+		Long: `Bring a PostgreSQL database's schema up to date.
 
-sheaf serve does this at its start, one node at a time. With --migrate=off it doesn't:
-then run this command before the first node of a new version starts. Nodes that run
-are not disturbed. Steps can't be undone. The version before works with the newer
-schema.
+sheaf serve does this when it starts. With --migrate=off it doesn't, and you run this command before
+the first node of a new version starts. Running nodes are not disturbed. Migrations can't be undone,
+but the previous version works with the new schema.
 
-Give a password by --database-password-file, or the whole address by SHEAF_DATABASE: on the
-command line, every user of this machine can see it.`,
+Every user of this machine can see a command line. So put the password into a file that the URL
+names, postgres://USER@HOST/NAME?sheaf_password_file=FILE, or the URL into SHEAF_DATABASE.`,
 		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := configure(flags, variables(environ), ""); err != nil {
-				return err
-			}
-			database, err := withPassword(database, password)
-			if err != nil {
 				return err
 			}
 			version, err := sheaf.Migrate(c.Context(), database)

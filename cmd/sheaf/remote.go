@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/sheafapi/sheaf"
@@ -17,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Where commands that ask a service take from what neither a flag nor a file brings.
+// The environment variables of client commands.
 const (
 	serverVariable  = "SHEAF_SERVER"
 	storeVariable   = "SHEAF_STORE"
@@ -27,33 +28,78 @@ const (
 
 const defaultServer = "http://127.0.0.1:8080"
 
-// remote is a service that a command asks.
+// remote is the service that a client command calls, as its flags and variables name it.
 type remote struct {
 	server, store, tokenFile, context string
 
+	asJSON  bool
 	environ []string
 }
 
+// shape says what a client command has besides the flags that name the service.
+type shape int
+
+const (
+	ofTicket shape = 1 << iota // one argument, a ticket
+	hasJSON                    // the flag --json
+	patient                    // waits up to an hour while the service is unreachable
+)
+
+// command completes a command that calls a service for a store.
+func (r *remote) command(environ []string, has shape, c *cobra.Command, run func(context.Context, *client.Client, *cobra.Command, []string) error) *cobra.Command {
+	r.flags(c, environ)
+	retryFor := time.Duration(-1) // an interactive user wants to see at once why a call fails
+	if has&patient != 0 {
+		retryFor = time.Hour
+	}
+	if has&ofTicket != 0 {
+		c.ValidArgsFunction = r.tickets
+	}
+	return complete(r, has, c, run, func() (*client.Client, error) { return r.client(retryFor) })
+}
+
+// operatorCommand completes a command that calls a service for an operator.
+func (r *remote) operatorCommand(environ []string, has shape, c *cobra.Command, run func(context.Context, *client.Operator, *cobra.Command, []string) error) *cobra.Command {
+	r.operatorFlags(c, environ)
+	return complete(r, has, c, run, r.operator)
+}
+
+func complete[S any](r *remote, has shape, c *cobra.Command, run func(context.Context, S, *cobra.Command, []string) error, connect func() (S, error)) *cobra.Command {
+	if has&ofTicket != 0 {
+		c.Args = oneTicket
+	}
+	if has&hasJSON != 0 {
+		c.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
+	}
+	c.RunE = interruptible(func(ctx context.Context, c *cobra.Command, args []string) error {
+		service, err := connect()
+		if err != nil {
+			return err
+		}
+		return run(ctx, service, c, args)
+	})
+	return c
+}
+
+// flags are the flags of commands that call a service for a store.
 func (r *remote) flags(c *cobra.Command, environ []string) {
+	c.Flags().StringVar(&r.store, "store", "", "the store ["+storeVariable+"]")
+	r.operatorFlags(c, environ)
+}
+
+// operatorFlags are the flags of commands for operators, which concern all stores.
+func (r *remote) operatorFlags(c *cobra.Command, environ []string) {
 	r.environ = environ
 	c.Flags().StringVar(&r.server, "server", "", "the service's address (default "+defaultServer+") ["+serverVariable+"]")
-	c.Flags().StringVar(&r.store, "store", "", "the store ["+storeVariable+"]")
-	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file that holds the token ["+tokenVariable+": the token itself]")
-	c.Flags().StringVar(&r.context, "context", "", "what sheaf login has stored under this name (default: the current one) ["+contextVariable+"]")
+	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file with the token ["+tokenVariable+" is the token itself]")
+	c.Flags().StringVar(&r.context, "context", "", "a context of sheaf login (default: the current one) ["+contextVariable+"]")
 }
 
-// ticketFlags makes a command one that asks a service about one ticket.
-func (r *remote) ticketFlags(c *cobra.Command, environ []string) {
-	r.flags(c, environ)
-	c.Args = oneTicket
-	c.ValidArgsFunction = r.tickets
-}
-
-// resolve finds out what the command line leaves open: flags win over the environment, and
-// that over the context. A context's token goes to that context's server alone.
+// resolve fills in what the command line leaves open. Flags win over the environment, and the
+// environment over the context. A context's token is sent only to that context's server.
 func (r *remote) resolve() (client.Options, error) { return r.resolveFor(true) }
 
-// resolveFor is resolve for a command that has to do with a store, or with none.
+// resolveFor is resolve for a command that needs a store or doesn't.
 func (r *remote) resolveFor(store bool) (client.Options, error) {
 	vars := variables(r.environ)
 	var o client.Options
@@ -73,7 +119,7 @@ func (r *remote) resolveFor(store bool) (client.Options, error) {
 			return o, err
 		}
 		if o.Token = strings.TrimSpace(string(text)); o.Token == "" {
-			return o, usagef("%s is empty: it has to hold the token", r.tokenFile)
+			return o, usagef("%s is empty: it must hold the token", r.tokenFile)
 		}
 	case o.Token == "" && sameServer(o.Server, stored.Server):
 		o.Token = stored.Token
@@ -82,17 +128,17 @@ func (r *remote) resolveFor(store bool) (client.Options, error) {
 	case o.Store == "" && store:
 		return o, usagef("--store is required (or %s, or a context: sheaf login)", storeVariable)
 	case o.Token == "" && stored.Token != "":
-		return o, usagef("the token is missing: the context's is for %s, and does not go to %s; set %s, or name a file with --token-file", stored.Server, o.Server, tokenVariable)
+		return o, usagef("the token is missing: the context's token is for %s and is not sent to %s; set %s, or name a file with --token-file", stored.Server, o.Server, tokenVariable)
 	case o.Token == "":
 		return o, usagef("the token is missing: set %s, name a file with --token-file, or store it with sheaf login", tokenVariable)
 	}
 	return o, nil
 }
 
-// stored returns the context that is to be used; an empty one, if there is none.
+// stored returns the context to use, or an empty one if there is none.
 func (r *remote) stored(vars map[string]string) (storedContext, error) {
 	if r.server != "" && r.store != "" && r.context == "" && (r.tokenFile != "" || vars[tokenVariable] != "") {
-		return storedContext{}, nil // not needed, so it can't be in the way
+		return storedContext{}, nil // not needed, so its errors don't matter
 	}
 	all, err := readContexts(vars)
 	if err != nil {
@@ -123,14 +169,27 @@ func first(texts ...string) string {
 	return ""
 }
 
-// client returns the service as the caller may use it. retryFor is as in client.Options:
-// negative where whoever typed the command had better see at once why it fails.
+// client returns a client of the service. retryFor is as in client.Options.
 func (r *remote) client(retryFor time.Duration) (*client.Client, error) {
 	o, err := r.resolve()
 	if err != nil {
 		return nil, err
 	}
 	return newClient(o, retryFor, nil)
+}
+
+// operator returns a client for operators.
+func (r *remote) operator() (*client.Operator, error) {
+	o, err := r.resolveFor(false)
+	if err != nil {
+		return nil, err
+	}
+	o.RetryFor, r.server = -1, o.Server
+	operator, err := client.NewOperator(o)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return operator, nil
 }
 
 func newClient(o client.Options, retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error) {
@@ -142,13 +201,13 @@ func newClient(o client.Options, retryFor time.Duration, onRetry func(error, tim
 	return c, nil
 }
 
-// interrupted says that a signal ended a command, and how to go on.
+// interrupted is the error of a command that a signal ended. It says how to continue.
 type interrupted struct{ hint string }
 
 func (e *interrupted) Error() string { return "interrupted" + e.hint }
 
-// interruptible returns what runs a command whose context ends at the first SIGINT or
-// SIGTERM; the second one ends the process.
+// interruptible returns a function that runs a command. The first SIGINT or SIGTERM ends its context,
+// and the second one ends the process.
 func interruptible(run func(ctx context.Context, c *cobra.Command, args []string) error) func(c *cobra.Command, args []string) error {
 	return func(c *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
@@ -162,7 +221,7 @@ func interruptible(run func(ctx context.Context, c *cobra.Command, args []string
 	}
 }
 
-// oneTicket wants one ticket as the argument.
+// oneTicket requires one ticket as the argument.
 func oneTicket(c *cobra.Command, args []string) error {
 	if len(args) != 1 || args[0] == "" {
 		return usagef("%s takes one ticket; see %s --help", c.CommandPath(), c.CommandPath())
@@ -184,3 +243,6 @@ func plural(n int, one, more string) string {
 	}
 	return fmt.Sprintf("%s %s", commas(n), more)
 }
+
+// newTable returns a writer of columns that tabs separate. Flush prints them.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }

@@ -13,23 +13,23 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The exit codes. Those from 3 on come only from commands that ask a service.
+// The exit codes. Only client commands return those from 3 on.
 const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
 	exitSomeFailed  = 3 // requests were FAILED or NOT_EXECUTED
-	exitNotLetIn    = 4 // the service refuses the token
+	exitDenied      = 4 // the service refuses the token
 	exitUnfinished  = 8
 	exitInterrupted = 130
 )
 
-// exitCodes is what every command's help and the documentation say about them.
-const exitCodes = `Exit codes: 0 all well, 1 an error, 2 a mistake in the command line, 3 some requests failed or
-were not executed, 4 not let in, 8 not finished yet, 130 interrupted.`
+// exitCodes describes the exit codes in the help.
+const exitCodes = `Exit codes: 0 success, 1 an error, 2 a mistake on the command line, 3 some requests failed or were
+not executed, 4 access denied, 8 not finished yet, 130 interrupted.`
 
-// endsWith is the error of a command that did what it was asked to, whose exit code tells
-// what it found. Nothing more is printed.
+// endsWith is the error of a command that succeeded and whose exit code reports its finding. Nothing
+// more is printed.
 type endsWith int
 
 func (e endsWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
@@ -43,7 +43,7 @@ func exitCode(err error) int {
 		return exitUsage
 	}
 	if refused, ok := errors.AsType[*client.Error](err); ok && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden) {
-		return exitNotLetIn
+		return exitDenied
 	}
 	if _, ok := errors.AsType[*interrupted](err); ok {
 		return exitInterrupted
@@ -51,8 +51,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// usageError is a mistake in the command line or the environment, made before
-// anything was started.
+// usageError is a mistake on the command line or in the environment. Nothing was started.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -61,8 +60,8 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// run runs the command with its arguments, without the program's name, and the
-// environment as os.Environ gives it. It returns the exit code.
+// run runs the command and returns its exit code. args don't include the program's name, and environ is
+// as os.Environ returns it.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	stdout, stderr = visible(stdout, false), visible(stderr, true)
 	root := newRoot(environ)
@@ -84,8 +83,11 @@ func newRoot(environ []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sheaf",
 		Short: "A batch endpoint in front of an HTTP API",
-		Long:  "Sheaf takes batches of HTTP requests, keeps them on disk and runs them, each store's in order, against an API that has no batches of its own.",
-		Args:  noCommand,
+		Long: `Sheaf accepts batches of HTTP requests, stores them on disk and sends them to an API that has no
+batch endpoint. The batches of each store run in order.`,
+		Args: noCommand,
+
+		Version: versionText(),
 
 		SuggestionsMinimumDistance: 2,
 
@@ -93,23 +95,29 @@ func newRoot(environ []string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServe(environ), newConfig(environ), newMigrate(environ), newSecret(), newKeys(environ), newWebhooks(environ), newHealthcheck(environ), newVersion(),
 		newSubmit(environ), newStatus(environ), newWait(environ), newResults(environ), newTail(environ), newCancel(environ), newRetry(environ), newList(environ),
 		newTop(environ), newQuarantine(environ), newLogin(environ), newLogout(environ), newContexts(environ), newManual())
-	complete(root, environ)
+	addCompletions(root, environ)
 	return root
 }
 
-// flagError words what is wrong with a flag.
+// flagError returns the error for a wrong flag.
 func flagError(c *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return usagef("--%s %w", invalid.GetFlag().Name, invalid.Unwrap())
 	}
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && c.Flags().Lookup("database") != nil {
+		if replacement, ok := removed[unknown.GetSpecifiedName()]; ok {
+			return usagef("--%s was removed: %s", unknown.GetSpecifiedName(), replacement)
+		}
+	}
 	return usagef("%w; see %s --help", err, c.CommandPath())
 }
 
-// noCommand refuses an argument where a command's name belongs.
+// noCommand refuses an argument in place of a command's name.
 func noCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

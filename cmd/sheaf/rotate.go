@@ -15,25 +15,25 @@ func newKeysRotate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rotate-secret KEYFILE",
 		Short: "Rotate the secret key that credentials are encrypted with",
-		Long: `Rotate the secret key that credentials are encrypted with. Nothing stops for it, and no
-batch loses its credential. KEYFILE is that of sheaf serve --secret-key-file: its first line
-encrypts, and each decrypts what it has encrypted.
+		Long: `Rotate the secret key that credentials are encrypted with. The service keeps running, and no batch
+loses its credential. KEYFILE is the file of sheaf serve --secret-key-file. Its first line encrypts,
+and every line decrypts what it has encrypted.
 
-A service alone:
-  1. sheaf keys rotate-secret KEYFILE                 restart it
-  2. sheaf keys rotate-secret KEYFILE --step finish   when the batches from before 1 have
-                                                      ended: restart it
-Several over one database; copy KEYFILE to all of them after each step:
-  1. sheaf keys rotate-secret KEYFILE --step prepare    restart all, one by one
-  2. sheaf keys rotate-secret KEYFILE --step activate   restart all, one by one
-  3. sheaf keys rotate-secret KEYFILE --step finish     when the batches from before 2 have
-                                                        ended: restart all
+One service:
+  1. sheaf keys rotate-secret KEYFILE                 then restart it
+  2. sheaf keys rotate-secret KEYFILE --step finish   once all batches from before step 1 have
+                                                      ended; then restart it
+Several services with one database. After each step, copy KEYFILE to all of them:
+  1. sheaf keys rotate-secret KEYFILE --step prepare    then restart all, one by one
+  2. sheaf keys rotate-secret KEYFILE --step activate   then restart all, one by one
+  3. sheaf keys rotate-secret KEYFILE --step finish     once all batches from before step 2 have
+                                                        ended; then restart all
 
-A service that finds batches that need a key which is gone does not start, and says so; what
-the last step drops is in KEYFILE.old until you remove it.
+A service doesn't start if batches need a key that KEYFILE no longer has. The last step moves the
+old key to KEYFILE.old. Remove that file when you don't need it.
 
-With --file, the credentials in that file of issued keys are encrypted with the first line
-again. Give it with every step, and copy that file too.`,
+With --file, the credentials of issued keys in that file are encrypted again with the first line.
+Use it with every step, and copy that file too.`,
 		Example: `  sheaf keys rotate-secret sheaf.key --file keys.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -45,14 +45,14 @@ again. Give it with every step, and copy that file too.`,
 			switch secret.Step(step) {
 			case secret.Begin, secret.Prepare, secret.Activate, secret.Finish:
 			default:
-				return usagef("--step is %q and has to be %s, %s or %s", step, secret.Prepare, secret.Activate, secret.Finish)
+				return usagef("--step is %q and must be %s, %s or %s", step, secret.Prepare, secret.Activate, secret.Finish)
 			}
-			if file != "" { // before the key changes: it must be readable
+			if file != "" { // an unreadable file is an error before the key changes
 				if _, err := auth.ReadIssued(file); err != nil {
 					return err
 				}
 			}
-			// Before the last step, so that nothing in the file needs what is dropped.
+			// Before the last step, so that nothing in the file needs the old key.
 			if file != "" && secret.Step(step) == secret.Finish {
 				if err := reseal(c, file, args[0]); err != nil {
 					return err
@@ -60,24 +60,24 @@ again. Give it with every step, and copy that file too.`,
 			}
 			key, err := secret.Rotate(args[0], secret.Step(step))
 			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("there is no secret key file %s: sheaf secret new makes one", args[0])
+				return fmt.Errorf("there is no secret key file %s; create one with: sheaf secret new", args[0])
 			}
 			if err != nil {
 				return fmt.Errorf("secret key: %w", err)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s holds %d keys; %s encrypts\n", args[0], key.Count(), key.ID())
+			fmt.Fprintf(c.OutOrStdout(), "%s has %d keys; %s encrypts\n", args[0], key.Count(), key.ID())
 			if file != "" && secret.Step(step) != secret.Finish {
 				return reseal(c, file, args[0])
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "file", "", "a file of issued keys, whose credentials are encrypted again")
-	c.Flags().StringVar(&step, "step", "", "prepare, activate or finish (default: prepare and activate at once, for a service alone)")
+	c.Flags().StringVar(&file, "file", "", "a file of issued keys whose credentials to encrypt again")
+	c.Flags().StringVar(&step, "step", "", "prepare, activate or finish (default: prepare and activate)")
 	return c
 }
 
-// reseal encrypts the credentials in a file of issued keys with the key that encrypts now.
+// reseal encrypts the credentials in a file of issued keys with the current key.
 func reseal(c *cobra.Command, file, keyFile string) error {
 	key, err := secret.Read(keyFile)
 	if err != nil {

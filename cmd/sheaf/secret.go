@@ -12,17 +12,17 @@ import (
 func newSecret() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "secret",
-		Short: "Make the key that credentials are encrypted with",
+		Short: "Create the key that credentials are encrypted with",
 		Args:  noCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(&cobra.Command{
 		Use:   "new [FILE]",
-		Short: "Make a secret key and print it, or write it to FILE with mode 0600",
-		Long: `Make a secret key: 32 random bytes in base64 on one line.
+		Short: "Create a secret key and print it, or write it to FILE with mode 0600",
+		Long: `Create a secret key: 32 random bytes in base64 on one line.
 
-Without FILE the line is printed. With FILE it is written there with mode 0600; a file
-that exists already is left alone. Name the file to sheaf serve with --secret-key-file.`,
+Without FILE the key is printed. With FILE it is written there with mode 0600; an existing file is
+not changed. Pass the file to sheaf serve with --secret-key-file.`,
 		Example: `  sheaf secret new sheaf.key`,
 		Args:    atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -36,15 +36,15 @@ that exists already is left alone. Name the file to sheaf serve with --secret-ke
 	return c
 }
 
-// createKey makes a key file. It never replaces one: what the old key encrypted could
-// not be read any more.
+// createKey creates a key file. It never replaces one, because what the old key encrypted could no
+// longer be read.
 func createKey(file string) error {
 	if file == "" {
 		return usagef("the FILE of sheaf secret new is empty: name a file, or leave it out to print the key")
 	}
 	_, err := secret.Create(file)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already and is left as it is: choose another name, or remove it first if no database needs that key", file)
+		return fmt.Errorf("%s exists already and was not changed. Choose another name, or remove the file if no database needs that key", file)
 	}
 	return err
 }

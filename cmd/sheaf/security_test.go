@@ -46,50 +46,18 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestSampling: whether a caller's trace is sampled does not decide whether it is here.
+// TestSampling: the caller's sampling flag doesn't decide whether a trace is recorded here.
 func TestSampling(t *testing.T) {
-	for _, sample := range []float64{0, 1} {
-		o := observing{sample: sample}
-		provider := sdktrace.NewTracerProvider(o.sampler(nil)...)
-		for _, flags := range []trace.TraceFlags{0, trace.FlagsSampled} {
-			parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1, 15: 1}, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true})
-			_, span := provider.Tracer("").Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), "call")
-			if got := span.SpanContext().IsSampled(); got != (sample == 1) {
-				t.Errorf("--traces-sample %v and a caller's flag %v: sampled is %v", sample, flags, got)
-			}
+	provider := sdktrace.NewTracerProvider(sampler(nil)...)
+	for _, flags := range []trace.TraceFlags{0, trace.FlagsSampled} {
+		parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1, 15: 1}, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true})
+		_, span := provider.Tracer("").Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), "call")
+		if !span.SpanContext().IsSampled() {
+			t.Errorf("a caller's flag %v decides", flags)
 		}
 	}
-}
-
-// TestPasswordFile: the password of a file goes into the address as it is.
-func TestPasswordFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "password")
-	write := func(text string, mode os.FileMode) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(file, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("p@ss/w#rd%\r\n", 0o440)
-	got, err := withPassword("postgres://sheaf@db:5432/sheaf?sslmode=require", file)
-	if want := "postgres://sheaf:p%40ss%2Fw%23rd%25@db:5432/sheaf?sslmode=require"; got != want || err != nil {
-		t.Errorf("got %q, %v, want %q", got, err, want)
-	}
-	for database, says := range map[string]string{
-		"sqlite:sheaf.db": "is for PostgreSQL", "postgres://sheaf:x@db/sheaf": "no password", "postgres://db/sheaf": "must have a user",
-	} {
-		if _, err := withPassword(database, file); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", database, err, says)
-		}
-	}
-	for mode, text := range map[os.FileMode]string{0o644: "secret", 0o660: "secret", 0o600: "\n"} {
-		write(text, mode)
-		if _, err := withPassword("postgres://sheaf@db/sheaf", file); err == nil || strings.Contains(err.Error(), "secret") {
-			t.Errorf("mode %o with %q: %v", mode, text, err)
-		}
+	if sampler([]string{"OTEL_TRACES_SAMPLER=traceidratio"}) != nil {
+		t.Error("OTEL_TRACES_SAMPLER is ignored")
 	}
 }
 
@@ -109,6 +77,10 @@ func TestCredentialsDirectory(t *testing.T) {
 		if got, err := parseFile(text); got != want || err != nil {
 			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
 		}
+	}
+	const database = "postgres://sheaf@db/sheaf?sheaf_password_file=$CREDENTIALS_DIRECTORY/password&sslmode=require"
+	if got, err := parseDatabase(database); got != "postgres://sheaf@db/sheaf?sheaf_password_file=%2Frun%2Fcredentials%2Fsheaf.service%2Fpassword&sslmode=require" || err != nil {
+		t.Errorf("%s, %v", got, err)
 	}
 	if m, err := parseAuth("keys=$CREDENTIALS_DIRECTORY/keys.json"); err != nil || m.keys != "/run/credentials/sheaf.service/keys.json" {
 		t.Errorf("%+v, %v", m, err)

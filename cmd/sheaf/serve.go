@@ -26,10 +26,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// limits bound the time that one connection of a client may take.
+// limits are the times that one connection of a caller may take.
 type limits struct {
-	header  time.Duration // to send a request's header; over TLS, for the handshake, too
-	request time.Duration // to send a request, and again to take the answer
+	header  time.Duration // for sending a request's header, and for the TLS handshake
+	request time.Duration // for sending a request, and again for reading the answer
 	idle    time.Duration // between two requests
 }
 
@@ -37,18 +37,19 @@ var usualLimits = limits{header: 10 * time.Second, request: 5 * time.Minute, idl
 
 const (
 	maxHeader = 64 << 10 // bytes
-	// maxConnections bounds the callers' connections, where the process may have as many files open.
+	maxBody   = 10 << 20 // bytes of a create's body, the library's default
+	// maxConnections limits callers' connections if the process may open that many files.
 	maxConnections = 16384
-	// keptFiles is how many files the database, the log and the like may need, beside
+	// keptFiles is how many files the database, the log and the like may need, besides
 	// connections to the upstream.
 	keptFiles = 256
-	// maxStreams bounds the requests that one HTTP/2 connection may have open.
+	// maxStreams limits the open requests of one HTTP/2 connection.
 	maxStreams = 100
-	// A stream and a connection of HTTP/2 may send so many bytes before somebody reads them.
+	// An HTTP/2 stream and connection may send this many bytes before anybody reads them.
 	streamBuffer, connectionBuffer = 128 << 10, 256 << 10
 )
 
-// readyInterval is how often a starting service is asked whether it is ready.
+// readyInterval is how often a starting service is checked for being ready.
 const readyInterval = 20 * time.Millisecond
 
 func newServe(environ []string) *cobra.Command {
@@ -56,32 +57,31 @@ func newServe(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve --upstream URL",
 		Short: "Serve the batch API and run batches",
-		Long: `Serve the batch API and run batches until a signal ends it.
+		Long: `Serve the batch API and run batches until a signal stops the service.
 
-Each flag can be given as the environment variable in brackets too, and in the file that --config
-names. The command line wins over the environment, and that over the file; what is empty counts as
-unset. sheaf config check prints what applies. Durations have a unit: 500ms, 30s, 20m,
-168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰) or 10MB (10·10⁶).
+Each flag is also an environment variable and a key of the settings file: --max-queued is
+SHEAF_MAX_QUEUED and max-queued. The command line wins over the environment, and the environment
+over the file. An empty value counts as unset. sheaf config check prints the settings that apply.
 
-GET /healthz answers 200 while the process lives, GET /readyz once it is of use. The API is
-described at /openapi.yaml, and for people at /docs; a dashboard is at /ui/. Metrics for
-Prometheus are at /metrics, where --metrics-listen does not put them elsewhere: that address
-answers /healthz and /readyz too, whatever callers do. Traces are sent by
-OTLP over HTTP with --traces-endpoint, or where the variables of OpenTelemetry name a collector:
-OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_TRACES_EXPORTER=otlp.
-OTEL_TRACES_EXPORTER=none counts where the flag isn't given, OTEL_SDK_DISABLED=true always,
-OTEL_TRACES_SAMPLER where --traces-sample is 1. The variables for the exporter, the batches, the
-limits of spans, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count too.
+Durations have a unit: 500ms, 30s, 20m, 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰),
+10MB (10·10⁶). Lists are separated by commas. Some values take more after a comma:
+  --listen :8080,metrics=127.0.0.1:9090   /metrics, /healthz and /readyz there, away from callers
+  --log-format json,debug                 the level: debug, info (default), warn or error
+  --max-database 100GiB,queue=2GiB        also limits one queue's batches, finished ones included
+  --max-outbound 1024,stores=100          also limits the stores that are at work at the same time
+  --tls cert=FILE,key=FILE,upstream-ca=FILE,upstream-cert=FILE,upstream-key=FILE
 
-SIGHUP: the files of --auth keys=FILE, --operator-keys and --webhook-secret-file are read again, and the audit log
-is opened again.
+Addresses: /healthz answers 200 while the process lives, /readyz once the service is ready. /metrics
+has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by
+OTLP over HTTP if OpenTelemetry's variables name a collector, such as OTEL_EXPORTER_OTLP_ENDPOINT.
 
-SIGTERM or SIGINT: no connection is accepted and no request started any more; those
-under way are waited for, at most --shutdown-timeout, and recorded. Then the exit code
-is 0. A second signal ends the process at once; the next start goes on as after a crash.`,
+SIGHUP reloads the files of --auth keys=FILE, --operator-keys and --webhook-secret-file and the
+certificates of --tls, and reopens the audit log. SIGTERM and SIGINT stop the service: it starts no
+more requests, waits for those in flight and records their answers. A second signal stops it at
+once, and the next start continues as after a crash.`,
 		Example: `  sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
   sheaf serve --config /etc/sheaf.yaml
-  SHEAF_LISTEN=:8080 SHEAF_AUTH=passthrough SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json`,
+  SHEAF_UPSTREAM=https://api.example.com/v1 sheaf serve --log-format json,warn`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			vars := variables(environ)
@@ -97,24 +97,21 @@ is 0. A second signal ends the process at once; the next start goes on as after 
 			return serve(c.Context(), s, environ, log)
 		},
 	}
-	c.Flags().SortFlags = false
-	s.addConfig(c.Flags())
-	c.Flags().AddFlagSet(flags)
+	s.addTo(c, flags)
 	return c
 }
 
 // logger returns the logger that the settings describe.
 func (s *settings) logger(w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: s.logLevel}
-	if s.logFormat == "json" {
+	o := &slog.HandlerOptions{Level: s.log.level}
+	if s.log.json {
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// quote takes what libraries write with package log, such as net/http about an
-// upstream that breaks the protocol. It is not told word by word: it may hold a part of
-// an answer.
+// quote replaces the output of package log, to which net/http writes about connections that break the
+// protocol. The text itself isn't logged, because it may hold a part of an answer.
 func quote(logger *slog.Logger) {
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(writerFunc(func(p []byte) (int, error) {
@@ -127,29 +124,29 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// serve runs the service until ctx ends, a signal comes or something fails. It
-// returns once everything under way is recorded and the database is closed.
+// serve runs the service until ctx ends, a signal comes or something fails. When it returns, all
+// answers are recorded and the database is closed.
 func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger) (err error) {
 	options := s.serviceOptions(log)
-	if options.Database.URL, err = withPassword(options.Database.URL, s.password); err != nil {
+	files := newReloads()
+	defer signal.Stop(files.hangups)
+	if options.Upstream.TLS, err = s.tls.forUpstream(files); err != nil {
 		return err
 	}
-	if options.Upstream.TLS, err = s.towardsUpstream(log); err != nil {
-		return err
-	}
-	secure, err := s.towardsClients(log)
+	secure, err := s.tls.forCallers(files)
 	if err != nil {
 		return err
 	}
-	var audit *auditLog
 	if s.auditLog != "" {
-		if audit, err = openAuditLog(s.auditLog); err != nil {
+		audit, err := openAuditLog(s.auditLog)
+		if err != nil {
 			return err
 		}
 		defer audit.Close()
 		options.Observe.AuditLog = audit
+		files.add(audit.reopen)
 	}
-	traces, err := s.observing.tracing(ctx, environ, log)
+	traces, err := newTracing(ctx, environ, log)
 	if err != nil {
 		return err
 	}
@@ -170,15 +167,16 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 			err = errors.Join(err, fmt.Errorf("close the database: %w", e))
 		}
 	}()
-	listener, err := net.Listen("tcp", s.listen)
+	files.add(service.Reload)
+	listener, err := net.Listen("tcp", s.listen.api)
 	if err != nil {
-		return listenError(s.listen, "--listen", err)
+		return listenError(s.listen.api, "--listen", err)
 	}
-	metrics, metricsListener, err := s.observing.metricsServer(service, s.hosts, log)
+	metrics, metricsListener, err := newMetricsServer(s.listen, service, s.hosts, log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// Until here a signal ends the process as any crash would, which is harmless.
+	// Until here a signal ends the process as a crash would, which is harmless.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	info, _ := debug.ReadBuildInfo()
@@ -189,65 +187,67 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 		defer metrics.Close()
 		go func() {
 			if err := metrics.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
-				log.Error("metrics can't be served any more", "error", err)
+				log.Error("metrics can no longer be served", "error", err)
 			}
 		}()
 	}
-	if err := runAll(ctx, stop, s, log, service, listener, secure, audit); err != nil {
+	if err := runAll(ctx, stop, s, log, service, listener, secure, files); err != nil {
 		return err
 	}
 	log.Info("stopped")
 	return nil
 }
 
-// listenError says why an address can't be served on.
+// listenError says why the service can't listen on an address.
 func listenError(address, setting string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("the address %s is in use by another process: stop that one, or choose another with %s", address, setting)
 	}
-	return fmt.Errorf("can't serve on %s: %w: choose another address with %s", address, err, setting)
+	return fmt.Errorf("can't listen on %s: %w: choose another address with %s", address, err, setting)
 }
 
-// towardsUpstream returns what connections to the upstream begin from.
-func (s *settings) towardsUpstream(log *slog.Logger) (*tls.Config, error) {
+// forUpstream returns the base configuration of connections to the upstream.
+func (t *tlsFiles) forUpstream(files *reloads) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	var err error
-	if s.upstreamCA != "" {
-		if config.RootCAs, err = certificate.Authorities(s.upstreamCA); err != nil {
-			return nil, fmt.Errorf("--upstream-ca: %w", err)
+	if t.upstreamCA != "" {
+		if config.RootCAs, err = certificate.Authorities(t.upstreamCA); err != nil {
+			return nil, fmt.Errorf("--tls upstream-ca: %w", err)
 		}
 	}
-	if s.upstreamTLS.cert != "" {
-		pair, err := certificate.Load(s.upstreamTLS.cert, s.upstreamTLS.key, log)
+	if t.upstreamCert != "" {
+		pair, err := certificate.Load(t.upstreamCert, t.upstreamKey)
 		if err != nil {
-			return nil, fmt.Errorf("--upstream-cert: %w", err)
+			return nil, fmt.Errorf("--tls upstream-cert: %w", err)
 		}
+		files.add(pair.Reload)
 		config.GetClientCertificate = pair.ForServer
 	}
 	return config, nil
 }
 
-// towardsClients returns what the API is served with; nil: without TLS.
-func (s *settings) towardsClients(log *slog.Logger) (*tls.Config, error) {
-	if s.tls.cert == "" {
+// forCallers returns the configuration that the API is served with; nil: without TLS.
+func (t *tlsFiles) forCallers(files *reloads) (*tls.Config, error) {
+	if t.cert == "" {
 		return nil, nil
 	}
-	pair, err := certificate.Load(s.tls.cert, s.tls.key, log)
+	pair, err := certificate.Load(t.cert, t.key)
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert: %w", err)
+		return nil, fmt.Errorf("--tls cert: %w", err)
 	}
+	files.add(pair.Reload)
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.ForClients}, nil
 }
 
-// runAll runs the engine and the HTTP server side by side. When ctx ends both drain,
-// each within the shutdown timeout; when one fails the other is stopped too. stop gives
-// the signals their usual effect back, so that a second one ends the process.
-func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, audit *auditLog) error {
+// runAll runs the engine and the HTTP server side by side. When ctx ends both drain, each within the
+// shutdown timeout. When one fails the other is stopped too. stop restores the default effect of
+// signals, so that a second one ends the process.
+func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, files *reloads) error {
 	handler := openapi.Handler(service)
-	if s.observing.ui {
+	if s.ui {
 		handler = dashboard.New(service, log).WithAudit(service.Audit).Wrap(handler)
 	}
-	handler = s.observing.withMetrics(service.Metrics(), handler)
+	handler = withMetrics(s.listen, service.Metrics(), handler)
 	if isLoopback(listener.Addr().String()) {
 		handler = onlyHosts(s.hosts, handler)
 	}
@@ -281,29 +281,29 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 		return nil
 	})
 	all.Go(func() error {
-		reload(ctx, service, audit, log)
+		files.run(ctx, log)
 		return nil
 	})
 	return all.Wait()
 }
 
-// inboundOptions returns the bounds of callers' connections and requests: what the files
-// that the process may open allow, without those that running batches need.
+// inboundOptions returns the limits of callers' connections and requests. They follow from the limit
+// on open files, minus the files that running batches need.
 func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
-		spare := files - s.options.Limits.MaxOutbound - s.options.Database.Connections - keptFiles
+		spare := files - s.outbound.requests - keptFiles
 		if s.options.Upstream.Passthrough { // as many forwarded calls
-			spare -= s.options.Limits.MaxOutbound
+			spare -= s.outbound.requests
 		}
 		connections = min(connections, max(spare, files/4))
 	}
 	if connections < maxConnections {
-		log.Warn("the limit on open files leaves few for callers' connections; raise it (ulimit -n, LimitNOFILE)",
+		log.Warn("the limit on open files leaves few for callers' connections: raise it with ulimit -n or LimitNOFILE",
 			"connections", connections, "files", inbound.MaxFiles())
 	}
 	return inbound.Options{
-		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: s.options.Limits.MaxBody,
+		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: maxBody,
 		Trusted: s.options.Auth.TrustedProxies, Network: auth.NetworkOf,
 		From:   auth.Proxies(s.options.Auth.TrustedProxies).Network,
 		Probes: []string{healthPath, readyPath, metricsPath},
@@ -330,8 +330,8 @@ func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 	}
 }
 
-// closeUnclear closes the connection after each request of HTTP/1 whose end a proxy in front
-// may see elsewhere, as the API does on its own (RFC 9112, section 6.1).
+// closeUnclear closes the connection after an HTTP/1 request whose end a proxy in front may see
+// elsewhere (RFC 9112, section 6.1). The API does that on its own.
 func closeUnclear(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
@@ -341,43 +341,52 @@ func closeUnclear(handler http.Handler) http.Handler {
 	})
 }
 
-// shut lets the server's open calls end, and cuts off those that take longer than
-// limit.
+// shut waits for the server's open calls and cuts off those that take longer than limit.
 func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		log.Warn("calls were cut off that took longer than the shutdown limit", "limit", limit.String())
+		log.Warn("calls that took longer than the shutdown limit were cut off", "limit", limit.String())
 		server.Close()
 	}
 }
 
-// reload reads the issued keys again, and opens the audit log again, at every SIGHUP until
-// ctx ends.
-func reload(ctx context.Context, service *sheaf.Service, audit *auditLog, log *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// reloads are the functions that SIGHUP calls. One that fails leaves everything as it was.
+type reloads struct {
+	hangups   chan os.Signal
+	functions []func() error
+}
+
+// newReloads returns reloads that catch the signal from now on.
+func newReloads() *reloads {
+	r := &reloads{hangups: make(chan os.Signal, 1)}
+	signal.Notify(r.hangups, syscall.SIGHUP)
+	return r
+}
+
+func (r *reloads) add(reload func() error) { r.functions = append(r.functions, reload) }
+
+// run calls the functions at every signal until ctx ends.
+func (r *reloads) run(ctx context.Context, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangups:
+		case <-r.hangups:
 		}
-		err := service.Reload()
-		if audit != nil {
-			err = errors.Join(err, audit.reopen())
+		var err error
+		for _, reload := range r.functions {
+			err = errors.Join(err, reload())
 		}
 		if err != nil {
-			log.Error("not everything was reloaded; what was not stays as before", "error", err)
+			log.Error("not everything was reloaded; the rest stays as before", "error", err)
 		} else {
 			log.Info("reloaded")
 		}
 	}
 }
 
-// announce logs the moment when the service becomes ready. It returns then, or when
-// ctx ends.
+// announce logs the moment when the service becomes ready. It returns then, or when ctx ends.
 func announce(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()

@@ -4,45 +4,37 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
 
-// samples has for every flag a right value that is not its default, and a wrong one
-// with the words that have to follow.
+// samples has for every flag a right value that isn't its default, and a wrong one with words of the
+// error.
 var samples = map[string]struct{ right, wrong, says string }{
-	"listen":                 {":0", "8080", "a host and a port from 0 to 65535"},
-	"upstream":               {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
-	"auth":                   {"check=http://localhost:1/{storeId}/me", "http://localhost:1", "passthrough, check=URL"},
-	"auth-check-any-store":   {"true", "maybe", "true or false"},
-	"hosts":                  {"batch.example.com, example.org", "https://example.com", "names of hosts"},
-	"database-password-file": {"database.password", "", "the name of a file"},
-	"audit-log":              {"audit.log", "", "the name of a file"},
-	"trusted-proxy":          {"10.0.0.0/8", "10", "networks in CIDR notation"},
-	"passthrough":            {"on", "true", "off or on"},
-	"tls-cert":               {"cert.pem", "", "the name of a file"},
-	"tls-key":                {"key.pem", "", "the name of a file"},
-	"request-headers":        {"X-Api-Version, X-Locale", "X-Api-Version,X-Forwarded-For", `"X-Forwarded-For" can't be set by a request, whatever is admitted`},
-	"upstream-ca":            {"ca.pem", "", "the name of a file"},
-	"upstream-cert":          {"cert.pem", "", "the name of a file"},
-	"upstream-key":           {"key.pem", "", "the name of a file"},
-	"upstream-guard":         {"on", "yes", "off or on"},
-	"upstream-allow":         {"10.1.0.0/16, fd00::/8", "10.1.0.0", "networks in CIDR notation"},
-
-	"database": {"sqlite:other.db", "other.db", "sqlite:FILE"},
-
-	"database-connections":  {"4", "3", "a whole number from 4 to"},
-	"database-accelerators": {"off", "of", "on or off"},
-	"migrate":               {"off", "no", "on or off"},
-
+	"listen":              {":0,metrics=127.0.0.1:9090", "8080", "a host and a port from 0 to 65535"},
+	"upstream":            {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
+	"auth":                {"check-any-store=http://localhost:1/me", "http://localhost:1", "passthrough, check=URL"},
+	"hosts":               {"batch.example.com, example.org", "https://example.com", "names of hosts"},
+	"audit-log":           {"audit.log", "", "the name of a file"},
+	"trusted-proxy":       {"10.0.0.0/8", "10", "networks in CIDR notation"},
+	"passthrough":         {"on", "yes", "on or off"},
+	"tls":                 {"cert=a, key=b, upstream-ca=c", "cert.pem", "cert=FILE,key=FILE"},
+	"request-headers":     {"X-Api-Version, X-Locale", "X-Api-Version,X-Forwarded-For", `"X-Forwarded-For" can't be set by a request, whatever is admitted`},
+	"upstream-guard":      {"10.1.0.0/16, fd00::/8", "yes", "on, off, or the networks"},
+	"database":            {"sqlite:other.db", "other.db", "sqlite:FILE"},
+	"migrate":             {"off", "no", "on or off"},
 	"request-timeout":     {"1m", "30", "a duration with its unit"},
 	"retry-limit":         {"0", "-1", "a whole number from 0 to 2147483647"},
 	"retry-interval":      {"1ms", "0s", "at least 1ms"},
@@ -50,29 +42,19 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"rate":                {"600/m", "600", "such as 600/m"},
 	"success":             {"200", "201", "2xx or 200"},
 	"in-doubt":            {"retry", "Retry", "fail or retry"},
-	"max-body":            {"1048576", "10 apples", "a size such as 10MiB"},
 	"max-answer":          {"512MiB", "513MiB", "from 1 byte to 512 MiB"},
 	"max-queued":          {"0", "many", "a whole number from 0 to"},
-	"max-stored":          {"2GiB", "much", "a size such as"},
-	"max-database":        {"100GiB", "much", "a size such as"},
+	"max-database":        {"100GiB,queue=2GiB", "much", "a size such as"},
 	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
 	"webhook-url":         {"https://example.com/hooks", "example.com", "must be a URL such as"},
-	"webhook-allow":       {"127.0.0.0/8", "127.0.0.1", "networks in CIDR notation"},
-	"webhook-hosts":       {"example.com, example.org", "https://example.com", "names of hosts"},
+	"webhook-allow":       {"127.0.0.0/8, example.com", "127.0.0.1", "networks in CIDR notation and names of hosts"},
 	"retention":           {"1h", "59m", "at least 1h"},
-	"stores-at-once":      {"1", "0", "a whole number from 1 to"},
-	"max-outbound":        {"1", "2147483648", "to 2147483647"},
+	"max-outbound":        {"1,stores=2", "2147483648", "to 2147483647"},
 	"secret-key-file":     {"a.key", "", "the name of a file"},
-	"abandon-credentials": {"true", "maybe", "true or false"},
+	"abandon-credentials": {"true", "maybe", "on or off"},
 	"operator-keys":       {"operators.json", "", "the name of a file"},
 	"ui":                  {"off", "no", "on or off"},
-	"metrics":             {"off", "no", "on or off"},
-	"metrics-listen":      {"127.0.0.1:0", "9090", "a host and a port from 0 to 65535"},
-	"metrics-stores":      {"gold=47*|4812,silver=48*", "gold", "each, or classes with patterns"},
-	"traces-endpoint":     {"http://127.0.0.1:4318/v1/traces", "127.0.0.1:4318", "the address of a collector"},
-	"traces-sample":       {"0.1", "2", "a number from 0 to 1"},
-	"log-format":          {"json", "xml", "text or json"},
-	"log-level":           {"error", "trace", "debug or info or warn or error"},
+	"log-format":          {"json,error", "xml", "text or json"},
 	"shutdown-timeout":    {"1s", "0", "at least 1ms"},
 }
 
@@ -191,17 +173,15 @@ func parseWith(t *testing.T, file string, args, environ []string) settings {
 	return *s
 }
 
-// What applies without any flag, in the library's units. The help's defaults are the
-// texts that these come from (add).
+// The defaults are those of the library.
 func TestDefaults(t *testing.T) {
 	want := settings{
-		listen: "127.0.0.1:8080", logFormat: "text", logLevel: slog.LevelInfo,
-		observing: observing{metrics: true, sample: 1, ui: true},
+		listen: addresses{api: "127.0.0.1:8080"}, ui: true, migrate: true, outbound: outboundLimits{requests: 1024},
 		options: sheaf.Options{
-			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Connections: 8, Retention: 7 * 24 * time.Hour},
+			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Retention: 7 * 24 * time.Hour},
 			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second},
 			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, ThrottleLimit: 20 * time.Minute},
-			Limits:          sheaf.Limits{MaxBody: 10 << 20, MaxAnswer: 5 << 20, MaxQueued: new(10_000), StoresAtOnce: 4096, MaxOutbound: 1024},
+			Limits:          sheaf.Limits{MaxAnswer: 5 << 20, MaxQueued: new(10_000)},
 			ShutdownTimeout: 30 * time.Second,
 		},
 	}
@@ -210,50 +190,110 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestHelp(t *testing.T) {
-	var stdout bytes.Buffer
-	if code := run(t.Context(), []string{"serve", "--help"}, nil, &stdout, io.Discard); code != exitOK {
-		t.Fatalf("exit code %d", code)
+// Values of several parts.
+func TestParts(t *testing.T) {
+	s := parse(t, []string{
+		"--listen=:8443,metrics=:9090", "--tls=cert=a,key=b,upstream-ca=c,upstream-cert=d,upstream-key=e", "--max-outbound=7,stores=3",
+		"--max-database=1GiB,queue=1MiB", "--upstream-guard=10.1.0.0/16", "--webhook-allow=10.2.0.0/16,example.com", "--auth=check-any-store=http://a/me",
+		"--log-format=json,debug", "--abandon-credentials",
+	}, nil)
+	o := s.serviceOptions(slog.New(slog.DiscardHandler))
+	if s.listen != (addresses{":8443", ":9090"}) || s.tls != (tlsFiles{"a", "b", "c", "d", "e"}) || s.log != (logSettings{true, slog.LevelDebug}) {
+		t.Errorf("got %+v", s)
 	}
-	noDefault := map[string]bool{
-		"upstream": true, "secret-key-file": true, "abandon-credentials": true, "tls-cert": true, "tls-key": true,
-		"upstream-ca": true, "upstream-cert": true, "upstream-key": true, "upstream-allow": true, "trusted-proxy": true, "audit-log": true, "hosts": true, "database-password-file": true,
-		"operator-keys": true, "metrics-listen": true, "metrics-stores": true, "traces-endpoint": true,
-		"webhook-secret-file": true, "webhook-url": true, "webhook-allow": true, "webhook-hosts": true,
-		"request-headers": true, "auth-check-any-store": true, "rate": true, "max-stored": true, "max-database": true, // 0, which pflag does not print
+	networks := func(text string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(text)} }
+	want := sheaf.Options{
+		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Guard: true, GuardAllow: networks("10.1.0.0/16")},
+		Auth:     sheaf.Auth{CheckURL: "http://a/me", CheckAnyStore: true},
+		Webhooks: sheaf.Webhooks{Allow: networks("10.2.0.0/16"), Hosts: []string{"example.com"}},
+		Limits:   sheaf.Limits{MaxDatabase: 1 << 30, MaxStored: 1 << 20, MaxOutbound: 7, StoresAtOnce: 3, MaxAnswer: 5 << 20, MaxQueued: o.Limits.MaxQueued},
+		Retries:  o.Retries, Database: o.Database, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
+	}
+	if !reflect.DeepEqual(o, want) || !o.Database.AbandonCredentials {
+		t.Errorf("got %+v\nwant %+v", o, want)
+	}
+	for flag, texts := range map[string][]string{
+		"listen":        {":1,metrics=2", ":1,metrics=", ":1,other=:2", ":1,metrics=:2,metrics=:3", ":1,"},
+		"tls":           {"cert=", "cert=a,cert=b", "other=a", ""},
+		"max-outbound":  {"0", "1,stores=0", "1,2", "stores=2"},
+		"max-database":  {"1GiB,queue=many", "queue=1GiB"},
+		"log-format":    {"json,", "json,trace", "debug", "json,debug,info"},
+		"webhook-allow": {"", "https://example.com", "10.0.0.0/8,"},
+		"auth":          {"check=", "keys=", "check-any-store", "other=x"},
+	} {
+		for _, text := range texts {
+			if said := serveUsage(t, nil, "--"+flag+"="+text); !strings.HasPrefix(said, "sheaf: --"+flag+" is ") {
+				t.Errorf("%s: said %q", text, said)
+			}
+		}
+	}
+}
+
+// No command has a help text wider than 100 columns, and serve has a line for each of its flags.
+func TestHelp(t *testing.T) {
+	help := func(args ...string) string {
+		t.Helper()
+		var stdout bytes.Buffer
+		if code := run(t.Context(), append(args, "--help"), nil, &stdout, io.Discard); code != exitOK {
+			t.Fatalf("exit code %d", code)
+		}
+		for line := range strings.Lines(stdout.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+				t.Errorf("%q has a line of %d columns: %s", args, n, line)
+			}
+		}
+		return stdout.String()
+	}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		help(strings.Fields(c.CommandPath())[1:]...)
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot(nil))
+
+	text := help("serve")
+	if n := strings.Count(text, "\n  --"); n > 34+5 { // five lines explain values
+		t.Errorf("%d lines for flags", n)
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
-		for line := range strings.Lines(stdout.String()) {
-			if !strings.HasPrefix(strings.TrimSpace(line), "--"+flag.Name+" ") {
-				continue
-			}
-			end := "[" + variable(flag.Name) + "]"
-			if !noDefault[flag.Name] {
-				end += " (default " + flag.DefValue + ")"
-			}
-			if !strings.HasSuffix(line, end+"\n") {
-				t.Errorf("%q does not end with %q", line, end)
-			}
-			return
+		line := regexp.MustCompile(`(?m)^  --` + flag.Name + ` ` + regexp.QuoteMeta(flag.Value.Type()) + ` .*$`).FindString(text)
+		if line == "" || flag.DefValue != "" && flag.DefValue != "0" && !strings.HasSuffix(line, "(default "+flag.DefValue+")") {
+			t.Errorf("the line is %q", line)
 		}
-		t.Error("the help has no line for the flag")
 	})
 }
 
 // Settings that don't go together are refused before anything is done.
 func TestTogether(t *testing.T) {
 	for args, want := range map[string]string{
-		"--tls-cert=a":                                     "--tls-cert and --tls-key",
-		"--tls-key=a":                                      "--tls-cert and --tls-key",
-		"--upstream=https://a --upstream-cert=a":           "--upstream-cert and --upstream-key",
-		"--upstream-cert=a --upstream-key=b":               "upstream with https://",
-		"--upstream-ca=a":                                  "upstream with https://",
-		"--upstream-allow=10.0.0.0/8":                      "--upstream-guard=on",
-		"--auth=keys=a --passthrough=on":                   "does not go with",
-		"--upstream-allow=10.0.0.0/8 --upstream-guard=off": "--upstream-guard=on",
+		"--tls=cert=a": "cert=FILE and key=FILE",
+		"--tls=key=a":  "cert=FILE and key=FILE",
+		"--upstream=https://a --tls=upstream-cert=a": "upstream-cert=FILE and upstream-key=FILE",
+		"--tls=upstream-cert=a,upstream-key=b":       "does not begin with https://",
+		"--tls=upstream-ca=a":                        "does not begin with https://",
+		"--auth=keys=a --passthrough=on":             "does not go with",
 	} {
 		if said := serveUsage(t, nil, append([]string{"--upstream=http://localhost:1"}, strings.Fields(args)...)...); !strings.Contains(said, want) {
 			t.Errorf("%s: said %q, want %q", args, said, want)
+		}
+	}
+}
+
+// A flag, variable or key that was removed is refused with what replaces it.
+func TestRemoved(t *testing.T) {
+	for name, replacement := range removed {
+		want := " was removed: " + replacement + "\n"
+		if said := serveUsage(t, nil, "--"+name+"=x"); said != "sheaf: --"+name+want {
+			t.Errorf("said %q", said)
+		}
+		if said := serveUsage(t, []string{variable(name) + "=x"}); said != "sheaf: "+variable(name)+want {
+			t.Errorf("said %q", said)
+		}
+		file := settingsFile(t, name, "x")
+		if said := serveUsage(t, nil, "--config", file); said != "sheaf: "+file+":1: "+name+want {
+			t.Errorf("said %q", said)
 		}
 	}
 }
@@ -289,7 +329,7 @@ func TestParseSize(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	for entry, want := range map[string]string{
 		"SHEAF_RETENTON=1h":             "SHEAF_RETENTON is not a setting of sheaf serve; did you mean SHEAF_RETENTION?",
-		"SHEAF_LOGLEVEL=x":              "SHEAF_LOGLEVEL is not a setting of sheaf serve; did you mean SHEAF_LOG_LEVEL?",
+		"SHEAF_LOGFORMAT=x":             "SHEAF_LOGFORMAT is not a setting of sheaf serve; did you mean SHEAF_LOG_FORMAT?",
 		"SHEAF_COLOUR_OF_SKY=x":         "SHEAF_COLOUR_OF_SKY is not a setting of sheaf serve",
 		"SHEAF_RETENTION=1h":            "",
 		"SHEAF_RETENTON=":               "",
@@ -320,33 +360,6 @@ func TestRate(t *testing.T) {
 	} {
 		if got, err := parseRate(text); got != want || (err == nil) != want.Valid() {
 			t.Errorf("%q: %v, %v", text, got, err)
-		}
-	}
-}
-
-// TestStoreClasses: the first class whose pattern fits counts; without any there is one class.
-func TestStoreClasses(t *testing.T) {
-	for text, want := range map[string]map[string]string{
-		"gold=47*|4812,silver=4*": {"4711": "gold", "4812": "gold", "48": "silver", "5": "other", "": "other"},
-		"each":                    {"4711": "4711", "": "other"},
-	} {
-		classes, err := parseClasses(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for store, class := range want {
-			if got := classes.class()(store); got != class {
-				t.Errorf("%s: the store %q is %q, want %q", text, store, got, class)
-			}
-		}
-	}
-	none := storeClasses{}
-	if none.class() != nil {
-		t.Error("without classes there is one")
-	}
-	for _, text := range []string{"gold=", "=4*", "gold=[", "a=1,"} {
-		if _, err := parseClasses(text); err == nil {
-			t.Errorf("%q is taken", text)
 		}
 	}
 }

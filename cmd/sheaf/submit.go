@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// submission is what sheaf submit was told.
+// submission holds the flags of sheaf submit.
 type submission struct {
 	remote
 	options           submit.Options
@@ -34,26 +34,26 @@ func newSubmit(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "submit FILE",
 		Short: "Send the requests of a file, in batches, and write the results beside it",
-		Long: `Send the requests of a file in batches of up to 500, all in one group, wait for them and write
-the result of each, in the order of the file.
+		Long: `Send the requests of a file in batches of up to 500, all in one group. Wait for them and write the
+result of each, in the order of the file.
 
 FILE holds one request per line (NDJSON), an array of requests (JSON), or a table (CSV) whose first
-line names the columns. - reads the standard input. For a table, --template makes a request of each
-row: {{column}} stands for the column's text, as a JSON string where it stands for a whole value, as
-escaped text inside a string, percent-encoded in the path. {{column:number}}, {{column:bool}} and
-{{column:json}} check the text and stand for such a value. With a ? at the end, as in
-{{column:number?}}, an empty text becomes null. Write two braces that are text as \u007b\u007b.
+line names the columns. - reads the standard input. For a table, --template makes a request from
+each row: {{column}} stands for the column's text. It becomes a JSON string in place of a whole
+value, escaped text inside a string, and percent-encoded text in the path. {{column:number}},
+{{column:bool}} and {{column:json}} check the text and insert such a value. With a ? at the end, as
+in {{column:number?}}, an empty text becomes null. Write literal braces as \u007b\u007b.
 
-Tables are read as spreadsheets write them: the delimiter, line ends and byte order mark are
-recognized and kept in the results, and blank rows are skipped. A file that isn't UTF-8 and has no
+Tables are read as spreadsheets write them. The delimiter, line ends and byte order mark are
+detected and kept in the results, and blank rows are skipped. A file that isn't UTF-8 and has no
 byte order mark needs --encoding. Text that isn't in that encoding is an error.
 
-The whole file is checked before anything is sent. Sheaf waits while the connection or the service is
-down. After Ctrl-C, or whatever else ended the command, --resume continues and sends nothing twice.
-FILE.sheaf-run records the progress and is removed at the end.
+The whole file is checked before anything is sent. Sheaf waits while the connection or the service
+is down. After Ctrl-C or a crash, --resume continues and sends nothing twice. FILE.sheaf-run records
+the progress and is removed at the end.
 
 Results go to FILE with .results.csv or .results.ndjson in place of its extension. In CSV, text from
-the API that a spreadsheet would run as a formula gets an apostrophe in front, unless --raw is given.
+the API that a spreadsheet would run as a formula gets a leading apostrophe, unless --raw is given.
 With --failed-only, the requests that can be sent again are written in the input's format. Requests
 whose outcome is unknown are not among them.
 
@@ -80,22 +80,22 @@ whose outcome is unknown are not among them.
 	f.SortFlags = false
 	s.flags(c, environ)
 	o := &s.options
-	f.StringVar(&o.Input.Template, "template", "", "the request that each row of CSV becomes; @FILE reads it from a file")
-	f.StringVar(&s.format, "format", "", "ndjson, json or csv (default: told by the file)")
-	f.StringVar(&o.Input.Encoding, "encoding", "", "the file's encoding: utf-8, utf-16, windows-1252, iso-8859-1 or another name of the IANA registry (default: as its byte order mark says, or utf-8)")
-	f.StringVar(&s.delimiter, "delimiter", "", `the character between columns of CSV; \t is a tab (default: the one that the rows agree on)`)
-	f.BoolVar(&o.Input.DecimalComma, "decimal-comma", false, "numbers in CSV have a decimal comma: 1.234,50")
-	f.BoolVar(&o.Parallel, "parallel", false, "up to 100 requests of a batch at the same time, in no order")
-	f.BoolVar(&o.StopOnFailure, "stop-on-failure", false, "start nothing after the first failure")
+	f.StringVar(&o.Input.Template, "template", "", "the request for each row of CSV; @FILE reads it from a file")
+	f.StringVar(&s.format, "format", "", "ndjson, json or csv (default: from the file)")
+	f.StringVar(&o.Input.Encoding, "encoding", "", "an encoding's IANA name, such as windows-1252 (default utf-8)")
+	f.StringVar(&s.delimiter, "delimiter", "", `the character between columns of CSV, or \t (default: detected)`)
+	f.BoolVar(&o.Input.DecimalComma, "decimal-comma", false, "read numbers with a decimal comma in CSV: 1.234,50")
+	f.BoolVar(&o.Parallel, "parallel", false, "run up to 100 requests of a batch at once, in any order")
+	f.BoolVar(&o.StopOnFailure, "stop-on-failure", false, "start no request after the first failure")
 	f.StringVar(&o.GroupID, "group", "", "the group's name (default: a new one)")
-	f.StringVar(&o.Results, "results", "", "where results go; -: to the standard output")
-	f.StringVar(&s.resultsFormat, "results-format", "", "ndjson or csv (default: told by --results and the input)")
+	f.StringVar(&o.Results, "results", "", "the file for results; - is the standard output")
+	f.StringVar(&s.resultsFormat, "results-format", "", "ndjson or csv (default: from --results and the input)")
 	f.StringVar(&o.FailedOnly, "failed-only", "", "a file for the requests that can be sent again")
-	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files of results that exist")
-	f.BoolVar(&o.Raw, "raw", false, "write text from the API into CSV as it is, even if a spreadsheet would run it as a formula")
-	f.BoolVar(&s.resume, "resume", false, "continue a submission that was not finished")
-	f.BoolVar(&s.giveUp, "give-up", false, "with --resume: where nobody can tell any more what became of a batch, report its requests as UNKNOWN and go on")
-	f.BoolVar(&s.dryRun, "dry-run", false, "check the file, and send nothing")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace existing files of results")
+	f.BoolVar(&o.Raw, "raw", false, "write text from the API into CSV unchanged, formulas included")
+	f.BoolVar(&s.resume, "resume", false, "continue an unfinished submission")
+	f.BoolVar(&s.giveUp, "give-up", false, "with --resume: report requests of lost batches as UNKNOWN")
+	f.BoolVar(&s.dryRun, "dry-run", false, "check the file and send nothing")
 	f.BoolVar(&s.quiet, "quiet", false, "show no progress")
 	f.BoolVar(&s.asJSON, "json", false, "print the summary as JSON on the standard output")
 	return c
@@ -104,9 +104,9 @@ whose outcome is unknown are not among them.
 func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	switch {
 	case s.giveUp && !s.resume:
-		return usagef("--give-up is for --resume")
+		return usagef("--give-up needs --resume")
 	case s.resume && s.dryRun:
-		return usagef("--dry-run checks a file before it is sent, and --resume continues one that was begun")
+		return usagef("--dry-run checks a file before it is sent, so it does not go with --resume")
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -141,29 +141,29 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	return err
 }
 
-// check reads what the flags say in words of their own.
+// check parses and checks the flags.
 func (s *submission) check() error {
 	o := &s.options
 	o.Input.Format, o.ResultsFormat = submit.Format(s.format), submit.Format(s.resultsFormat)
 	switch o.Input.Format {
 	case "", submit.NDJSON, submit.JSON, submit.CSV:
 	default:
-		return usagef("--format is %q and has to be ndjson, json or csv", s.format)
+		return usagef("--format is %q and must be ndjson, json or csv", s.format)
 	}
 	switch o.ResultsFormat {
 	case "", submit.NDJSON, submit.CSV:
 	default:
-		return usagef("--results-format is %q and has to be ndjson or csv", s.resultsFormat)
+		return usagef("--results-format is %q and must be ndjson or csv", s.resultsFormat)
 	}
 	if d := strings.ReplaceAll(s.delimiter, `\t`, "\t"); d != "" {
 		r, size := utf8.DecodeRuneInString(d)
 		if size != len(d) || r == utf8.RuneError || strings.ContainsRune("\"\r\n", r) {
-			return usagef("--delimiter is %q and has to be one character", s.delimiter)
+			return usagef("--delimiter is %q and must be one character", s.delimiter)
 		}
 		o.Input.Delimiter = r
 	}
 	if s.asJSON && o.Results == "-" {
-		return usagef("--json and --results - both want the standard output")
+		return usagef("--json and --results - would both write to the standard output")
 	}
 	if file, ok := strings.CutPrefix(o.Input.Template, "@"); ok {
 		text, err := os.ReadFile(file)
@@ -175,8 +175,8 @@ func (s *submission) check() error {
 	return nil
 }
 
-// runSpooled runs a submission of the standard input, from a file in the current folder that
-// stays if the submission is not finished.
+// runSpooled submits the standard input. It first stores it in a file in the current folder, which
+// stays there if the submission isn't finished.
 func (s *submission) runSpooled(ctx context.Context, c *cobra.Command) error {
 	if s.resume {
 		return usagef("--resume takes the name of the file that the standard input was stored in")
@@ -213,19 +213,19 @@ func (s *submission) spool(in io.Reader) (path string, err error) {
 	return path, nil
 }
 
-// allow reports what is wrong with resuming the submission that a journal describes. The token
-// goes only to the server and store that the user names, and only files that the user names,
-// or that lie beside the input under their usual name, are written.
+// allow returns an error if the submission that a journal describes must not be resumed. The token goes
+// only to the server and store that the user names. Only files are written that the user names, or
+// that lie beside the input under their usual name.
 func (s *submission) allow(c *cobra.Command, begun submit.Header) error {
 	o, err := s.resolve()
 	if err != nil {
 		return err
 	}
 	if !sameServer(o.Server, begun.Server) || o.Store != begun.Store {
-		return usagef("the submission was begun with store %s at %s, and now it is store %s at %s: name the same with --store and --server", begun.Store, begun.Server, o.Store, o.Server)
+		return usagef("the submission was started with store %s at %s, and now it is store %s at %s: name the same with --store and --server", begun.Store, begun.Server, o.Store, o.Server)
 	}
 	if name := s.differs(c, begun); name != "" {
-		return usagef("--resume continues a submission as it was begun, and it was begun with another --%s", name)
+		return usagef("--resume continues a submission with the flags it was started with, and it was started with another --%s", name)
 	}
 	if !c.Flags().Changed("results") && begun.Results != "-" && !begun.IsBeside(s.options.Input.Path) {
 		return usagef("the results go to %s: name it again with --results", begun.Results)
@@ -236,13 +236,13 @@ func (s *submission) allow(c *cobra.Command, begun submit.Header) error {
 	return nil
 }
 
-// start plans and begins a submission, or resumes one. Where nothing is to be sent the run is nil.
+// start plans and starts a submission, or resumes one. The run is nil if there is nothing to send.
 func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 	if s.resume {
 		return submit.Resume(s.options.Input.Path, s.giveUp, func(begun submit.Header) error { return s.allow(c, begun) }, c.OutOrStdout())
 	}
 	if !s.dryRun {
-		o, err := s.resolve() // what is missing is told before a long file is read
+		o, err := s.resolve() // reports what is missing before a long file is read
 		if err != nil {
 			return nil, err
 		}
@@ -263,8 +263,8 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 	return p.Start(c.OutOrStdout())
 }
 
-// differs returns the name of a flag that differs from the one that the submission was begun
-// with. The same command line with --resume added resumes it.
+// differs returns the name of a flag that differs from the start of the submission. The same command
+// line plus --resume resumes it.
 func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
 	o := &s.options
 	for _, flag := range []struct {
@@ -297,7 +297,7 @@ func samePath(a, b string) bool {
 	return a == b || errA == nil && errB == nil && absA == absB
 }
 
-// skipped words how many rows hold no text.
+// skipped returns a text about rows without text.
 func skipped(blank int) string {
 	if blank == 0 {
 		return ""
@@ -305,7 +305,7 @@ func skipped(blank int) string {
 	return ", " + plural(blank, "blank row", "blank rows") + " skipped"
 }
 
-// unfinished says how to continue.
+// unfinished adds to an error how to continue.
 func (s *submission) unfinished(ctx context.Context, c *cobra.Command, r *submit.Run, err error) error {
 	hint := "; nothing was sent"
 	if r.Begun() {
@@ -319,7 +319,7 @@ func (s *submission) unfinished(ctx context.Context, c *cobra.Command, r *submit
 	return fmt.Errorf("%w%s", err, hint)
 }
 
-// again returns the flags that --resume needs again, as they were given.
+// again returns the flags that --resume needs again, with their values.
 func (s *submission) again(c *cobra.Command) string {
 	var b strings.Builder
 	for _, name := range []string{"server", "store", "token-file", "context", "results", "failed-only"} {
@@ -330,7 +330,7 @@ func (s *submission) again(c *cobra.Command) string {
 	return b.String()
 }
 
-// quoted quotes a word for a POSIX shell where it needs that.
+// quoted quotes a word for a POSIX shell if necessary.
 func quoted(word string) string {
 	if word != "" && strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:@%+=,") == "" {
 		return word
@@ -338,7 +338,7 @@ func quoted(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// summarize tells people what became of a submission.
+// summarize prints the outcome of a submission for people.
 func summarize(w io.Writer, s *submit.Summary) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s in %s: %s completed, %s, %s not executed", plural(s.Requests, "request", "requests"), plural(s.Batches, "batch", "batches"),
@@ -370,7 +370,7 @@ func summarize(w io.Writer, s *submit.Summary) error {
 	return err
 }
 
-// short returns a path as seen from here, if that is shorter.
+// short returns a path relative to the current folder if that is shorter.
 func short(path string) string {
 	here, err := os.Getwd()
 	if err != nil {

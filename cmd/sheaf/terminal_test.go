@@ -204,7 +204,7 @@ func startService(t *testing.T, dir, upstream string) string {
 	return "http://" + address
 }
 
-// TestTop: in a terminal the view goes on, tells when it is not answered, and leaves with q.
+// TestTop: in a terminal the view is live, shows when the service does not answer, and ends with q.
 func TestTop(t *testing.T) {
 	var down atomic.Bool
 	var n atomic.Int32
@@ -226,7 +226,7 @@ func TestTop(t *testing.T) {
 	x.await(t, `5xx 7`)
 	x.await(t, `paused`)
 	down.Store(true)
-	x.await(t, `not answered since`)
+	x.await(t, `no answer since`)
 	if _, err := x.tty.WriteString("q"); err != nil {
 		t.Fatal(err)
 	}

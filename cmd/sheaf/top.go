@@ -19,53 +19,46 @@ import (
 
 func newTop(environ []string) *cobra.Command {
 	var r remote
-	var once, asJSON bool
+	var once bool
 	var every time.Duration
-	c := &cobra.Command{
+	c := r.operatorCommand(environ, hasJSON, &cobra.Command{
 		Use:   "top",
-		Short: "Show how the whole service does, live",
-		Long: `Show how the whole service does: nodes, stores at work, what waits, and how the API behind it
-answers. In a terminal it goes on until q is pressed; elsewhere, and with --once, it is shown once.
+		Short: "Show the state of the whole service, live",
+		Long: `Show the state of the whole service: nodes, stores at work, waiting batches, and how the API behind
+it answers. In a terminal the view is live until you press q. Elsewhere, and with --once or --json,
+it is printed once.
 
-The token has to be a key with the right to operate: sheaf keys add --store '*' --right operate.
+The token must be a key with the right to operate: sheaf keys add --store '*' --right operate.
 
 ` + exitCodes,
 		Example: `  sheaf top --server https://batch.example.com --token-file operator.key
-  sheaf top --once --json | jq .stores.unfinishedBatches`,
+  sheaf top --json | jq .stores.unfinishedBatches`,
 		Args: atMost(0),
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
-			if every < 100*time.Millisecond {
-				return usagef("--every is %v and has to be at least 100ms", every)
-			}
-			operator, err := r.operator()
-			if err != nil {
-				return err
-			}
-			// The first answer comes before the screen is taken: what is wrong with the command is
-			// told as by any other.
-			first, err := operator.Overview(ctx)
-			switch {
-			case err != nil:
-				return err
-			case asJSON:
-				return writeJSON(c.OutOrStdout(), first)
-			case once || !isTerminal(c.OutOrStdout()):
-				_, err := io.WriteString(c.OutOrStdout(), overview(first, 0))
-				return err
-			}
-			screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: r.server, every: every, last: first},
-				tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(raw(c.OutOrStdout())))
-			_, err = screen.Run()
-			if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
-				err = nil // a signal is another way to leave
-			}
+	}, func(ctx context.Context, operator *client.Operator, c *cobra.Command, _ []string) error {
+		if every < 100*time.Millisecond {
+			return usagef("--every is %v and must be at least 100ms", every)
+		}
+		// The first call comes before the full-screen view, so that its error is printed as usual.
+		first, err := operator.Overview(ctx)
+		switch {
+		case err != nil:
 			return err
-		}),
-	}
-	r.operatorFlags(c, environ)
-	c.Flags().BoolVar(&once, "once", false, "show it once")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
-	c.Flags().DurationVar(&every, "every", 2*time.Second, "how often to look")
+		case r.asJSON:
+			return writeJSON(c.OutOrStdout(), first)
+		case once || !isTerminal(c.OutOrStdout()):
+			_, err := io.WriteString(c.OutOrStdout(), overview(first, 0))
+			return err
+		}
+		screen := tea.NewProgram(&top{ctx: ctx, operator: operator, server: r.server, every: every, last: first},
+			tea.WithContext(ctx), tea.WithInput(c.InOrStdin()), tea.WithOutput(raw(c.OutOrStdout())))
+		_, err = screen.Run()
+		if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
+			err = nil // a signal also quits
+		}
+		return err
+	})
+	c.Flags().BoolVar(&once, "once", false, "print it once")
+	c.Flags().DurationVar(&every, "every", 2*time.Second, "time between two updates")
 	return c
 }
 
@@ -76,12 +69,12 @@ type top struct {
 	server   string
 	every    time.Duration
 	last     *client.Overview
-	err      error // of the last look; nil: it succeeded
+	err      error // of the last update; nil: it succeeded
 	height   int
 }
 
-// looked is what a look has brought.
-type looked struct {
+// update is the result of one call.
+type update struct {
 	overview *client.Overview
 	err      error
 }
@@ -89,20 +82,20 @@ type looked struct {
 // Init implements tea.Model.
 func (t *top) Init() tea.Cmd { return t.later() }
 
-// later looks after a pause.
+// later updates the view after a pause.
 func (t *top) later() tea.Cmd {
-	return tea.Tick(t.every, func(time.Time) tea.Msg { return t.look() })
+	return tea.Tick(t.every, func(time.Time) tea.Msg { return t.update() })
 }
 
-func (t *top) look() tea.Msg {
+func (t *top) update() tea.Msg {
 	o, err := t.operator.Overview(t.ctx)
-	return looked{o, err}
+	return update{o, err}
 }
 
 // Update implements tea.Model.
 func (t *top) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	switch m := m.(type) {
-	case looked:
+	case update:
 		if t.err = m.err; m.err == nil {
 			t.last = m.overview
 		}
@@ -120,9 +113,9 @@ func (t *top) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 
 // View implements tea.Model.
 func (t *top) View() tea.View {
-	head := fmt.Sprintf("%s  %s  q: leave\n", t.server, t.last.At.Local().Format(time.TimeOnly))
+	head := fmt.Sprintf("%s  %s  q: quit\n", t.server, t.last.At.Local().Format(time.TimeOnly))
 	if t.err != nil {
-		head = fmt.Sprintf("%s  not answered since %s: %v\n", t.server, t.last.At.Local().Format(time.TimeOnly), t.err)
+		head = fmt.Sprintf("%s  no answer since %s: %v\n", t.server, t.last.At.Local().Format(time.TimeOnly), t.err)
 	}
 	text := head + "\n" + overview(t.last, max(t.height-2, 0))
 	if lines := strings.Split(text, "\n"); t.height > 0 && len(lines) > t.height {
@@ -133,7 +126,7 @@ func (t *top) View() tea.View {
 	return v
 }
 
-// overview writes an overview for people, with as many stores as fit into the height; 0: all.
+// overview formats an overview for people, with as many stores as fit into the height; 0: all.
 func overview(o *client.Overview, height int) string {
 	var b strings.Builder
 	u := &o.Node.Upstream
@@ -141,9 +134,9 @@ func overview(o *client.Overview, height int) string {
 		plural(o.Stores.WithWork, "store", "stores"), commas(o.Stores.AtWork), plural(o.Stores.UnfinishedBatches, "unfinished batch", "unfinished batches"),
 		humanize.IBytes(uint64(max(o.Database.Bytes, 0))))
 	if n := o.Stores.QuarantinedBatches; n > 0 {
-		fmt.Fprintf(&b, "set aside: %s; sheaf quarantine list shows why\n", plural(n, "batch", "batches"))
+		fmt.Fprintf(&b, "set aside: %s; for the reasons: sheaf quarantine list\n", plural(n, "batch", "batches"))
 	}
-	fmt.Fprintf(&b, "this node: %s, %s under way\n", plural(o.Node.StoresAtWork, "store", "stores"), plural(o.Node.RequestsUnderWay, "request", "requests"))
+	fmt.Fprintf(&b, "this node: %s, %s in flight\n", plural(o.Node.StoresAtWork, "store", "stores"), plural(o.Node.RequestsUnderWay, "request", "requests"))
 	fmt.Fprintf(&b, "the API, last %s: %s, median %.1f ms, p99 %.1f ms", time.Duration(u.WindowSeconds)*time.Second, plural(u.Requests, "attempt", "attempts"), u.MedianMs, u.P99Ms)
 	for _, code := range slices.Sorted(maps.Keys(u.Codes)) {
 		fmt.Fprintf(&b, ", %s %s", code, commas(u.Codes[code]))
@@ -154,18 +147,18 @@ func overview(o *client.Overview, height int) string {
 	b.WriteString("\n\n")
 
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTORES\tUP\tHEARD")
+	fmt.Fprintln(w, "NODE\tSTORES\tUPTIME\tLAST SEEN")
 	for _, n := range o.Nodes {
-		name, heard := n.Name, "–"
+		name, seen := n.Name, "–"
 		if name == "" {
-			name = "this one"
+			name = "this node"
 		} else if n.Self {
-			name += " (this one)"
+			name += " (this node)"
 		}
 		if !n.RenewedAt.IsZero() {
-			heard = age(o.At.Sub(n.RenewedAt)) + " ago"
+			seen = age(o.At.Sub(n.RenewedAt)) + " ago"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, commas(n.Stores), age(o.At.Sub(n.StartedAt)), heard)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, commas(n.Stores), age(o.At.Sub(n.StartedAt)), seen)
 	}
 	fmt.Fprintln(w)
 	w.Flush()
@@ -174,7 +167,7 @@ func overview(o *client.Overview, height int) string {
 	if height > 0 {
 		left = min(left, max(height-strings.Count(b.String(), "\n")-1, 0))
 	}
-	fmt.Fprintln(w, "WAITING LONGEST\tUNFINISHED\tOLDEST\tSTATE")
+	fmt.Fprintln(w, "LONGEST WAITING\tUNFINISHED\tOLDEST\tSTATE")
 	for _, s := range o.Stores.Slowest[:left] {
 		store := s.Store
 		if s.Caller != "" {
@@ -186,20 +179,20 @@ func overview(o *client.Overview, height int) string {
 	return b.String()
 }
 
-// stateOf says what a store with work does.
+// stateOf returns the state of a store with work.
 func stateOf(s *client.StoreLoad) string {
 	switch {
 	case s.Paused:
 		return "paused"
 	case !s.WaitsUntil.IsZero():
-		return "waits until " + s.WaitsUntil.Local().Format(time.TimeOnly)
+		return "waiting until " + s.WaitsUntil.Local().Format(time.TimeOnly)
 	case s.AtWork:
 		return "at work"
 	}
-	return "waits for a place"
+	return "waiting for its turn"
 }
 
-// age writes a duration roughly.
+// age formats a duration roughly.
 func age(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < time.Minute:

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +21,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// value is the pflag.Value of one setting. parse's errors go on where the setting's
-// name ends: `is "x" and has to be …`, so that they fit a flag and a variable alike.
+// value is the pflag.Value of one setting. The errors of parse continue a sentence that begins with
+// the setting's name, so they fit a flag, a variable and a key alike: `is "x" and must be …`.
 type value[T any] struct {
 	target *T
 	text   string
@@ -31,7 +33,7 @@ type value[T any] struct {
 func (v *value[T]) String() string { return v.text }
 func (v *value[T]) Type() string   { return v.kind }
 
-// Set parses text. A wrong one changes nothing.
+// Set parses text. An error leaves the setting unchanged.
 func (v *value[T]) Set(text string) error {
 	parsed, err := v.parse(text)
 	if err != nil {
@@ -41,8 +43,7 @@ func (v *value[T]) Set(text string) error {
 	return nil
 }
 
-// add defines a flag, sets it to its default (empty: the zero value) and names its
-// variable in the help.
+// add defines a flag and sets it to its default; an empty default is the zero value.
 func add[T any](f *pflag.FlagSet, name, byDefault, kind, usage string, target *T, parse func(string) (T, error)) {
 	v := &value[T]{target: target, kind: kind, parse: parse}
 	if byDefault != "" {
@@ -50,12 +51,126 @@ func add[T any](f *pflag.FlagSet, name, byDefault, kind, usage string, target *T
 			panic(fmt.Sprintf("the default of --%s %v", name, err)) //nolint:forbidigo // a mistake in this program, which every test finds
 		}
 	}
-	f.Var(v, name, usage+" ["+variable(name)+"]")
+	f.Var(v, name, usage)
 }
 
-// wrong says what a text would have to be.
+// wrong says what a text must be.
 func wrong(text, right string) error {
-	return fmt.Errorf("is %q and has to be %s", text, right)
+	return fmt.Errorf("is %q and must be %s", text, right)
+}
+
+// pairs reads KEY=VALUE pairs separated by commas into the fields of these names.
+func pairs(text string, fields map[string]*string) bool {
+	for part := range strings.SplitSeq(text, ",") {
+		name, v, _ := strings.Cut(strings.TrimSpace(part), "=")
+		field, ok := fields[name]
+		if !ok || v == "" || *field != "" {
+			return false
+		}
+		*field = v
+	}
+	return true
+}
+
+// withPair reads a value that a pair may follow, as in 1024,stores=100. The pair's value is empty
+// if there is none.
+func withPair(text, name, right string) (first, second string, err error) {
+	first, rest, more := strings.Cut(text, ",")
+	if more && !pairs(rest, map[string]*string{name: &second}) {
+		return "", "", wrong(text, right)
+	}
+	return first, second, nil
+}
+
+func parseListen(text string) (a addresses, err error) {
+	var metrics string
+	if a.api, metrics, err = withPair(text, "metrics", "host:port, and maybe ,metrics=host:port or ,metrics=off"); err != nil {
+		return a, err
+	}
+	if a.api, err = parseAddress(a.api); err == nil && metrics != "" && metrics != "off" {
+		metrics, err = parseAddress(metrics)
+	}
+	a.metrics = metrics
+	return a, err
+}
+
+func parseTLS(text string) (t tlsFiles, err error) {
+	fields := map[string]*string{
+		"cert": &t.cert, "key": &t.key, "upstream-ca": &t.upstreamCA, "upstream-cert": &t.upstreamCert, "upstream-key": &t.upstreamKey,
+	}
+	if !pairs(text, fields) {
+		return t, wrong(text, "cert=FILE,key=FILE for callers, and upstream-ca=FILE, upstream-cert=FILE,upstream-key=FILE for the upstream")
+	}
+	for _, field := range fields {
+		if *field == "" {
+			continue
+		}
+		if *field, err = parseFile(*field); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+func parseGuard(text string) (g guard, err error) {
+	if g.on, err = parseSwitch(text); err == nil {
+		return g, nil
+	}
+	if g.allow, err = parseNetworks(text); err != nil {
+		return guard{}, wrong(text, "on, off, or the networks to allow besides public addresses, such as 10.1.0.0/16,fd00::/8")
+	}
+	g.on = true
+	return g, nil
+}
+
+// parseReceivers reads networks in CIDR notation and names of hosts.
+func parseReceivers(text string) (r receivers, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		if networks, err := parseNetworks(part); err == nil {
+			r.networks = append(r.networks, networks...)
+			continue
+		}
+		hosts, err := parseHosts(part)
+		if _, bare := netip.ParseAddr(part); err != nil || bare == nil {
+			return receivers{}, wrong(text, "networks in CIDR notation and names of hosts, such as 10.1.0.0/16,hooks.example.com")
+		}
+		r.hosts = append(r.hosts, hosts...)
+	}
+	return r, nil
+}
+
+func parseDatabaseLimits(text string) (l databaseLimits, err error) {
+	bytes, queue, err := withPair(text, "queue", "a size, and maybe ,queue=SIZE, such as 100GiB,queue=2GiB")
+	if err != nil {
+		return l, err
+	}
+	if l.bytes, err = parseStored(bytes); err == nil && queue != "" {
+		l.queue, err = parseStored(queue)
+	}
+	return l, err
+}
+
+func parseOutbound(text string) (l outboundLimits, err error) {
+	requests, stores, err := withPair(text, "stores", "a number, and maybe ,stores=NUMBER, such as 1024,stores=100")
+	if err != nil {
+		return l, err
+	}
+	if l.requests, err = parseCount(1)(requests); err == nil && stores != "" {
+		l.stores, err = parseCount(1)(stores)
+	}
+	return l, err
+}
+
+func parseLog(text string) (l logSettings, err error) {
+	format, level, more := strings.Cut(text, ",")
+	if l.json = format == "json"; !l.json && format != "text" || more && !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+		return logSettings{}, wrong(text, "text or json, and maybe a level: text,debug, or info, warn, error")
+	}
+	if more {
+		err = l.level.UnmarshalText([]byte(level))
+	}
+	return l, err
 }
 
 func parseAddress(text string) (string, error) {
@@ -69,50 +184,61 @@ func parseAddress(text string) (string, error) {
 	return text, nil
 }
 
-// parseUpstream applies the rules of the client that will use the address. Its
-// errors don't quote the address, which may hold a password.
+// parseUpstream applies the rules of the client that will use the address. Its errors don't quote
+// the address, because it may hold a password.
 func parseUpstream(text string) (string, error) {
 	client, err := outbound.New(outbound.Options{Template: text, Timeout: 1, MaxAnswer: 1, MaxConns: 1})
 	if err != nil {
-		return "", fmt.Errorf("is no address of an upstream: %w", err)
+		return "", fmt.Errorf("is not the address of an upstream: %w", err)
 	}
 	client.Close()
 	return text, nil
 }
 
-// authMode is who is let in; the zero value: everybody.
-type authMode struct{ check, keys string }
-
 func parseAuth(text string) (m authMode, err error) {
-	if text == "passthrough" {
-		return m, nil
+	kind, rest, _ := strings.Cut(text, "=")
+	switch {
+	case text == "passthrough":
+	case kind == "check" || kind == "check-any-store":
+		m.anyStore = kind == "check-any-store"
+		m.check, err = parseUpstream(rest)
+	case kind == "keys" && rest != "":
+		m.keys, err = parseFile(rest)
+	default:
+		err = wrong(text, "passthrough, check=URL or check-any-store=URL with an address that checks tokens, or keys=FILE")
 	}
-	if address, ok := strings.CutPrefix(text, "check="); ok {
-		m.check, err = parseUpstream(address)
-		return m, err
-	}
-	if file, ok := strings.CutPrefix(text, "keys="); ok && file != "" {
-		m.keys, err = parseFile(file)
-		return m, err
-	}
-	return m, wrong(text, "passthrough, check=URL with the address to ask, or keys=FILE")
+	return m, err
 }
+
+// passwordFile is the parameter of a PostgreSQL URL that names a file.
+const passwordFile = "sheaf_password_file="
 
 func parseDatabase(text string) (string, error) {
 	for _, kind := range []string{"sqlite:", "postgres://", "postgresql://"} {
-		if rest, ok := strings.CutPrefix(text, kind); ok && rest != "" {
+		rest, ok := strings.CutPrefix(text, kind)
+		if !ok || rest == "" {
+			continue
+		}
+		before, parameter, ok := strings.Cut(text, passwordFile)
+		if !ok || kind == "sqlite:" {
 			return text, nil
 		}
+		name, after, _ := strings.Cut(parameter, "&")
+		file, err := parseFile(name)
+		if file != name {
+			text = before + passwordFile + url.QueryEscape(file) + "&" + after
+		}
+		return text, err
 	}
-	// Not quoted: it may hold a password.
-	return "", errors.New("is of an unknown kind and has to be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
+	// The text isn't quoted, because it may hold a password.
+	return "", errors.New("is of an unknown kind and must be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
-// credentialsVariable names the directory in which systemd puts the files of LoadCredential.
+// credentialsVariable names the directory where systemd puts the files of LoadCredential.
 const credentialsVariable = "CREDENTIALS_DIRECTORY"
 
-// parseFile reads a file's name. It may begin with the variable for systemd's credentials, so
-// that a settings file can refer to one.
+// parseFile reads a file's name. The name may begin with the variable for systemd's credentials, so
+// that a settings file can refer to them.
 func parseFile(text string) (string, error) {
 	if text == "" {
 		return "", wrong(text, "the name of a file")
@@ -131,20 +257,20 @@ func parseFile(text string) (string, error) {
 	return text, nil
 }
 
-// parseNetworks reads addresses in CIDR notation, with commas between.
+// parseNetworks reads networks in CIDR notation, separated by commas.
 func parseNetworks(text string) (out []netip.Prefix, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil {
-			return nil, wrong(text, "networks in CIDR notation with commas between, such as 10.1.0.0/16,fd00::/8")
+			return nil, wrong(text, "networks in CIDR notation, separated by commas, such as 10.1.0.0/16,fd00::/8")
 		}
 		out = append(out, p.Masked())
 	}
 	return out, nil
 }
 
-// parseCallback applies the rules of callbacks, as if every host and this machine were allowed:
-// the service knows which are.
+// parseCallback applies the rules for callbacks as if every host and this machine were allowed. The
+// service checks the rest.
 func parseCallback(text string) (string, error) {
 	local := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	if err := webhook.CheckURL(text, nil, local); err != nil {
@@ -153,25 +279,25 @@ func parseCallback(text string) (string, error) {
 	return text, nil
 }
 
-// parseHosts reads names of hosts, with commas between.
+// parseHosts reads names of hosts, separated by commas.
 func parseHosts(text string) (out []string, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" || strings.ContainsAny(part, "/: ") {
-			return nil, wrong(text, "names of hosts with commas between, such as hooks.example.com,example.org")
+			return nil, wrong(text, "names of hosts, separated by commas, such as hooks.example.com,example.org")
 		}
 		out = append(out, part)
 	}
 	return out, nil
 }
 
-// parseHeaders reads names of headers that may be admitted, with commas between.
+// parseHeaders reads names of headers that requests may carry, separated by commas.
 func parseHeaders(text string) ([]string, error) {
 	names := strings.Split(text, ",")
 	for i := range names {
 		names[i] = strings.TrimSpace(names[i])
 	}
 	if _, err := batch.AdmitHeaders(names...); err != nil {
-		return nil, fmt.Errorf("is %q and has to be names of headers with commas between: %w", text, err)
+		return nil, fmt.Errorf("is %q and must be names of headers, separated by commas: %w", text, err)
 	}
 	return names, nil
 }
@@ -190,12 +316,12 @@ func parseDuration(text string) (time.Duration, error) {
 func parseRetention(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
 	if err == nil && d < leastRetention {
-		err = wrong(text, "at least 1h: tickets and deduplication keys are promised that long")
+		err = wrong(text, "at least 1h, because tickets and deduplication keys are promised that long")
 	}
 	return d, err
 }
 
-// parseSize reads bytes: 10MiB is 10·2²⁰, 10MB is 10·10⁶.
+// parseSize reads a number of bytes: 10MiB is 10·2²⁰, 10MB is 10·10⁶.
 func parseSize(text string) (int64, error) {
 	n, err := humanize.ParseBytes(text)
 	switch {
@@ -207,7 +333,7 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseStored reads a size that may be more than memory holds, and 0.
+// parseStored reads a size that may be larger than memory; 0 is no limit.
 func parseStored(text string) (int64, error) {
 	n, err := humanize.ParseBytes(text)
 	if err != nil || n > mostStored {
@@ -250,21 +376,24 @@ func optional[T any](parse func(string) (T, error)) func(string) (*T, error) {
 	}
 }
 
-func parseBool(text string) (bool, error) {
-	b, err := strconv.ParseBool(text)
-	if err != nil {
-		return false, wrong(text, "true or false")
+// parseSwitch reads on or off. It also takes true and false, as other programs write them.
+func parseSwitch(text string) (bool, error) {
+	switch text {
+	case "on", "true":
+		return true, nil
+	case "off", "false":
+		return false, nil
 	}
-	return b, nil
+	return false, wrong(text, "on or off")
 }
 
-// choice is one of a setting's words and what it stands for.
+// choice is a word of a setting and the value it stands for.
 type choice[T any] struct {
 	word string
 	is   T
 }
 
-// oneOf accepts the words of the choices.
+// oneOf returns a parser that accepts the words of the choices.
 func oneOf[T any](choices ...choice[T]) func(string) (T, error) {
 	return func(text string) (T, error) {
 		words := make([]string, len(choices))

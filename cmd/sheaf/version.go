@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -15,16 +16,20 @@ func newVersion() *cobra.Command {
 		Short: "Print the version, the commit, the Go version and the platform",
 		Args:  atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
-			_, err := fmt.Fprintf(c.OutOrStdout(), "sheaf %s\ncommit %s\n%s %s/%s\n",
-				version(info), commit(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := io.WriteString(c.OutOrStdout(), versionText())
 			return err
 		},
 	}
 }
 
-// version returns the version that was set at link time, or else the module's, which
-// `go install …@v1.2.3` leaves in the build information. info may be nil.
+// versionText is the output of sheaf version and sheaf --version.
+func versionText() string {
+	info, _ := debug.ReadBuildInfo()
+	return fmt.Sprintf("sheaf %s\ncommit %s\n%s %s/%s\n", version(info), commit(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// version returns the version that was set at link time, or else the module's version, which
+// `go install …@v1.2.3` writes into the build information. info may be nil.
 func version(info *debug.BuildInfo) string {
 	if sheaf.Version != "dev" || info == nil || info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return sheaf.Version
@@ -32,8 +37,7 @@ func version(info *debug.BuildInfo) string {
 	return info.Main.Version
 }
 
-// commit returns the commit that was built, marked if the tree had changes. info may
-// be nil.
+// commit returns the commit that was built, and marks it if the tree had changes. info may be nil.
 func commit(info *debug.BuildInfo) string {
 	revision, mark := "unknown", ""
 	if info == nil {

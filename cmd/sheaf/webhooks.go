@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"text/tabwriter"
 	"time"
 
 	"github.com/sheafapi/sheaf/client"
@@ -23,31 +22,30 @@ func newWebhooks(environ []string) *cobra.Command {
 	var finish bool
 	rotate := &cobra.Command{
 		Use:   "rotate-secret FILE",
-		Short: "Put a new secret before the one in FILE, so that both sign",
-		Long: `Put a new secret before the one in FILE, so that both sign what is sent, from the next SIGHUP
-of the services on. Give receivers the new one (the first line), and drop the older one with
---finish.`,
+		Short: "Add a new secret to FILE, so that both sign",
+		Long: `Add a new secret to FILE, as its first line. After the next SIGHUP of the services, both secrets
+sign callbacks. Give receivers the new one, then remove the old one with --finish.`,
 		Example: `  sheaf webhooks rotate-secret hooks.secret
   sheaf webhooks rotate-secret hooks.secret --finish`,
 		Args: oneFile("sheaf webhooks rotate-secret"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.RotateSecret(args[0], finish)
 			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("there is no file %s: sheaf webhooks new-secret makes one", args[0])
+				return fmt.Errorf("there is no file %s; create one with: sheaf webhooks new-secret", args[0])
 			}
 			return err
 		},
 	}
-	rotate.Flags().BoolVar(&finish, "finish", false, "drop the older secret instead")
+	rotate.Flags().BoolVar(&finish, "finish", false, "remove the older secret instead")
 	c.AddCommand(&cobra.Command{
 		Use:     "new-secret FILE",
-		Short:   "Make a secret in FILE with mode 0600, for sheaf serve --webhook-secret-file FILE",
+		Short:   "Create FILE with a secret, for sheaf serve --webhook-secret-file FILE",
 		Example: `  sheaf webhooks new-secret hooks.secret`,
 		Args:    oneFile("sheaf webhooks new-secret"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.CreateSecret(args[0])
 			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%s exists already and is left as it is", args[0])
+				return fmt.Errorf("%s exists already and was not changed", args[0])
 			}
 			return err
 		},
@@ -61,10 +59,9 @@ func newWebhooksSecret(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "secret --store STORE",
 		Short: "Print the secret that signs the callbacks of one store",
-		Long: `Print the secret that signs what is sent to the callbackUrl of a store's batches. It is derived
-from the secret in the file, so that no store can sign for another one. During a rotation
-there are two, the new one first. What is sent to --webhook-url is signed with the file's
-own secret instead.`,
+		Long: `Print the secret that signs callbacks to the callbackUrl of a store's batches. It is derived from
+the secret in the file, so that no store can sign for another one. During a rotation there are two,
+the new one first. Callbacks to --webhook-url are signed with the secret in the file itself.`,
 		Example: `  sheaf webhooks secret --store 1003 --webhook-secret-file hooks.secret`,
 		Args:    atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -75,7 +72,7 @@ own secret instead.`,
 			case store == "":
 				return usagef("--store is required")
 			case file == "":
-				return usagef("--%s is required: the file that sheaf serve is started with", fileFlag)
+				return usagef("--%s is required: the file that sheaf serve uses", fileFlag)
 			}
 			signer, err := webhook.ReadSecrets(file)
 			if err != nil {
@@ -104,56 +101,41 @@ func oneFile(command string) cobra.PositionalArgs {
 
 func newWebhooksList(environ []string) *cobra.Command {
 	var r remote
-	var asJSON bool
 	var ticket string
-	c := &cobra.Command{
+	c := r.command(environ, hasJSON, &cobra.Command{
 		Use:     "list --store STORE",
 		Short:   "List the callbacks of your batches, newest first",
 		Example: `  sheaf webhooks list --store 1003`,
 		Args:    atMost(0),
-		RunE: interruptible(func(ctx context.Context, c *cobra.Command, _ []string) error {
-			service, err := r.client(-1)
+	}, func(ctx context.Context, service *client.Client, c *cobra.Command, _ []string) error {
+		found := []client.Delivery{}
+		for d, err := range service.Deliveries(ctx, ticket) {
 			if err != nil {
 				return err
 			}
-			found := []client.Delivery{}
-			for d, err := range service.Deliveries(ctx, ticket) {
-				if err != nil {
-					return err
-				}
-				found = append(found, d)
-			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
-			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "TICKET\tSTATUS\tATTEMPTS\tENDED\tURL\tPROBLEM")
-			for _, d := range found {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.Ticket, d.Status, d.Attempts, d.CreatedAt.Format(time.RFC3339), d.URL, d.LastProblem)
-			}
-			return w.Flush()
-		}),
-	}
-	r.flags(c, environ)
-	c.Flags().StringVar(&ticket, "ticket", "", "of one batch only")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+			found = append(found, d)
+		}
+		if r.asJSON {
+			return writeJSON(c.OutOrStdout(), map[string]any{"items": found})
+		}
+		w := newTable(c.OutOrStdout())
+		fmt.Fprintln(w, "TICKET\tSTATUS\tATTEMPTS\tENDED\tURL\tPROBLEM")
+		for _, d := range found {
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.Ticket, d.Status, d.Attempts, d.CreatedAt.Format(time.RFC3339), d.URL, d.LastProblem)
+		}
+		return w.Flush()
+	})
+	c.Flags().StringVar(&ticket, "ticket", "", "only callbacks of this batch")
 	return c
 }
 
 func newWebhooksResend(environ []string) *cobra.Command {
 	var r remote
-	c := &cobra.Command{
+	return r.command(environ, ofTicket, &cobra.Command{
 		Use:     "resend TICKET --store STORE",
 		Short:   "Send the callback of a batch again",
 		Example: `  sheaf webhooks resend 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --store 1003`,
-		RunE: interruptible(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			service, err := r.client(-1)
-			if err != nil {
-				return err
-			}
-			return service.Redeliver(ctx, args[0])
-		}),
-	}
-	r.ticketFlags(c, environ)
-	return c
+	}, func(ctx context.Context, service *client.Client, _ *cobra.Command, args []string) error {
+		return service.Redeliver(ctx, args[0])
+	})
 }

@@ -199,7 +199,7 @@ func adviceFor(code string) string {
 	case "53100":
 		return "the database's disk is full: make room, nothing that was acknowledged is lost"
 	case "53300":
-		return "the server has no connection left: raise its max_connections, or lower --database-connections"
+		return "the server has no connection left: raise its max_connections, or lower pool_max_conns in its URL"
 	case "25006":
 		return "the server is a read-only standby: name the primary"
 	case "57P01", "57P02", "57P03":

@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		"no schema":                          {options: Options{NoMigrations: true}, want: "run sheaf migrate first"},
 		"an old schema":                      {make: used("DELETE FROM sheaf_schema WHERE version_id > 0"), options: Options{NoMigrations: true}, want: "older than this version's: run sheaf migrate"},
 		"too few connections":                {options: Options{Connections: 3}, want: "at least 4"},
-		"none left":                          {make: on("ALTER ROLE sheaf CONNECTION LIMIT 1"), want: "--database-connections"},
+		"none left":                          {make: on("ALTER ROLE sheaf CONNECTION LIMIT 1"), want: "pool_max_conns"},
 		"nobody there":                       {address: as(func(u *url.URL) { u.Host = "127.0.0.1:1" }), want: "can't be reached"},
 		"another password":                   {address: as(func(u *url.URL) { u.User = url.UserPassword("sheaf", planted+planted) }), want: "refuses the user or the password"},
 		"no such database":                   {address: as(func(u *url.URL) { u.Path = "/nowhere" }), want: "createdb"},
