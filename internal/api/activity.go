@@ -13,10 +13,10 @@ import (
 const (
 	// span is the length of an activity, in minutes; the last minute isn't over yet.
 	span = 60
-	// maxActive is how many batches an activity is made of, at most: the newest.
+	// maxActive is how many batches an activity covers, at most: the newest.
 	maxActive = 10_000
-	// activityAge is how long an activity is sent again: it takes reading many batches, and open pages
-	// ask for it all the time.
+	// activityAge is how long an activity is kept for the same caller. Computing it reads many batches,
+	// and every open page of the dashboard polls it.
 	activityAge = 5 * time.Second
 	// maxActivities is how many activities are kept, each of 4 KiB.
 	maxActivities = 1000
@@ -49,7 +49,7 @@ type (
 	}
 )
 
-// activity answers how many of the caller's requests ended in each minute of the last hour.
+// activity answers with how many of the caller's requests ended in each minute of the last hour.
 func (s *API) activity(c *call) error {
 	key := c.Key(batch.Ticket{})
 	latest, ok := s.activities.Get(key)

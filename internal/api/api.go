@@ -1,13 +1,11 @@
 // Package api serves the wire contract (docs/contract.md) over HTTP: it creates, shows, searches, stops
-// and deletes batches, and answers probes.
+// and deletes batches, and answers health checks.
 //
-// The guarantee: an answer 200 to a create means that the batch is stored; any other
-// answer means that it is not, except 503, after which it may be. A status is what
-// was true at one moment, however long it takes to send: when the rest of it can't be
-// read, the connection breaks, so that a part is never taken for the whole. What a
-// caller may not see is answered as if it did not exist.
+// An answer 200 to a create guarantees that the batch is stored. After a 503 it may be stored; after
+// any other answer it isn't. What a caller may not see is answered as if it did not exist. Package reply
+// states what holds for a status.
 //
-// Nothing that is logged holds a token, a body or a query.
+// Log lines never contain a token, a body or a query.
 package api
 
 import (
@@ -46,69 +44,68 @@ type Options struct {
 	Storage Storage
 	// Seal encrypts a caller's token for its batch.
 	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
-	// Wake is told the queue of each batch that was created, Notify those where a
-	// batch was stopped or deleted. They must not block.
+	// Wake is called with the queue of each batch that was created, and Notify with each queue in which
+	// a batch was stopped, deleted, paused or resumed. They must not block.
 	Wake, Notify func(storage.QueueID)
-	// Ready returns nil while the service can do its work; its error is shown at
-	// /readyz.
+	// Ready returns nil while the service can do its work. Its error is shown at /readyz.
 	Ready func(context.Context) error
 
-	// Authorize judges a caller's token at a store before anything else is done for the call. An
-	// error that isn't an *auth.Refusal means that the token could not be judged.
+	// Authorize checks whether a token has a right at a store, before anything else is done for the
+	// call. An error that isn't an *auth.Refusal means that the token could not be checked.
 	Authorize func(r *http.Request, store, token, right string) (auth.Caller, error)
 
-	// AuthorizeOperator judges an operator's token in the same way.
+	// AuthorizeOperator checks an operator's token in the same way.
 	AuthorizeOperator func(r *http.Request, token string) error
 
 	// Node returns what only this node knows about itself, for operators.
 	Node func() NodeState
 
-	// Observe, if set, is told of every call, after its answer: the route is a template of a path, or
-	// none; a broken connection has the status 0. Created is told of every batch that was stored.
+	// Observe, if set, is called after the answer to every call. The template is that of the path, or
+	// "none". The status of a broken connection is 0. Created is called after a batch was stored.
 	Observe func(method, template string, status int, took time.Duration)
 	Created func(store string)
 
-	// From, if set, returns the network that a call came from. Callers share places and memory by
-	// owner and by network.
+	// From, if set, returns the network that a call came from. Places and memory are shared fairly
+	// between owners and between networks.
 	From func(r *http.Request) netip.Prefix
 
-	// Tracer, if set, traces calls. Without it a caller's trace is kept with its batch all the same.
+	// Tracer, if set, traces calls. A caller's trace is stored with its batch even without it.
 	Tracer trace.Tracer
 
 	// Audit, if set, logs calls to resources of batches and of operators, after their answer.
 	Audit *audit.Log
 
-	// Forward, if set, answers what is below a store and no batch resource: with the
-	// path behind the store as it came, and the query. It returns an error when it has sent nothing,
-	// with the status, 400, 502 or 504, that says why.
+	// Forward, if set, answers calls below a store that aren't about batches. The path is the part
+	// after the store as it came, with the query. An error means that nothing was sent; the status is
+	// then 400, 502 or 504.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
 
 	// MaxForwards limits the calls that are forwarded at the same time. Each has a connection to the
 	// upstream. A caller gets at most half of the free places.
 	MaxForwards int
 
-	// CheckCallback judges a callbackUrl: its errors complete a sentence; nil: there are no
-	// callbacks. Callback is stored with batches that name no other; empty: none.
+	// CheckCallback checks a callbackUrl. Its errors complete the sentence "Parameter callbackUrl …".
+	// Without it there are no callbacks. Callback is the URL of batches that name none; it may be empty.
 	CheckCallback func(url string) error
 	Callback      string
 
-	Alone bool // no other node uses the database: Changed tells of all that happens
+	Alone bool // no other node uses the database, so every change is reported to Changed
 
-	Headers batch.HeaderPolicy // those that a batch's requests may carry
+	Headers batch.HeaderPolicy // the headers that a batch's requests may have
 
 	MaxBody   int64 // bytes of a create body, before and after decompression
 	MaxAnswer int64 // bytes of an answer's body
 	MaxQueued int   // unfinished batches that a queue may hold; 0: no limit
 	MaxStored int64 // bytes that a queue's batches may take; 0: no limit
 
-	// CPU are the processors, which stores and networks share; nil: nothing limits them.
+	// CPU shares the processors fairly between stores and networks. Nil means no limit.
 	CPU *cpu.Shares
 
 	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
 	HasRoom func(owner batch.Owner, bytes int64) bool
 
-	// Crowded, if set, reports whether a caller's batch would exceed the limit that all callers of
-	// the store share whose tokens the upstream has not accepted yet.
+	// Crowded, if set, reports whether a batch would exceed the limit of the store for tokens that the
+	// upstream has not accepted yet. All callers with such tokens share it.
 	Crowded func(store string, owner batch.Owner) bool
 
 	Logger *slog.Logger

@@ -19,7 +19,7 @@ func (s *API) authorize(c *call, right string) error {
 	return nil
 }
 
-// authorizeOperator admits a call that operators alone may make.
+// authorizeOperator admits a call that only operators may make.
 func (s *API) authorizeOperator(c *call) (err error) {
 	if c.token, err = bearer(c.R.Header); err != nil {
 		return err
@@ -50,7 +50,7 @@ func (s *API) refused(c *call, err error) error {
 }
 
 // bearer returns the caller's token (RFC 6750, section 2.1; docs/contract.md#authorization).
-// Whether the token is any good is for the upstream to say.
+// The upstream decides whether the token is valid.
 func bearer(h http.Header) (string, error) {
 	values := h.Values("Authorization")
 	switch len(values) {
@@ -58,7 +58,7 @@ func bearer(h http.Header) (string, error) {
 		return "", fail(missingToken, "The header Authorization is missing. Send: Authorization: Bearer TOKEN")
 	case 1:
 	default:
-		return "", fail(wrongParameter, "The header Authorization was sent %d times; send it once.", len(values))
+		return "", fail(wrongParameter, "The header Authorization was sent %d times. Send it once.", len(values))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	token = strings.Trim(token, " \t")
@@ -69,7 +69,7 @@ func bearer(h http.Header) (string, error) {
 		return "", fail(invalidToken, "The token is longer than %d bytes.", batch.MaxToken)
 	}
 	if !validToken(token) {
-		return "", fail(invalidToken, "The token has characters that a Bearer token can't have; allowed are A-Z a-z 0-9 - . _ ~ + / and = at the end.")
+		return "", fail(invalidToken, "The token has characters that a Bearer token can't have. Allowed are A-Z a-z 0-9 - . _ ~ + / and = at the end.")
 	}
 	return token, nil
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/api/reply"
 )
 
-// readBody reads a body of at most so many bytes, decompressed. The caller calls release, also after
-// an error, when it needs the body no more.
+// readBody reads and decompresses a body of at most limit bytes. When the caller no longer needs the
+// body, it must call release, also after an error.
 //
-// A compressed body is read completely before it is decompressed. So a slow upload holds no
-// more than the bytes that it has sent, whatever they stand for.
+// A compressed body is read completely before it is decompressed, so that a slow upload takes only as
+// much memory as it has sent.
 func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err error) {
 	held := &share{names: c.Names}
 	zipped, err := s.isZipped(c)
@@ -68,7 +68,7 @@ func (s *API) inflate(c *call, held *share, zipped []byte, limit int64) ([]byte,
 	return in.read()
 }
 
-// inTurns reads from a source that only takes CPU.
+// inTurns reads from a source that needs only the CPU.
 type inTurns struct {
 	s   *API
 	c   *call
@@ -95,8 +95,8 @@ type reading struct {
 	src    io.Reader
 	limit  int64
 	size   int64             // -1: unknown
-	beside int64             // bytes that are held besides
-	arrive func(bytes int64) // told how many bytes have to arrive next; nil: they are there
+	beside int64             // bytes that are held in addition
+	arrive func(bytes int64) // called with the number of bytes that must arrive next; nil: they are in memory
 }
 
 // read returns all of the body.
@@ -127,9 +127,9 @@ func (in *reading) expect(bytes int64) {
 	}
 }
 
-// grow returns a full buffer with room for more, or an error, io.EOF if no more comes.
+// grow enlarges a full buffer. It returns io.EOF if there are no more bytes.
 func (in *reading) grow(body []byte) ([]byte, error) {
-	// One byte tells whether there is more, before memory is taken for it.
+	// Read one byte to see whether there is more, before taking memory for it.
 	var probe [1]byte
 	if _, err := io.ReadFull(in.src, probe[:]); err != nil {
 		return body, err
@@ -147,8 +147,8 @@ func (in *reading) grow(body []byte) ([]byte, error) {
 	return append(grown, probe[0]), nil
 }
 
-// growth returns the next capacity of a buffer that is full at n bytes: four times as
-// much, so that memory is taken for what has arrived rather than for what was announced.
+// growth returns the next capacity of a buffer that is full at n bytes: four times as much. So memory
+// is taken for bytes that have arrived, and not for those that were announced.
 func growth(n int, size, limit int64) int64 {
 	next := min(max(4*int64(n), freeBody), limit)
 	if size >= 0 {
@@ -157,7 +157,7 @@ func growth(n int, size, limit int64) int64 {
 	return next
 }
 
-// isTooLarge reports whether an error is that of a body that is too large.
+// isTooLarge reports whether err means that the body is too large.
 func isTooLarge(err error) bool {
 	var answer *apiError
 	return errors.As(err, &answer) && answer.code == payloadTooLarge
@@ -180,34 +180,34 @@ func readFailed(err error, limit int64) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fail(requestTimeout, "The body did not arrive in time.")
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
-		return fail(wrongParameter, "The body is no gzip stream, which its Content-Encoding says it is.")
+		return fail(wrongParameter, "The body isn't valid gzip, although its Content-Encoding is gzip.")
 	}
 	return fail(wrongParameter, "The body did not arrive completely.")
 }
 
-// checkMediaType refuses what is not declared to be JSON in UTF-8 (RFC 8259, section
-// 8.1). A form that a web page posts to us without asking can't be declared so.
+// checkMediaType refuses a body that isn't declared to be JSON in UTF-8 (RFC 8259, section 8.1). A web
+// page of another site can't declare a form as JSON, so it can't create batches.
 func checkMediaType(h http.Header) error {
 	const want = "The header Content-Type must be application/json or text/json"
 	switch mediaType, charset := mediaTypeOf(h); {
 	case len(h.Values("Content-Type")) > 1:
-		return fail(unsupportedMediaType, "%s, and sent once.", want)
+		return fail(unsupportedMediaType, "%s, and must be sent once.", want)
 	case !isJSONType(mediaType):
 		return fail(unsupportedMediaType, "%s.", want)
 	case charset != utf8Charset:
-		return fail(unsupportedMediaType, "%s, and its charset, if any, utf-8.", want)
+		return fail(unsupportedMediaType, "%s, and its charset, if any, must be utf-8.", want)
 	}
 	return nil
 }
 
-// byteOrderMark is what some programs write before UTF-8 text.
+// byteOrderMark is what some programs write at the beginning of UTF-8 text.
 var byteOrderMark = []byte("\ufeff")
 
 // utf8Charset is the name of UTF-8, in lower case.
 const utf8Charset = "utf-8"
 
-// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8
-// by default. A malformed header has no type.
+// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8 by
+// default. The type of a malformed header is empty.
 func mediaTypeOf(h http.Header) (mediaType, charset string) {
 	values := h.Values("Content-Type")
 	if len(values) != 1 {
@@ -218,7 +218,7 @@ func mediaTypeOf(h http.Header) (mediaType, charset string) {
 		return "", ""
 	}
 	switch charset = strings.ToLower(attrs["charset"]); charset {
-	case "", "utf8": // the latter isn't registered, but many programs write it
+	case "", "utf8": // "utf8" isn't registered, but many programs write it
 		charset = utf8Charset
 	}
 	return mediaType, charset

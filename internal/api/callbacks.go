@@ -8,7 +8,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
-// callback returns where the end of a new batch is told.
+// callback returns the URL to call when a new batch has ended; empty: none.
 func (s *API) callback(c *call) (string, error) {
 	url, given, err := c.query.get("callbackUrl")
 	switch {
@@ -17,7 +17,7 @@ func (s *API) callback(c *call) (string, error) {
 	case !given || url == "":
 		return s.Callback, nil
 	case s.CheckCallback == nil:
-		return "", fail(wrongParameter, "Parameter callbackUrl can't be used here: the operator has not turned callbacks on.")
+		return "", fail(wrongParameter, "Parameter callbackUrl can't be used, because the operator has not enabled callbacks.")
 	}
 	if err := batch.CheckName(url); err != nil {
 		return "", fail(wrongParameter, "Parameter callbackUrl %v.", err)
@@ -28,10 +28,10 @@ func (s *API) callback(c *call) (string, error) {
 	return url, nil
 }
 
-// states are the words for what became of a delivery.
+// states are the states of a delivery as the API writes them.
 var states = map[storage.DeliveryState]string{storage.Pending: "PENDING", storage.Delivered: "DELIVERED", storage.GivenUp: "GIVEN_UP"}
 
-// deliveries lists what the caller's receivers were told, or will be, newest first.
+// deliveries lists the past and future calls of the caller's receivers, newest first.
 func (s *API) deliveries(c *call) error {
 	ticket, given, err := c.query.ticket()
 	if err != nil {
@@ -93,9 +93,9 @@ func (s *API) delivery(d *storage.Delivery) deliveryJSON {
 	return out
 }
 
-// resend has a receiver told again.
+// resend calls a receiver again.
 func (s *API) resend(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose end is to be told again.")
+	ticket, err := c.query.theTicket("name the batch whose callback to resend.")
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func TestCallbacks(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	off := newWorld(t, nil)
-	if a := off.post("?callbackUrl=https%3A%2F%2Fexample.org", oneGet); a.status != 400 || !strings.Contains(a.body, "has not turned callbacks on") {
+	if a := off.post("?callbackUrl=https%3A%2F%2Fexample.org", oneGet); a.status != 400 || !strings.Contains(a.body, "has not enabled callbacks") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }

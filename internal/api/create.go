@@ -13,8 +13,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// create stores a batch (docs/contract.md#create-a-batch), or with dryRun only checks it. Everything that can be refused
-// without the body is refused before it is read.
+// create stores a batch (docs/contract.md#create-a-batch), or only checks it with dryRun. It checks
+// everything that it can before it reads the body.
 func (s *API) create(c *call) error {
 	b, err := s.newBatch(c)
 	if err != nil {
@@ -58,15 +58,15 @@ func (s *API) create(c *call) error {
 	return s.store(c, b)
 }
 
-// noSpace tells of a quota in bytes. What has ended makes room only when it is deleted or
-// expires, so that asking again soon is of no use.
+// noSpace returns the answer for a full quota in bytes. It asks for a longer wait, because batches that
+// have ended count until they are deleted or expire.
 func (s *API) noSpace(limit int64) error {
 	return &apiError{code: rateLimited, wait: time.Minute, message: fmt.Sprintf(
-		"Your batches in this store take up to %d bytes, requests and answers, and this one would not fit in what is left. "+
+		"Your batches in this store may take %d bytes, requests and answers together, and this one doesn't fit into the rest. "+
 			"Delete batches whose answers you have read (DELETE with their ticket), or wait until some expire.", limit)}
 }
 
-// newBatch returns a batch as its query says, without requests.
+// newBatch returns a batch with the options in the query, and without requests.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue()}
 	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
@@ -81,7 +81,7 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	if b.GroupID, err = c.query.group(); err != nil {
 		return nil, err
 	}
-	// Checked only here, so that a group that an older version accepted can still be found and stopped.
+	// Checked only here, so that groups that an older version accepted can still be found and stopped.
 	if err := batch.CheckName(b.GroupID); err != nil {
 		return nil, fail(wrongParameter, "Parameter groupId %v.", err)
 	}
@@ -91,7 +91,7 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	return b, nil
 }
 
-// store stores a batch and answers with its ticket, or another one's that it leads to.
+// store stores a batch and answers with the ticket that keep returns.
 func (s *API) store(c *call, b *storage.NewBatch) error {
 	ticket, _, err := s.keep(c, b)
 	if err != nil {
@@ -102,34 +102,36 @@ func (s *API) store(c *call, b *storage.NewBatch) error {
 	return nil
 }
 
-// keep stores a batch, and returns its ticket, or another one's that it leads to.
+// keep stores a batch. When it returns without an error, the batch is on disk and will run: the promise
+// begins here. If the batch repeats an earlier create or retry, keep stores nothing and returns the
+// ticket of the earlier batch.
 func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
 	if b.Credential, err = s.Seal(b.Ticket, c.Store, c.token); err != nil {
-		s.Logger.Error("a token can't be encrypted", "store", c.Store, "error", err)
-		return ticket, false, fail(internalError, "The service failed to store the token. Its log says more.")
+		s.Logger.Error("could not encrypt a token", "store", c.Store, "error", err)
+		return ticket, false, fail(internalError, "The service failed to encrypt the token. See its log.")
 	}
 	b.Quota, b.QuotaBytes, b.Trace = s.MaxQueued, s.MaxStored, c.trace
 	room := s.HasRoom == nil || s.HasRoom(c.Owner, bytesOf(b))
 	crowded := s.Crowded != nil && s.Crowded(c.Store, c.Owner)
 	if !room || crowded {
-		b.QuotaBytes = noRoom // a repetition still gets its ticket
+		b.QuotaBytes = noRoom // the repetition of an earlier create still gets its ticket
 	}
 	created, err := s.Storage.Create(c.R.Context(), b)
 	var full *storage.QuotaError
 	switch {
 	case errors.As(err, &full) && !room:
-		return ticket, false, fail(databaseFull, "The service's database is full, so this batch was not stored. Create it again later; the operator has to make room.")
+		return ticket, false, fail(databaseFull, "The database is full, so this batch was not stored. The operator must free space. Retry later.")
 	case errors.As(err, &full) && crowded:
 		return ticket, false, fail(rateLimited, "This store has %d unfinished batches, which is the limit for tokens that the API has not accepted yet. Retry when some have ended.", s.MaxQueued)
 	case errors.As(err, &full) && full.Bytes > 0:
 		return ticket, false, s.noSpace(full.Bytes)
 	case errors.As(err, &full):
-		return ticket, false, fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Create more when some have ended.", full.Limit)
+		return ticket, false, fail(rateLimited, "You already have %d unfinished batches in this store, which is the limit. Retry when some have ended.", full.Limit)
 	case busy(err) != nil:
 		return ticket, false, busy(err)
 	case err != nil:
 		s.report(c, "create", b.Ticket, err)
-		return ticket, false, fail(unavailable, "The database failed; the batch may or may not be stored. Create it again in a second: with a deduplicationKey it can't run twice.")
+		return ticket, false, fail(unavailable, "The database failed, and the batch may or may not be stored. Create it again in a second. With a deduplicationKey it can't run twice.")
 	}
 	if !created.Duplicate {
 		s.Wake(created.Queue)
@@ -141,12 +143,12 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	return created.Ticket, !created.Duplicate, nil
 }
 
-// noRoom is a quota in bytes that no batch fits into.
+// noRoom is a quota in bytes that is too small for any batch.
 const noRoom = 1
 
 // bytesOf returns about how many bytes a batch takes.
 func bytesOf(b *storage.NewBatch) int64 {
-	const row = 1 << 10 // what is kept of any batch
+	const row = 1 << 10 // of any batch
 	n := int64(row)
 	for i := range b.Requests {
 		n += int64(len(b.Requests[i].Path) + len(b.Requests[i].Body))

@@ -6,10 +6,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// body sends one body exactly as it came, as a file: of an answer, or with of=request of a
+// body sends one body exactly as it came, as a file: that of an answer, or with of=request that of a
 // request.
 func (s *API) body(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose body is wanted.")
+	ticket, err := c.query.theTicket("name the batch whose body you want.")
 	if err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func (s *API) body(c *call) error {
 	case err != nil:
 		return err
 	case index < 0:
-		return fail(wrongParameter, "Parameter index is missing: name the request, or the answer, whose body is wanted.")
+		return fail(wrongParameter, "Parameter index is missing: name the request whose body, or answer, you want.")
 	case given && of != "request" && of != "answer":
 		return fail(wrongParameter, "Parameter of must be one of answer, request.")
 	}

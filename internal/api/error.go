@@ -12,8 +12,8 @@ type code string
 const (
 	wrongParameter       code = "WRONG_PARAMETER"
 	missingToken         code = "MISSING_API_TOKEN"
-	invalidToken         code = "INVALID_API_TOKEN" //nolint:gosec // a word, no credential
-	refusedToken         code = "REFUSED_API_TOKEN" //nolint:gosec // a word, no credential
+	invalidToken         code = "INVALID_API_TOKEN" //nolint:gosec // not a credential
+	refusedToken         code = "REFUSED_API_TOKEN" //nolint:gosec // not a credential
 	notFound             code = "NOT_FOUND"
 	batchNotFound        code = "BATCH_NOT_FOUND"
 	methodNotAllowed     code = "METHOD_NOT_ALLOWED"
@@ -21,7 +21,7 @@ const (
 	requestTimeout       code = "REQUEST_TIMEOUT"
 	payloadTooLarge      code = "PAYLOAD_TOO_LARGE"
 	unsupportedMediaType code = "UNSUPPORTED_MEDIA_TYPE"
-	unknownHost          code = "UNKNOWN_HOST" // answered by the command, before a call gets here
+	unknownHost          code = "UNKNOWN_HOST" // sent by the command before a call gets here
 	rateLimited          code = "RATE_LIMITED"
 	internalError        code = "INTERNAL_ERROR"
 	unavailable          code = "UNAVAILABLE"

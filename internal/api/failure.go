@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// storageFailed returns the answer for an error of storage, and logs it. An error that is an
-// answer already stays as it is.
+// storageFailed returns the answer for an error of storage, and logs the error. It returns an error that
+// already is an answer as it is.
 func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
 	if answer := (*apiError)(nil); errors.As(err, &answer) {
 		return err
@@ -23,28 +23,28 @@ func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) 
 		return busy
 	}
 	if damaged, ok := errors.AsType[*storage.DamagedError](err); ok {
-		s.Logger.Error("what is stored of a batch can't be read", "operation", op, "store", c.Store, "ticket", ticket, "request_id", c.id, "error", damaged.Err)
-		return fail(internalError, "What is stored of batch %s is damaged and can't be read. Other batches are not affected; the service's operator can restore it from a backup.", ticket)
+		s.Logger.Error("a stored batch is damaged", "operation", op, "store", c.Store, "ticket", ticket, "request_id", c.id, "error", damaged.Err)
+		return fail(internalError, "The stored data of batch %s is damaged and can't be read. Other batches are not affected. The operator can restore it from a backup.", ticket)
 	}
 	s.report(c, op, ticket, err)
-	return fail(unavailable, "The service can't reach its database at the moment. Ask again in a second.")
+	return fail(unavailable, "The service can't reach its database. Retry in a second.")
 }
 
-// busy returns the answer for a call that storage had no turn for; nil: that is not the error.
+// busy returns the answer if err means that memory or storage is busy with other calls; otherwise nil.
 func busy(err error) error {
 	switch {
 	case errors.Is(err, reply.ErrNoMemory):
 		return fail(unavailable, "Too many large batches are being created or read. Retry in a second, or read a status with responses=false.")
 	case errors.Is(err, storage.ErrTooManyCalls):
-		return &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls wait for the database. Wait for their answers, and make fewer calls at the same time."}
+		return &apiError{code: rateLimited, wait: time.Second, message: "Too many of your calls are waiting for the database. Wait for their answers, and make fewer calls at the same time."}
 	case errors.Is(err, storage.ErrBusy):
 		return fail(unavailable, "The database is busy with other calls. Nothing was changed. Retry in a second.")
 	}
 	return nil
 }
 
-// report logs a failure of storage. When the client is gone, the operation only ended
-// for that reason, and there is nobody to answer.
+// report logs a failure of storage. If the operation failed only because the client is gone, report
+// breaks the connection instead.
 func (s *API) report(c *call, op string, ticket batch.Ticket, err error) {
 	if c.R.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		reply.Abort()
@@ -53,5 +53,5 @@ func (s *API) report(c *call, op string, ticket batch.Ticket, err error) {
 	if ticket != (batch.Ticket{}) {
 		attrs = append(attrs, "ticket", ticket)
 	}
-	s.Logger.Error("storage failed; the caller was told to come back", attrs...)
+	s.Logger.Error("storage failed; the caller was asked to retry", attrs...)
 }

@@ -185,7 +185,7 @@ func TestRetryMatching(t *testing.T) {
 		full.finish(c, "")
 	}
 	a := full.do("POST", base+"/retry-matching")
-	if a.status != 429 || !strings.Contains(a.body, "3 batches were dealt with before this") {
+	if a.status != 429 || !strings.Contains(a.body, "3 batches were changed before this error") {
 		t.Errorf("with a quota of 3: %d %s", a.status, a.body)
 	}
 	for range 3 {

@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// maxForm bounds the parameters in a body, in bytes: what any body may take at once.
+// maxForm is the size of the largest form, in bytes. It is what any body may take at once.
 const maxForm = freeBody
 
-// readForm adds the parameters of a form in the call's body to those of its query. Any other body is
-// refused: a caller that puts a ticket into it must not pause the whole queue instead.
+// readForm adds the parameters of a form in the body to those of the query. It refuses any other body:
+// if it ignored a ticket there, the call would pause the whole queue.
 func (s *API) readForm(c *call) error {
 	if c.R.ContentLength == 0 {
 		return nil
@@ -28,7 +28,7 @@ func (s *API) readForm(c *call) error {
 	case err != nil && !isTooLarge(err):
 		return err
 	case !isForm || body[0] == '{' || body[0] == '[':
-		return fail(unsupportedMediaType, "This call takes its parameters in the query or in a form: send no body, or a body of the type application/x-www-form-urlencoded.")
+		return fail(unsupportedMediaType, "This call takes its parameters in the query or in a form. Send no body, or one of the type application/x-www-form-urlencoded.")
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *API) readForm(c *call) error {
 	return nil
 }
 
-// saysNothing reports whether a JSON text is empty: some clients send one instead of no body.
+// saysNothing reports whether a JSON text is empty. Some clients send one instead of no body.
 func saysNothing(body []byte) bool {
 	return slices.Contains([]string{"{}", "[]", "null", `""`}, string(body))
 }

@@ -9,19 +9,19 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// hasUnclearEnd reports whether a proxy in front could think that a request ends elsewhere: it
-// may have come with both Content-Length and Transfer-Encoding, of which net/http removes one
-// without a trace, and HTTP/1.0 has no Transfer-Encoding. The connection is closed after such a
-// request (RFC 9112, section 6.1), so that nothing behind it is taken for another one.
+// hasUnclearEnd reports whether a proxy in front could think that the request ends elsewhere. The
+// request may have had both Content-Length and Transfer-Encoding, and net/http hides that; HTTP/1.0 has
+// no Transfer-Encoding. The connection is closed after such a request (RFC 9112, section 6.1), so that
+// its last bytes aren't taken for another request.
 func hasUnclearEnd(r *http.Request) bool {
 	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
 }
 
-// forwardable are the methods that an answer names; others are forwarded too, but for tunnels.
+// forwardable are the methods that errors name. All other methods except tunnels are forwarded too.
 const forwardable = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
-// isTunnel reports whether a method would open a tunnel, or return a request with the headers
-// that were added on the way to whoever sent it.
+// isTunnel reports whether a method would open a tunnel, or send the caller the headers that were added
+// on the way.
 func isTunnel(method string) bool {
 	switch strings.ToUpper(method) {
 	case http.MethodConnect, http.MethodTrace, "TRACK":
@@ -30,23 +30,23 @@ func isTunnel(method string) bool {
 	return false
 }
 
-// forward has the upstream answer a call that is no batch's: segments are those of its
-// path, escaped, from /api/v3/{storeId}/ on. The same rules hold as for the path of a
-// batch's request. The token is the upstream's to judge.
+// forward lets the upstream answer a call that isn't about batches. The segments are those of the
+// escaped path. The rules for the path are the same as in a batch's requests. The upstream checks the
+// token.
 func (s *API) forward(c *call, segments []string) error {
 	store, err := url.PathUnescape(segments[3])
 	if err != nil || !batch.ValidStoreID(store) {
 		return fail(wrongParameter, "The store id in the path must be 1 to %d of the characters A-Z a-z 0-9 _ -.", batch.MaxStoreID)
 	}
 	if !strings.HasPrefix(c.R.RequestURI, c.R.URL.EscapedPath()) {
-		return fail(wrongParameter, "The request's address must be a path in which everything special is percent-encoded.")
+		return fail(wrongParameter, "The request target must be a path in which all special characters are percent-encoded.")
 	}
 	path := "/" + strings.Join(segments[4:], "/")
 	if c.R.URL.RawQuery != "" || c.R.URL.ForceQuery {
 		path += "?" + c.R.URL.RawQuery
 	}
 	if err := batch.CheckPath(path); err != nil {
-		return fail(wrongParameter, "The path behind the store %v.", err)
+		return fail(wrongParameter, "The path after the store %v.", err)
 	}
 	c.setNames(batch.OwnerOf(c.R.Header.Get("Authorization")), s.network(c.R))
 	leave, err := enter(s.forwards, c.Names, time.Second, "Too many of your calls are being forwarded. Retry when some have ended.")
@@ -54,7 +54,7 @@ func (s *API) forward(c *call, segments []string) error {
 		return err
 	}
 	defer leave()
-	// What this service says of its own answers, the upstream says of its.
+	// These headers describe answers of this service. The upstream sends its own.
 	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
 		c.W.Header().Del(name)
 	}
@@ -70,7 +70,7 @@ func (s *API) forward(c *call, segments []string) error {
 	return fail(upstreamFailed, "Upstream: %v.", err)
 }
 
-// forwarded is the writer of an answer that is the upstream's; it takes note of its status.
+// forwarded is the writer of an answer of the upstream. It notes the status.
 type forwarded struct {
 	http.ResponseWriter
 	code *int
@@ -84,5 +84,5 @@ func (f *forwarded) WriteHeader(status int) {
 	f.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap lets http.ResponseController find the writer.
 func (f *forwarded) Unwrap() http.ResponseWriter { return f.ResponseWriter }

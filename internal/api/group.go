@@ -29,7 +29,7 @@ func (s *API) cancelGroup(c *call) error {
 		return fail(wrongParameter, "Parameter groupId (a group) or ticketId (one batch) is missing.")
 	}
 	var stopped storage.StopResult
-	// The zero ticket is one that can't exist. To storage it would mean the whole group.
+	// No batch has the zero ticket. Storage would take it for the whole group.
 	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
 		if stopped, err = s.Storage.Stop(c.R.Context(), sel); err != nil {
 			return s.storageFailed(c, "stop", sel.Ticket, err)
@@ -79,7 +79,7 @@ func (s *API) appendEnded(c *call, a *reply.Answer, sel storage.Selection) error
 	return nil
 }
 
-// group counts over the caller's batches of a group.
+// group counts the caller's batches and requests of a group.
 func (s *API) group(c *call) error {
 	group, err := c.query.group()
 	switch {

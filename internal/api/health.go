@@ -8,17 +8,16 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// readyTimeout bounds the check behind /readyz: a database that answers later is of
-// no use.
+// readyTimeout limits the check behind /readyz. A database that takes longer counts as unreachable.
 const readyTimeout = 5 * time.Second
 
-// healthz says that the process lives.
+// healthz answers that the process is alive.
 func (s *API) healthz(c *call) error {
 	c.Send(http.StatusOK, []byte(`{"status":"ok"}`))
 	return nil
 }
 
-// readyz says whether the service can do its work now, and if not, why.
+// readyz answers whether the service can do its work now and, if not, why.
 func (s *API) readyz(c *call) error {
 	ctx, cancel := context.WithTimeout(c.R.Context(), readyTimeout)
 	defer cancel()

@@ -12,31 +12,32 @@ import (
 )
 
 const (
-	// maxMatching is how many batches one call acts on, at most.
+	// maxMatching is the largest number of batches that one call changes.
 	maxMatching = 100_000
-	// stopAtOnce is how many are stopped at the same time: storage puts what comes together into
-	// one commit.
+	// stopAtOnce is how many batches are stopped at the same time. Storage puts such calls into one
+	// commit.
 	stopAtOnce = 16
-	// matchingTime is how long they are looked for.
+	// matchingTime limits the search for them.
 	matchingTime = time.Minute
-	// matchingPage is how many are found at once.
+	// matchingPage is the number of batches in one read of that search.
 	matchingPage = 500
 )
 
-// matched is what a filter has selected.
-type matched struct {
+// selection is the batches that a filter has selected.
+type selection struct {
 	tickets  []batch.Ticket
-	requests int // the most requests of these batches that a retry repeats
-	inDoubt  int // requests in doubt of all batches that the filter looked at
+	requests int // in these batches that a retry would repeat, at most
+	inDoubt  int // requests in doubt in all batches that match the filter
 }
 
-// matching finds all batches that currently match a call's filter. take decides about each one.
-func (s *API) matching(c *call, f storage.Filter, take func(*matched, *storage.Summary)) (found matched, err error) {
+// matching finds all batches that currently match a filter. It calls take with each of them, which adds
+// it to the selection or not.
+func (s *API) matching(c *call, f storage.Filter, take func(*selection, *storage.Summary)) (found selection, err error) {
 	f.Limit = matchingPage
 	for began := time.Now(); ; {
 		page, err := s.findPage(c, f)
 		if err != nil {
-			return matched{}, err
+			return selection{}, err
 		}
 		for i := range page.Batches {
 			take(&found, &page.Batches[i])
@@ -44,11 +45,11 @@ func (s *API) matching(c *call, f storage.Filter, take func(*matched, *storage.S
 		f.After = page.Next
 		switch {
 		case len(found.tickets) > maxMatching:
-			return matched{}, fail(conflict, "More than %d batches match. Narrow the filter, for example by time.", maxMatching)
+			return selection{}, fail(conflict, "More than %d batches match. Narrow the filter, for example by time.", maxMatching)
 		case f.After == 0:
 			return found, nil
 		case time.Since(began) > matchingTime:
-			return matched{}, fail(conflict, "There are too many batches to search. Narrow the filter, for example by time.")
+			return selection{}, fail(conflict, "The search takes too long. Narrow the filter, for example by time.")
 		}
 	}
 }
@@ -64,7 +65,7 @@ func (s *API) cancelMatching(c *call) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.matching(c, f, func(m *matched, b *storage.Summary) { m.tickets = append(m.tickets, b.Ticket) })
+	found, err := s.matching(c, f, func(m *selection, b *storage.Summary) { m.tickets = append(m.tickets, b.Ticket) })
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 	var some errgroup.Group
 	some.SetLimit(stopAtOnce)
 	for _, ticket := range tickets {
-		// Nothing in here may panic, as reporting an error does for a client that is gone.
+		// This function must not panic, so it doesn't report the error: that panics if the client is gone.
 		some.Go(func() error {
 			hit, err := s.Storage.Stop(c.R.Context(), storage.Selection{Store: c.Store, Owner: c.Owner, Ticket: ticket})
 			stopped.Add(int64(hit.Count))
@@ -107,8 +108,8 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 	return int(stopped.Load()), err
 }
 
-// retryMatching makes a batch of what has failed for each one that a filter selects, has
-// ended with failures, and was not repeated yet: in the order in which these were created.
+// retryMatching retries the batches that match a filter, have ended with failures and were not retried
+// yet, in the order in which they were created.
 func (s *API) retryMatching(c *call) error {
 	f, err := c.filter()
 	if err != nil {
@@ -128,7 +129,7 @@ func (s *API) retryMatching(c *call) error {
 	if _, err := s.callback(c); err != nil {
 		return err
 	}
-	found, err := s.matching(c, f, func(m *matched, b *storage.Summary) {
+	found, err := s.matching(c, f, func(m *selection, b *storage.Summary) {
 		if b.Retried {
 			return
 		}
@@ -162,7 +163,7 @@ func (s *API) retryMatching(c *call) error {
 	}{len(found.tickets), made, found.inDoubt})
 }
 
-// retryAll repeats batches, the last one first, and returns how many were created.
+// retryAll retries batches, the last one first, and returns how many it created.
 func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (made int, err error) {
 	h := c.Hold(s.memory.decodes)
 	defer h.Free()
@@ -170,7 +171,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		b, _, err := s.repetition(c, &h, ticket, which)
 		var answer *apiError
 		if errors.As(err, &answer) && (answer.code == conflict || answer.code == batchNotFound) {
-			continue // it can't be repeated, or is gone
+			continue // it can't be retried, or no longer exists
 		}
 		if err != nil {
 			return made, err
@@ -178,7 +179,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if len(b.Requests) == 0 {
 			continue
 		}
-		b.Once = true // two such calls at once make one
+		b.Once = true // two such calls at the same time create one batch
 		_, isNew, err := s.keep(c, b)
 		if err != nil {
 			return made, err
@@ -186,17 +187,16 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if isNew {
 			made++
 		}
-		h.Free() // others may be next
+		h.Free() // lets other calls have their turn
 	}
 	return made, nil
 }
 
-// midway adds to an error how many batches were dealt with before it. The same call again does
-// the rest.
+// midway adds to an error how many batches were changed before it. Repeating the call changes the rest.
 func midway(acted int, err error) error {
 	var answer *apiError
 	if errors.As(err, &answer) && acted > 0 {
-		return fail(answer.code, "%d batches were dealt with before this: %s The same call again does the rest.", acted, answer.message)
+		return fail(answer.code, "%d batches were changed before this error: %s Repeat the call to change the rest.", acted, answer.message)
 	}
 	return err
 }

@@ -13,18 +13,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// requestIDHeader names a call, in its answer and in the log. A caller may choose the name.
+// requestIDHeader has the id of a call, which is also in the log. The caller may choose it.
 const requestIDHeader = "X-Request-Id"
 
-// maxRequestID bounds a name that a caller has chosen, in bytes.
+// maxRequestID is the length of the longest id that a caller may choose, in bytes.
 const maxRequestID = 128
 
-// identify returns the call's name: the caller's, if it can stand in a log, or a new one.
+// identify returns the id of a call: the one that the caller chose, if it can be logged, or a new one.
 func identify(h http.Header) string {
 	if id := h.Get(requestIDHeader); id != "" && len(id) <= maxRequestID && !strings.ContainsFunc(id, unfit) {
 		return id
 	}
-	n := rand.Uint64() //nolint:gosec // a name, no secret
+	n := rand.Uint64() //nolint:gosec // not a secret
 	var b [8]byte
 	for i := range b {
 		b[i] = byte(n >> (8 * i))
@@ -32,13 +32,13 @@ func identify(h http.Header) string {
 	return hex.EncodeToString(b[:])
 }
 
-// unfit reports whether a character has no place in a call's name.
+// unfit reports whether a character isn't allowed in an id.
 func unfit(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
 }
 
-// trace begins the span of a call that has a route, within the caller's trace, if it has one, and
-// says what a batch is to go on from.
+// trace begins the span of a call with a known path, within the caller's trace if there is one, and sets
+// the trace that a batch continues.
 func (s *API) trace(c *call) {
 	_, traced := c.R.Header[tracing.Parent]
 	if s.Tracer == nil && !traced {
@@ -52,7 +52,7 @@ func (s *API) trace(c *call) {
 		c.trace = tracing.Text(ctx)
 		return
 	}
-	// By the semantic conventions of OpenTelemetry for HTTP servers.
+	// These names follow OpenTelemetry's semantic conventions for HTTP servers.
 	ctx, span := s.Tracer.Start(ctx, c.R.Method+" "+c.template, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", c.R.Method), attribute.String("http.route", c.template), attribute.String("sheaf.request_id", c.id)))
 	c.R = c.R.WithContext(ctx)
@@ -66,7 +66,7 @@ func (s *API) trace(c *call) {
 	}
 }
 
-// count tells of a call that is over.
+// count reports a call after its answer.
 func (s *API) count(c *call, began time.Time) {
 	template := c.template
 	if template == "" {
@@ -76,7 +76,7 @@ func (s *API) count(c *call, began time.Time) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete, http.MethodPut, http.MethodPatch, http.MethodOptions:
 	default:
-		method = "_OTHER" // as the semantic conventions have it: callers choose no labels
+		method = "_OTHER" // as in the semantic conventions, so that callers can't create labels
 	}
 	s.Observe(method, template, c.Status, time.Since(began))
 }

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// overviewLoads is how many queues are looked at, of those with the most unfinished
-	// batches; overviewQueues is how many are told of each kind.
+	// overviewLoads is how many queues are read: those with the most unfinished batches. overviewQueues
+	// is how many of them each list shows.
 	overviewLoads  = 1000
 	overviewQueues = 20
 )
 
-// These are the answer's form.
+// These types are the answer.
 type (
 	overviewJSON struct {
 		At       string       `json:"at"`
@@ -70,8 +70,8 @@ type (
 	}
 )
 
-// operator tells how the whole service does: what storage knows of all nodes, and this node
-// of itself.
+// operator answers with the state of the whole service: what storage knows about all nodes, and what
+// this node knows about itself.
 func (s *API) operator(c *call) error {
 	o, err := s.Storage.Overview(c.R.Context(), overviewLoads)
 	if err != nil {
@@ -104,8 +104,8 @@ func stateOf(n NodeState) stateJSON {
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// storesOf returns the first queues of a list. A queue's name is its store's, or the store's and
-// the SHA-256 of the token whose queue it is, of which the beginning is told.
+// storesOf returns the first queues of a list. A queue's name is that of its store, or the store and the
+// SHA-256 of the queue's token. Only the beginning of the SHA-256 is shown.
 func storesOf(all []storage.Load, now time.Time) []storeJSON {
 	var out []storeJSON
 	for _, l := range all[:min(len(all), overviewQueues)] {

@@ -13,8 +13,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// params are a call's parameters: its query, and the form in its body. Those that no call has are
-// ignored. The methods' errors are answers that name the parameter.
+// params are a call's parameters: its query, and the form in its body. Parameters that no call has are
+// ignored. The errors of its methods are answers that name the parameter.
 type params url.Values
 
 func parseParams(query string) (params, error) {
@@ -25,8 +25,8 @@ func parseParams(query string) (params, error) {
 	return params(values), nil
 }
 
-// get returns a parameter's value and whether it was given. Given twice, it has to
-// say the same.
+// get returns a parameter's value and whether it was given. If it was given several times, the values
+// must be equal.
 func (p params) get(name string) (value string, given bool, err error) {
 	values := p[name]
 	if len(values) == 0 {
@@ -40,8 +40,8 @@ func (p params) get(name string) (value string, given bool, err error) {
 	return values[0], true, nil
 }
 
-// boolean reads a parameter that is true or false, in the spellings of the wire
-// contract ("Create").
+// boolean reads a parameter that is true or false, in the spellings of the wire contract
+// (docs/contract.md#create-a-batch).
 func (p params) boolean(name string, byDefault bool) (bool, error) {
 	value, given, err := p.get(name)
 	if !given || err != nil {
@@ -56,7 +56,7 @@ func (p params) boolean(name string, byDefault bool) (bool, error) {
 	return false, fail(wrongParameter, "Parameter %s must be true or false (also 1 or 0, yes or no, on or off).", name)
 }
 
-// integer reads a parameter between least and most.
+// integer reads a parameter from least to most.
 func (p params) integer(name string, byDefault, least, most int) (int, error) {
 	value, given, err := p.get(name)
 	if !given || err != nil {
@@ -69,10 +69,10 @@ func (p params) integer(name string, byDefault, least, most int) (int, error) {
 	return n, nil
 }
 
-// maxOffset bounds what a search passes over, because the database reads all of it.
+// maxOffset is how many batches a search may skip. The database reads all of them.
 const maxOffset = 10_000
 
-// offset reads the parameter offset. instead says how to read further.
+// offset reads the parameter offset. instead says how to read on beyond maxOffset.
 func (p params) offset(instead string) (int, error) {
 	const name = "offset"
 	n, err := p.integer(name, 0, 0, math.MaxInt32)
@@ -80,7 +80,7 @@ func (p params) offset(instead string) (int, error) {
 	case err != nil:
 		return 0, fail(wrongParameter, "Parameter offset must be a number from 0 to %d.", maxOffset)
 	case n > maxOffset:
-		return 0, fail(wrongParameter, "Parameter offset must be at most %d. To read further, %s.", maxOffset, instead)
+		return 0, fail(wrongParameter, "Parameter offset must be at most %d. To read on, %s.", maxOffset, instead)
 	}
 	return n, nil
 }
@@ -112,8 +112,8 @@ func (p params) group() (string, error) {
 	return value, nil
 }
 
-// refuse returns an error if a parameter is one of these but not one of the call's own. Without
-// its effect, the call would not do what the caller means.
+// refuse returns an error if a known parameter was given that isn't among the call's own. If it were
+// ignored, the call would not do what the caller means.
 func (p params) refuse(known, own []string, which string) error {
 	for _, name := range known {
 		if _, given := p[name]; given && !slices.Contains(own, name) {
@@ -127,10 +127,9 @@ func (p params) refuse(known, own []string, which string) error {
 	return nil
 }
 
-// ticket reads the parameter ticket, or ticketId, its other name. A value that can't
-// be a ticket is returned as the zero one, which no batch has: it is as unknown as any
-// other. An empty value is refused: taken for an absent one it would turn the stop
-// of one batch into that of its whole group.
+// ticket reads the parameter ticket, or ticketId, its other name. It returns the zero ticket, which no
+// batch has, for a value that can't be a ticket. It refuses an empty value: if that counted as absent,
+// a call that should stop one batch would stop its whole group.
 func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
 	for _, name := range ticketParams {
 		value, given, err := p.get(name)
@@ -149,8 +148,7 @@ func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
 	return batch.Ticket{}, false, nil
 }
 
-// theTicket reads the ticket that a call can't do without; why completes the sentence to who
-// left it out.
+// theTicket reads a ticket that the call requires. why says what it is for.
 func (p params) theTicket(why string) (batch.Ticket, error) {
 	ticket, given, err := p.ticket()
 	switch {
@@ -164,7 +162,7 @@ func (p params) theTicket(why string) (batch.Ticket, error) {
 	return ticket, nil
 }
 
-// parseUUID reads a UUID in its 36-character form. The one of all zeros is none.
+// parseUUID reads a UUID in its 36-character form. It refuses the UUID of zeros.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {
 		return uuid.Nil, false
@@ -173,7 +171,7 @@ func parseUUID(s string) (uuid.UUID, bool) {
 	return u, err == nil && u != uuid.Nil
 }
 
-// moment reads a parameter that is a moment (RFC 3339); zero: it was not given.
+// moment reads a parameter that is a time (RFC 3339); zero: it was not given.
 func (p params) moment(name string) (time.Time, error) {
 	value, given, err := p.get(name)
 	if !given || err != nil {
@@ -181,7 +179,7 @@ func (p params) moment(name string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, value)
 	if err != nil {
-		return t, fail(wrongParameter, "Parameter %s must be a moment such as 2026-01-31T18:00:00Z.", name)
+		return t, fail(wrongParameter, "Parameter %s must be a time such as 2026-01-31T18:00:00Z.", name)
 	}
 	return t, nil
 }

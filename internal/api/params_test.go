@@ -71,7 +71,7 @@ func TestWrongParameters(t *testing.T) {
 		{"GET", "?status=QUEUED&limit=ten", "limit"},
 		{"GET", "?status=QUEUED&limit=1&limit=2", "limit"},
 		{"GET", "?status=QUEUED&offset=-1", "offset"},
-		{"GET", "?status=QUEUED&offset=10001", "offset must be at most 10000. To read further, call GET /api/v3/{storeId}/batch/search"},
+		{"GET", "?status=QUEUED&offset=10001", "offset must be at most 10000. To read on, call GET /api/v3/{storeId}/batch/search"},
 		{"GET", "?offset=2147483647", "offset must be at most 10000"},
 		{"GET", "/webhooks?offset=10001", "parameter after"},
 		{"GET", "/webhooks?after=0", "after"},

@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// quarantinePage is how many batches one answer lists.
+// quarantinePage is how many batches one answer lists, at most.
 const quarantinePage = 100
 
 type (
@@ -26,7 +26,7 @@ type (
 	}
 )
 
-// quarantine lists the batches of all stores that were set aside.
+// quarantine lists the quarantined batches of all stores.
 func (s *API) quarantine(c *call) error {
 	value, given, err := c.query.get("after")
 	if err != nil {
@@ -52,13 +52,13 @@ func (s *API) quarantine(c *call) error {
 	return c.JSON(out)
 }
 
-// releaseQuarantined lets a batch that was set aside run again; endQuarantined ends it.
+// releaseQuarantined takes a batch out of quarantine to run again; endQuarantined takes it out to end.
 func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false) }
 
 func (s *API) endQuarantined(c *call) error { return s.unquarantine(c, true) }
 
 func (s *API) unquarantine(c *call, end bool) error {
-	ticket, err := c.query.theTicket("name the batch that was set aside.")
+	ticket, err := c.query.theTicket("name the quarantined batch.")
 	if err != nil {
 		return err
 	}
@@ -68,6 +68,6 @@ func (s *API) unquarantine(c *call, end bool) error {
 	}
 	s.Wake(q)
 	s.hub.ChangedAny()
-	s.Logger.Info("an operator has taken a batch out of quarantine", "ticket", ticket, "ended", end)
+	s.Logger.Info("an operator took a batch out of quarantine", "ticket", ticket, "ended", end)
 	return c.JSON(updated{1})
 }

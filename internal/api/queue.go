@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// queueState tells how things stand with the caller's queue.
+// queueState answers with the state of the caller's queue.
 func (s *API) queueState(c *call) error {
 	q, err := s.Storage.Queue(c.Ctx(), c.queue())
 	if err != nil {
@@ -30,7 +30,7 @@ type queueJSON struct {
 }
 
 // queue returns the name of the queue in which the caller's batches run one after the other. Callers
-// whose tokens were judged share their store's queue. Any other token has a queue of its own in the
+// whose tokens were checked share their store's queue. Any other token has a queue of its own in the
 // store, so that made-up tokens can't block a tenant (docs/contract.md#order).
 func (c *call) queue() string {
 	if c.shared {

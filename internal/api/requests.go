@@ -4,9 +4,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// requests tells the requests of a batch as they were created.
+// requests lists the requests of a batch as they were created.
 func (s *API) requests(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose requests are wanted.")
+	ticket, err := c.query.theTicket("name the batch whose requests you want.")
 	if err != nil {
 		return err
 	}

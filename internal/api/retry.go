@@ -10,9 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// retry creates a batch that repeats the requests of another one that failed or were not executed,
-// in the same order and with the same options. While that batch is unfinished, the same call
-// returns its ticket.
+// retry creates a batch that repeats the failed and unexecuted requests of another one, in the same
+// order and with the same options. Until the new batch has ended, the same call returns its ticket.
 func (s *API) retry(c *call) error {
 	ticket, err := c.query.theTicket("name the batch to retry.")
 	if err != nil {
@@ -64,8 +63,8 @@ type retryJSON struct {
 	InDoubt  int    `json:"inDoubtRequests"`
 }
 
-// checkRetry returns an error if the unfinished retry that a call found repeats other requests
-// than the call asks for.
+// checkRetry returns an error if the unfinished retry with this ticket repeats other requests than the
+// caller wants.
 func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) error {
 	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
@@ -79,7 +78,7 @@ func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) e
 		return a.ID == b.ID && a.Method == b.Method && a.Path == b.Path && bytes.Equal(a.Body, b.Body)
 	}
 	if !slices.EqualFunc(there, want.Requests, same) {
-		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Retry once it is COMPLETED.", ticket)
+		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Retry when it is COMPLETED.", ticket)
 	}
 	return nil
 }
@@ -100,16 +99,15 @@ func (p params) repeat() (batch.Repeat, error) {
 	return batch.RepeatCertain, nil
 }
 
-// repetition returns a batch that repeats the failed and unexecuted requests of another one, and
-// how many requests of the old batch are in doubt. The new batch may be empty. repetition reserves
-// the memory for it.
+// repetition returns a batch that repeats the failed and unexecuted requests of another one, and how
+// many requests of the old batch are in doubt. The new batch may be empty. Its memory is reserved in h.
 func (s *API) repetition(c *call, h *reply.Hold, ticket batch.Ticket, which batch.Repeat) (*storage.NewBatch, int, error) {
 	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return nil, 0, s.storageFailed(c, "retry", ticket, err)
 	}
 	if st.Status != batch.Completed {
-		return nil, 0, fail(conflict, "This batch is %s. Its failed requests can be repeated once it is COMPLETED.", st.Status)
+		return nil, 0, fail(conflict, "This batch is %s. Retry its failed requests when it is COMPLETED.", st.Status)
 	}
 	if err := h.Need(2 * s.source.LargestBatch); err != nil {
 		return nil, 0, busy(err)
@@ -122,12 +120,12 @@ func (s *API) repetition(c *call, h *reply.Hold, ticket batch.Ticket, which batc
 	if err != nil {
 		return nil, 0, s.storageFailed(c, "retry", ticket, err)
 	}
-	for i := range old { // the operator may have changed what is admitted
+	for i := range old { // the operator may have changed which headers are allowed
 		if ends[i].Status == batch.Succeeded {
 			continue
 		}
 		if err := s.Headers.CheckLinks(old[i].Links); err != nil {
-			return nil, 0, fail(conflict, "This batch can't be repeated as it is: $[%d].%v. Create a new one.", i, err)
+			return nil, 0, fail(conflict, "This batch can't be retried as it is: $[%d].%v. Create a new one.", i, err)
 		}
 	}
 	b := &storage.NewBatch{
@@ -143,22 +141,22 @@ func (s *API) repetition(c *call, h *reply.Hold, ticket batch.Ticket, which batc
 		}
 	}
 	if b.Requests, err = batch.Retry(ticket, ends, values, which); err != nil {
-		return nil, 0, fail(conflict, "This batch can't be repeated as it is: %v. Create a new one.", err)
+		return nil, 0, fail(conflict, "This batch can't be retried as it is: %v. Create a new one.", err)
 	}
 	return b, doubts, nil
 }
 
-// nothingToRepeat returns the error for a retry that would repeat nothing. inDoubt is the number
-// of requests in doubt, which this retry leaves out.
+// nothingToRepeat returns the error for a retry without requests. inDoubt is the number of requests in
+// doubt, which the retry leaves out.
 func nothingToRepeat(inDoubt int) error {
 	if inDoubt == 0 {
-		return fail(conflict, "No request of this batch failed or was left out, so there is nothing to repeat.")
+		return fail(conflict, "This batch has nothing to retry.")
 	}
-	return fail(conflict, "The only requests left to repeat are in doubt: %d. Check whether the API has carried them out, then repeat them with inDoubt=only.", inDoubt)
+	return fail(conflict, "The only requests left to retry are in doubt: %d. Check whether the API has carried them out, then retry them with inDoubt=only.", inDoubt)
 }
 
-// ends reads the results of a batch that has ended, and those values in the answers that its
-// requests need. A request that was not executed has no body.
+// ends reads how the requests of a batch ended, and the values in their answers that other requests of
+// the batch need.
 func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
 	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
 	for i := range out {
@@ -179,7 +177,7 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		for i := range page {
 			r := &page[i]
 			values.Take(r.Index, &r.Result)
-			// A 4XX answer means that this attempt did nothing. After any other, it may have.
+			// An answer 4XX means that the attempt changed nothing. After any other failure it may have.
 			end := &out[r.Index]
 			end.Status, end.MaybeDone, end.InDoubt = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500), r.InDoubt
 			from = r.Index + 1

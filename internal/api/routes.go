@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/auth"
 )
 
-// endpoint answers a call, or returns the error to answer with, having sent nothing.
+// endpoint answers a call, or returns the error to answer with.
 type endpoint func(*API, *call) error
 
 // route is a path and what can be done with it. HEAD is served as GET.
@@ -25,7 +25,7 @@ type route struct {
 // operation is one method of a path.
 type operation struct {
 	serve   endpoint
-	right   string // that the caller needs; of no meaning on paths for operators
+	right   string // that the caller needs; unused on paths for operators
 	action  string // its name in the audit log; empty: it isn't logged
 	params  []string
 	hasBody bool // its body is a batch; other bodies are forms with parameters
@@ -60,7 +60,7 @@ var routes = prepare([]route{
 	{template: "/readyz", open: true, methods: get((*API).readyz, "")},
 })
 
-// filterParams returns the parameters of a filter and the given others.
+// filterParams returns the parameters of a filter, and others.
 func filterParams(others ...string) []string {
 	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "inDoubt", "code", "path"}, others...)
 }
@@ -89,7 +89,7 @@ var knownParams = func() (all []string) {
 	return slices.Compact(all)
 }()
 
-// prepare sets what follows from the templates and methods of routes.
+// prepare sets the fields of routes that follow from their templates and methods.
 func prepare(routes []route) []route {
 	for i := range routes {
 		rt := &routes[i]
@@ -116,8 +116,8 @@ func (rt *route) operation(method string) (operation, bool) {
 
 func segments(path string) []string { return strings.Split(path, "/") }
 
-// match compares a path segment by segment, before any decoding, so that an encoded
-// slash is part of a segment. The store is returned decoded, and not judged yet.
+// match compares a path segment by segment before it decodes anything, so that an encoded slash is part
+// of a segment. It returns the store decoded, and doesn't check it.
 func (rt *route) match(got []string) (store string, ok bool) {
 	want := rt.path
 	if len(want) != len(got) {

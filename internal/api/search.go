@@ -11,8 +11,7 @@ import (
 // maxFound is the most batches that one search returns (docs/contract.md#search-batches).
 const maxFound = 100
 
-// search lists the caller's batches of one status, oldest first, or all of them, newest
-// first.
+// search lists the caller's batches with one status, oldest first, or all of them, newest first.
 func (s *API) search(c *call) error {
 	status, given, err := c.query.get("status")
 	if err != nil {
@@ -55,16 +54,16 @@ type list[T any] struct {
 }
 
 const (
-	// lookTime is how long one call looks for batches before it answers with what it has
-	// found, and where to go on.
+	// lookTime is how long one call searches before it answers with what it has found, and where the
+	// next call continues.
 	lookTime = time.Second
-	// maxPathPart bounds the text that is looked for in paths, in bytes.
+	// maxPathPart is the length of the longest text to search for in paths, in bytes.
 	maxPathPart = 256
-	// unfinished is the word for batches of any status but COMPLETED.
+	// unfinished is the parameter for batches with any status except COMPLETED.
 	unfinished = "UNFINISHED"
 )
 
-// filter reads which batches are meant.
+// filter reads which batches the caller means.
 func (c *call) filter() (f storage.Filter, err error) {
 	f = storage.Filter{Store: c.Store, Owner: c.Owner}
 	status, given, err := c.query.get("status")
@@ -106,8 +105,8 @@ func (c *call) filter() (f storage.Filter, err error) {
 	return f, nil
 }
 
-// find lists batches by what is known of them, newest first, or unfinished ones in the order
-// in which they run.
+// find lists the batches that match a filter: newest first, but unfinished batches in the order in which
+// they run.
 func (s *API) find(c *call) error {
 	f, err := c.filter()
 	if err != nil {
@@ -140,8 +139,8 @@ func (s *API) find(c *call) error {
 	return c.JSON(out)
 }
 
-// findPage reads a page of what a filter selects. A search by path reads requests, and holds
-// memory for that while it reads, not between pages. Storage gives callers their turns.
+// findPage reads a page of the batches that match a filter. A search by path reads requests, and holds
+// memory while it reads, but not between pages.
 func (s *API) findPage(c *call, f storage.Filter) (storage.Page, error) {
 	h := c.Hold(s.source.Reads)
 	if f.Path != "" {

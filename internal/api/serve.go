@@ -118,8 +118,8 @@ func (s *API) admit(c *call, rt *route, op operation, store string) (err error) 
 	return nil
 }
 
-// survive turns a panic into an answer 500, or breaks the connection if an answer is
-// on its way. Of the panic's value only what can't hold a caller's data is logged.
+// survive turns a panic into an answer 500, or breaks the connection if a part of an answer has been
+// sent. It logs the panic's value only if that can't contain a caller's data.
 func (s *API) survive(c *call) {
 	v := recover()
 	if v == nil {
@@ -135,10 +135,10 @@ func (s *API) survive(c *call) {
 	if errors.As(err, &fault) {
 		what = fault.Error()
 	}
-	s.Logger.Error("a request made the service panic; please report this", "panic", what, "store", c.Store, "request_id", c.id, "stack", string(debug.Stack()))
+	s.Logger.Error("a request caused a panic; please report this", "panic", what, "store", c.Store, "request_id", c.id, "stack", string(debug.Stack()))
 	if c.Started {
 		c.Status = 0
 		reply.Abort()
 	}
-	c.fail(fail(internalError, "The service failed to answer this request. Its log says more."))
+	c.fail(fail(internalError, "The service failed to answer this request. See its log."))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// statusOrSearch serves GET: with a ticket the status of that batch, else a search.
+// statusOrSearch answers with the status of a batch or, without a ticket, with a search.
 func (s *API) statusOrSearch(c *call) error {
 	ticket, given, err := c.query.ticket()
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *API) statusOrSearch(c *call) error {
 	return s.search(c)
 }
 
-// status shows one batch (docs/contract.md#read-a-status).
+// status answers with the status of a batch (docs/contract.md#read-a-status).
 func (s *API) status(c *call, ticket batch.Ticket) error {
 	v, err := c.view()
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *call) view() (v reply.View, err error) {
 	return v, nil
 }
 
-// mostWait is how long a status waits for news at most, in seconds.
+// mostWait is the longest time that a status waits for news, in seconds.
 const mostWait = 60
 
 // waits returns how long a status should wait for news: the parameter wait, or the client's

@@ -206,7 +206,7 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 // first byte it is an error, after that the connection breaks.
 func TestStatusBreaks(t *testing.T) {
 	for _, n := range []int{2, 3, 5} { // the first bytes leave after page 1
-		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "made the service panic"} {
+		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "caused a panic"} {
 			t.Run(fmt.Sprint(how, " at page ", n), func(t *testing.T) {
 				pages := &between{n: n}
 				w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })

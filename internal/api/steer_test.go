@@ -178,7 +178,7 @@ func TestRetry(t *testing.T) {
 
 	well := w.create("", 1)
 	w.complete(w.claim(), done(0, 200, ""))
-	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to repeat") {
+	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to retry") {
 		t.Errorf("of what went well: %d %s", a.status, a.body)
 	}
 	broken := w.ticket(w.post("?stopOnFirstFailure=false", `[{"id":"p","method":"POST","path":"/p"},{"method":"GET","path":"/{id}","refs":{"path:id":"p#/id"}}]`))

@@ -9,9 +9,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// timeline tells how far each request of a batch has come, and when, without what was answered.
+// timeline answers with the progress of each request of a batch, without the bodies.
 func (s *API) timeline(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose timeline is wanted.")
+	ticket, err := c.query.theTicket("name the batch whose timeline you want.")
 	if err != nil {
 		return err
 	}
@@ -55,14 +55,14 @@ func (s *API) timeline(c *call) error {
 	return nil
 }
 
-// The words for a request that has not ended.
+// The states of a request that has not ended.
 const (
 	statePending = "PENDING" // not sent yet
-	stateRunning = "RUNNING" // may have been sent. Of reads, which need no mark, nobody knows
-	stateWaiting = "WAITING" // put off, to be sent again
+	stateRunning = "RUNNING" // may have been sent; a read, which needs no mark, stays PENDING
+	stateWaiting = "WAITING" // will be sent again later
 )
 
-// appendProgress appends how far a request has come.
+// appendProgress appends the progress of a request.
 func appendProgress(dst []byte, i int, r *batch.Request, m *storage.Mark, st *storage.Status) []byte {
 	moment := func(name string, t time.Time) {
 		if !t.IsZero() {
