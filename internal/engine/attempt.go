@@ -7,16 +7,32 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/budget"
+	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// start sends the requests. Before anything but a GET or HEAD leaves, its intent
-// and every earlier answer are durable, in one commit; that is also where a stop is
-// noticed, so that nothing leaves after the answer to it. Reads leave at once, and
-// what is pending is recorded while they are under way. Neither leaves while it is not
-// certain that the queue is still the node's. On an error nothing unsafe has left; any
-// but ErrNotOwner means that the node shuts down.
+// Before a byte of request i leaves, all of this holds:
+//
+//	The batch is not stopped, paused, deleted or halted.        TestStop, TestPause, TestFailure
+//	In order, all requests before i have ended.                 TestOrder, TestModel
+//	All dependencies of i have ended, and its condition holds.  TestGraph, TestGraphStops
+//	Answers whose values i uses are durable.                    TestAnswersAreRecordedBeforeValuesAreTaken
+//	i has the governor's permission and an outbound place.      TestGovernorPace, TestPlaces
+//	i has memory for its answer.                                TestAnswersShareMemory
+//	The intent of i is durable, unless i is a GET or HEAD.      TestCrash, TestStorageFails
+//	Earlier answers are durable, unless they and i only read.   TestStorageDown
+//	After that, the queue was certainly this node's.            TestExpired, TestUncertain
+//	When the connection is ready, the queue still is.           TestWithheld
+//	If i is a POST or PATCH, no earlier attempt at it may have
+//	been carried out, unless Policy.RetryInDoubt is set.        TestFailure, TestRecovered, TestModel
+
+// start sends the requests. Before anything but a GET or HEAD leaves, its intent and every earlier
+// answer become durable in one commit. That commit also returns a stop, so nothing leaves after the
+// stop was answered. Reads leave at once, and pending marks are recorded while they are in flight. On
+// an error nothing unsafe has left. Every error but ErrNotOwner and a givenUpError means that the
+// node shuts down.
 func (r *run) start(begins []int) error {
 	if len(begins) == 0 {
 		return r.record(r.pending)
@@ -30,9 +46,13 @@ func (r *run) start(begins []int) error {
 		}
 		safe = safe && r.c.Requests[i].Safe()
 	}
-	if safe && r.pendingSafe() {
-		r.listen()
-		if err := r.authorize(); err != nil || r.stays() {
+	if safe && r.isPendingSafe() {
+		select {
+		case <-r.news:
+			r.readSignals()
+		default:
+		}
+		if err := r.authorize(); err != nil || r.mustStay() {
 			r.takeBack(begins)
 			return err
 		}
@@ -49,7 +69,7 @@ func (r *run) start(begins []int) error {
 	if err == nil {
 		err = r.authorize()
 	}
-	if err != nil || r.stays() {
+	if err != nil || r.mustStay() {
 		r.takeBack(begins)
 		return err
 	}
@@ -61,14 +81,18 @@ func (r *run) start(begins []int) error {
 	return nil
 }
 
-// stays reports whether what is about to leave has to stay.
-func (r *run) stays() bool { return r.halted || r.paused || r.lost || r.e.work.Err() != nil }
+// isPendingSafe reports whether all pending marks belong to requests that only read.
+func (r *run) isPendingSafe() bool {
+	return !slices.ContainsFunc(r.pending, func(m storage.Mark) bool { return !r.c.Requests[m.Index].Safe() })
+}
 
-// authorize makes sure that the queue is still the node's, or finds out that it is lost.
-// That may take as long as storage does not answer, so that what the creator wants is
-// asked for afterwards.
+// mustStay reports whether requests that are about to leave must not leave.
+func (r *run) mustStay() bool { return r.phase != active || r.lost || r.e.work.Err() != nil }
+
+// authorize makes certain that the queue is still the node's, or discovers that it is lost. It may
+// take as long as storage doesn't answer, so it reads the creator's signals afterwards.
 func (r *run) authorize() error {
-	for !r.halted && !r.paused && !r.e.Storage.Authorized(r.c) {
+	for r.phase == active && !r.e.Storage.Authorized(r.c) {
 		err := r.e.persist(r.e.drain, "make sure of a queue", "ticket", r.c.Ticket, func(ctx context.Context) error {
 			return r.e.Storage.Authorize(ctx, r.c)
 		})
@@ -79,7 +103,7 @@ func (r *run) authorize() error {
 			return nil
 		}
 		if err == nil {
-			err = r.recordAndAsk(r.pending)
+			err = r.recordUnder(r.e.work, r.pending)
 		}
 		if err != nil {
 			return err
@@ -88,24 +112,27 @@ func (r *run) authorize() error {
 	return nil
 }
 
-// pendingSafe reports whether everything that is not recorded yet only read.
-func (r *run) pendingSafe() bool {
-	return !slices.ContainsFunc(r.pending, func(m storage.Mark) bool { return !r.c.Requests[m.Index].Safe() })
+// takeBack undoes the start of requests that have not left, even if their intent is recorded. They
+// wait again, with the answer that they had before, if any.
+func (r *run) takeBack(begins []int) {
+	r.returnReserved(begins)
+	for _, i := range begins {
+		r.unsend(i)
+	}
 }
 
-// takeBack undoes the start of requests that have not left, though their intent may
-// be recorded: they wait again, with the answer that they had, if any.
-func (r *run) takeBack(begins []int) {
+// returnReserved returns what pick has reserved for requests that have not left.
+func (r *run) returnReserved(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
 	for _, i := range begins {
 		r.upstream.Undo(r.c.Queue)
-		r.unsend(i)
+		r.detachMemory(i).Release()
 	}
 }
 
 // unsend makes a request that certainly was not sent wait for its next attempt.
 func (r *run) unsend(i int) {
-	r.takeMemory(i).Release()
+	r.detachMemory(i).Release()
 	q := &r.requests[i]
 	q.tries.Attempts--
 	m := storage.Mark{Index: i, State: storage.Waiting, Tries: q.tries, Result: q.last}
@@ -113,50 +140,58 @@ func (r *run) unsend(i int) {
 	r.apply(m)
 }
 
-// asStored returns a mark that leaves the stored answer as it is.
+// asStored returns a mark that leaves the stored answer unchanged.
 func asStored(m storage.Mark) storage.Mark {
 	m.Result = batch.Result{}
 	return m
 }
 
-// dispatch lets the requests leave. There are as many senders as requests have been
-// under way at once.
+// dispatch hands requests to the senders. A run has as many senders as it had requests in flight at
+// the same time.
 func (r *run) dispatch(begins []int) {
 	for _, i := range begins {
 		r.requests[i].state = storage.Begun
 		if r.inflight++; r.inflight > r.senders {
 			r.senders++
-			go r.sender()
+			go r.sendAll()
 		}
 		r.calls <- i
 	}
 }
 
-// call lets one request leave and waits for its answer, which spares two changes of
-// goroutine where nothing else is to be done meanwhile: what the creator wants in that time,
-// the next record tells.
+// call sends one request and waits for its answer. Without a sender, this saves two switches between
+// goroutines. The next record returns what the creator wants meanwhile.
 func (r *run) call(i int) {
 	r.requests[i].state = storage.Begun
 	r.inflight++
 	r.settle(answer{i, r.send(i)})
 }
 
-// sender makes attempts until the run ends. It is kept for that long because its stack
-// has grown to what the HTTP client needs.
-func (r *run) sender() {
+// sendAll is a sender. It makes attempts until the run ends, because its stack has grown to the size
+// that the HTTP client needs.
+func (r *run) sendAll() {
 	for i := range r.calls {
 		r.answers <- answer{i, r.send(i)}
 	}
 }
 
-// send makes one attempt and gives its place back.
+// answer is the outcome of one attempt.
+type answer struct {
+	index int
+	outbound.Answer
+}
+
+// send makes one attempt and returns its place.
 func (r *run) send(i int) outbound.Answer {
-	req := r.request(i)
+	req := &r.c.Requests[i]
+	if filled := r.requests[i].outgoing; filled != nil {
+		req = filled
+	}
 	var headers []batch.Header
 	if req.Links != nil {
 		headers = req.Links.Headers
 	}
-	passed, end := r.traced.attempt(r.e, req, i, r.requests[i].tries.Attempts-1)
+	passed, end := r.trace.attempt(r.e, req, i, r.requests[i].tries.Attempts-1)
 	if len(passed) > 0 && !slices.ContainsFunc(headers, isTraceHeader) {
 		headers = append(passed, headers...)
 	}
@@ -167,7 +202,7 @@ func (r *run) send(i int) outbound.Answer {
 		Token: r.token, Headers: headers, Key: batch.IdempotencyKey(r.c.Ticket, i), Permit: r.permit,
 		Memory: r.requests[i].memory,
 	})
-	ended := time.Now()
+	finished := time.Now()
 	r.e.inFlight.Add(-1)
 	r.e.outbound.Release(1)
 	if end != nil {
@@ -177,14 +212,129 @@ func (r *run) send(i int) outbound.Answer {
 		r.upstream.Undo(r.c.Queue)
 		return a
 	}
-	learned := lesson(&a, r.requests[i].allowed, began, ended)
+	learned := lesson(&a, r.requests[i].allowed, began, finished)
 	learned.Store = r.c.Store
 	r.upstream.Done(learned)
-	r.e.Observer.Attempted(a.Outcome, a.Code, ended.Sub(began))
+	r.e.Observer.Attempted(a.Outcome, a.Code, finished.Sub(began))
 	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
-		if n, tell := r.e.silence.count(ended); tell {
+		if n, due := r.e.silence.count(finished); due {
 			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_told", n)
 		}
 	}
 	return a
+}
+
+// settle decides what an answer means.
+func (r *run) settle(a answer) {
+	if r.inflight--; r.share != nil {
+		r.e.extras.give(r.share, 1)
+	}
+	if a.Outcome == outbound.Withheld {
+		r.unsend(a.index) // the next start finds out why
+		return
+	}
+	complete := a.Outcome == outbound.Answered && !(a.Incomplete && r.c.Requests[a.index].Repeatable())
+	if r.e.work.Err() != nil && !complete {
+		// This node has cut the attempt off. If it may have reached the upstream, its intent
+		// stays for the next run to judge.
+		if a.Outcome == outbound.NotSent || a.Outcome == outbound.Refused {
+			r.unsend(a.index)
+		} else {
+			r.detachMemory(a.index).Release()
+			r.enter(cutOff)
+		}
+		return
+	}
+	r.tally.answered = true
+	now := time.Now()
+	m := r.judge(&a, now)
+	m.Index = a.index
+	if m.State == storage.Done {
+		m.NotBefore = r.requests[a.index].allowed
+	}
+	r.e.reportMark(r.c.Store, &m, &a.Answer, now)
+	memory := r.detachMemory(a.index)
+	memory.Keep(int64(storage.Size([]storage.Mark{m})))
+	r.note(m, memory)
+	r.apply(m)
+	r.learn(&a.Answer)
+}
+
+// judge is Policy.judge. For a large answer it waits for the store's turn at the processors, because
+// recognizing a large body as JSON takes milliseconds.
+func (r *run) judge(a *answer, now time.Time) storage.Mark {
+	if size := int64(len(a.Body)); size >= cpu.Large {
+		if leave, err := r.e.CPU.Enter(r.e.work, size, r.c.Store); err == nil {
+			defer leave()
+		}
+	}
+	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, now)
+}
+
+// note adds a mark to those that are to be recorded, with the memory of its answer.
+func (r *run) note(m storage.Mark, memory *budget.Share) {
+	r.pending, r.held = append(r.pending, m), append(r.held, memory)
+}
+
+// portionBytes limits the size of the marks that one call records, unless it records only one.
+const portionBytes = 2 << 20
+
+// record makes marks durable and applies the creator's wishes. marks is r.pending, or r.pending with
+// more marks after it.
+func (r *run) record(marks []storage.Mark) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	return r.recordUnder(r.e.work, marks)
+}
+
+// recordUnder is record under a context. It also reads the creator's wishes if there are no marks. It
+// records the marks in their order, one portion per call, so that storage can carry out each call in
+// time. After a failure the portions get smaller, down to a single mark.
+func (r *run) recordUnder(ctx context.Context, marks []storage.Mark) error {
+	most := portionBytes
+	for rest := marks; ; {
+		var n int
+		err := r.e.persist(ctx, "record results", "ticket", r.c.Ticket, func(ctx context.Context) error {
+			n = storage.Portion(rest, most)
+			s, err := r.e.Storage.Record(ctx, r.c, rest[:n])
+			if err == nil {
+				r.heed(s)
+			} else {
+				most = max(1, min(most, storage.Size(rest[:n]))/2)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		r.takeRecorded(rest[:n])
+		recorded := min(n, len(r.pending))
+		r.releaseMemory(recorded)
+		r.pending, r.held = r.pending[recorded:], r.held[recorded:]
+		if rest = rest[n:]; len(rest) == 0 {
+			break
+		}
+	}
+	clear(marks) // storage has the answers' bodies now
+	r.pending, r.held = marks[:0], r.held[:0]
+	r.progress()
+	return nil
+}
+
+// releaseMemory releases the memory of the first n pending answers.
+func (r *run) releaseMemory(n int) {
+	for i, memory := range r.held[:n] {
+		memory.Release()
+		r.held[i] = nil
+	}
+}
+
+// recordMost records the pending marks if they are too large for the call that ends the batch or
+// returns it.
+func (r *run) recordMost(ctx context.Context) error {
+	if storage.Size(r.pending) <= portionBytes {
+		return nil
+	}
+	return r.recordUnder(ctx, r.pending)
 }

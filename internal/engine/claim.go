@@ -12,9 +12,9 @@ import (
 
 // runQueue runs the queue's batches, oldest first, until there is none, the
 // queue's turn is over, or its batch has to wait.
-func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) next {
+func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) followUp {
 	if !e.probation.enter(id) {
-		return next{again: true, notBefore: time.Now().Add(probationPause)}
+		return followUp{again: true, notBefore: time.Now().Add(probationPause)}
 	}
 	defer e.probation.leave(id)
 	c, err := e.claim(id)
@@ -23,22 +23,22 @@ func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) nex
 		e.Introduce(id, c.Store, c.Owner)
 	}
 	for err == nil && c != nil {
-		var n next
+		var n followUp
 		if c, n, err = e.runBatch(c, news, t); err == nil && c == nil {
 			return n
 		}
 	}
 	switch {
 	case e.drain.Err() != nil: // it may be another node's turn
-		return next{again: true}
+		return followUp{again: true}
 	case isGivenUp(err) && !errors.Is(err, storage.ErrNothing): // the node may have the queue: then no scan finds it
 		e.Logger.Error("a store's queue can't be run at the moment", "queue", id, "error", err)
-		return next{again: true, notBefore: time.Now().Add(asidePause)}
+		return followUp{again: true, notBefore: time.Now().Add(asidePause)}
 	case claimed && errors.Is(err, storage.ErrNotOwner): // see who has it now
-		return next{again: true, notBefore: time.Now().Add(scanInterval)}
+		return followUp{again: true, notBefore: time.Now().Add(scanInterval)}
 	}
 	// Nothing to run, or owned elsewhere: the scan finds it if that changes.
-	return next{}
+	return followUp{}
 }
 
 // claim claims the queue, unless the node shuts down. That does not interrupt a call: a
@@ -57,29 +57,29 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 // runBatch runs one batch as far as it goes in this turn. Its memory is taken before it is
 // loaded. It returns the claim of the queue's next batch if the turn goes on, or what the
 // queue is to do.
-func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, next, error) {
+func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, followUp, error) {
 	switch {
 	case c.Attempts > storage.MaxAttempts:
 		return e.setAside(c, storage.Died(c.Attempts))
 	case !e.probation.admit(c):
-		return nil, next{again: true, notBefore: time.Now().Add(probationPause)}, e.handBack(c, nil, time.Time{})
+		return nil, followUp{again: true, notBefore: time.Now().Add(probationPause)}, e.handBack(c, nil, time.Time{})
 	}
 	memory := e.batches.Share(c.Store)
 	defer memory.Release()
 	if !memory.TryGrow(e.footprint(c)) {
 		var err error
 		if c, err = e.starve(c, memory); err != nil {
-			return nil, next{}, err
+			return nil, followUp{}, err
 		}
 		t.began = time.Now()
 	}
 	if err := e.load(c); isGivenUp(err) {
 		return e.setAside(c, err.Error())
 	} else if err != nil {
-		return nil, next{}, err
+		return nil, followUp{}, err
 	}
 	r := e.newRun(c, news, t)
-	defer r.leave()
+	defer r.close()
 	return r.run()
 }
 

@@ -8,16 +8,16 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Errors of Unseal with a meaning of their own. After any other error the batch ends.
+// Errors that Unseal may return. After any other error the batch ends.
 var (
-	// ErrNoKey: this node lacks the key; another one may have it. The batch waits.
+	// ErrNoKey means that this node lacks the key. The batch waits, because another node may have it.
 	ErrNoKey = errors.New("this node lacks the secret key of the credential")
-	// ErrUnknownSeal: this build can't read the form. The batch is set aside.
+	// ErrUnknownSeal means that this build can't read the credential's form. The batch is set aside.
 	ErrUnknownSeal = errors.New("the credential has a form that this build does not know")
 )
 
-// unseal makes the batch's credential ready. A batch that starts nothing more does without,
-// and one whose credential can't be read starts nothing.
+// unseal decrypts the batch's credential. A halted batch doesn't need it. A batch whose credential can't
+// be read is halted.
 func (r *run) unseal() (err error) {
 	r.token, err = r.e.Unseal(r.c)
 	switch {
@@ -25,21 +25,22 @@ func (r *run) unseal() (err error) {
 		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
 		r.upstream.Use(r.c.Queue, r.c.Store)
 		return nil
-	case r.halted:
+	case r.phase == halted:
 		return nil
 	case errors.Is(err, ErrNoKey), errors.Is(err, ErrUnknownSeal):
 		return err
 	}
 	r.log.Error("the credential can't be read; nothing of the batch is sent", "error", err)
-	r.halted, r.reason = true, "the credential that was stored with the batch can't be read"
+	r.enter(halted)
+	r.reason = "the credential that was stored with the batch can't be read"
 	return nil
 }
 
-// keyPause is how long a batch waits for which this node lacks the key.
+// keyPause is how long a batch waits if this node lacks its key.
 const keyPause = 10 * time.Second
 
-// awaitKey gives the batch back, for a node that has its key.
-func (r *run) awaitKey(err error) (*storage.Claim, next, error) {
+// awaitKey returns the batch to storage, for a node that has its key.
+func (r *run) awaitKey(err error) (*storage.Claim, followUp, error) {
 	if n, due := r.e.keyless.count(time.Now()); due {
 		r.log.Warn("a batch waits for a node that has its secret key", "error", err, "since_last_told", n)
 	}

@@ -437,8 +437,8 @@ func (e *Engine) count(counter *int, by int) {
 	*counter += by
 }
 
-// next is what a queue is to do after it gave its place back.
-type next struct {
+// followUp is what a queue is to do after it gave its place back.
+type followUp struct {
 	again     bool      // it has, or may have, more to run
 	notBefore time.Time // with again: not before this moment; zero: in its next turn
 	lost      bool      // its claim was lost before anything was done under it
@@ -446,7 +446,7 @@ type next struct {
 
 // leave gives a queue's place back. When the node shuts down, the queue is left to
 // others.
-func (e *Engine) leave(id storage.QueueID, n next) {
+func (e *Engine) leave(id storage.QueueID, n followUp) {
 	e.mu.Lock()
 	defer e.unlock()
 	q := e.queues[id]

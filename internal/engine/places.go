@@ -32,6 +32,8 @@ type share struct {
 	name  string // of the store
 	held  int
 	again chan struct{} // a place may be free now
+
+	refused bool // the run's last attempt to take a place; only the run uses it
 }
 
 // poor are batches that were refused a place and hold less than their part.

@@ -90,7 +90,7 @@ func (p *probation) free(id storage.QueueID) {
 
 // setAside sets a claim's batch aside, or ends it if it was stopped. The queue goes on with
 // its next batch.
-func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, next, error) {
+func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, followUp, error) {
 	ctx, cancel := e.lastWords()
 	defer cancel()
 	err := e.persist(ctx, "set a batch aside", "ticket", c.Ticket, func(ctx context.Context) error {
@@ -99,18 +99,18 @@ func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, next
 	switch {
 	case isGivenUp(err):
 		e.Logger.Error("a batch can't be run, and can't be set aside; its store waits", "ticket", c.Ticket, "store", c.Store, "reason", reason, "error", err)
-		return nil, next{again: true, notBefore: time.Now().Add(asidePause)}, nil
+		return nil, followUp{again: true, notBefore: time.Now().Add(asidePause)}, nil
 	case err != nil:
-		return nil, next{}, err
+		return nil, followUp{}, err
 	}
 	e.Logger.Error("a batch was set aside; an operator has to release or end it", "ticket", c.Ticket, "store", c.Store, "stopped", c.Signals.Stopped, "reason", reason)
 	e.Observer.Quarantined(c)
-	return nil, next{again: true}, nil
+	return nil, followUp{again: true}, nil
 }
 
 // setAside gives a run's batch up: storage does not take what is to be recorded, or does not
 // return what is needed. What was sent is let end, and each answer that storage takes is kept.
-func (r *run) setAside(err error) (*storage.Claim, next, error) {
+func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 	for r.inflight > 0 {
 		r.settle(<-r.answers)
 	}
@@ -125,7 +125,7 @@ func (r *run) setAside(err error) (*storage.Claim, next, error) {
 // progress tells storage that the batch gets on, once something of a batch was done whose
 // earlier claims ended by a death.
 func (r *run) progress() {
-	if r.c.Attempts < 2 || !r.done {
+	if r.c.Attempts < 2 || !r.tally.answered {
 		return
 	}
 	if err := r.e.Storage.Progress(r.e.work, r.c); err == nil {

@@ -86,8 +86,9 @@ func (r *run) learn(a *outbound.Answer) {
 	}
 	switch code := a.Code; {
 	case code == http.StatusUnauthorized:
-		if !r.halted && !r.e.Accepted(r.c.Owner) {
-			r.halted, r.reason = true, refusedToken
+		if r.phase < halted && !r.e.Accepted(r.c.Owner) {
+			r.enter(halted)
+			r.reason = refusedToken
 		}
 	case code < http.StatusInternalServerError && code != http.StatusForbidden &&
 		code != http.StatusProxyAuthRequired && code != http.StatusTooManyRequests:

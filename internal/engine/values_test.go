@@ -74,7 +74,7 @@ func TestOnlyNeededAnswersAreRead(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		const n, few = 12, 3
 		up, _ := linkedWorld(w, n)
-		up.bodies = recallPage
+		up.bodies = answerPage
 		up.codes[n] = 429
 		b := w.createLinked("s", goOn, linkedReads(n, few))
 		w.pass((n + 5) * time.Second)
