@@ -150,16 +150,13 @@ func parsePlans(log string, statements []statement) []statement {
 	return statements
 }
 
-const planHeader = `# How PostgreSQL carries the statements out
+const planHeader = `# PostgreSQL query plans
 
-Written by %sgo run . -database postgres -only backlog -plans FILE%s in bench/, %s: %s,
-with %s finished and %s queued batches in the tables.
-Every statement of internal/storage/postgres/queries.sql that ran and that touches batches or their queues, as
-auto_explain saw it while a service made, ran, showed, found, stopped, deleted and purged batches. Of each the execution
-of median duration is shown (explaining makes it slower than it is). cost is the planner's guess, Buffers are pages of
-8 KiB: hit in memory, read from the system.
+This page is written by %sgo run . -database postgres -only backlog -plans FILE%s in bench/. Measured on %s with %s, with %s finished and %s queued batches in the tables.
 
-| statement | times | median | longest | pages touched, of the median |
+It has every statement of internal/storage/postgres/queries.sql that ran and that touches batches or their queues, as auto_explain saw it while Sheaf created, ran, read, searched, cancelled, deleted and purged batches. For each statement, it shows the execution with the median duration. (Explaining makes it slower.) Costs are the planner's estimates. Buffers are pages of 8 KiB, found in memory (hit) or read from the system.
+
+| statement | executions | median | longest | pages touched (median execution) |
 |---|---|---|---|---|
 `
 
