@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// auditLog is a file that lines are appended to. It may be used by many goroutines.
+// auditLog is a file that lines are appended to. It is safe for concurrent use.
 type auditLog struct {
 	name string
 
@@ -14,14 +14,14 @@ type auditLog struct {
 	file *os.File
 }
 
-// openAuditLog opens the file, and makes it, for its owner only, if there is none.
+// openAuditLog opens the file. A new file is readable only by its owner.
 func openAuditLog(name string) (*auditLog, error) {
 	l := &auditLog{name: name}
 	return l, l.reopen()
 }
 
-// reopen opens the file of that name, which may be another one by now. If that fails, the
-// one before stays.
+// reopen opens the file again, for example after it was rotated. After an error the old file stays in
+// use.
 func (l *auditLog) reopen() error {
 	file, err := os.OpenFile(l.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {

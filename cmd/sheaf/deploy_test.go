@@ -12,8 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestDeployments: what the files of deploy/ and examples/ tell sheaf serve is what it
-// understands.
+// TestDeployments: sheaf serve accepts the settings in the files of deploy/ and examples/.
 func TestDeployments(t *testing.T) {
 	root := filepath.Join("..", "..")
 	read := func(name string, value any) {
@@ -63,8 +62,8 @@ func TestDeployments(t *testing.T) {
 	settings, _, _ = strings.Cut(settings, "\n")
 
 	inImage := strings.Fields(settings)
-	type told struct{ args, environ []string }
-	all := map[string]told{
+	type command struct{ args, environ []string }
+	all := map[string]command{
 		"sheaf.service": {args: strings.Fields(strings.ReplaceAll(start, "/etc/sheaf/", filepath.Join(root, "deploy")+"/"))},
 		"Dockerfile":    {args: []string{"serve", "--upstream", "http://127.0.0.1/", "--auth", "keys=keys.json"}, environ: inImage},
 	}
@@ -73,7 +72,7 @@ func TestDeployments(t *testing.T) {
 		for name, value := range compose.Services[node].Environment {
 			environ = append(environ, name+"="+value)
 		}
-		all[node] = told{compose.Services[node].Command, environ}
+		all[node] = command{compose.Services[node].Command, environ}
 		balancer := compose.Services["balancer"].Networks["default"].Address
 		if trusted := compose.Services[node].Environment["SHEAF_TRUSTED_PROXY"]; balancer == "" || trusted != balancer+"/32" {
 			t.Errorf("%s trusts %q, and the balancer is %q", node, trusted, balancer)
@@ -81,20 +80,20 @@ func TestDeployments(t *testing.T) {
 	}
 	for _, c := range pod.Spec.Template.Spec.Containers {
 		if c.Name == "sheaf" {
-			all["pod.yaml"] = told{c.Args, inImage}
+			all["pod.yaml"] = command{c.Args, inImage}
 		}
 	}
 	if len(all) != 6 {
 		t.Fatalf("found %v", slices.Sorted(maps.Keys(all)))
 	}
-	for name, told := range all {
+	for name, c := range all {
 		t.Run(name, func(t *testing.T) {
-			if len(told.args) == 0 || told.args[0] != "serve" {
-				t.Fatalf("the arguments are %q", told.args)
+			if len(c.args) == 0 || c.args[0] != "serve" {
+				t.Fatalf("the arguments are %q", c.args)
 			}
 			var stdout, stderr bytes.Buffer
-			args := append([]string{"config", "check"}, told.args[1:]...)
-			if code := run(t.Context(), args, told.environ, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
+			args := append([]string{"config", "check"}, c.args[1:]...)
+			if code := run(t.Context(), args, c.environ, &stdout, &stderr); code != exitOK || stderr.Len() > 0 {
 				t.Errorf("sheaf %s: exit code %d\n%s", strings.Join(args, " "), code, stderr.String())
 			}
 		})

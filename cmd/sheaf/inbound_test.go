@@ -12,8 +12,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Metrics and probes are answered on an address that serves nothing of callers', and the
-// command healthcheck asks there.
+// Metrics and probes have an address that serves nothing else, and sheaf healthcheck calls it.
 func TestOperatorsAddress(t *testing.T) {
 	_, log := started(t, "--upstream=http://127.0.0.1:1/{storeId}", "--listen=127.0.0.1:0,metrics=127.0.0.1:0")
 	address := log.await(t, `msg=metrics address=(\S+)`)
@@ -45,7 +44,7 @@ func TestOperatorsAddress(t *testing.T) {
 	}
 }
 
-// One HTTP/2 connection has a bounded number of requests, and of bytes that nobody has read.
+// One HTTP/2 connection has limits on its requests and on bytes that nobody has read.
 func TestHTTP2IsBounded(t *testing.T) {
 	a := newAuthority(t)
 	dir := t.TempDir()

@@ -1,8 +1,8 @@
-// Sheaf runs batches of HTTP requests against an API that has no batches of its own.
+// Sheaf runs batches of HTTP requests against an API that has no batch endpoint.
 //
-// The command's exit code is 0 after success and after a shutdown that was asked
-// for, 2 when the command line or the environment is wrong, and 1 when anything
-// else went wrong. Errors go to stderr as one line that begins with "sheaf: ".
+// The exit code is 0 after success and after a shutdown by a signal, 2 after a mistake on the command
+// line or in the environment, and 1 after other errors. Client commands have more codes (exitCodes).
+// An error is one line on stderr that begins with "sheaf: ".
 package main
 
 import (

@@ -8,7 +8,7 @@ import (
 func TestOpenTelemetryVariables(t *testing.T) {
 	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318"
 	for _, tt := range []struct {
-		environ string // entries, with spaces between
+		environ string // entries, separated by spaces
 		on      bool
 		refused string
 	}{
@@ -28,7 +28,7 @@ func TestOpenTelemetryVariables(t *testing.T) {
 		{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf " + endpoint, true, ""},
 		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json " + endpoint, true, ""},
 		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http " + endpoint, false, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is http,"},
-		{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", false, ""}, // of other programs: nothing is traced
+		{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", false, ""}, // for other programs: nothing is traced
 	} {
 		on, err := otelSays(strings.Fields(tt.environ))
 		if on != tt.on || (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {

@@ -20,8 +20,8 @@ const (
 	lineInterval = 5 * time.Second
 )
 
-// showProgress shows how far a submission is until stop is called: as a live bar in a
-// terminal, else as a line now and then.
+// showProgress shows the progress of a submission until stop is called: as a live bar in a terminal,
+// or as a line every few seconds.
 func showProgress(w io.Writer, vars map[string]string, read func() submit.Snapshot) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
@@ -44,7 +44,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
-// pace is how fast requests have ended lately.
+// pace measures how fast requests have ended recently.
 type pace struct {
 	points []point
 }
@@ -54,10 +54,10 @@ type point struct {
 	done int
 }
 
-// paceWindow is how far back "lately" goes.
+// paceWindow is the time that a pace covers.
 const paceWindow = 20 * time.Second
 
-// take adds what is known now and returns requests per second.
+// take adds a measurement and returns requests per second.
 func (p *pace) take(at time.Time, done int) float64 {
 	p.points = append(p.points, point{at, done})
 	for len(p.points) > 2 && at.Sub(p.points[1].at) >= paceWindow {
@@ -70,7 +70,7 @@ func (p *pace) take(at time.Time, done int) float64 {
 	return float64(done-p.points[0].done) / span
 }
 
-// rate words requests per second.
+// rate formats requests per second.
 func rate(r float64) string {
 	if r >= 10 {
 		return commas(int(r)) + "/s"
@@ -78,7 +78,7 @@ func rate(r float64) string {
 	return fmt.Sprintf("%.1f/s", r)
 }
 
-// left words how long the rest will take.
+// left formats the time until the submission ends.
 func left(s submit.Snapshot, perSecond float64) string {
 	if perSecond <= 0 {
 		return ""
@@ -93,7 +93,7 @@ func left(s submit.Snapshot, perSecond float64) string {
 	return d.Round(time.Second).String() + " left"
 }
 
-// hindrance words why nothing moves.
+// hindrance says why no requests end.
 func hindrance(s submit.Snapshot, now time.Time) string {
 	if s.Problem != "" {
 		return fmt.Sprintf("trying again in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), visibleText(s.Problem))
@@ -106,7 +106,7 @@ func hindrance(s submit.Snapshot, now time.Time) string {
 
 func commas(n int) string { return humanize.Comma(int64(n)) }
 
-// showBar draws one line that is always up to date.
+// showBar draws a live progress bar.
 func showBar(ctx context.Context, w io.Writer, color bool, read func() submit.Snapshot) {
 	bars := mpb.New(mpb.WithOutput(w), mpb.WithRefreshRate(barInterval))
 	var (
@@ -114,7 +114,7 @@ func showBar(ctx context.Context, w io.Writer, color bool, read func() submit.Sn
 		now     submit.Snapshot
 		average float64
 	)
-	look := func(decor.Statistics) string { // drawn first, once for each picture
+	look := func(decor.Statistics) string { // called first, once for each frame
 		now = read()
 		average = p.take(time.Now(), now.Done)
 		return fmt.Sprintf("%s of %s ", commas(now.Done), commas(now.Requests))
@@ -153,7 +153,7 @@ func showBar(ctx context.Context, w io.Writer, color bool, read func() submit.Sn
 	bar := bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─"), mpb.BarWidth(30),
 		mpb.PrependDecorators(decor.Any(look)),
 		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.Any(failures), decor.Any(tail)))
-	bar.SetTotal(int64(read().Requests), false) // it is over when the results are there, not before
+	bar.SetTotal(int64(read().Requests), false) // the bar ends with the results, not with the last request
 	tick := time.NewTicker(barInterval)
 	defer tick.Stop()
 	for over := false; !over; {

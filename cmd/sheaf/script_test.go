@@ -20,27 +20,27 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// patience bounds every wait for an event. A script that reaches it fails.
+// patience limits every wait for an event. A script that reaches it fails.
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sheaf": main})
 }
 
-// TestScripts runs the real program. Beside testscript's own commands the scripts have
+// TestScripts runs the real program. The scripts have these commands besides testscript's own:
 //
 //	exits CODE ARG…       run sheaf and expect the exit code
 //	upstream              start an upstream, $UPSTREAM, that answers {"path":"…"}; below /hold only after
 //	                      release; below /status/N with the status N
-//	arrived, release      wait until a request is held; let it and all later ones go
+//	arrived, release      wait until a request is held; release it and all later ones
 //	serve [N=V…] [FLAG…]  start sheaf serve on a free port, $ADDRESS and $URL, and wait until it is ready
-//	logged REGEXP         wait until the server's log has it
+//	logged REGEXP         wait until the server's log matches
 //	signal TERM|INT|HUP|KILL
 //	                      send a signal to the server
 //	exited CODE|NAME      wait until the server has ended, with that exit code or by that signal
 //	ticket                set $TICKET to the first ticket that the last command printed
 //	http [-status N] [-until REGEXP] [-token FILE] METHOD URL [BODY]
-//	                      call, again until the answer has REGEXP, expect the status (200), print the body
+//	                      call until the answer matches REGEXP, expect the status (200), print the body
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -93,7 +93,7 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 func cmdUpstream(ts *testscript.TestScript, _ bool, _ []string) {
 	w := worldOf(ts)
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // only behind it is the connection's end noticed
+		_, _ = io.Copy(io.Discard, r.Body) // the end of the connection is noticed only after the body
 		if strings.Contains(r.URL.Path, "/hold") {
 			w.held <- struct{}{}
 			select {
@@ -170,13 +170,13 @@ func cmdExited(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// process is a server that runs. It collects its log.
+// process is a running server with its log.
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 
 	mu   sync.Mutex
-	more *sync.Cond // log has grown, or the process ended, or somebody's patience did
+	more *sync.Cond // the log has grown, the process has ended, or a wait has timed out
 	log  bytes.Buffer
 	over bool
 }
@@ -208,7 +208,7 @@ func (p *process) await(ts *testscript.TestScript, pattern string) string {
 	return found
 }
 
-// logged is await that returns nothing when the process has ended or patience is over.
+// logged is like await, but returns "" when the process ends or patience is over.
 func (p *process) logged(pattern string) string {
 	re := regexp.MustCompile(pattern)
 	expired := false

@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// TestHosts: a service on a loopback address serves this machine's names and those of --hosts.
+// TestHosts: a service on a loopback address answers to this machine's names and those of --hosts.
 func TestHosts(t *testing.T) {
 	served := onlyHosts([]string{"batch.example.com"}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
 	for host, want := range map[string]int{
@@ -61,11 +61,11 @@ func TestSampling(t *testing.T) {
 	}
 }
 
-// TestCredentialsDirectory: a file of settings can name what systemd has loaded.
+// TestCredentialsDirectory: settings can name files that systemd has loaded.
 func TestCredentialsDirectory(t *testing.T) {
 	t.Setenv(credentialsVariable, "")
 	if _, err := parseFile("$CREDENTIALS_DIRECTORY/sheaf.key"); err == nil {
-		t.Error("a credential is accepted that nobody has loaded")
+		t.Error("a credential is accepted that was not loaded")
 	}
 	t.Setenv(credentialsVariable, "/run/credentials/sheaf.service")
 	for text, want := range map[string]string{

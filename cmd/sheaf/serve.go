@@ -65,11 +65,17 @@ over the file. An empty value counts as unset. sheaf config check prints the set
 
 Durations have a unit: 500ms, 30s, 20m, 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰),
 10MB (10·10⁶). Lists are separated by commas. Some values take more after a comma:
-  --listen :8080,metrics=127.0.0.1:9090   /metrics, /healthz and /readyz there, away from callers
-  --log-format json,debug                 the level: debug, info (default), warn or error
-  --max-database 100GiB,queue=2GiB        also limits one queue's batches, finished ones included
-  --max-outbound 1024,stores=100          also limits the stores that are at work at the same time
-  --tls cert=FILE,key=FILE,upstream-ca=FILE,upstream-cert=FILE,upstream-key=FILE
+  listen: :8080,metrics=127.0.0.1:9090  /metrics, /healthz and /readyz there, away from callers
+  log-format: json,debug                the level: debug, info (default), warn or error
+  max-database: 100GiB,queue=2GiB       also limits one queue's batches, finished ones included
+  max-outbound: 1024,stores=100         also limits the stores that are at work at the same time
+  tls: cert=FILE,key=FILE,upstream-ca=FILE,upstream-cert=FILE,upstream-key=FILE
+
+Callers are admitted by --auth:
+  passthrough           all of them; a batch belongs to its token, and the upstream checks the token
+  check=URL             those whose token this address of the API accepts; it has {storeId}
+  check-any-store=URL   the same without {storeId}, so that every token may use every store
+  keys=FILE             those with a key made by sheaf keys
 
 Addresses: /healthz answers 200 while the process lives, /readyz once the service is ready. /metrics
 has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// TestUnclearEnd: at every address of the service, nothing that stands behind a request with an
-// unclear end is taken for a request; behind any other it is.
+// TestUnclearEnd: bytes after a request with an unclear end are never read as another request.
 func TestUnclearEnd(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

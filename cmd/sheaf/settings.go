@@ -122,7 +122,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", &o.Retries.Limit, optional(parseCount(0)))
 	add(f, "retry-interval", "3s", "duration", "pause before a retry", &o.Retries.Interval, parseDuration)
 	add(f, "throttle-limit", "20m", "duration", "how long 429 answers may last before a request fails", &o.Retries.ThrottleLimit, parseDuration)
-	add(f, "in-doubt", "fail", "fail|retry", "POST and PATCH with an unknown outcome", &o.Retries.InDoubt,
+	add(f, "in-doubt", "fail", "fail|retry", "unknown outcome; retry needs Idempotency-Key support", &o.Retries.InDoubt,
 		oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true}))
 	putUnder(f, "Retries")
 
@@ -141,7 +141,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", &o.Webhooks.SecretFile, parseFile)
 	add(f, "webhook-url", "", "url", "callback for batches without a callbackUrl", &o.Webhooks.URL, parseCallback)
-	add(f, "webhook-allow", "", "names", "private networks that may be called; hosts: only these", &s.receivers, parseReceivers)
+	add(f, "webhook-allow", "", "names", "private networks to allow; host names allow only these hosts", &s.receivers, parseReceivers)
 	putUnder(f, "Callbacks")
 
 	add(f, "log-format", "text", "format", "text or json, on stderr; level: json,debug", &s.log, parseLog)

@@ -77,7 +77,7 @@ func each(t *testing.T, check func(t *testing.T, flag *pflag.Flag, right, wrong,
 	}
 }
 
-// serveUsage runs sheaf serve, expects a usage error and returns what it says.
+// serveUsage runs sheaf serve, expects a usage error and returns it.
 func serveUsage(t *testing.T, environ []string, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -127,7 +127,7 @@ func TestWrongFile(t *testing.T) {
 	})
 }
 
-// settingsFile makes a file of one setting.
+// settingsFile creates a settings file with one setting.
 func settingsFile(t *testing.T, name, text string) string {
 	t.Helper()
 	content, err := yaml.Marshal(map[string]string{name: text})
@@ -141,8 +141,8 @@ func settingsFile(t *testing.T, name, text string) string {
 	return file
 }
 
-// A variable sets what the flag sets, and so does the file; the flag wins over both, and
-// the variable over the file.
+// A flag, a variable and a key of the file set the same. The flag wins over both, and the variable
+// over the file.
 func TestVariable(t *testing.T) {
 	each(t, func(t *testing.T, flag *pflag.Flag, right, _, _ string) {
 		byFlag, byVariable, both := parse(t, []string{"--" + flag.Name + "=" + right}, nil),
@@ -254,7 +254,7 @@ func TestHelp(t *testing.T) {
 	walk(newRoot(nil))
 
 	text := help("serve")
-	if n := strings.Count(text, "\n  --"); n > 34+5 { // five lines explain values
+	if n := strings.Count(text, "\n  --"); n > 34 {
 		t.Errorf("%d lines for flags", n)
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {

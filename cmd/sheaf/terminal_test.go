@@ -22,7 +22,7 @@ import (
 	"github.com/creack/pty"
 )
 
-// terminal is a command that runs in a terminal.
+// terminal is a command running in a terminal.
 type terminal struct {
 	cmd  *exec.Cmd
 	tty  *os.File
@@ -65,7 +65,7 @@ func (x *terminal) text() string {
 	return x.out.String()
 }
 
-// await waits until the terminal was shown the pattern.
+// await waits until the terminal shows the pattern.
 func (x *terminal) await(t *testing.T, pattern string) {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -78,7 +78,7 @@ func (x *terminal) await(t *testing.T, pattern string) {
 	}
 }
 
-// exit waits for the end and returns the exit code.
+// exit waits until the command ends and returns its exit code.
 func (x *terminal) exit(t *testing.T) int {
 	t.Helper()
 	select {
@@ -90,7 +90,7 @@ func (x *terminal) exit(t *testing.T) int {
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// TestTerminal: a live bar, that a key interrupts; the rest is sent later, in another form.
+// TestTerminal: a live bar, interrupted by Ctrl-C. The submission is resumed without a terminal.
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	gate := make(chan struct{})
@@ -144,7 +144,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestTerminalThrottled: the bar tells that the API asks for patience.
+// TestTerminalThrottled: the bar shows that the API asks to wait.
 func TestTerminalThrottled(t *testing.T) {
 	dir := t.TempDir()
 	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -166,7 +166,7 @@ func TestTerminalThrottled(t *testing.T) {
 	}
 }
 
-// TestLogin: a token that is typed is not shown.
+// TestLogin: a token isn't shown while it is typed.
 func TestLogin(t *testing.T) {
 	dir := t.TempDir()
 	x := inTerminal(t, dir, 80, []string{"SHEAF_CONTEXTS=" + filepath.Join(dir, "contexts.json")}, "login", "--store", "1", "--no-check")

@@ -30,7 +30,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// authority is a certificate authority of a test's own.
+// authority is a certificate authority for one test.
 type authority struct {
 	t    *testing.T
 	cert *x509.Certificate
@@ -73,7 +73,7 @@ func (a *authority) write(file, kind string, der []byte) {
 	}
 }
 
-// issue writes a certificate for this machine, under a name, and its key.
+// issue writes a certificate for this machine with this name, and its key.
 func (a *authority) issue(name, certFile, keyFile string) {
 	a.t.Helper()
 	key := a.newKey()
@@ -99,7 +99,7 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// lines keeps a log and tells of each line.
+// lines is a log that can be waited on.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -117,7 +117,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// await waits until the log has a match of an expression, and returns its first group.
+// await waits until the log matches an expression, and returns the first group.
 func (l *lines) await(t *testing.T, expression string) string {
 	t.Helper()
 	limit := time.After(patience)
@@ -131,7 +131,7 @@ func (l *lines) await(t *testing.T, expression string) string {
 		select {
 		case <-l.more:
 		case <-limit:
-			t.Fatalf("the log never had %s: %s", expression, l.text.String())
+			t.Fatalf("the log never matched %s: %s", expression, l.text.String())
 		}
 	}
 }
@@ -153,8 +153,8 @@ func started(t *testing.T, args ...string) (address string, log *lines) {
 	return log.await(t, `msg=listening address=(\S+)`), log
 }
 
-// The API is served over TLS, with the certificate that its files have at that moment; an
-// upstream over TLS is trusted by the authorities named, and shown the certificate named.
+// The API is served over TLS, with a certificate that SIGHUP reloads. The upstream's certificate is
+// verified with the given authorities, and the upstream gets the given client certificate.
 func TestTLS(t *testing.T) {
 	a := newAuthority(t)
 	dir := t.TempDir()
@@ -239,8 +239,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// With the guard on, an upstream on this machine is not connected to, and the batch says
-// so; a network that is allowed is.
+// The guard refuses an upstream on this machine unless its network is allowed, and the batch says so.
 func TestUpstreamGuard(t *testing.T) {
 	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for flag, want := range map[string]string{"--upstream-guard=off": "COMPLETED", "--upstream-guard=on": "not allowed", "--upstream-guard=127.0.0.0/8": "COMPLETED"} {
@@ -277,7 +276,7 @@ func TestUpstreamGuard(t *testing.T) {
 	}
 }
 
-// A client that is slow, or too long, is cut off; the others don't notice.
+// A client that is slow or sends too much is cut off, and others are not affected.
 func TestSlowClients(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(w, r.Body); err != nil {
@@ -296,7 +295,7 @@ func TestSlowClients(t *testing.T) {
 	const whole = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok"
 	for name, c := range map[string]struct {
 		says string
-		want string // the beginning of what comes before the connection ends
+		want string // the beginning of the answer before the connection ends
 	}{
 		"nothing":         {"", ""},
 		"half a header":   {"POST / HTTP/1.1\r\nHost: a\r\nX-", ""},

@@ -10,26 +10,25 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// How the Go runtime is set up, unless the environment says something else. What it
-// brings is in docs/performance.md#experiments.
+// Settings of the Go runtime, unless the environment has others. Their effect is in
+// docs/performance.md#experiments.
 const (
-	// diskThreads is how many threads run Go code beyond one for each CPU: the
-	// database's writer holds one while the disk syncs.
+	// diskThreads are threads for Go code in addition to one per CPU, because the database's writer
+	// holds one while the disk syncs.
 	diskThreads = 1
-	// gcPercent lets the heap grow to five times its live size before it is collected (Go's
-	// own: twice), but only by garbagePercent of the memory limit: a small heap is collected
-	// seldom, and a large one leaves room for what the runtime does not see.
+	// gcPercent lets the heap grow to five times its live size before a collection (Go's default:
+	// twice), but only by garbagePercent of the memory limit. So a small heap is rarely collected, and
+	// a large one leaves room for memory outside of the runtime.
 	gcPercent      = 400
 	garbagePercent = 20
-	// memoryPercent is how much of what the process's control group may use the runtime's
-	// memory limit is. The rest is for what the runtime does not see.
+	// memoryPercent is the runtime's share of the control group's memory limit. The rest is for
+	// memory outside of the runtime.
 	memoryPercent = 90
-	// memoryLimit is the limit in bytes where no group has one.
+	// memoryLimit is the limit in bytes if the control group has none.
 	memoryLimit = 512 << 20
 )
 
-// tune sets the Go runtime up. The service divides its memory limit among those that need
-// memory.
+// tune configures the Go runtime. The service divides the memory limit among its parts.
 func tune(environ []string) {
 	isSet := func(name string) bool {
 		return slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, name+"=") })
@@ -45,12 +44,12 @@ func tune(environ []string) {
 	}
 }
 
-// sentinel is an object that becomes garbage again and again: its finalizer runs after each
-// collection. Its pointer keeps it apart from tiny objects, which may never be collected alone.
+// sentinel is an object whose finalizer runs after each collection. Its pointer keeps it apart from
+// tiny objects, which may never be collected alone.
 type sentinel struct{ _ *sentinel }
 
-// paceCollections lets the heap grow by gcPercent, but by at most so many bytes, before each
-// collection.
+// paceCollections lets the heap grow by gcPercent before each collection, but by at most this many
+// bytes.
 func paceCollections(most int64) {
 	last := gcPercent
 	debug.SetGCPercent(last)
@@ -68,7 +67,7 @@ func paceCollections(most int64) {
 	runtime.SetFinalizer(&sentinel{}, pace)
 }
 
-// groupLimit returns the memory limit that the process's control group leaves to the runtime.
+// groupLimit returns the runtime's memory limit, from the process's control group.
 func groupLimit() int64 {
 	limit, err := memlimit.FromCgroup()
 	if err != nil || limit == 0 || limit >= 1<<62 {

@@ -10,15 +10,15 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// visibleWriter writes text for people. Text that came from an API, a file or another server
-// can't move the cursor, change colors or reverse the reading order: control and
-// bidirectional characters are written as escapes. It is used by one goroutine.
+// visibleWriter writes text for people. It escapes control and bidirectional characters, so that text
+// from an API, a file or another server can't move the cursor, change colors or reverse the reading
+// order. It is not safe for concurrent use.
 type visibleWriter struct {
 	out  io.Writer
-	rest []byte // the beginning of a character that the next call completes
+	rest []byte // the beginning of a character that the next Write completes
 }
 
-// visible returns a visibleWriter, or the writer itself where text goes to a program.
+// visible returns a visibleWriter, or the writer itself if a program reads the text.
 func visible(out io.Writer, always bool) io.Writer {
 	if !always && !isTerminal(out) {
 		return out
@@ -26,7 +26,7 @@ func visible(out io.Writer, always bool) io.Writer {
 	return &visibleWriter{out: out}
 }
 
-// raw returns what a visibleWriter writes to, for those that draw on the terminal themselves.
+// raw returns the writer below a visibleWriter, for code that draws on the terminal.
 func raw(w io.Writer) io.Writer {
 	if v, ok := w.(*visibleWriter); ok {
 		return v.out
@@ -52,7 +52,7 @@ func (v *visibleWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// visibleText replaces characters that a terminal acts on, but for the ends of lines and tabs.
+// visibleText escapes characters that a terminal acts on, except newlines and tabs.
 func visibleText(text string) string {
 	if strings.IndexFunc(text, isActive) < 0 && utf8.ValidString(text) {
 		return text

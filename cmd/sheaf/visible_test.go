@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Nothing that a terminal acts on comes through, however the text is cut into writes.
+// No character that a terminal acts on is written, however the text is split into writes.
 func TestVisible(t *testing.T) {
 	const text = "ä\x1b[31mred\x1b[0m\r\n\tb\u202ec\u009bd\xffe\u2066"
 	const want = `ä\x1b[31mred\x1b[0m\x0d` + "\n\t" + `b\u202ec\u009bd\xffe\u2066`
