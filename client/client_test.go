@@ -346,7 +346,7 @@ func TestBrokenReads(t *testing.T) {
 	}{
 		"results":                                {results, breaking(3000, 3)},
 		"stream":                                 {stream, breaking(3000, 3)},
-		"results of a server without extensions": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
+		"results of a server without Sheaf's additions": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, client.Options{}, c.through)
@@ -372,7 +372,7 @@ func TestBrokenReads(t *testing.T) {
 // connections break.
 func TestParts(t *testing.T) {
 	for name, through := range map[string]func(http.Handler) http.Handler{
-		"sheaf": nil, "without extensions": original, "broken": breaking(150, 1),
+		"sheaf": nil, "without additions": original, "broken": breaking(150, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, client.Options{}, through)
@@ -411,7 +411,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// original turns the service into one of the original batch API, without Sheaf's extensions.
+// original turns the service into one of the original batch API, without Sheaf's additions.
 func original(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, more := range []string{"/group", "/retry", "/pause", "/resume"} {
@@ -434,7 +434,7 @@ func original(next http.Handler) http.Handler {
 	})
 }
 
-// TestOriginal checks that the client works with a server without Sheaf's extensions.
+// TestOriginal checks that the client works with a server without Sheaf's additions.
 func TestOriginal(t *testing.T) {
 	w, ctx := start(t, client.Options{}, original), t.Context()
 	ticket := must(w.Create(ctx, requests(5, "/p/%d"), client.CreateOptions{}))
