@@ -344,8 +344,8 @@ func TestBrokenReads(t *testing.T) {
 		read    func(w *world, ticket string) iter.Seq2[*client.Response, error]
 		through func(http.Handler) http.Handler
 	}{
-		"results":                                {results, breaking(3000, 3)},
-		"stream":                                 {stream, breaking(3000, 3)},
+		"results": {results, breaking(3000, 3)},
+		"stream":  {stream, breaking(3000, 3)},
 		"results of a server without Sheaf's additions": {results, func(next http.Handler) http.Handler { return breaking(8000, 2)(original(next)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
