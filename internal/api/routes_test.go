@@ -174,9 +174,9 @@ type panicking struct {
 	value any
 }
 
-func (p panicking) Search(_ context.Context, s storage.Search) ([]storage.Found, error) {
+func (p panicking) Find(_ context.Context, f storage.Filter) (storage.Page, error) {
 	if p.value == nil {
-		return make([]storage.Found, 1)[s.Limit:], nil
+		return storage.Page{Batches: make([]storage.Summary, 1)[f.Limit:]}, nil
 	}
 	panic(p.value)
 }

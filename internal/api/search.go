@@ -29,11 +29,9 @@ func (s *API) search(c *call) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.Storage.Search(c.R.Context(), storage.Search{
-		Store: c.Store, Owner: c.Owner, Status: st, Limit: limit, Offset: offset,
-	})
+	found, err := s.searchPage(c, storage.Filter{Store: c.Store, Owner: c.Owner, Status: st, Oldest: given}, limit, offset)
 	if err != nil {
-		return s.storageFailed(c, "search", batch.Ticket{}, err)
+		return err
 	}
 	type item struct {
 		Ticket      string `json:"ticket"`
@@ -184,4 +182,22 @@ func summary(s *storage.Summary) summaryJSON {
 		out.RetryOf = s.RetryOf.String()
 	}
 	return out
+}
+
+// searchPage returns the batches that a filter selects, without the first offset and limit at
+// most.
+func (s *API) searchPage(c *call, f storage.Filter, limit, offset int) (found []storage.Summary, err error) {
+	for {
+		f.Limit = min(offset+limit-len(found), 1000)
+		page, err := s.findPage(c, f)
+		if err != nil {
+			return nil, err
+		}
+		skipped := min(offset, len(page.Batches))
+		offset -= skipped
+		found = append(found, page.Batches[skipped:]...)
+		if f.After = page.Next; f.After == 0 || len(found) == limit {
+			return found, nil
+		}
+	}
 }

@@ -145,7 +145,7 @@ func TestFaults(t *testing.T) {
 	for _, tt := range []struct{ op, method, target string }{
 		{"Status", "GET", "?ticket=" + ticket},
 		{"Status", "HEAD", "?ticket=" + ticket},
-		{"Search", "GET", "?status=QUEUED"},
+		{"Find", "GET", "?status=QUEUED"},
 		{"Stop", "POST", "/cancel-group?groupId=g"},
 		{"Delete", "DELETE", "?ticket=" + ticket},
 	} {

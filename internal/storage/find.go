@@ -19,6 +19,7 @@ type Filter struct {
 	InDoubt bool         // only those that have ended and have a request in doubt
 	Code    int          // only those with a request that ended with an answer of this code; 0: any
 	Path    string       // only those with a request whose path and query contain this text; empty: any
+	Oldest  bool         // oldest first, as with Open; it needs a Status
 	After   BatchID      // only those behind this one in the order; 0: from the beginning
 	Limit   int          // the most batches to return, at least 1
 }
@@ -41,16 +42,23 @@ const ClockError = time.Hour
 
 // Ends reports whether no batch behind this one can match, because all that follow are older.
 func (f *Filter) Ends(s *Summary) bool {
-	return !f.Open && !f.From.IsZero() && s.CreatedAt.Before(f.From.Add(-ClockError))
+	return !f.Ascending() && !f.From.IsZero() && s.CreatedAt.Before(f.From.Add(-ClockError))
 }
 
-// Look returns how many batches one Find reads at most: fewer when each costs more.
-func (f *Filter) Look() int {
+// Ascending reports whether the filter's order is that of the batches' IDs.
+func (f *Filter) Ascending() bool { return f.Open || f.Oldest }
+
+// Look returns how many batches one Find reads at most: fewer when each costs more. exact says
+// that the database reads only batches of the filter's Status. If there is no other condition,
+// it then needs only one more than the limit.
+func (f *Filter) Look(exact bool) int {
 	switch {
 	case f.Path != "":
 		return 100
 	case f.Code != 0:
 		return 250
+	case exact && f.GroupID == "" && f.From.IsZero() && f.To.IsZero() && !f.Failed && !f.InDoubt:
+		return min(f.Limit+1, 1000)
 	}
 	return 1000
 }

@@ -28,10 +28,6 @@ type Reader interface {
 	// News returns how far batches have come, in any order. It leaves out those that are gone.
 	News(ctx context.Context, ids []BatchID) ([]News, error)
 
-	// Search returns a creator's batches of one status, oldest first; without one all of
-	// them, newest first.
-	Search(ctx context.Context, s Search) ([]Found, error)
-
 	// Find returns the batches that a filter selects. It does a limited amount of work: a page
 	// may hold fewer batches than the limit, even none, although there are more.
 	Find(ctx context.Context, f Filter) (Page, error)
@@ -84,22 +80,6 @@ type News struct {
 	Status    batch.Status
 	Completed int // requests that were executed
 	Results   int // requests that have a result: the executed ones, and those with a reason of their own not to be
-}
-
-// Search selects batches of one creator.
-type Search struct {
-	Store  string
-	Owner  batch.Owner
-	Status batch.Status // zero: any, newest first
-	Limit  int
-	Offset int
-}
-
-// Found is one batch that a search found.
-type Found struct {
-	Ticket      batch.Ticket
-	Status      batch.Status
-	Quarantined bool // it was set aside
 }
 
 // GroupCounts are counts over a creator's batches of one group.

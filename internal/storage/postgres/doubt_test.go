@@ -54,11 +54,11 @@ func TestLostAnswers(t *testing.T) {
 		r := n.net.loseAnswer("insert_batch")
 		create(t, n.DB, x)
 		r.wait(t)
-		found, err := n.sight.Search(ctx, storage.Search{Store: x.Store, Owner: x.Owner, Status: batch.Queued, Limit: 9})
+		found, err := n.sight.Find(ctx, storage.Filter{Store: x.Store, Owner: x.Owner, Status: batch.Queued, Limit: 9})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, "batches", len(found), 2)
+		expect(t, "batches", len(found.Batches), 2)
 	})
 	t.Run("Claim", func(t *testing.T) {
 		n := newUnsure(t)

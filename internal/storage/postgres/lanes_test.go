@@ -173,7 +173,7 @@ func (n *node) othersRead() {
 		return err
 	})
 	n.do("search", func(ctx context.Context) error {
-		_, err := n.db.Search(ctx, storage.Search{Store: n.batch.Store, Owner: n.batch.Owner, Limit: 10})
+		_, err := n.db.Find(ctx, storage.Filter{Store: n.batch.Store, Owner: n.batch.Owner, Limit: 10})
 		return err
 	})
 }

@@ -23,7 +23,7 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	if err != nil {
 		return page, err
 	}
-	if len(ids) == f.Look() {
+	if len(ids) == look(&f) {
 		page.Next = storage.BatchID(ids[len(ids)-1])
 	}
 	found, err := db.summaries(ctx, l, what, ids, f.Code)
@@ -54,20 +54,26 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	return page, nil
 }
 
+// look returns how many batches one Find reads. The statements of candidates don't tell queued
+// batches from those in progress.
+func look(f *storage.Filter) int { return f.Look(f.Status == 0 || f.Status == batch.Completed) }
+
 // candidates returns the batches to look at, in their order.
 func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Filter) (ids []int64, err error) {
 	after := int64(f.After)
-	if after == 0 && !f.Open {
+	if after == 0 && !f.Ascending() {
 		after = math.MaxInt64
 	}
-	if f.After == 0 && !f.Open && !f.To.IsZero() {
+	if f.After == 0 && !f.Ascending() && !f.To.IsZero() {
 		if after, err = db.seek(ctx, l, what, f); err != nil {
 			return nil, err
 		}
 	}
-	name, args := "find_any", []any{f.Store, f.Owner[:], after, f.Look()}
+	name, args := "find_any", []any{f.Store, f.Owner[:], after, look(f)}
 	switch {
-	case f.Open:
+	case f.Oldest && f.Status == batch.Completed:
+		name = "find_ended_oldest"
+	case f.Ascending():
 		name = "find_open"
 	case f.GroupID != "":
 		name, args = "find_group", append(args, []byte(f.GroupID))

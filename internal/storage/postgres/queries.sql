@@ -149,14 +149,6 @@ SELECT index, status, code, kind, line, body, headers, tries, in_doubt FROM (
 -- name: is_readable
 SELECT 1 FROM batches WHERE id = $1 AND NOT deleted;
 
--- name: search_all
-SELECT ticket, ended_at <> 0, started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = found.id AND state = 3 AND status <> 3), quarantined_at <> 0 FROM (
-    (SELECT id, ticket, started_at, ended_at, quarantined_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
-    UNION ALL
-    (SELECT id, ticket, started_at, ended_at, quarantined_at FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted ORDER BY id DESC LIMIT $3::bigint + $4::bigint)
-    ORDER BY id DESC LIMIT $3 OFFSET $4
-) AS found ORDER BY id DESC;
-
 -- name: find_any
 (SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4)
 UNION ALL
@@ -171,6 +163,9 @@ SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT 
 
 -- name: find_ended
 SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
+
+-- name: find_ended_oldest
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted AND id > $3 ORDER BY id LIMIT $4;
 
 -- name: find_group
 SELECT id FROM batches WHERE store = $1 AND owner = $2 AND group_id = $5 AND group_id <> '' AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;
@@ -240,23 +235,6 @@ CROSS JOIN LATERAL (
     WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0
 ) AS m
 WHERE id = ANY ($1::bigint[]) AND NOT deleted;
-
--- name: search_queued
-SELECT ticket, quarantined_at <> 0 FROM batches
-WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
-    AND (started_at = 0 OR NOT EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3))
-ORDER BY id LIMIT $3 OFFSET $4;
-
--- name: search_in_progress
-SELECT ticket, quarantined_at <> 0 FROM batches
-WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted
-    AND started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3)
-ORDER BY id LIMIT $3 OFFSET $4;
-
--- name: search_completed
-SELECT ticket, quarantined_at <> 0 FROM batches
-WHERE store = $1 AND owner = $2 AND ended_at <> 0 AND NOT deleted
-ORDER BY id LIMIT $3 OFFSET $4;
 
 -- name: open_by_ticket
 SELECT id, queue FROM batches

@@ -553,8 +553,8 @@ func TestVersion1(t *testing.T) {
 	}
 	db := open(t, path)
 	for status, want := range map[batch.Status]int{batch.Queued: 1, batch.InProgress: 1, batch.Completed: 1} {
-		found, err := db.Search(t.Context(), storage.Search{Store: "s", Owner: batch.OwnerOf("token"), Status: status, Limit: 10})
-		if err != nil || len(found) != want {
+		found, err := db.Find(t.Context(), storage.Filter{Store: "s", Owner: batch.OwnerOf("token"), Status: status, Limit: 10})
+		if err != nil || len(found.Batches) != want {
 			t.Errorf("%v: found %v, %v", status, found, err)
 		}
 	}

@@ -30,7 +30,7 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 				found = append(found, s)
 			}
 		}
-		if looked == f.Look() {
+		if looked == look(&f) {
 			page.Next = ids[looked-1]
 		}
 		return err
@@ -62,6 +62,10 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	return page, nil
 }
 
+// look returns how many batches one Find reads. Of the statements of candidates, only find_open
+// returns batches of another state than the filter's.
+func look(f *storage.Filter) int { return f.Look(!f.Open || f.Status == 0) }
+
 // candidates returns the batches to look at, in their order.
 func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err error) {
 	add := func(s *sqlite.Stmt) error {
@@ -69,18 +73,20 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 		return nil
 	}
 	before := int64(f.After)
-	if before == 0 && !f.Open {
+	if before == 0 && !f.Ascending() {
 		before = math.MaxInt64
 	}
-	if f.After == 0 && !f.Open && !f.To.IsZero() {
+	if f.After == 0 && !f.Ascending() && !f.To.IsZero() {
 		if before, err = seek(c, f); err != nil {
 			return nil, err
 		}
 	}
-	look := f.Look()
+	look := look(f)
 	switch {
 	case f.Open:
 		err = query(c, "find_open", add, f.Store, f.Owner[:], int64(f.After), look)
+	case f.Oldest:
+		err = query(c, "find_oldest", add, f.Store, f.Owner[:], int(f.Status), int64(f.After), look)
 	case f.GroupID != "":
 		err = query(c, "find_group", add, f.Store, f.Owner[:], f.GroupID, before, look)
 	case f.Failed, f.InDoubt:

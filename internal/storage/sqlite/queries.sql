@@ -75,20 +75,6 @@ WHERE id BETWEEN ?1 * 512 + ?2 AND ?1 * 512 + 511 AND state = 3 ORDER BY id;
 -- name: is_readable
 SELECT 1 FROM batches WHERE id = ? AND deleted = 0;
 
--- name: search
-SELECT ticket, quarantined_at FROM batches
-WHERE store = ? AND owner = ? AND state = ? AND deleted = 0
-ORDER BY id LIMIT ? OFFSET ?;
-
--- name: search_all
-SELECT ticket, state, quarantined_at FROM (
-    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
-    UNION ALL
-    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 2 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
-    UNION ALL
-    SELECT * FROM (SELECT id, ticket, state, quarantined_at FROM batches WHERE store = ?1 AND owner = ?2 AND state = 3 AND deleted = 0 ORDER BY id DESC LIMIT ?3 + ?4)
-) ORDER BY id DESC LIMIT ?3 OFFSET ?4;
-
 -- name: find_any
 SELECT id FROM (
     SELECT * FROM (SELECT id FROM batches WHERE store = ?1 AND owner = ?2 AND state = 1 AND deleted = 0 AND id < ?3 ORDER BY id DESC LIMIT ?4)
@@ -107,6 +93,9 @@ SELECT id FROM (
 
 -- name: find_state
 SELECT id FROM batches WHERE store = ? AND owner = ? AND state = ? AND deleted = 0 AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: find_oldest
+SELECT id FROM batches WHERE store = ? AND owner = ? AND state = ? AND deleted = 0 AND id > ? ORDER BY id LIMIT ?;
 
 -- name: find_group
 SELECT id FROM batches INDEXED BY batches_grouped

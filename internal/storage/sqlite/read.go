@@ -267,31 +267,6 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 	return out, err
 }
 
-// Search implements storage.Storage.
-func (db *DB) Search(ctx context.Context, q storage.Search) ([]storage.Found, error) {
-	var out []storage.Found
-	err := db.readFor(ctx, storage.Caller{Store: q.Store, Owner: q.Owner}, "search batches", func(c *sqlite.Conn) error {
-		if q.Status == 0 {
-			return query(c, "search_all", func(s *sqlite.Stmt) error {
-				f := storage.Found{Status: batch.Status(s.ColumnInt(1)), Quarantined: s.ColumnInt64(2) != 0}
-				s.ColumnBytes(0, f.Ticket[:])
-				out = append(out, f)
-				return nil
-			}, q.Store, q.Owner[:], q.Limit, q.Offset)
-		}
-		return query(c, "search", func(s *sqlite.Stmt) error {
-			f := storage.Found{Status: q.Status, Quarantined: s.ColumnInt64(1) != 0}
-			s.ColumnBytes(0, f.Ticket[:])
-			out = append(out, f)
-			return nil
-		}, q.Store, q.Owner[:], int(q.Status), q.Limit, q.Offset)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // row is what stopping and deleting need to know of a batch.
 type row struct {
 	id      storage.BatchID

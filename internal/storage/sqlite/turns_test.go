@@ -103,7 +103,7 @@ func TestReadsLeaveConnections(t *testing.T) {
 		if _, err := db.Status(t.Context(), storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket}, 1<<20); err != nil {
 			t.Error(err)
 		}
-		if _, err := db.Search(t.Context(), storage.Search{Store: b.Store, Owner: b.Owner, Limit: 10}); err != nil {
+		if _, err := db.Find(t.Context(), storage.Filter{Store: b.Store, Owner: b.Owner, Limit: 10}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -262,7 +262,7 @@ func TestLongReadsEnd(t *testing.T) {
 	}
 	db.callerTimeout = time.Hour
 	for range 2 * readers {
-		if _, err := db.Search(t.Context(), storage.Search{Store: "m", Limit: 1}); err != nil {
+		if _, err := db.Find(t.Context(), storage.Filter{Store: "m", Limit: 1}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -275,7 +275,7 @@ func TestWaitingEnds(t *testing.T) {
 	stick(t, db, callersReads, madeUp)
 	limited, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errSlow)
 	defer cancel()
-	if _, err := db.Search(limited, storage.Search{Store: "m", Limit: 1}); !errors.Is(err, storage.ErrBusy) {
+	if _, err := db.Find(limited, storage.Filter{Store: "m", Limit: 1}); !errors.Is(err, storage.ErrBusy) {
 		t.Errorf("got %v, want %v", err, storage.ErrBusy)
 	}
 }

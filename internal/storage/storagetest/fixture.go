@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -202,21 +203,56 @@ func (f *fixture) runnable() []storage.Runnable {
 // search returns the tickets of a batch's creator that have the status.
 func (f *fixture) search(b *storage.NewBatch, s batch.Status) []batch.Ticket {
 	f.Helper()
-	return f.searchPage(storage.Search{Store: b.Store, Owner: b.Owner, Status: s, Limit: 100})
+	return f.searchPage(b, s, 100, 0)
 }
 
-func (f *fixture) searchPage(s storage.Search) []batch.Ticket {
+// searchPage returns the tickets of the batches of one status, oldest first.
+func (f *fixture) searchPage(b *storage.NewBatch, s batch.Status, limit, offset int) []batch.Ticket {
 	f.Helper()
-	found, err := f.s.Search(f.Context(), s)
+	found, err := search(f.Context(), f.s, b, s, limit, offset)
 	if err != nil {
-		f.Fatalf("Search: %v", err)
+		f.Fatalf("Find: %v", err)
 	}
 	tickets := []batch.Ticket{}
 	for _, r := range found {
-		expect(f.T, "the status that was found", r.Status, s.Status)
+		expect(f.T, "the status that was found", r.Status, s)
 		tickets = append(tickets, r.Ticket)
 	}
 	return tickets
+}
+
+// match is one batch that a search found.
+type match struct {
+	Ticket      batch.Ticket
+	Status      batch.Status
+	Quarantined bool
+}
+
+// finder is the part of a database that searches.
+type finder interface {
+	Find(ctx context.Context, f storage.Filter) (storage.Page, error)
+}
+
+// search returns the batches of b's creator with a status, oldest first, or with any status,
+// newest first. It leaves out the first offset and reads as many pages as it needs.
+func search(ctx context.Context, s finder, b *storage.NewBatch, status batch.Status, limit, offset int) ([]match, error) {
+	out := []match{}
+	f := storage.Filter{Store: b.Store, Owner: b.Owner, Status: status, Oldest: status != 0}
+	for {
+		f.Limit = offset + limit - len(out)
+		page, err := s.Find(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		skipped := min(offset, len(page.Batches))
+		offset -= skipped
+		for _, x := range page.Batches[skipped:] {
+			out = append(out, match{x.Ticket, x.Status, x.Quarantined})
+		}
+		if f.After = page.Next; f.After == 0 || len(out) == limit {
+			return out, nil
+		}
+	}
 }
 
 // purge removes everything that ended longer than retention ago.
@@ -243,7 +279,7 @@ func (f *fixture) gone(b *storage.NewBatch, id storage.BatchID) {
 	for _, s := range []batch.Status{batch.Queued, batch.InProgress, batch.Completed} {
 		for _, ticket := range f.search(b, s) {
 			if ticket == b.Ticket {
-				f.Errorf("Search for %s finds it", s)
+				f.Errorf("Find for %s finds it", s)
 			}
 		}
 	}

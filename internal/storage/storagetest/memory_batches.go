@@ -144,31 +144,6 @@ func (n *Node) News(ctx context.Context, ids []storage.BatchID) ([]storage.News,
 	})
 }
 
-// Search implements storage.Storage.
-func (n *Node) Search(ctx context.Context, s storage.Search) ([]storage.Found, error) {
-	return call(ctx, n, "Search", func(m *Memory) ([]storage.Found, error) {
-		var out []storage.Found
-		skip := s.Offset
-		all := slices.Clone(m.batches)
-		if s.Status == 0 {
-			slices.Reverse(all)
-		}
-		for _, b := range all {
-			if b.Store != s.Store || b.Owner != s.Owner || b.signals.Deleted || s.Status != 0 && b.status() != s.Status {
-				continue
-			}
-			if skip--; skip >= 0 {
-				continue
-			}
-			if len(out) == s.Limit {
-				break
-			}
-			out = append(out, storage.Found{Ticket: b.Ticket, Status: b.status(), Quarantined: !b.aside.IsZero()})
-		}
-		return out, nil
-	})
-}
-
 // results returns recorded results from an index on, as many as maxBytes of bodies
 // allow and at least one.
 func (b *stored) results(from, maxBytes int) []storage.IndexedResult {

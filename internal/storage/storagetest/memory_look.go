@@ -13,17 +13,17 @@ import (
 func (n *Node) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
 	return call(ctx, n, "Find", func(m *Memory) (page storage.Page, err error) {
 		all := slices.Clone(m.batches)
-		if !f.Open {
+		if !f.Ascending() {
 			slices.Reverse(all)
 		}
 		looked := 0
 		for _, b := range all {
-			behind := f.After == 0 || f.Open && b.id > f.After || !f.Open && b.id < f.After
+			behind := f.After == 0 || f.Ascending() && b.id > f.After || !f.Ascending() && b.id < f.After
 			if b.Store != f.Store || b.Owner != f.Owner || b.signals.Deleted || !behind {
 				continue
 			}
 			s := m.summary(b)
-			if looked++; looked > f.Look() {
+			if looked++; looked > f.Look(false) {
 				return page, nil
 			}
 			page.Next = b.id // until the end is reached

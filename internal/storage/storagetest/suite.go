@@ -73,7 +73,6 @@ func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *stora
 		"Create":        func() error { _, err := s.Create(ctx, b); return err },
 		"Status":        func() error { _, err := s.Status(ctx, key(b), 1); return err },
 		"Results":       func() error { _, err := s.Results(ctx, c.ID, 0, 1); return err },
-		"Search":        func() error { _, err := s.Search(ctx, storage.Search{Store: b.Store, Limit: 1}); return err },
 		"Stop":          func() error { _, err := s.Stop(ctx, storage.Selection{Store: b.Store, GroupID: "g"}); return err },
 		"Delete":        func() error { _, err := s.Delete(ctx, key(b)); return err },
 		"Runnable":      func() error { _, err := s.Runnable(ctx, 0, 1); return err },

@@ -104,7 +104,7 @@ func (f *fixture) watch(ctx context.Context, b *storage.NewBatch) {
 	seen := map[batch.Ticket]int{}
 	for ctx.Err() == nil {
 		for _, state := range []batch.Status{batch.Completed, batch.InProgress, batch.Queued} {
-			found, err := f.s.Search(ctx, storage.Search{Store: b.Store, Owner: b.Owner, Status: state, Limit: 100})
+			found, err := search(ctx, f.s, b, state, 100, 0)
 			for _, r := range found {
 				var s *storage.Status
 				if s, err = f.s.Status(ctx, storage.Key{Store: b.Store, Owner: b.Owner, Ticket: r.Ticket}, everything); err != nil {

@@ -223,9 +223,8 @@ func (m *model) look(t *rapid.T) {
 			same(t, "status", plainStatus(actual), plainStatus(memory))
 		}
 		for _, state := range []batch.Status{batch.Queued, batch.InProgress, batch.Completed} {
-			search := storage.Search{Store: b.Store, Owner: b.Owner, Status: state, Limit: 1000}
-			actual, memory, _ := both(t, m, "Search", func(s storage.Storage, _ int) ([]storage.Found, error) { return s.Search(t.Context(), search) })
-			same(t, "found", slices.Concat([]storage.Found{}, actual), slices.Concat([]storage.Found{}, memory))
+			actual, memory, _ := both(t, m, "Find", func(s storage.Storage, _ int) ([]match, error) { return search(t.Context(), s, b, state, 1000, 0) })
+			same(t, "found", actual, memory)
 		}
 	}
 	for i := range 2 {
@@ -259,12 +258,12 @@ func (m *model) page(t *rapid.T) {
 	if ok {
 		same(t, "results", indexes(actual), indexes(memory))
 	}
-	search := storage.Search{
-		Store: b.Store, Owner: b.Owner, Status: rapid.SampledFrom([]batch.Status{batch.Queued, batch.InProgress, batch.Completed}).Draw(t, "status"),
-		Limit: rapid.IntRange(1, 3).Draw(t, "limit"), Offset: rapid.IntRange(0, 3).Draw(t, "offset"),
-	}
-	found, want, _ := both(t, m, "Search", func(s storage.Storage, _ int) ([]storage.Found, error) { return s.Search(t.Context(), search) })
-	same(t, "found", slices.Concat([]storage.Found{}, found), slices.Concat([]storage.Found{}, want))
+	state := rapid.SampledFrom([]batch.Status{batch.Queued, batch.InProgress, batch.Completed}).Draw(t, "status")
+	limit, offset := rapid.IntRange(1, 3).Draw(t, "limit"), rapid.IntRange(0, 3).Draw(t, "offset")
+	found, want, _ := both(t, m, "Find", func(s storage.Storage, _ int) ([]match, error) {
+		return search(t.Context(), s, b, state, limit, offset)
+	})
+	same(t, "found", found, want)
 }
 
 func (m *model) putSetting(t *rapid.T) {

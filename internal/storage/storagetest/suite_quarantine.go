@@ -85,7 +85,7 @@ var quarantineTests = []test{
 		f.create(b)
 		f.quarantine(c, "it can't be run")
 		for _, status := range []batch.Status{0, batch.Queued} {
-			found, err := f.s.Search(f.Context(), storage.Search{Store: "s", Owner: a.Owner, Status: status, Limit: 10})
+			found, err := search(f.Context(), f.s, a, status, 10, 0)
 			if err != nil {
 				f.Fatal(err)
 			}

@@ -140,22 +140,22 @@ var readTests = []test{
 		f.finish(c, done(0, "x"))
 		f.record(f.claim(f.runnable()[0].Queue), done(0, "x"))
 		f.delete(all[2])
-		found, err := f.s.Search(f.Context(), storage.Search{Store: "s", Owner: all[0].Owner, Limit: 100})
+		found, err := search(f.Context(), f.s, all[0], 0, 100, 0)
 		if err != nil {
 			f.Fatal(err)
 		}
-		expect(f.T, "found", found, []storage.Found{
+		expect(f.T, "found", found, []match{
 			{Ticket: all[5].Ticket, Status: batch.Queued},
 			{Ticket: all[4].Ticket, Status: batch.Queued},
 			{Ticket: all[3].Ticket, Status: batch.Queued},
 			{Ticket: all[1].Ticket, Status: batch.Completed},
 			{Ticket: all[0].Ticket, Status: batch.InProgress},
 		})
-		found, err = f.s.Search(f.Context(), storage.Search{Store: "s", Owner: all[0].Owner, Limit: 2, Offset: 3})
+		found, err = search(f.Context(), f.s, all[0], 0, 2, 3)
 		if err != nil {
 			f.Fatal(err)
 		}
-		expect(f.T, "found from the fourth on", found, []storage.Found{{Ticket: all[1].Ticket, Status: batch.Completed}, {Ticket: all[0].Ticket, Status: batch.InProgress}})
+		expect(f.T, "found from the fourth on", found, []match{{Ticket: all[1].Ticket, Status: batch.Completed}, {Ticket: all[0].Ticket, Status: batch.InProgress}})
 	}},
 	{"a batch that ended is completed and says why", func(f *fixture) {
 		b := newBatch("s", 4)
@@ -328,7 +328,7 @@ var searchTests = []test{
 		for _, p := range []struct{ limit, offset, from, to int }{
 			{100, 0, 0, 7}, {7, 0, 0, 7}, {3, 0, 0, 3}, {3, 3, 3, 6}, {3, 6, 6, 7}, {3, 7, 7, 7}, {3, 100, 7, 7}, {1, 5, 5, 6},
 		} {
-			got := f.searchPage(storage.Search{Store: "s", Owner: b.Owner, Status: batch.Queued, Limit: p.limit, Offset: p.offset})
+			got := f.searchPage(b, batch.Queued, p.limit, p.offset)
 			expect(f.T, fmt.Sprintf("limit %d, offset %d", p.limit, p.offset), got, append([]batch.Ticket{}, all[p.from:p.to]...))
 		}
 	}},
