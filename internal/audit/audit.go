@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/sheafapi/sheaf/internal/outage"
 )
 
 const (
@@ -52,12 +53,12 @@ type Log struct {
 	mu    sync.Mutex
 	reads *simplelru.LRU[read, time.Time]
 	out   io.Writer // nil: only operators' calls and sign-ins are logged, to own
-	lost  int       // lines since the last successful write
+	lost  outage.Log
 }
 
 // New returns a Log that writes each line to out with one call of Write. If out is nil, it logs only
-// operators' calls and sign-ins, to the service's own log. When writing fails, no call fails: one line
-// in own reports it, and another one, when writing works again, how many lines were lost. address
+// operators' calls and sign-ins, to the service's own log. When writing fails, no call fails: lines
+// in own report it, and, when writing works again, how many lines were lost. address
 // returns the address that a request came from.
 func New(out io.Writer, own *slog.Logger, address func(*http.Request) netip.Addr) *Log {
 	reads, err := simplelru.NewLRU[read, time.Time](maxReads, nil)
@@ -85,12 +86,11 @@ func (l *Log) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, err := l.out.Write(line); err != nil {
-		if l.lost++; l.lost == 1 {
-			l.own.Error("can't write to the audit log; calls continue without it", "error", err)
+		if n, due := l.lost.Failed(time.Now()); due {
+			l.own.Error("can't write to the audit log; calls continue without it", "error", err, "lines_lost", n)
 		}
-	} else if l.lost > 0 {
-		l.own.Error("can write to the audit log again", "lines_lost", l.lost)
-		l.lost = 0
+	} else if n := l.lost.Recovered(); n > 0 {
+		l.own.Error("can write to the audit log again", "lines_lost", n)
 	}
 	return len(line), nil
 }

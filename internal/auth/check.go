@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"golang.org/x/sync/singleflight"
 )
@@ -22,7 +23,6 @@ const (
 	maxAdmitted = 100_000          // admitted tokens in memory, about 200 bytes each
 	maxRefused  = 100_000          // other tokens in memory; they never displace admitted ones
 	maxUnknown  = 256              // unknown tokens that are checked at the same time
-	logInterval = time.Minute      // between two log lines about failed checks
 )
 
 // upstream makes one attempt; see outbound.Client.
@@ -43,8 +43,7 @@ type check struct {
 	mu       sync.Mutex
 	admitted *simplelru.LRU[id, time.Time] // the time of the next check
 	refused  *simplelru.LRU[id, verdict]
-	logged   time.Time // the last log line about a failed check
-	unlogged int       // checks that failed since
+	failures outage.Log // checks that failed
 }
 
 // id identifies a token at a store in memory. The token itself is not kept.
@@ -198,11 +197,7 @@ func meaning(a *outbound.Answer, now time.Time) verdict {
 // logFailure logs that a token could not be checked: the first time, and then once a minute with
 // the number of failures, because callers can cause them as often as they like. mu is held.
 func (c *check) logFailure(store string, a *outbound.Answer) {
-	c.unlogged++
-	now := time.Now()
-	if now.Sub(c.logged) < logInterval {
-		return
+	if n, due := c.failures.Failed(time.Now()); due {
+		c.log.Warn("could not check a token; its caller must retry", "store", store, "answer", fmt.Sprintf("%d %s", a.Code, a.Line), "since_last_log", n)
 	}
-	c.log.Warn("could not check a token; its caller must retry", "store", store, "answer", fmt.Sprintf("%d %s", a.Code, a.Line), "since_last_told", c.unlogged)
-	c.logged, c.unlogged = now, 0
 }

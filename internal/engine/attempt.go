@@ -217,8 +217,8 @@ func (r *run) send(i int) outbound.Answer {
 	r.upstream.Done(learned)
 	r.e.Observer.Attempted(a.Outcome, a.Code, finished.Sub(began))
 	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
-		if n, due := r.e.silence.count(finished); due {
-			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_told", n)
+		if n, due := r.e.silence.Failed(finished); due {
+			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_log", n)
 		}
 	}
 	return a

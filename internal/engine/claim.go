@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/budget"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -162,29 +163,28 @@ const (
 // logged when it begins and then once a minute while it lasts.
 func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
 	const longest = time.Second
-	began, failures, refusals := time.Now(), 0, 0
-	var log repeated
+	began, refusals := time.Now(), 0
+	var failures outage.Log
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, longest) {
 		err := op(ctx)
 		switch {
 		case err == nil:
-			if failures > 0 {
-				e.Logger.Info("storage works again", "operation", what, about, id, "failures", failures)
+			if n := failures.Recovered(); n > 0 {
+				e.Logger.Info("storage works again", "operation", what, about, id, "failures", n)
 			}
 			return nil
 		case isFinal(err), ctx.Err() != nil:
 			return err
 		}
-		failures++
 		if storage.Refused(err) {
 			refusals++
 		}
 		if refusals == mostRefusals || time.Since(began) > mostFailing && e.Storage.Ping(ctx) == nil {
 			return &givenUpError{what, err}
 		}
-		if _, due := log.count(time.Now()); due {
+		if n, due := failures.Failed(time.Now()); due {
 			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err,
-				"failures", failures, "for", time.Since(began).Round(time.Second).String())
+				"since_last_log", n, "for", time.Since(began).Round(time.Second).String())
 		}
 		select {
 		case <-ctx.Done():

@@ -41,8 +41,8 @@ const keyPause = 10 * time.Second
 
 // awaitKey returns the batch to storage, for a node that has its key.
 func (r *run) awaitKey(err error) (*storage.Claim, followUp, error) {
-	if n, due := r.e.keyless.count(time.Now()); due {
-		r.log.Warn("a batch waits for a node that has its secret key", "error", err, "since_last_told", n)
+	if n, due := r.e.keyless.Failed(time.Now()); due {
+		r.log.Warn("a batch waits for a node that has its secret key", "error", err, "since_last_log", n)
 	}
 	c, n, err := r.release(time.Now().Add(keyPause))
 	r.e.Storage.Offer(r.c.Queue)

@@ -34,6 +34,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/governor"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"go.opentelemetry.io/otel/attribute"
@@ -117,8 +118,8 @@ type Engine struct {
 	advance  int64               // bytes that an attempt has for its answer before it begins
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts under way
-	silence  repeated     // attempts that got no answer
-	keyless  repeated     // batches whose key is missing
+	silence  outage.Log   // attempts that got no answer
+	keyless  outage.Log   // batches whose key is missing
 	probation
 
 	mu        sync.Mutex
@@ -494,8 +495,7 @@ func (e *Engine) wait(id storage.QueueID, q *queue, pause time.Duration) {
 // scanLoop looks for queues that nobody runs.
 func (e *Engine) scanLoop(ctx context.Context) {
 	var cursor storage.QueueID
-	var failing bool
-	var log repeated
+	var failures outage.Log
 	tick := time.NewTicker(scanInterval)
 	defer tick.Stop()
 	for {
@@ -504,14 +504,12 @@ func (e *Engine) scanLoop(ctx context.Context) {
 			close(e.scanned)
 		}
 		if err != nil && ctx.Err() == nil {
-			if n, due := log.count(time.Now()); due {
-				e.Logger.Error("storage can't be asked for waiting queues; asking again every second", "error", err, "since_last_told", n)
+			if n, due := failures.Failed(time.Now()); due {
+				e.Logger.Error("can't read from storage which queues have work; retrying every second", "error", err, "since_last_log", n)
 			}
-		} else if err == nil && failing {
+		} else if err == nil && failures.Recovered() > 0 {
 			e.Logger.Info("storage answers again")
-			log = repeated{}
 		}
-		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return

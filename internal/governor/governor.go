@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -75,7 +76,7 @@ type Governor struct {
 	mu            sync.Mutex
 	credentials   map[batch.Owner]*Credential
 	held          map[batch.Owner][]storage.Hold // holds of credentials that aren't in use here
-	failing       bool                           // the last poll failed
+	polls         outage.Log
 	announcements chan storage.Hold
 }
 
@@ -120,14 +121,13 @@ func (g *Governor) Poll(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if (err != nil) != g.failing {
-		if g.failing = err != nil; g.failing {
-			g.log.Warn("could not read from storage which upstream credentials must wait; retrying", "error", err)
-		}
-	}
 	if err != nil {
+		if n, due := g.polls.Failed(time.Now()); due {
+			g.log.Warn("could not read from storage which upstream credentials must wait; retrying", "error", err, "since_last_log", n)
+		}
 		return
 	}
+	g.polls.Recovered()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	clear(g.held)

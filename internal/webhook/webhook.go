@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -76,17 +77,17 @@ func (d *Deliverer) Run(ctx context.Context) {
 	t := newTraffic()
 	attemptEnded := make(chan struct{}, 1)
 	var after storage.Lane
-	failing := false
+	var failures outage.Log
 	for ctx.Err() == nil {
 		var due []storage.Delivery
 		var err error
 		if free, busy := t.busy(time.Now()); free > 0 {
 			due, after, err = d.Storage.DueDeliveries(ctx, storage.DueQuery{Limit: free, Lease: lease, After: after, Busy: busy})
 		}
-		if (err != nil) != failing && ctx.Err() == nil {
-			if failing = err != nil; failing {
-				d.Logger.Error("could not read from storage which callbacks are due; retrying every second", "error", err)
-			}
+		if err == nil {
+			failures.Recovered()
+		} else if n, due := failures.Failed(time.Now()); due && ctx.Err() == nil {
+			d.Logger.Error("could not read from storage which callbacks are due; retrying every second", "error", err, "since_last_log", n)
 		}
 		for i := range due {
 			del := &due[i]

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -223,6 +224,7 @@ func (db *DB) part(ctx context.Context) error {
 // it makes a new one.
 func (db *DB) keepRegistered(ctx context.Context) {
 	failing := false
+	var failures outage.Log
 	for pause := db.lease.renew; ; {
 		select {
 		case <-ctx.Done():
@@ -234,9 +236,11 @@ func (db *DB) keepRegistered(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && !failing:
-			db.log.Error("this node can't renew its registration; it sends nothing while that lasts", "error", explain(err))
-		case err == nil && failing:
+		case err != nil:
+			if n, due := failures.Failed(time.Now()); due {
+				db.log.Error("this node can't renew its registration; it sends nothing while that lasts", "error", explain(err), "since_last_log", n)
+			}
+		case failures.Recovered() > 0:
 			db.log.Info("this node's registration is renewed again")
 		}
 		if failing, pause = err != nil, db.lease.renew; failing {
