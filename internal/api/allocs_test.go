@@ -15,9 +15,8 @@ func (b *bare) Header() http.Header         { return b.header }
 func (b *bare) WriteHeader(int)             {}
 func (b *bare) Write(p []byte) (int, error) { return len(p), nil }
 
-// TestAllocs counts what a poll allocates outside of net/http, over a database in memory. The count
-// holds without the race detector, which allocates itself; make test runs this test
-// once without it.
+// TestAllocs counts the allocations of a poll outside of net/http, with a database in memory. The race
+// detector itself allocates, so make test runs this test once without it.
 func TestAllocs(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("", 3)
@@ -30,7 +29,7 @@ func TestAllocs(t *testing.T) {
 		handler.ServeHTTP(writer, r)
 	}
 	poll()
-	const want = 13 // two are the validator, two the name of the call
+	const want = 13 // two are for the validator, two for the id of the call
 	if got := testing.AllocsPerRun(200, poll); got != want {
 		t.Errorf("%v allocations a poll, want %d", got, want)
 	}

@@ -19,8 +19,8 @@ func auditTo(out io.Writer) *audit.Log {
 	return audit.New(out, discard, func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() })
 }
 
-// TestAudit: every call to a resource of batches is logged with its outcome. Probes and unknown
-// addresses are not. A repeated read is logged once.
+// TestAudit: every call to a resource of batches is logged with its outcome. Health checks and
+// unknown paths aren't. A repeated read is logged once.
 func TestAudit(t *testing.T) {
 	var mu sync.Mutex
 	var lines bytes.Buffer

@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// largest is a writer that keeps nothing and knows the longest piece that was written.
+// largest is a writer that keeps only the length of the longest piece.
 type largest struct {
 	header http.Header
 	status int
@@ -32,7 +32,7 @@ func (w *largest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// finished stores a batch of one request with a body, and its end with an answer's body.
+// finished stores a batch of one request with a body that was answered with another body.
 func finished(t *testing.T, s *API, ask func(method, target, body string) *httptest.ResponseRecorder, request, answer string) (ticket string) {
 	t.Helper()
 	rec := ask("POST", base, `[{"id":"i","method":"POST","path":"p","body":`+request+`}]`)
@@ -49,8 +49,7 @@ func finished(t *testing.T, s *API, ask func(method, target, body string) *httpt
 	return rec.Body.String()[len(`{"ticket":"`):][:36]
 }
 
-// TestLargeBodiesAreSentInPieces: no call puts a whole body into one buffer, in whatever
-// form.
+// TestLargeBodiesAreSentInPieces: no call puts a whole body into one buffer, in any form.
 func TestLargeBodiesAreSentInPieces(t *testing.T) {
 	s, ask := newBare()
 	ticket := finished(t, s, ask, `["`+strings.Repeat("x", 4<<20)+`"]`, strings.Repeat("\x01", 2<<20))
@@ -76,7 +75,7 @@ func TestLargeBodiesAreSentInPieces(t *testing.T) {
 	}
 }
 
-// TestPiecesMakeTheSameAnswer: what is sent in pieces reads as what was recorded.
+// TestPiecesMakeTheSameAnswer: an answer that is sent in pieces has the recorded bodies.
 func TestPiecesMakeTheSameAnswer(t *testing.T) {
 	s, ask := newBare()
 	for _, unit := range []string{"é", "\x01", "😀", `"\`, "\xff\xfe", "[[],\n0]", "x"} {
@@ -104,7 +103,7 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 			}
 			raw := rec.Body.Bytes()
 			if !json.Valid(raw) || accept == "application/x-ndjson" && bytes.Count(raw, []byte("\n")) != 1 {
-				t.Errorf("%q as %s: no JSON", unit, accept)
+				t.Errorf("%q as %s: this isn't JSON", unit, accept)
 			}
 			if accept == "application/x-ndjson" && utf8.ValidString(text) {
 				if err := json.Unmarshal(raw, &got); err != nil || got.EscapedHTTPBody != text {
@@ -116,12 +115,12 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 			Requests []struct{ Body json.RawMessage }
 		}
 		if err := json.Unmarshal(ask("GET", base+"/requests?ticket="+ticket, "").Body.Bytes(), &created); err != nil || len(created.Requests) != 1 {
-			t.Errorf("%q: the requests are no JSON: %v", unit, err)
+			t.Errorf("%q: the requests aren't JSON: %v", unit, err)
 		}
 	}
 }
 
-// TestBodyBytes: of a long body the beginning is sent, and its length.
+// TestBodyBytes: of a long body, the beginning and the length are sent.
 func TestBodyBytes(t *testing.T) {
 	s, ask := newBare()
 	ticket := finished(t, s, ask, `{"a":"`+strings.Repeat("é", 1000)+`"}`, `["`+strings.Repeat("é", 1000)+`"]`)
@@ -166,8 +165,7 @@ func TestBodyBytes(t *testing.T) {
 	}
 }
 
-// TestMemoryIsTakenBeforeItIsUsed: while others hold all there is, no call reads bodies
-// from storage.
+// TestMemoryIsTakenBeforeItIsUsed: while other calls hold all memory, no call reads bodies from storage.
 func TestMemoryIsTakenBeforeItIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
@@ -186,7 +184,7 @@ func TestMemoryIsTakenBeforeItIsUsed(t *testing.T) {
 	})
 }
 
-// TestFormInPieces compares all forms with the same in one piece.
+// TestFormInPieces compares all forms in pieces with the same forms in one piece.
 func TestFormInPieces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		unit := rapid.SampledFrom([]string{"é", "a", "😀", "\x00", "\xff", "\"", "ab\xf0\x9f"}).Draw(t, "unit")

@@ -38,7 +38,7 @@ func decode(t *testing.T, c reply.Coding, body string) string {
 	return string(out)
 }
 
-// An answer is the same in every coding, sent whole or in pieces.
+// TestCompressed: an answer is the same in every coding, whole or in pieces.
 func TestCompressed(t *testing.T) {
 	w := newWorld(t, nil)
 	small := w.create("", 2)
@@ -75,7 +75,7 @@ func TestCompressed(t *testing.T) {
 				t.Errorf("%s, %s: Content-Length %q", b.name, coding, got.header.Get("Content-Length"))
 			}
 			if decode(t, coding, got.body) != want.body {
-				t.Errorf("%s, %s: another answer", b.name, coding)
+				t.Errorf("%s, %s: the answer differs", b.name, coding)
 			}
 			if len(got.body) > len(want.body)/2 {
 				t.Errorf("%s, %s: %d bytes of %d", b.name, coding, len(got.body), len(want.body))
@@ -87,7 +87,7 @@ func TestCompressed(t *testing.T) {
 	}
 }
 
-// Errors and answers to anything but GET are sent as they are.
+// TestNotCompressed: errors, and answers to methods other than GET, aren't compressed.
 func TestNotCompressed(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, r := range []struct{ method, target string }{

@@ -29,7 +29,7 @@ import (
 	"github.com/sheafapi/sheaf/openapi"
 )
 
-// description is the description of the API, and what holds answers against it.
+// description is the parsed openapi.yaml, with a validator of answers.
 type description struct {
 	model     *v3.Document
 	validator validator.Validator
@@ -49,7 +49,7 @@ var document = sync.OnceValue(func() (d description) {
 	return d
 })
 
-// held returns what is wrong with an answer by the description of the API.
+// held returns an error if an answer isn't as openapi.yaml describes it.
 func held(r *http.Request, a *response) error {
 	if a.header.Get("Content-Encoding") != "" || r.Method == http.MethodHead {
 		return nil // the same without compression, or the body, is held elsewhere
@@ -76,7 +76,7 @@ func held(r *http.Request, a *response) error {
 	return heldAs(r, a, mediaType, a.body)
 }
 
-// heldResponse judges one object of a status's responses.
+// heldResponse checks one object of a status's responses.
 func heldResponse(r *http.Request, a *response, text string) error {
 	return heldAs(r, a, "application/json", `{"status":"IN_PROGRESS","totalRequests":1,"completedRequests":0,"responses":[`+text+`]}`)
 }
@@ -100,12 +100,12 @@ func heldAs(r *http.Request, a *response, mediaType, body string) error {
 				all = append(all, fmt.Errorf("%s %s", s.FieldPath, s.Reason))
 			}
 		}
-		return fmt.Errorf("%s %s: %d %.300s is not as openapi.yaml says: %w", r.Method, r.URL, a.status, body, errors.Join(all...))
+		return fmt.Errorf("%s %s: %d %.300s isn't as openapi.yaml describes it: %w", r.Method, r.URL, a.status, body, errors.Join(all...))
 	}
 	return nil
 }
 
-// template returns the path of the description that an address has.
+// template returns the described path of a request path.
 func template(path string) string {
 	parts := strings.Split(path, "/")
 	if len(parts) > 4 && parts[1] == "api" && parts[2] == "v3" && parts[4] == "batch" {
@@ -114,7 +114,7 @@ func template(path string) string {
 	return strings.Join(parts, "/")
 }
 
-// heldError judges the answer of an address that is not described.
+// heldError checks the answer of a path that isn't described.
 func heldError(a *response) error {
 	var e struct {
 		Message string `json:"errorMessage"`
@@ -126,7 +126,7 @@ func heldError(a *response) error {
 	return nil
 }
 
-// described returns the codes that the description lists.
+// described returns the codes that openapi.yaml lists.
 func described() (codes []code) {
 	for _, n := range document().model.Components.Schemas.GetOrZero("ErrorCode").Schema().Enum {
 		codes = append(codes, code(n.Value))
@@ -134,7 +134,7 @@ func described() (codes []code) {
 	return codes
 }
 
-// TestDescribedRoutes: the description has the service's routes and methods, and no other.
+// TestDescribedRoutes: openapi.yaml has the service's routes and methods, and no others.
 func TestDescribedRoutes(t *testing.T) {
 	var got, want []string
 	for _, r := range routes {
@@ -154,7 +154,7 @@ func TestDescribedRoutes(t *testing.T) {
 	}
 }
 
-// TestDescribedCodes: every errorCode is described, with its status, and so it is in the docs.
+// TestDescribedCodes: every errorCode is described with its status, in openapi.yaml and in the docs.
 func TestDescribedCodes(t *testing.T) {
 	codes := constants(t)
 	page, err := os.ReadFile("../../docs/contract.md")
@@ -178,7 +178,7 @@ func TestDescribedCodes(t *testing.T) {
 	}
 }
 
-// TestDescribedHosts: each call describes the answer to a host that isn't served.
+// TestDescribedHosts: each call describes the answer for a host that isn't served.
 func TestDescribedHosts(t *testing.T) {
 	for path, item := range document().model.Paths.PathItems.FromOldest() {
 		for method, op := range item.GetOperations().FromOldest() {
@@ -189,8 +189,8 @@ func TestDescribedHosts(t *testing.T) {
 	}
 }
 
-// TestDescribedBodies: the schema of each body that is sent has a name or a title. Without one,
-// openapi-generator makes up a name that, in TypeScript, is also the name of the call's parameters.
+// TestDescribedBodies: the schema of each request body has a name or a title. Otherwise openapi-generator
+// chooses a name that, in TypeScript, is also the name of the call's parameters.
 func TestDescribedBodies(t *testing.T) {
 	for _, items := range []*orderedmap.Map[string, *v3.PathItem]{document().model.Paths.PathItems, document().model.Webhooks} {
 		for path, item := range items.FromOldest() {
@@ -249,8 +249,8 @@ func TestDescribedParameters(t *testing.T) {
 	}
 }
 
-// hiddenAlias returns the name of the ticket that isn't described where a call needs one: OpenAPI
-// can't say that either name will do.
+// hiddenAlias returns the name of the ticket that isn't described if a call requires a ticket: OpenAPI
+// can't say that one of two names is required.
 func hiddenAlias(described []string) string {
 	switch ticket, ticketID := slices.Contains(described, "ticket"), slices.Contains(described, "ticketId"); {
 	case ticket && !ticketID:

@@ -30,7 +30,7 @@ const (
 	dedupKey = "123e4567-e89b-42d3-a456-426614174000"
 )
 
-// What is stored is what the caller asked for, and the runner is told.
+// TestCreateStores: a create stores what the caller sent, and wakes the queue.
 func TestCreateStores(t *testing.T) {
 	for _, tt := range []struct {
 		query   string
@@ -119,7 +119,8 @@ func ofSize(n int) string {
 	return head + strings.Repeat("x", n-len(head)-len(tail)) + tail
 }
 
-// A byte order mark before the body is no part of it, compressed or not. Elsewhere it is text.
+// TestCreateByteOrderMark: a byte order mark before the body, compressed or not, isn't a part of it.
+// Elsewhere it is text.
 func TestCreateByteOrderMark(t *testing.T) {
 	w := newWorld(t, nil)
 	const mark = "\ufeff"
@@ -146,7 +147,7 @@ func TestCreateByteOrderMark(t *testing.T) {
 	}
 }
 
-// Whatever its size and however it comes, a body arrives byte for byte or is refused.
+// TestCreateBodies: a body of any size and encoding is stored byte for byte, or refused.
 func TestCreateBodies(t *testing.T) {
 	const limit = 3 << 20
 	w := newWorld(t, func(o *Options) { o.MaxBody = limit })
@@ -167,7 +168,7 @@ func TestCreateBodies(t *testing.T) {
 				}
 				a, err := try(r)
 				if size > limit {
-					// The server may hang up on what it does not want to read.
+					// The server may close the connection instead of reading the rest.
 					if err == nil && (a.status != 413 || a.code(t) != "PAYLOAD_TOO_LARGE" || !strings.Contains(a.body, fmt.Sprint(limit))) {
 						t.Errorf("%d %s", a.status, a.body)
 					}
@@ -178,7 +179,7 @@ func TestCreateBodies(t *testing.T) {
 				}
 				c := w.claim()
 				if got := c.Requests[0].Body; string(got) != body[len(`[{"method":"PUT","path":"a","body":"`):size-3] {
-					t.Errorf("%d bytes arrived of %d, or others", len(got), size)
+					t.Errorf("%d bytes of %d were stored, or other bytes", len(got), size)
 				}
 				w.finish(c, "")
 			})
@@ -186,7 +187,7 @@ func TestCreateBodies(t *testing.T) {
 	}
 	s := w.server.Config.Handler.(*API)
 	if !s.memory.small.Try(smallShare) || !s.memory.large.Try(largeShare) {
-		t.Error("memory was not given back")
+		t.Error("memory was not freed")
 	}
 }
 
@@ -222,11 +223,11 @@ func TestCreateRefusesBodies(t *testing.T) {
 		}
 	}
 	if a := w.do("GET", base+"?status=QUEUED"); a.body != `{"items":[]}` {
-		t.Errorf("a refused create left a batch: %s", a.body)
+		t.Errorf("a refused create stored a batch: %s", a.body)
 	}
 }
 
-// A small gzip stream that unpacks to gigabytes is given up at the limit.
+// TestCreateGzipBomb: a small gzip stream that unpacks to gigabytes is refused at the limit.
 func TestCreateGzipBomb(t *testing.T) {
 	w := newWorld(t, nil)
 	var once bytes.Buffer
@@ -288,8 +289,8 @@ func TestCreateBodyBreaks(t *testing.T) {
 	}
 }
 
-// When the memory for bodies is taken, small ones still get through, large ones wait
-// and are then told to come back; nothing is stored of those.
+// TestCreateWaitsForMemory: when the memory for bodies is taken, small bodies still get through. Large
+// ones wait and are then asked to retry; nothing of them is stored.
 func TestCreateWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := storagetest.NewMemory().Node()
@@ -311,7 +312,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 			t.Fatal("memory is not free")
 		}
 		if code := create(smallBody); code != 200 {
-			t.Errorf("a small body beside large ones: %d", code)
+			t.Errorf("a small body next to large ones: %d", code)
 		}
 		if code := create(maxBody); code != 503 {
 			t.Errorf("a large body without memory: %d", code)
@@ -327,7 +328,7 @@ func TestCreateWaitsForMemory(t *testing.T) {
 		}
 		s.memory.small.Leave(smallShare)
 		if code := <-waited; code != 200 {
-			t.Errorf("a body that had to wait: %d", code)
+			t.Errorf("a body that waited: %d", code)
 		}
 	})
 }
@@ -341,13 +342,13 @@ func TestCreateQuota(t *testing.T) {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
 	}
 	if again := w.create("?deduplicationKey="+dedupKey, 1); again != first {
-		t.Errorf("the key was looked up after the quota: %s, want %s", again, first)
+		t.Errorf("the deduplication key was checked after the quota: %s, want %s", again, first)
 	}
 	w.finish(w.claim(), "")
 	w.create("", 1)
 }
 
-// TestCreateQuotaBytes: what has ended counts until it is gone, with its answers.
+// TestCreateQuotaBytes: batches that have ended count with their answers until they are deleted.
 func TestCreateQuotaBytes(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxStored = 1000 })
 	full := func(what string) {
@@ -371,7 +372,7 @@ func TestCreateQuotaBytes(t *testing.T) {
 	w.finish(c, "")
 	full("after the end of a batch whose answer is as large as the quota")
 	if again := w.create("?deduplicationKey="+dedupKey, 1); again != first {
-		t.Errorf("the key was looked up after the quota: %s, want %s", again, first)
+		t.Errorf("the deduplication key was checked after the quota: %s, want %s", again, first)
 	}
 	if a := w.do("DELETE", base+"?ticket="+first); a.status != 200 && a.status != 204 {
 		t.Fatal(a.status)
@@ -386,8 +387,7 @@ func TestCreateQuotaBytes(t *testing.T) {
 	w.create("", 1)
 }
 
-// TestCreateLinks: what requests say of each other is judged with the batch's options,
-// and stored.
+// TestCreateLinks: dependencies between requests are checked with the batch's options, and stored.
 func TestCreateLinks(t *testing.T) {
 	w := newWorld(t, nil)
 	const body = `[{"id":"p","method":"POST","path":"/products"},
@@ -407,9 +407,7 @@ func TestCreateLinks(t *testing.T) {
 	}
 }
 
-// Of any number of creates with one key, at once, one makes a batch and wakes the
-// runner; another caller's key is another key.
-// TestQueues: a store's queue is the token's own, so that a made-up token blocks nobody.
+// TestQueues: each token has its own queue in a store, so that a made-up token blocks nobody.
 func TestQueues(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxQueued = 1 })
 	send := func(store, token string) int {
@@ -431,6 +429,8 @@ func TestQueues(t *testing.T) {
 	}
 }
 
+// TestCreateDedup: of many creates with one key at the same time, one stores a batch and wakes its queue.
+// Another caller's key is a different key.
 func TestCreateDedup(t *testing.T) {
 	w := newWorld(t, nil)
 	tickets := make([]string, 20)
@@ -449,11 +449,11 @@ func TestCreateDedup(t *testing.T) {
 	r := w.request("POST", base+"?deduplicationKey="+dedupKey, strings.NewReader(oneGet))
 	r.Header.Set("Authorization", "Bearer somebody-else")
 	if other := w.ticket(w.send(r)); other == tickets[0] {
-		t.Error("a key led to another caller's batch")
+		t.Error("a key returned another caller's batch")
 	}
 }
 
-// A create that failed says so, and what was stored nevertheless is there to be run.
+// TestCreateFaults: a failed create is an error, and a batch that was stored nevertheless runs.
 func TestCreateFaults(t *testing.T) {
 	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
 		t.Run(fault.String(), func(t *testing.T) {
@@ -469,7 +469,7 @@ func TestCreateFaults(t *testing.T) {
 			w.node.SetFault(nil)
 			ticket := w.create("?deduplicationKey="+dedupKey, 1)
 			if a := w.do("GET", base+"?status=QUEUED"); strings.Count(a.body, "ticket") != 1 || !strings.Contains(a.body, ticket) {
-				t.Errorf("after the second create there is not one batch: %s", a.body)
+				t.Errorf("after the second create there isn't exactly one batch: %s", a.body)
 			}
 		})
 	}
@@ -487,7 +487,7 @@ func TestCreateSealFails(t *testing.T) {
 	}
 }
 
-// A client that has gone gets no answer, and no line in the log.
+// TestClientGone: a client that is gone gets no answer and causes no log line.
 func TestClientGone(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -10,19 +10,19 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// doubtful is the end of a request that is in doubt.
+// doubtful returns the mark of a request that is in doubt.
 func doubtful(i int) storage.Mark {
 	m := done(i, 504, "")
 	m.Tries.InDoubt = true
 	return m
 }
 
-// notExecuted is the end of a request that was not executed.
+// notExecuted returns the mark of a request that was not executed.
 func notExecuted(i int) storage.Mark {
 	return storage.Mark{Index: i, State: storage.Done, Result: batch.Result{Status: batch.NotExecuted}}
 }
 
-// TestInDoubt: whatever shows or counts outcomes shows those in doubt as what they are.
+// TestInDoubt: every call that shows or counts outcomes also shows which requests are in doubt.
 func TestInDoubt(t *testing.T) {
 	w := newWorld(t, nil)
 	w.create("?groupId=calm", 1)
@@ -47,7 +47,7 @@ func TestInDoubt(t *testing.T) {
 		}
 	}
 	if a := w.do("GET", base+"?only=IN_DOUBT&ticket="+ticket); strings.Count(a.body, `"index"`) != 1 {
-		t.Errorf("in doubt are: %s", a.body)
+		t.Errorf("the requests in doubt: %s", a.body)
 	}
 	if n := len(w.search("?inDoubt=true").Items); n != 1 {
 		t.Errorf("%d batches have requests in doubt, want 1", n)
@@ -69,7 +69,7 @@ func TestInDoubt(t *testing.T) {
 }
 
 // TestRetryInDoubt: a retry repeats requests that certainly were not carried out, and those in doubt only
-// where it is asked to. Retries of both kinds together repeat each request once.
+// if the caller wants that. Retries of both kinds together repeat each request once.
 func TestRetryInDoubt(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.ticket(w.post("?stopOnFirstFailure=false", `[
@@ -99,7 +99,7 @@ func TestRetryInDoubt(t *testing.T) {
 			t.Errorf("%q: %s", query, a.body)
 		}
 		if again := w.ticket(retry(query)); again != made {
-			t.Errorf("%q: made twice", query)
+			t.Errorf("%q: created twice", query)
 		}
 		c := w.claim()
 		var paths []string
@@ -115,7 +115,7 @@ func TestRetryInDoubt(t *testing.T) {
 				t.Errorf("%q: the request in doubt has the key %q", query, key)
 			}
 			if r.Path == "/clean" && len(r.Links.DependsOn) == 0 && r.Links.RunIf == batch.IfFailure {
-				t.Errorf("%q: what runs after the failure would not run: %+v", query, r.Links)
+				t.Errorf("%q: the request that runs after a failure would not run: %+v", query, r.Links)
 			}
 		}
 		if got := strings.Join(paths, " "); got != want {

@@ -14,7 +14,7 @@ import (
 
 const formType = "application/x-www-form-urlencoded"
 
-// postForm sends a body of this type to a call, in chunks where its length is not to be known.
+// postForm sends a body of a type to a call; chunked means without a Content-Length.
 func (w *world) postForm(target, mediaType, body string, chunked bool) response {
 	w.t.Helper()
 	r := w.request("POST", target, strings.NewReader(body))
@@ -27,7 +27,7 @@ func (w *world) postForm(target, mediaType, body string, chunked bool) response 
 	return w.send(r)
 }
 
-// Every POST but a create takes its parameters in a form as well as in the query.
+// TestForm: every POST except a create accepts its parameters in a form and in the query.
 func TestForm(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.CheckCallback = func(string) error { return nil } })
 	w.api.AuthorizeOperator = func(*http.Request, string) error { return nil }
@@ -53,8 +53,8 @@ func TestForm(t *testing.T) {
 	}
 }
 
-// A form is read whatever the case and the parameters of its type, in the charsets that clients
-// send, and beside the query.
+// TestFormTypes: the type of a form may be in upper case and have parameters. Its charset may be any that
+// clients send. Its parameters add to the query.
 func TestFormTypes(t *testing.T) {
 	w := newWorld(t, nil)
 	const stopped = `{"updateCount":1}`
@@ -92,8 +92,8 @@ func TestFormTypes(t *testing.T) {
 	}
 }
 
-// A body that can't be read as parameters is refused, and nothing is done: without its ticket, a
-// pause would be that of the whole queue.
+// TestFormRefused: a body that can't be read as parameters is refused, and nothing changes. Without its
+// ticket, a call would pause the whole queue.
 func TestFormRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	w.create("?groupId=g", 1)
@@ -130,7 +130,7 @@ func TestFormRefused(t *testing.T) {
 	}
 	q, err := w.node.Queue(context.Background(), (&call{Call: reply.Call{Store: "12345", Owner: batch.OwnerOf(token)}}).queue())
 	if err != nil || q.Paused || q.Open != 1 {
-		t.Errorf("something was done: %+v, %v", q, err)
+		t.Errorf("something has changed: %+v, %v", q, err)
 	}
 	if a := w.postForm(base, formType, "groupId=g", false); a.status != 415 {
 		t.Errorf("a create with a form: %d %s", a.status, a.body)

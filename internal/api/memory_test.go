@@ -22,7 +22,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// hog takes all that calls may hold while they read, and returns what gives it back.
+// hog takes all memory that calls may hold while they read. It returns a function that frees it.
 func hog(t *testing.T, s *API) (release func()) {
 	t.Helper()
 	var shares []*budget.Share
@@ -47,7 +47,7 @@ func hog(t *testing.T, s *API) (release func()) {
 	}
 }
 
-// newBare returns the API without a server, and a function that asks it.
+// newBare returns the API without a server, and a function that calls it.
 func newBare() (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
 		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
@@ -109,8 +109,8 @@ func TestCreatesTakeTurns(t *testing.T) {
 	})
 }
 
-// TestAnswersWaitForMemory: when slow readers hold all memory that answers may take, others
-// are told to come back; a status without responses needs none.
+// TestAnswersWaitForMemory: when slow readers hold all memory of answers, other calls are asked to retry.
+// A status without responses needs no memory.
 func TestAnswersWaitForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
@@ -126,14 +126,14 @@ func TestAnswersWaitForMemory(t *testing.T) {
 			t.Errorf("without memory: %d", code)
 		}
 		if code := status("&responses=false"); code != 200 {
-			t.Errorf("a status that needs none: %d", code)
+			t.Errorf("a status that needs no memory: %d", code)
 		}
 		waited := make(chan int)
 		go func() { waited <- status("") }()
 		synctest.Wait()
 		s.source.Answers.Leave(reply.AnswersShare)
 		if code := <-waited; code != 200 {
-			t.Errorf("one that had to wait: %d", code)
+			t.Errorf("an answer that waited: %d", code)
 		}
 		if !s.source.Answers.Try(reply.AnswersShare) {
 			t.Error("memory was lost")
@@ -141,8 +141,8 @@ func TestAnswersWaitForMemory(t *testing.T) {
 	})
 }
 
-// TestStalledClients: over a connection that stops moving, an upload is refused and a
-// large answer broken off, long before the server's own limits.
+// TestStalledClients: if a connection stalls, an upload is refused and a large answer is broken off, long
+// before the server's own limits.
 func TestStalledClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
@@ -176,7 +176,7 @@ func TestStalledClients(t *testing.T) {
 		defer download.Close()
 		synctest.Wait()
 		if s.source.Answers.Try(reply.AnswersShare) {
-			t.Error("the answer under way takes no memory")
+			t.Error("the running answer holds no memory")
 		}
 		if err := s.source.Answers.Enter(t.Context(), reply.AnswersShare); err != nil {
 			t.Error(err)

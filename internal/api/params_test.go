@@ -35,8 +35,7 @@ func TestBoolean(t *testing.T) {
 	}
 }
 
-// Every parameter that can't be understood is refused by its name, and nothing is
-// stored or stopped.
+// TestWrongParameters: an error names a parameter that can't be read, and nothing is stored or stopped.
 func TestWrongParameters(t *testing.T) {
 	w := newWorld(t, nil)
 	const uuids = "deduplicationKey=123e4567-e89b-42d3-a456-426614174000&deduplicationKey=123e4567-e89b-42d3-a456-426614174001"
@@ -85,7 +84,7 @@ func TestWrongParameters(t *testing.T) {
 		{"GET", "?ticket=a&details=2", "details"},
 		{"GET", "?ticket=a&wait=61", "wait"},
 		{"GET", "?ticket=a&wait=soon", "wait"},
-		// Parameters of other calls, or of the other mode of this one.
+		// Parameters of other calls, or of the other mode of this call.
 		{"GET", "?wait=abc&only=XX", "only doesn't belong to a search"},
 		{"GET", "?status=QUEUED&escapedJson=true", "escapedJson"},
 		{"GET", "?after=3", "after"},
@@ -125,7 +124,7 @@ func TestWrongParameters(t *testing.T) {
 		}
 	}
 	if a := w.do("GET", base+"?status=QUEUED"); a.body != `{"items":[]}` {
-		t.Errorf("a refused create left a batch: %s", a.body)
+		t.Errorf("a refused create stored a batch: %s", a.body)
 	}
 }
 
@@ -139,7 +138,7 @@ func FuzzBearer(f *testing.F) {
 			return
 		}
 		if token == "" || len(token) > batch.MaxToken || strings.ContainsAny(token, " \t\r\n\x00,\"") || !strings.HasSuffix(strings.TrimRight(value, " \t"), token) {
-			t.Errorf("%q brought the token %q", value, token)
+			t.Errorf("%q gave the token %q", value, token)
 		}
 	})
 }
@@ -164,7 +163,7 @@ func FuzzParams(f *testing.F) {
 			}
 		}
 		if ticket, given, err := p.ticket(); err == nil && !given && ticket != uuid.Nil {
-			t.Errorf("ticket %v came from nowhere", ticket)
+			t.Errorf("ticket %v was not given", ticket)
 		}
 	})
 }

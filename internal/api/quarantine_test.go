@@ -12,7 +12,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestQuarantine: a batch that was set aside shows why, and an operator releases or ends it.
+// TestQuarantine: a quarantined batch shows the reason, and an operator releases or ends it.
 func TestQuarantine(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		o.AuthorizeOperator = func(_ *http.Request, token string) error {
@@ -44,7 +44,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("status: %s", a.body)
 	}
 	if a.header.Get("Etag") == before {
-		t.Error("the status has changed, and its tag has not")
+		t.Error("the status has changed, but its tag has not")
 	}
 	if a := w.do("GET", base+"/search"); !strings.Contains(a.body, `"quarantined":true`) {
 		t.Errorf("search: %s", a.body)
@@ -86,12 +86,11 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("end: %d %s", a.status, a.body)
 	}
 	if a := w.do("GET", base+"?ticket="+ticket); !strings.Contains(a.body, `"status":"COMPLETED"`) || !strings.Contains(a.body, "an operator ended the batch") {
-		t.Errorf("status of what was ended: %s", a.body)
+		t.Errorf("status of the ended batch: %s", a.body)
 	}
 }
 
-// TestDamaged: what is asked of a batch whose rows are damaged gets a sentence that names it,
-// and is not told to come back.
+// TestDamaged: calls about a damaged batch get an error that names it, and that doesn't ask to retry.
 func TestDamaged(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Storage = &damaged{o.Storage} })
 	ticket := w.create("", 2)

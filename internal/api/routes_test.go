@@ -59,7 +59,7 @@ func TestRoutes(t *testing.T) {
 				t.Errorf("code %s, want %s", a.code(t), tt.code)
 			}
 			if tt.method == "HEAD" && a.body != "" {
-				t.Errorf("HEAD brought a body: %q", a.body)
+				t.Errorf("HEAD returned a body: %q", a.body)
 			}
 			for name, want := range map[string]string{
 				"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
@@ -114,8 +114,8 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
-// A wrong address is told before a missing token, that before a wrong store, and that
-// before a wrong parameter.
+// TestOrderOfChecks: an unknown path is reported before a missing token, a missing token before a wrong
+// store, and a wrong store before a wrong parameter.
 func TestOrderOfChecks(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, tt := range []struct {
@@ -139,7 +139,7 @@ func TestOrderOfChecks(t *testing.T) {
 	}
 	a := w.do("GET", "/api/v3/a.b/batch?status=x")
 	if !strings.Contains(a.body, "store id") {
-		t.Errorf("the store is not judged first: %s", a.body)
+		t.Errorf("the store is not checked first: %s", a.body)
 	}
 }
 
@@ -202,7 +202,7 @@ func TestPanic(t *testing.T) {
 				t.Errorf("the log does not say what happened and where: %s", log)
 			}
 			if strings.Contains(log+a.body, "hidden") {
-				t.Errorf("a caller's data was told: %s %s", log, a.body)
+				t.Errorf("a caller's data was shown: %s %s", log, a.body)
 			}
 		})
 	}
@@ -214,7 +214,7 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// TestRequestID: each answer has a name; a caller's own is taken if it can stand in a log.
+// TestRequestID: each answer has an id. It is the caller's own if that can be logged.
 func TestRequestID(t *testing.T) {
 	w := newWorld(t, nil)
 	seen := map[string]bool{}

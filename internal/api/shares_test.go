@@ -30,8 +30,8 @@ func fromHeader(r *http.Request) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// Calls that wait for news are bounded by owner and by network, and one caller's streams keep
-// no other caller from waiting.
+// TestStreamsAreShared: the calls that wait for news are limited by owner and by network, and one
+// caller's streams don't keep other callers from waiting.
 func TestStreamsAreShared(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.From = fromHeader })
 	w.api.streams = gate.New[reply.Name](8, 8)
@@ -109,8 +109,8 @@ func serveBare(t *testing.T, s *API) func(request string) net.Conn {
 	}
 }
 
-// A stream that has nothing to tell ends after a few minutes, in order, so that its client
-// comes back.
+// TestStreamEndsInOrder: a stream without events ends in order after a few minutes, so that its client
+// reconnects.
 func TestStreamEndsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
@@ -133,8 +133,8 @@ func TestStreamEndsInOrder(t *testing.T) {
 	})
 }
 
-// Compressed uploads that stall after their first bytes hold no memory, whatever these bytes
-// stand for, and nobody waits for them.
+// TestStalledCompressedUploads: compressed uploads that stall after their first bytes hold no memory, no
+// matter how much these bytes unpack to, and nobody waits for them.
 func TestStalledCompressedUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare()
@@ -144,7 +144,7 @@ func TestStalledCompressedUploads(t *testing.T) {
 		_, _ = z.Write(bytes.Repeat([]byte(" "), 9<<20))
 		_ = z.Flush()
 		if bomb.Len() > freeBody {
-			t.Fatalf("%d bytes are no bomb", bomb.Len())
+			t.Fatalf("%d bytes are too many for a bomb", bomb.Len())
 		}
 		for range 25 {
 			conn := open(fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer mallory\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", base, bomb.Len(), bomb.String()))
@@ -162,7 +162,7 @@ func TestStalledCompressedUploads(t *testing.T) {
 	})
 }
 
-// An owner whose slow readers hold memory waits for them itself; nobody else does.
+// TestAnswersAreSharedByOwner: only the owner of slow readers waits for the memory that they hold.
 func TestAnswersAreSharedByOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newBare()
@@ -190,8 +190,8 @@ func TestAnswersAreSharedByOwner(t *testing.T) {
 	})
 }
 
-// A client that reads a little more slowly than it has to is cut off in the end: it gets its
-// grace once for an answer, not once for each piece. One that is fast enough reads it all.
+// TestSlowReaders: a client that reads a little slower than the minimum rate is cut off in the end,
+// because it gets its grace once for an answer and not for each piece. A faster client reads it all.
 func TestSlowReaders(t *testing.T) {
 	for _, c := range []struct {
 		rate  int // bytes a second

@@ -13,13 +13,13 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// get asks for a batch's status.
+// get reads a batch's status.
 func (w *world) get(ticket, query string) response {
 	w.t.Helper()
 	return w.do("GET", base+"?ticket="+ticket+query)
 }
 
-// check compares a status as it is seen with the one wanted.
+// check compares a status with the one that the test wants.
 func (w *world) check(what, ticket, query, want string) {
 	w.t.Helper()
 	a := w.get(ticket, query)
@@ -31,7 +31,7 @@ func (w *world) check(what, ticket, query, want string) {
 	}
 }
 
-// A batch is seen from its creation to its end as the contract says, field by field.
+// TestStatus: from creation to end, a batch's status has the fields of the contract.
 func TestStatus(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.ticket(w.post("", `[{"id":"000001","method":"GET","path":"a"},{"method":"GET","path":"b"},{"id":"3","method":"GET","path":"c"},{"method":"GET","path":"d"}]`))
@@ -69,7 +69,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// Unknown, malformed, foreign and deleted tickets are answered all alike.
+// TestStatusNotFound: unknown, malformed and deleted tickets, and those of others, get the same answer.
 func TestStatusNotFound(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket, deleted := w.create("", 1), w.create("", 1)
@@ -100,8 +100,8 @@ func TestStatusNotFound(t *testing.T) {
 	}
 }
 
-// large creates a batch of n requests of which those before ended have answered with
-// a body of size bytes each.
+// large creates a batch of n requests. Those before ended have been answered, each with a body of size
+// bytes.
 func (w *world) large(n, ended, size int) (ticket string, c *storage.Claim) {
 	w.t.Helper()
 	ticket = w.create("", n)
@@ -112,7 +112,7 @@ func (w *world) large(n, ended, size int) (ticket string, c *storage.Claim) {
 	return ticket, c
 }
 
-// A status of many MiB comes whole and in order, page by page.
+// TestStatusLarge: a status of many MiB arrives whole and in order.
 func TestStatusLarge(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket, c := w.large(60, 50, 150_000)
@@ -126,7 +126,7 @@ func TestStatusLarge(t *testing.T) {
 	}
 }
 
-// checkLarge checks the answer for a batch of 60 requests made by large.
+// checkLarge checks the status of a batch of 60 requests that large created.
 func (w *world) checkLarge(a response, escaped bool, ended int) {
 	w.t.Helper()
 	var got struct {
@@ -158,8 +158,7 @@ func (w *world) checkLarge(a response, escaped bool, ended int) {
 	}
 }
 
-// between runs something before the nth call of Results, in a database that otherwise
-// behaves.
+// between is a database that calls do before the nth call of Results.
 type between struct {
 	Storage
 	n  int
@@ -186,7 +185,7 @@ func (l *lossy) Results(ctx context.Context, id storage.BatchID, from, maxBytes 
 	return l.Storage.Results(ctx, id, from, maxBytes)
 }
 
-// What ends while a status is being sent is not in it: it tells of one moment.
+// TestStatusIsOfOneMoment: requests that end while a status is being sent aren't in it.
 func TestStatusIsOfOneMoment(t *testing.T) {
 	pages := &between{n: 1}
 	w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
@@ -202,8 +201,8 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 	w.checkLarge(a, false, 50)
 }
 
-// A status that can't be read to its end is not taken for a whole one: before its
-// first byte it is an error, after that the connection breaks.
+// TestStatusBreaks: a status that can't be read to its end isn't taken for a whole one. Before its first
+// byte the answer is an error; after that, the connection breaks.
 func TestStatusBreaks(t *testing.T) {
 	for _, n := range []int{2, 3, 5} { // the first bytes leave after page 1
 		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "caused a panic"} {
@@ -225,7 +224,7 @@ func TestStatusBreaks(t *testing.T) {
 					}
 				}
 				if a, err := try(w.request("GET", base+"?ticket="+ticket, nil)); err == nil {
-					t.Errorf("a part was sent as if it were the whole: %d, %d bytes, ends with %q", a.status, len(a.body), a.body[max(0, len(a.body)-20):])
+					t.Errorf("a part was sent as a whole: %d, %d bytes, ends with %q", a.status, len(a.body), a.body[max(0, len(a.body)-20):])
 				}
 				if log := w.log(); !strings.Contains(log, logged) || logged == "" && strings.Contains(log, "ERROR") {
 					t.Errorf("log: %s", log)
@@ -243,7 +242,7 @@ func TestStatusBreaks(t *testing.T) {
 	t.Run("before the first byte", func(t *testing.T) {
 		pages := &between{n: 1}
 		w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
-		// The first page holds only a body that would take it over its limit.
+		// The first page holds only one body, which is larger than its limit.
 		ticket, c := w.large(3, 1, 200_000)
 		w.record(c, done(1, 200, strings.Repeat(" ", 1<<20)+"1"))
 		pages.do = func() {

@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestWaitsUntil: details tell that a batch was given back until a moment that is to come.
+// TestWaitsUntil: the details of a batch say until when it waits.
 func TestWaitsUntil(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("", 2)
@@ -50,7 +50,7 @@ func TestPause(t *testing.T) {
 	}
 	c := w.claim()
 	if !c.Signals.Paused {
-		t.Error("the runner is not told")
+		t.Error("the queue was not notified")
 	}
 	w.checkQueues("told", &w.notified, c.Queue)
 	steer("/resume?ticket="+ticket, changed)
@@ -106,7 +106,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// TestRetry: what failed or was not executed runs again, and what it builds on is there.
+// TestRetry: failed and unexecuted requests run again, with the values from earlier answers that they need.
 func TestRetry(t *testing.T) {
 	w := newWorld(t, nil)
 	a := w.post("?stopOnFirstFailure=false&allowParallelMode=true&groupId=g", `[
@@ -131,7 +131,7 @@ func TestRetry(t *testing.T) {
 
 	again := w.ticket(w.do("POST", base+"/retry?ticket="+ticket))
 	if second := w.ticket(w.do("POST", base+"/retry?ticket="+ticket)); second != again {
-		t.Errorf("asked twice: %s and %s", again, second)
+		t.Errorf("called twice: %s and %s", again, second)
 	}
 	c := w.claim()
 	if c.Options != (batch.Options{Parallel: true}) || c.GroupID != "g" {
@@ -161,7 +161,7 @@ func TestRetry(t *testing.T) {
 	}
 	w.finish(c, "")
 	if third := w.ticket(w.do("POST", base+"/retry?ticket="+ticket)); third == again {
-		t.Error("the retry has ended, and is not made again")
+		t.Error("the retry has ended, and was not created again")
 	}
 	w.complete(w.claim(), done(0, 200, ""), done(1, 200, ""), done(2, 200, ""), done(3, 200, ""))
 
@@ -179,7 +179,7 @@ func TestRetry(t *testing.T) {
 	well := w.create("", 1)
 	w.complete(w.claim(), done(0, 200, ""))
 	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to retry") {
-		t.Errorf("of what went well: %d %s", a.status, a.body)
+		t.Errorf("of a batch without failures: %d %s", a.status, a.body)
 	}
 	broken := w.ticket(w.post("?stopOnFirstFailure=false", `[{"id":"p","method":"POST","path":"/p"},{"method":"GET","path":"/{id}","refs":{"path:id":"p#/id"}}]`))
 	w.complete(w.claim(), done(0, 200, "{}"), end(1, 424, batch.Failed))
@@ -193,8 +193,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestHeaders: an operator admits headers. A batch with one that is no longer admitted can't be
-// repeated, alone or with others.
+// TestHeaders: the operator allows headers. A batch with a header that is no longer allowed can't be
+// retried, alone or with others.
 func TestHeaders(t *testing.T) {
 	admitted, err := batch.AdmitHeaders("X-Tenant")
 	if err != nil {
@@ -242,7 +242,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// complete records marks and ends the batch, and leaves the queue.
+// complete records marks, ends the batch, and releases the queue.
 func (w *world) complete(c *storage.Claim, marks ...storage.Mark) {
 	w.t.Helper()
 	w.record(c, marks...)

@@ -92,11 +92,11 @@ func TestCancelGroup(t *testing.T) {
 	}
 	const had = `,"responses":[{"id":"r0","status":"COMPLETED","escapedHttpBody":"{\"a\":1}","httpStatusCode":200,"httpStatusLine":"OK"}]}`
 	if got, want := stop("escapedJson=true&groupId=g&ticketId="+running), `{"updateCount":0`+had; got != want {
-		t.Errorf("what had run: %s, want %s", got, want)
+		t.Errorf("the ended requests: %s, want %s", got, want)
 	}
 	w.finish(c, "")
 	if got, want := stop("escapedJson=true&ticket="+running), `{"updateCount":0`+had; got != want {
-		t.Errorf("what had run, after the end: %s, want %s", got, want)
+		t.Errorf("the ended requests, after the end: %s, want %s", got, want)
 	}
 	if got, want := stop("ticketId="+other+"&groupId=&escapedJson=1"), `{"updateCount":1,"responses":[]}`; got != want {
 		t.Errorf("by ticket: %s, want %s", got, want)
@@ -133,12 +133,12 @@ func TestDelete(t *testing.T) {
 		t.Errorf("a deleted batch is still there: %d", a.status)
 	}
 	if again := w.create("?deduplicationKey="+dedupKey, 1); again == ticket {
-		t.Error("the key still leads to the deleted batch")
+		t.Error("the key still returns the deleted batch")
 	}
 }
 
-// Whatever the operation, a failing database is a 503 that says when to come back, is
-// logged once, and leaves what is there as it was.
+// TestFaults: if the database fails, every call gets a 503 that says when to retry, the failure is logged
+// once, and nothing changes.
 func TestFaults(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("?groupId=g", 1)
@@ -161,7 +161,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.op, a.status, a.body)
 		}
 		if strings.Contains(a.body, storagetest.ErrInjected.Error()) {
-			t.Errorf("%s: the inside was shown: %s", tt.op, a.body)
+			t.Errorf("%s: internals were shown: %s", tt.op, a.body)
 		}
 		if n := strings.Count(w.log(), "storage failed") - before; n != 1 {
 			t.Errorf("%s: logged %d times", tt.op, n)
@@ -171,7 +171,7 @@ func TestFaults(t *testing.T) {
 	}
 	w.checkQueues("notified", &w.notified)
 
-	// A stop whose second half fails has stopped the batch, and told its runner.
+	// A stop whose second half fails has stopped the batch and notified its queue.
 	c := w.claim()
 	w.node.SetFault(func(op string) storagetest.Fault {
 		if op == "Status" {
@@ -185,8 +185,8 @@ func TestFaults(t *testing.T) {
 	w.checkQueues("notified", &w.notified, c.Queue)
 }
 
-// Neither the log, at its most talkative, nor an answer holds what is the caller's
-// secret: the token, bodies, queries.
+// TestSecrets: neither the log at debug level nor an answer contains the caller's token, bodies or
+// queries.
 func TestSecrets(t *testing.T) {
 	w := newWorld(t, nil)
 	const body = `[{"method":"PUT","path":"p?q=hidden-path","body":"hidden-body","id":"hidden-id"}]`
@@ -230,7 +230,7 @@ func TestSecrets(t *testing.T) {
 	}
 	for _, secret := range []string{"hidden-query", "hidden-body", token} {
 		if strings.Contains(answers, secret) {
-			t.Errorf("%s was answered: %s", secret, answers)
+			t.Errorf("%s was in an answer: %s", secret, answers)
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// tried is a mark with all that details tell.
+// tried returns a mark with everything that details show.
 func tried(i, code int, body string) storage.Mark {
 	m := done(i, code, body)
 	m.Result.Headers = []batch.Header{{Name: "Etag", Value: `"v1"`}}
@@ -130,7 +130,7 @@ func TestETag(t *testing.T) {
 		}
 	}
 	if a := ask("&escapedJson=true", tag); a.status != 200 {
-		t.Errorf("another view: %d", a.status)
+		t.Errorf("a different view: %d", a.status)
 	}
 	c := w.claim()
 	w.record(c, storage.Mark{Index: 1, State: storage.Done, Result: batch.Result{Status: batch.NotExecuted}})
@@ -144,8 +144,8 @@ func TestETag(t *testing.T) {
 	}
 }
 
-// TestWaitWithETag: a status that is newer than the one that the client has is not waited
-// for, so that nothing is missed between two calls.
+// TestWaitWithETag: if the client's status is older than the current one, the answer comes immediately, so
+// that the client misses nothing between two calls.
 func TestWaitWithETag(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("", 3)
@@ -164,7 +164,7 @@ func TestWaitWithETag(t *testing.T) {
 			}
 			tag = a.header.Get("ETag")
 		case <-time.After(30 * time.Second):
-			t.Fatal("the answer waits for news, and there are some")
+			t.Fatal("the answer waits, although there is news")
 		}
 	}
 	arrived(ask())
@@ -178,7 +178,7 @@ func TestWaitWithETag(t *testing.T) {
 	arrived(waiting)
 }
 
-// answering runs a request and returns its answer when it has come.
+// answering sends a request and returns a channel for its answer.
 func (w *world) answering(r *http.Request) <-chan response {
 	out := make(chan response, 1)
 	go func() {
@@ -191,7 +191,7 @@ func (w *world) answering(r *http.Request) <-chan response {
 	return out
 }
 
-// watched waits until so many calls watch a batch.
+// watched waits until n calls watch a batch.
 func (w *world) watched(n int) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%d watchers", n), func() bool { return w.api.hub.Watchers() == n })
@@ -203,7 +203,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-limit:
-			t.Fatalf("waited in vain for: %s", what)
+			t.Fatalf("this did not happen in time: %s", what)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -251,8 +251,8 @@ func TestLongPoll(t *testing.T) {
 	w.watched(0)
 }
 
-// TestWatchElsewhere: what another node does is told within 200 ms, and whoever waits is
-// answered when the service shuts down.
+// TestWatchElsewhere: a waiting call learns soon what another node does, and is answered when the service
+// shuts down.
 func TestWatchElsewhere(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -271,7 +271,7 @@ func TestWatchElsewhere(t *testing.T) {
 		if a := <-waiting; !strings.Contains(a.body, fmt.Sprintf(`"completedRequests":%d`, i+1)) {
 			t.Error(a.body)
 		}
-		t.Logf("told after %v", time.Since(began))
+		t.Logf("reported after %v", time.Since(began))
 	}
 	waiting := ask()
 	w.watched(1)
@@ -282,10 +282,10 @@ func TestWatchElsewhere(t *testing.T) {
 	}
 }
 
-// event is one of a stream.
+// event is an event of a stream.
 type event struct{ name, id, data string }
 
-// stream reads events until the connection ends, or enough has come.
+// stream reads events until the connection ends, or there are enough.
 func (w *world) stream(ticket, last string, events chan<- event) {
 	r := w.request("GET", base+"?ticket="+ticket, nil)
 	r.Header.Set("Accept", "text/event-stream")
@@ -335,7 +335,7 @@ func TestEvents(t *testing.T) {
 	w.stream(ticket, "", events)
 	first := <-events
 	if first.name != "response" || first.data != `{"index":3,"id":"r3","status":"COMPLETED","httpBody":[ 1],"httpStatusCode":200,"httpStatusLine":"OK"}` {
-		t.Errorf("what came before: %+v", first)
+		t.Errorf("the earlier events: %+v", first)
 	}
 	w.record(c, done(1, 200, "x"), done(0, 200, "y"))
 	w.api.Changed(c.ID)
@@ -351,10 +351,10 @@ func TestEvents(t *testing.T) {
 		t.Errorf("got %+v", rest)
 	}
 	if e, open := <-events; open {
-		t.Errorf("after the end came %+v", e)
+		t.Errorf("an event after the end: %+v", e)
 	}
 
-	// Resumed after any event, exactly the others come; after the last one nothing.
+	// A stream that is resumed after an event has exactly the other events; after the last one, none.
 	all := append(append([]event{first}, got...), rest...)
 	for n, e := range all {
 		again := make(chan event, 100)
@@ -404,7 +404,7 @@ func (s fat) Results(_ context.Context, _ storage.BatchID, from, _ int) ([]stora
 	return []storage.IndexedResult{{Index: from, Result: batch.Result{Status: batch.Succeeded, Code: 200, Kind: batch.JSONBody, Body: bytes.Clone(s.body)}}}, nil
 }
 
-// TestLinesAreFlat: 500 answers of 1 MB stream as lines while the service holds little.
+// TestLinesAreFlat: 500 answers of 1 MB are streamed as lines in little memory.
 func TestLinesAreFlat(t *testing.T) {
 	body := []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
 	w := newWorld(t, func(o *Options) { o.Storage = fat{o.Storage, body} })
@@ -445,7 +445,7 @@ func TestLinesAreFlat(t *testing.T) {
 		}
 	}
 	if total < 499<<20 {
-		t.Errorf("%d bytes came", total)
+		t.Errorf("%d bytes arrived", total)
 	}
 	t.Logf("%d MB came, the service held %d MB at most", total>>20, most>>20)
 	if most > 16<<20 {

@@ -42,7 +42,7 @@ type world struct {
 	ready    error
 }
 
-// newWorld starts the API; configure, if not nil, changes its options before.
+// newWorld starts the API. configure, if not nil, changes its options first.
 func newWorld(t testing.TB, configure func(*Options)) *world {
 	w := &world{t: t, node: storagetest.NewMemory().Node()}
 	w.options = Options{
@@ -72,7 +72,7 @@ func (w *world) locked(f func()) {
 	f()
 }
 
-// Write takes the log.
+// Write receives the log.
 func (w *world) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,18 +92,18 @@ type response struct {
 	body   string
 }
 
-// code returns the answer's errorCode, and fails the test unless the answer is an
-// error in the form of the contract.
+// code returns the answer's errorCode. It fails the test unless the answer is an error as in the
+// contract.
 func (r response) code(t testing.TB) string {
 	t.Helper()
 	var e struct{ ErrorMessage, ErrorCode string }
 	if err := json.Unmarshal([]byte(r.body), &e); err != nil || e.ErrorMessage == "" || e.ErrorCode == "" {
-		t.Fatalf("no error in the API's form: %d %q", r.status, r.body)
+		t.Fatalf("this isn't an error of the API: %d %q", r.status, r.body)
 	}
 	return e.ErrorCode
 }
 
-// request makes a request to the API with the caller's token; a POST of a body is JSON.
+// request returns a request to the API with the caller's token. A body is JSON.
 func (w *world) request(method, target string, body io.Reader) *http.Request {
 	w.t.Helper()
 	r, err := http.NewRequest(method, w.server.URL+target, body)
@@ -117,7 +117,7 @@ func (w *world) request(method, target string, body io.Reader) *http.Request {
 	return r
 }
 
-// transport keeps an answer as it came.
+// transport returns answers as they arrive, without decompressing them.
 var transport = &http.Transport{DisableCompression: true}
 
 // try sends a request and returns the error of sending it or of reading the answer.
@@ -168,7 +168,7 @@ func (w *world) create(query string, n int) string {
 	return w.ticket(w.post(query, string(body)))
 }
 
-// ticket returns the ticket of a create's answer.
+// ticket returns the ticket in the answer to a create.
 func (w *world) ticket(a response) string {
 	w.t.Helper()
 	var got struct{ Ticket string }
@@ -178,7 +178,7 @@ func (w *world) ticket(a response) string {
 	return got.Ticket
 }
 
-// claim takes the queue of the store 12345, as the engine would.
+// claim takes the queue of the store 12345, as the engine does.
 func (w *world) claim() *storage.Claim {
 	w.t.Helper()
 	c, err := w.node.Claim(context.Background(), 1)
@@ -199,7 +199,7 @@ func (w *world) record(c *storage.Claim, marks ...storage.Mark) {
 	}
 }
 
-// finish ends the claimed batch and gives its queue up.
+// finish ends the claimed batch and releases its queue.
 func (w *world) finish(c *storage.Claim, reason string) {
 	w.t.Helper()
 	if _, err := w.node.Finish(context.Background(), c, nil, reason, true); err != nil {
@@ -207,7 +207,7 @@ func (w *world) finish(c *storage.Claim, reason string) {
 	}
 }
 
-// done is the end of a request that was answered.
+// done returns the mark of a request that was answered.
 func done(i, status int, body string) storage.Mark {
 	r := batch.Result{Status: batch.Succeeded, Code: status, Line: http.StatusText(status), Body: []byte(body), Kind: batch.KindOf([]byte(body))}
 	if status != 200 {

@@ -25,7 +25,7 @@ type listing struct {
 	Next int
 }
 
-// search finds batches; the answer has to be one.
+// search finds batches. It fails the test if the answer isn't 200.
 func (w *world) search(query string) (l listing) {
 	w.t.Helper()
 	a := w.do("GET", base+"/search"+query)
@@ -54,7 +54,7 @@ func (w *world) expectFound(query string, want ...string) {
 	}
 }
 
-// TestFind: batches are found by each condition, and by all of them together.
+// TestFind: batches are found by each condition, and by all conditions together.
 func TestFind(t *testing.T) {
 	w := newWorld(t, nil)
 	first := w.create("?stopOnFirstFailure=false&groupId=spring", 2)
@@ -80,7 +80,7 @@ func TestFind(t *testing.T) {
 
 	l := w.search("?failed=true")
 	if b := l.Items[0]; b.TotalRequests != 2 || b.CompletedRequests != 2 || b.FailedRequests != 1 || b.GroupID != "spring" || b.Retried {
-		t.Errorf("the batch is told as %+v", b)
+		t.Errorf("the batch is %+v", b)
 	}
 	for query, place := range map[string]string{
 		"?status=DONE": "status", "?createdFrom=yesterday": "createdFrom", "?createdTo=1": "createdTo", "?failed=perhaps": "failed",
@@ -99,7 +99,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestCancelMatching: a count changes nothing; then what matches is stopped, and nothing else.
+// TestCancelMatching: a dry run changes nothing. Then the matching batches are stopped, and no others.
 func TestCancelMatching(t *testing.T) {
 	w := newWorld(t, nil)
 	var spring []string
@@ -126,7 +126,7 @@ func TestCancelMatching(t *testing.T) {
 	}
 }
 
-// TestCancelMatchingAlone: a client that goes away midway takes nothing with it.
+// TestCancelMatchingAlone: if the client goes away midway, the service keeps working.
 func TestCancelMatchingAlone(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 5 {
@@ -149,8 +149,8 @@ func TestCancelMatchingAlone(t *testing.T) {
 	}
 }
 
-// TestRetryMatching: what failed is repeated once, whatever the calls; a quota that ends the call
-// midway loses nothing.
+// TestRetryMatching: failed requests are retried once, however many calls there are. A quota that ends a
+// call midway loses nothing.
 func TestRetryMatching(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxQueued = 5 })
 	var failed []string
@@ -174,7 +174,7 @@ func TestRetryMatching(t *testing.T) {
 	}
 	runs := w.search("?status=UNFINISHED").Items
 	if len(runs) != 2 || runs[0].RetryOf != failed[0] || runs[1].RetryOf != failed[1] {
-		t.Errorf("to run are %+v, want the repetitions of %v in that order", runs, failed)
+		t.Errorf("the next batches are %+v, want the retries of %v in that order", runs, failed)
 	}
 
 	full := newWorld(t, func(o *Options) { o.MaxQueued = 3 })
@@ -198,8 +198,8 @@ func TestRetryMatching(t *testing.T) {
 	}
 }
 
-// TestRetryMatchingTwice: of two calls at once the later one repeats nothing, though what the other one
-// has made has ended by then.
+// TestRetryMatchingTwice: of two concurrent calls the later one retries nothing, even if the batches of
+// the other one have ended by then.
 func TestRetryMatchingTwice(t *testing.T) {
 	w := newWorld(t, nil)
 	w.create("", 1)
@@ -233,8 +233,7 @@ func TestRetryMatchingTwice(t *testing.T) {
 	}
 }
 
-// TestRequests: requests are told as they were created, and only to their creator.
-// A body that was created as a JSON string comes back as one, whatever its text is.
+// TestRequestsTextBodies: a body that was created as a JSON string is returned as one, with any text.
 func TestRequestsTextBodies(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, text := range []string{"hello", "", `1},{"index":9,"method":"DELETE","path":"/forged"`, "\"", "\u0001", "{", "[1]x"} {
@@ -251,6 +250,7 @@ func TestRequestsTextBodies(t *testing.T) {
 	}
 }
 
+// TestRequests: requests are returned as they were created, and only to their creator.
 func TestRequests(t *testing.T) {
 	w := newWorld(t, nil)
 	const text = `[{"id":"p","method":"POST","path":"/products","body":{"name":"Mug \u00fc","n":1.50},"headers":{"If-Match":"\"x\""}},` +
@@ -286,7 +286,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestQueueState: the queue tells its counts and whether it may go on.
+// TestQueueState: the state of a queue has its counts and whether it is paused or waiting.
 func TestQueueState(t *testing.T) {
 	w := newWorld(t, nil)
 	expect := func(want string) {
@@ -313,7 +313,7 @@ func TestQueueState(t *testing.T) {
 	expect(`{"unfinished":1,"kept":2,"paused":false,"waitsUntil":"` + until.UTC().Format(batch.Moment) + `"}`)
 }
 
-// TestActivity: the requests of a batch lie in the minutes in which it ran.
+// TestActivity: the requests of a batch are spread over the minutes in which it ran.
 func TestActivity(t *testing.T) {
 	var minutes [span]float64
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -352,11 +352,11 @@ func TestActivity(t *testing.T) {
 	r := w.request("GET", base+"/activity", nil)
 	r.Header.Set("Authorization", "Bearer another")
 	if a := w.send(r); strings.Count(a.body, `"completed":0.0,"failed":0.0`) != span {
-		t.Errorf("another caller is told %s", a.body)
+		t.Errorf("another caller reads %s", a.body)
 	}
 }
 
-// TestOperator: who operates sees all stores, nobody else sees anything.
+// TestOperator: an operator sees all stores; nobody else sees anything.
 func TestOperator(t *testing.T) {
 	w := newWorld(t, nil)
 	if a := w.do("GET", "/operator"); a.status != 403 || !strings.Contains(a.body, "right to operate") {
@@ -382,7 +382,7 @@ func TestOperator(t *testing.T) {
 	r := w.request("GET", "/operator", nil)
 	r.Header.Del("Authorization")
 	if a := w.send(r); a.status != 401 {
-		t.Errorf("nobody: %d %s", a.status, a.body)
+		t.Errorf("without a token: %d %s", a.status, a.body)
 	}
 	r.Header.Set("Authorization", "Bearer operator")
 	a := w.send(r)
@@ -399,7 +399,7 @@ func TestOperator(t *testing.T) {
 	}
 }
 
-// TestTimeline: each request tells how far it has come.
+// TestTimeline: the timeline has the progress of each request.
 func TestTimeline(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("?stopOnFirstFailure=false&allowParallelMode=true", 6)
@@ -426,7 +426,7 @@ func TestTimeline(t *testing.T) {
 		}
 	}
 	if strings.Contains(a.body, "secret") {
-		t.Errorf("it has what was answered: %s", a.body)
+		t.Errorf("it has the bodies of answers: %s", a.body)
 	}
 	w.finish(c, "")
 	if a := w.do("GET", base+"/timeline?ticket="+ticket); strings.Count(a.body, "NOT_EXECUTED") != 5 {
