@@ -21,10 +21,11 @@ const (
 	// flushBytes is how much of an answer is collected before it is sent. A shorter answer is sent
 	// whole, with its Content-Length.
 	flushBytes = 256 << 10
-	// AnswersShare is how much memory all answers with responses may take, in bytes. An answer takes
-	// AnswerBytes while it is built, and its length while it is sent whole.
+	// AnswersShare is how much memory all answers with responses may take, in bytes.
 	AnswersShare = 48 << 20
-	AnswerBytes  = 2 * flushBytes // a page, and what is made of it
+	// AnswerBytes is what an answer takes while it is built: a page, and what is made of it. While it is
+	// sent whole it takes its length.
+	AnswerBytes = 2 * flushBytes
 	// readShare is how many bytes all calls may hold while they read from storage, beyond the most
 	// that one may need.
 	readShare = 32 << 20
