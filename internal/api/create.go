@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,8 +51,10 @@ func (s *API) create(c *call) error {
 	}
 	h.Cut(storedTimes * size)
 	if dry {
-		c.Send(http.StatusOK, []byte(`{"valid":true,"totalRequests":`+strconv.Itoa(len(b.Requests))+`}`))
-		return nil
+		return c.JSON(struct {
+			Valid    bool `json:"valid"`
+			Requests int  `json:"totalRequests"`
+		}{true, len(b.Requests)})
 	}
 	return s.store(c, b)
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"net/http"
 
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -17,20 +16,22 @@ func (s *API) delete(c *call) error {
 	case !given:
 		return fail(wrongParameter, "Parameter ticketId is missing: name the batch to delete.")
 	case ticket == batch.Ticket{}:
-		c.Send(http.StatusOK, []byte(`{"deleteCount":0}`))
-		return nil
+		return c.JSON(deleted{0})
 	}
 	queue, err := s.Storage.Delete(c.R.Context(), c.Key(ticket))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		c.Send(http.StatusOK, []byte(`{"deleteCount":0}`))
-		return nil
+		return c.JSON(deleted{0})
 	case err != nil:
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
 	s.hub.ChangedAny()
 	s.Logger.Debug("batch deleted", "store", c.Store, "ticket", ticket)
-	c.Send(http.StatusOK, []byte(`{"deleteCount":1}`))
-	return nil
+	return c.JSON(deleted{1})
+}
+
+// deleted is the answer to a delete.
+type deleted struct {
+	Count int `json:"deleteCount"`
 }

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"strconv"
+	"fmt"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api/reply"
@@ -34,11 +34,7 @@ func (s *API) timeline(c *call) error {
 	a.Open()
 	a.Buf = batch.AppendHead(a.Buf, st.Status, st.Total, st.Completed)
 	a.Buf = reply.AppendDetails(a.Buf, st, now)
-	a.Buf = append(a.Buf, `,"parallel":`...)
-	a.Buf = strconv.AppendBool(a.Buf, options.Parallel)
-	a.Buf = append(a.Buf, `,"stopOnFirstFailure":`...)
-	a.Buf = strconv.AppendBool(a.Buf, options.StopOnFailure)
-	a.Buf = append(a.Buf, `,"requests":[`...)
+	a.Buf = fmt.Appendf(a.Buf, `,"parallel":%t,"stopOnFirstFailure":%t,"requests":[`, options.Parallel, options.StopOnFailure)
 	for i := range requests {
 		var m storage.Mark
 		if len(marks) > 0 && marks[0].Index == i {
@@ -47,7 +43,9 @@ func (s *API) timeline(c *call) error {
 		if i > 0 {
 			a.Buf = append(a.Buf, ',')
 		}
-		a.Buf = appendProgress(a.Buf, i, &requests[i], &m, st)
+		if err := a.AppendJSON(progress(i, &requests[i], &m, st)); err != nil {
+			return err
+		}
 		a.Flush()
 	}
 	a.Buf = append(a.Buf, `]}`...)
@@ -62,61 +60,51 @@ const (
 	stateWaiting = "WAITING" // will be sent again later
 )
 
-// appendProgress appends the progress of a request.
-func appendProgress(dst []byte, i int, r *batch.Request, m *storage.Mark, st *storage.Status) []byte {
-	moment := func(name string, t time.Time) {
-		if !t.IsZero() {
-			dst = append(append(append(dst, `,"`...), name...), `":"`...)
-			dst = append(t.UTC().AppendFormat(dst, batch.Moment), '"')
-		}
-	}
-	number := func(name string, n int) {
-		if n > 0 {
-			dst = strconv.AppendInt(append(append(append(dst, `,"`...), name...), `":`...), int64(n), 10)
-		}
-	}
-	dst = strconv.AppendInt(append(dst, `{"index":`...), int64(i), 10)
-	if r.ID != "" {
-		dst = batch.AppendString(append(dst, `,"id":`...), r.ID)
-	}
-	dst = append(append(append(dst, `,"method":"`...), r.Method...), '"')
-	dst = batch.AppendString(append(dst, `,"path":`...), r.Path)
-	word := statePending
+// progressJSON is the progress of a request as the API writes it.
+type progressJSON struct {
+	Index          int    `json:"index"`
+	ID             string `json:"id,omitzero"`
+	Method         string `json:"method"`
+	Path           string `json:"path"`
+	Status         string `json:"status"`
+	Reason         string `json:"reason,omitzero"` // only of a request that was not executed
+	HTTPStatusCode int    `json:"httpStatusCode,omitzero"`
+	HTTPStatusLine string `json:"httpStatusLine,omitzero"`
+	InDoubt        bool   `json:"inDoubt,omitzero"`
+	Attempts       int    `json:"attempts,omitzero"`
+	Retries        int    `json:"retries,omitzero"`
+	Throttles      int    `json:"throttles,omitzero"`
+	StartedAt      string `json:"startedAt,omitzero"`
+	ThrottledAt    string `json:"throttledAt,omitzero"`
+	EndedAt        string `json:"endedAt,omitzero"`
+	NextAttemptAt  string `json:"nextAttemptAt,omitzero"`
+	LastAttemptAt  string `json:"lastAttemptAt,omitzero"`
+}
+
+func progress(i int, r *batch.Request, m *storage.Mark, st *storage.Status) progressJSON {
+	p := progressJSON{Index: i, ID: r.ID, Method: r.Method, Path: r.Path, Status: statePending}
 	switch {
 	case m.State == storage.Done:
-		word = m.Result.Status.String()
+		p.Status = m.Result.Status.String()
 	case st.Status == batch.Completed:
-		word = batch.NotExecuted.String()
+		p.Status = batch.NotExecuted.String()
 	case m.State == storage.Begun:
-		word = stateRunning
+		p.Status = stateRunning
 	case m.State == storage.Waiting:
-		word = stateWaiting
+		p.Status = stateWaiting
 	}
-	dst = append(append(append(dst, `,"status":"`...), word...), '"')
 	if m.State == storage.Done && m.Result.Status == batch.NotExecuted {
-		if m.Result.Line != "" {
-			dst = batch.AppendString(append(dst, `,"reason":`...), m.Result.Line)
-		}
-		return append(dst, '}')
+		p.Reason = m.Result.Line
+		return p
 	}
-	number("httpStatusCode", m.Result.Code)
-	if m.Result.Line != "" {
-		dst = batch.AppendString(append(dst, `,"httpStatusLine":`...), m.Result.Line)
-	}
-	if m.InDoubt() {
-		dst = append(dst, `,"inDoubt":true`...)
-	}
-	number("attempts", m.Tries.Attempts)
-	number("retries", m.Tries.Retries)
-	number("throttles", m.Tries.Throttles)
-	moment("startedAt", m.Tries.StartedAt)
-	moment("throttledAt", m.Tries.ThrottledSince)
-	moment("endedAt", m.Tries.EndedAt)
+	p.HTTPStatusCode, p.HTTPStatusLine, p.InDoubt = m.Result.Code, m.Result.Line, m.InDoubt()
+	p.Attempts, p.Retries, p.Throttles = m.Tries.Attempts, m.Tries.Retries, m.Tries.Throttles
+	p.StartedAt, p.ThrottledAt, p.EndedAt = jsonTime(m.Tries.StartedAt), jsonTime(m.Tries.ThrottledSince), jsonTime(m.Tries.EndedAt)
 	switch {
 	case m.State == storage.Waiting:
-		moment("nextAttemptAt", m.NotBefore)
+		p.NextAttemptAt = jsonTime(m.NotBefore)
 	case m.State == storage.Done && m.Tries.Attempts > 1:
-		moment("lastAttemptAt", m.NotBefore)
+		p.LastAttemptAt = jsonTime(m.NotBefore)
 	}
-	return append(dst, '}')
+	return p
 }

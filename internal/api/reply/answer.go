@@ -194,6 +194,13 @@ func (a *Answer) Piece(buf []byte) []byte {
 	return a.Buf
 }
 
+// AppendJSON appends the JSON of a value to Buf.
+func (a *Answer) AppendJSON(v any) error {
+	body, err := marshal(v)
+	a.Buf = append(a.Buf, body...)
+	return err
+}
+
 func (a *Answer) sendPiece(last bool) {
 	if a.coder == nil {
 		a.c.write(a.Buf)

@@ -57,12 +57,15 @@ var isJSON = []string{jsonType} // shared, and never changed
 
 // JSON sends a value as a successful answer. Its error means that v can't be encoded.
 func (c *Call) JSON(v any) error {
-	body, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
+	body, err := marshal(v)
 	if err == nil {
 		c.Send(http.StatusOK, body)
 	}
 	return err
 }
+
+// marshal encodes a value. It replaces bytes that aren't UTF-8.
+func marshal(v any) ([]byte, error) { return json.Marshal(v, jsontext.AllowInvalidUTF8(true)) }
 
 // Send sends a whole answer. The type is JSON unless another one is set.
 func (c *Call) Send(status int, body []byte) {
