@@ -61,13 +61,12 @@ func TestReadyTellsNothing(t *testing.T) {
 			runtime.Gosched() // until batches of an earlier process have been looked for
 		}
 		stop()
-		ready := s.readyForCallers(o.Logger)
 		if err := s.Close(); err != nil { // every call of the database fails from now on
 			t.Fatal(err)
 		}
 		log.Reset()
 		for range 3 {
-			err := ready(t.Context())
+			err := s.readyz(t.Context())
 			if err == nil {
 				t.Fatal("it is ready without its database")
 			}

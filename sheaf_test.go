@@ -30,7 +30,7 @@ func TestOptionsRefused(t *testing.T) {
 		"a duration can't be negative": func(o *Options) { o.Retries.Interval = -1 },
 		"a limit can't be negative":    func(o *Options) { o.Limits.MaxBody = -1 },
 		"unknown meaning of success":   func(o *Options) { o.Upstream.Success = 9 },
-		"has to be sqlite:FILE":        func(o *Options) { o.Database.URL = "mysql://" },
+		"must be sqlite:FILE":          func(o *Options) { o.Database.URL = "mysql://" },
 		"no such file or directory":    func(o *Options) { o.Database.URL = "sqlite:" + filepath.Join("no", "folder", "x.db") },
 	} {
 		o := options(t.TempDir())
@@ -49,7 +49,7 @@ func TestOptionsRefused(t *testing.T) {
 func TestSealedFor(t *testing.T) {
 	key := secret.New()
 	ticket, other := uuid.New(), uuid.New()
-	sealed, err := seal(key)(ticket, "1", "token")
+	sealed, err := sealer{key}.seal(ticket, "1", "token")
 	if err != nil || bytes.Contains(sealed, []byte("token")) {
 		t.Fatalf("%q, %v", sealed, err)
 	}
@@ -58,7 +58,7 @@ func TestSealedFor(t *testing.T) {
 		store  string
 		ok     bool
 	}{{ticket, "1", true}, {other, "1", false}, {ticket, "2", false}} {
-		token, err := unseal(key)(&storage.Claim{Ticket: tt.ticket, Store: tt.store, Credential: sealed})
+		token, err := sealer{key}.unseal(&storage.Claim{Ticket: tt.ticket, Store: tt.store, Credential: sealed})
 		if (err == nil) != tt.ok || tt.ok && token != "token" {
 			t.Errorf("%+v: %q, %v", tt, token, err)
 		}
@@ -74,7 +74,7 @@ func TestSuccess(t *testing.T) {
 		{Success200, map[int]bool{199: false, 200: true, 201: false, 204: false, 300: false}},
 	} {
 		for code, want := range tt.want {
-			if got := tt.success.is(code); got != want {
+			if got := tt.success.includes(code); got != want {
 				t.Errorf("success %d: %d is %v, want %v", tt.success, code, got, want)
 			}
 		}
@@ -119,7 +119,7 @@ func TestSecretKey(t *testing.T) {
 	if err := os.WriteFile(key, first, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start("is not the one")
+	start("is not the key of the database")
 	o.Database.AbandonCredentials = true
 	start("")
 	o.Database.AbandonCredentials = false

@@ -23,6 +23,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/gate"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -44,6 +45,8 @@ type Options struct {
 	Storage Storage
 	// Seal encrypts a caller's token for its batch.
 	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
+	// Introduce, if set, is called with the owner of each created batch's queue, before Wake.
+	Introduce func(q storage.QueueID, store string, owner batch.Owner)
 	// Wake is called with the queue of each batch that was created, and Notify with each queue in which
 	// a batch was stopped, deleted, paused or resumed. They must not block.
 	Wake, Notify func(storage.QueueID)
@@ -58,7 +61,7 @@ type Options struct {
 	AuthorizeOperator func(r *http.Request, token string) error
 
 	// Node returns what only this node knows about itself, for operators.
-	Node func() NodeState
+	Node func() telemetry.Node
 
 	// Observe, if set, is called after the answer to every call. The template is that of the path, or
 	// "none". The status of a broken connection is 0. Created is called after a batch was stored.
@@ -76,9 +79,9 @@ type Options struct {
 	Audit *audit.Log
 
 	// Forward, if set, answers calls below a store that aren't about batches. The path is the part
-	// after the store as it came, with the query. An error means that nothing was sent; the status is
-	// then 400, 502 or 504.
-	Forward func(w http.ResponseWriter, r *http.Request, store, path string) (status int, err error)
+	// after the store as it came, with the query. An error means that nothing was sent; it is an
+	// *outbound.ForwardError.
+	Forward func(w http.ResponseWriter, r *http.Request, store, path string) error
 
 	// MaxForwards limits the calls that are forwarded at the same time. Each has a connection to the
 	// upstream. A caller gets at most half of the free places.
@@ -89,7 +92,10 @@ type Options struct {
 	CheckCallback func(url string) error
 	Callback      string
 
-	Alone bool // no other node uses the database, so every change is reported to Changed
+	// Hub wakes the calls that wait for news of a batch. Whoever records something of a batch reports
+	// it to the hub. Default: a hub of the API alone.
+	Hub   *watch.Hub
+	Alone bool // no other node uses the database, so every change is reported to Hub
 
 	Headers batch.HeaderPolicy // the headers that a batch's requests may have
 
@@ -111,26 +117,6 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// NodeState is what only this node knows about itself, since it was started.
-type NodeState struct {
-	Version  string
-	Running  int // queues that hold a place
-	Places   int // for queues
-	InFlight int // requests
-	Upstream UpstreamState
-}
-
-// UpstreamState is what this node saw of the upstream in the last minutes.
-type UpstreamState struct {
-	Window    time.Duration
-	Requests  int            // attempts
-	Codes     map[string]int // of their answers, by class: 2xx …, throttled for 429, "none" for attempts without an answer
-	Median    time.Duration  // of the time that an attempt took
-	P99       time.Duration
-	Held      int       // credentials for which everything waits because the upstream asked for it
-	HeldUntil time.Time // the latest time of these; zero: none
-}
-
 // maxStreams is the number of calls that may wait for news of a batch: event streams, and statuses with
 // wait.
 const maxStreams = 10 << 10
@@ -143,31 +129,29 @@ type API struct {
 	memory     memory
 	streams    *gate.Gate[reply.Name] // places of calls that wait for news
 	forwards   *gate.Gate[reply.Name] // places of forwarded calls
-	hub        watch.Hub
 	activities *activities
 }
 
 // New returns an API. It learns what other nodes do while Run runs.
 func New(o Options) *API {
+	if o.Hub == nil {
+		o.Hub = &watch.Hub{}
+	}
 	s := &API{
 		Options: o, memory: newMemory(o.MaxBody), activities: newActivities(),
 		streams:  gate.New[reply.Name](maxStreams, maxStreams),
 		forwards: gate.New[reply.Name](int64(o.MaxForwards), int64(o.MaxForwards)),
 	}
-	s.source = reply.NewSource(o.Storage, &s.hub, o.MaxAnswer, largestBatch(o.MaxBody))
+	s.source = reply.NewSource(o.Storage, o.Hub, o.MaxAnswer, largestBatch(o.MaxBody))
 	return s
 }
-
-// Changed wakes the calls that wait for news of a batch, after something was recorded. It doesn't
-// wait.
-func (s *API) Changed(id storage.BatchID) { s.hub.Changed(id) }
 
 // Run finds out, until ctx ends, what other nodes do with the batches for whose news calls wait here.
 // Then it answers those calls with what there is.
 func (s *API) Run(ctx context.Context) {
 	if s.Alone {
-		s.hub.Run(ctx, nil)
+		s.Hub.Run(ctx, nil)
 	} else {
-		s.hub.Run(ctx, s.Storage)
+		s.Hub.Run(ctx, s.Storage)
 	}
 }

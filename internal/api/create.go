@@ -134,6 +134,9 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 		s.report(c, "create", b.Ticket, err)
 		return ticket, false, fail(unavailable, "The database failed, and the batch may or may not be stored. Create it again in a second. With a deduplicationKey it can't run twice.")
 	}
+	if s.Introduce != nil {
+		s.Introduce(created.Queue, b.Store, b.Owner)
+	}
 	if !created.Duplicate {
 		s.Wake(created.Queue)
 		if s.Created != nil {

@@ -26,7 +26,7 @@ func (s *API) delete(c *call) error {
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
-	s.hub.ChangedAny()
+	s.Hub.ChangedAny()
 	s.Logger.Debug("batch deleted", "store", c.Store, "ticket", ticket)
 	return c.JSON(deleted{1})
 }

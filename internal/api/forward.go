@@ -1,12 +1,14 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
 // hasUnclearEnd reports whether a proxy in front could think that the request ends elsewhere. The
@@ -58,13 +60,15 @@ func (s *API) forward(c *call, segments []string) error {
 	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
 		c.W.Header().Del(name)
 	}
-	status, err := s.Forward(&forwarded{c.W, &c.Status}, c.R, store, path)
-	switch {
-	case err == nil:
+	err = s.Forward(&forwarded{c.W, &c.Status}, c.R, store, path)
+	if err == nil {
 		return nil
-	case status == http.StatusGatewayTimeout:
+	}
+	failed, ok := errors.AsType[*outbound.ForwardError](err)
+	switch {
+	case ok && failed.Status == http.StatusGatewayTimeout:
 		return fail(upstreamTimeout, "Upstream: %v.", err)
-	case status == http.StatusBadRequest:
+	case ok && failed.Status == http.StatusBadRequest:
 		return fail(wrongParameter, "Upstream: %v.", err)
 	}
 	return fail(upstreamFailed, "Upstream: %v.", err)

@@ -38,7 +38,7 @@ func (s *API) cancelGroup(c *call) error {
 	for _, queue := range stopped.Queues {
 		s.Notify(queue)
 	}
-	s.hub.ChangedAny()
+	s.Hub.ChangedAny()
 	s.Logger.Debug("batches stopped", "store", c.Store, "count", stopped.Count)
 
 	a := s.source.Answer(&c.Call)

@@ -101,7 +101,7 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 		})
 	}
 	err := some.Wait()
-	s.hub.ChangedAny()
+	s.Hub.ChangedAny()
 	if err != nil {
 		err = s.storageFailed(c, "stop", batch.Ticket{}, err)
 	}

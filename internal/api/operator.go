@@ -7,6 +7,7 @@ import (
 
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 )
 
 const (
@@ -91,13 +92,13 @@ func (s *API) operator(c *call) error {
 	return c.JSON(out)
 }
 
-func stateOf(n NodeState) stateJSON {
+func stateOf(n telemetry.Node) stateJSON {
 	return stateJSON{
 		Version: n.Version, Running: n.Running, Places: n.Places, InFlight: n.InFlight,
 		Upstream: upstreamJSON{
-			WindowSeconds: int(n.Upstream.Window.Seconds()), Requests: n.Upstream.Requests, Codes: n.Upstream.Codes,
+			WindowSeconds: int(telemetry.Window.Seconds()), Requests: n.Upstream.Requests, Codes: n.Upstream.Codes,
 			MedianMs: millis(n.Upstream.Median), P99Ms: millis(n.Upstream.P99),
-			Held: n.Upstream.Held, HeldUntil: jsonTime(n.Upstream.HeldUntil),
+			Held: n.Held, HeldUntil: jsonTime(n.HeldUntil),
 		},
 	}
 }

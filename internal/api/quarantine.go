@@ -67,7 +67,7 @@ func (s *API) unquarantine(c *call, end bool) error {
 		return s.storageFailed(c, "unquarantine", ticket, err)
 	}
 	s.Wake(q)
-	s.hub.ChangedAny()
+	s.Hub.ChangedAny()
 	s.Logger.Info("an operator took a batch out of quarantine", "ticket", ticket, "ended", end)
 	return c.JSON(updated{1})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 )
 
 // TestQuarantine: a quarantined batch shows the reason, and an operator releases or ends it.
@@ -21,7 +22,9 @@ func TestQuarantine(t *testing.T) {
 			}
 			return nil
 		}
-		o.Node = func() NodeState { return NodeState{} }
+		o.Node = func() telemetry.Node {
+			return telemetry.Node{Version: "v1", Upstream: telemetry.Health{Codes: map[string]int{}}}
+		}
 	})
 	operate := func(method, target string) response {
 		t.Helper()

@@ -12,7 +12,9 @@ import (
 
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 )
 
 // listing is the answer to a search.
@@ -369,10 +371,11 @@ func TestOperator(t *testing.T) {
 			}
 			return nil
 		}
-		o.Node = func() NodeState {
-			return NodeState{Version: "v", Running: 1, Places: 2, InFlight: 3, Upstream: UpstreamState{
-				Window: time.Minute, Requests: 9, Codes: map[string]int{"2xx": 9}, Median: 1500 * time.Microsecond, P99: time.Second, HeldUntil: time.Now(),
-			}}
+		o.Node = func() telemetry.Node {
+			return telemetry.Node{
+				Version: "v", State: engine.State{Running: 1, Places: 2, InFlight: 3, HeldUntil: time.Now()},
+				Upstream: telemetry.Health{Requests: 9, Codes: map[string]int{"2xx": 9}, Median: 1500 * time.Microsecond, P99: time.Second},
+			}
 		}
 	})
 	w.create("", 1)

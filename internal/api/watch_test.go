@@ -174,7 +174,7 @@ func TestWaitWithETag(t *testing.T) {
 	waiting := ask()
 	w.watched(1)
 	w.record(c, done(1, 200, ""))
-	w.api.Changed(c.ID)
+	w.api.Hub.Changed(c.ID)
 	arrived(waiting)
 }
 
@@ -194,7 +194,7 @@ func (w *world) answering(r *http.Request) <-chan response {
 // watched waits until n calls watch a batch.
 func (w *world) watched(n int) {
 	w.t.Helper()
-	eventually(w.t, fmt.Sprintf("%d watchers", n), func() bool { return w.api.hub.Watchers() == n })
+	eventually(w.t, fmt.Sprintf("%d watchers", n), func() bool { return w.api.Hub.Watchers() == n })
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
@@ -223,7 +223,7 @@ func TestLongPoll(t *testing.T) {
 	w.watched(2)
 	c := w.claim()
 	w.record(c, done(0, 200, ""))
-	w.api.Changed(c.ID)
+	w.api.Hub.Changed(c.ID)
 	for _, a := range []response{<-one, <-two} {
 		if !strings.Contains(a.body, `"IN_PROGRESS","totalRequests":2,"completedRequests":1`) {
 			t.Errorf("got %s", a.body)
@@ -232,7 +232,7 @@ func TestLongPoll(t *testing.T) {
 	three := ask("", "wait=3600")
 	w.watched(1)
 	w.finish(c, "")
-	w.api.Changed(c.ID)
+	w.api.Hub.Changed(c.ID)
 	if a := <-three; !strings.Contains(a.body, "COMPLETED") || a.header.Get("Preference-Applied") != "wait=60" {
 		t.Errorf("%v %s", a.header, a.body)
 	}
@@ -338,13 +338,13 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the earlier events: %+v", first)
 	}
 	w.record(c, done(1, 200, "x"), done(0, 200, "y"))
-	w.api.Changed(c.ID)
+	w.api.Hub.Changed(c.ID)
 	got := []event{<-events, <-events}
 	if !strings.Contains(got[0].data, `"index":0`) || !strings.Contains(got[1].data, `"index":1`) {
 		t.Errorf("got %+v", got)
 	}
 	w.finish(c, "stopped")
-	w.api.Changed(c.ID)
+	w.api.Hub.Changed(c.ID)
 	rest := []event{<-events, <-events, <-events}
 	if !strings.Contains(rest[0].data, `{"index":2,"id":"r2","status":"NOT_EXECUTED","reason":"stopped"}`) || !strings.Contains(rest[1].data, `"index":4`) ||
 		rest[2] != (event{"end", "end", `{"status":"COMPLETED","totalRequests":5,"completedRequests":3,"failedRequests":0,"inDoubtRequests":0}`}) {

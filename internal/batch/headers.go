@@ -24,14 +24,14 @@ func AnyHeader() HeaderPolicy { return HeaderPolicy{open: true} }
 func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 	for _, name := range names {
 		if strings.Contains(name, "*") {
-			return HeaderPolicy{}, fmt.Errorf("%s is a pattern: list the headers one by one", quoted(name))
+			return HeaderPolicy{}, fmt.Errorf("%q is a pattern: list the headers one by one", name)
 		}
 		if err := checkPlain(name); err != nil {
-			return HeaderPolicy{}, fmt.Errorf("%s %w", quoted(name), err)
+			return HeaderPolicy{}, fmt.Errorf("%q %w", name, err)
 		}
 		lower := strings.ToLower(name)
 		if m := misleads(lower); m != nil {
-			return HeaderPolicy{}, fmt.Errorf("%s can't be set by a request, whatever is admitted: %s", quoted(name), m.why)
+			return HeaderPolicy{}, fmt.Errorf("%q can't be set by a request, whatever is admitted: %s", name, m.why)
 		}
 		p.more = append(p.more, lower)
 	}

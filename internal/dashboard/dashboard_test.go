@@ -19,6 +19,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/telemetry"
 	"golang.org/x/net/html"
 )
 
@@ -46,7 +47,9 @@ func newWorld(t *testing.T) *world {
 			}
 			return nil
 		},
-		Node:    func() api.NodeState { return api.NodeState{Version: "v1"} },
+		Node: func() telemetry.Node {
+			return telemetry.Node{Version: "v1", Upstream: telemetry.Health{Codes: map[string]int{}}}
+		},
 		MaxBody: 10 << 20, MaxAnswer: 5 << 20, Logger: log,
 	})
 	w.d = New(service, log)

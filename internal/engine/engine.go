@@ -94,7 +94,9 @@ type Options struct {
 	Strangers       bool // nobody judges an owner's token before the upstream does: an owner is its token
 	QueuesAtOnce    int
 	MaxOutbound     int
-	Memory          int64       // bytes that the batches that run may take together, without answers
+	MaxBody         int64       // bytes of a create's body; with Memory 0
+	MaxAnswer       int64       // bytes of an answer's body; with Memory 0
+	Memory          int64       // bytes that the batches that run may take together, without answers; 0: this and the next limits follow from MaxBody, MaxAnswer and GOMEMLIMIT
 	LargestBatch    int64       // bytes that one batch may take of these
 	CPU             *cpu.Shares // the processors, which stores share; nil: nothing limits them
 	Answers         int64       // bytes that answers may take together, from the first byte that is read until they are recorded
@@ -165,6 +167,9 @@ const (
 // New returns an engine that is not running yet. Wake and Notify may be called
 // before Run.
 func New(o Options) *Engine {
+	if o.Memory == 0 {
+		o.planMemory()
+	}
 	if o.Observer == nil {
 		o.Observer = nobody{}
 	}

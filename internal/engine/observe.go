@@ -38,21 +38,26 @@ func (nobody) Quarantined(*storage.Claim)                           {}
 func (nobody) Claimed()                                             {}
 func (nobody) Lost()                                                {}
 
-// State is what an engine knows of itself at one moment.
+// State is the state of an engine at one moment.
 type State struct {
-	Running  int // queues that hold a place
-	InFlight int // attempts under way
-	Held     int // credentials that have to wait
-	Until    time.Time
+	Running     int // queues that hold a place
+	Places      int // places for queues
+	InFlight    int // requests in flight
+	MaxInFlight int
+	Held        int       // credentials whose requests all wait because the upstream asked to wait
+	HeldUntil   time.Time // the latest end of these waits; zero: none
 }
 
-// State returns how things stand.
+// State returns the current state.
 func (e *Engine) State() State {
 	e.mu.Lock()
 	running := e.running
 	e.mu.Unlock()
 	held, until := e.governor.Held(time.Now())
-	return State{Running: running, InFlight: int(e.inFlight.Load()), Held: held, Until: until}
+	return State{
+		Running: running, Places: e.QueuesAtOnce,
+		InFlight: int(e.inFlight.Load()), MaxInFlight: e.MaxOutbound, Held: held, HeldUntil: until,
+	}
 }
 
 // reportMark reports the mark of an attempt to the observer.

@@ -26,6 +26,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -61,7 +62,11 @@ type Options struct {
 	MaxConns  int           // above this number of connections, idle ones are closed; positive
 	UserAgent string        // "": the header is not sent
 
-	Headers batch.HeaderPolicy // the headers that calls may have
+	RequestHeaders []string // headers that calls may have besides the usual ones
+
+	// TrustsProxy reports whether a connection, by its http.Request.RemoteAddr, comes from a proxy
+	// whose forwarding headers are believed; nil: none does. For Forward.
+	TrustsProxy func(remote string) bool
 
 	Logger *slog.Logger // logs panics of Handler; nil: slog.Default()
 }
@@ -84,6 +89,8 @@ type Client struct {
 	userAgent string
 	headers   batch.HeaderPolicy
 	log       *slog.Logger
+
+	trustsProxy func(remote string) bool // nil: none is trusted
 }
 
 // New returns a client. It does not connect yet. The error says which option is invalid and what
@@ -99,12 +106,16 @@ func New(o Options) (*Client, error) {
 	if !httpguts.ValidHeaderFieldValue(o.UserAgent) {
 		return nil, errors.New("the user agent must not have control characters")
 	}
+	headers, err := batch.AdmitHeaders(o.RequestHeaders...)
+	if err != nil {
+		return nil, fmt.Errorf("request headers: %w", err)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	c := &Client{
 		to: to, handler: o.Handler, idle: pool{max: o.MaxConns},
-		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, headers: o.Headers, log: o.Logger,
+		timeout: o.Timeout, maxAnswer: o.MaxAnswer, userAgent: o.UserAgent, headers: headers, log: o.Logger, trustsProxy: o.TrustsProxy,
 	}
 	c.dial = c.dialer(o)
 	return c, nil
@@ -129,6 +140,12 @@ func (c *Client) dialer(o Options) func(ctx context.Context) (net.Conn, error) {
 	secure := &tls.Dialer{NetDialer: c.network, Config: c.tls}
 	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", c.to.address) }
 }
+
+// Headers returns the headers that calls may have.
+func (c *Client) Headers() batch.HeaderPolicy { return c.headers }
+
+// Address returns the upstream's host and port.
+func (c *Client) Address() string { return c.to.address }
 
 // Close closes idle connections. Attempts in flight end as usual.
 func (c *Client) Close() {

@@ -159,11 +159,7 @@ func TestRequestAsSent(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
 	})
-	admitted, err := batch.AdmitHeaders("X-Empty")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newClient(t, u.addr(), func(o *Options) { o.Headers = admitted })
+	c := newClient(t, u.addr(), func(o *Options) { o.RequestHeaders = []string{"X-Empty"} })
 	const common = "authorization: Bearer secret-token\nidempotency-key: key-1\nuser-agent: sheaf/test"
 	for _, v := range []struct {
 		method, body, want string

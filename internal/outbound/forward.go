@@ -27,12 +27,12 @@ func (e *ForwardError) Error() string { return e.Line }
 
 // Forward sends a call to the upstream and streams its answer to the caller. It forwards the method,
 // the body, the headers (see forwardedHeader), and the path and query unchanged below the store's
-// URL. trusted says that the call comes from a trusted proxy. Connections are not upgraded.
+// URL. Connections are not upgraded.
 //
 // The answer's header must come within the client's timeout. After that, the call may take any time
 // as long as data flows. An error is a *ForwardError. If the answer ends early, Forward panics with
 // http.ErrAbortHandler.
-func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path string, trusted bool) error {
+func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path string) error {
 	target := c.to.target(store, path)
 	u, err := url.ParseRequestURI(target)
 	if !sendable(target) || err != nil || u.RequestURI() != target {
@@ -44,7 +44,7 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 	}
 	out := &forwardWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 	in := r.WithContext(r.Context())
-	in.Header, in.Trailer, in.Body = forwardedHeader(r, trusted), nil, &forwardBody{r.Body, out}
+	in.Header, in.Trailer, in.Body = forwardedHeader(r, c.trustsProxy != nil && c.trustsProxy(r.RemoteAddr)), nil, &forwardBody{r.Body, out}
 	out.extend()
 	_ = out.control.EnableFullDuplex() // an answer may begin before the body has ended; always so in HTTP/2
 	if c.handler != nil {

@@ -20,7 +20,7 @@ func forward(t *testing.T, c *Client, method, path, token, body string) (*httpte
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	return w, c.Forward(w, r, "123", path, false)
+	return w, c.Forward(w, r, "123", path)
 }
 
 // careless is an upstream that never reads a request's body, and takes it for the next

@@ -33,11 +33,7 @@ func TestKept(t *testing.T) {
 // TestHeadersAtTheLastDoor: a stored header is checked again before it is sent, and nothing is
 // sent with one that isn't admitted.
 func TestHeadersAtTheLastDoor(t *testing.T) {
-	admitted, err := batch.AdmitHeaders("X-Tenant")
-	if err != nil {
-		t.Fatal(err)
-	}
-	change := func(o *Options) { o.Headers = admitted }
+	change := func(o *Options) { o.RequestHeaders = []string{"X-Tenant"} }
 	socket := newClient(t, "127.0.0.1:1", change)
 	served := newClient(t, "upstream.invalid", change, func(o *Options) {
 		o.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the handler was called with %v", r.Header) })

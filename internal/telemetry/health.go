@@ -8,20 +8,20 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// Window is what Health remembers.
+// Window is the time that Health covers.
 const Window = 5 * time.Minute
 
 const (
 	slot  = 10 * time.Second
 	slots = int(Window / slot)
-	// Latencies are counted in steps of a fifth, from a tenth of a millisecond to more than a minute.
-	steps     = 76
-	stepRatio = 1.2
-	firstStep = 100 * time.Microsecond
+	// Durations are counted in buckets, each 1.2 times as long as the one before: from 0.1 ms to more
+	// than a minute.
+	buckets     = 76
+	bucketRatio = 1.2
+	firstBucket = 100 * time.Microsecond
 )
 
-// logRatio is the logarithm of stepRatio.
-var logRatio = math.Log(stepRatio)
+var logRatio = math.Log(bucketRatio)
 
 // The classes of answers.
 const (
@@ -51,27 +51,27 @@ func codeOf(outcome outbound.Outcome, code int) int {
 	return [...]int{0, informational, success, redirect, clientError, serverError}[code/100]
 }
 
-// Health is what the upstream did in the last minutes. The zero value has seen nothing.
-type Health struct {
+// recent counts the attempts of the last minutes. The zero value has counted none.
+type recent struct {
 	mu   sync.Mutex
 	ring [slots]period
 }
 
 // period is a slot of the window.
 type period struct {
-	at    int64 // the number of the slot since 1970; another one's: it is to be begun anew
+	at    int64 // the slot's number since 1970; a different number means that the period is outdated
 	codes [codes]int
-	took  [steps]int
+	took  [buckets]int
 }
 
-// Seen is what Health tells.
-type Seen struct {
-	Requests    int
-	Codes       map[string]int // those that came
-	Median, P99 time.Duration  // within a fifth
+// Health is how the upstream answered in the last minutes (Window), as seen by this node.
+type Health struct {
+	Requests    int            // attempts
+	Codes       map[string]int // answers by class: 2xx …, throttled for 429, none without an answer
+	Median, P99 time.Duration  // of an attempt's duration, at most a fifth too long
 }
 
-func (h *Health) add(code int, took time.Duration, now time.Time) {
+func (h *recent) add(code int, took time.Duration, now time.Time) {
 	at := now.UnixNano() / int64(slot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,22 +80,22 @@ func (h *Health) add(code int, took time.Duration, now time.Time) {
 		*p = period{at: at}
 	}
 	p.codes[code]++
-	p.took[stepOf(took)]++
+	p.took[bucketOf(took)]++
 }
 
-// stepOf returns the step that a duration belongs to.
-func stepOf(d time.Duration) int {
-	if d <= firstStep {
+// bucketOf returns the bucket of a duration.
+func bucketOf(d time.Duration) int {
+	if d <= firstBucket {
 		return 0
 	}
-	return min(int(math.Log(float64(d)/float64(firstStep))/logRatio)+1, steps-1)
+	return min(int(math.Log(float64(d)/float64(firstBucket))/logRatio)+1, buckets-1)
 }
 
-// Seen adds up the window that ends now.
-func (h *Health) Seen(now time.Time) Seen {
+// health adds up the window that ends now.
+func (h *recent) health(now time.Time) Health {
 	at := now.UnixNano() / int64(slot)
-	out := Seen{Codes: map[string]int{}}
-	var took [steps]int
+	out := Health{Codes: map[string]int{}}
+	var took [buckets]int
 	h.mu.Lock()
 	for i := range h.ring {
 		p := &h.ring[i]
@@ -117,15 +117,15 @@ func (h *Health) Seen(now time.Time) Seen {
 	return out
 }
 
-// quantile returns the upper end of the step in which the share of all lies.
-func quantile(took *[steps]int, all int, share float64) time.Duration {
+// quantile returns the upper end of the bucket that contains a quantile of all durations.
+func quantile(took *[buckets]int, all int, q float64) time.Duration {
 	if all == 0 {
 		return 0
 	}
 	seen := 0
 	for s, n := range took {
-		if seen += n; float64(seen) >= share*float64(all) && n > 0 {
-			return time.Duration(float64(firstStep) * math.Pow(stepRatio, float64(s)))
+		if seen += n; float64(seen) >= q*float64(all) && n > 0 {
+			return time.Duration(float64(firstBucket) * math.Pow(bucketRatio, float64(s)))
 		}
 	}
 	return 0

@@ -1,14 +1,12 @@
-// Package telemetry counts what the service does: for Prometheus, and for an operator's view
-// of the last minutes. Its names and units are those of Prometheus's conventions
-// (https://prometheus.io/docs/practices/naming/).
+// Package telemetry counts what the service does, for Prometheus and for operators. Names and units
+// follow Prometheus's conventions (https://prometheus.io/docs/practices/naming/).
 //
-// No label names a store unless the operator asks for it: stores are counted by class.
+// Stores are counted by class. No label names a store unless the operator chose a class for each
+// store.
 package telemetry
 
 import (
-	"context"
 	"log/slog"
-	"net/http"
 	"runtime"
 	"strconv"
 	"sync"
@@ -16,35 +14,24 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Options configure Metrics. All have to be set.
+// Options configure Metrics. All must be set.
 type Options struct {
-	Version  string
-	Class    func(store string) string // of a store; of how many there may be is the operator's choice
-	Overview func(ctx context.Context) (storage.Overview, error)
-	Node     func() Node
-	Logger   *slog.Logger
+	Version string
+	Class   func(store string) string // returns a store's class; the operator decides how many there are
+	Logger  *slog.Logger
 }
 
-// Node is what a node knows of itself at this moment.
-type Node struct {
-	Running, Places int // queues that hold a place, and places for them
-	InFlight        int // requests under way
-	MaxInFlight     int
-	Held            int   // credentials that have to wait
-	Used, Limit     int64 // bytes of the database, where they are bounded; Limit 0: they are not
-}
-
-// Metrics counts. Make it with New. Its methods may be called from many goroutines, and don't block.
+// Metrics counts events. Make it with New. Its methods don't block and are safe for concurrent use.
 type Metrics struct {
-	Health  Health
-	options Options
-	handler http.Handler
+	options  Options
+	registry *prometheus.Registry
+	recent   recent // the upstream's answers
 
 	created   *prometheus.CounterVec // by class
 	finished  *prometheus.CounterVec // by class and outcome
@@ -69,7 +56,9 @@ type Metrics struct {
 	classes    sync.Map                   // store class → *class
 }
 
-// class are the counters of a class of stores.
+var _ engine.Observer = (*Metrics)(nil)
+
+// class holds the counters of a class of stores.
 type class struct {
 	created                              prometheus.Counter
 	completed, failed, skipped, doubtful prometheus.Counter // requests
@@ -81,7 +70,7 @@ type class struct {
 const (
 	succeeded = iota // every request was COMPLETED
 	withFailures
-	unexecuted // nothing failed, and something was not executed: it was stopped, for one
+	unexecuted // no request failed, but some were not executed, for example because the batch was stopped
 )
 
 var outcomes = [3]string{succeeded: "completed", withFailures: "failed", unexecuted: "not_executed"}
@@ -93,10 +82,10 @@ var (
 	batchBuckets   = []float64{.01, .05, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600}
 )
 
-// New returns metrics with a registry of their own.
+// New returns Metrics with their own registry.
 func New(o Options) *Metrics {
 	r := prometheus.NewRegistry()
-	m := &Metrics{options: o}
+	m := &Metrics{options: o, registry: r}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 		r.MustRegister(c)
@@ -112,27 +101,27 @@ func New(o Options) *Metrics {
 		r.MustRegister(h)
 		return h
 	}
-	m.created = counters("sheaf_batches_created_total", "Batches that were created through this node.", "store_class")
-	m.finished = counters("sheaf_batches_finished_total", "Batches that this node has ended: completed (all requests well), failed (some failed), not_executed (none failed, some were left out).", "store_class", "outcome")
-	m.stopped = counter("sheaf_batches_stopped_total", "Batches that were stopped through this node before they had ended.")
-	m.requests = counters("sheaf_requests_total", "Requests that this node has ended: completed, failed, in_doubt (failed too; it is not known whether the API carried them out), not_executed.", "store_class", "outcome")
-	m.waited = histogram("sheaf_batch_queue_wait_seconds", "From a batch's creation to its start.", batchBuckets, "store_class")
-	m.took = histogram("sheaf_batch_duration_seconds", "From a batch's start to its end.", batchBuckets, "store_class")
-	m.upstream = histogram("sheaf_upstream_request_duration_seconds", "Attempts at requests, by the class of the answer's code (throttled: 429; none: no answer came).", callBuckets, "code")
-	m.retries = counter("sheaf_retries_total", "Attempts that failed and were put off to be made again.")
-	m.throttles = counter("sheaf_throttles_total", "Attempts that were answered 429 and put off.")
-	m.throttled = counter("sheaf_throttled_seconds_total", "Time by which requests were put off because the answer was 429.")
-	m.aside = counter("sheaf_batches_set_aside_total", "Batches that this node could not run and has set aside.")
-	m.claims = counter("sheaf_ownership_claims_total", "Times that this node took a queue over to run it.")
-	m.lost = counter("sheaf_ownership_losses_total", "Batches that this node stopped running because it was taken for dead.")
-	m.operation = histogram("sheaf_storage_operation_duration_seconds", "Operations of storage until they were durable, or read.", storageBuckets, "operation")
-	m.failures = counters("sheaf_storage_failures_total", "Operations of storage that failed.", "operation")
-	m.calls = histogram("http_server_request_duration_seconds", "Calls to the API, until their answer was sent.", callBuckets, "http_request_method", "http_route", "http_response_status_code")
-	m.delivered = counters("sheaf_webhook_deliveries_total", "Attempts to tell the end of a batch: delivered, failed (tried again), given_up.", "outcome")
+	m.created = counters("sheaf_batches_created_total", "Batches created through this node.", "store_class")
+	m.finished = counters("sheaf_batches_finished_total", "Batches that ended on this node: completed (every request succeeded), failed (some requests failed), not_executed (no request failed, some were not executed).", "store_class", "outcome")
+	m.stopped = counter("sheaf_batches_stopped_total", "Batches stopped through this node before they ended.")
+	m.requests = counters("sheaf_requests_total", "Requests that ended on this node: completed, failed, in_doubt (failed, and it is unknown whether the API carried them out), not_executed.", "store_class", "outcome")
+	m.waited = histogram("sheaf_batch_queue_wait_seconds", "Time from a batch's creation to its start.", batchBuckets, "store_class")
+	m.took = histogram("sheaf_batch_duration_seconds", "Time from a batch's start to its end.", batchBuckets, "store_class")
+	m.upstream = histogram("sheaf_upstream_request_duration_seconds", "Duration of attempts, by the class of the answer's status code (throttled: 429; none: no answer).", callBuckets, "code")
+	m.retries = counter("sheaf_retries_total", "Failed attempts that will be retried.")
+	m.throttles = counter("sheaf_throttles_total", "Attempts that were answered 429 and will be retried.")
+	m.throttled = counter("sheaf_throttled_seconds_total", "Time that requests had to wait because the answer was 429.")
+	m.aside = counter("sheaf_batches_set_aside_total", "Batches that this node could not run and quarantined.")
+	m.claims = counter("sheaf_ownership_claims_total", "Queues that this node claimed to run them.")
+	m.lost = counter("sheaf_ownership_losses_total", "Batches that this node stopped running because other nodes presumed it dead.")
+	m.operation = histogram("sheaf_storage_operation_duration_seconds", "Duration of storage operations, until the change was durable or the data was read.", storageBuckets, "operation")
+	m.failures = counters("sheaf_storage_failures_total", "Storage operations that failed.", "operation")
+	m.calls = histogram("http_server_request_duration_seconds", "Duration of calls to the API, until the answer was sent.", callBuckets, "http_request_method", "http_route", "http_response_status_code")
+	m.delivered = counters("sheaf_webhook_deliveries_total", "Attempts to deliver a callback: delivered, failed (will be retried), given_up.", "outcome")
 	for i := range m.codes {
 		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
 	}
-	// What never happened is told as 0: so that its first time shows.
+	// Counters that have not counted yet are shown as 0. Otherwise a rate would miss the first event.
 	for _, name := range []string{"create", "status", "claim", "load", "record", "finish", "release", "results", "quarantine", "runnable", "purge"} {
 		m.failures.WithLabelValues(name)
 	}
@@ -142,15 +131,11 @@ func New(o Options) *Metrics {
 	if name := o.Class(""); name == EveryStore {
 		m.of("")
 	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sheaf_build_info", Help: "The version that runs; always 1."}, []string{"version", "go_version"})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sheaf_build_info", Help: "The running version; always 1."}, []string{"version", "go_version"})
 	build.WithLabelValues(o.Version, runtime.Version()).Set(1)
-	r.MustRegister(build, newState(m), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn), EnableOpenMetrics: true})
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
-
-// ServeHTTP answers with all metrics, in the format that is asked for.
-func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }
 
 // of returns the counters of a store's class.
 func (m *Metrics) of(store string) *class {
@@ -175,7 +160,7 @@ func (m *Metrics) of(store string) *class {
 func (m *Metrics) Attempted(outcome outbound.Outcome, code int, took time.Duration) {
 	c := codeOf(outcome, code)
 	m.codes[c].Observe(took.Seconds())
-	m.Health.add(c, took, time.Now())
+	m.recent.add(c, took, time.Now())
 }
 
 // Ended implements engine.Observer.
@@ -225,14 +210,14 @@ func (m *Metrics) Claimed() { m.claims.Inc() }
 // Lost implements engine.Observer.
 func (m *Metrics) Lost() { m.lost.Inc() }
 
-// Created counts a batch that was created.
+// Created counts a created batch.
 func (m *Metrics) Created(store string) { m.of(store).created.Inc() }
 
-// Stopped counts batches that were stopped.
-func (m *Metrics) Stopped(n int) { m.stopped.Add(float64(n)) }
+// countStopped counts stopped batches.
+func (m *Metrics) countStopped(n int) { m.stopped.Add(float64(n)) }
 
-// Operation counts an operation of storage.
-func (m *Metrics) Operation(name string, took time.Duration, failed bool) {
+// storageCall counts a call of storage.
+func (m *Metrics) storageCall(name string, took time.Duration, failed bool) {
 	o, ok := m.operations.Load(name)
 	if !ok {
 		o, _ = m.operations.LoadOrStore(name, m.operation.WithLabelValues(name))
@@ -243,12 +228,12 @@ func (m *Metrics) Operation(name string, took time.Duration, failed bool) {
 	}
 }
 
-// Call counts a call to the API. The route is a template, never a path.
+// Call counts a call to the API. The route is a template and never a path.
 func (m *Metrics) Call(method, route string, status int, took time.Duration) {
 	m.calls.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
 }
 
-// Delivered counts an attempt to tell the end of a batch.
+// Delivered counts an attempt to deliver a callback.
 func (m *Metrics) Delivered(d *storage.Delivery) {
 	switch d.State {
 	case storage.Delivered:

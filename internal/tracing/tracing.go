@@ -5,9 +5,12 @@ package tracing
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -23,6 +26,19 @@ const (
 const maxState = 512
 
 var w3c propagation.TraceContext
+
+// Server returns the attributes of requests to a server at a host and port.
+func Server(address string) []attribute.KeyValue {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil
+	}
+	return []attribute.KeyValue{attribute.String("server.address", host), attribute.Int("server.port", n)}
+}
 
 // From returns a context with the trace that a request's headers name, if any.
 func From(ctx context.Context, h http.Header) context.Context {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,6 +68,9 @@ type Deliverer struct {
 	Observe   func(*storage.Delivery) // called after each attempt; may be nil
 
 	OperatorURL string // the URL that Operator stands for; "": none
+
+	hosts []string // see Options
+	allow []netip.Prefix
 }
 
 // Run sends due deliveries until ctx is done. It then cancels the attempts in flight, so shutting down

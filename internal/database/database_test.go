@@ -1,4 +1,4 @@
-package sheaf
+package database
 
 import (
 	"os"

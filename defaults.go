@@ -1,0 +1,65 @@
+package sheaf
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/telemetry"
+)
+
+// complete fills in the defaults and returns an error if an option is invalid.
+func (o *Options) complete() error {
+	fill(&o.Database.URL, "sqlite:sheaf.db")
+	fill(&o.Upstream.Timeout, 30*time.Second)
+	fill(&o.Retries.Limit, new(5))
+	fill(&o.Retries.Interval, 3*time.Second)
+	fill(&o.Retries.ThrottleLimit, 20*time.Minute)
+	fill(&o.Limits.MaxBody, 10<<20)
+	fill(&o.Limits.MaxAnswer, 5<<20)
+	fill(&o.Limits.MaxQueued, new(10_000))
+	fill(&o.Database.Retention, 7*24*time.Hour)
+	fill(&o.Limits.StoresAtOnce, 4096)
+	fill(&o.Limits.MaxOutbound, 1024)
+	fill(&o.ShutdownTimeout, 30*time.Second)
+	if o.Observe.StoreClass == nil {
+		o.Observe.StoreClass = func(string) string { return telemetry.EveryStore }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	l := &o.Limits
+	switch {
+	case o.Upstream.URL == "":
+		return errors.New("an upstream is required, such as http://127.0.0.1:9000/api/v3/{storeId}")
+	case o.Database.Retention < time.Hour:
+		return fmt.Errorf("retention is %v and must be at least 1h, because tickets and deduplication keys are promised that long", o.Database.Retention)
+	case o.Upstream.Timeout < 0 || o.Retries.Interval < 0 || o.Retries.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
+		return errors.New("a duration can't be negative")
+	case l.MaxBody < 0 || l.MaxAnswer < 0 || *l.MaxQueued < 0 || l.MaxStored < 0 || l.MaxDatabase < 0 || l.StoresAtOnce < 0 || l.MaxOutbound < 0 || *o.Retries.Limit < 0:
+		return errors.New("a limit can't be negative")
+	case o.Upstream.Rate != Rate{} && !o.Upstream.Rate.Valid():
+		return fmt.Errorf("a rate of %d in %v can't be kept: it must be between 1 in 24h and 1,000,000 in 1s", o.Upstream.Rate.N, o.Upstream.Rate.Per)
+	case o.Upstream.Success > Success200:
+		return fmt.Errorf("unknown meaning of success: %d", o.Upstream.Success)
+	}
+	return nil
+}
+
+// fill sets a zero value to its default.
+func fill[T comparable](v *T, byDefault T) {
+	var zero T
+	if *v == zero {
+		*v = byDefault
+	}
+}
+
+// includes reports whether an answer with this status code is a success.
+func (s Success) includes(code int) bool {
+	if s == Success200 {
+		return code == http.StatusOK
+	}
+	return code >= 200 && code <= 299
+}
