@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -292,7 +293,14 @@ func (d *dying) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // TestDeaths: wherever the process dies, and whatever it was just writing, each request is
 // sent once and has one result, in the order of the input.
+//
+// It makes 25 checks: each takes as long as all of another property. make chaos makes more, with
+// -rapid.checks.
 func TestDeaths(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		checks.Value.Set("25")
+		defer checks.Value.Set(checks.DefValue)
+	}
 	w, dir := start(t), t.TempDir()
 	check := 0
 	rapid.Check(t, func(t *rapid.T) {

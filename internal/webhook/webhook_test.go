@@ -221,11 +221,7 @@ func TestBadReceivers(t *testing.T) {
 			if err != nil || len(due) != 1 {
 				t.Fatal(due, err)
 			}
-			began := time.Now()
 			d.attempt(t.Context(), &due[0])
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("the attempt took %v", took)
-			}
 			if got := delivery(t, node, key); got.State != tt.state || got.Code != tt.code || got.Problem != tt.problem {
 				t.Errorf("got %d, %d, %q; want %d, %d, %q", got.State, got.Code, got.Problem, tt.state, tt.code, tt.problem)
 			}

@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"testing"
 	"time"
@@ -15,7 +16,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(suite{m}) }
+// TestMain checks each property 25 times. make chaos checks them more often, with -rapid.checks.
+func TestMain(m *testing.M) {
+	flag.Set("rapid.checks", "25")
+	goleak.VerifyTestMain(suite{m})
+}
 
 // suite stops the shared server before goroutines are counted.
 type suite struct{ *testing.M }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,7 +22,11 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain checks each property 25 times. make chaos checks them more often, with -rapid.checks.
+func TestMain(m *testing.M) {
+	flag.Set("rapid.checks", "25")
+	goleak.VerifyTestMain(m)
+}
 
 func open(t *testing.T, path string) *DB {
 	t.Helper()
