@@ -11,20 +11,19 @@ func (s *API) audit(c *call) {
 		return
 	}
 	e := audit.Event{Action: c.action, Store: c.Store, Who: c.who, Status: c.Status}
-	if ticket, _, err := c.query.ticket(); err == nil && ticket != (batch.Ticket{}) {
+	ticket, given := c.query.ticket()
+	if ticket != (batch.Ticket{}) {
 		e.Ticket = ticket.String()
 	}
 	if e.Who == "" && c.token != "" {
 		e.Who = batch.OwnerOf(c.token).Short()
 	}
-	if _, given, _ := c.query.ticket(); e.Action == actionRead && !given {
+	if e.Action == actionRead && !given {
 		e.Action = "search"
 	}
 	if c.created != (batch.Ticket{}) {
 		e.Ticket = c.created.String()
 	}
-	if group, err := c.query.group(); err == nil {
-		e.Group = group
-	}
+	e.Group = c.query.group()
 	s.Audit.Add(c.R, e)
 }

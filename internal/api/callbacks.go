@@ -10,10 +10,10 @@ import (
 
 // callback returns the URL to call when a new batch has ended; empty: none.
 func (s *API) callback(c *call) (string, error) {
-	url, given, err := c.query.get("callbackUrl")
+	url, given := c.query.get("callbackUrl")
 	switch {
-	case err != nil:
-		return "", err
+	case c.query.err != nil:
+		return "", c.query.err
 	case !given || url == "":
 		return s.Callback, nil
 	case s.CheckCallback == nil:
@@ -33,24 +33,16 @@ var states = map[storage.DeliveryState]string{storage.Pending: "PENDING", storag
 
 // deliveries lists the past and future calls of the caller's receivers, newest first.
 func (s *API) deliveries(c *call) error {
-	ticket, given, err := c.query.ticket()
-	if err != nil {
-		return err
-	}
-	limit, err := c.query.integer("limit", maxFound, 1, maxFound)
-	if err != nil {
-		return err
-	}
-	offset, err := c.query.offset("send the number next of each answer as the parameter after of the next call")
-	if err != nil {
-		return err
-	}
-	after, err := c.query.integer("after", 0, 1, math.MaxInt64)
-	if err != nil {
-		return err
+	ticket, given := c.query.ticket()
+	limit := c.query.integer("limit", maxFound, 1, maxFound)
+	offset := c.query.offset("send the number next of each answer as the parameter after of the next call")
+	after := c.query.integer("after", 0, 1, math.MaxInt64)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	var found []storage.Delivery
 	if !given || ticket != (batch.Ticket{}) {
+		var err error
 		found, err = s.Storage.Deliveries(c.R.Context(), storage.DeliverySearch{Store: c.Store, Owner: c.Owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
 		if err != nil {
 			return s.storageFailed(c, "deliveries", ticket, err)
@@ -95,9 +87,9 @@ func (s *API) delivery(d *storage.Delivery) deliveryJSON {
 
 // resend calls a receiver again.
 func (s *API) resend(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose callback to resend.")
-	if err != nil {
-		return err
+	ticket := c.query.theTicket("name the batch whose callback to resend.")
+	if c.query.err != nil {
+		return c.query.err
 	}
 	if err := s.Storage.Redeliver(c.R.Context(), c.Key(ticket)); err != nil {
 		return s.storageFailed(c, "resend", ticket, err)

@@ -19,9 +19,9 @@ func (s *API) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	dry, err := c.query.boolean("dryRun", false)
-	if err != nil {
-		return err
+	dry := c.query.boolean("dryRun", false)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	if err := checkMediaType(c.R.Header); err != nil {
 		return err
@@ -70,17 +70,12 @@ func (s *API) noSpace(limit int64) error {
 // newBatch returns a batch with the options in the query, and without requests.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue()}
-	if b.Options.Parallel, err = c.query.boolean("allowParallelMode", false); err != nil {
-		return nil, err
-	}
-	if b.Options.StopOnFailure, err = c.query.boolean("stopOnFirstFailure", true); err != nil {
-		return nil, err
-	}
-	if b.DedupKey, err = c.query.dedupKey(); err != nil {
-		return nil, err
-	}
-	if b.GroupID, err = c.query.group(); err != nil {
-		return nil, err
+	b.Options.Parallel = c.query.boolean("allowParallelMode", false)
+	b.Options.StopOnFailure = c.query.boolean("stopOnFirstFailure", true)
+	b.DedupKey = c.query.dedupKey()
+	b.GroupID = c.query.group()
+	if c.query.err != nil {
+		return nil, c.query.err
 	}
 	// Checked only here, so that groups that an older version accepted can still be found and stopped.
 	if err := batch.CheckName(b.GroupID); err != nil {

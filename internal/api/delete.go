@@ -9,10 +9,10 @@ import (
 
 // delete stops a batch and removes it (docs/contract.md#delete-a-batch).
 func (s *API) delete(c *call) error {
-	ticket, given, err := c.query.ticket()
+	ticket, given := c.query.ticket()
 	switch {
-	case err != nil:
-		return err
+	case c.query.err != nil:
+		return c.query.err
 	case !given:
 		return fail(wrongParameter, "Parameter ticketId is missing: name the batch to delete.")
 	case ticket == batch.Ticket{}:

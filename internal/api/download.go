@@ -9,18 +9,12 @@ import (
 // body sends one body exactly as it came, as a file: that of an answer, or with of=request that of a
 // request.
 func (s *API) body(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose body you want.")
-	if err != nil {
-		return err
-	}
-	index, err := c.query.integer("index", -1, 0, batch.MaxRequests-1)
-	if err != nil {
-		return err
-	}
-	of, given, err := c.query.get("of")
+	ticket := c.query.theTicket("name the batch whose body you want.")
+	index := c.query.integer("index", -1, 0, batch.MaxRequests-1)
+	of, given := c.query.get("of")
 	switch {
-	case err != nil:
-		return err
+	case c.query.err != nil:
+		return c.query.err
 	case index < 0:
 		return fail(wrongParameter, "Parameter index is missing: name the request whose body, or answer, you want.")
 	case given && of != "request" && of != "answer":

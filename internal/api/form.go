@@ -40,7 +40,7 @@ func (s *API) readForm(c *call) error {
 				return err
 			}
 		}
-		c.query[name] = slices.Concat(c.query[name], given)
+		c.query.values[name] = slices.Concat(c.query.values[name], given)
 	}
 	return nil
 }

@@ -14,16 +14,11 @@ import (
 func (s *API) cancelGroup(c *call) error {
 	sel := storage.Selection{Store: c.Store, Owner: c.Owner}
 	var byTicket bool
-	var err error
-	if sel.Ticket, byTicket, err = c.query.ticket(); err != nil {
-		return err
-	}
-	if sel.GroupID, err = c.query.group(); err != nil {
-		return err
-	}
-	escaped, err := c.query.boolean("escapedJson", false)
-	if err != nil {
-		return err
+	sel.Ticket, byTicket = c.query.ticket()
+	sel.GroupID = c.query.group()
+	escaped := c.query.boolean("escapedJson", false)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	if !byTicket && sel.GroupID == "" {
 		return fail(wrongParameter, "Parameter groupId (a group) or ticketId (one batch) is missing.")
@@ -31,6 +26,7 @@ func (s *API) cancelGroup(c *call) error {
 	var stopped storage.StopResult
 	// No batch has the zero ticket. Storage would take it for the whole group.
 	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
+		var err error
 		if stopped, err = s.Storage.Stop(c.R.Context(), sel); err != nil {
 			return s.storageFailed(c, "stop", sel.Ticket, err)
 		}
@@ -81,10 +77,10 @@ func (s *API) appendEnded(c *call, a *reply.Answer, sel storage.Selection) error
 
 // group counts the caller's batches and requests of a group.
 func (s *API) group(c *call) error {
-	group, err := c.query.group()
+	group := c.query.group()
 	switch {
-	case err != nil:
-		return err
+	case c.query.err != nil:
+		return c.query.err
 	case group == "":
 		return fail(wrongParameter, "Parameter groupId is missing. Set it to the group to count.")
 	}

@@ -56,14 +56,11 @@ func (s *API) matching(c *call, f storage.Filter, take func(*selection, *storage
 
 // cancelMatching stops all unfinished batches that a filter selects.
 func (s *API) cancelMatching(c *call) error {
-	f, err := c.filter()
-	if err != nil {
-		return err
-	}
+	f := c.filter()
 	f.Open = true
-	dry, err := c.query.boolean("dryRun", false)
-	if err != nil {
-		return err
+	dry := c.query.boolean("dryRun", false)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	found, err := s.matching(c, f, func(m *selection, b *storage.Summary) { m.tickets = append(m.tickets, b.Ticket) })
 	if err != nil {
@@ -111,19 +108,14 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 // retryMatching retries the batches that match a filter, have ended with failures and were not retried
 // yet, in the order in which they were created.
 func (s *API) retryMatching(c *call) error {
-	f, err := c.filter()
-	if err != nil {
-		return err
-	}
+	f := c.filter()
 	which := batch.RepeatCertain
-	if all, err := c.query.boolean("repeatInDoubt", false); err != nil {
-		return err
-	} else if all {
+	if c.query.boolean("repeatInDoubt", false) {
 		which = batch.RepeatAll
 	}
-	dry, err := c.query.boolean("dryRun", false)
-	if err != nil {
-		return err
+	dry := c.query.boolean("dryRun", false)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	f.Failed = true
 	if _, err := s.callback(c); err != nil {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -14,109 +13,173 @@ import (
 )
 
 // params are a call's parameters: its query, and the form in its body. Parameters that no call has are
-// ignored. The errors of its methods are answers that name the parameter.
-type params url.Values
+// ignored. After a value that can't be read, err is an answer that names its parameter; the first such
+// error stays. So a call may read all of its parameters and then check err once.
+type params struct {
+	values url.Values
+	err    error
+}
 
 func parseParams(query string) (params, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, fail(wrongParameter, "The query is malformed: %v.", err)
+		return params{}, fail(wrongParameter, "The query is malformed: %v.", err)
 	}
-	return params(values), nil
+	return params{values: values}, nil
+}
+
+// wrong sets err, unless an earlier parameter was wrong.
+func (p *params) wrong(format string, args ...any) {
+	if p.err == nil {
+		p.err = fail(wrongParameter, format, args...)
+	}
 }
 
 // get returns a parameter's value and whether it was given. If it was given several times, the values
 // must be equal.
-func (p params) get(name string) (value string, given bool, err error) {
-	values := p[name]
+func (p *params) get(name string) (value string, given bool) {
+	values := p.values[name]
 	if len(values) == 0 {
-		return "", false, nil
+		return "", false
 	}
 	for _, v := range values[1:] {
 		if v != values[0] {
-			return "", true, fail(wrongParameter, "Parameter %s is given more than once, with different values.", name)
+			p.wrong("Parameter %s is given more than once, with different values.", name)
 		}
 	}
-	return values[0], true, nil
+	return values[0], true
 }
 
 // boolean reads a parameter that is true or false, in the spellings of the wire contract
 // (docs/contract.md#create-a-batch).
-func (p params) boolean(name string, byDefault bool) (bool, error) {
-	value, given, err := p.get(name)
-	if !given || err != nil {
-		return byDefault, err
+func (p *params) boolean(name string, byDefault bool) bool {
+	value, given := p.get(name)
+	if !given {
+		return byDefault
 	}
 	switch strings.ToLower(value) {
 	case "true", "1", "yes", "on":
-		return true, nil
+		return true
 	case "false", "0", "no", "off":
-		return false, nil
+		return false
 	}
-	return false, fail(wrongParameter, "Parameter %s must be true or false (also 1 or 0, yes or no, on or off).", name)
+	p.wrong("Parameter %s must be true or false (also 1 or 0, yes or no, on or off).", name)
+	return byDefault
 }
 
 // integer reads a parameter from least to most.
-func (p params) integer(name string, byDefault, least, most int) (int, error) {
-	value, given, err := p.get(name)
-	if !given || err != nil {
-		return byDefault, err
+func (p *params) integer(name string, byDefault, least, most int) int {
+	value, given := p.get(name)
+	if !given {
+		return byDefault
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil || n < least || n > most {
-		return 0, fail(wrongParameter, "Parameter %s must be a number from %d to %d.", name, least, most)
+		p.wrong("Parameter %s must be a number from %d to %d.", name, least, most)
+		return byDefault
 	}
-	return n, nil
+	return n
 }
 
 // maxOffset is how many batches a search may skip. The database reads all of them.
 const maxOffset = 10_000
 
 // offset reads the parameter offset. instead says how to read on beyond maxOffset.
-func (p params) offset(instead string) (int, error) {
+func (p *params) offset(instead string) int {
 	const name = "offset"
-	n, err := p.integer(name, 0, 0, math.MaxInt32)
-	switch {
-	case err != nil:
-		return 0, fail(wrongParameter, "Parameter offset must be a number from 0 to %d.", maxOffset)
-	case n > maxOffset:
-		return 0, fail(wrongParameter, "Parameter offset must be at most %d. To read on, %s.", maxOffset, instead)
+	value, given := p.get(name)
+	if !given {
+		return 0
 	}
-	return n, nil
+	n, err := strconv.ParseInt(value, 10, 32)
+	switch {
+	case err != nil || n < 0:
+		p.wrong("Parameter offset must be a number from 0 to %d.", maxOffset)
+	case n > maxOffset:
+		p.wrong("Parameter offset must be at most %d. To read on, %s.", maxOffset, instead)
+	}
+	return int(n)
 }
 
 // dedupKey reads the parameter deduplicationKey; the zero UUID stands for none.
-func (p params) dedupKey() (uuid.UUID, error) {
+func (p *params) dedupKey() uuid.UUID {
 	const name = "deduplicationKey"
-	value, given, err := p.get(name)
-	if !given || err != nil {
-		return uuid.Nil, err
+	value, given := p.get(name)
+	if !given {
+		return uuid.Nil
 	}
 	key, ok := parseUUID(value)
 	if !ok {
-		return uuid.Nil, fail(wrongParameter, "Parameter %s must be a UUID such as 123e4567-e89b-42d3-a456-426614174000, and not all zeros.", name)
+		p.wrong("Parameter %s must be a UUID such as 123e4567-e89b-42d3-a456-426614174000, and not all zeros.", name)
 	}
-	return key, nil
+	return key
 }
 
 // group reads the parameter groupId; empty: none.
-func (p params) group() (string, error) {
+func (p *params) group() string {
 	const name = "groupId"
-	value, _, err := p.get(name)
-	if err != nil {
-		return "", err
-	}
+	value, _ := p.get(name)
 	if len(value) > batch.MaxGroupID || !utf8.ValidString(value) {
-		return "", fail(wrongParameter, "Parameter %s must be UTF-8 text of at most %d bytes.", name, batch.MaxGroupID)
+		p.wrong("Parameter %s must be UTF-8 text of at most %d bytes.", name, batch.MaxGroupID)
+		return ""
 	}
-	return value, nil
+	return value
+}
+
+// ticket reads the parameter ticket, or ticketId, its other name. It returns the zero ticket, which no
+// batch has, for a value that can't be a ticket. It refuses an empty value: if that counted as absent,
+// a call that should stop one batch would stop its whole group.
+func (p *params) ticket() (ticket batch.Ticket, given bool) {
+	for _, name := range ticketParams {
+		value, given := p.get(name)
+		if !given {
+			continue
+		}
+		if value == "" {
+			p.wrong("Parameter %s is empty.", name)
+		}
+		ticket, _ := parseUUID(value)
+		return ticket, true
+	}
+	return batch.Ticket{}, false
+}
+
+// theTicket reads a ticket that the call requires. why says what it is for.
+func (p *params) theTicket(why string) batch.Ticket {
+	ticket, given := p.ticket()
+	switch {
+	case !given:
+		p.wrong("Parameter ticket is missing: %s", why)
+	case ticket == batch.Ticket{} && p.err == nil:
+		p.err = noBatch()
+	}
+	return ticket
+}
+
+// moment reads a parameter that is a time (RFC 3339); zero: it was not given.
+func (p *params) moment(name string) time.Time {
+	value, given := p.get(name)
+	if !given {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		p.wrong("Parameter %s must be a time such as 2026-01-31T18:00:00Z.", name)
+	}
+	return t
+}
+
+// bodyBytes reads how much of each body the caller wants; 0: all of it.
+func (p *params) bodyBytes() int {
+	const name = "bodyBytes"
+	return p.integer(name, 0, 1, 1<<30)
 }
 
 // refuse returns an error if a known parameter was given that isn't among the call's own. If it were
 // ignored, the call would not do what the caller means.
-func (p params) refuse(known, own []string, which string) error {
+func (p *params) refuse(known, own []string, which string) error {
 	for _, name := range known {
-		if _, given := p[name]; given && !slices.Contains(own, name) {
+		if _, given := p.values[name]; given && !slices.Contains(own, name) {
 			takes := "no parameters"
 			if len(own) > 0 {
 				takes = strings.Join(own, ", ")
@@ -127,41 +190,6 @@ func (p params) refuse(known, own []string, which string) error {
 	return nil
 }
 
-// ticket reads the parameter ticket, or ticketId, its other name. It returns the zero ticket, which no
-// batch has, for a value that can't be a ticket. It refuses an empty value: if that counted as absent,
-// a call that should stop one batch would stop its whole group.
-func (p params) ticket() (ticket batch.Ticket, given bool, err error) {
-	for _, name := range ticketParams {
-		value, given, err := p.get(name)
-		if err != nil {
-			return batch.Ticket{}, given, err
-		}
-		if !given {
-			continue
-		}
-		if value == "" {
-			return batch.Ticket{}, true, fail(wrongParameter, "Parameter %s is empty.", name)
-		}
-		ticket, _ := parseUUID(value)
-		return ticket, true, nil
-	}
-	return batch.Ticket{}, false, nil
-}
-
-// theTicket reads a ticket that the call requires. why says what it is for.
-func (p params) theTicket(why string) (batch.Ticket, error) {
-	ticket, given, err := p.ticket()
-	switch {
-	case err != nil:
-		return ticket, err
-	case !given:
-		return ticket, fail(wrongParameter, "Parameter ticket is missing: %s", why)
-	case ticket == batch.Ticket{}:
-		return ticket, noBatch()
-	}
-	return ticket, nil
-}
-
 // parseUUID reads a UUID in its 36-character form. It refuses the UUID of zeros.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {
@@ -169,25 +197,6 @@ func parseUUID(s string) (uuid.UUID, bool) {
 	}
 	u, err := uuid.Parse(s)
 	return u, err == nil && u != uuid.Nil
-}
-
-// moment reads a parameter that is a time (RFC 3339); zero: it was not given.
-func (p params) moment(name string) (time.Time, error) {
-	value, given, err := p.get(name)
-	if !given || err != nil {
-		return time.Time{}, err
-	}
-	t, err := time.Parse(time.RFC3339, value)
-	if err != nil {
-		return t, fail(wrongParameter, "Parameter %s must be a time such as 2026-01-31T18:00:00Z.", name)
-	}
-	return t, nil
-}
-
-// bodyBytes reads how much of each body the caller wants; 0: all of it.
-func (p params) bodyBytes() (int, error) {
-	const name = "bodyBytes"
-	return p.integer(name, 0, 1, 1<<30)
 }
 
 // The parameters of several calls.

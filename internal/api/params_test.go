@@ -3,6 +3,7 @@ package api
 import (
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -17,20 +18,24 @@ func TestBoolean(t *testing.T) {
 		"false": false, "FALSE": false, "0": false, "no": false, "NO": false, "off": false, "Off": false,
 	} {
 		for _, byDefault := range []bool{true, false} {
-			got, err := params{"b": {value}}.boolean("b", byDefault)
-			if got != want || err != nil {
-				t.Errorf("%q: %v, %v", value, got, err)
+			p := params{values: url.Values{"b": {value}}}
+			if got := p.boolean("b", byDefault); got != want || p.err != nil {
+				t.Errorf("%q: %v, %v", value, got, p.err)
 			}
 		}
 	}
 	for _, value := range []string{"", " ", "2", "t", "y", "true ", "null", "10"} {
-		if _, err := (params{"b": {value}}).boolean("b", true); err == nil || !strings.Contains(err.Error(), "Parameter b ") {
-			t.Errorf("%q: %v, want an error that names the parameter", value, err)
+		p := params{values: url.Values{"b": {value}, "c": {"x"}}}
+		p.boolean("b", true)
+		p.boolean("c", true)
+		if p.err == nil || !strings.Contains(p.err.Error(), "Parameter b ") {
+			t.Errorf("%q: %v, want an error that names the first wrong parameter", value, p.err)
 		}
 	}
 	for _, byDefault := range []bool{true, false} {
-		if got, err := (params{}).boolean("b", byDefault); got != byDefault || err != nil {
-			t.Errorf("absent: %v, %v", got, err)
+		var p params
+		if got := p.boolean("b", byDefault); got != byDefault || p.err != nil {
+			t.Errorf("absent: %v, %v", got, p.err)
 		}
 	}
 }
@@ -151,19 +156,20 @@ func FuzzParams(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if group, err := p.group(); err == nil && (len(group) > batch.MaxGroupID || !utf8.ValidString(group)) {
+		if group := p.group(); len(group) > batch.MaxGroupID || !utf8.ValidString(group) {
 			t.Errorf("group %q", group)
 		}
-		if n, err := p.integer("limit", 100, 1, 100); err == nil && (n < 1 || n > 100) {
+		if n := p.integer("limit", 100, 1, 100); n < 1 || n > 100 {
 			t.Errorf("limit %d", n)
 		}
-		if _, given := p["deduplicationKey"]; given {
-			if key, err := p.dedupKey(); err == nil && key == uuid.Nil {
+		if ticket, given := p.ticket(); !given && ticket != uuid.Nil {
+			t.Errorf("ticket %v was not given", ticket)
+		}
+		p.err = nil
+		if _, given := p.values["deduplicationKey"]; given {
+			if key := p.dedupKey(); p.err == nil && key == uuid.Nil {
 				t.Error("a key was given and none was read")
 			}
-		}
-		if ticket, given, err := p.ticket(); err == nil && !given && ticket != uuid.Nil {
-			t.Errorf("ticket %v was not given", ticket)
 		}
 	})
 }

@@ -28,9 +28,9 @@ type (
 
 // quarantine lists the quarantined batches of all stores.
 func (s *API) quarantine(c *call) error {
-	value, given, err := c.query.get("after")
-	if err != nil {
-		return err
+	value, given := c.query.get("after")
+	if c.query.err != nil {
+		return c.query.err
 	}
 	after, err := strconv.ParseInt(value, 10, 64)
 	if given && (err != nil || after < 0) {
@@ -58,9 +58,9 @@ func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false
 func (s *API) endQuarantined(c *call) error { return s.unquarantine(c, true) }
 
 func (s *API) unquarantine(c *call, end bool) error {
-	ticket, err := c.query.theTicket("name the quarantined batch.")
-	if err != nil {
-		return err
+	ticket := c.query.theTicket("name the quarantined batch.")
+	if c.query.err != nil {
+		return c.query.err
 	}
 	q, err := s.Storage.Unquarantine(c.R.Context(), ticket, end)
 	if err != nil {

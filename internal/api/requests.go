@@ -6,21 +6,12 @@ import (
 
 // requests lists the requests of a batch as they were created.
 func (s *API) requests(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose requests you want.")
-	if err != nil {
-		return err
-	}
-	after, err := c.query.integer("after", -1, -1, batch.MaxRequests-1)
-	if err != nil {
-		return err
-	}
-	limit, err := c.query.integer("limit", batch.MaxRequests, 1, batch.MaxRequests)
-	if err != nil {
-		return err
-	}
-	most, err := c.query.bodyBytes()
-	if err != nil {
-		return err
+	ticket := c.query.theTicket("name the batch whose requests you want.")
+	after := c.query.integer("after", -1, -1, batch.MaxRequests-1)
+	limit := c.query.integer("limit", batch.MaxRequests, 1, batch.MaxRequests)
+	most := c.query.bodyBytes()
+	if c.query.err != nil {
+		return c.query.err
 	}
 	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {

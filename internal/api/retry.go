@@ -13,20 +13,14 @@ import (
 // retry creates a batch that repeats the failed and unexecuted requests of another one, in the same
 // order and with the same options. Until the new batch has ended, the same call returns its ticket.
 func (s *API) retry(c *call) error {
-	ticket, err := c.query.theTicket("name the batch to retry.")
-	if err != nil {
-		return err
-	}
+	ticket := c.query.theTicket("name the batch to retry.")
 	if _, err := s.callback(c); err != nil {
 		return err
 	}
-	which, err := c.query.repeat()
-	if err != nil {
-		return err
-	}
-	dry, err := c.query.boolean("dryRun", false)
-	if err != nil {
-		return err
+	which := c.query.repeat()
+	dry := c.query.boolean("dryRun", false)
+	if c.query.err != nil {
+		return c.query.err
 	}
 	h := c.Hold(s.memory.decodes)
 	defer h.Free()
@@ -84,19 +78,20 @@ func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) e
 }
 
 // repeat reads the parameter inDoubt of a retry.
-func (p params) repeat() (batch.Repeat, error) {
+func (p *params) repeat() batch.Repeat {
 	const name = "inDoubt"
-	if value, _, err := p.get(name); err != nil || value == "only" {
-		return batch.RepeatInDoubt, err
+	if value, _ := p.get(name); value == "only" {
+		return batch.RepeatInDoubt
 	}
-	all, err := p.boolean(name, false)
+	own := params{values: p.values}
+	all := own.boolean(name, false)
 	switch {
-	case err != nil:
-		return 0, fail(wrongParameter, "Parameter inDoubt must be false, true or only.")
+	case own.err != nil:
+		p.wrong("Parameter inDoubt must be false, true or only.")
 	case all:
-		return batch.RepeatAll, nil
+		return batch.RepeatAll
 	}
-	return batch.RepeatCertain, nil
+	return batch.RepeatCertain
 }
 
 // repetition returns a batch that repeats the failed and unexecuted requests of another one, and how

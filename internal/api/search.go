@@ -13,21 +13,15 @@ const maxFound = 100
 
 // search lists the caller's batches with one status, oldest first, or all of them, newest first.
 func (s *API) search(c *call) error {
-	status, given, err := c.query.get("status")
-	if err != nil {
-		return err
-	}
+	status, given := c.query.get("status")
 	st, ok := batch.ParseStatus(status)
 	if given && !ok {
-		return fail(wrongParameter, "Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED.")
+		c.query.wrong("Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED.")
 	}
-	limit, err := c.query.integer("limit", maxFound, 1, maxFound)
-	if err != nil {
-		return err
-	}
-	offset, err := c.query.offset("call GET /api/v3/{storeId}/batch/search, and send the number next of each answer as the parameter after of the next call")
-	if err != nil {
-		return err
+	limit := c.query.integer("limit", maxFound, 1, maxFound)
+	offset := c.query.offset("call GET /api/v3/{storeId}/batch/search, and send the number next of each answer as the parameter after of the next call")
+	if c.query.err != nil {
+		return c.query.err
 	}
 	found, err := s.searchPage(c, storage.Filter{Store: c.Store, Owner: c.Owner, Status: st, Oldest: given}, limit, offset)
 	if err != nil {
@@ -61,63 +55,40 @@ const (
 	unfinished = "UNFINISHED"
 )
 
-// filter reads which batches the caller means.
-func (c *call) filter() (f storage.Filter, err error) {
-	f = storage.Filter{Store: c.Store, Owner: c.Owner}
-	status, given, err := c.query.get("status")
-	if err != nil {
-		return f, err
-	}
+// filter reads which batches the caller means. The caller of filter checks the error of query.
+func (c *call) filter() storage.Filter {
+	f := storage.Filter{Store: c.Store, Owner: c.Owner}
+	status, given := c.query.get("status")
 	switch st, ok := batch.ParseStatus(status); {
 	case status == unfinished:
 		f.Open = true
 	case given && !ok:
-		return f, fail(wrongParameter, "Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED, UNFINISHED.")
+		c.query.wrong("Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED, UNFINISHED.")
 	default:
 		f.Status = st
 	}
-	if f.GroupID, err = c.query.group(); err != nil {
-		return f, err
-	}
-	if f.From, err = c.query.moment("createdFrom"); err != nil {
-		return f, err
-	}
-	if f.To, err = c.query.moment("createdTo"); err != nil {
-		return f, err
-	}
-	if f.Failed, err = c.query.boolean("failed", false); err != nil {
-		return f, err
-	}
-	if f.InDoubt, err = c.query.boolean("inDoubt", false); err != nil {
-		return f, err
-	}
-	if f.Code, err = c.query.integer("code", 0, 100, 999); err != nil {
-		return f, err
-	}
-	if f.Path, _, err = c.query.get("path"); err != nil {
-		return f, err
-	}
+	f.GroupID = c.query.group()
+	f.From = c.query.moment("createdFrom")
+	f.To = c.query.moment("createdTo")
+	f.Failed = c.query.boolean("failed", false)
+	f.InDoubt = c.query.boolean("inDoubt", false)
+	f.Code = c.query.integer("code", 0, 100, 999)
+	f.Path, _ = c.query.get("path")
 	if len(f.Path) > maxPathPart || !utf8.ValidString(f.Path) {
-		return f, fail(wrongParameter, "Parameter path must be UTF-8 text of at most %d bytes.", maxPathPart)
+		c.query.wrong("Parameter path must be UTF-8 text of at most %d bytes.", maxPathPart)
 	}
-	return f, nil
+	return f
 }
 
 // find lists the batches that match a filter: newest first, but unfinished batches in the order in which
 // they run.
 func (s *API) find(c *call) error {
-	f, err := c.filter()
-	if err != nil {
-		return err
+	f := c.filter()
+	f.Limit = c.query.integer("limit", maxFound, 1, maxFound)
+	f.After = storage.BatchID(c.query.integer("after", 0, 1, 1<<62))
+	if c.query.err != nil {
+		return c.query.err
 	}
-	if f.Limit, err = c.query.integer("limit", maxFound, 1, maxFound); err != nil {
-		return err
-	}
-	after, err := c.query.integer("after", 0, 1, 1<<62)
-	if err != nil {
-		return err
-	}
-	f.After = storage.BatchID(after)
 	var found []storage.Summary
 	for began := time.Now(); ; {
 		page, err := s.findPage(c, f)

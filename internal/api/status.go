@@ -13,13 +13,13 @@ import (
 
 // statusOrSearch answers with the status of a batch or, without a ticket, with a search.
 func (s *API) statusOrSearch(c *call) error {
-	ticket, given, err := c.query.ticket()
-	if err != nil {
-		return err
+	ticket, given := c.query.ticket()
+	if c.query.err != nil {
+		return c.query.err
 	}
 	if given {
-		if slices.Equal(c.query["offset"], []string{"0"}) { // some clients send it with every call
-			delete(c.query, "offset")
+		if slices.Equal(c.query.values["offset"], []string{"0"}) { // some clients send it with every call
+			delete(c.query.values, "offset")
 		}
 		if err := c.query.refuse(searchParams, statusParams, "the status of a batch (a call with ticket)"); err != nil {
 			return err
@@ -34,13 +34,9 @@ func (s *API) statusOrSearch(c *call) error {
 
 // status answers with the status of a batch (docs/contract.md#read-a-status).
 func (s *API) status(c *call, ticket batch.Ticket) error {
-	v, err := c.view()
-	if err != nil {
-		return err
-	}
-	wait, err := c.waits()
-	if err != nil {
-		return err
+	v, wait := c.view(), c.waits()
+	if c.query.err != nil {
+		return c.query.err
 	}
 	if ticket == (batch.Ticket{}) {
 		return noBatch()
@@ -93,29 +89,14 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 const onlyInDoubt = "IN_DOUBT"
 
 // view reads which responses the caller wants, and in which form.
-func (c *call) view() (v reply.View, err error) {
-	if v.Form.Escaped, err = c.query.boolean("escapedJson", false); err != nil {
-		return v, err
-	}
-	if v.Responses, err = c.query.boolean("responses", true); err != nil {
-		return v, err
-	}
-	if v.Details, err = c.query.boolean("details", false); err != nil {
-		return v, err
-	}
-	if v.After, err = c.query.integer("after", -1, -1, batch.MaxRequests-1); err != nil {
-		return v, err
-	}
-	if v.Limit, err = c.query.integer("limit", 0, 1, batch.MaxRequests); err != nil {
-		return v, err
-	}
-	if v.Form.Most, err = c.query.bodyBytes(); err != nil {
-		return v, err
-	}
-	only, given, err := c.query.get("only")
-	if err != nil {
-		return v, err
-	}
+func (c *call) view() (v reply.View) {
+	v.Form.Escaped = c.query.boolean("escapedJson", false)
+	v.Responses = c.query.boolean("responses", true) && c.R.Method != http.MethodHead
+	v.Details = c.query.boolean("details", false)
+	v.After = c.query.integer("after", -1, -1, batch.MaxRequests-1)
+	v.Limit = c.query.integer("limit", 0, 1, batch.MaxRequests)
+	v.Form.Most = c.query.bodyBytes()
+	only, given := c.query.get("only")
 	for _, s := range []batch.ResultStatus{batch.Succeeded, batch.Failed, batch.NotExecuted} {
 		if given && only == s.String() {
 			v.Only = s
@@ -123,12 +104,11 @@ func (c *call) view() (v reply.View, err error) {
 	}
 	v.InDoubt = only == onlyInDoubt
 	if given && v.Only == 0 && !v.InDoubt {
-		return v, fail(wrongParameter, "Parameter only must be one of COMPLETED, FAILED, IN_DOUBT, NOT_EXECUTED.")
+		c.query.wrong("Parameter only must be one of COMPLETED, FAILED, IN_DOUBT, NOT_EXECUTED.")
 	}
-	v.Responses = v.Responses && c.R.Method != http.MethodHead
 	v.Indexed = v.Details || v.After >= 0 || v.Limit > 0 || given
 	v.Accept(&c.Call)
-	return v, nil
+	return v
 }
 
 // mostWait is the longest time that a status waits for news, in seconds.
@@ -136,18 +116,17 @@ const mostWait = 60
 
 // waits returns how long a status should wait for news: the parameter wait, or the client's
 // preference.
-func (c *call) waits() (time.Duration, error) {
-	n, err := c.query.integer("wait", -1, 0, mostWait)
-	if err != nil || n >= 0 {
-		return time.Duration(max(n, 0)) * time.Second, err
+func (c *call) waits() time.Duration {
+	if n := c.query.integer("wait", -1, 0, mostWait); n >= 0 {
+		return time.Duration(n) * time.Second
 	}
 	preferred, given := reply.PreferredWait(c.R.Header)
 	if !given {
-		return 0, nil
+		return 0
 	}
 	preferred = min(preferred, mostWait)
 	c.W.Header().Set("Preference-Applied", "wait="+strconv.FormatUint(preferred, 10))
-	return time.Duration(preferred) * time.Second, nil
+	return time.Duration(preferred) * time.Second
 }
 
 // pauses are the values of Retry-After, by seconds.

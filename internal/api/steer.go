@@ -17,10 +17,10 @@ type updated struct {
 }
 
 func (s *API) steer(c *call, paused bool) error {
-	ticket, given, err := c.query.ticket()
+	ticket, given := c.query.ticket()
 	switch {
-	case err != nil:
-		return err
+	case c.query.err != nil:
+		return c.query.err
 	case given && ticket == batch.Ticket{}:
 		return noBatch()
 	}

@@ -11,9 +11,9 @@ import (
 
 // timeline answers with the progress of each request of a batch, without the bodies.
 func (s *API) timeline(c *call) error {
-	ticket, err := c.query.theTicket("name the batch whose timeline you want.")
-	if err != nil {
-		return err
+	ticket := c.query.theTicket("name the batch whose timeline you want.")
+	if c.query.err != nil {
+		return c.query.err
 	}
 	a := s.source.Answer(&c.Call)
 	defer a.Free()
