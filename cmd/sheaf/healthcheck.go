@@ -38,13 +38,18 @@ in it.`,
 			if listen.metrics != "" && listen.metrics != "off" {
 				address = listen.metrics
 			}
-			host, port, _ := net.SplitHostPort(address)
-			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-				host = "127.0.0.1"
-			}
-			return checkHealth(c.Context(), "http://"+net.JoinHostPort(host, port)+healthPath)
+			return checkHealth(c.Context(), "http://"+local(address)+healthPath)
 		},
 	}
+}
+
+// local returns an address that reaches a listener from this machine.
+func local(address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // checkHealth returns nil if a URL answers 200.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -185,9 +186,7 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	// Until here a signal ends the process as a crash would, which is harmless.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	info, _ := debug.ReadBuildInfo()
-	log.Info("listening", "address", listener.Addr().String(), "tls", secure != nil, "upstream", s.options.Upstream.URL,
-		"database", sheaf.DatabaseName(s.options.Database.URL), "version", version(info))
+	s.logAddresses(listener.Addr().String(), log)
 	if metrics != nil {
 		log.Info("metrics", "address", metricsListener.Addr().String())
 		defer metrics.Close()
@@ -202,6 +201,23 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// logAddresses logs where the service listens, and the pages for people.
+func (s *settings) logAddresses(address string, log *slog.Logger) {
+	info, _ := debug.ReadBuildInfo()
+	pages := "http://" + local(address)
+	if s.tls.cert != "" {
+		pages = "https://" + local(address)
+	}
+	attributes := []any{
+		"address", address, "tls", s.tls.cert != "", "upstream", s.options.Upstream.URL,
+		"database", sheaf.DatabaseName(s.options.Database.URL), "version", version(info), "docs", pages + "/docs",
+	}
+	if s.ui {
+		attributes = append(attributes, "dashboard", pages+"/ui/")
+	}
+	log.Info("listening", attributes...)
 }
 
 // listenError says why the service can't listen on an address.
@@ -252,6 +268,7 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 	handler := openapi.Handler(service)
 	if s.ui {
 		handler = dashboard.New(service, log).WithAudit(service.Audit).Wrap(handler)
+		handler = redirectBrowsers(handler)
 	}
 	handler = withMetrics(s.listen, service.Metrics(), handler)
 	if isLoopback(listener.Addr().String()) {
@@ -291,6 +308,18 @@ func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, ser
 		return nil
 	})
 	return all.Wait()
+}
+
+// redirectBrowsers redirects browsers from / to the dashboard.
+func redirectBrowsers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if r.URL.Path == "/" && isRead && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			http.Redirect(w, r, "/ui/", http.StatusFound)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // inboundOptions returns the limits of callers' connections and requests. They follow from the limit
