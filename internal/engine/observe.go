@@ -9,25 +9,25 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Observer is told what happens. Its methods are called from many goroutines, and must not
-// block.
+// Observer counts events. Its methods are called from many goroutines and must not block.
 type Observer interface {
-	// Attempted: an attempt was made, and what came of it.
+	// Attempted reports an attempt and its outcome.
 	Attempted(outcome outbound.Outcome, code int, took time.Duration)
-	// Waits: a request is put off, after an answer 429 or another failure.
+	// Waits reports that a request waits after an answer 429 or another failure.
 	Waits(throttled bool, pause time.Duration)
-	// Ended: a request ran to an end. It may be in doubt whether the upstream carried it out.
+	// Ended reports the end of a request. If inDoubt is set, the upstream may have carried it out.
 	Ended(store string, status batch.ResultStatus, inDoubt bool)
-	// BatchEnded: so many requests failed, and so many were not executed.
+	// BatchEnded reports the end of a batch, with how many requests failed or were not executed.
 	BatchEnded(c *storage.Claim, failed, notExecuted int, now time.Time)
-	// Quarantined: a batch was set aside.
+	// Quarantined reports that a batch was set aside.
 	Quarantined(c *storage.Claim)
-	// Claimed: a queue was taken over. Lost: a batch is not run any more, as the node was taken for dead.
+	// Claimed reports that a queue was claimed.
 	Claimed()
+	// Lost reports that a batch stopped running because the node was taken for dead.
 	Lost()
 }
 
-// nobody is told nothing.
+// nobody is an Observer that does nothing.
 type nobody struct{}
 
 func (nobody) Attempted(outbound.Outcome, int, time.Duration)       {}

@@ -5,28 +5,28 @@ import "sync"
 // leastOfStore is the number of extra places that every store may hold, if that many exist.
 const leastOfStore = 128
 
-// extras are the places for a parallel batch's second and further attempts: a part of the
-// outbound places, so that every batch's first attempt finds one. Batches share them: a
-// batch that has its even part takes no further place while one with less is waiting. The batches of
-// one store share a quarter, because a store may have any number if each token is an owner.
+// extras are the places for the second and further attempts of parallel batches. They are a part of the
+// outbound places, so that the first attempt of every batch finds one. Batches share them evenly: a
+// batch that has its even part takes no more while one with less waits. The batches of one store share
+// a quarter, because a store may have any number of batches if each token is an owner.
 type extras struct {
 	mu     sync.Mutex
 	all    int
 	most   int // of one store
 	free   int
-	shares int // of the parallel batches that run
+	shares int // running parallel batches
 	poor   poor
-	stores map[string]*storeExtras // that have shares
+	stores map[string]*storeExtras // stores that have shares
 }
 
 // storeExtras is one store's part of the extras.
 type storeExtras struct {
 	held   int
 	shares int
-	poor   poor // because the store holds as much as it may
+	poor   poor // refused because the store holds its limit
 }
 
-// share is what one batch has of the extras.
+// share is one batch's part of the extras.
 type share struct {
 	store *storeExtras
 	name  string // of the store
@@ -36,7 +36,7 @@ type share struct {
 	refused bool // the run's last attempt to take a place; only the run uses it
 }
 
-// poor are batches that were refused a place and hold less than their part.
+// poor are batches that were refused a place and hold less than their even part.
 type poor map[*share]struct{}
 
 func newExtras(n int) *extras {
@@ -57,7 +57,7 @@ func (x *extras) join(store string) *share {
 	return &share{store: st, name: store, again: make(chan struct{}, 1)}
 }
 
-// leave gives back what the batch still has.
+// leave returns the places that the batch still has.
 func (x *extras) leave(s *share) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -70,7 +70,7 @@ func (x *extras) leave(s *share) {
 	x.wake(s.store)
 }
 
-// take takes one place. Refused, the batch is told by again when it may have one.
+// take takes one place. After a refusal, share.again signals that a place may be free.
 func (x *extras) take(s *share) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -92,7 +92,7 @@ func (x *extras) take(s *share) bool {
 	return true
 }
 
-// give gives up to n places back.
+// give returns up to n places.
 func (x *extras) give(s *share, n int) {
 	if n = min(n, s.held); n == 0 {
 		return
@@ -103,7 +103,7 @@ func (x *extras) give(s *share, n int) {
 	x.wake(s.store)
 }
 
-// content tells that the batch needs no more places than it has.
+// content reports that the batch needs no more places than it has.
 func (x *extras) content(s *share) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -111,7 +111,7 @@ func (x *extras) content(s *share) {
 	x.wake(s.store)
 }
 
-// put puts n places of a batch back, or takes as many. mu is held.
+// put returns n places of a batch, or takes -n. mu is held.
 func (x *extras) put(s *share, n int) {
 	s.held -= n
 	s.store.held -= n

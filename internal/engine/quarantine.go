@@ -10,20 +10,20 @@ import (
 
 // Quarantine and probation
 //
-// A batch that can't be run is set aside, so that the next one of its queue runs: its content
-// can't be read, storage does not take what is to be recorded of it, or its nodes die.
+// A batch that can't run is set aside, so that the next one of its queue runs. Its content can't be read,
+// storage doesn't record its results, or nodes die while they run it.
 //
-// When a node dies, every batch that it ran counts a death, unless something of it got done.
-// So that one batch which kills nodes does not take the others with it, a batch that has seen
-// suspicious deaths runs in probation: at most one of them at a time on a node. If the node
-// dies again, only that one counts it. A batch leaves probation when something of it gets done,
-// which also makes its deaths forgotten: as soon as one attempt has ended, in whatever way.
+// When a node dies, every batch that it ran counts a death, unless an attempt of the batch has ended.
+// One batch that kills nodes must not take others with it. So a batch with two deaths runs in probation,
+// with at most one such batch at a time on a node. If the node dies again, no other suspicious batch
+// counts a death. Once an attempt has ended, whatever its outcome, the batch leaves probation and its
+// deaths are forgotten.
 const (
-	// suspicious is from how many attempts on a batch needs probation: two deaths.
+	// suspicious is the attempt from which on a batch needs probation, after two deaths.
 	suspicious = 3
-	// probationPause is how long a batch waits that finds probation taken.
+	// probationPause is how long a batch waits while another one is in probation.
 	probationPause = time.Second
-	// asidePause is how long a queue waits whose batch can't even be set aside.
+	// asidePause is how long a queue waits if its batch can't even be set aside.
 	asidePause = time.Minute
 )
 
@@ -34,8 +34,8 @@ type probation struct {
 	suspects map[storage.QueueID]struct{}
 }
 
-// enter reports whether a queue may be claimed: its batch is not known to be suspicious, or
-// probation is free, and the queue's now.
+// enter reports whether a queue may be claimed. If its batch is known to be suspicious, the queue must
+// get probation first.
 func (p *probation) enter(id storage.QueueID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +45,7 @@ func (p *probation) enter(id storage.QueueID) bool {
 	return p.take(id)
 }
 
-// admit reports whether a batch that was claimed may run.
+// admit reports whether a claimed batch may run.
 func (p *probation) admit(c *storage.Claim) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +64,7 @@ func (p *probation) admit(c *storage.Claim) bool {
 	return false
 }
 
-// take gives probation to a queue, if it is free or the queue's already. mu is held.
+// take gives probation to a queue, unless another queue has it. mu is held.
 func (p *probation) take(id storage.QueueID) bool {
 	if p.holder != 0 {
 		return p.holder == id
@@ -88,8 +88,8 @@ func (p *probation) free(id storage.QueueID) {
 	}
 }
 
-// setAside sets a claim's batch aside, or ends it if it was stopped. The queue goes on with
-// its next batch.
+// setAside sets a claim's batch aside, or ends it if it was stopped. The queue continues with its next
+// batch.
 func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, followUp, error) {
 	ctx, cancel := e.lastWords()
 	defer cancel()
@@ -103,13 +103,13 @@ func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, foll
 	case err != nil:
 		return nil, followUp{}, err
 	}
-	e.Logger.Error("a batch was set aside; an operator has to release or end it", "ticket", c.Ticket, "store", c.Store, "stopped", c.Signals.Stopped, "reason", reason)
+	e.Logger.Error("a batch was set aside; an operator must release or end it", "ticket", c.Ticket, "store", c.Store, "stopped", c.Signals.Stopped, "reason", reason)
 	e.Observer.Quarantined(c)
 	return nil, followUp{again: true}, nil
 }
 
-// setAside gives a run's batch up: storage does not take what is to be recorded, or does not
-// return what is needed. What was sent is let end, and each answer that storage takes is kept.
+// setAside gives up a run's batch, because storage doesn't record its marks or doesn't return an answer
+// that it needs. It waits for the attempts in flight, and keeps each answer that storage accepts.
 func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 	for r.inflight > 0 {
 		r.settle(<-r.answers)
@@ -122,8 +122,8 @@ func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 	return r.e.setAside(r.c, err.Error())
 }
 
-// progress tells storage that the batch gets on, once something of a batch was done whose
-// earlier claims ended by a death.
+// progress reports to storage that an attempt has ended, if nodes died during earlier claims of the
+// batch.
 func (r *run) progress() {
 	if r.c.Attempts < 2 || !r.tally.answered {
 		return

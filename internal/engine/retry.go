@@ -14,26 +14,25 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Bounds of the pause after an answer 429 (docs/contract.md#rate-limits).
-// The least one keeps a Retry-After of 0 from becoming a busy loop.
+// Limits of the pause after an answer 429 (docs/contract.md#rate-limits).
+// leastThrottle keeps a Retry-After of 0 from becoming a busy loop.
 const (
 	leastThrottle = 100 * time.Millisecond
 	firstThrottle = time.Second
 	mostThrottle  = storage.HoldLimit
 )
 
-// Policy decides what follows an attempt. It is a pure function of the request,
-// what was tried so far, the answer and the clock.
+// Policy decides what follows an attempt. Its decision depends only on the request, the attempts so far,
+// the answer and the time.
 type Policy struct {
 	RetryLimit    int           // retries of one request after failures
 	RetryInterval time.Duration // pause before a retry
-	ThrottleLimit time.Duration // how long 429 is no failure, from a request's first one
+	ThrottleLimit time.Duration // from a request's first answer 429: how long 429 isn't a failure
 	Success       func(code int) bool
 	RetryInDoubt  bool // send a POST or PATCH again whose outcome is unknown
 }
 
-// judge returns the mark that an attempt leaves: Done, or Waiting for the next
-// attempt. t counts the attempt already.
+// judge returns the mark that an attempt leaves, either Done or Waiting. t already counts the attempt.
 func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, now time.Time) storage.Mark {
 	t.EndedAt = now
 	body := withoutMark(a.Body)
@@ -60,27 +59,25 @@ func withoutMark(body []byte) []byte {
 	return body
 }
 
-// Words behind the reason phrase of an answer that doesn't tell whether the request was carried out.
+// Texts after the reason phrase of an answer that doesn't say whether the request was carried out.
 const (
 	outcomeUnknown  = "; it is not known whether the upstream carried the request out"
 	earlierMayCount = "; an earlier attempt may have succeeded"
 )
 
-// unknownOutcome reports whether an answer leaves open whether a request was carried out that
-// must not be carried out twice: a gateway answered, and not the API behind it (RFC 9110,
-// sections 15.6.3 and 15.6.5).
+// unknownOutcome reports whether an answer to a POST or PATCH doesn't say whether it was carried out,
+// because a gateway has answered and not the API behind it (RFC 9110, sections 15.6.3 and 15.6.5).
 func unknownOutcome(r *batch.Request, a *outbound.Answer) bool {
 	return a.Outcome == outbound.Answered && !r.Repeatable() && (a.Code == http.StatusBadGateway || a.Code == http.StatusGatewayTimeout)
 }
 
-// contradicts reports whether an answer may only say that an earlier attempt was carried out:
-// a precondition fails, or a conflict arises, because of that attempt's own effect.
+// contradicts reports whether an answer may mean that an earlier attempt was carried out, because the
+// effect of that attempt made a precondition fail or caused a conflict.
 func contradicts(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	return a.Outcome == outbound.Answered && t.MaybeDone && !r.Safe() && (a.Code == http.StatusPreconditionFailed || a.Code == http.StatusConflict)
 }
 
-// gone reports whether the answer says that a DELETE, which may have taken
-// effect before, has: it found nothing.
+// gone reports whether a DELETE found nothing after an earlier attempt that may have taken effect.
 func gone(r *batch.Request, t storage.Tries, code int) bool {
 	return r.Method == http.MethodDelete && t.MaybeDone && (code == http.StatusNotFound || code == http.StatusGone)
 }
@@ -102,7 +99,7 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	return t.InDoubt // this attempt doesn't change what is known
 }
 
-// throttle handles an answer 429: no failure until the limit has passed.
+// throttle handles an answer 429, which isn't a failure until the limit has passed.
 func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	t := &m.Tries
 	if t.Throttles++; t.ThrottledSince.IsZero() {
@@ -115,8 +112,7 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
 }
 
-// fail handles a failure: with stopOnFirstFailure it is the end, otherwise some requests are
-// sent again.
+// fail handles a failure. Some requests are sent again, unless the batch stops on the first failure.
 func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, now time.Time) {
 	unknown := unknownOutcome(r, a)
 	switch {
@@ -129,7 +125,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
-		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // carried out, but the answer is worth another try
+		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // carried out, but another attempt may get the whole answer
 		again = a.Code >= 500 && (!unknown || p.RetryInDoubt) || lost
 		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500 || lost
 	case outbound.NotSent:
@@ -137,9 +133,9 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.Doubt:
 		again = r.Repeatable() || p.RetryInDoubt
 		m.Tries.MaybeDone = true
-	case outbound.Refused: // so would be the next attempt
+	case outbound.Refused: // the next attempt would be refused too
 	case outbound.TooLarge: // the next answer would be as large
-	case outbound.Withheld: // nothing has failed; not judged here
+	case outbound.Withheld: // nothing was sent: never judged here
 	}
 	if again && !o.StopOnFailure && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++
@@ -148,13 +144,13 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	}
 }
 
-// longest is the longest pause before any attempt. What is stored and lies further
-// ahead was written while the clock was wrong.
+// longest returns the longest pause before any attempt. A stored moment further ahead was written while
+// the clock was wrong.
 func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInterval) }
 
-// throttlePause returns how long to wait after the n-th answer 429 of a request: as long as its
-// Retry-After says. Without a usable one the pause doubles from one second. An upstream that
-// says "now" again and again is asked less and less often, up to once a second.
+// throttlePause returns how long a request waits after its n-th answer 429: as long as Retry-After says.
+// Without a usable Retry-After, the pause starts at one second and doubles. If the upstream keeps
+// answering 0, the pause grows to one second.
 func throttlePause(header http.Header, n int, now time.Time) time.Duration {
 	doubled := func(first, most time.Duration) time.Duration {
 		if shift := n - 1; shift < 16 {
@@ -205,7 +201,7 @@ func httpDate(text string) (time.Time, error) {
 	return http.ParseTime(text)
 }
 
-// decimal reads a number of digits, with a decimal point or without.
+// decimal reads a number with or without a decimal point.
 func decimal(text string) (float64, error) {
 	text = strings.TrimSpace(text)
 	if strings.Trim(text, "0123456789.") != "" {
@@ -213,12 +209,12 @@ func decimal(text string) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(text, 64)
 	if errors.Is(err, strconv.ErrRange) {
-		err = nil // n is infinite: longer than any bound
+		err = nil // n is infinite, and the caller limits it
 	}
 	return n, err
 }
 
-// lesson is what the governor learns from an attempt that was made.
+// lesson returns what the governor learns from an attempt.
 func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	out := governor.Answer{Kind: governor.Fine, Asked: asked, Began: began, Ended: ended}
 	switch {
@@ -237,8 +233,8 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	return out
 }
 
-// recovered returns what becomes of a request that may have been in flight when
-// the batch's last runner lost it. halted says that the batch starts nothing more.
+// recovered returns the mark of a request that may have been in flight when the last run of its batch
+// ended. halted means that the batch starts nothing more.
 func (p *Policy) recovered(r *batch.Request, m storage.Mark, halted bool, now time.Time) storage.Mark {
 	m.Tries.MaybeDone, m.Tries.InDoubt = true, true
 	if !halted && (r.Repeatable() || p.RetryInDoubt) {

@@ -9,24 +9,24 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Where nobody judges tokens before the upstream does, anybody can make them up, and each has
-// a queue of its own. So the queues of an owner whose token the upstream has not accepted yet,
-// a stranger, don't line up beside those of the others: they wait in a line by store, get
-// every second place at most while others wait, and never hold all places.
+// If only the upstream judges tokens, anybody can make up tokens, and each has a queue of its own. An
+// owner is a stranger until the upstream has accepted its token. The queues of strangers wait in a line
+// of their own, in which stores take turns. While others wait, strangers get at most every second place,
+// and they never hold all places.
 
-// refusedToken is why the rest of a stranger's batch is not executed.
+// refusedToken is the reason why the rest of a stranger's batch is not executed.
 const refusedToken = "the API refused the token with 401 and has never accepted it here"
 
-// strangers tells strangers from others. Guarded by Engine.mu.
+// strangers knows which owners are strangers. Guarded by Engine.mu.
 type strangers struct {
 	met     *simplelru.LRU[storage.QueueID, acquaintance]
-	known   *simplelru.LRU[batch.Owner, struct{}] // whose token the upstream has accepted
-	line    storeLine                             // of strangers' queues that wait for a place
+	known   *simplelru.LRU[batch.Owner, struct{}] // owners whose token the upstream has accepted
+	line    storeLine                             // strangers' queues that wait for a place
 	running int                                   // strangers' queues that hold a place
 	behind  bool                                  // the last place was not a stranger's
 }
 
-// acquaintance is whose queue one is.
+// acquaintance is the owner of a queue.
 type acquaintance struct {
 	store string
 	owner batch.Owner
@@ -44,7 +44,7 @@ func newStrangers() strangers {
 	return strangers{met: met, known: known}
 }
 
-// Introduce tells whose queue one is. It is called before Wake.
+// Introduce records the owner of a queue. Call it before Wake.
 func (e *Engine) Introduce(id storage.QueueID, store string, owner batch.Owner) {
 	if !e.Strangers {
 		return
@@ -54,7 +54,7 @@ func (e *Engine) Introduce(id storage.QueueID, store string, owner batch.Owner) 
 	e.strangers.met.Add(id, acquaintance{store, owner})
 }
 
-// Accepted reports whether the upstream has accepted the owner's token, as far as is known.
+// Accepted reports whether the upstream is known to have accepted the owner's token.
 func (e *Engine) Accepted(owner batch.Owner) bool {
 	if !e.Strangers {
 		return true
@@ -64,13 +64,13 @@ func (e *Engine) Accepted(owner batch.Owner) bool {
 	return e.strangers.known.Contains(owner)
 }
 
-// stranger returns the store of a queue that is known to be a stranger's. mu is held.
+// stranger reports whether a queue is known to be a stranger's, and returns its store. mu is held.
 func (e *Engine) stranger(id storage.QueueID) (store string, is bool) {
 	a, met := e.strangers.met.Get(id)
 	return a.store, met && !e.strangers.known.Contains(a.owner)
 }
 
-// mostStrangers is how many places strangers may hold. e.mu is held.
+// mostStrangers returns how many places strangers may hold. e.mu is held.
 func (e *Engine) mostStrangers() int { return max(e.QueuesAtOnce/4, min(e.QueuesAtOnce, 256)) }
 
 // strangerWaits reports whether a stranger could use a place. e.mu is held.
@@ -78,8 +78,8 @@ func (e *Engine) strangerWaits() bool {
 	return e.strangers.line.n > 0 && e.strangers.running < e.mostStrangers()
 }
 
-// learn takes an answer of the upstream into account: it proves an owner's token, or ends a
-// stranger's batch whose token is refused.
+// learn reads from an answer whether the upstream accepts the owner's token. It halts the batch of a
+// stranger whose token is refused.
 func (r *run) learn(a *outbound.Answer) {
 	if !r.e.Strangers || a.Outcome != outbound.Answered {
 		return
@@ -96,7 +96,7 @@ func (r *run) learn(a *outbound.Answer) {
 	}
 }
 
-// accept makes an owner known, and the queue that found out no stranger's.
+// accept makes an owner known, so that its running queue no longer counts as a stranger's.
 func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -108,7 +108,7 @@ func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
 	}
 }
 
-// storeLine is a line in which stores take turns, and the queues of each are served in order.
+// storeLine is a line in which stores take turns. The queues of a store are served in order.
 type storeLine struct {
 	stores []string // the next one first
 	queues map[string][]storage.QueueID

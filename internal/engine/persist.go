@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/outage"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// Limits on what persist retries while storage works otherwise.
+const (
+	// mostRefusals is how often storage may refuse a call before persist gives up.
+	mostRefusals = 5
+	// mostFailing is how long a call may fail in any other way.
+	mostFailing = 10 * time.Minute
+)
+
+// persist calls a storage operation until storage has answered, with growing pauses. Every operation
+// can be repeated. It returns certain errors at once. It gives up when ctx ends, or with a givenUpError
+// when only this operation keeps failing. Failures are logged at once and then once a minute.
+func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
+	const longest = time.Second
+	began, refusals := time.Now(), 0
+	var failures outage.Log
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, longest) {
+		err := op(ctx)
+		switch {
+		case err == nil:
+			if n := failures.Recovered(); n > 0 {
+				e.Logger.Info("storage works again", "operation", what, about, id, "failures", n)
+			}
+			return nil
+		case isFinal(err), ctx.Err() != nil:
+			return err
+		}
+		if storage.Refused(err) {
+			refusals++
+		}
+		if refusals == mostRefusals || time.Since(began) > mostFailing && e.Storage.Ping(ctx) == nil {
+			return &givenUpError{what, err}
+		}
+		if n, due := failures.Failed(time.Now()); due {
+			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err,
+				"since_last_log", n, "for", time.Since(began).Round(time.Second).String())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// givenUpError is the error of an operation that keeps failing while storage works otherwise.
+type givenUpError struct {
+	what string
+	err  error
+}
+
+func (e *givenUpError) Error() string { return fmt.Sprintf("storage does not %s: %v", e.what, e.err) }
+
+// isGivenUp reports whether an operation on a batch has failed permanently although the node owns the
+// queue. The batch can't continue.
+func isGivenUp(err error) bool {
+	_, givenUp := errors.AsType[*givenUpError](err)
+	return givenUp || isFinal(err) && !errors.Is(err, storage.ErrNotOwner)
+}
+
+// isFinal reports whether storage would answer the same call with the same error again.
+func isFinal(err error) bool {
+	return storage.Certain(err) && !errors.Is(err, storage.ErrBusy) && !errors.Is(err, storage.ErrTooManyCalls)
+}

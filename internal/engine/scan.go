@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/outage"
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+const (
+	// scanInterval is the time between two scans for queues that nobody runs, because their node died
+	// or a wake-up was lost.
+	scanInterval  = time.Second
+	scanPage      = 1000
+	purgeInterval = time.Minute
+	// mostPurges limits the steps of one purge, in case every step reports that there is more.
+	mostPurges = 10_000
+)
+
+// scanLoop looks for queues that nobody runs.
+func (e *Engine) scanLoop(ctx context.Context) {
+	var cursor storage.QueueID
+	var failures outage.Log
+	tick := time.NewTicker(scanInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		if cursor, err = e.scan(ctx, cursor); err == nil && e.Ready() != nil {
+			close(e.scanned)
+		}
+		if err != nil && ctx.Err() == nil {
+			if n, due := failures.Failed(time.Now()); due {
+				e.Logger.Error("can't read from storage which queues have work; retrying every second", "error", err, "since_last_log", n)
+			}
+		} else if err == nil && failures.Recovered() > 0 {
+			e.Logger.Info("storage answers again")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// scan reads the runnable queues after the cursor. It returns the cursor of the next scan: the
+// beginning, or where it stopped because the engine knows maxKnown queues.
+func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.QueueID, error) {
+	for {
+		page, err := e.Storage.Runnable(ctx, cursor, scanPage)
+		if err != nil {
+			return cursor, err
+		}
+		if !e.take(page) {
+			return cursor, nil
+		}
+		if len(page) < scanPage {
+			return 0, nil
+		}
+		cursor = page[len(page)-1].Queue
+	}
+}
+
+// take puts unknown queues into the line. It also corrects queues whose wait is shorter than the engine
+// believes, because another node has changed it and died since. It returns false if the engine knows
+// maxKnown queues.
+func (e *Engine) take(page []storage.Runnable) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range page {
+		if q := e.queues[r.Queue]; q != nil {
+			if q.state == waiting && q.until.Sub(r.NotBefore) > scanInterval && time.Until(q.until) > scanInterval {
+				q.timer.Stop()
+				if pause := time.Until(r.NotBefore); pause > 0 {
+					e.wait(r.Queue, q, pause)
+				} else {
+					e.line(r.Queue, q)
+				}
+			}
+			continue
+		}
+		if len(e.queues) >= maxKnown {
+			return false
+		}
+		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
+			e.wait(r.Queue, &queue{}, pause)
+		} else {
+			e.line(r.Queue, &queue{found: true}) // other nodes scan too: no offer
+		}
+	}
+	return true
+}
+
+// purgeLoop removes expired batches, a small step at a time.
+func (e *Engine) purgeLoop(ctx context.Context) {
+	tick := time.NewTicker(purgeInterval)
+	defer tick.Stop()
+	for {
+		more, err := true, error(nil)
+		for n := 0; n < mostPurges && more && err == nil && ctx.Err() == nil; n++ {
+			more, err = e.Storage.Purge(ctx, e.Retention)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.Logger.Error("expired batches can't be removed; trying again in a minute", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
