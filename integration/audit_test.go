@@ -20,17 +20,17 @@ type audit struct {
 	tickets     int
 	requests    int
 	lost        int // tickets without an answer, or with an incomplete one
-	twice       int // POST and PATCH that came again though they may have been carried out
+	twice       int // POST and PATCH that arrived again although they may have been carried out
 	inDoubt     int // POST and PATCH reported as unknown
-	doubtDone   int // those of them that the upstream had carried out
+	doubtDone   int // those that the upstream had carried out
 	interrupted int // requests of any method that a dying process left unknown
-	notSent     int // POST and PATCH reported as not sent, for want of a connection
-	repeated    int // GET, HEAD, PUT and DELETE that came again without a refusal before
-	unreported  int // GET and HEAD that came, and were then NOT_EXECUTED after a crash
+	notSent     int // POST and PATCH reported as not sent, because there was no connection
+	repeated    int // GET, HEAD, PUT and DELETE that arrived again without an earlier refusal
+	unreported  int // GET and HEAD that arrived, and were reported as NOT_EXECUTED after a crash
 }
 
-// auditLoad checks the whole invariant. Every breach of it is an error of the test. Of
-// the arrivals named as late the order is not asked.
+// auditLoad checks the whole invariant. Every violation is an error of the test. The order of
+// arrivals that are listed as late isn't checked.
 func auditLoad(ctx context.Context, t *testing.T, l *load, ledger *Ledger, late ...int) *audit {
 	t.Helper()
 	a := &audit{t: t, load: l, byPath: map[string][]Arrival{}, late: late}
@@ -59,8 +59,8 @@ func safe(method string) bool { return method == "GET" || method == "HEAD" }
 // once reports whether a request must not be sent again when its outcome is unknown.
 func once(method string) bool { return method == "POST" || method == "PATCH" }
 
-// refused reports whether an arrival was turned away for certain, so that sending the
-// request again repeats nothing.
+// refused reports whether an arrival was certainly refused, so that sending the request again
+// repeats nothing.
 func refused(a Arrival) bool {
 	return a.Answered && (a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable)
 }
@@ -80,7 +80,7 @@ func (a *audit) keys(arrivals []Arrival) {
 	}
 }
 
-// repetitions checks that no POST or PATCH came again after it may have been done.
+// repetitions checks that no POST or PATCH arrived again after it may have been carried out.
 func (a *audit) repetitions() {
 	a.t.Helper()
 	for path, arrivals := range a.byPath {
@@ -156,7 +156,7 @@ func (a *audit) batch(store int, b sent, s *status) {
 	}
 }
 
-// path returns where a request of a store comes to in the ledger.
+// path returns the path of a store's request in the ledger.
 func path(store int, r request) string { return "/api/" + storeName(store) + "/" + r.Path }
 
 // result checks one response against what arrived.

@@ -19,7 +19,8 @@ import (
 
 var screenshots = flag.String("screenshots", "", "a folder that the dashboard's views are to be shown in")
 
-// browser is a real Chromium with a page of one user. It fails its test when something does not happen.
+// browser is a real Chromium with a page of one user. It fails the test if an expected event
+// doesn't happen.
 type browser struct {
 	*testing.T
 	ctx context.Context
@@ -49,7 +50,7 @@ func newBrowser(t *testing.T) *browser {
 	return opened(ctx, t)
 }
 
-// another returns a page of another user, who shares nothing with this one.
+// another returns a page of another user, with separate cookies.
 func (b *browser) another() *browser {
 	b.Helper()
 	ctx, leave := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
@@ -57,7 +58,7 @@ func (b *browser) another() *browser {
 	return opened(ctx, b.T)
 }
 
-// opened opens a page. It lives as long as the context of this first call.
+// opened opens a page. It closes when the context of this first call ends.
 func opened(ctx context.Context, t *testing.T) *browser {
 	t.Helper()
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1200, 900)); err != nil {
@@ -88,7 +89,7 @@ func eval[T any](b *browser, expression string) (T, error) {
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// value is eval that has to work.
+// value is eval, and fails the test on an error.
 func value[T any](b *browser, expression string) T {
 	b.Helper()
 	v, err := eval[T](b, expression)
@@ -98,7 +99,7 @@ func value[T any](b *browser, expression string) T {
 	return v
 }
 
-// until waits for a condition. Pages may be left meanwhile.
+// until waits for a condition, also while the browser moves to other pages.
 func (b *browser) until(condition string) {
 	b.Helper()
 	end := time.After(patience)
@@ -135,7 +136,7 @@ func quote(s string) string {
 	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`", "$", "\\$").Replace(s) + "`"
 }
 
-// press clicks the one button or link with this text, and waits until the page that comes is there.
+// press clicks the only button or link with this text, and waits until the next page has loaded.
 func (b *browser) press(text string) {
 	b.Helper()
 	find := "[...document.querySelectorAll('button, a, summary')].filter(e => e.innerText.trim().startsWith(" + quote(text) + ") && e.checkVisibility())"
@@ -143,14 +144,14 @@ func (b *browser) press(text string) {
 	value[bool](b, "(() => { document.documentElement.dataset.old = 1; "+find+"[0].click(); return true })()")
 }
 
-// follow is press that leads to another page.
+// follow is press for a link or button that leads to another page.
 func (b *browser) follow(text string) {
 	b.Helper()
 	b.press(text)
 	b.until("!document.documentElement.dataset.old && document.readyState === 'complete'")
 }
 
-// keys types.
+// keys presses keys.
 func (b *browser) keys(text string) {
 	b.Helper()
 	b.do(chromedp.KeyEvent(text))
@@ -190,7 +191,7 @@ func (b *browser) dark(on bool) {
 	}))
 }
 
-// shoot keeps what the page looks like, if somebody has asked for that.
+// shoot saves a picture of the page if the flag -screenshots is set.
 func (b *browser) shoot(name string) {
 	b.Helper()
 	if *screenshots == "" {
@@ -205,8 +206,7 @@ func (b *browser) shoot(name string) {
 	}
 }
 
-// axe is axe-core, which judges whether pages can be used by people who see or hear them
-// differently. It is fetched once.
+// axe is axe-core, which checks the accessibility of pages. It is downloaded once.
 var axe = sync.OnceValues(func() (string, error) {
 	folder, err := os.MkdirTemp("", "sheaf-axe-")
 	if err != nil {
@@ -225,8 +225,8 @@ var axe = sync.OnceValues(func() (string, error) {
 	return string(text), err
 })
 
-// accessible has axe judge the page, in both sets of colors, and looks that nothing is wider than a
-// small telephone.
+// accessible checks the page with axe, in both color schemes, and that nothing is wider than a
+// small phone.
 func (b *browser) accessible(view string) {
 	b.Helper()
 	script, err := axe()

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestCallbackSurvivesKill9: the end of a batch is told although the process died between
-// the end and the receiver's answer.
+// TestCallbackSurvivesKill9: the callback arrives although the process died between the end of
+// the batch and the receiver's answer.
 func TestCallbackSurvivesKill9(t *testing.T) { onEach(t, callbackSurvivesKill9) }
 
 func callbackSurvivesKill9(t *testing.T, database string) {
@@ -24,7 +24,7 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 	if out, err := exec.Command(binary, "webhooks", "new-secret", secret).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	address := freeAddress(t) // where nobody listens yet
+	address := freeAddress(t) // nobody listens there yet
 	s := start(t, ledger.URL, database, "--webhook-secret-file", secret, "--webhook-allow", "127.0.0.0/8")
 	c := caller(s.base)
 	query := url.Values{"callbackUrl": {"http://" + address + "/hooks"}}
@@ -32,7 +32,7 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first attempt has failed, or is about to: whatever it is, the next process tries again.
+	// The first attempt has failed or will fail. In both cases the next process tries again.
 	if _, err := c.ended(ctx, "1", ticket); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 		if !strings.Contains(body, ticket) {
 			t.Errorf("told %s", body)
 		}
-	case <-time.After(2 * time.Minute): // an attempt that died with its process is made again after one
+	case <-time.After(2 * time.Minute): // after the process dies, its attempt is repeated in one minute
 		t.Fatal("nobody was told")
 	}
 	until("delivered", func(l list) bool { return l.Items[0].Status == "DELIVERED" })

@@ -18,11 +18,11 @@ import (
 	"time"
 )
 
-// pollInterval is the pause between two questions, or two tries of one call.
+// pollInterval is the pause between two polls, or two attempts of one call.
 const pollInterval = 10 * time.Millisecond
 
-// callTimeout bounds one call, so that a node that hangs is not waited for. It is left out
-// for leaveOut then, as a load balancer would.
+// callTimeout limits one call, so that clients don't wait for a node that hangs. They then avoid
+// that node for leaveOut, like a load balancer.
 const (
 	callTimeout = 4 * time.Second
 	leaveOut    = 20 * time.Second
@@ -31,11 +31,11 @@ const (
 // client calls the service as one caller.
 type client struct {
 	bases []string  // the nodes' addresses; each call goes to one of them
-	token string    // empty: another one for each store
+	token string    // empty: a different one for each store
 	hung  *sync.Map // when an address last let a call hang
 
-	// lost, if set, is told why a call is made again. Each call has a connection of its
-	// own then: one that is kept may be closed in the moment in which a call is written.
+	// lost, if set, receives the reason for each repeated call. Each call then has a connection
+	// of its own, because a kept one may be closed while a call is written.
 	lost func(error)
 }
 
@@ -44,8 +44,8 @@ func caller(bases ...string) client {
 	return client{bases: bases, hung: new(sync.Map)}
 }
 
-// tokenOf returns the token for a path below a store. Each store has its own, so that what
-// the upstream says to one holds no other one back.
+// tokenOf returns the token for a path below a store. Each store has its own, so that a 429 for
+// one store doesn't hold back the others.
 func (c client) tokenOf(path string) string {
 	if c.token != "" {
 		return c.token
@@ -54,7 +54,7 @@ func (c client) tokenOf(path string) string {
 	return "caller-of-" + store
 }
 
-// base returns the address of a node that answers, as far as is known.
+// base returns the address of a node that isn't known to hang.
 func (c client) base() string {
 	answering := slices.DeleteFunc(slices.Clone(c.bases), func(base string) bool {
 		when, hung := c.hung.Load(base)
@@ -94,7 +94,7 @@ type result struct {
 	Reason   string          `json:"reason"`
 }
 
-// refusal is an answer that is no success.
+// refusal is an answer without success.
 type refusal struct {
 	code  int
 	after string // Retry-After
@@ -145,8 +145,8 @@ func (c client) call(ctx context.Context, method, path string, query url.Values,
 	return json.Unmarshal(text, answer)
 }
 
-// create makes a batch and returns its ticket. A call that gets no answer is made
-// again, with the same deduplication key (a new one if query has none), until ctx ends.
+// create creates a batch and returns its ticket. A call that gets no answer is repeated with the
+// same deduplication key (a new one if query has none) until ctx ends.
 func (c client) create(ctx context.Context, store string, query url.Values, requests []request) (ticket string, err error) {
 	keyed := maps.Clone(query)
 	if keyed == nil {
@@ -247,8 +247,8 @@ func (c client) stop(ctx context.Context, store, ticket string) error {
 	})
 }
 
-// surely makes a call until it is answered, as a client does whose service may be
-// down. An answer that refuses is final, except that to come back later.
+// surely repeats a call until it is answered, like a client of a service that may be down. A
+// refusal is final, unless it asks to retry later.
 func (c client) surely(ctx context.Context, call func() error) error {
 	for {
 		err := call()
@@ -265,7 +265,7 @@ func (c client) surely(ctx context.Context, call func() error) error {
 	}
 }
 
-// pause waits a moment. It reports false if ctx ended.
+// pause waits for pollInterval. It reports false if ctx ended.
 func pause(ctx context.Context) bool {
 	select {
 	case <-time.After(pollInterval):

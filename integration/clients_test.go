@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// TestOpenAPIGeneratorClients: the clients that openapi-generator makes of openapi.yaml compile. They
-// create, read, search, cancel and delete. The test runs in make clients, which installs what it needs.
+// TestOpenAPIGeneratorClients: the clients that openapi-generator generates from openapi.yaml
+// compile. They create, read, search, cancel and delete. make clients runs this test.
 func TestOpenAPIGeneratorClients(t *testing.T) {
 	s := start(t, newStage(t).URL, filepath.Join(t.TempDir(), "sheaf.db"))
 	maven := func(args ...string) []string {
 		return slices.Concat([]string{"mvn", "--quiet", "--batch-mode", "-Dstyle.color=never"}, args, []string{"compile", "exec:java", "-Dexec.args=" + s.base})
 	}
-	// Not in parallel: Maven's local repository is not made for that.
+	// Not in parallel: Maven's local repository doesn't support that.
 	for _, client := range []struct {
 		name, folder string
 		generator    []string
@@ -29,7 +29,7 @@ func TestOpenAPIGeneratorClients(t *testing.T) {
 		{"ruby", "ruby", []string{"ruby"}, [][]string{{"ruby", "-I", "client/lib", "main.rb", s.base}}},
 		{"php", "php", []string{"php"}, [][]string{{"php", "main.php", s.base}}},
 		{"rust", "rust", []string{"rust"}, [][]string{{"cargo", "build", "--quiet", "--locked"}, {"target/debug/sheafclient", s.base}}},
-		// Without a list of what to generate it also makes an API of the webhook, which does not compile.
+		// Without a list it also generates an API for the webhook, which doesn't compile.
 		{"typescript", "typescript-fetch", []string{"typescript-fetch", "--additional-properties=importFileExtension=.js", "--global-property=apis,models,supportingFiles"}, [][]string{
 			{"npm", "ci", "--no-audit", "--no-fund"},
 			{"node_modules/.bin/tsc", "--project", "."},

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestClockIsSet sets the clock of a running service by an hour, and starts it again with a
-// clock that is an hour off: waits for the upstream and for receivers last as long as they
-// were to last, and a deduplication key leads to its batch.
+// TestClockIsSet changes the clock of a running service by an hour, and starts the service again
+// with a clock that is an hour off. Waits for the upstream and for receivers keep their length,
+// and a deduplication key still finds its batch.
 func TestClockIsSet(t *testing.T) {
 	clockBinary := newClockBinary(t)
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
@@ -76,7 +76,7 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 		}
 	}
 
-	// The clock is set under a running service, while a request waits after a 429.
+	// The clock changes while the service runs and a request waits after a 429.
 	arrives := ledger.After(1)
 	key := newKey()
 	ticket := create("1", key, "throttled/1", url.Values{"callbackUrl": {receiver.URL}})
@@ -96,7 +96,7 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 		clock.set(t, 0)
 	}
 
-	// The service starts again, by the right clock, after it ran by a wrong one.
+	// The service starts again with the right clock after it ran with a wrong one.
 	clock.set(t, step)
 	arrives = ledger.After(1)
 	key = newKey()
@@ -105,7 +105,7 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 	s.kill9(t)
 	clock.set(t, 0)
 	launch()
-	if step > 0 || isPostgres(database) { // a SQLite file does not tell that its clock was behind
+	if step > 0 || isPostgres(database) { // a SQLite file doesn't show that its clock was behind
 		if again := create("3", key, "throttled/2", nil); again != ticket {
 			t.Errorf("after the restart the key led to %s, want %s", again, ticket)
 		}

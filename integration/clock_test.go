@@ -20,9 +20,8 @@ import (
 // clockVariable names the file that sets the clock of newClockBinary's build.
 const clockVariable = "TEST_CLOCK_FILE"
 
-// newClockBinary builds the service with a standard library whose clock is off by
-// what a file says. Timers and the monotonic clock stay as they are. The first
-// time this takes half a minute.
+// newClockBinary builds the service with a standard library whose clock is off by the amount in a
+// file. Timers and the monotonic clock don't change. The first build takes half a minute.
 func newClockBinary(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -61,8 +60,8 @@ func newClockBinary(t *testing.T) string {
 	return file
 }
 
-// offsetSource is a file of package time. It maps the clock file, so that a write to that
-// sets the clock at once.
+// offsetSource is a file of package time. It maps the clock file into memory, so that a write to
+// the file sets the clock at once.
 const offsetSource = `package time
 
 import (
@@ -114,9 +113,9 @@ func (c clockFile) set(t *testing.T, offset time.Duration) {
 
 func (c clockFile) environ() []string { return []string{clockVariable + "=" + string(c)} }
 
-// TestClocksDiffer runs nodes whose clocks are minutes apart, and kills each of them.
-// Waits that the upstream asks for last as long as it says, whoever goes on after
-// them, and a node's death is noticed as fast as with clocks that agree.
+// TestClocksDiffer runs nodes whose clocks differ by minutes, and kills each of them. Waits that
+// the upstream asks for have the right length, whichever node continues afterwards, and a node's
+// death is noticed as fast as with equal clocks.
 func TestClocksDiffer(t *testing.T) {
 	r := newRow("`kill -9` of nodes whose clocks are 7 minutes ahead, right, 7 minutes behind", takeoverKilled)
 	clockBinary := newClockBinary(t)
@@ -153,7 +152,7 @@ func killUnequal(t *testing.T, r *row, clockBinary string, times int) {
 	f.waitsLast(asked)
 }
 
-// clockIs checks that the node's clock is as far off as it is meant to be.
+// clockIs checks that the node's clock has the intended offset.
 func (n *node) clockIs(t *testing.T, off time.Duration) {
 	t.Helper()
 	var line struct {
@@ -168,7 +167,7 @@ func (n *node) clockIs(t *testing.T, off time.Duration) {
 	}
 }
 
-// waitsLast checks how long after a 429 each request came again.
+// waitsLast checks the time from each 429 to the next attempt of the request.
 func (f *fleet) waitsLast(asked time.Duration) {
 	f.t.Helper()
 	throttled := map[string]Arrival{}

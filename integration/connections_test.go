@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Callers that wait over more connections than the process may have files take neither the API nor
-// the probes from anybody, and batches run.
+// Callers that hold more connections than the process may have open files block neither the API
+// nor the probes, and batches run.
 func TestConnectionsBeyondTheLimitOfFiles(t *testing.T) {
 	t.Parallel()
 	upstream := holding(t)

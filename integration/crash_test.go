@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestKill9UnderLoad kills the service again and again, each time when a number of
-// requests has reached the upstream, and starts it again on what the kill left.
+// TestKill9UnderLoad repeatedly kills the service after a number of requests has reached the
+// upstream, and restarts it on the remaining files.
 func TestKill9UnderLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, database string) {
 		n := 8
@@ -47,9 +47,8 @@ func kill9UnderLoad(t *testing.T, database string, kills int) {
 	}
 }
 
-// TestKill9WhileCreating kills the service in the very moment in which it hands
-// tickets out: those that were handed out are good, and a create without an answer,
-// when it is repeated, makes one batch and no second one.
+// TestKill9WhileCreating kills the service while it returns tickets. Every returned ticket is
+// valid, and repeating a create that got no answer doesn't create a second batch.
 func TestKill9WhileCreating(t *testing.T) { onEach(t, kill9WhileCreating) }
 
 func kill9WhileCreating(t *testing.T, database string) {
@@ -90,8 +89,8 @@ func kill9WhileCreating(t *testing.T, database string) {
 
 var onePUT = []request{{Method: "PUT", Path: "x"}}
 
-// createAndKill makes n creates at once and kills the service after some answers. It
-// returns each create's deduplication key, and its ticket if it was answered.
+// createAndKill sends n creates at once and kills the service after some answers. It returns each
+// create's deduplication key, and its ticket if it was answered.
 func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int) (keys []url.Values, tickets []string) {
 	t.Helper()
 	keys, tickets = make([]url.Values, n), make([]string, n)
@@ -112,8 +111,8 @@ func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int
 	return keys, tickets
 }
 
-// TestUpstreamDies takes the upstream away under load: what was under way is in
-// doubt, what could not be connected was not sent, and both are told as they are.
+// TestUpstreamDies stops the upstream under load. Requests in flight are reported as in doubt,
+// and those without a connection as not sent.
 func TestUpstreamDies(t *testing.T) { onEach(t, upstreamDies) }
 
 func upstreamDies(t *testing.T, database string) {
@@ -139,7 +138,7 @@ func upstreamDies(t *testing.T, database string) {
 	}
 }
 
-// TestThrottleSurvivesKill9: the moment that a Retry-After named holds after a crash.
+// TestThrottleSurvivesKill9: the time that a Retry-After named still applies after a crash.
 func TestThrottleSurvivesKill9(t *testing.T) { onEach(t, throttleSurvivesKill9) }
 
 func throttleSurvivesKill9(t *testing.T, database string) {
@@ -161,7 +160,7 @@ func throttleSurvivesKill9(t *testing.T, database string) {
 	}
 	throttled := arrived(ctx, t, both)
 	// The batch goes back to storage with the GET's result and the POST's wait in one
-	// transaction: who sees the one knows of the other.
+	// transaction, so whoever sees one also sees the other.
 	for done := 0; done == 0; {
 		got, err := c.status(ctx, "1", ticket)
 		if err != nil || !pause(ctx) {
@@ -180,7 +179,7 @@ func throttleSurvivesKill9(t *testing.T, database string) {
 	}
 }
 
-// arrived waits for a point in the ledger and returns its moment.
+// arrived waits until the ledger has a number of arrivals, and returns the time.
 func arrived(ctx context.Context, t *testing.T, point <-chan time.Time) (moment time.Time) {
 	t.Helper()
 	select {

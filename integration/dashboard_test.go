@@ -15,15 +15,15 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// hostile is an answer of somebody who wants to be more than text.
+// hostile is an answer that tries to inject markup and scripts.
 const hostile = `<script>window.hacked=1</script><img src=x onerror="window.hacked=1">`
 
-// stage is the API behind the service, which the test directs.
+// stage is the API behind the service. The test controls it.
 type stage struct {
 	*httptest.Server
 	gate   chan struct{} // each answer at /held takes one
 	broken atomic.Bool   // /flaky fails
-	limits atomic.Int32  // so many answers at /limited are 429
+	limits atomic.Int32  // the number of answers at /limited that are 429
 }
 
 func newStage(t *testing.T) *stage {
@@ -125,8 +125,9 @@ func operatorKey(t *testing.T, secret, file string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// TestDashboard goes through the dashboard as its users do, in a real Chromium: watches a batch to its
-// end, finds what failed, retries it, acts on all that match, and sees what others may not.
+// TestDashboard uses the dashboard in a real Chromium like its users: it watches a batch to its
+// end, finds failures, retries them, acts on all matching batches, and checks what other users
+// can't see.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, database string) {
@@ -149,7 +150,7 @@ func TestDashboard(t *testing.T) {
 		b.signIn(s.base, "1003", "ann")
 		b.untilText("No batches queued or running.")
 
-		// A batch is watched to its end. Nobody loads the page again.
+		// A batch is watched to its end without reloading the page.
 		requests := []string{"POST /held", "GET /flaky", "GET /raw", "GET /limited"}
 		for len(requests) < 12 {
 			requests = append(requests, "POST /held")
@@ -180,7 +181,7 @@ func TestDashboard(t *testing.T) {
 		b.until("document.getElementById('announcement').textContent.includes('The batch has ended')")
 		b.accessible("batch")
 
-		// What failed is found, and is text, whatever it would like to be.
+		// The failure is found, and its markup is shown as text.
 		value[bool](b, "(document.querySelector('select[name=status]').value = 'FAILED', true)")
 		b.follow("Filter")
 		if n := value[int](b, "document.querySelectorAll('#requests tbody tr').length"); n != 2 {
@@ -205,7 +206,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("as a command: %s", text)
 		}
 
-		// It is retried, after a question.
+		// It is retried after a confirmation.
 		api.broken.Store(false)
 		b.follow("Back to batch")
 		b.follow("Retry failed")
@@ -215,7 +216,7 @@ func TestDashboard(t *testing.T) {
 		b.untilText("retry of " + ticket)
 		b.until("document.body.innerText.includes('ended') && document.body.innerText.includes('Failed\\n1')")
 
-		// All that match: counted, then done.
+		// All matching batches are counted, then retried.
 		for range 3 {
 			s.hand(t, "?groupId=autumn", "POST /held")
 		}
@@ -232,7 +233,7 @@ func TestDashboard(t *testing.T) {
 		b.open(s.base + "/ui/stores/1003/search?code=5")
 		b.untilText("Parameter code must be")
 
-		// The queue pauses, and goes on.
+		// The queue is paused and resumed.
 		b.open(s.base + "/ui/stores/1003")
 		b.accessible("store")
 		b.follow("Pause queue")
@@ -246,7 +247,8 @@ func TestDashboard(t *testing.T) {
 	})
 }
 
-// others: who has another token sees nothing of the first one's; an operator sees all stores and no batch.
+// others: a user with another token sees nothing of the first one's batches; an operator sees all
+// stores and no batch.
 func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	page := s.base + "/ui/stores/1003/batches/" + ticket
 	bob := b.another()
@@ -281,7 +283,7 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	b.signIn(s.base, "1003", "ann")
 }
 
-// withoutScripts: every page can be read, and everything done, without JavaScript.
+// withoutScripts: every page and every action works without JavaScript.
 func withoutScripts(t *testing.T, b *browser, s *service, ticket string) {
 	b.scripts(false)
 	defer b.scripts(true)
@@ -295,7 +297,7 @@ func withoutScripts(t *testing.T, b *browser, s *service, ticket string) {
 	}
 }
 
-// TestDashboardIsOff: without it there is nothing, and nothing of it is in the way.
+// TestDashboardIsOff: without the dashboard its paths aren't reserved.
 func TestDashboardIsOff(t *testing.T) {
 	t.Parallel()
 	api := newStage(t)

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// settled is how long the nodes may take after the database is back until they have
-	// sorted out who is alive.
+	// settled is the longest time after the database's return until the nodes agree which of
+	// them are alive.
 	settled = 20 * time.Second
-	// resumedIn is how soon after it every store runs again.
+	// resumedIn is the longest time after that until every store runs again.
 	resumedIn = 15 * time.Second
 )
 
@@ -42,8 +42,7 @@ func newBase(t *testing.T, o pgtest.Options) (base *pgtest.Cluster, database str
 	return base, database
 }
 
-// baseBack waits until every store of a load runs again, after the database was back at
-// some moment.
+// baseBack waits until every store of a load runs again after the database's return.
 func (f *fleet) baseBack(ctx context.Context, hit *fault, back time.Time, l *load) {
 	f.t.Helper()
 	all := map[string]bool{}
@@ -85,7 +84,7 @@ func TestPostgresKilled(t *testing.T) {
 	})
 }
 
-// outage waits as long as something else is to be away.
+// outage waits for the length of an outage.
 func outage(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -93,8 +92,8 @@ func outage(ctx context.Context, d time.Duration) {
 	}
 }
 
-// TestPostgresDown takes PostgreSQL away for some seconds. Creates are told to come
-// back, nothing is sent that could not be recorded, and afterwards all is well.
+// TestPostgresDown stops PostgreSQL for some seconds. Creates get 503, nothing is sent that
+// couldn't be recorded, and afterwards everything works.
 func TestPostgresDown(t *testing.T) {
 	r := newRow("PostgreSQL shut down, restarted after 3 s", resumedIn)
 	t.Parallel()
@@ -111,7 +110,7 @@ func TestPostgresDown(t *testing.T) {
 				if err := base.Down(); err != nil {
 					t.Fatal(err)
 				}
-				outage(ctx, time.Second) // what was under way ends
+				outage(ctx, time.Second) // requests in flight end
 				before := f.ledger.Count()
 				for _, n := range f.nodes {
 					n.turnsReady(ctx, t, http.StatusServiceUnavailable)
@@ -133,7 +132,7 @@ func TestPostgresDown(t *testing.T) {
 	})
 }
 
-// refusesCreate waits until a node can't store batches, and checks how it says so.
+// refusesCreate waits until a node can't store batches, and checks its answer.
 func (f *fleet) refusesCreate(ctx context.Context, n *node) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -176,8 +175,8 @@ func (s *service) turnsReady(ctx context.Context, t *testing.T, want int) {
 	}
 }
 
-// TestPostgresFull fills PostgreSQL's disk under load and makes room again. Creates are told
-// to come back meanwhile. Where PostgreSQL gives up for want of room, it is started again.
+// TestPostgresFull fills PostgreSQL's disk under load, then frees it. Creates get 503 in the
+// meantime. If PostgreSQL stops because the disk is full, it is started again.
 func TestPostgresFull(t *testing.T) {
 	r := newRow("PostgreSQL's disk full until all nodes refuse creates", resumedIn)
 	r.repeat(t, times(1), func(t *testing.T, times int) {
@@ -217,8 +216,7 @@ func TestPostgresFull(t *testing.T) {
 	})
 }
 
-// smallDisk returns a folder on a file system of its own, or nothing where the user may
-// not make one.
+// smallDisk returns a folder on a separate file system, or nothing if the user may not mount one.
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sheaf-disk-") // t.TempDir is root's alone
@@ -242,7 +240,7 @@ func smallDisk(t *testing.T) string {
 	return dir
 }
 
-// fill takes all the room that a disk has.
+// fill uses up the free space of a disk.
 func fill(t *testing.T, file string) {
 	t.Helper()
 	f, err := os.Create(file)

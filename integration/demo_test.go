@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestDemo runs what make demo runs: it ends well, and its callback arrives with the right signature.
+// TestDemo: make demo succeeds, and its callback arrives with the right signature.
 func TestDemo(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./examples/demo")
 	cmd.Dir = ".."

@@ -52,8 +52,8 @@ func TestDescriptionIsValid(t *testing.T) {
 	)
 }
 
-// TestSchemathesis: calls that schemathesis makes of openapi.yaml, good, bad and in sequences, are
-// answered as that says.
+// TestSchemathesis: the answers to calls that schemathesis generates from openapi.yaml, valid,
+// invalid and in sequences, conform to it.
 func TestSchemathesis(t *testing.T) {
 	t.Parallel()
 	api, folder := newStage(t), t.TempDir()
@@ -78,8 +78,8 @@ func TestSchemathesis(t *testing.T) {
 	)
 }
 
-// TestGeneratedGoClient: what oapi-codegen makes of openapi.yaml creates, reads, searches, cancels and
-// deletes.
+// TestGeneratedGoClient: the client that oapi-codegen generates from openapi.yaml creates, reads,
+// searches, cancels and deletes.
 func TestGeneratedGoClient(t *testing.T) {
 	t.Parallel()
 	s := start(t, newStage(t).URL, filepath.Join(t.TempDir(), "sheaf.db"))

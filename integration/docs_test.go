@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// documentTimeout bounds all commands of one page.
+// documentTimeout limits all commands of one page.
 const documentTimeout = 2 * time.Minute
 
-// piece is a piece of a page that a reader would paste, and what has to come of it.
+// piece is a piece of a page that a reader would paste, with its expected output.
 type piece struct {
 	line           int
 	code           string
-	language, want string // text or json; empty: nothing is said of it
+	language, want string // text or json; empty: no expected output
 }
 
 // pieces reads the ```sh of a page, each with the ```text or ```json behind it. One
@@ -63,9 +63,8 @@ func pieces(t *testing.T, page string) (out []piece) {
 	return out
 }
 
-// TestDocuments pastes the commands of these pages into a shell, one after the other,
-// as a reader would, and compares what is printed with what the page says. "…" in it stands
-// for anything.
+// TestDocuments runs the commands of these pages in a shell, one after the other, and compares
+// their output with the page. "…" matches anything.
 func TestDocuments(t *testing.T) {
 	t.Parallel()
 	tools := t.TempDir()
@@ -74,7 +73,7 @@ func TestDocuments(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	for page, begun := range map[string]bool{ // whether the page begins with what runs already
+	for page, begun := range map[string]bool{ // whether the page starts with a running service
 		"README.md":          false,
 		"docs/start.md":      false,
 		"docs/api.md":        true,
@@ -114,7 +113,7 @@ export SHEAF_SERVER=http://127.0.0.1:8080 SHEAF_STORE=1003 SHEAF_TOKEN=my-token
 			defer log.Close()
 			shell.Stdout, shell.Stderr = log, log
 			err = shell.Run()
-			// What the page leaves running is of the shell's session.
+			// Programs that the page leaves running belong to the shell's session.
 			exec.Command("pkill", "-KILL", "-s", fmt.Sprint(shell.Process.Pid)).Run()
 			if err != nil {
 				said, _ := os.ReadFile(log.Name())
@@ -132,7 +131,7 @@ export SHEAF_SERVER=http://127.0.0.1:8080 SHEAF_STORE=1003 SHEAF_TOKEN=my-token
 	}
 }
 
-// printed reports whether a piece has printed what the page says.
+// printed reports whether the output of a piece matches the page.
 func (p *piece) printed(t *testing.T, want, got string) bool {
 	t.Helper()
 	switch p.language {

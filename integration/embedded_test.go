@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestEmbeddedSurvivesKill9: a program that has the service inside, with no socket between
-// it and its API, is killed in the middle of a batch. The ticket answers in the next process,
-// and every request has its outcome.
+// TestEmbeddedSurvivesKill9 kills a program that embeds the service, with its API in the same
+// process, in the middle of a batch. The next process knows the ticket, and every request has an
+// outcome.
 func TestEmbeddedSurvivesKill9(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -71,7 +71,7 @@ func TestEmbeddedSurvivesKill9(t *testing.T) {
 		switch {
 		case r.Status == "COMPLETED" && r.HTTPStatusCode == http.StatusCreated:
 		case r.HTTPStatusCode == http.StatusBadGateway:
-			doubts++ // the one that was under way
+			doubts++ // the one in flight
 		default:
 			t.Errorf("response %d: %+v", i, r)
 		}

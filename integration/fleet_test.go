@@ -20,13 +20,13 @@ type fleet struct {
 	ledger   *Ledger
 	database string
 	lost     func(error) // see client
-	args     []string    // of every node, beyond those that each needs
+	args     []string    // of every node, in addition to the necessary ones
 	nodes    []*node
 	faults   []*fault
 }
 
-// node is a place in a fleet, and the process that is there. Each process that is
-// started has a name of its own, under which it sends.
+// node is a member of a fleet, and its current process. Each process has a name of its own in the
+// ledger.
 type node struct {
 	*service
 	name     string
@@ -37,7 +37,7 @@ type node struct {
 	environ  []string
 }
 
-// fault is what was done to a process, or to the database of all.
+// fault is a fault of one process, or of the shared database.
 type fault struct {
 	node   string // empty: all nodes
 	kind   faultKind
@@ -45,7 +45,7 @@ type fault struct {
 	healed time.Time // zero: not yet, or never
 }
 
-// over writes down that the nodes are rid of the fault, or will be after some time.
+// over records that the fault has ended, or will end after some time.
 func (hit *fault) over(after time.Duration) { hit.healed = time.Now().Add(after) }
 
 type faultKind string
@@ -60,7 +60,7 @@ const (
 	baseFull   faultKind = "database full"
 )
 
-// newFleet makes a fleet of n nodes, none of which is started.
+// newFleet returns a fleet of n nodes that aren't started yet.
 func newFleet(t *testing.T, r *row, ledger *Ledger, database string, n int, args ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, row: r, ledger: ledger, database: database, args: append(args, "--secret-key-file", newKeyFile(t))}
@@ -109,7 +109,7 @@ func (f *fleet) start(n *node, more ...string) {
 	n.waitReady(f.t)
 }
 
-// launch starts a process in the node's place.
+// launch starts a process for the node.
 func (f *fleet) launch(n *node, more ...string) {
 	f.t.Helper()
 	n.starts++
@@ -134,7 +134,7 @@ func (f *fleet) client() client {
 	return c
 }
 
-// withLoad runs a test while a load is on the fleet, and audits all of it.
+// withLoad runs a test while the fleet is under load, and audits everything that happened.
 func (f *fleet) withLoad(ctx context.Context, stores int, test func(*load)) *audit {
 	f.t.Helper()
 	l := startLoad(ctx, f.client(), stores)
@@ -145,7 +145,7 @@ func (f *fleet) withLoad(ctx context.Context, stores int, test func(*load)) *aud
 	return a
 }
 
-// strike writes down that a fault begins now.
+// strike records that a fault begins now.
 func (f *fleet) strike(node string, kind faultKind) *fault {
 	hit := &fault{node: node, kind: kind, at: time.Now()}
 	f.faults = append(f.faults, hit)
@@ -160,15 +160,15 @@ func (f *fleet) kill9(n *node) *fault {
 	return hit
 }
 
-// storeOf returns the store of an arrival, empty if it is none of a load's.
+// storeOf returns the store of an arrival, empty if it isn't part of a load.
 func storeOf(a Arrival) string {
 	rest, _ := strings.CutPrefix(a.Path, "/api/")
 	store, _, _ := strings.Cut(rest, "/")
 	return store
 }
 
-// owners returns who runs each store at a moment: who has sent last for it, as long as it
-// is in the middle of a batch.
+// owners returns the node that runs each store at a time: the one that sent its last request, if
+// the store is in the middle of a batch.
 func (f *fleet) owners(at time.Time) map[string]string {
 	owners := map[string]string{}
 	for _, a := range f.ledger.Since(f.ledger.Before(at.Add(-5 * time.Second))) {
@@ -223,7 +223,7 @@ type takeover struct {
 	last   time.Duration
 }
 
-// takenOver waits until each store that the faulty node ran is run by another node.
+// takenOver waits until another node runs each store of the faulty one.
 func (f *fleet) takenOver(ctx context.Context, hit *fault) {
 	f.t.Helper()
 	orphans := map[string]bool{}
@@ -235,7 +235,7 @@ func (f *fleet) takenOver(ctx context.Context, hit *fault) {
 	f.resumed(ctx, hit, hit.at, orphans, func(a Arrival) bool { return a.Node != hit.node })
 }
 
-// resumed waits until for each of the stores an arrival after the moment was as wanted.
+// resumed waits until each store has a wanted arrival after a given time.
 func (f *fleet) resumed(ctx context.Context, hit *fault, moment time.Time, stores map[string]bool, wanted func(Arrival) bool) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -15,8 +15,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// TestGeneratedClients: clients that others' generators make of openapi.yaml work against the
-// service. Each program in clients/ does the same things and prints what came of them.
+// TestGeneratedClients: clients that public generators produce from openapi.yaml work with the
+// service. Each program in clients/ does the same things and prints the results.
 func TestGeneratedClients(t *testing.T) {
 	t.Parallel()
 	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

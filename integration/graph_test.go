@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// chain is a batch in which each request needs the answer of the one before.
+// chain is a batch in which each request needs the answer to the previous one.
 const chain = `[
 	{"id":"a","method":"POST","path":"a","headers":{"If-Match":"*"}},
 	{"id":"b","method":"PUT","path":"b/{n}","body":{"of":null},"refs":{"path:n":"a#/arrival","body:/of":"a#/path"}},
@@ -17,8 +17,8 @@ const chain = `[
 	{"id":"d","method":"DELETE","path":"d/{n}","refs":{"path:n":"c#/arrival"}},
 	{"id":"e","method":"POST","path":"e","dependsOn":["d"],"runIf":"failure"}]`
 
-// TestGraphSurvivesKill9: whatever was answered before the process died is there for the
-// requests that need it.
+// TestGraphSurvivesKill9: answers from before the process died are available to the requests that
+// need them.
 func TestGraphSurvivesKill9(t *testing.T) {
 	for _, at := range []string{"b", "c", "d"} {
 		onEach(t, func(t *testing.T, database string) {
@@ -65,7 +65,7 @@ func TestGraphSurvivesKill9(t *testing.T) {
 	}
 }
 
-// TestWatchThroughAnotherNode: who waits at one node is told what another one does.
+// TestWatchThroughAnotherNode: a caller that waits at one node learns what another node does.
 func TestWatchThroughAnotherNode(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -23,12 +23,12 @@ type httpbinCase struct {
 
 	status   string
 	code     int
-	line     string             // what the reason phrase is, or begins with
+	line     string             // the reason phrase, or its beginning
 	arrivals int                // 0: 1
-	answer   func(result) error // what is right about the body; nil: not looked at
+	answer   func(result) error // checks the body; nil: no check
 }
 
-// TestHTTPBin walks through an upstream that somebody else wrote.
+// TestHTTPBin sends requests to an upstream that this project didn't write.
 func TestHTTPBin(t *testing.T) { onEach(t, throughHTTPBin) }
 
 func throughHTTPBin(t *testing.T, database string) {
@@ -85,7 +85,7 @@ func throughHTTPBin(t *testing.T, database string) {
 	}
 }
 
-// run makes a batch of the request, and checks the result and what the upstream saw.
+// run creates a batch of the request, and checks the result and what the upstream received.
 func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorder) {
 	ctx := t.Context()
 	stop := map[string][]string{"stopOnFirstFailure": {fmt.Sprint(!test.retry)}}
@@ -162,7 +162,7 @@ func httpBinEscaped(t *testing.T, database string) {
 	}
 }
 
-// recorder remembers what an upstream was sent.
+// recorder remembers what an upstream received.
 type recorder struct {
 	mu    sync.Mutex
 	calls map[string][]recorded // by method and request URI
@@ -196,7 +196,7 @@ func (s *recorder) of(name string) []recorded {
 	return s.calls[name]
 }
 
-// none expects that there is no body.
+// none expects no body.
 func none(r result) error {
 	if r.Body != nil {
 		return fmt.Errorf("want none")

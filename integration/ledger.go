@@ -1,6 +1,6 @@
-// Package integration tests the service from outside: the real binary is killed,
-// stopped and restarted under load, and the upstream's own ledger tells what reached
-// it. The promises that are tested, and what was measured, are in docs/reliability.md.
+// Package integration tests the service from outside. It kills, stops and restarts the real binary
+// under load, and compares its reports with the ledger of the upstream. docs/reliability.md lists
+// the promises and the measurements.
 package integration
 
 import (
@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// Ledger is an upstream that writes down every request that reaches it whole. It may
-// be used by many goroutines.
+// Ledger is an upstream that records every request that it receives completely. Its methods may be
+// called from many goroutines.
 type Ledger struct {
 	URL    string
 	server *httptest.Server // nil while it is down
@@ -38,41 +38,41 @@ type Arrival struct {
 	Seq    int    // place among all arrivals, from 1
 	Nth    int    // 1 for the first arrival with its Idempotency-Key
 	Key    string // the Idempotency-Key
-	Node   string // which of several nodes sent it, see For; empty: the only one
+	Node   string // the node that sent it, see For; empty: the only one
 	Method string
 	Path   string
 	Body   string
 
-	Status   int       // what it was answered
-	Executed bool      // it was carried out: neither refused nor found done before
-	Answered bool      // its answer was handed to the network completely
-	At       time.Time // when it had arrived whole
+	Status   int       // of the answer
+	Executed bool      // it was carried out: neither refused nor a repetition
+	Answered bool      // its answer was written completely
+	At       time.Time // when it had arrived completely
 	End      time.Time // just before its answer was written, or when it was cut off; zero: not yet
 }
 
-// Reply is what the upstream does with a request.
+// Reply is the upstream's reaction to a request.
 type Reply struct {
 	Status     int             // 0: 200
 	RetryAfter string          // of a 429; empty: "0"
 	Delay      time.Duration   // before the answer
-	Until      <-chan struct{} // no answer before it is closed; nil: none to wait for
+	Until      <-chan struct{} // no answer before it is closed; nil: don't wait
 	HangUp     bool            // break the connection halfway through the answer
 }
 
-// call is what one Idempotency-Key stands for.
+// call is the call with one Idempotency-Key.
 type call struct {
 	arrivals int
 	done     bool
 }
 
-// watch is told the moment when the ledger has so many arrivals.
+// watch receives the time when the ledger has a number of arrivals.
 type watch struct {
 	arrivals int
 	reached  chan time.Time
 }
 
-// NewLedger starts an upstream that answers as reply says, behind what wrap makes of its
-// listener. reply is called for one request at a time. Close it when done.
+// NewLedger starts an upstream whose answers come from reply. wrap wraps its listener. reply is
+// called for one request at a time. Close the ledger when done.
 func NewLedger(reply func(Arrival) Reply, wrap func(net.Listener) net.Listener) (*Ledger, error) {
 	listener, err := listen()
 	if err != nil {
@@ -100,8 +100,8 @@ func (l *Ledger) serve(listener net.Listener) {
 	l.server.Start()
 }
 
-// Down ends the upstream as a crash would: requests under way are cut off, and
-// connections refused. What was written down stays.
+// Down stops the upstream like a crash: requests in flight are cut off, and connections refused.
+// The record remains.
 func (l *Ledger) Down() {
 	l.server.Listener.Close()
 	l.server.CloseClientConnections()
@@ -125,8 +125,8 @@ func (l *Ledger) Close() {
 	}
 }
 
-// For returns the upstream's address for one of several nodes. The ledger writes the
-// node down and takes its part off the path.
+// For returns the upstream's address for one of several nodes. The ledger records the node and
+// removes its part of the path.
 func (l *Ledger) For(node string) string { return l.URL + nodePrefix + node }
 
 const nodePrefix = "/from-"
@@ -170,7 +170,7 @@ func (l *Ledger) Count() int {
 	return len(l.arrivals)
 }
 
-// After returns a channel that gets the moment when n more requests have arrived.
+// After returns a channel that receives the time when n more requests have arrived.
 func (l *Ledger) After(n int) <-chan time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,12 +179,12 @@ func (l *Ledger) After(n int) <-chan time.Time {
 	return w.reached
 }
 
-// ServeHTTP writes a request down and answers it. A 200 carries the arrival's Seq, so
-// that an answer can be found in the ledger.
+// ServeHTTP records a request and answers it. A 200 contains the arrival's Seq, so that an answer
+// can be found in the ledger.
 func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // it never arrived whole
+		return // it never arrived completely
 	}
 	a, reply := l.arrive(r, string(body))
 	held := hold(r, reply)
@@ -216,7 +216,7 @@ func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// arrive writes a request down and decides what becomes of it.
+// arrive records a request and decides its outcome.
 func (l *Ledger) arrive(r *http.Request, body string) (*Arrival, Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

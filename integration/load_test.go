@@ -21,13 +21,13 @@ type sent struct {
 	stop     bool // stopOnFirstFailure
 }
 
-// load is a number of stores, each with a creator that hands over batch after batch.
+// load is a number of stores, each with a creator that creates one batch after another.
 type load struct {
 	client client
 	stores [][]sent // by store, in the order of creation; complete once finish returned
 	enough chan struct{}
-	cancel context.CancelFunc // ends the creators in the middle of what they do
-	failed []error            // by store, why its creator could not go on
+	cancel context.CancelFunc // stops the creators immediately
+	failed []error            // by store, why its creator stopped
 	all    sync.WaitGroup
 }
 
@@ -38,7 +38,7 @@ const (
 	pauseAfter  = 15
 )
 
-// startLoad starts the creators. They survive that the service is down.
+// startLoad starts the creators. They keep trying while the service is down.
 func startLoad(ctx context.Context, c client, stores int) *load {
 	l := &load{client: c, stores: make([][]sent, stores), enough: make(chan struct{}), failed: make([]error, stores)}
 	ctx, l.cancel = context.WithCancel(ctx)
@@ -51,7 +51,7 @@ func startLoad(ctx context.Context, c client, stores int) *load {
 // storeName returns the id of a store.
 func storeName(store int) string { return "store-" + strconv.Itoa(store) }
 
-// batch returns the n-th batch of a store. One whose create was never answered is empty.
+// batch returns the n-th batch of a store. It is empty if its create was never answered.
 func (l *load) batch(store string, n int) sent {
 	for i, batches := range l.stores {
 		if storeName(i) == store && n < len(batches) {
@@ -61,7 +61,7 @@ func (l *load) batch(store string, n int) sent {
 	return sent{}
 }
 
-// create makes batches for one store, one after the other, until it is enough.
+// create creates batches for one store, one after the other, until the load ends.
 func (l *load) create(ctx context.Context, store int) error {
 	for {
 		select {
@@ -92,8 +92,8 @@ func (l *load) create(ctx context.Context, store int) error {
 	}
 }
 
-// finish ends the creation and waits until every batch that got a ticket has ended. It
-// returns how many stores did not get that far.
+// finish stops the creation and waits until every batch with a ticket has ended. It returns the
+// number of stores with unfinished batches.
 func (l *load) finish(ctx context.Context, t *testing.T) (stuck int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
@@ -133,8 +133,8 @@ func newBatch(n int) sent {
 	return b
 }
 
-// moody is an upstream that takes up to 4 ms and, where a path comes for the first
-// time, now and then says 429, 503 or 409, or breaks the connection midway.
+// moody is an upstream that takes up to 4 ms. At the first arrival of a path it sometimes answers
+// 429, 503 or 409, or breaks the connection in the middle of the answer.
 func moody(a Arrival) Reply {
 	r := Reply{Delay: rand.N(4 * time.Millisecond)}
 	if a.Nth > 1 {
@@ -148,7 +148,7 @@ func moody(a Arrival) Reply {
 	case 4:
 		r.Status = http.StatusConflict
 	case 5:
-		r.HangUp = a.Method != http.MethodHead // an answer to HEAD has no middle
+		r.HangUp = a.Method != http.MethodHead // an answer to HEAD has no body
 	}
 	return r
 }

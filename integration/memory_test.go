@@ -19,9 +19,9 @@ import (
 // documentedMemory is what a node needs at most (docs/operations.md#sizing), in bytes.
 const documentedMemory = 512 << 20
 
-// memoryGroup makes a control group with the documented limit, below the test's own one, and
-// returns its folder. Where none can be made, the limit is set by GOMEMLIMIT instead, and only
-// the process's own peak is looked at.
+// memoryGroup creates a control group with the documented limit, below the test's own group, and
+// returns its folder. If that isn't possible, the test sets GOMEMLIMIT instead and checks only the
+// process's own peak.
 func memoryGroup(t *testing.T) (folder string, environ []string) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/cgroup")
@@ -49,7 +49,7 @@ func memoryGroup(t *testing.T) (folder string, environ []string) {
 	return "", []string{fmt.Sprintf("GOMEMLIMIT=%d", documentedMemory/10*9)}
 }
 
-// peak returns the most memory that the process has had, in bytes.
+// peak returns the largest memory size that the process has had, in bytes.
 func (s *service) peak(t *testing.T) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
@@ -61,7 +61,7 @@ func (s *service) peak(t *testing.T) int {
 	return n << 10
 }
 
-// largeAnswers is an upstream with answers of 5 MiB, of which every fifth is a failure first.
+// largeAnswers is an upstream with answers of 5 MiB. Every fifth request fails at first.
 type largeAnswers struct {
 	body []byte
 
@@ -88,7 +88,7 @@ func (u *largeAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.more = make(chan struct{})
 }
 
-// after waits until so many answers were sent.
+// after waits until a number of answers was sent.
 func (u *largeAnswers) after(ctx context.Context, t *testing.T, s *service, n int) {
 	t.Helper()
 	for {
@@ -109,7 +109,7 @@ func (u *largeAnswers) after(ctx context.Context, t *testing.T, s *service, n in
 }
 
 // TestMemoryWithLargeAnswers: a batch with 500 answers of 5 MiB, a hundred at once, runs to its
-// end in the documented memory, though the node is killed twice on the way.
+// end within the documented memory, although the node is killed twice.
 func TestMemoryWithLargeAnswers(t *testing.T) { onEach(t, memoryWithLargeAnswers) }
 
 func memoryWithLargeAnswers(t *testing.T, database string) {

@@ -45,7 +45,7 @@ func TestNginx(t *testing.T) {
 	}
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		path = "/usr/sbin/nginx" // of a user without it in PATH
+		path = "/usr/sbin/nginx" // for users without it in PATH
 	}
 	nginx := launchBinary(t, path, nil, "-p", folder, "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off; master_process off;")
 	nginx.base = "http://" + address
@@ -103,7 +103,7 @@ func TestNginx(t *testing.T) {
 	for lines.Scan() {
 		if event, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			if seen = append(seen, event); len(seen) == 1 {
-				release() // the first event is here while the second request is under way
+				release() // the first event arrived while the second request is in flight
 			}
 		}
 	}

@@ -20,14 +20,14 @@ var (
 	kills  = flag.Int("kills", 0, "how often TestKill9UnderLoad and TestTakeoverKilled kill the service; 0: some times each")
 )
 
-// How soon the stores of a node run elsewhere, as the service promises.
+// The promised times until the stores of a node run elsewhere.
 const (
-	takeoverEnded  = time.Second // at once; a hint that is lost costs up to a second
+	takeoverEnded  = time.Second // at once; a lost hint costs up to a second
 	takeoverKilled = 3 * time.Second
 	takeoverCut    = 15 * time.Second
 )
 
-// times returns how often a fault is to strike.
+// times returns the number of times that a fault strikes.
 func times(byDefault int) int {
 	if *faults > 0 {
 		return *faults
@@ -35,7 +35,7 @@ func times(byDefault int) int {
 	return byDefault
 }
 
-// timesKilled returns how often a service is to be killed.
+// timesKilled returns the number of times that a service is killed.
 func timesKilled(byDefault int) int {
 	if *kills > 0 {
 		return *kills
@@ -43,14 +43,14 @@ func timesKilled(byDefault int) int {
 	return byDefault
 }
 
-// TestTakeoverKilled kills nodes under load. The others take their stores over, whether
-// the node comes back at once or later.
+// TestTakeoverKilled kills nodes under load. The others take over their stores, whether the node
+// returns at once or later.
 func TestTakeoverKilled(t *testing.T) {
 	r := newRow("`kill -9` of a node", takeoverKilled)
 	r.repeat(t, timesKilled(4), func(t *testing.T, times int) { killNodes(t, r, times, "on") })
 }
 
-// TestTakeoverWithoutAccelerators: a dead node is noticed without advisory locks, later.
+// TestTakeoverWithoutAccelerators: without advisory locks the others notice a dead node later.
 func TestTakeoverWithoutAccelerators(t *testing.T) {
 	r := newRow("`kill -9` of a node, accelerators off", takeoverCut)
 	t.Parallel()
@@ -62,7 +62,7 @@ func killNodes(t *testing.T, r *row, times int, accelerators string) {
 	f := newFleet(t, r, newLedger(t, moody), newDatabase(t, accelerators), 3)
 	f.up()
 	f.withLoad(ctx, 9, func(*load) {
-		// A few arrivals: killed while it takes over. Many: killed in the middle of its work.
+		// After few arrivals the kill hits the takeover, after many the middle of the work.
 		points := []int{250, 1, 100, 20, 180}
 		for i := range times {
 			victim := f.busy(ctx, points[i%len(points)])
@@ -78,8 +78,8 @@ func killNodes(t *testing.T, r *row, times int, accelerators string) {
 	})
 }
 
-// TestTakeoverStopped stops a node with SIGSTOP until others run its stores, and lets it go
-// on in the middle of their work: it sends nothing for those stores any more.
+// TestTakeoverStopped stops a node with SIGSTOP until others run its stores, and continues it in
+// the middle of their work. It sends nothing more for those stores.
 func TestTakeoverStopped(t *testing.T) {
 	r := newRow("SIGSTOP of a node until its stores run elsewhere, then SIGCONT", takeoverCut)
 	t.Parallel()
@@ -101,7 +101,7 @@ func TestTakeoverStopped(t *testing.T) {
 	})
 }
 
-// worksAgain waits until a node that was taken for dead runs stores again.
+// worksAgain waits until a node that was considered dead runs stores again.
 func (f *fleet) worksAgain(n *node) {
 	f.t.Helper()
 	from, limit := time.Now(), time.After(patience)
@@ -122,8 +122,8 @@ func (f *fleet) worksAgain(n *node) {
 	}
 }
 
-// TestTakeoverCutOff cuts a node off its database, without a word to either side, and
-// heals it when others run its stores.
+// TestTakeoverCutOff silently cuts the connection between a node and its database, and restores it
+// when others run the node's stores.
 func TestTakeoverCutOff(t *testing.T) {
 	r := newRow("network between a node and PostgreSQL cut, no FIN", takeoverCut)
 	t.Parallel()
@@ -171,8 +171,8 @@ func TestTakeoverRollingRestart(t *testing.T) {
 		f := startFleet(t, r, newLedger(t, steady), 3)
 		var unheard atomic.Int32
 		f.lost = func(err error) {
-			// A node that is gone takes nothing in, and what the kernel has taken in for
-			// it ends without a byte.
+			// A node that has stopped accepts nothing, and connections that the kernel accepted for
+			// it end without a byte.
 			if unheard.Add(1); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 				t.Errorf("a call failed: %v", err)
 			}
@@ -195,7 +195,7 @@ func TestTakeoverRollingRestart(t *testing.T) {
 	})
 }
 
-// TestManyNodesAtOnce starts ten nodes over an empty database. Each tells of every ticket.
+// TestManyNodesAtOnce starts ten nodes over an empty database. Each knows every ticket.
 func TestManyNodesAtOnce(t *testing.T) {
 	const nodes = 10
 	r := newRow("ten nodes start at once on an empty database", 0)
@@ -237,8 +237,8 @@ func TestManyNodesAtOnce(t *testing.T) {
 }
 
 // TestLostStoresGetNothing stops a node, and cuts one off, while each of its stores waits for
-// an answer. When the answers come, another node has run the stores, and the first sends
-// nothing more for them, though what comes next are GETs, which need no record before.
+// an answer. When the answers arrive, another node has run the stores, and the first one sends
+// nothing more for them, although GETs come next, which need no record before they leave.
 func TestLostStoresGetNothing(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []faultKind{stopped, cut} {

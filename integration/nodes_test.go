@@ -57,7 +57,7 @@ func TestIdleNodeStarts(t *testing.T) {
 	}
 }
 
-// TestStopThroughAnotherNode: who stops a batch need not know which node runs it.
+// TestStopThroughAnotherNode: any node can stop a batch, whichever node runs it.
 func TestStopThroughAnotherNode(t *testing.T) {
 	t.Parallel()
 	for accelerators, promise := range elsewhere {

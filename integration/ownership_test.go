@@ -12,12 +12,12 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// lateness is how long after a node was let go on a request can arrive that it was about
-// to write when it was stopped.
+// lateness is the longest time after a node continues until a request arrives that it was about to
+// write when it was stopped.
 const lateness = 5 * time.Second
 
-// move is what the upstream sees of who runs a store. A request is two of them: other
-// nodes' may not come between.
+// move is an event at the upstream that shows which node runs a store. A request is two moves, and
+// no other node's move may come between them.
 type move struct {
 	Arrival
 	kind         moveKind
@@ -37,12 +37,12 @@ const (
 
 // turn is the state of a store, as the upstream sees it.
 type turn struct {
-	node         string // that runs it
+	node         string // that runs the store
 	batch, index int    // the latest
 	underWay     int    // requests
-	waited       bool   // a request of the batch was refused or broken off: it may wait
+	waited       bool   // a request of the batch was refused or cut off: it may wait
 	throttled    bool   // a request of the store was answered 429: from then on any may have to wait
-	late         bool   // in this turn and batch a request came late
+	late         bool   // a request of this turn and batch arrived late
 	at           time.Time
 }
 
@@ -93,14 +93,14 @@ func (s turn) next(m move, faults []*fault) (bool, turn) {
 	}
 }
 
-// freed reports whether between two moments a fault can have taken a node's stores away.
+// freed reports whether a fault between two times can have taken a node's stores away.
 func freed(faults []*fault, node string, from, to time.Time) bool {
 	return slices.ContainsFunc(faults, func(hit *fault) bool {
 		return (hit.node == "" || hit.node == node) && hit.at.Before(to) && (hit.healed.IsZero() || hit.healed.After(from))
 	})
 }
 
-// stop returns the stop that a request's node has just been released from, if any.
+// stop returns the SIGSTOP from which the request's node has just been released, if any.
 func stop(faults []*fault, a Arrival) *fault {
 	i := slices.IndexFunc(faults, func(hit *fault) bool {
 		return hit.node == a.Node && hit.kind == stopped && a.At.After(hit.at) && !hit.healed.IsZero() && a.At.Sub(hit.healed) < lateness
@@ -112,11 +112,10 @@ func stop(faults []*fault, a Arrival) *fault {
 }
 
 // checkOwnership checks with porcupine that the arrivals of one store are those of a
-// store that is run by one node at a time: no two nodes' requests are under way together,
-// batches and the requests of one in order come in their order, and the node
-// changes in the middle of a batch only where it can have given the store up
-// (a request waits for its next attempt) or was hit by a fault. It returns how often the
-// node changed, and the Seq of arrivals that came late.
+// store that one node runs at a time. No two nodes' requests are in flight together. Batches, and
+// the requests of a sequential batch, arrive in order. The node changes in the middle of a batch
+// only if it can have given up the store (a request waits for its next attempt) or was hit by a
+// fault. It returns the number of changes, and the Seq of arrivals that came late.
 func checkOwnership(arrivals []Arrival, faults []*fault, parallel func(batch int) bool) (changes int, tardy []int, err error) {
 	if len(arrivals) == 0 {
 		return 0, nil, nil
@@ -137,7 +136,7 @@ func checkOwnership(arrivals []Arrival, faults []*fault, parallel func(batch int
 	}
 	slices.SortStableFunc(moves, func(a, b move) int { return a.moment().Compare(b.moment()) })
 
-	// What can't have been sent when it arrived was sent before the node was stopped.
+	// A request that can't have been sent at its arrival was sent before the node was stopped.
 	var history []porcupine.Operation
 	var state turn
 	var breach error
@@ -188,9 +187,8 @@ func (m move) moment() time.Time {
 	return m.At
 }
 
-// auditOwnership checks every store of a load. It returns the arrivals that came late from
-// a node that was stopped between its last check and the system call: these can't be
-// called back.
+// auditOwnership checks every store of a load. It returns the late arrivals from a node that was
+// stopped between its last check and the system call. Those can't be recalled.
 func (f *fleet) auditOwnership(l *load) (tardy []int) {
 	f.t.Helper()
 	stores := map[string][]Arrival{}
@@ -211,7 +209,7 @@ func (f *fleet) auditOwnership(l *load) (tardy []int) {
 	return tardy
 }
 
-// TestOwnershipCheck: the check finds what it is there to find.
+// TestOwnershipCheck: the check detects violations.
 func TestOwnershipCheck(t *testing.T) {
 	start := time.Now()
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }

@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// TestPrometheus: the alerts do as their tests say, every expression of alerts and the Grafana
-// dashboard is one, and asks for metrics that the service has; each alert has its section in the documentation.
+// TestPrometheus: the alerts pass their tests. Every expression of the alerts and of the Grafana
+// dashboard is valid and uses metrics that the service has. Each alert has a section in the
+// documentation.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	promtool := func(args ...string) {
@@ -121,8 +122,8 @@ func panels(t *testing.T) (out []string) {
 	return out
 }
 
-// TestTracesOfTheBinary: the flag, and OpenTelemetry's own variables, send traces; what is left is sent at the
-// end; a collector that is away is told of in the log, and nothing else.
+// TestTracesOfTheBinary: the flag, and OpenTelemetry's own variables, send traces. The remaining
+// ones are sent at the end. A missing collector is logged and has no other effect.
 func TestTracesOfTheBinary(t *testing.T) {
 	t.Parallel()
 	api := newStage(t)

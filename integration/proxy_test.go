@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// proxy stands between a node and its database. Cut, it behaves as a network that drops
-// everything: nothing is forwarded, and neither side is told. What was swallowed comes
-// through once it heals, as TCP would have sent it again.
+// proxy is between a node and its database. While cut, it behaves like a network that drops all
+// packets: it forwards nothing, and neither side notices. Once it heals, the held data passes, as
+// if TCP had sent it again.
 type proxy struct {
 	net.Listener
 	target string
@@ -86,7 +86,7 @@ func (p *proxy) passing() {
 	<-open
 }
 
-// pass copies in one direction. The end of a connection is held up as data is.
+// pass copies in one direction. It delays the end of a connection like data.
 func (p *proxy) pass(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestRefusalsAreReadable: a refusal of a large body reaches clients that send all of it before they
-// read, over plain connections, over TLS and over HTTP/2.
+// TestRefusalsAreReadable: clients that send all of a large body before they read receive its
+// refusal, over plain connections, TLS and HTTP/2.
 func TestRefusalsAreReadable(t *testing.T) {
 	t.Parallel()
 	api := newStage(t)
@@ -49,7 +49,7 @@ func TestRefusalsAreReadable(t *testing.T) {
 	}
 }
 
-// newCertificate makes a certificate for this machine that is its own authority.
+// newCertificate creates a self-signed certificate for this machine.
 func newCertificate(t *testing.T) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

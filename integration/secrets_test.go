@@ -33,8 +33,8 @@ func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database str
 	return s, ticket
 }
 
-// TestWithoutItsKey: a database whose key is missing or another refuses the start and
-// says what to do; only --abandon-credentials gives up what was not sent.
+// TestWithoutItsKey: if the key of a database is missing or a different one, the service doesn't
+// start and says what to do. Only --abandon-credentials abandons the requests that were not sent.
 func TestWithoutItsKey(t *testing.T) {
 	for name, replace := range map[string]bool{"missing": false, "another": true} {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func withoutItsKey(t *testing.T, database string, replace bool) {
 		t.Errorf("the refusal has %d lines: %s", n, said)
 	}
 
-	if !replace && isPostgres(database) { // nodes share a key: none makes it by itself
+	if !replace && isPostgres(database) { // nodes share a key, so no node creates one
 		command(t, "secret", "new", key)
 	}
 	s = s.restart(t, "--abandon-credentials")
@@ -83,7 +83,7 @@ func withoutItsKey(t *testing.T, database string, replace bool) {
 		t.Errorf("%d requests arrived, want 1", n)
 	}
 	s.term(t)
-	again := &service{args: s.args[:len(s.args)-1], base: s.base} // given up once is enough
+	again := &service{args: s.args[:len(s.args)-1], base: s.base} // without --abandon-credentials: once is enough
 	again.restart(t).term(t)
 }
 
@@ -105,8 +105,8 @@ func command(t *testing.T, args ...string) {
 	}
 }
 
-// TestNothingLeaks: neither the logs, at their most talkative, nor the files of the
-// database show a token; the log and the audit log show no body and no query string either.
+// TestNothingLeaks: neither the logs, at their most detailed level, nor the database's files contain
+// a token. The log and the audit log contain no body and no query string either.
 func TestNothingLeaks(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		dir := t.TempDir()
@@ -196,7 +196,7 @@ func nothingLeaks(t *testing.T, database, dir string) {
 	}
 }
 
-// logs checks that the log speaks, and of none of the words.
+// logs checks that the log isn't empty and contains none of the words.
 func logs(t *testing.T, s *service, words ...string) {
 	t.Helper()
 	text := s.logged()
@@ -230,7 +230,7 @@ func mustNotHold(t *testing.T, dir, word string) {
 	}
 }
 
-// gone takes away an error that says that a file has been removed meanwhile.
+// gone ignores an error because a file was removed in the meantime.
 func gone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -22,10 +22,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// patience bounds every wait for an event. A test that reaches it fails.
+// patience limits every wait for an event. A test that reaches it fails.
 const patience = 30 * time.Second
 
-var logFolder = flag.String("logs", "", "a folder that the whole logs of all services are to be kept in")
+var logFolder = flag.String("logs", "", "a folder in which to keep the complete logs of all services")
 
 // binary is the service's executable, built by TestMain.
 var binary string
@@ -51,7 +51,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	flag.Parse()
 	if !given("test.parallel") {
-		flag.Set("test.parallel", "8") // those that run in parallel mostly wait
+		flag.Set("test.parallel", "8") // parallel tests mostly wait
 	}
 	code := pgtest.Main(m)
 	if len(neighborRows) > 0 {
@@ -85,13 +85,13 @@ type service struct {
 	changed chan struct{} // closed and replaced when log grows
 }
 
-// launch starts the binary without waiting for anything. The test's end kills it.
+// launch starts the binary and doesn't wait for it. The end of the test kills it.
 func launch(t *testing.T, args ...string) *service {
 	t.Helper()
 	return launchBinary(t, binary, nil, args...)
 }
 
-// launchBinary starts one of several builds, with more in its environment.
+// launchBinary starts one of several builds, with additional environment variables.
 func launchBinary(t *testing.T, binary string, environ []string, args ...string) *service {
 	t.Helper()
 	s := &service{
@@ -110,7 +110,7 @@ func launchBinary(t *testing.T, binary string, environ []string, args ...string)
 		t.Fatal(err)
 	}
 	go func() {
-		s.cmd.Wait() // what matters is in ProcessState
+		s.cmd.Wait() // ProcessState has the result
 		close(s.ended)
 	}()
 	t.Cleanup(func() {
@@ -161,7 +161,7 @@ func serveArgs(address, upstream, database string) []string {
 	}
 }
 
-// newKeyFile makes a secret key.
+// newKeyFile creates a secret key.
 func newKeyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
@@ -169,13 +169,13 @@ func newKeyFile(t *testing.T) string {
 	return file
 }
 
-// onEach runs a test on each database that one node can use.
+// onEach runs a test on each kind of database.
 func onEach(t *testing.T, test func(t *testing.T, database string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "sheaf.db")) })
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.NewDatabase(t)) })
 }
 
-// restart starts another process with the same arguments, and with more.
+// restart starts another process with the same arguments, and additional ones.
 func (s *service) restart(t *testing.T, more ...string) *service {
 	t.Helper()
 	next := launch(t, append(s.args[:len(s.args):len(s.args)], more...)...)
@@ -195,8 +195,8 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// newLedger starts a strict upstream that lives as long as the test. Where the service is
-// killed, a request may end in the middle.
+// newLedger starts a strict upstream that the end of the test closes. It allows incomplete
+// requests, because tests kill the service.
 func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
 	t.Helper()
 	l, err := NewLedger(reply, func(l net.Listener) net.Listener { return strictupstream.Watch(t, l).AllowPartial() })
@@ -219,7 +219,7 @@ func holding(t *testing.T) *Ledger {
 	})
 }
 
-// waitAnswer waits until a process that logs nothing of it answers at /readyz.
+// waitAnswer waits until a process that doesn't log its readiness answers at /readyz.
 func (s *service) waitAnswer(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -238,13 +238,12 @@ func (s *service) waitAnswer(t *testing.T) {
 		default:
 		}
 		if !pause(ctx) {
-			t.Fatal("waited in vain for an answer")
+			t.Fatal("no answer at /readyz")
 		}
 	}
 }
 
-// waitReady waits until the service says that it is ready, and sees to it that
-// /readyz says so too.
+// waitReady waits until the service logs that it is ready, and checks that /readyz agrees.
 func (s *service) waitReady(t *testing.T) {
 	t.Helper()
 	s.await(t, `"msg":"ready"`)
@@ -258,7 +257,7 @@ func (s *service) waitReady(t *testing.T) {
 	}
 }
 
-// Write takes in the log.
+// Write appends to the log.
 func (s *service) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,7 +273,7 @@ func (s *service) logged() string {
 	return s.log.String()
 }
 
-// await waits until the log has the pattern.
+// await waits until the log matches the pattern.
 func (s *service) await(t *testing.T, pattern string) {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -318,7 +317,7 @@ func (s *service) exited(t *testing.T) *os.ProcessState {
 	return s.cmd.ProcessState
 }
 
-// kill9 kills the process as a crash would.
+// kill9 kills the process with SIGKILL.
 func (s *service) kill9(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGKILL)
@@ -334,7 +333,7 @@ func (s *service) term(t *testing.T) {
 	}
 }
 
-// refuses runs the binary, expects that it refuses to start, and returns what it says.
+// refuses runs the binary, expects it to refuse to start, and returns its output.
 func refuses(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

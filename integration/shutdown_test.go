@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestSIGTERMUnderLoad stops the service in the middle of its work: what is under
-// way is recorded, so that nothing at all is sent twice or left unknown.
+// TestSIGTERMUnderLoad stops the service in the middle of its work. Requests in flight are
+// recorded, so that nothing is sent twice or left in doubt.
 func TestSIGTERMUnderLoad(t *testing.T) { onEach(t, sigtermUnderLoad) }
 
 func sigtermUnderLoad(t *testing.T, database string) {
@@ -53,7 +53,7 @@ func hanging(ctx context.Context, t *testing.T, database, limit string) (s *serv
 	return s, ledger, ticket
 }
 
-// expectDoubt checks that the batch of hanging ended honestly after a restart.
+// expectDoubt checks that the batch of hanging is reported as in doubt after a restart.
 func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, ticket string) {
 	t.Helper()
 	got, err := caller(s.base).ended(ctx, "1", ticket)

@@ -28,7 +28,7 @@ var spoilable = []string{
 	"'quoted", " spaces ", "100%", "+49 30 1", "=1+1 as text", "@home", "#REF", "{{name}}", `\n`, "12.50", "9,5", "00:30",
 }
 
-// spreadsheet is a real one: LibreOffice without its windows.
+// spreadsheet is LibreOffice without windows.
 type spreadsheet struct {
 	t       *testing.T
 	profile string
@@ -46,7 +46,7 @@ var filters = map[string]struct {
 	"windows-1252 with semicolon": {"59,34,1,1,,0,false,true,false", "windows-1252"},
 }
 
-// convert has the spreadsheet store a file in another format.
+// convert converts a file to another format with the spreadsheet.
 func (s *spreadsheet) convert(file, to, reading string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
@@ -67,9 +67,9 @@ func (s *spreadsheet) convert(file, to, reading string) string {
 	return made[0]
 }
 
-// TestSpreadsheet takes 2,000 rows out of a real spreadsheet, submits them, opens the results in
-// it again, corrects what failed and submits that: no cell changes, and no row is lost or
-// sent twice.
+// TestSpreadsheet exports 2,000 rows from a real spreadsheet, submits them, opens the results in it
+// again, corrects the failures and submits those. No cell changes, and no row is lost or sent
+// twice.
 func TestSpreadsheet(t *testing.T) {
 	t.Parallel()
 	const rows = 2000

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestSubmitSurvivesKill9 kills sheaf submit again and again while it hands over a file
-// of POSTs, and twice the service below it. Resumed until it ends, every request has reached the
-// upstream once, or is said to be in doubt, and every line of the file has its result.
+// TestSubmitSurvivesKill9 repeatedly kills sheaf submit while it hands over a file of POSTs, and
+// kills the service twice. When resumed to the end, every request has reached the upstream once or
+// is reported as in doubt, and every line of the file has its result.
 func TestSubmitSurvivesKill9(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -79,7 +79,7 @@ func TestSubmitSurvivesKill9(t *testing.T) {
 		switch {
 		case r.Status == "COMPLETED" && got == 1:
 		case r.Status == "FAILED" && r.Code == 502 && got <= 1:
-			doubts++ // it was under way when the service was killed
+			doubts++ // it was in flight when the service was killed
 		default:
 			t.Errorf("line %d arrived %d times and is reported as %s", n, got, line)
 		}

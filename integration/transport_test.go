@@ -13,9 +13,9 @@ import (
 )
 
 // closer is an upstream that answers the first request of each connection, keeps the
-// connection alive, reads the next request whole and then closes without a word. To a
-// client it looks exactly like a server that has just given up an idle connection, which
-// is when transports tempt fate and send again.
+// connection alive, reads the next request completely and then closes silently. To a client it
+// looks exactly like a server that has just closed an idle connection, and then many transports
+// send the request again.
 type closer struct {
 	net.Listener
 
@@ -53,7 +53,7 @@ func (c *closer) serve(conn net.Conn) {
 	}
 }
 
-// read reads a request whole and counts it.
+// read reads a complete request and counts it.
 func (c *closer) read(in *bufio.Reader) bool {
 	r, err := http.ReadRequest(in)
 	if err != nil {
@@ -87,7 +87,7 @@ type closerCase struct {
 	status   string
 }
 
-// TestTransportNeverSendsAgain lets requests run into closing connections.
+// TestTransportNeverSendsAgain sends requests on connections that are closing.
 func TestTransportNeverSendsAgain(t *testing.T) {
 	const body = `{"n":1}`
 	for _, test := range []closerCase{

@@ -12,9 +12,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// TestUpgradeWithTwoBinaries: a newer version expands the schema while nodes of this one run
-// batches. Both run batches then, also after a restart. Once the database says that a version
-// has removed what this one uses, this one is refused.
+// TestUpgradeWithTwoBinaries: a newer version expands the schema while nodes of this version run
+// batches. Then both run batches, also after a restart. Once the database records that a version
+// has removed something that this one uses, this one refuses to start.
 func TestUpgradeWithTwoBinaries(t *testing.T) {
 	steps := []string{
 		"-- +goose Up\nALTER TABLE batches ADD COLUMN later text NOT NULL DEFAULT '';\n",
@@ -25,7 +25,7 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 	ledger := newLedger(t, steady)
 	f := newFleet(t, &row{}, ledger, pgtest.NewDatabase(t), 3)
 	f.nodes[2].binary = expanded
-	f.lost = func(error) {} // a node that is gone takes no calls
+	f.lost = func(error) {} // a stopped node accepts no calls
 	stop := func(n *node) {
 		f.strike(n.name, ended)
 		n.term(t)
@@ -60,7 +60,7 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 	}
 }
 
-// buildLater builds the service as a later version would be, with more steps of the schema.
+// buildLater builds the service as a later version, with more schema migrations.
 func buildLater(t *testing.T, steps []string) string {
 	t.Helper()
 	dir := t.TempDir()
