@@ -217,7 +217,7 @@ func (s *settings) addTo(c *cobra.Command, flags *pflag.FlagSet) {
 	f := c.Flags()
 	f.SortFlags = false
 	own := pflag.NewFlagSet("config", pflag.ContinueOnError)
-	add(own, "config", "", "file", "read settings from this YAML file", &s.config, parseFile)
+	add(own, "config", "", "file", "read settings from this YAML file", into(&s.config, parseFile))
 	putUnder(own, "Serving")
 	f.AddFlagSet(own)
 	f.AddFlagSet(flags)

@@ -30,13 +30,15 @@ in it.`,
 			if err := refuseRemoved(vars); err != nil {
 				return err
 			}
-			listen, err := parseListen(first(vars[variable("listen")], "127.0.0.1:8080"))
-			if err != nil {
-				return usagef("%s %w; or pass a URL, such as http://127.0.0.1:9090/healthz", variable("listen"), err)
+			s, flags := newSettings()
+			if text := vars[variable("listen")]; text != "" {
+				if err := flags.Set("listen", text); err != nil {
+					return usagef("%s %w; or pass a URL, such as http://127.0.0.1:9090/healthz", variable("listen"), err)
+				}
 			}
-			address := listen.api
-			if listen.metrics != "" && listen.metrics != "off" {
-				address = listen.metrics
+			address := s.listen.api
+			if s.listen.metrics != "" && s.listen.metrics != "off" {
+				address = s.listen.metrics
 			}
 			return checkHealth(c.Context(), "http://"+local(address)+healthPath)
 		},

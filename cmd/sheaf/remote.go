@@ -55,16 +55,17 @@ func (r *remote) command(environ []string, has shape, c *cobra.Command, run func
 	if has&ofTicket != 0 {
 		c.ValidArgsFunction = r.tickets
 	}
-	return complete(r, has, c, run, func() (*client.Client, error) { return r.client(retryFor) })
+	return withService(r, has, c, run, func() (*client.Client, error) { return r.client(retryFor) })
 }
 
 // operatorCommand completes a command that calls a service for an operator.
 func (r *remote) operatorCommand(environ []string, has shape, c *cobra.Command, run func(context.Context, *client.Operator, *cobra.Command, []string) error) *cobra.Command {
 	r.operatorFlags(c, environ)
-	return complete(r, has, c, run, r.operator)
+	return withService(r, has, c, run, r.operator)
 }
 
-func complete[S any](r *remote, has shape, c *cobra.Command, run func(context.Context, S, *cobra.Command, []string) error, connect func() (S, error)) *cobra.Command {
+// withService adds what the shape says to a command that calls a service.
+func withService[S any](r *remote, has shape, c *cobra.Command, run func(context.Context, S, *cobra.Command, []string) error, connect func() (S, error)) *cobra.Command {
 	if has&ofTicket != 0 {
 		c.Args = oneTicket
 	}

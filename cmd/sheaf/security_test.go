@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/openapi"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -82,8 +83,9 @@ func TestCredentialsDirectory(t *testing.T) {
 	if got, err := parseDatabase(database); got != "postgres://sheaf@db/sheaf?sheaf_password_file=%2Frun%2Fcredentials%2Fsheaf.service%2Fpassword&sslmode=require" || err != nil {
 		t.Errorf("%s, %v", got, err)
 	}
-	if m, err := parseAuth("keys=$CREDENTIALS_DIRECTORY/keys.json"); err != nil || m.keys != "/run/credentials/sheaf.service/keys.json" {
-		t.Errorf("%+v, %v", m, err)
+	var a sheaf.Auth
+	if err := setAuth(&a)("keys=$CREDENTIALS_DIRECTORY/keys.json"); err != nil || a.KeysFile != "/run/credentials/sheaf.service/keys.json" {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 

@@ -327,9 +327,9 @@ func redirectBrowsers(next http.Handler) http.Handler {
 func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
-		spare := files - s.outbound.requests - keptFiles
+		spare := files - s.options.Limits.MaxOutbound - keptFiles
 		if s.options.Upstream.Passthrough { // as many forwarded calls
-			spare -= s.outbound.requests
+			spare -= s.options.Limits.MaxOutbound
 		}
 		connections = min(connections, max(spare, files/4))
 	}

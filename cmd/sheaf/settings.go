@@ -15,21 +15,16 @@ import (
 // settings are the settings of sheaf serve. Each is a flag, an environment variable and a key of
 // the settings file, and holds a checked value after parsing.
 type settings struct {
-	config  string        // the settings file; empty: none, or the variable's
-	options sheaf.Options // without what the other fields hold
+	config  string // the settings file; empty: none, or the variable's
+	options sheaf.Options
 
 	listen     addresses
 	tls        tlsFiles
 	hosts      []string // names accepted in the Host header, besides this machine's own
 	ui         bool
 	migrate    bool
-	auth       authMode
 	authChosen bool   // somebody set --auth
 	auditLog   string // a file; empty: none
-	guard      guard
-	receivers  receivers
-	database   databaseLimits
-	outbound   outboundLimits
 	log        logSettings
 }
 
@@ -44,31 +39,6 @@ type tlsFiles struct {
 	cert, key                             string // for callers; empty: no TLS
 	upstreamCA, upstreamCert, upstreamKey string
 }
-
-// authMode says which callers are admitted. The zero value admits everybody.
-type authMode struct {
-	check    string
-	anyStore bool
-	keys     string
-}
-
-// guard is the value of --upstream-guard.
-type guard struct {
-	on    bool
-	allow []netip.Prefix
-}
-
-// receivers are the networks and hosts of --webhook-allow.
-type receivers struct {
-	networks []netip.Prefix
-	hosts    []string
-}
-
-// databaseLimits and outboundLimits hold 0 for the library's default.
-type (
-	databaseLimits struct{ bytes, queue int64 }
-	outboundLimits struct{ requests, stores int }
-)
 
 // logSettings are the value of --log-format.
 type logSettings struct {
@@ -95,63 +65,64 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	f.SortFlags = false
 
-	add(f, "listen", "127.0.0.1:8080", "address", "serve here; metrics=ADDRESS|off", &s.listen, parseListen)
-	add(f, "tls", "", "files", "certificates and keys in PEM files: cert=FILE,key=FILE", &s.tls, parseTLS)
-	add(f, "hosts", "", "names", "Host names to accept when --listen is a loopback address", &s.hosts, parseHosts)
-	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For to believe: 10.1.0.7/32", &o.Auth.TrustedProxies, parseNetworks)
-	add(f, "passthrough", "off", "on|off", "forward all other calls to the upstream unchanged", &o.Upstream.Passthrough, parseSwitch)
-	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", &s.ui, parseSwitch)
-	add(f, "shutdown-timeout", "30s", "duration", "how long to wait for requests in flight at shutdown", &o.ShutdownTimeout, parseDuration)
+	add(f, "listen", "127.0.0.1:8080", "address", "serve here; metrics=ADDRESS|off", withPair(into(&s.listen.api, parseAddress), "metrics", into(&s.listen.metrics, parseMetrics)))
+	add(f, "tls", "", "files", "certificates and keys in PEM files: cert=FILE,key=FILE", into(&s.tls, parseTLS))
+	add(f, "hosts", "", "names", "Host names to accept when --listen is a loopback address", into(&s.hosts, parseHosts))
+	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For to believe: 10.1.0.7/32", into(&o.Auth.TrustedProxies, parseNetworks))
+	add(f, "passthrough", "off", "on|off", "forward all other calls to the upstream unchanged", into(&o.Upstream.Passthrough, parseSwitch))
+	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", into(&s.ui, parseSwitch))
+	add(f, "shutdown-timeout", "30s", "duration", "how long to wait for requests in flight at shutdown", into(&o.ShutdownTimeout, parseDuration))
 	putUnder(f, "Serving")
 
-	add(f, "auth", "passthrough", "mode", "passthrough, check=URL or keys=FILE", &s.auth, parseAuth)
-	add(f, "operator-keys", "", "file", "keys that may see the whole service", &o.Auth.OperatorKeysFile, parseFile)
-	add(f, "audit-log", "", "file", "append a JSON line to it for each call to the batch API", &s.auditLog, parseFile)
+	add(f, "auth", "passthrough", "mode", "passthrough, check=URL or keys=FILE", setAuth(&o.Auth))
+	add(f, "operator-keys", "", "file", "keys that may see the whole service", into(&o.Auth.OperatorKeysFile, parseFile))
+	add(f, "audit-log", "", "file", "append a JSON line to it for each call to the batch API", into(&s.auditLog, parseFile))
 	putUnder(f, "Callers")
 
-	add(f, "upstream", "", "url", "the API, such as http://127.0.0.1:9000/api/v3/{storeId}; required", &o.Upstream.URL, parseUpstream)
-	add(f, "upstream-guard", "off", "on|off|nets", "connect to public addresses only, and these networks", &s.guard, parseGuard)
-	add(f, "request-headers", "", "names", "additional headers that requests may carry: X-Locale,X-Tenant", &o.Upstream.RequestHeaders, parseHeaders)
-	add(f, "request-timeout", "30s", "duration", "limit for one attempt, up to the answer's last byte", &o.Upstream.Timeout, parseDuration)
-	add(f, "rate", "", "rate", "most requests with one credential: 600/m, 10/s or 100/10s", &o.Upstream.Rate, parseRate)
-	add(f, "success", "2xx", "2xx|200", "answers that count as success", &o.Upstream.Success,
-		oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200}))
-	add(f, "max-outbound", "1024", "count", "requests in flight at once; stores=COUNT", &s.outbound, parseOutbound)
+	add(f, "upstream", "", "url", "the API, such as http://127.0.0.1:9000/api/v3/{storeId}; required", into(&o.Upstream.URL, parseUpstream))
+	add(f, "upstream-guard", "off", "on|off|nets", "connect to public addresses only, and these networks", setGuard(&o.Upstream))
+	add(f, "request-headers", "", "names", "additional headers that requests may carry: X-Locale,X-Tenant", into(&o.Upstream.RequestHeaders, parseHeaders))
+	add(f, "request-timeout", "30s", "duration", "limit for one attempt, up to the answer's last byte", into(&o.Upstream.Timeout, parseDuration))
+	add(f, "rate", "", "rate", "most requests with one credential: 600/m, 10/s or 100/10s", into(&o.Upstream.Rate, parseRate))
+	add(f, "success", "2xx", "2xx|200", "answers that count as success",
+		into(&o.Upstream.Success, oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200})))
+	add(f, "max-outbound", "1024", "count", "requests in flight at once; stores=COUNT",
+		withPair(into(&o.Limits.MaxOutbound, parseCount(1)), "stores", into(&o.Limits.StoresAtOnce, parseCount(1))))
 	putUnder(f, "Upstream")
 
-	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", &o.Retries.Limit, optional(parseCount(0)))
-	add(f, "retry-interval", "3s", "duration", "pause before a retry", &o.Retries.Interval, parseDuration)
-	add(f, "throttle-limit", "20m", "duration", "how long 429 answers may last before a request fails", &o.Retries.ThrottleLimit, parseDuration)
-	add(f, "in-doubt", "fail", "fail|retry", "unknown outcome; retry needs Idempotency-Key support", &o.Retries.InDoubt,
-		oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true}))
+	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", into(&o.Retries.Limit, optional(parseCount(0))))
+	add(f, "retry-interval", "3s", "duration", "pause before a retry", into(&o.Retries.Interval, parseDuration))
+	add(f, "throttle-limit", "20m", "duration", "how long 429 answers may last before a request fails", into(&o.Retries.ThrottleLimit, parseDuration))
+	add(f, "in-doubt", "fail", "fail|retry", "unknown outcome; retry needs Idempotency-Key support",
+		into(&o.Retries.InDoubt, oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true})))
 	putUnder(f, "Retries")
 
 	addDatabase(f, &o.Database.URL)
-	add(f, "secret-key-file", "", "file", "key that encrypts credentials; required with PostgreSQL", &o.Database.SecretKeyFile, parseFile)
-	add(f, "abandon-credentials", "off", "on|off", "start with a new secret key and drop unsent requests", &o.Database.AbandonCredentials, parseSwitch)
+	add(f, "secret-key-file", "", "file", "key that encrypts credentials; required with PostgreSQL", into(&o.Database.SecretKeyFile, parseFile))
+	add(f, "abandon-credentials", "off", "on|off", "start with a new secret key and drop unsent requests", into(&o.Database.AbandonCredentials, parseSwitch))
 	f.Lookup("abandon-credentials").NoOptDefVal = "on"
-	add(f, "migrate", "on", "on|off", "update PostgreSQL's schema at the start", &s.migrate, parseSwitch)
-	add(f, "retention", "168h", "duration", "how long batches are kept after their end", &o.Database.Retention, parseRetention)
+	add(f, "migrate", "on", "on|off", "update PostgreSQL's schema at the start", into(&s.migrate, parseSwitch))
+	add(f, "retention", "168h", "duration", "how long batches are kept after their end", into(&o.Database.Retention, parseRetention))
 	putUnder(f, "Database")
 
-	add(f, "max-answer", "5MiB", "size", "most bytes of one answer's body", &o.Limits.MaxAnswer, parseSize)
-	add(f, "max-queued", "10000", "count", "most unfinished batches of one queue; 0: no limit", &o.Limits.MaxQueued, optional(parseCount(0)))
-	add(f, "max-database", "0", "size", "most bytes of the database; queue=SIZE; 0: no limit", &s.database, parseDatabaseLimits)
+	add(f, "max-answer", "5MiB", "size", "most bytes of one answer's body", into(&o.Limits.MaxAnswer, parseSize))
+	add(f, "max-queued", "10000", "count", "most unfinished batches of one queue; 0: no limit", into(&o.Limits.MaxQueued, optional(parseCount(0))))
+	add(f, "max-database", "0", "size", "most bytes of the database; queue=SIZE; 0: no limit", withPair(into(&o.Limits.MaxDatabase, parseStored), "queue", into(&o.Limits.MaxStored, parseStored)))
 	putUnder(f, "Limits")
 
-	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", &o.Webhooks.SecretFile, parseFile)
-	add(f, "webhook-url", "", "url", "callback for batches without a callbackUrl", &o.Webhooks.URL, parseCallback)
-	add(f, "webhook-allow", "", "names", "private networks to allow; host names allow only these hosts", &s.receivers, parseReceivers)
+	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", into(&o.Webhooks.SecretFile, parseFile))
+	add(f, "webhook-url", "", "url", "callback for batches without a callbackUrl", into(&o.Webhooks.URL, parseCallback))
+	add(f, "webhook-allow", "", "names", "private networks to allow; host names allow only these hosts", setReceivers(&o.Webhooks))
 	putUnder(f, "Callbacks")
 
-	add(f, "log-format", "text", "format", "text or json, on stderr; level: json,debug", &s.log, parseLog)
+	add(f, "log-format", "text", "format", "text or json, on stderr; level: json,debug", into(&s.log, parseLog))
 	putUnder(f, "Logging")
 	return s, f
 }
 
 // addDatabase adds the flag that names the database.
 func addDatabase(f *pflag.FlagSet, to *string) {
-	add(f, "database", "sqlite:sheaf.db", "url", "sqlite:FILE or postgres://USER@HOST/NAME", to, parseDatabase)
+	add(f, "database", "sqlite:sheaf.db", "url", "sqlite:FILE or postgres://USER@HOST/NAME", into(to, parseDatabase))
 }
 
 // load sets what the command line leaves open from the environment and the settings file, and
@@ -167,7 +138,7 @@ func (s *settings) load(f *pflag.FlagSet, vars map[string]string) (origins, erro
 
 // check returns what is wrong with settings that are right one by one.
 func (s *settings) check() error {
-	t := &s.tls
+	t, a := &s.tls, &s.options.Auth
 	switch {
 	case s.options.Upstream.URL == "":
 		return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
@@ -180,13 +151,13 @@ func (s *settings) check() error {
 	case !s.authChosen && !isLoopback(s.listen.api):
 		return usagef("--listen %s can be reached from other machines, and --auth is not set, so anybody could store batches with made-up tokens. "+
 			"Set --auth (or %s) to check=URL or keys=FILE, or to passthrough if anybody may", s.listen.api, variable("auth"))
-	case s.auth.check != "" && !strings.Contains(s.auth.check, "{storeId}") && !s.auth.anyStore:
+	case a.CheckURL != "" && !strings.Contains(a.CheckURL, "{storeId}") && !a.CheckAnyStore:
 		return usagef("--auth check=URL has no {storeId} in its address, so every valid token would own the batches of every store. " +
 			"Put {storeId} into its path, or use check-any-store=URL if all callers may share everything")
-	case s.auth.keys != "" && s.options.Upstream.Passthrough:
+	case a.KeysFile != "" && s.options.Upstream.Passthrough:
 		return usagef("--passthrough does not go with --auth keys: the upstream does not know the keys")
-	case s.auth.keys != "" && s.options.Auth.OperatorKeysFile != "":
-		return usagef("--operator-keys does not go with --auth keys: put the operators' keys into %s", s.auth.keys)
+	case a.KeysFile != "" && a.OperatorKeysFile != "":
+		return usagef("--operator-keys does not go with --auth keys: put the operators' keys into %s", a.KeysFile)
 	}
 	return nil
 }
@@ -194,13 +165,7 @@ func (s *settings) check() error {
 // serviceOptions returns the options of the service.
 func (s *settings) serviceOptions(log *slog.Logger) sheaf.Options {
 	o := s.options
-	o.Logger = log
-	o.Auth.CheckURL, o.Auth.CheckAnyStore, o.Auth.KeysFile = s.auth.check, s.auth.anyStore, s.auth.keys
-	o.Upstream.Guard, o.Upstream.GuardAllow = s.guard.on, s.guard.allow
-	o.Webhooks.Allow, o.Webhooks.Hosts = s.receivers.networks, s.receivers.hosts
-	o.Database.NoMigrations = !s.migrate
-	o.Limits.MaxDatabase, o.Limits.MaxStored = s.database.bytes, s.database.queue
-	o.Limits.MaxOutbound, o.Limits.StoresAtOnce = s.outbound.requests, s.outbound.stores
+	o.Logger, o.Database.NoMigrations = log, !s.migrate
 	return o
 }
 

@@ -176,12 +176,12 @@ func parseWith(t *testing.T, file string, args, environ []string) settings {
 // The defaults are those of the library.
 func TestDefaults(t *testing.T) {
 	want := settings{
-		listen: addresses{api: "127.0.0.1:8080"}, ui: true, migrate: true, outbound: outboundLimits{requests: 1024},
+		listen: addresses{api: "127.0.0.1:8080"}, ui: true, migrate: true,
 		options: sheaf.Options{
 			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Retention: 7 * 24 * time.Hour},
 			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second},
 			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, ThrottleLimit: 20 * time.Minute},
-			Limits:          sheaf.Limits{MaxAnswer: 5 << 20, MaxQueued: new(10_000)},
+			Limits:          sheaf.Limits{MaxAnswer: 5 << 20, MaxQueued: new(10_000), MaxOutbound: 1024},
 			ShutdownTimeout: 30 * time.Second,
 		},
 	}

@@ -21,31 +21,59 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// value is the pflag.Value of one setting. The errors of parse continue a sentence that begins with
-// the setting's name, so they fit a flag, a variable and a key alike: `is "x" and must be …`.
-type value[T any] struct {
-	target *T
-	text   string
-	kind   string
-	parse  func(string) (T, error)
-}
+// setter takes the text of a setting. Its errors continue a sentence that begins with the setting's
+// name, so they fit a flag, a variable and a key alike: `is "x" and must be …`. After an error the
+// setting is unchanged.
+type setter func(text string) error
 
-func (v *value[T]) String() string { return v.text }
-func (v *value[T]) Type() string   { return v.kind }
-
-// Set parses text. An error leaves the setting unchanged.
-func (v *value[T]) Set(text string) error {
-	parsed, err := v.parse(text)
-	if err != nil {
+// into returns a setter that parses a text into a field.
+func into[T any](target *T, parse func(string) (T, error)) setter {
+	return func(text string) error {
+		parsed, err := parse(text)
+		if err == nil {
+			*target = parsed
+		}
 		return err
 	}
-	*v.target, v.text = parsed, text
-	return nil
+}
+
+// withPair returns a setter for a value that a pair may follow, as in 1024,stores=100.
+func withPair(first setter, name string, second setter) setter {
+	return func(text string) error {
+		value, rest, more := strings.Cut(text, ",")
+		paired, ok := strings.CutPrefix(rest, name+"=")
+		if more && (!ok || paired == "") {
+			return wrong(text, "one value, and maybe ,"+name+"=VALUE")
+		}
+		err := first(value)
+		if err == nil && more {
+			err = second(paired)
+		}
+		return err
+	}
+}
+
+// value is the pflag.Value of one setting.
+type value struct {
+	setter
+	text, kind string
+}
+
+func (v *value) String() string { return v.text }
+func (v *value) Type() string   { return v.kind }
+
+// Set implements pflag.Value.
+func (v *value) Set(text string) error {
+	err := v.setter(text)
+	if err == nil {
+		v.text = text
+	}
+	return err
 }
 
 // add defines a flag and sets it to its default; an empty default is the zero value.
-func add[T any](f *pflag.FlagSet, name, byDefault, kind, usage string, target *T, parse func(string) (T, error)) {
-	v := &value[T]{target: target, kind: kind, parse: parse}
+func add(f *pflag.FlagSet, name, byDefault, kind, usage string, set setter) {
+	v := &value{setter: set, kind: kind}
 	if byDefault != "" {
 		if err := v.Set(byDefault); err != nil {
 			panic(fmt.Sprintf("the default of --%s %v", name, err)) //nolint:forbidigo // a mistake in this program, which every test finds
@@ -59,107 +87,68 @@ func wrong(text, right string) error {
 	return fmt.Errorf("is %q and must be %s", text, right)
 }
 
-// pairs reads KEY=VALUE pairs separated by commas into the fields of these names.
-func pairs(text string, fields map[string]*string) bool {
-	for part := range strings.SplitSeq(text, ",") {
-		name, v, _ := strings.Cut(strings.TrimSpace(part), "=")
-		field, ok := fields[name]
-		if !ok || v == "" || *field != "" {
-			return false
-		}
-		*field = v
+// parseMetrics reads an address, or off.
+func parseMetrics(text string) (string, error) {
+	if text == "off" {
+		return text, nil
 	}
-	return true
-}
-
-// withPair reads a value that a pair may follow, as in 1024,stores=100. The pair's value is empty
-// if there is none.
-func withPair(text, name, right string) (first, second string, err error) {
-	first, rest, more := strings.Cut(text, ",")
-	if more && !pairs(rest, map[string]*string{name: &second}) {
-		return "", "", wrong(text, right)
-	}
-	return first, second, nil
-}
-
-func parseListen(text string) (a addresses, err error) {
-	var metrics string
-	if a.api, metrics, err = withPair(text, "metrics", "host:port, and maybe ,metrics=host:port or ,metrics=off"); err != nil {
-		return a, err
-	}
-	if a.api, err = parseAddress(a.api); err == nil && metrics != "" && metrics != "off" {
-		metrics, err = parseAddress(metrics)
-	}
-	a.metrics = metrics
-	return a, err
+	return parseAddress(text)
 }
 
 func parseTLS(text string) (t tlsFiles, err error) {
 	fields := map[string]*string{
 		"cert": &t.cert, "key": &t.key, "upstream-ca": &t.upstreamCA, "upstream-cert": &t.upstreamCert, "upstream-key": &t.upstreamKey,
 	}
-	if !pairs(text, fields) {
-		return t, wrong(text, "cert=FILE,key=FILE for callers, and upstream-ca=FILE, upstream-cert=FILE,upstream-key=FILE for the upstream")
-	}
-	for _, field := range fields {
-		if *field == "" {
-			continue
+	for part := range strings.SplitSeq(text, ",") {
+		name, file, _ := strings.Cut(strings.TrimSpace(part), "=")
+		field, ok := fields[name]
+		if !ok || file == "" || *field != "" {
+			return tlsFiles{}, wrong(text, "cert=FILE,key=FILE for callers, and upstream-ca=FILE, upstream-cert=FILE,upstream-key=FILE for the upstream")
 		}
-		if *field, err = parseFile(*field); err != nil {
-			return t, err
+		if *field, err = parseFile(file); err != nil {
+			return tlsFiles{}, err
 		}
 	}
 	return t, nil
 }
 
-func parseGuard(text string) (g guard, err error) {
-	if g.on, err = parseSwitch(text); err == nil {
-		return g, nil
-	}
-	if g.allow, err = parseNetworks(text); err != nil {
-		return guard{}, wrong(text, "on, off, or the networks to allow besides public addresses, such as 10.1.0.0/16,fd00::/8")
-	}
-	g.on = true
-	return g, nil
-}
-
-// parseReceivers reads networks in CIDR notation and names of hosts.
-func parseReceivers(text string) (r receivers, err error) {
-	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		if networks, err := parseNetworks(part); err == nil {
-			r.networks = append(r.networks, networks...)
-			continue
+// setGuard reads on, off, or networks, which turn the guard on.
+func setGuard(u *sheaf.Upstream) setter {
+	return func(text string) error {
+		on, err := parseSwitch(text)
+		var allow []netip.Prefix
+		if err != nil {
+			on = true
+			allow, err = parseNetworks(text)
 		}
-		hosts, err := parseHosts(part)
-		if _, bare := netip.ParseAddr(part); err != nil || bare == nil {
-			return receivers{}, wrong(text, "networks in CIDR notation and names of hosts, such as 10.1.0.0/16,hooks.example.com")
+		if err != nil {
+			return wrong(text, "on, off, or the networks to allow besides public addresses, such as 10.1.0.0/16,fd00::/8")
 		}
-		r.hosts = append(r.hosts, hosts...)
+		u.Guard, u.GuardAllow = on, allow
+		return nil
 	}
-	return r, nil
 }
 
-func parseDatabaseLimits(text string) (l databaseLimits, err error) {
-	bytes, queue, err := withPair(text, "queue", "a size, and maybe ,queue=SIZE, such as 100GiB,queue=2GiB")
-	if err != nil {
-		return l, err
+// setReceivers reads networks in CIDR notation and names of hosts.
+func setReceivers(w *sheaf.Webhooks) setter {
+	return func(text string) error {
+		var networks []netip.Prefix
+		var hosts []string
+		for part := range strings.SplitSeq(text, ",") {
+			part = strings.TrimSpace(part)
+			if network, err := parseNetworks(part); err == nil {
+				networks = append(networks, network...)
+				continue
+			}
+			host, err := parseHosts(part)
+			if _, bare := netip.ParseAddr(part); err != nil || bare == nil {
+				return wrong(text, "networks in CIDR notation and names of hosts, such as 10.1.0.0/16,hooks.example.com")
+			}
+			hosts = append(hosts, host...)
+		}
+		w.Allow, w.Hosts = networks, hosts
+		return nil
 	}
-	if l.bytes, err = parseStored(bytes); err == nil && queue != "" {
-		l.queue, err = parseStored(queue)
-	}
-	return l, err
-}
-
-func parseOutbound(text string) (l outboundLimits, err error) {
-	requests, stores, err := withPair(text, "stores", "a number, and maybe ,stores=NUMBER, such as 1024,stores=100")
-	if err != nil {
-		return l, err
-	}
-	if l.requests, err = parseCount(1)(requests); err == nil && stores != "" {
-		l.stores, err = parseCount(1)(stores)
-	}
-	return l, err
 }
 
 func parseLog(text string) (l logSettings, err error) {
@@ -195,19 +184,24 @@ func parseUpstream(text string) (string, error) {
 	return text, nil
 }
 
-func parseAuth(text string) (m authMode, err error) {
-	kind, rest, _ := strings.Cut(text, "=")
-	switch {
-	case text == "passthrough":
-	case kind == "check" || kind == "check-any-store":
-		m.anyStore = kind == "check-any-store"
-		m.check, err = parseUpstream(rest)
-	case kind == "keys" && rest != "":
-		m.keys, err = parseFile(rest)
-	default:
-		err = wrong(text, "passthrough, check=URL or check-any-store=URL with an address that checks tokens, or keys=FILE")
+func setAuth(a *sheaf.Auth) setter {
+	return func(text string) (err error) {
+		var check, keys string
+		kind, rest, _ := strings.Cut(text, "=")
+		switch {
+		case text == "passthrough":
+		case kind == "check" || kind == "check-any-store":
+			check, err = parseUpstream(rest)
+		case kind == "keys" && rest != "":
+			keys, err = parseFile(rest)
+		default:
+			err = wrong(text, "passthrough, check=URL or check-any-store=URL with an address that checks tokens, or keys=FILE")
+		}
+		if err == nil {
+			a.CheckURL, a.CheckAnyStore, a.KeysFile = check, kind == "check-any-store", keys
+		}
+		return err
 	}
-	return m, err
 }
 
 // passwordFile is the parameter of a PostgreSQL URL that names a file.
