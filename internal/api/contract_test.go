@@ -121,7 +121,7 @@ func heldError(a *response) error {
 		Code    code   `json:"errorCode"`
 	}
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Message == "" || !slices.Contains(described(), e.Code) {
-		return fmt.Errorf("%d %.300s is no error of the description", a.status, a.body)
+		return fmt.Errorf("%d %.300s isn't a described error", a.status, a.body)
 	}
 	return nil
 }

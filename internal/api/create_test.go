@@ -496,7 +496,7 @@ func TestClientGone(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer abc")
 	rec := httptest.NewRecorder()
 	defer func() {
-		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // a panic's value is no wrapped error
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // a panic's value isn't wrapped
 			t.Errorf("recovered %v, want the connection to break", v)
 		}
 		if rec.Body.Len() > 0 || w.log() != "" {

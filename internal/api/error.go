@@ -30,7 +30,7 @@ const (
 	upstreamTimeout      code = "UPSTREAM_TIMEOUT"
 )
 
-// answers are how the codes are sent: the status, and a header that goes with it.
+// answers are the HTTP status of each code, and a header that belongs to it.
 var answers = map[code]struct {
 	http          int
 	header, value string
@@ -55,11 +55,11 @@ var answers = map[code]struct {
 	databaseFull:         {http.StatusInsufficientStorage, "Retry-After", "60"},
 }
 
-// apiError is an answer other than success.
+// apiError is an answer that isn't a success.
 type apiError struct {
 	code    code
 	message string        // a sentence for the caller
-	wait    time.Duration // of rateLimited: what Retry-After says, in whole seconds; 0: the code's own
+	wait    time.Duration // for Retry-After, rounded up to seconds; 0: that of the code
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -69,8 +69,8 @@ func fail(c code, format string, args ...any) error {
 	return &apiError{code: c, message: fmt.Sprintf(format, args...)}
 }
 
-// noBatch answers for unknown, foreign and deleted batches and malformed tickets: all
-// alike, so that nobody learns which tickets exist.
+// noBatch returns the same answer for malformed, unknown and deleted tickets, and those of other callers,
+// so that nobody learns which tickets exist.
 func noBatch() error {
 	return fail(batchNotFound, "There is no batch with this ticket for this store and token.")
 }

@@ -118,7 +118,7 @@ func TestCancelMatching(t *testing.T) {
 	if a := w.do("POST", base+"/cancel-matching?groupId=spring"); a.body != `{"matched":40,"updateCount":40}` {
 		t.Errorf("stopped: %s", a.body)
 	}
-	w.checkQueues("the running batch's queue is told", &w.notified, 1)
+	w.checkQueues("the running batch's queue is notified", &w.notified, 1)
 	w.expectFound("?status=UNFINISHED", spring[0], other)
 	if a := w.do("POST", base+"/cancel-matching"); a.body != `{"matched":2,"updateCount":1}` {
 		t.Errorf("stopped again, with the rest: %s", a.body)

@@ -52,9 +52,9 @@ func TestPause(t *testing.T) {
 	if !c.Signals.Paused {
 		t.Error("the queue was not notified")
 	}
-	w.checkQueues("told", &w.notified, c.Queue)
+	w.checkQueues("notified", &w.notified, c.Queue)
 	steer("/resume?ticket="+ticket, changed)
-	w.checkQueues("told", &w.notified, c.Queue)
+	w.checkQueues("notified", &w.notified, c.Queue)
 	steer("/resume?ticket="+ticket, same)
 	steer("/resume", same)
 	steer("/pause", changed)

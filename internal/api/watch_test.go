@@ -169,7 +169,7 @@ func TestWaitWithETag(t *testing.T) {
 	}
 	arrived(ask())
 	c := w.claim()
-	w.record(c, done(0, 200, "")) // while nobody asks
+	w.record(c, done(0, 200, "")) // while no call waits
 	arrived(ask())
 	waiting := ask()
 	w.watched(1)

@@ -232,13 +232,13 @@ func (a *Answer) results(st *storage.Status, from int, all bool, except *batch.S
 	a.settle(st.Results)
 	x := results{st: st, all: all, except: except, index: from, page: st.Results}
 	x.notExecuted.Result = batch.Result{Status: batch.NotExecuted, Line: st.Reason}
-	st.Results = nil // so that the page can let go of them
+	st.Results = nil // so that only the page refers to them
 	return x
 }
 
 // next returns the next result, which is valid until next is called again. It returns nil at the end,
-// or when a result can't be read: then err is set. The answer is no field of x because it would be
-// allocated on the heap.
+// or when a result can't be read: then err is set. The answer isn't a field of x, because then
+// it would be allocated on the heap.
 func (x *results) next(a *Answer) *storage.IndexedResult {
 	for ; x.index < x.st.Total; x.index++ {
 		i := x.index

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// pollInterval is how often storage is asked for news of batches that other nodes run.
+	// pollInterval is how often storage is polled for news of batches that other nodes run.
 	pollInterval = 100 * time.Millisecond
 	// pollShare limits the part of the time that polling takes to 1/pollShare: with many watchers,
 	// news come later.
