@@ -51,7 +51,7 @@ func finished(t *testing.T, s *API, ask func(method, target, body string) *httpt
 
 // TestLargeBodiesAreSentInPieces: no call puts a whole body into one buffer, in any form.
 func TestLargeBodiesAreSentInPieces(t *testing.T) {
-	s, ask := newBare()
+	s, ask := newBare(t)
 	ticket := finished(t, s, ask, `["`+strings.Repeat("x", 4<<20)+`"]`, strings.Repeat("\x01", 2<<20))
 	for _, target := range []string{
 		"?ticket=", "?escapedJson=true&details=true&ticket=", "/requests?ticket=", "/body?index=0&ticket=", "/body?index=0&of=request&ticket=",
@@ -77,7 +77,7 @@ func TestLargeBodiesAreSentInPieces(t *testing.T) {
 
 // TestPiecesMakeTheSameAnswer: an answer that is sent in pieces has the recorded bodies.
 func TestPiecesMakeTheSameAnswer(t *testing.T) {
-	s, ask := newBare()
+	s, ask := newBare(t)
 	for _, unit := range []string{"é", "\x01", "😀", `"\`, "\xff\xfe", "[[],\n0]", "x"} {
 		text := strings.Repeat(unit, 700_000/len(unit))
 		if unit == "[[],\n0]" {
@@ -122,7 +122,7 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 
 // TestBodyBytes: of a long body, the beginning and the length are sent.
 func TestBodyBytes(t *testing.T) {
-	s, ask := newBare()
+	s, ask := newBare(t)
 	ticket := finished(t, s, ask, `{"a":"`+strings.Repeat("é", 1000)+`"}`, `["`+strings.Repeat("é", 1000)+`"]`)
 	for most, cut := range map[int]bool{100: true, 101: true, 2004: false} {
 		query := fmt.Sprintf("?bodyBytes=%d&ticket=%s", most, ticket)
@@ -168,7 +168,7 @@ func TestBodyBytes(t *testing.T) {
 // TestMemoryIsTakenBeforeItIsUsed: while other calls hold all memory, no call reads bodies from storage.
 func TestMemoryIsTakenBeforeItIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		ticket := finished(t, s, ask, `[1]`, `[2]`)
 		reads := 0
 		s.Storage = counting{s.Storage, &reads}

@@ -293,7 +293,7 @@ func TestCreateBodyBreaks(t *testing.T) {
 // ones wait and are then asked to retry; nothing of them is stored.
 func TestCreateWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		node := storagetest.NewMemory().Node()
+		node := openDatabase(t)
 		s := New(Options{
 			Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
 			Storage: node, MaxBody: maxBody, Wake: func(storage.QueueID) {},

@@ -40,7 +40,7 @@ func (l *closedOnce) Close() (err error) {
 // If a write deadline were left behind, it would reset the stream.
 func TestQuietStreamsOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		create := func(n int) string {
 			return ask("POST", base, `[`+strings.Repeat(`{"method":"GET","path":"p"},`, n-1)+`{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 		}

@@ -19,7 +19,6 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/storage"
-	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 // hog takes all memory that calls may hold while they read. It returns a function that frees it.
@@ -48,10 +47,10 @@ func hog(t *testing.T, s *API) (release func()) {
 }
 
 // newBare returns the API without a server, and a function that calls it.
-func newBare() (*API, func(method, target, body string) *httptest.ResponseRecorder) {
+func newBare(t testing.TB) (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
 		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
-		Storage: storagetest.NewMemory().Node(), MaxBody: maxBody, MaxAnswer: 5 << 20, Logger: discard,
+		Storage: openDatabase(t), MaxBody: maxBody, MaxAnswer: 5 << 20, Logger: discard,
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {},
 		Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 	})
@@ -75,7 +74,7 @@ func TestCreatesTakeTurns(t *testing.T) {
 	_, _ = z.Write([]byte(large))
 	_ = z.Close()
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newBare()
+		s, _ := newBare(t)
 		s.CPU = cpu.New(2)
 		leave, err := s.CPU.Enter(t.Context(), cpu.Large, "hog")
 		if err != nil {
@@ -113,7 +112,7 @@ func TestCreatesTakeTurns(t *testing.T) {
 // A status without responses needs no memory.
 func TestAnswersWaitForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 		status := func(query string) int { return ask("GET", base+"?ticket="+ticket+query, "").Code }
 		if code := status(""); code != 200 {
@@ -145,7 +144,7 @@ func TestAnswersWaitForMemory(t *testing.T) {
 // before the server's own limits.
 func TestStalledClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 		c, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 		if err == nil {

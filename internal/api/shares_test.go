@@ -113,7 +113,7 @@ func serveBare(t *testing.T, s *API) func(request string) net.Conn {
 // reconnects.
 func TestStreamEndsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		ticket := ask("POST", base, `[{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 		began := time.Now()
 		conn := serveBare(t, s)("GET " + base + "?ticket=" + ticket + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\nAccept: text/event-stream\r\n\r\n")
@@ -137,7 +137,7 @@ func TestStreamEndsInOrder(t *testing.T) {
 // matter how much these bytes unpack to, and nobody waits for them.
 func TestStalledCompressedUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ask := newBare()
+		s, ask := newBare(t)
 		open := serveBare(t, s)
 		var bomb bytes.Buffer
 		z := gzip.NewWriter(&bomb)
@@ -165,7 +165,7 @@ func TestStalledCompressedUploads(t *testing.T) {
 // TestAnswersAreSharedByOwner: only the owner of slow readers waits for the memory that they hold.
 func TestAnswersAreSharedByOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newBare()
+		s, _ := newBare(t)
 		status := func(token string) int {
 			ask := func(method, query, body string) *httptest.ResponseRecorder {
 				r := httptest.NewRequest(method, base+query, strings.NewReader(body))
@@ -199,7 +199,7 @@ func TestSlowReaders(t *testing.T) {
 	}{{12 << 10, false}, {20 << 10, true}} {
 		t.Run(fmt.Sprint(c.rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, ask := newBare()
+				s, ask := newBare(t)
 				ticket := ask("POST", base, `[`+strings.Repeat(`{"method":"GET","path":"p"},`, 31)+`{"method":"GET","path":"p"}]`).Body.String()[len(`{"ticket":"`):][:36]
 				claim, err := s.Storage.(storage.Storage).Claim(t.Context(), 1)
 				if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/sqlite"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
@@ -27,11 +29,25 @@ const (
 
 var discard = slog.New(slog.DiscardHandler)
 
-// world is the API in front of a database in memory, behind a real HTTP server.
+// openDatabase opens a new SQLite database whose calls can be made to fail.
+func openDatabase(t testing.TB) *storagetest.Faulty {
+	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "sheaf.db"), sqlite.Options{Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return storagetest.NewFaulty(db)
+}
+
+// world is the API in front of a SQLite database, behind a real HTTP server.
 type world struct {
 	t       testing.TB
 	api     *API
-	node    *storagetest.Node
+	node    *storagetest.Faulty
 	server  *httptest.Server
 	options Options
 
@@ -44,7 +60,7 @@ type world struct {
 
 // newWorld starts the API. configure, if not nil, changes its options first.
 func newWorld(t testing.TB, configure func(*Options)) *world {
-	w := &world{t: t, node: storagetest.NewMemory().Node()}
+	w := &world{t: t, node: openDatabase(t)}
 	w.options = Options{
 		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
 		Storage: w.node,

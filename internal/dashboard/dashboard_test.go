@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,22 +19,31 @@ import (
 	"github.com/sheafapi/sheaf/internal/auth"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
-	"github.com/sheafapi/sheaf/internal/storage/storagetest"
+	"github.com/sheafapi/sheaf/internal/storage/sqlite"
 	"github.com/sheafapi/sheaf/internal/telemetry"
 	"golang.org/x/net/html"
 )
 
-// world is a dashboard with the real API and a database in memory.
+// world is a dashboard with the real API and a SQLite database.
 type world struct {
 	*testing.T
-	node *storagetest.Node
+	node *sqlite.DB
 	d    *Dashboard
 	logs bytes.Buffer
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, node: storagetest.NewMemory().Node()}
+	w := &world{T: t}
 	log := slog.New(slog.NewTextHandler(&w.logs, nil))
+	var err error
+	if w.node, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "sheaf.db"), sqlite.Options{Logger: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	service := api.New(api.Options{
 		Storage: w.node, Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {}, Ready: func(context.Context) error { return nil },

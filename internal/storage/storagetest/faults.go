@@ -12,8 +12,8 @@ var ErrInjected = errors.New("injected failure")
 // Fault is how a call fails.
 type Fault uint8
 
-// The ways in which a call can fail. Its caller sees ErrInjected in both and can't
-// tell which it was.
+// The ways in which a call can fail. Its caller sees ErrInjected in both cases and can't tell them
+// apart.
 const (
 	None            Fault = iota // it doesn't
 	FailedNotStored              // nothing happened
@@ -33,33 +33,32 @@ func (f Fault) String() string {
 	return "unknown fault"
 }
 
-// hooks are what a test does to a node's calls.
+// hooks change how a database's calls end.
 type hooks struct {
 	mu    sync.Mutex
 	fault func(op string) Fault
 	gate  func(ctx context.Context, op string) error
 }
 
-// SetFault sets the function that decides, before each call, whether and how it
-// fails; nil: none fails. op is the method's name, such as "Create". No lock is
-// held meanwhile, so calls at once call it at once. Close never fails.
-func (n *Node) SetFault(f func(op string) Fault) {
-	n.hooks.mu.Lock()
-	defer n.hooks.mu.Unlock()
-	n.hooks.fault = f
+// SetFault sets the function that decides, before each call, whether and how the call fails; nil:
+// none fails. op is the method's name, such as "Create". The function may be called from many
+// goroutines at once. Close never fails.
+func (h *hooks) SetFault(f func(op string) Fault) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fault = f
 }
 
-// SetGate sets a function that every call but Close goes through first; nil: none.
-// It may block, as a slow database does. If it returns an error, so does the call,
-// with nothing stored.
-func (n *Node) SetGate(g func(ctx context.Context, op string) error) {
-	n.hooks.mu.Lock()
-	defer n.hooks.mu.Unlock()
-	n.hooks.gate = g
+// SetGate sets a function that every call except Close makes first; nil: none. It may block, as a
+// slow database does. If it returns an error, so does the call, with nothing stored.
+func (h *hooks) SetGate(g func(ctx context.Context, op string) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gate = g
 }
 
-// before lets a call pass the gate and returns the fault that it gets. An error
-// means that the call is not to be carried out.
+// before lets a call pass the gate and returns the call's fault. After an error the call must not
+// be carried out.
 func (h *hooks) before(ctx context.Context, op string) (Fault, error) {
 	h.mu.Lock()
 	gate, choose := h.gate, h.fault

@@ -14,8 +14,8 @@ const lookAgain = time.Second
 
 // Node is one node's access to a Memory. Make it with Memory.Node.
 type Node struct {
-	m     *Memory
-	hooks hooks
+	m *Memory
+	hooks
 
 	// Guarded by m.mu:
 	state     nodeState
