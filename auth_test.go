@@ -20,8 +20,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// checked is a service whose callers an API judges: a token is let in at the store that it
-// names.
+// checked is a service whose callers are checked by an API. The API admits a token to the store that
+// the token names.
 type checked struct {
 	t       *testing.T
 	address string
@@ -85,13 +85,13 @@ func (c *checked) create(store, token, query string) string {
 	return created.Ticket
 }
 
-// Whom the API lets in at a store shares its batches, and nobody else has a part in them.
+// Callers that the API admits to a store share the store's batches, and nobody else sees them.
 func TestAuthCheck(t *testing.T) {
 	c := newChecked(t)
 	const key = "?deduplicationKey=123e4567-e89b-42d3-a456-426614174000"
 	ticket := c.create("a", "a.one", key)
 	if again := c.create("a", "a.two", key); again != ticket {
-		t.Error("two callers of one store are two owners")
+		t.Error("two callers of one store have different owners")
 	}
 	if other := c.create("b", "b.one", key); other == ticket {
 		t.Error("two stores share a batch")
@@ -120,7 +120,7 @@ func TestAuthCheck(t *testing.T) {
 	}
 }
 
-// Nothing is stored for who is not let in, nor while the API can't be asked.
+// Nothing is stored for callers that are not admitted, or while the API can't be reached.
 func TestAuthCheckStoresNothing(t *testing.T) {
 	c := newChecked(t)
 	for _, broken := range []bool{false, true} {
@@ -139,7 +139,7 @@ func TestAuthCheckStoresNothing(t *testing.T) {
 	}
 }
 
-// Who guesses tokens is slowed down, by the address that a trusted proxy tells; others are not.
+// Guessing tokens is slowed down for the address that a trusted proxy reports, and for no other.
 func TestAuthGuessing(t *testing.T) {
 	c := newChecked(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	guess := func(from, token string) (int, string) {
@@ -173,7 +173,7 @@ func TestAuthCheckRefused(t *testing.T) {
 	}
 }
 
-// TestAuthCheckAnyStore: a check that can't tell stores apart has to be asked for.
+// TestAuthCheckAnyStore: a check without a store must be allowed explicitly.
 func TestAuthCheckAnyStore(t *testing.T) {
 	for name, v := range map[string]struct {
 		upstream, check string
@@ -207,8 +207,8 @@ func TestAuthCheckAnyStore(t *testing.T) {
 	}
 }
 
-// TestRequestHeaders: what the operator admits reaches the upstream, and New refuses what
-// nobody can admit.
+// TestRequestHeaders: a header that the operator allows reaches the upstream, and New refuses headers
+// that can't be allowed.
 func TestRequestHeaders(t *testing.T) {
 	options := sheaf.Options{
 		Upstream: sheaf.Upstream{URL: "http://in-process/{storeId}", RequestHeaders: []string{"X-Tenant", "x-real-ip"}},
@@ -245,8 +245,8 @@ func TestRequestHeaders(t *testing.T) {
 	}
 }
 
-// The upstream gets the credential that the operator has given, not the key; two keys of a
-// store see its batches.
+// The upstream gets the credential of a key instead of the key. Two keys of a store see the same
+// batches.
 func TestAuthKeys(t *testing.T) {
 	dir := t.TempDir()
 	file, keyFile := filepath.Join(dir, "keys.json"), filepath.Join(dir, "sheaf.key")
@@ -296,11 +296,11 @@ func TestAuthKeys(t *testing.T) {
 	options.Upstream.Passthrough, options.Database.URL = true, "sqlite:"+filepath.Join(dir, "other.db")
 	if s, err := sheaf.New(options); err == nil {
 		s.Close()
-		t.Error("keys and passthrough go together")
+		t.Error("keys and passthrough were accepted together")
 	}
 	options.Upstream.Passthrough, options.Auth.CheckURL = false, "http://a/{storeId}"
 	if s, err := sheaf.New(options); err == nil {
 		s.Close()
-		t.Error("keys and a check go together")
+		t.Error("keys and a check were accepted together")
 	}
 }

@@ -1,11 +1,21 @@
-// Package sheaf puts a durable, fair, asynchronous batch endpoint in front of any
-// REST API.
+// Package sheaf puts a durable, fair, asynchronous batch endpoint in front of any REST API.
 //
-// A client hands over up to 500 HTTP requests for one store (tenant), gets a ticket,
-// and reads status and answers with it. Once the ticket is out, the batch is on
-// disk: whatever is killed next, its requests run in order, each answer is kept until
-// it expires, and no POST or PATCH whose outcome is unknown is sent a second time.
+// A client sends up to 500 HTTP requests for one store (a tenant) in one call and gets a ticket. With
+// the ticket it reads the batch's status and the answers. Once a client has its ticket, the batch is
+// on disk. Its requests run in order even if processes are killed, each answer is kept until it
+// expires, and a POST or PATCH whose outcome is unknown is not sent again.
 //
-// A Service is an http.Handler for the API and a Run method that runs what was
-// accepted. The command sheaf is a thin user of this package.
+// A Service is an http.Handler that serves the API. Its Run method runs the batches:
+//
+//	service, err := sheaf.New(sheaf.Options{
+//		Upstream: sheaf.Upstream{URL: "http://127.0.0.1:9000/api/v3/{storeId}"},
+//	})
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	defer service.Close()
+//	go http.ListenAndServe("127.0.0.1:8080", service)
+//	log.Fatal(service.Run(context.Background()))
+//
+// The command sheaf adds flags, TLS, a dashboard and limits on connections to this package.
 package sheaf

@@ -17,8 +17,8 @@ import (
 	"github.com/sheafapi/sheaf"
 )
 
-// An API gets a batch endpoint beside its own routes: the service stands in front of
-// the same mux, and sub-requests reach the API without a socket between.
+// This program adds a batch endpoint to an API in the same process. The requests of batches call the
+// API's handler directly.
 func Example() {
 	dir, err := os.MkdirTemp("", "sheaf")
 	if err != nil {
@@ -26,14 +26,14 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	// The API as it is.
+	// The API.
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v3/{storeId}/products", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"store":%q,"price":1.10}`, r.PathValue("storeId"))
 	})
 
-	// The batch endpoint in front of it.
+	// The batch endpoint, on the same mux.
 	service, err := sheaf.New(sheaf.Options{
 		Upstream: sheaf.Upstream{URL: "http://shop.example/api/v3/{storeId}", Handler: mux},
 		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(dir, "sheaf.db")},

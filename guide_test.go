@@ -21,14 +21,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
-// block is a piece of the guide that is run, and the JSON that it has to print; nil: none.
+// block is an example of the guide and the JSON that it must print; nil: anything.
 type block struct {
 	line int
 	code string
 	want any
 }
 
-// blocks reads the pieces of a page: ```sh, each followed by a ```json that it has to print.
+// blocks reads the examples of a page: each ```sh block, and the ```json block that it must print.
 func blocks(t *testing.T, page string) (out []block) {
 	t.Helper()
 	text, err := os.ReadFile(page)
@@ -60,7 +60,7 @@ func blocks(t *testing.T, page string) (out []block) {
 	return out
 }
 
-// matches reports whether a value is what the page says; "…" stands for any.
+// matches reports whether a value equals the one on the page, where "…" stands for anything.
 func matches(got, want any) bool {
 	switch want := want.(type) {
 	case map[string]any:
@@ -90,8 +90,8 @@ func matches(got, want any) bool {
 	return want == "…" || got == want
 }
 
-// TestGuide runs the examples of docs/guide.md, one after the other in one shell, as a
-// reader would who pastes them.
+// TestGuide runs the examples of docs/guide.md one after the other in one shell, as if a reader pasted
+// them.
 func TestGuide(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "hooks.secret")
 	if err := webhook.CreateSecret(secret); err != nil {

@@ -25,16 +25,16 @@ import (
 	"github.com/sheafapi/sheaf"
 )
 
-// create is a create of a body, with further header lines.
+// create returns a create request with a body and additional header lines.
 func create(body string, header ...string) string {
 	lines := strings.Join(append(header, "Content-Length: "+strconv.Itoa(len(body))), "\r\n")
 	return "POST /api/v3/1/batch HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer abc\r\nContent-Type: application/json\r\n" + lines + "\r\n\r\n" + body
 }
 
-// path is a create of one request with a path, as it stands in JSON.
+// path returns a create request for a batch of one request with a path, given in JSON.
 func path(p string) string { return create(`[{"method":"GET","path":"` + p + `"}]`) }
 
-// headers is a create with other lines than those that create makes.
+// headers returns a create request with its own header lines.
 func headers(lines ...string) string {
 	return "POST /api/v3/1/batch HTTP/1.1\r\nHost: a\r\n" + strings.Join(lines, "\r\n") + "\r\n\r\n"
 }
@@ -47,7 +47,7 @@ func zipped(n int) string {
 	return out.String()
 }
 
-// zeros is spaces without end.
+// zeros is an endless stream of spaces.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -63,13 +63,13 @@ const (
 	asJSON = "Content-Type: application/json"
 )
 
-// sets is a create of a request with a header of its own.
+// sets returns a create request for a batch of one request with a header.
 func sets(header string) string {
 	return create(`[{"method":"GET","path":"a","headers":{"` + header + `":"1"}}]`)
 }
 
-// hostile are inputs that nobody means well with, and what each gets: a status and, from
-// Sheaf itself, an errorCode. docs/security.md shows this table; TestHostileTable holds it.
+// hostile are malicious inputs and their answers: a status and, if Sheaf itself answers, an errorCode.
+// docs/security.md shows this table, and TestHostileTable compares them.
 var hostile = []struct {
 	kind, what string
 	send       string
@@ -153,8 +153,8 @@ var hostile = []struct {
 	{"framing", "a header with a NUL", headers(bearer, "X: a\x00b", asJSON, "Content-Length: 0"), 400, ""},
 }
 
-// TestHostile sends each of them over a raw connection. Nothing of it reaches the upstream
-// or the database, and all of it together takes little memory.
+// TestHostile sends each input over a raw connection. None reaches the upstream or the database, and
+// all together take little memory.
 func TestHostile(t *testing.T) {
 	var asked atomic.Int64
 	dir := t.TempDir()
@@ -224,8 +224,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// A request that hides behind another one's body is not taken for one: the connection ends
-// with the answer, or the hidden one is answered for what it is.
+// A request hidden behind another request's body is not run as part of it. Either the connection is
+// closed after the answer, or the hidden request gets its own answer.
 func TestSmuggling(t *testing.T) {
 	address := forwarding(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("something reached the upstream") }),
 		func(o *sheaf.Options) { o.Upstream.Passthrough = false })
@@ -254,13 +254,13 @@ func TestSmuggling(t *testing.T) {
 		}
 		if next, err := http.ReadResponse(in, nil); err == nil {
 			next.Body.Close()
-			t.Errorf("%s: what was hidden behind it was answered %d", name, next.StatusCode)
+			t.Errorf("%s: the hidden request was answered %d", name, next.StatusCode)
 		}
 		conn.Close()
 	}
 }
 
-// TestHostileTable holds the table in docs/security.md.
+// TestHostileTable compares the table with docs/security.md.
 func TestHostileTable(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("docs", "security.md"))
 	if err != nil {

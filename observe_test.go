@@ -27,7 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// collected takes traces by OTLP, as a collector does.
+// collected receives traces by OTLP, like a collector.
 type collected struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -57,7 +57,7 @@ func newCollector(t *testing.T) *collected {
 	return c
 }
 
-// provider sends what is traced to the collector at once when flushed.
+// provider returns a provider that sends spans to the collector when it is flushed.
 func (c *collected) provider(t *testing.T, sampler sdktrace.Sampler) *sdktrace.TracerProvider {
 	t.Helper()
 	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(c.URL+"/v1/traces"))
@@ -85,8 +85,8 @@ func attributeOf(s *span.Span, key string) string {
 	return ""
 }
 
-// running runs a service until stop, or the test's end, and returns what asks it. What it tells of a batch's
-// end it may tell after the caller has seen that: only once it has stopped all is told.
+// running runs a service until stop is called or the test ends. ask calls its API. Metrics and traces
+// of a batch's end may come after a caller has seen the end; they are complete after stop.
 func running(t *testing.T, o Options) (s *Service, ask func(method, path string, headers http.Header, body string) string, stop func()) {
 	t.Helper()
 	s, err := New(o)
@@ -121,8 +121,7 @@ func running(t *testing.T, o Options) (s *Service, ask func(method, path string,
 	}, stop
 }
 
-// traced runs a batch of a request that is told apart by its path within a caller's trace, and
-// returns what the upstream was told of the trace, by path.
+// traced runs a batch within a caller's trace and returns the headers that the upstream got, by path.
 func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header {
 	t.Helper()
 	var mu sync.Mutex
@@ -155,7 +154,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	return seen
 }
 
-// keyFile makes a secret key.
+// keyFile makes a file with a secret key.
 func keyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret.key")
@@ -167,8 +166,8 @@ func keyFile(t *testing.T) string {
 
 const callerTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-// TestTraces: one trace leads from the caller through the queue to each request, on both
-// databases; what a request brings of its own stays.
+// TestTraces: one trace leads from the caller through the queue to each request, on both databases. A
+// request's own trace is kept.
 func TestTraces(t *testing.T) {
 	onEach(t, func(t *testing.T, o Options) {
 		c := newCollector(t)
@@ -181,7 +180,7 @@ func TestTraces(t *testing.T) {
 		checkSpans(t, c)
 		for path, h := range seen {
 			if path != "/own" && (!strings.HasPrefix(h.Get("Traceparent"), "00-"+callerTrace+"-") || h.Get("Tracestate") != "vendor=x") {
-				t.Errorf("%s was told %q %q", path, h.Get("Traceparent"), h.Get("Tracestate"))
+				t.Errorf("%s got %q %q", path, h.Get("Traceparent"), h.Get("Tracestate"))
 			}
 		}
 		if got := seen["/own"].Values("Traceparent"); len(got) != 1 || got[0] != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00" {
@@ -190,7 +189,7 @@ func TestTraces(t *testing.T) {
 	})
 }
 
-// checkSpans looks at the tree of spans.
+// checkSpans checks the tree of spans.
 func checkSpans(t *testing.T, c *collected) {
 	t.Helper()
 	c.mu.Lock()
@@ -205,7 +204,7 @@ func checkSpans(t *testing.T, c *collected) {
 		}
 		for _, a := range s.Attributes {
 			if strings.Contains(a.String(), "secret") {
-				t.Errorf("%s tells a query: %s", s.Name, a)
+				t.Errorf("%s contains a query: %s", s.Name, a)
 			}
 		}
 	}
@@ -251,24 +250,24 @@ func checkSpans(t *testing.T, c *collected) {
 	}
 }
 
-// TestTracesOff: without a provider nothing is traced, and the caller's trace goes through all the same.
+// TestTracesOff: without a provider nothing is recorded, but the caller's trace is passed on.
 func TestTracesOff(t *testing.T) {
 	const parent = "00-" + callerTrace + "-00f067aa0ba902b7-01"
 	o := Options{Database: Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")}, Retries: Retries{Limit: new(0)}}
 	for path, h := range traced(t, o, http.Header{"Traceparent": {parent}}) {
 		if path != "/own" && h.Get("Traceparent") != parent {
-			t.Errorf("%s was told %q", path, h.Get("Traceparent"))
+			t.Errorf("%s got %q", path, h.Get("Traceparent"))
 		}
 	}
 	o.Database.URL = "sqlite:" + filepath.Join(t.TempDir(), "sheaf.db")
 	for path, h := range traced(t, o, http.Header{}) {
 		if path != "/own" && h.Get("Traceparent") != "" {
-			t.Errorf("without a trace %s was told %q", path, h.Get("Traceparent"))
+			t.Errorf("without a trace %s got %q", path, h.Get("Traceparent"))
 		}
 	}
 }
 
-// TestTracesSampled: a caller that is not sampled is not recorded, and passed on.
+// TestTracesSampled: a caller's trace that isn't sampled is passed on but not recorded.
 func TestTracesSampled(t *testing.T) {
 	c := newCollector(t)
 	provider := c.provider(t, sdktrace.ParentBased(sdktrace.AlwaysSample()))
@@ -303,7 +302,7 @@ func metricsOf(t *testing.T, s *Service) map[string]string {
 	return out
 }
 
-// TestMetrics: what happened is counted, each thing once, on both databases; no label names a store.
+// TestMetrics: each event is counted once, on both databases. No label names a store.
 func TestMetrics(t *testing.T) {
 	onEach(t, func(t *testing.T, o Options) {
 		var limited, broken atomic.Int32

@@ -21,8 +21,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// forwarding returns the address of a service in front of an upstream whose stores are
-// below /shop/.
+// forwarding starts a service with passthrough in front of an upstream whose stores are below /shop/,
+// and returns its address.
 func forwarding(t testing.TB, upstream http.Handler, change ...func(*sheaf.Options)) string {
 	t.Helper()
 	up, _ := strictupstream.Start(t, upstream)
@@ -76,7 +76,7 @@ func body(t testing.TB, resp *http.Response) string {
 	return string(text)
 }
 
-// echo answers with the request as it came.
+// echo answers with the request that it got.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Upstream", "yes")
 	w.WriteHeader(http.StatusTeapot)
@@ -85,7 +85,7 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, r.Body)
 })
 
-// What is no batch's goes to the upstream as it came, and so does its answer.
+// Calls that aren't about batches reach the upstream unchanged, and so do the answers the caller.
 func TestPassthrough(t *testing.T) {
 	inProcess := func(o *sheaf.Options) { o.Upstream.Handler = echo }
 	for name, change := range map[string]func(*sheaf.Options){"over a socket": func(*sheaf.Options) {}, "in process": inProcess} {
@@ -123,8 +123,8 @@ func TestPassthrough(t *testing.T) {
 	}
 }
 
-// TestPassthroughHeaders: what a trusted proxy says about a caller stays and is appended to, what
-// a caller says about itself is replaced, and Connection takes off nothing that matters.
+// TestPassthroughHeaders: forwarding headers of a trusted proxy are kept and extended, those of a
+// caller are replaced, and the header Connection can't remove important headers.
 func TestPassthroughHeaders(t *testing.T) {
 	received := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = r.Header.Write(w)
@@ -186,8 +186,8 @@ func TestPassthroughHeaders(t *testing.T) {
 	}
 }
 
-// TestPassthroughMethods: what would open a tunnel, or show what was added on the way, is not
-// forwarded; an OPTIONS goes no further than it may.
+// TestPassthroughMethods: methods that open a tunnel, or show headers added on the way, are not
+// forwarded. OPTIONS respects Max-Forwards.
 func TestPassthroughMethods(t *testing.T) {
 	address := forwarding(t, echo)
 	for _, method := range []string{"CONNECT", "TRACE", "trace", "Connect", "TRACK"} {
@@ -222,8 +222,8 @@ func TestPassthroughMethods(t *testing.T) {
 	}
 }
 
-// TestUnclearEnd: behind a request that a proxy in front may see end elsewhere, nothing is
-// taken for another request, and what arrives at the upstream has one length.
+// TestUnclearEnd: if a proxy in front may see a request's end elsewhere, the bytes behind the request
+// are not run as another request, and the upstream gets exactly one length.
 func TestUnclearEnd(t *testing.T) {
 	arrived := make(chan string, 10)
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -259,7 +259,7 @@ func TestUnclearEnd(t *testing.T) {
 		}
 		if next, err := http.ReadResponse(in, nil); err == nil {
 			next.Body.Close()
-			t.Errorf("%s: what stands behind it was answered %d", name, next.StatusCode)
+			t.Errorf("%s: the bytes behind it were answered %d", name, next.StatusCode)
 		}
 		conn.Close()
 		if v.arrives != "" {
@@ -275,7 +275,7 @@ func TestUnclearEnd(t *testing.T) {
 	}
 }
 
-// What could leave the store, or is a batch's, does not go to the upstream.
+// Paths that could leave the store, or are about batches, are not forwarded.
 func TestPassthroughRefuses(t *testing.T) {
 	address := forwarding(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the upstream was asked for %s", r.RequestURI) }))
 	for sent, code := range map[string]int{
@@ -293,7 +293,7 @@ func TestPassthroughRefuses(t *testing.T) {
 	}
 }
 
-// FuzzPassthrough: whatever the path, what arrives is below the store.
+// FuzzPassthrough: forwarded calls always stay below the store.
 func FuzzPassthrough(f *testing.F) {
 	address := forwarding(f, echo)
 	for _, path := range []string{"orders", "..", "%2e%2e/8", "a;b/..", "?x", "//x", "a%2f..", "\xff"} {
@@ -319,7 +319,7 @@ func FuzzPassthrough(f *testing.F) {
 	})
 }
 
-// An answer is passed on as it comes, event by event, and a large body both ways.
+// An answer is passed on event by event, and large bodies pass in both directions.
 func TestPassthroughStreams(t *testing.T) {
 	goOn := make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -359,8 +359,8 @@ func TestPassthroughStreams(t *testing.T) {
 	}
 }
 
-// An upstream that is not there, too slow, or breaks off is told in the API's own form,
-// or by breaking off as well.
+// If the upstream is down or too slow, the caller gets an error in the API's form. If the upstream's
+// answer breaks off, the caller's answer does too.
 func TestPassthroughFailures(t *testing.T) {
 	held := make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -391,8 +391,8 @@ func TestPassthroughFailures(t *testing.T) {
 	}
 }
 
-// TestForwardedCallsAreShared: an address gets half of the places for forwarded calls that are
-// free. Then it gets 429, and the calls of others are still forwarded.
+// TestForwardedCallsAreShared: an address gets half of the free places for forwarded calls. Then it
+// gets 429, and other callers' calls are still forwarded.
 func TestForwardedCallsAreShared(t *testing.T) {
 	arrived, held := make(chan struct{}), make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -429,7 +429,7 @@ func TestForwardedCallsAreShared(t *testing.T) {
 	close(held)
 }
 
-// A connection is not upgraded: nobody would bound what goes over it.
+// Connections are not upgraded, because nothing would limit an upgraded connection.
 func TestPassthroughDoesNotUpgrade(t *testing.T) {
 	address := forwarding(t, echo)
 	resp := raw(t, address, "GET /api/v3/7/socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -447,7 +447,8 @@ func TestNoPassthrough(t *testing.T) {
 	}
 }
 
-// TestForwardedName: a forwarded answer has the upstream's name for the call alone, and is counted with its status.
+// TestForwardedName: a forwarded answer has only the upstream's X-Request-Id, and is counted with its
+// status.
 func TestForwardedName(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/named") {

@@ -14,7 +14,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// dataVersion returns a number that changes with every commit of others to a file.
+// dataVersion returns a number that changes with every commit to a file by other connections.
 func dataVersion(t *testing.T, c *sqlite.Conn) (version int64) {
 	t.Helper()
 	err := sqlitex.ExecuteTransient(c, "PRAGMA data_version", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
@@ -51,14 +51,14 @@ func TestReadyChangesNothing(t *testing.T) {
 	}
 }
 
-// TestReadyTellsNothing: /readyz says nothing of what the database reports, which the log does.
+// TestReadyTellsNothing: /readyz does not reveal the database's error. The log contains it.
 func TestReadyTellsNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, o Options) {
 		var log bytes.Buffer
 		o.Upstream.URL, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))
 		s, _, stop := running(t, o)
 		for s.Ready(t.Context()) != nil {
-			runtime.Gosched() // until batches of an earlier process have been looked for
+			runtime.Gosched() // until the batches of earlier processes have been found
 		}
 		stop()
 		if err := s.Close(); err != nil { // every call of the database fails from now on
@@ -82,8 +82,8 @@ func TestReadyTellsNothing(t *testing.T) {
 	})
 }
 
-// TestOperatorsAreAudited: without an audit log, the service's log has calls of operators and
-// sign-ins, with who, from where and what, and no token.
+// TestOperatorsAreAudited: without an audit log, operators' calls and sign-ins are logged in the
+// service's log: who did what from which address, but no token.
 func TestOperatorsAreAudited(t *testing.T) {
 	var log bytes.Buffer
 	s, ask, stop := running(t, Options{

@@ -86,17 +86,17 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.engine = engine.New(s.engineOptions(&o))
+	s.engine = s.newEngine(&o)
 	s.room = admission.NewRoom(o.Limits.MaxDatabase, s.storage, s.engine.Accepted, o.Logger)
 	s.metrics = telemetry.NewReporter(s.counts, telemetry.Sources{Engine: s.engine.State, Room: s.room.Usage, Overview: s.storage.Overview})
-	s.api = api.New(s.apiOptions(&o))
+	s.api = s.newAPI(&o)
 	return s, nil
 }
 
 // userAgent names the service to the servers that it calls.
 func userAgent() string { return "sheaf/" + Version }
 
-// guard returns what judges the addresses of the upstream; nil: all are allowed.
+// guard returns the guard of connections to the upstream; nil allows all addresses.
 func (o *Options) guard() *outbound.Guard {
 	if !o.Upstream.Guard {
 		return nil
@@ -154,8 +154,8 @@ func (s *Service) openWebhooks(o *Options) (err error) {
 	return err
 }
 
-func (s *Service) engineOptions(o *Options) engine.Options {
-	return engine.Options{
+func (s *Service) newEngine(o *Options) *engine.Engine {
+	return engine.New(engine.Options{
 		Storage: s.storage, Upstream: s.upstream, Unseal: s.sealer.unseal, CPU: s.cpus,
 		Policy: engine.Policy{
 			RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
@@ -165,11 +165,11 @@ func (s *Service) engineOptions(o *Options) engine.Options {
 		QueuesAtOnce: o.Limits.StoresAtOnce, MaxOutbound: o.Limits.MaxOutbound, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer,
 		Retention: o.Database.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: s.counts, Tracer: s.tracer, TraceAttributes: tracing.Server(s.upstream.Address()),
-	}
+	})
 }
 
-func (s *Service) apiOptions(o *Options) api.Options {
-	out := api.Options{
+func (s *Service) newAPI(o *Options) *api.API {
+	options := api.Options{
 		Storage: s.storage, Seal: s.sealer.seal, Hub: s.hub, Alone: !database.IsShared(o.Database.URL), CPU: s.cpus,
 		Introduce: s.engine.Introduce, Wake: s.engine.Wake, Notify: s.engine.Notify, Ready: s.readyz,
 		Authorize: s.gate.Authorize, AuthorizeOperator: s.gate.AuthorizeOperator, From: auth.Proxies(o.Auth.TrustedProxies).Network,
@@ -178,10 +178,10 @@ func (s *Service) apiOptions(o *Options) api.Options {
 		Node: s.metrics.Node, Observe: s.counts.Call, Created: s.counts.Created, Audit: s.audit, Tracer: s.tracer, Logger: o.Logger,
 	}
 	if o.Upstream.Passthrough {
-		out.Forward = s.upstream.Forward
+		options.Forward = s.upstream.Forward
 	}
 	if s.webhooks != nil {
-		out.CheckCallback, out.Callback = s.webhooks.CheckCallback, s.webhooks.Default()
+		options.CheckCallback, options.Callback = s.webhooks.CheckCallback, s.webhooks.Default()
 	}
-	return out
+	return api.New(options)
 }

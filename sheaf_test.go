@@ -81,7 +81,7 @@ func TestSuccess(t *testing.T) {
 	}
 }
 
-// TestSecretKey walks through the life of the key beside its database.
+// TestSecretKey: an SQLite database's key is made once, is required later, and can be abandoned.
 func TestSecretKey(t *testing.T) {
 	dir := t.TempDir()
 	o := options(dir)

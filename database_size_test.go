@@ -15,8 +15,8 @@ import (
 	"github.com/sheafapi/sheaf"
 )
 
-// A database that is full takes no more batches and says so; a repetition still gets its
-// ticket, and what was stored runs to its end with all its results.
+// A full database refuses new batches. A repeated create still gets its ticket, and stored batches run
+// to their end with all results.
 func TestMaxDatabase(t *testing.T) {
 	answer := make(chan struct{})
 	upstream := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
