@@ -9,10 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Database makes a new empty database with a random name and returns its URL.
-func (c *Cluster) Database(ctx context.Context) (string, error) {
+// Database creates an empty database with a random name and returns its URL.
+func (c *Cluster) Database(ctx context.Context) (string, error) { return c.create(ctx, "template1") }
+
+// create creates a database as a copy of another one, to which nobody may be connected.
+func (c *Cluster) create(ctx context.Context, template string) (string, error) {
 	name := "sheaf_test_" + strings.ToLower(rand.Text()[:16])
-	if err := c.exec(ctx, "CREATE DATABASE "+name); err != nil {
+	if err := c.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		return "", fmt.Errorf("create a database for a test: %w", err)
 	}
 	u := *c.url
@@ -20,7 +23,7 @@ func (c *Cluster) Database(ctx context.Context) (string, error) {
 	return u.String(), nil
 }
 
-// drop removes a database that Database made, whoever is connected to it.
+// drop removes a database and ends all connections to it.
 func (c *Cluster) drop(ctx context.Context, url string) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {

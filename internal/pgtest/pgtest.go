@@ -1,11 +1,11 @@
-// Package pgtest gives tests a real PostgreSQL: a private server on a loopback port with
-// its data in a temporary folder, which can be killed and started again. It is as
-// durable as a server's defaults make it. On Linux the server dies with the process
-// that started it; where that dies by force, the folder is left.
+// Package pgtest provides a real PostgreSQL for tests: a private server on a loopback port, with
+// its data in a temporary folder. Tests can kill it and start it again. It is as durable as a
+// server with default settings. On Linux the server dies with the process that started it. If
+// that process is killed, the folder remains.
 //
-// Tests whose databases are all they need share one server per test binary (Main,
-// NewDatabase), which may also be one that SHEAF_TEST_POSTGRES names. Those that break
-// it start their own (Start).
+// Tests that need only a database share one server per test binary (Main, NewDatabase, Template).
+// SHEAF_TEST_POSTGRES can name another server for them. Tests that break the server start their
+// own (Start).
 package pgtest
 
 import (
@@ -29,11 +29,11 @@ import (
 
 // Options configure Start. The zero value works.
 type Options struct {
-	Settings map[string]string // of postgresql.conf, such as synchronous_commit
+	Settings map[string]string // in postgresql.conf, such as synchronous_commit
 	Dir      string            // an empty folder, for the data; empty: a temporary one. Close removes it
 }
 
-// settings are those of every server. They are as durable as the defaults.
+// settings apply to every server. They are as durable as the defaults.
 var settings = map[string]string{
 	"listen_addresses":        "127.0.0.1",
 	"unix_socket_directories": "", // none, so that nothing is shared
@@ -48,17 +48,17 @@ const (
 	pollInterval  = 10 * time.Millisecond
 )
 
-// errForeign is what a server that was started by somebody else answers.
-var errForeign = errors.New("this server is named by SHEAF_TEST_POSTGRES: it is not the tests' to stop or start")
+// errForeign is the error of stopping or starting a server that the tests didn't start.
+var errForeign = errors.New("SHEAF_TEST_POSTGRES names this server, and tests don't stop or start it")
 
-// Cluster is a PostgreSQL server. Its methods may be called from many goroutines, except that
-// those which stop and start it take turns.
+// Cluster is a PostgreSQL server. Its methods may be called from many goroutines. Calls that stop
+// or start it wait for each other.
 type Cluster struct {
 	url *url.URL // of the database postgres
 
 	// Of a private server:
 	programs programs
-	account  *account // whose the server is; nil: the caller's
+	account  *account // that the server runs as; nil: the caller's
 	dir      string   // empty: the server is not ours
 	port     int
 	settings []string // of the command line
@@ -94,7 +94,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// begin makes the data folder and starts the server for the first time.
+// begin creates the data folder and starts the server for the first time.
 func (c *Cluster) begin(ctx context.Context, o Options) error {
 	if c.account != nil {
 		if err := os.Chown(c.dir, c.account.uid, c.account.gid); err != nil {
@@ -115,11 +115,11 @@ func (c *Cluster) begin(ctx context.Context, o Options) error {
 	for name, value := range o.Settings {
 		c.settings = append(c.settings, "--"+name+"="+value)
 	}
-	slices.Sort(c.settings) // a command line that is always the same
+	slices.Sort(c.settings) // the command line is always the same
 	return c.choosePort(ctx)
 }
 
-// choosePort starts the server on a port that is free. Somebody else may be faster.
+// choosePort starts the server on a free port. It tries again if another process takes the port.
 func (c *Cluster) choosePort(ctx context.Context) (err error) {
 	for range 5 {
 		if c.port, err = freePort(); err != nil {
@@ -136,12 +136,12 @@ func (c *Cluster) choosePort(ctx context.Context) (err error) {
 	return err
 }
 
-// freePort returns a port below those that outgoing connections get, so that none of
-// them takes it while the server is down.
+// freePort returns a port below those of outgoing connections, so that none of them takes the port
+// while the server is down.
 func freePort() (int, error) {
 	var err error
 	for range 100 {
-		port := 20000 + rand.N(12000) //nolint:gosec // a port is no secret
+		port := 20000 + rand.N(12000) //nolint:gosec // a port isn't secret
 		var l net.Listener
 		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return port, l.Close()
@@ -153,7 +153,7 @@ func freePort() (int, error) {
 func (c *Cluster) data() string    { return filepath.Join(c.dir, "data") }
 func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
 
-// prepare makes a program of PostgreSQL run as it has to.
+// prepare sets the account, folder and environment of a PostgreSQL program.
 func (c *Cluster) prepare(cmd *exec.Cmd) {
 	cmd.Dir = c.dir
 	cmd.SysProcAttr = attributes(c.account)
@@ -243,7 +243,7 @@ func accepts(ctx context.Context, url string) error {
 	return conn.Close(ctx)
 }
 
-// launch starts the postmaster, on a thread that then waits for it: they die together.
+// launch starts the postmaster on a thread that waits for it, so that they die together.
 func (c *Cluster) launch() (*process, error) {
 	out, err := os.OpenFile(c.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -260,7 +260,7 @@ func (c *Cluster) launch() (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait() //nolint:errcheck // how it ended is in its log
+			cmd.Wait() //nolint:errcheck // its log has the reason
 			close(p.exited)
 		}
 	}()
@@ -271,10 +271,10 @@ func (c *Cluster) launch() (*process, error) {
 	return p, nil
 }
 
-// Down stops the server in good order: open transactions end, connections are cut.
+// Down stops the server cleanly. It aborts open transactions and closes connections.
 func (c *Cluster) Down() error { return c.stop(syscall.SIGINT) }
 
-// stop asks the postmaster to stop.
+// stop sends a signal to the postmaster and waits until it has stopped.
 func (c *Cluster) stop(how os.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -295,8 +295,8 @@ func (c *Cluster) stop(how os.Signal) error {
 	}
 }
 
-// Kill ends the server as a crash of the machine would, as far as a process can tell: the
-// postmaster and all its children get SIGKILL at once. None is left when it returns.
+// Kill ends the server like a crash of the machine: the postmaster and all its children receive
+// SIGKILL at once. None of them runs when Kill returns.
 func (c *Cluster) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -314,7 +314,7 @@ func (c *Cluster) Kill() error {
 		return err
 	}
 	for _, pid := range all {
-		signal(pid, os.Kill) //nolint:errcheck // it may have ended by itself
+		signal(pid, os.Kill) //nolint:errcheck // it may have ended already
 	}
 	limit := time.After(stopPatience)
 	for {
@@ -331,8 +331,8 @@ func (c *Cluster) Kill() error {
 	}
 }
 
-// removeStale removes the postmaster's file, which could name a process that is
-// somebody else's by the next start.
+// removeStale removes the postmaster's file. At the next start the process id in it could belong to
+// another process.
 func (c *Cluster) removeStale() error {
 	err := os.Remove(filepath.Join(c.data(), "postmaster.pid"))
 	if errors.Is(err, os.ErrNotExist) {

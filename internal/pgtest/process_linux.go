@@ -16,8 +16,8 @@ import (
 // account is the user that PostgreSQL runs as.
 type account struct{ uid, gid int }
 
-// serverAccount returns whom to run PostgreSQL as when the caller is root, whom it
-// refuses; otherwise nil.
+// serverAccount returns an account to run PostgreSQL as if the caller is root, because PostgreSQL
+// refuses to run as root. Otherwise it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -37,7 +37,7 @@ func serverAccount() (*account, error) {
 	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
 }
 
-// attributes make a program run as the account, out of the reach of the terminal's signals.
+// attributes make a program run as the account and protect it from the terminal's signals.
 func attributes(as *account) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
@@ -46,8 +46,8 @@ func attributes(as *account) *syscall.SysProcAttr {
 	return a
 }
 
-// dieTogether has a program stop when the thread that starts it dies, and gives the
-// goroutine that is about to start it a thread of its own until it ends.
+// dieTogether makes a program stop when the thread that starts it dies, and locks the calling
+// goroutine to its thread.
 func dieTogether(cmd *exec.Cmd) {
 	runtime.LockOSThread()
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
@@ -55,13 +55,13 @@ func dieTogether(cmd *exec.Cmd) {
 
 func signal(pid int, how os.Signal) error { return syscall.Kill(pid, how.(syscall.Signal)) }
 
-// freeze stops a process, so that it starts no more children.
+// freeze suspends a process, so that it starts no more children.
 func freeze(pid int) error {
 	err := signal(pid, syscall.SIGSTOP)
 	for state := byte(0); err == nil && state != 'T'; {
 		var ok bool
 		if state, _, ok = stat(fmt.Sprintf("/proc/%d/stat", pid)); !ok || state == 'Z' {
-			err = fmt.Errorf("process %d has ended by itself", pid)
+			err = fmt.Errorf("process %d has already ended", pid)
 		}
 	}
 	return err
@@ -86,7 +86,7 @@ func family(pid int) ([]int, error) {
 	return all, nil
 }
 
-// runs reports whether a process exists and is more than a corpse.
+// runs reports whether a process exists and isn't a zombie.
 func runs(pid int) bool {
 	state, _, ok := stat(fmt.Sprintf("/proc/%d/stat", pid))
 	return ok && state != 'Z' && state != 'X'
@@ -98,7 +98,7 @@ func stat(file string) (state byte, parent int, ok bool) {
 	if err != nil {
 		return 0, 0, false
 	}
-	text = text[bytes.LastIndexByte(text, ')')+1:] // the program's name may hold anything
+	text = text[bytes.LastIndexByte(text, ')')+1:] // the program's name may contain anything
 	n, err := fmt.Sscanf(string(text), " %c %d", &state, &parent)
 	return state, parent, n == 2 && err == nil
 }

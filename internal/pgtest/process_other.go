@@ -35,7 +35,7 @@ func signal(pid int, how os.Signal) error {
 	return p.Signal(how)
 }
 
-// freeze does nothing here.
+// freeze does nothing on this system.
 func freeze(int) error { return nil }
 
 // family returns a process and its children.

@@ -14,13 +14,13 @@ import (
 // oldest is the first version that the service supports.
 const oldest = 14
 
-// programs are PostgreSQL's, of one version.
+// programs are the PostgreSQL programs of one version.
 type programs struct {
 	initdb, postgres string
 	version          int
 }
 
-// folders are where packages put them that leave PATH alone.
+// folders are those of packages that don't change PATH.
 var folders = []string{
 	"/usr/lib/postgresql/*/bin",          // Debian
 	"/usr/pgsql-*/bin",                   // PostgreSQL's own RPMs
@@ -30,7 +30,7 @@ var folders = []string{
 	"/Applications/Postgres.app/*/*/bin", // Postgres.app
 }
 
-// find returns the programs in PATH, or else the newest elsewhere.
+// find returns the programs in PATH, or the newest ones in other folders.
 func find(ctx context.Context) (programs, error) {
 	if file, err := exec.LookPath("postgres"); err == nil {
 		if p, ok := inFolder(ctx, filepath.Dir(file)); ok {
@@ -56,7 +56,7 @@ func find(ctx context.Context) (programs, error) {
 
 var versionNumber = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
-// inFolder returns the programs in a folder, if they are there and new enough.
+// inFolder returns the programs in a folder. It reports false if they are missing or too old.
 func inFolder(ctx context.Context, folder string) (programs, bool) {
 	p := programs{initdb: filepath.Join(folder, "initdb"), postgres: filepath.Join(folder, "postgres")}
 	if _, err := exec.LookPath(p.initdb); err != nil {

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -10,17 +11,18 @@ import (
 	"time"
 )
 
-// Environment is the variable that names a server for tests to use, by a URL whose user
-// may create databases. Without it they start their own.
+// Environment is the variable with the URL of a server for the tests. Its user must be allowed to
+// create databases. Without it the tests start their own server.
 const Environment = "SHEAF_TEST_POSTGRES"
 
 var shared struct {
 	sync.Mutex
-	cluster *Cluster
-	err     error
+	cluster   *Cluster
+	err       error
+	templates []string // their URLs
 }
 
-// Shared returns the server that all tests of one test binary share. Main stops it.
+// Shared returns the server that all tests of a test binary share. Main stops it.
 func Shared() (*Cluster, error) {
 	shared.Lock()
 	defer shared.Unlock()
@@ -33,7 +35,7 @@ func Shared() (*Cluster, error) {
 	return shared.cluster, shared.err
 }
 
-// named returns the server that the environment names, nil if it names none.
+// named returns the server that the environment names, or nil.
 func named() (*Cluster, error) {
 	address := os.Getenv(Environment)
 	if address == "" {
@@ -41,13 +43,13 @@ func named() (*Cluster, error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return nil, fmt.Errorf("%s has to be a URL such as postgres://user:password@host:5432/postgres", Environment)
+		return nil, fmt.Errorf("%s must be a URL such as postgres://user:password@host:5432/postgres", Environment)
 	}
 	return &Cluster{url: u}, nil
 }
 
-// Main runs the tests of a binary, to be called by its TestMain, and then stops the
-// shared server if one was started.
+// Main runs the tests of a binary. Its TestMain calls it. Afterwards Main drops the templates and
+// stops the shared server, if the tests started one.
 func Main(m *testing.M) (code int) {
 	defer func() {
 		shared.Lock()
@@ -55,7 +57,11 @@ func Main(m *testing.M) (code int) {
 		if shared.cluster == nil {
 			return
 		}
-		if err := shared.cluster.Close(); err != nil {
+		var all []error
+		for _, address := range shared.templates {
+			all = append(all, shared.cluster.drop(context.Background(), address))
+		}
+		if err := errors.Join(append(all, shared.cluster.Close())...); err != nil {
 			fmt.Fprintln(os.Stderr, "stop PostgreSQL:", err)
 			code = max(code, 1)
 		}
@@ -63,9 +69,51 @@ func Main(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// NewDatabase returns the URL of a new empty database on the shared server. It is
-// dropped at the test's end. A missing PostgreSQL fails the test.
+// NewDatabase returns the URL of a new empty database on the shared server. The end of the test
+// drops it. Without PostgreSQL the test fails.
 func NewDatabase(t testing.TB) string {
+	t.Helper()
+	return newDatabase(t, func(context.Context, *Cluster) (string, error) { return "template1", nil })
+}
+
+// Template is a database on the shared server that tests copy. Copying is much faster than
+// preparing a database for each test.
+type Template struct {
+	// Prepare fills the empty database, once, and closes its connections to it.
+	Prepare func(ctx context.Context, url string) error
+
+	once sync.Once
+	name string
+	err  error
+}
+
+// New returns the URL of a new copy. The end of the test drops it.
+func (p *Template) New(t testing.TB) string {
+	t.Helper()
+	return newDatabase(t, func(ctx context.Context, c *Cluster) (string, error) {
+		p.once.Do(func() { p.err = p.prepare(ctx, c) })
+		return p.name, p.err
+	})
+}
+
+func (p *Template) prepare(ctx context.Context, c *Cluster) error {
+	address, err := c.Database(ctx)
+	if err != nil {
+		return err
+	}
+	shared.Lock()
+	shared.templates = append(shared.templates, address)
+	shared.Unlock()
+	u, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	p.name = u.Path[1:]
+	return p.Prepare(ctx, address)
+}
+
+// newDatabase creates a database for a test, as a copy of a template.
+func newDatabase(t testing.TB, template func(context.Context, *Cluster) (name string, err error)) string {
 	t.Helper()
 	c, err := Shared()
 	if err != nil {
@@ -73,7 +121,11 @@ func NewDatabase(t testing.TB) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	address, err := c.Database(ctx)
+	name, err := template(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := c.create(ctx, name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
@@ -16,7 +15,7 @@ import (
 // TestServerClock sets the server's clock under a node whose clock is right.
 func TestServerClock(t *testing.T) {
 	storagetest.RunClock(t, func(t *testing.T) storagetest.Clocked {
-		return serverClock{open(t, pgtest.NewDatabase(t), Options{timing: &still})}
+		return serverClock{open(t, migrated.New(t), Options{timing: &still})}
 	})
 }
 
@@ -41,7 +40,7 @@ func (c serverClock) Now() time.Time { return time.Now() }
 // TestNodeClock sets a node's clock under a server whose clock is right: at once, before the
 // node asks the server again, its moments mean what they meant before.
 func TestNodeClock(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	a, b := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
 	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
 		a.clock.node.Set(ahead)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -15,7 +14,7 @@ import (
 // one's commit, though that takes its time after it has drawn its id. Else a larger id
 // could be seen, and run, before a smaller one, and both would count the same quota.
 func TestCreatesTakeTurns(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	c, err := pgx.Connect(t.Context(), url)
 	if err != nil {

@@ -5,7 +5,6 @@ package postgres
 import (
 	"testing"
 
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
@@ -28,7 +27,7 @@ func TestDamage(t *testing.T) {
 		names = append(names, name)
 	}
 	storagetest.RunDamage(t, names, func(t *testing.T) (storage.Storage, func(string, storage.BatchID)) {
-		db := open(t, pgtest.NewDatabase(t), Options{})
+		db := open(t, migrated.New(t), Options{})
 		return db, func(way string, id storage.BatchID) {
 			tag, err := db.pool.Exec(t.Context(), ways[way], int64(id))
 			if err != nil || tag.RowsAffected() == 0 {

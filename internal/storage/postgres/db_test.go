@@ -44,7 +44,16 @@ func open(t *testing.T, url string, o Options) *DB {
 	return db
 }
 
-func openNew(t *testing.T) storage.Storage { return open(t, pgtest.NewDatabase(t), Options{}) }
+// migrated is a database with the newest schema.
+var migrated = pgtest.Template{Prepare: func(ctx context.Context, url string) error {
+	db, err := Open(ctx, url, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}}
+
+func openNew(t *testing.T) storage.Storage { return open(t, migrated.New(t), Options{}) }
 
 func TestStorage(t *testing.T) { storagetest.Run(t, openNew) }
 
@@ -52,7 +61,7 @@ func TestModel(t *testing.T) { storagetest.RunModel(t, openNew) }
 
 func TestReopen(t *testing.T) {
 	storagetest.RunReopen(t, func(t *testing.T) func(t *testing.T) storage.Storage {
-		url := pgtest.NewDatabase(t)
+		url := migrated.New(t)
 		return func(t *testing.T) storage.Storage { return open(t, url, Options{}) }
 	})
 }
@@ -63,7 +72,7 @@ func TestNodes(t *testing.T) {
 	fast.lease, fast.send, fast.renew, fast.look = 1200*time.Millisecond, 900*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
 	for name, o := range map[string]Options{"accelerated": {}, "plain SQL": {NoAccelerators: true, timing: &fast}} {
 		t.Run(name, func(t *testing.T) {
-			storagetest.RunNodes(t, func(t *testing.T) storagetest.Cluster { return &cluster{pgtest.NewDatabase(t), o} })
+			storagetest.RunNodes(t, func(t *testing.T) storagetest.Cluster { return &cluster{migrated.New(t), o} })
 		})
 	}
 }

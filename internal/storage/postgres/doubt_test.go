@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -26,7 +25,7 @@ type unsure struct {
 
 func newUnsure(t *testing.T) *unsure {
 	t.Helper()
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	p := newProxy(t, url)
 	return &unsure{DB: open(t, p.url, Options{timing: &still}), net: p, sight: open(t, url, Options{timing: &still})}
 }
@@ -305,7 +304,7 @@ func TestLateCalls(t *testing.T) {
 // TestSessionThatDies: a session that ends between taking its lock and the look at it was no
 // lock that a server only seems to take.
 func TestSessionThatDies(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	p := newProxy(t, url)
 	looks := prepared("lock_is_free")
 	var ended atomic.Bool
@@ -371,7 +370,7 @@ func TestBrokenAnswers(t *testing.T) {
 // again, or fail and can be. The next break waits for a mark that has come through: breaks
 // at fixed times end each try of a slow machine.
 func TestBrokenConnections(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{timing: &still})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
@@ -186,7 +185,7 @@ func TestReadsLeaveConnections(t *testing.T) {
 			t.Parallel()
 			slots := slotsOf(connections - ownConnections(false))
 			t.Run("of many callers", func(t *testing.T) {
-				url := pgtest.NewDatabase(t)
+				url := migrated.New(t)
 				db := open(t, url, Options{Connections: connections})
 				n := newNode(t, db)
 				stick(t, url, db, reads(mallory), slots[driver.Reads], madeUp)
@@ -201,7 +200,7 @@ func TestReadsLeaveConnections(t *testing.T) {
 				return
 			}
 			t.Run("of one caller", func(t *testing.T) {
-				url := pgtest.NewDatabase(t)
+				url := migrated.New(t)
 				db := open(t, url, Options{Connections: connections})
 				n := newNode(t, db)
 				stick(t, url, db, reads(mallory), slots[driver.Reads]-1, sameCaller)
@@ -219,7 +218,7 @@ func TestCreatesLeaveConnections(t *testing.T) {
 			t.Parallel()
 			slots := slotsOf(connections - ownConnections(false))
 			t.Run("of many callers", func(t *testing.T) {
-				url := pgtest.NewDatabase(t)
+				url := migrated.New(t)
 				db := open(t, url, Options{Connections: connections})
 				n := newNode(t, db)
 				stick(t, url, db, creates(mallory), slots[driver.Creates], madeUp)
@@ -231,7 +230,7 @@ func TestCreatesLeaveConnections(t *testing.T) {
 				return
 			}
 			t.Run("of one caller", func(t *testing.T) {
-				url := pgtest.NewDatabase(t)
+				url := migrated.New(t)
 				db := open(t, url, Options{Connections: connections})
 				n := newNode(t, db)
 				stick(t, url, db, creates(mallory), slots[driver.Creates]-1, sameCaller)
@@ -245,7 +244,7 @@ func TestCreatesLeaveConnections(t *testing.T) {
 // TestClaimsLeaveConnections: claims that the server does not answer don't keep results
 // from being recorded.
 func TestClaimsLeaveConnections(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	n := newNode(t, db)
 	stick(t, url, db, claims, slotsOf(DefaultConnections - ownConnections(false))[driver.Claims], func(int) storage.Caller { return storage.Caller{} })
@@ -259,7 +258,7 @@ func TestNothingKeepsTheLease(t *testing.T) {
 	for _, connections := range []int{4, 8} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
 			t.Parallel()
-			url := pgtest.NewDatabase(t)
+			url := migrated.New(t)
 			db := open(t, url, Options{Connections: connections})
 			n := newNode(t, db)
 			stick(t, url, db, results, connections-ownConnections(false), func(int) storage.Caller { return storage.Caller{} })
@@ -272,7 +271,7 @@ func TestNothingKeepsTheLease(t *testing.T) {
 // are given up and their connections end.
 func TestConnectionsAreBounded(t *testing.T) {
 	const connections = 6
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{Connections: connections})
 	c, err := pgx.Connect(t.Context(), url)
 	if err != nil {
@@ -302,7 +301,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // TestTooManyCalls: a caller whose line is full is refused, and others are not.
 func TestTooManyCalls(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	n := newNode(t, db)
 	stick(t, url, db, reads(mallory), slotsOf(DefaultConnections - ownConnections(false))[driver.Reads]-1, sameCaller)
@@ -325,7 +324,7 @@ func TestTooManyCalls(t *testing.T) {
 
 // TestLongReadsEnd: a read does not hold its connection for ever.
 func TestLongReadsEnd(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	db.readTimeout = 50 * time.Millisecond
 	hold(t, url, "SELECT pg_advisory_xact_lock($1)", slowLock)
@@ -337,7 +336,7 @@ func TestLongReadsEnd(t *testing.T) {
 // TestWaitingEnds: a caller for whom no connection comes free in time learns that the
 // database is busy, which is no failure of the database.
 func TestWaitingEnds(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	stick(t, url, db, creates(mallory), slotsOf(DefaultConnections - ownConnections(false))[driver.Creates], madeUp)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errSlow)

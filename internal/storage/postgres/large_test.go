@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sheafapi/sheaf/internal/batch"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -46,7 +45,7 @@ func largeMarks(first, n int) (out []storage.Mark) {
 // TestStatementsAreBounded: however much one call records, no statement has more than a few
 // large answers. The end of a request and the intent of the next are in one statement.
 func TestStatementsAreBounded(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	c := connect(t, url)
 	runSQL(t, c, `CREATE FUNCTION check_size() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -81,7 +80,7 @@ func TestStatementsAreBounded(t *testing.T) {
 // TestLargeRecordsDelayNoSmallOnes: while large answers of two stores can't be written, as on
 // a slow disk, results of a third store are.
 func TestLargeRecordsDelayNoSmallOnes(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	other := connect(t, url)
 	runSQL(t, other, "BEGIN")
@@ -116,7 +115,7 @@ func TestLargeRecordsDelayNoSmallOnes(t *testing.T) {
 
 // TestAnswersAreCompressedCheaply: PostgreSQL's own compression is not used for answers.
 func TestAnswersAreCompressedCheaply(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{})
 	c := claimed(t, db, newBatch("s", 1))
 	if _, err := db.Record(t.Context(), c, largeMarks(0, 1)); err != nil {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"pgregory.net/rapid"
 )
@@ -45,7 +44,7 @@ func neighbour(t *testing.T, c *pgx.Conn, o other) (there func() bool) {
 // TestJudge: a node is dead when it was silent for the lease or its lock was free for the
 // grace, and not before; what it has said meanwhile saves it.
 func TestJudge(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
 	c := connection(t, url)
 	defer c.Close(t.Context())
@@ -109,7 +108,7 @@ func randomOf(id int64) int64 {
 // TestLook: what a node remembers of others begins when it has seen it, begins anew when
 // they have changed, and is forgotten where it could not look.
 func TestLook(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
 	c := connection(t, url)
 	defer c.Close(t.Context())
@@ -159,7 +158,7 @@ func TestLook(t *testing.T) {
 // TestAuthorityEndsFirst: whatever the delays, and with clocks that run wrong by a fourth, a
 // node that another one buries may not send any more.
 func TestAuthorityEndsFirst(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
 	c := connection(t, url)
 	defer c.Close(t.Context())
@@ -194,7 +193,7 @@ func TestAuthorityEndsFirst(t *testing.T) {
 // lone opens a node behind a network of its own, with a claim.
 func lone(t *testing.T, o Options) (*DB, *proxy, *storage.Claim) {
 	t.Helper()
-	p := newProxy(t, pgtest.NewDatabase(t))
+	p := newProxy(t, migrated.New(t))
 	db := open(t, p.url, o)
 	c := claimed(t, db, newBatch("s", 1))
 	authorize(t, db, c)
@@ -303,7 +302,7 @@ func TestClock(t *testing.T) {
 			}
 		})
 	}
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	a, b := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
 	b.clock.offset.Store(time.Hour.Milliseconds()) // b's clock is an hour slow
 	c := claimed(t, b, newBatch("s", 1))

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -220,7 +219,7 @@ func (m *member) fault(ctx context.Context, t *testing.T, url string) string {
 // last moment at which another one could have sent for it.
 func TestOwnership(t *testing.T) {
 	const nodes, queues = 3, 4
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	h := &history{begin: time.Now()}
 	members := make([]*member, nodes)
 	for i := range members {

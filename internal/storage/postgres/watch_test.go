@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/pgtest"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -86,7 +85,7 @@ func TestHints(t *testing.T) {
 		"plain SQL": {timing: &looking, NoAccelerators: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := pgtest.NewDatabase(t)
+			url := migrated.New(t)
 			b := open(t, url, o)
 			a := open(t, url, o) // finds b at its first look
 			w := watch(t, b)
@@ -113,7 +112,7 @@ func TestHints(t *testing.T) {
 
 // TestLastOffers: what a node offers before it closes is heard.
 func TestLastOffers(t *testing.T) {
-	url := pgtest.NewDatabase(t)
+	url := migrated.New(t)
 	a, b := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
 	woken := watch(t, b).woken
 	acquaint(t, a)
@@ -144,7 +143,7 @@ func TestLackingAccelerators(t *testing.T) {
 		"no LISTEN":              {deaf: true, lacks: "LISTEN", locks: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := pgtest.NewDatabase(t)
+			url := migrated.New(t)
 			other := open(t, url, Options{timing: &quick}) // with all accelerators
 			p := newProxy(t, url)
 			if tt.sql != "" {
