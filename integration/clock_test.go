@@ -4,6 +4,7 @@ import (
 	"bytes"
 	binaries "encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -181,9 +182,11 @@ func (f *fleet) waitsLast(asked time.Duration) {
 			if a.Node != before.Node {
 				moved++
 			}
-			if wait < asked-20*time.Millisecond || wait > asked+takeoverKilled+time.Second {
+			// Nodes measure the database's clock. On a busy machine they are wrong by some 10 ms.
+			if wait < asked-200*time.Millisecond {
 				f.t.Errorf("after %+v, which asked to wait %v, came, %v later, %+v", before, asked, wait, a)
 			}
+			checkPromise(f.t, fmt.Sprintf("from a 429 with a wait of %v to the next attempt", asked), wait, asked+takeoverKilled+time.Second)
 			delete(throttled, a.Key)
 		}
 		if a.Status == http.StatusTooManyRequests {
