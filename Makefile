@@ -31,7 +31,7 @@ build: ## Build bin/sheaf, one static binary, and the example store bin/store
 demo: ## Watch a batch of 60 requests, a batch of dependent requests, and one that survives kill -9
 	@$(GO) run ./examples/demo
 
-# The race detector would slow SQLite, which is translated from C, ten times. It watches the rest.
+# The race detector is very slow in SQLite, which is translated from C. It watches the rest.
 RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 # The other modules mostly wait, so they run at the same time. They run without the race detector,
