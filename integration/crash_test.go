@@ -22,7 +22,7 @@ func TestKill9UnderLoad(t *testing.T) {
 }
 
 func kill9UnderLoad(t *testing.T, database string, kills int) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, moody)
 	s := start(t, ledger.URL+"/api/{storeId}", database)
