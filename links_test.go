@@ -120,7 +120,7 @@ func brokenLinks(root fs.FS) (broken []string, err error) {
 	return broken, err
 }
 
-// TestLinks: links in the documentation, and references to it in comments, lead to a file and a
+// TestLinks checks that links in the documentation, and references to it in comments, lead to a file and a
 // heading that exist.
 func TestLinks(t *testing.T) {
 	broken, err := brokenLinks(os.DirFS("."))
@@ -132,7 +132,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinksFindsBroken: each kind of broken link is found, and correct ones aren't reported.
+// TestLinksFindsBroken checks that each kind of broken link is found, and that correct ones aren't reported.
 func TestLinksFindsBroken(t *testing.T) {
 	const page = "docs" + "/page.md"
 	files := fstest.MapFS{
@@ -152,5 +152,44 @@ func TestLinksFindsBroken(t *testing.T) {
 	broken, err := brokenLinks(files)
 	if err != nil || !slices.Equal(broken, want) {
 		t.Errorf("found %q, %v; want %q", broken, err, want)
+	}
+}
+
+// TestCompatibilityNamesTests checks that the tests named in docs/compatibility.md exist.
+func TestCompatibilityNamesTests(t *testing.T) {
+	folders := map[string]string{
+		"": ".", "cmd": "cmd/sheaf", "integration": "integration", "driver": "internal/storage/internal/driver",
+		"reply": "internal/api/reply", "sqlite": "internal/storage/sqlite", "storagetest": "internal/storage/storagetest",
+	}
+	page, err := os.ReadFile("docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(?:(\\w+): )?((?:Test|Fuzz)\\w+)(?:/[^`]*)?`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 100 {
+		t.Errorf("only %d tests are named", len(named))
+	}
+	sources := map[string]string{}
+	for _, m := range named {
+		folder, ok := folders[m[1]]
+		if !ok {
+			folder = "internal/" + m[1]
+		}
+		if sources[folder] == "" {
+			files, err := fs.Glob(os.DirFS("."), slashpath.Join(folder, "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				text, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sources[folder] += string(text)
+			}
+		}
+		if !strings.Contains(sources[folder], "func "+m[2]+"(") {
+			t.Errorf("there is no %s in %s", m[2], folder)
+		}
 	}
 }
