@@ -188,6 +188,7 @@ func (r Rate) Valid() bool { return governor.Rate(r).Valid() }
 // Success says which answers of the upstream count as success.
 type Success uint8
 
+// The meanings of success.
 const (
 	Success2xx Success = iota // any 2xx
 	Success200                // only 200, as Ecwid documents it (docs/contract.md#read-a-status)

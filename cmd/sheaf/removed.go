@@ -6,7 +6,7 @@ import (
 )
 
 // removed are flags that sheaf serve once had, and what replaces them.
-var removed = map[string]string{
+var removed = map[string]string{ //nolint:gosec // names, no credentials
 	"auth-check-any-store":   "use --auth check-any-store=URL",
 	"upstream-allow":         "use --upstream-guard=NETWORKS",
 	"tls-cert":               "use --tls cert=FILE,key=FILE",
