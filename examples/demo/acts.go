@@ -21,7 +21,7 @@ func conclude(ctx context.Context, s *screen, c *client.Client, ticket string) (
 	return c.Get(ctx, ticket, client.GetOptions{})
 }
 
-// catalogue plays the first act: a batch with failures that goes on to its end.
+// catalogue plays the first act: a batch that continues after failures.
 func catalogue(ctx context.Context, s *screen, c *client.Client) error {
 	batch := catalogueBatch()
 	s.heading(fmt.Sprintf("1. A batch of %d requests, some of which fail on purpose", len(batch)))
@@ -40,11 +40,11 @@ func catalogue(ctx context.Context, s *screen, c *client.Client) error {
 	if err := asPlanned(batch, done); err != nil {
 		return err
 	}
-	s.say("\n  %s", s.paint(green, "Every answer is what the store had to say to that request, in order."))
+	s.say("\n  %s", s.paint(green, "All answers are the store's own, in order."))
 	return nil
 }
 
-// asPlanned compares the answers of a batch with those that were to come.
+// asPlanned compares the answers of a batch with the expected ones.
 func asPlanned(batch []request, done *client.Batch) error {
 	if done.Status != client.Completed || done.CompletedRequests != len(batch) || len(done.Responses) != len(batch) {
 		return fmt.Errorf("the batch of %d requests is %s with %d of them completed and %d answers", len(batch), done.Status, done.CompletedRequests, len(done.Responses))
@@ -52,25 +52,25 @@ func asPlanned(batch []request, done *client.Batch) error {
 	for i, want := range batch {
 		got := done.Responses[i]
 		if got.ID != want.ID || got.StatusCode != want.want || (got.Status == client.Succeeded) != (want.want < 300) {
-			return fmt.Errorf("request %s was to be answered %d; answer %d is of %s: %s, %d %s", want.ID, want.want, i, got.ID, got.Status, got.StatusCode, got.StatusLine)
+			return fmt.Errorf("the answer of request %s should be %d; answer %d belongs to %s: %s, %d %s", want.ID, want.want, i, got.ID, got.Status, got.StatusCode, got.StatusLine)
 		}
 	}
 	return nil
 }
 
-// linked plays the second act: requests that need the answer of another one.
+// linked plays the second act: requests that need the answer of another request.
 func linked(ctx context.Context, s *screen, c *client.Client, secret string) error {
 	hook, err := listen(ctx, secret)
 	if err != nil {
 		return err
 	}
 	batch := linkedBatch()
-	s.heading(fmt.Sprintf("2. A product and what hangs on it, in one batch of %d: nobody knew its id before", len(batch)))
+	s.heading(fmt.Sprintf("2. A product and its variations in one batch of %d, before the product's ID is known", len(batch)))
 	ticket, err := c.Create(ctx, wire(batch), client.CreateOptions{ContinueOnFailure: true, CallbackURL: hook.url})
 	if err != nil {
 		return err
 	}
-	s.say("  Each variation says where its product's id comes from: \"path:id\": \"apron#/id\"")
+	s.say("  Each variation says where its product's ID comes from: \"path:id\": \"apron#/id\"")
 	done, err := conclude(ctx, s, c, ticket)
 	if err != nil {
 		return err
@@ -80,14 +80,14 @@ func linked(ctx context.Context, s *screen, c *client.Client, secret string) err
 		return err
 	}
 	s.say("\n  %s", s.paint(green, "Every variation found its product."))
-	said, err := hook.wait(ctx)
+	body, err := hook.wait(ctx)
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(said, ticket) {
-		return fmt.Errorf("the callback tells of another batch: %s", said)
+	if !strings.Contains(body, ticket) {
+		return fmt.Errorf("the callback is about another batch: %s", body)
 	}
-	s.say("  And the callback came, with a signature that is right: %s", said)
+	s.say("  The callback came too, with a valid signature: %s", body)
 	return nil
 }
 
@@ -113,11 +113,11 @@ func crash(ctx context.Context, s *screen, c *client.Client, sheaf *service, sto
 	s.endProgress()
 	switch {
 	case err == nil || seen != nil && seen.Status == client.Completed:
-		return errors.New("the third batch was over before the service could be killed")
+		return errors.New("the third batch ended before the service could be killed")
 	case !errors.Is(err, context.Canceled) || ctx.Err() != nil:
 		return err
 	}
-	s.say("  %s at %d of %d. Starting the service again, on the same database file …", s.paint(red, "kill -9"), seen.CompletedRequests, seen.TotalRequests)
+	s.say("  %s at %d of %d. Restarting the service with the same database file …", s.paint(red, "kill -9"), seen.CompletedRequests, seen.TotalRequests)
 	if err := sheaf.start(ctx); err != nil {
 		return err
 	}
@@ -129,8 +129,7 @@ func crash(ctx context.Context, s *screen, c *client.Client, sheaf *service, sto
 	return reconcile(ctx, s, batch, done, store)
 }
 
-// reconcile compares what the service says of a batch of POSTs with what arrived at
-// the store.
+// reconcile compares the service's results for a batch of POSTs with what arrived at the store.
 func reconcile(ctx context.Context, s *screen, batch []request, done *client.Batch, store string) error {
 	arrived, err := ledger(ctx, store)
 	if err != nil {
@@ -153,13 +152,13 @@ func reconcile(ctx context.Context, s *screen, batch []request, done *client.Bat
 		}
 	}
 	if len(inDoubt) > 1 {
-		return fmt.Errorf("%d requests are in doubt, though only one can have been under way", len(inDoubt))
+		return fmt.Errorf("%d requests are in doubt, although only one can have been in flight", len(inDoubt))
 	}
 	s.say("\n  %s", s.paint(green, fmt.Sprintf("The store's ledger: %d POSTs arrived, none of them twice.", posts)))
 	for _, r := range inDoubt {
-		s.say("  %s was under way when the service died. Whether it had taken effect could not be\n"+
-			"  known, so it was not sent again, and its status says so. (The ledger knows more: it\n"+
-			"  had arrived %s.)", r.ID, [...]string{"not at all", "once"}[arrived[r.ID]])
+		s.say("  %s was in flight when the service died. The service couldn't know whether it had\n"+
+			"  taken effect, so it did not send it again, and its status says so. (The ledger shows\n"+
+			"  that it %s.)", r.ID, [...]string{"did not arrive", "arrived once"}[arrived[r.ID]])
 	}
 	return nil
 }

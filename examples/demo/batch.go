@@ -6,13 +6,13 @@ import (
 	"github.com/sheafapi/sheaf/client"
 )
 
-// request is a request of a batch, and the code that its answer is to have.
+// request is a request of a batch with the expected status code.
 type request struct {
 	client.Request
 	want int
 }
 
-// wire returns the requests as they are handed over.
+// wire returns the requests as the client sends them.
 func wire(batch []request) (out []client.Request) {
 	for _, r := range batch {
 		out = append(out, r.Request)
@@ -20,7 +20,7 @@ func wire(batch []request) (out []client.Request) {
 	return out
 }
 
-// plan is a batch in the making.
+// plan builds a batch.
 type plan []request
 
 func (p *plan) add(want int, id, method, path string, body any) {
@@ -29,8 +29,8 @@ func (p *plan) add(want int, id, method, path string, body any) {
 
 type fields map[string]any
 
-// catalogueBatch is the first batch: an evening's work of a shop's back office, on an
-// empty store, with the mistakes that such work has.
+// catalogueBatch is the first batch. It fills an empty store with products and orders, and contains
+// typical mistakes.
 func catalogueBatch() []request {
 	var p plan
 	names := []string{
@@ -80,8 +80,8 @@ func catalogueBatch() []request {
 	return p
 }
 
-// linkedBatch is the second batch: a product, and variations of it that take its id from the
-// answer that created it.
+// linkedBatch is the second batch. It creates a product, and variations that take the product's ID from
+// the answer.
 func linkedBatch() []request {
 	var p plan
 	p.add(201, "apron", "POST", "/products", fields{"name": "Apron", "sku": "APR", "price": 24.5})
@@ -102,8 +102,7 @@ func sale(product, quantity int) fields {
 	return fields{"email": "ada@example.com", "items": []fields{{"productId": product, "quantity": quantity}}}
 }
 
-// crashBatch is the third batch: n POSTs, each of which is to arrive once. The sku of
-// each is its id.
+// crashBatch is the third batch: n POSTs, each of which must arrive once. The SKU of each is its ID.
 func crashBatch(n int) []request {
 	var p plan
 	for i := range n {

@@ -12,13 +12,13 @@ import (
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// hook is a receiver of callbacks.
+// hook receives callbacks.
 type hook struct {
-	url  string
-	said chan string // bodies whose signature is right
+	url    string
+	bodies chan string // bodies with a valid signature
 }
 
-// listen starts a receiver that knows the store's secret, until ctx ends.
+// listen starts a receiver with the store's secret. It stops when ctx is done.
 func listen(ctx context.Context, secret string) (*hook, error) {
 	verifier, err := webhooks.NewWebhook(secret)
 	if err != nil {
@@ -28,7 +28,7 @@ func listen(ctx context.Context, secret string) (*hook, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hook{url: "http://" + listener.Addr().String() + "/hooks", said: make(chan string, 10)}
+	h := &hook{url: "http://" + listener.Addr().String() + "/hooks", bodies: make(chan string, 10)}
 	server := &http.Server{ReadHeaderTimeout: limit, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 		if err == nil {
@@ -38,20 +38,20 @@ func listen(ctx context.Context, secret string) (*hook, error) {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
 		}
-		h.said <- string(body)
+		h.bodies <- string(body)
 	})}
 	go func() { _ = server.Serve(listener) }() // ends when the server is closed
 	context.AfterFunc(ctx, func() { server.Close() })
 	return h, nil
 }
 
-// wait returns what was said.
+// wait returns the body of a callback.
 func (h *hook) wait(ctx context.Context) (string, error) {
 	select {
-	case body := <-h.said:
+	case body := <-h.bodies:
 		return body, nil
 	case <-time.After(limit / 2):
-		return "", errors.New("no callback came whose signature is right")
+		return "", errors.New("no callback with a valid signature came")
 	case <-ctx.Done():
 		return "", fmt.Errorf("no callback came: %w", context.Cause(ctx))
 	}

@@ -7,7 +7,7 @@ import (
 	"net/http"
 )
 
-// ledger returns how many times a POST with each sku arrived at a store of the example API.
+// ledger returns how many times a POST with each SKU arrived at the example store.
 func ledger(ctx context.Context, store string) (map[string]int, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, store+"/ledger", nil)
 	if err != nil {
@@ -26,13 +26,13 @@ func ledger(ctx context.Context, store string) (map[string]int, error) {
 		} `json:"items"`
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the store was asked for its ledger and answered %s", resp.Status)
+		return nil, fmt.Errorf("read the store's ledger: it answered %s", resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
-		return nil, fmt.Errorf("the store's ledger can't be read: %w", err)
+		return nil, fmt.Errorf("read the store's ledger: %w", err)
 	}
 	if page.Total != len(page.Items) {
-		return nil, fmt.Errorf("the store's ledger has %d POSTs, more than one page", page.Total)
+		return nil, fmt.Errorf("the store's ledger has %d POSTs, which is more than one page", page.Total)
 	}
 	arrived := map[string]int{}
 	for _, post := range page.Items {

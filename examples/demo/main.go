@@ -1,10 +1,9 @@
-// Command demo shows what Sheaf does, on this machine and in a few seconds: it
-// builds the service, puts it in front of the example store and sends it a batch of
-// some sixty requests, some of which fail on purpose, and one of requests that need each
-// other's answers. Then it kills the service in the middle of a third batch, starts it again, and compares what the service says with
-// what arrived at the store.
+// Command demo shows what Sheaf does, on this machine and in a few seconds. It builds the service and
+// starts it in front of the example store. It sends a batch of about sixty requests, some of which fail
+// on purpose, and a batch of requests that need each other's answers. Then it kills the service in the
+// middle of a third batch, restarts it, and compares the service's results with what arrived at the store.
 //
-// It exits with 0 if everything went as promised, and leaves nothing behind.
+// It exits with 0 if everything went as promised, and leaves no files.
 package main
 
 import (
@@ -27,8 +26,8 @@ import (
 
 const (
 	token   = "demo"
-	limit   = time.Minute           // for all that happens once the service is built
-	latency = 50 * time.Millisecond // of the store: slow enough to watch
+	limit   = time.Minute           // for everything after the build
+	latency = 50 * time.Millisecond // the store's, slow enough to watch
 )
 
 func main() { os.Exit(demo()) }
@@ -40,7 +39,7 @@ func demo() int {
 	err := run(ctx, newScreen(os.Stdout))
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; what it had started is stopped and removed")
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; everything was stopped and removed")
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 	default:
@@ -49,7 +48,7 @@ func demo() int {
 	return 1
 }
 
-// run sets the stage in a directory of its own, plays the acts and clears up.
+// run prepares a temporary directory, plays the acts, and cleans up.
 func run(ctx context.Context, s *screen) (err error) {
 	dir, err := os.MkdirTemp("", "sheaf-demo-")
 	if err != nil {
@@ -60,25 +59,25 @@ func run(ctx context.Context, s *screen) (err error) {
 	s.say("Building the service …")
 	binary := filepath.Join(dir, "sheaf")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/sheafapi/sheaf/cmd/sheaf").CombinedOutput(); err != nil {
-		return fmt.Errorf("the service could not be built: %w\n%s", err, out)
+		return fmt.Errorf("build the service: %w\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v, which it should be by far", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the demo took longer than %v", limit))
 	defer cancel()
 
 	upstream, err := serveStore(ctx)
 	if err != nil {
-		return fmt.Errorf("the example store could not be started: %w", err)
+		return fmt.Errorf("start the example store: %w", err)
 	}
 	address, err := freeAddress()
 	if err != nil {
-		return fmt.Errorf("no port to listen on: %w", err)
+		return fmt.Errorf("find a free port: %w", err)
 	}
 	sheaf := &service{
 		binary: binary, address: address, upstream: upstream + "/api/v3/{storeId}",
 		database: filepath.Join(dir, "sheaf.db"), log: filepath.Join(dir, "sheaf.log"), secret: filepath.Join(dir, "hooks.secret"),
 	}
 	if out, err := exec.CommandContext(ctx, binary, "webhooks", "new-secret", sheaf.secret).CombinedOutput(); err != nil {
-		return fmt.Errorf("no webhook secret could be made: %w\n%s", err, out)
+		return fmt.Errorf("create a webhook secret: %w\n%s", err, out)
 	}
 	if err := sheaf.start(ctx); err != nil {
 		return err
@@ -93,7 +92,7 @@ func run(ctx context.Context, s *screen) (err error) {
 	return nil
 }
 
-// play plays the acts, each in a store of its own.
+// play plays the acts, each in its own store.
 func play(ctx context.Context, s *screen, sheaf *service, upstream string) error {
 	c := map[string]*client.Client{}
 	for _, store := range []string{"catalogue", "linked", "crash"} {
@@ -107,7 +106,7 @@ func play(ctx context.Context, s *screen, sheaf *service, upstream string) error
 	}
 	secret, err := exec.CommandContext(ctx, sheaf.binary, "webhooks", "secret", "--store", "linked", sheaf.secret).Output()
 	if err != nil {
-		return fmt.Errorf("the store's webhook secret could not be had: %w", err)
+		return fmt.Errorf("read the store's webhook secret: %w", err)
 	}
 	if err := linked(ctx, s, c["linked"], strings.TrimSpace(string(secret))); err != nil {
 		return err

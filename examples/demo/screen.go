@@ -16,18 +16,18 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is where the demo tells what it does. A terminal gets a progress bar and a
-// little colour, anything else plain lines.
+// screen prints what the demo does. A terminal gets a progress bar and colors, and other outputs get
+// plain lines.
 type screen struct {
 	out      io.Writer
 	terminal bool
-	colour   bool
-	endBar   func() // nil: none is shown
+	color    bool
+	endBar   func() // nil: no bar is shown
 }
 
 func newScreen(f *os.File) *screen {
 	terminal := term.IsTerminal(int(f.Fd()))
-	return &screen{out: f, terminal: terminal, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return &screen{out: f, terminal: terminal, color: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
 // Terminal attributes (ECMA-48, SGR).
@@ -38,7 +38,7 @@ const (
 )
 
 func (s *screen) paint(attribute, text string) string {
-	if !s.colour {
+	if !s.color {
 		return text
 	}
 	return "\x1b[" + attribute + "m" + text + "\x1b[0m"
@@ -48,7 +48,7 @@ func (s *screen) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n
 
 func (s *screen) heading(text string) { s.say("\n%s", s.paint(bold, text)) }
 
-// progress returns a function that shows how far a batch is.
+// progress returns a function that shows the progress of a batch.
 func (s *screen) progress() func(*client.Batch) {
 	if s.terminal {
 		return s.bar()
@@ -72,7 +72,7 @@ func (s *screen) bar() func(*client.Batch) {
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return fmt.Sprintf("  %-11s ", status.Load()) })),
 		mpb.AppendDecorators(decor.CountersNoUnit(" %d of %d")))
 	s.endBar = func() {
-		bar.Abort(false) // no more than what has ended stays on the screen
+		bar.Abort(false) // leave the completed part on the screen
 		bars.Wait()
 	}
 	return func(now *client.Batch) {
@@ -82,7 +82,7 @@ func (s *screen) bar() func(*client.Batch) {
 	}
 }
 
-// endProgress leaves the progress as it is now.
+// endProgress ends the progress bar and leaves it on the screen.
 func (s *screen) endProgress() {
 	if s.endBar != nil {
 		s.endBar()
@@ -90,7 +90,7 @@ func (s *screen) endProgress() {
 	}
 }
 
-// summary tells how a batch ended: the counts, what failed, some of the rest.
+// summary prints the result of a batch: the counts, the failures, and some examples.
 func (s *screen) summary(done *client.Batch, examples ...string) {
 	var failed, shown []client.Response
 	count := map[client.ResultStatus]int{}
@@ -105,8 +105,8 @@ func (s *screen) summary(done *client.Batch, examples ...string) {
 	}
 	s.say("\n  %s: %d requests, %s, %s", s.paint(bold, string(done.Status)), done.TotalRequests,
 		s.paint(green, fmt.Sprintf("%d completed", count[client.Succeeded])), s.paint(red, fmt.Sprintf("%d failed", count[client.Failed])))
-	s.table("What failed, and why", failed)
-	s.table("Some of what was done", shown)
+	s.table("Failures", failed)
+	s.table("Some other results", shown)
 }
 
 func (s *screen) table(title string, rows []client.Response) {
@@ -125,7 +125,7 @@ func (s *screen) table(title string, rows []client.Response) {
 	w.Flush()
 }
 
-// message is what an answer says: its errorMessage, or else the beginning of its body.
+// message returns an answer's errorMessage, or the beginning of its body.
 func message(r *client.Response) string {
 	var p struct {
 		Message string `json:"errorMessage"`
@@ -141,16 +141,16 @@ func message(r *client.Response) string {
 	return text
 }
 
-// next says what a visitor can try by hand.
+// next prints what to try next.
 func (s *screen) next() {
 	s.heading("What to try next")
 	s.say(`
-  The same by hand. A store and the service, each in a terminal of its own:
+  Start the store and the service, each in its own terminal:
 
     go run ./examples/store/cmd/store --latency 200ms
     make build && bin/sheaf serve --upstream 'http://127.0.0.1:9000/api/v3/{storeId}'
 
-  A batch of two requests, which is answered with a ticket; then its status:
+  Create a batch of two requests, which returns a ticket, and read its status:
 
     curl -H 'Authorization: Bearer me' -H 'Content-Type: application/json' \
       'http://127.0.0.1:8080/api/v3/1/batch?stopOnFirstFailure=false' \
@@ -158,10 +158,10 @@ func (s *screen) next() {
            {"id":"b","method":"GET","path":"/products"}]'
     curl -H 'Authorization: Bearer me' 'http://127.0.0.1:8080/api/v3/1/batch?ticket=TICKET'
 
-  What arrived at the store, as it came:
+  See what arrived at the store:
 
     curl -H 'Authorization: Bearer me' http://127.0.0.1:9000/api/v3/1/ledger
 
-  Send it again: the SKU is taken now. Kill the service while it works, start it
-  again, and look.`)
+  Send the batch again: the SKU already exists now. Kill the service while it runs a
+  batch, restart it, and read the status.`)
 }

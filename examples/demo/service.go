@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// service is the sheaf command as a process of its own.
+// service is the sheaf command in its own process.
 type service struct {
 	binary, address, upstream, database, log string
-	secret                                   string // the file of what signs callbacks
+	secret                                   string // the file with the webhook secret
 
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
 }
 
-// start starts the process and returns when it is ready for work.
+// start starts the process and waits until it is ready.
 func (s *service) start(ctx context.Context) error {
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -30,15 +30,15 @@ func (s *service) start(ctx context.Context) error {
 	defer log.Close()
 	s.process = exec.Command(s.binary, "serve", "--listen", s.address, "--upstream", s.upstream, "--database", "sqlite:"+s.database,
 		"--webhook-secret-file", s.secret, "--webhook-allow", "127.0.0.0/8")
-	// Settings of the visitor's own must not reach it.
+	// The user's own settings must not reach the service.
 	s.process.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SHEAF_") })
 	s.process.Stdout, s.process.Stderr = log, log
 	if err := s.process.Start(); err != nil {
-		return fmt.Errorf("the service could not be started: %w", err)
+		return fmt.Errorf("start the service: %w", err)
 	}
 	s.ended = make(chan struct{})
 	go func(process *exec.Cmd, ended chan struct{}) {
-		_ = process.Wait() // how it ended is in its ProcessState
+		_ = process.Wait() // its ProcessState says how it ended
 		close(ended)
 	}(s.process, s.ended)
 	if err := s.awaitReady(ctx); err != nil {
@@ -68,13 +68,13 @@ func (s *service) awaitReady(ctx context.Context) error {
 	}
 }
 
-// kill ends the process at once, as kill -9 does, and waits until it is gone.
+// kill kills the process as kill -9 does, and waits for its end.
 func (s *service) kill() {
-	_ = s.process.Process.Kill() // fails only when it has ended already
+	_ = s.process.Process.Kill() // fails only if the process has already ended
 	<-s.ended
 }
 
-// explain adds to an error what the service logged last.
+// explain adds the end of the service's log to an error.
 func (s *service) explain(err error) error {
 	const lines = 15
 	logged, readErr := os.ReadFile(s.log)
@@ -83,5 +83,5 @@ func (s *service) explain(err error) error {
 	}
 	all := bytes.Split(bytes.TrimSpace(logged), []byte("\n"))
 	last := bytes.Join(all[max(0, len(all)-lines):], []byte("\n"))
-	return fmt.Errorf("%w\nWhat the service logged last:\n%s", err, last)
+	return fmt.Errorf("%w\nThe end of the service's log:\n%s", err, last)
 }

@@ -1,6 +1,5 @@
-// Command embedded is an API with a batch endpoint in the same process: requests of
-// batches reach its own http.ServeMux, with no socket between, and its batches survive
-// whatever the process does not.
+// Command embedded is an API with a batch endpoint in the same process. The requests of batches go to its
+// own http.ServeMux, without a socket. Its batches survive crashes of the process.
 package main
 
 import (
@@ -35,14 +34,14 @@ func run(listen, database string, latency time.Duration) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	// The API as it was: any http.Handler. This one is a store's, in memory.
+	// The API can be any http.Handler. This one is an example store in memory.
 	mux := http.NewServeMux()
 	mux.Handle("/api/v3/{storeId}/", store.New(store.Options{Latency: latency}))
 
-	// The batch endpoint beside it. Its requests come back to the same mux.
+	// The batch endpoint sends the requests of batches to the same mux.
 	service, err := sheaf.New(sheaf.Options{
 		Upstream: sheaf.Upstream{
-			URL:     "http://in-process/api/v3/{storeId}", // only its path counts
+			URL:     "http://in-process/api/v3/{storeId}", // only the path matters
 			Handler: mux,
 		},
 		Database: sheaf.Database{URL: database},
@@ -62,7 +61,7 @@ func run(listen, database string, latency time.Duration) (err error) {
 	fmt.Printf("The API listens on http://%s/api/v3/{storeId}/ and takes batches at …/batch\n", listener.Addr())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
-	// Both end together: what is under way is waited for, and recorded.
+	// Shut both down. Requests in flight finish, and their results are recorded.
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
 	all.Go(func() error {

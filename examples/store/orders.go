@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// order is what someone bought. Its total is of the prices at that moment.
+// order is a customer's order. Its total uses the prices at the time of the order.
 type order struct {
 	ID     int64   `json:"id"`
 	Email  string  `json:"email"`
@@ -17,7 +17,7 @@ type order struct {
 // item is one line of an order.
 type item struct {
 	ProductID     int64 `json:"productId"`
-	CombinationID int64 `json:"combinationId,omitempty"` // 0: the product as it is
+	CombinationID int64 `json:"combinationId,omitempty"` // 0: the product itself
 	Quantity      int   `json:"quantity"`
 }
 
@@ -55,7 +55,7 @@ func (c *call) createOrder() (any, error) {
 	case len(wanted.Items) == 0:
 		return nil, invalid("Field 'items' must have at least one item")
 	}
-	total, err := c.take(wanted.Items)
+	total, err := c.reserve(wanted.Items)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +64,8 @@ func (c *call) createOrder() (any, error) {
 	return created{o.ID}, nil
 }
 
-// take removes items from the stock, all or none, and returns what they cost.
-func (s *shop) take(items []item) (total float64, err error) {
+// reserve removes the items from stock, all or none, and returns their total price.
+func (s *shop) reserve(items []item) (total float64, err error) {
 	left := map[*int]int{}
 	for i, it := range items {
 		price, stock, err := s.offer(i, it)
@@ -89,7 +89,7 @@ func (s *shop) take(items []item) (total float64, err error) {
 	return total, nil
 }
 
-// offer returns the price and the stock, nil for any number, of what an item names.
+// offer returns the price and stock of an item. A nil stock is unlimited.
 func (s *shop) offer(i int, it item) (price float64, stock *int, err error) {
 	p := s.products.all[it.ProductID]
 	switch {

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// product is something for sale.
+// product is a product for sale.
 type product struct {
 	ID       int64   `json:"id"`
 	Name     string  `json:"name"`
 	SKU      string  `json:"sku,omitempty"`
 	Price    float64 `json:"price"`
-	Quantity *int    `json:"quantity,omitempty"` // in stock; absent: as many as anyone wants
+	Quantity *int    `json:"quantity,omitempty"` // in stock; absent: unlimited
 
 	variations collection[*variation]
 }
@@ -64,13 +64,12 @@ func (c *call) patchProduct() (any, error) {
 	}
 	p := *old
 	if p.Quantity != nil {
-		p.Quantity = new(*p.Quantity) // decoding would write into the old one's
+		p.Quantity = new(*p.Quantity) // so that decoding doesn't change the old product
 	}
 	return c.changeProduct(&p)
 }
 
-// changeProduct puts p, with what the body says, in the place of the product that
-// the path names.
+// changeProduct replaces the product that the path names with p, changed as the body says.
 func (c *call) changeProduct(p *product) (any, error) {
 	old, err := c.findProduct()
 	if err != nil {
@@ -84,8 +83,7 @@ func (c *call) changeProduct(p *product) (any, error) {
 	return updated{1}, nil
 }
 
-// storeProduct fills p from the body and gives it its id and its sku. When it
-// fails nothing has changed.
+// storeProduct decodes the body into p and sets its ID and SKU. If it fails, nothing has changed.
 func (c *call) storeProduct(old, p *product, id int64) error {
 	if err := c.decode(p); err != nil {
 		return err

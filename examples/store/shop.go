@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// shop is one store's data. All of it is guarded by mu.
+// shop is the data of one store. mu guards all of it.
 type shop struct {
 	mu       sync.Mutex
 	products collection[*product]
 	orders   collection[*order]
-	skus     map[string]string // who has it, by sku
+	skus     map[string]string // the owner of each SKU
 	posts    []post
-	answers  map[string]given // to POSTs, by their Idempotency-Key
+	answers  map[string]postAnswer // by Idempotency-Key
 
-	second int64 // of the clock, in which asked counts
-	asked  int
+	second   int64 // the second of the clock that requests belongs to
+	requests int
 }
 
 func newShop() *shop {
-	return &shop{skus: map[string]string{}, answers: map[string]given{}}
+	return &shop{skus: map[string]string{}, answers: map[string]postAnswer{}}
 }
 
 // post is one POST as it arrived.
@@ -36,13 +36,13 @@ type post struct {
 	Body string `json:"body"`
 }
 
-// given is an answer that was given to a POST.
-type given struct {
+// postAnswer is a POST and its answer.
+type postAnswer struct {
 	to post
 	answer
 }
 
-// note writes a POST into the ledger.
+// note adds a POST to the ledger.
 func (c *call) note() {
 	if c.Method != http.MethodPost {
 		return
@@ -58,17 +58,17 @@ func (c *call) post() post {
 
 func (c *call) ledger() (any, error) { return page(c.posts, c.Request) }
 
-// throttle counts a request and reports whether it is one too many.
+// throttle counts a request and reports whether it exceeds the limit.
 func (s *shop) throttle(limit int, now time.Time) bool {
 	if second := now.Unix(); second != s.second {
-		s.second, s.asked = second, 0
+		s.second, s.requests = second, 0
 	}
-	s.asked++
-	return limit > 0 && s.asked > limit
+	s.requests++
+	return limit > 0 && s.requests > limit
 }
 
-// once carries out an operation, or repeats the answer of the POST that had the
-// same Idempotency-Key.
+// once carries out an operation, or repeats the answer of an earlier POST with the same
+// Idempotency-Key.
 func (c *call) once(operation func(*call) (any, error)) answer {
 	p := c.post()
 	if c.Method != http.MethodPost || p.Key == "" {
@@ -81,12 +81,12 @@ func (c *call) once(operation func(*call) (any, error)) answer {
 		return g.answer
 	}
 	a := answerOf(operation(c))
-	c.answers[p.Key] = given{p, a}
+	c.answers[p.Key] = postAnswer{p, a}
 	return a
 }
 
-// claim gives a sku to its new owner, or says whose it is. The owner's old one is
-// freed. An empty sku is none.
+// claim assigns a SKU to an owner and frees the owner's old one. It returns an error if another owner has
+// the SKU. An empty SKU is none.
 func (s *shop) claim(owner, old, sku string) error {
 	if by, taken := s.skus[sku]; sku != "" && taken && by != owner {
 		return conflict("SKU_EXISTS", "SKU '%s' already belongs to %s", sku, by)
@@ -98,27 +98,26 @@ func (s *shop) claim(owner, old, sku string) error {
 	return nil
 }
 
-// decode reads the body into v. A field that v does not have is a mistake of the
-// client's, and told.
+// decode decodes the body into v. An unknown field is an error.
 func (c *call) decode(v any) error {
 	d := json.NewDecoder(bytes.NewReader(c.body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return refuse(http.StatusBadRequest, "BAD_BODY", "The body is not what is expected here: %v", err)
+		return refuse(http.StatusBadRequest, "BAD_BODY", "The body is invalid: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return refuse(http.StatusBadRequest, "BAD_BODY", "The body goes on after its JSON value")
+		return refuse(http.StatusBadRequest, "BAD_BODY", "The body continues after its JSON value")
 	}
 	return nil
 }
 
-// id returns a number of the path, 0 if it is none.
+// id returns a number in the path, or 0 if it isn't one.
 func (c *call) id(name string) int64 {
 	id, _ := strconv.ParseInt(c.PathValue(name), 10, 64)
 	return id
 }
 
-// collection holds things under ids that count up from 1.
+// collection holds values with ascending IDs, from 1.
 type collection[T any] struct {
 	last int64
 	ids  []int64 // in order
@@ -139,7 +138,7 @@ func (c *collection[T]) remove(id int64) {
 	}
 }
 
-// matching returns what a filter lets pass, oldest first.
+// matching returns the values that match a filter, oldest first.
 func (c *collection[T]) matching(filter func(T) bool) []T {
 	found := make([]T, 0, len(c.ids))
 	for _, id := range c.ids {
@@ -159,8 +158,8 @@ type list[T any] struct {
 	Items  []T `json:"items"`
 }
 
-// page cuts out what the query parameters offset (default 0) and limit (1 to 100,
-// default 100) ask for.
+// page returns the part of a list that the query parameters offset (default 0) and limit (1 to 100,
+// default 100) select.
 func page[T any](all []T, r *http.Request) (any, error) {
 	offset, err := number(r, "offset", 0)
 	if err != nil || offset < 0 {

@@ -1,12 +1,10 @@
-// Package store is a small store API to try Sheaf with: products with their
-// variations, and orders, for any number of stores. It keeps everything in memory
-// and means its answers: what it refuses, it refuses for a reason, and what it
-// created is there to be read.
+// Package store is a small store API to try Sheaf with. It has products with variations, and orders, for
+// any number of stores. It keeps everything in memory. It validates requests, and what they create can
+// be read.
 //
-// A request needs a Bearer token. A POST that carries an Idempotency-Key takes
-// effect once: the same key gets the same answer. Every POST that is let in, refused
-// and repeated ones included, is listed as it came by GET /api/v3/{storeId}/ledger, so that a
-// client's promises can be checked.
+// Requests need a Bearer token. A POST with an Idempotency-Key takes effect once: the same key gets the
+// same answer. GET /api/v3/{storeId}/ledger lists every authorized POST as it arrived, including refused
+// and repeated ones, so that a client's promises can be checked.
 package store
 
 import (
@@ -22,22 +20,21 @@ import (
 	"time"
 )
 
-const maxBody = 1 << 20 // bytes of a request's body
+const maxBody = 1 << 20 // the size of a request's body, in bytes
 
 // Options configure an API. The zero value works.
 type Options struct {
-	// Latency is how long it takes to carry a request out. Default: none. A client
-	// that goes away meanwhile does not undo its request.
+	// Latency is how long a request takes. Default: 0. A request is carried out even if the client
+	// disconnects in the meantime.
 	Latency time.Duration
-	// RequestsPerSecond is what one store may be asked in each second of the
-	// clock; the rest is answered 429 with Retry-After. Default: no limit.
+	// RequestsPerSecond is how many requests each store accepts in a second of the clock. More get 429
+	// with Retry-After. Default: no limit.
 	RequestsPerSecond int
-	// Token is the only one that is let in; others are answered 403. Default:
-	// every token is.
+	// Token is the only valid token. Others get 403. Default: all tokens are valid.
 	Token string
 }
 
-// API is the store API, an http.Handler. It may be called from many goroutines.
+// API is the store API, an http.Handler. It is safe for concurrent use.
 type API struct {
 	options Options
 	mux     *http.ServeMux
@@ -46,8 +43,7 @@ type API struct {
 	stores map[string]*shop
 }
 
-// New returns an API without any data. Stores come into being when they are first
-// asked for.
+// New returns an API without data. A store is created by the first request for it.
 func New(o Options) *API {
 	a := &API{options: o, mux: http.NewServeMux(), stores: map[string]*shop{}}
 	for path, methods := range map[string]operations{
@@ -67,20 +63,20 @@ func New(o Options) *API {
 	return a
 }
 
-// ServeHTTP serves /api/v3/{storeId}/ and what is below it.
+// ServeHTTP serves paths below /api/v3/{storeId}/.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
-// operations are what a resource can be asked, by method.
+// operations are the operations of a resource, by method.
 type operations map[string]func(*call) (any, error)
 
-// call is one request to one store, which is locked while it is carried out.
+// call is one request to one store. The store is locked while the request is carried out.
 type call struct {
 	*shop
 	*http.Request
 	body []byte
 }
 
-// The answers of operations that change something.
+// The answers of operations that make changes.
 type (
 	created struct { // sent as 201
 		ID int64 `json:"id"`
@@ -93,7 +89,7 @@ type (
 	}
 )
 
-// serve judges a request and carries it out.
+// serve validates a request and carries it out.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, methods operations) {
 	if err := a.authorize(r); err != nil {
 		w.Header().Set("WWW-Authenticate", "Bearer")
@@ -132,7 +128,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, methods operations) 
 	write(w, c.once(operation))
 }
 
-// authorize asks for a Bearer token.
+// authorize checks the Bearer token.
 func (a *API) authorize(r *http.Request) error {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	switch {
@@ -144,7 +140,7 @@ func (a *API) authorize(r *http.Request) error {
 	return nil
 }
 
-// shop returns a store, made if it is new.
+// shop returns a store. It creates the store if it doesn't exist.
 func (a *API) shop(id string) *shop {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -156,7 +152,7 @@ func (a *API) shop(id string) *shop {
 	return s
 }
 
-// problem is an answer that refuses.
+// problem is an error answer.
 type problem struct {
 	code int
 	Text string `json:"errorMessage"`
@@ -187,7 +183,7 @@ type answer struct {
 	body []byte
 }
 
-// answerOf turns what an operation returned into an answer.
+// answerOf returns the answer for the result of an operation.
 func answerOf(v any, err error) answer {
 	code := http.StatusOK
 	var p *problem

@@ -11,8 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/examples/store"
 )
 
-// send asks an API something as a client of store 1 would, and returns the code and
-// the body of the answer.
+// send sends a request to store 1 and returns the answer's status code and body.
 func send(api http.Handler, method, path, body string, headers ...string) (int, string) {
 	w := exchange(api, method, "/api/v3/1"+path, body, append(headers, "Authorization", "Bearer t")...)
 	return w.Code, w.Body.String()
@@ -28,14 +27,14 @@ func exchange(api http.Handler, method, path, body string, headers ...string) *h
 	return w
 }
 
-// step is a request, the code and a part of the body that its answer has to have.
+// step is a request with the expected status code and a part of the expected body.
 type step struct {
 	method, path, body string
 	code               int
 	part               string
 }
 
-// story tells an API steps, one after the other.
+// story runs steps in order.
 func story(t *testing.T, api http.Handler, steps []step) {
 	t.Helper()
 	for i, s := range steps {
@@ -63,7 +62,7 @@ func TestProducts(t *testing.T) {
 		{"POST", "/products", `{"price":1}`, 400, `'name' is required`},
 		{"POST", "/products", `{"name":"Cup","quantity":-1}`, 400, `'quantity' must not`},
 		{"POST", "/products", `{"name":"Cup","colour":"red"}`, 400, `unknown field \"colour\"`},
-		{"POST", "/products", `{"name":"Cup"} {}`, 400, `goes on after`},
+		{"POST", "/products", `{"name":"Cup"} {}`, 400, `continues after`},
 		{"POST", "/products", `{"name":`, 400, `BAD_BODY`},
 		{"POST", "/products", `{"name":"Cup","sku":"M"}`, 409, `SKU 'M' already belongs to product 1`},
 
@@ -111,7 +110,7 @@ func TestOrders(t *testing.T) {
 		{"POST", "/orders", `{"email":"a@b.example","items":[{"productId":1,"quantity":2},{"productId":1,"combinationId":1,"quantity":1}]}`, 201, `{"id":1}`},
 		{"GET", "/orders/1", "", 200, `"status":"AWAITING_PAYMENT","total":31,`},
 		{"GET", "/products/1", "", 200, `"quantity":1`},
-		// Nothing is taken when one item of an order can't be had.
+		// No stock is reserved if one item of an order is not available.
 		{"POST", "/orders", `{"email":"a@b.example","items":[{"productId":1,"quantity":1},{"productId":1,"quantity":1}]}`, 409, `items[1]: only 1 of product 1 are in stock`},
 		{"POST", "/orders", `{"email":"a@b.example","items":[{"productId":1,"quantity":1},{"productId":1,"combinationId":1,"quantity":1}]}`, 409, `OUT_OF_STOCK`},
 		{"GET", "/products/1", "", 200, `"quantity":1`},

@@ -31,7 +31,7 @@ func TestRate(t *testing.T) {
 		ask("/api/v3/1/products", 200)
 		ask("/api/v3/1/orders", 200)
 		ask("/api/v3/1/products", 429)
-		ask("/api/v3/2/products", 200) // another store has its own allowance
+		ask("/api/v3/2/products", 200) // another store has its own limit
 		<-time.After(time.Second)
 		ask("/api/v3/1/products", 200)
 	})

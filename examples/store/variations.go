@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// variation is one form of a product: a size, a colour.
+// variation is a variant of a product, such as a size or a color.
 type variation struct {
 	ID       int64    `json:"id"`
 	Options  []option `json:"options"`
 	SKU      string   `json:"sku,omitempty"`
 	Price    *float64 `json:"price,omitempty"`    // absent: the product's
-	Quantity *int     `json:"quantity,omitempty"` // in stock; absent: as many as anyone wants
+	Quantity *int     `json:"quantity,omitempty"` // in stock; absent: unlimited
 }
 
 type option struct {
@@ -85,8 +85,8 @@ func (c *call) replaceVariation() (any, error) {
 	return updated{1}, nil
 }
 
-// storeVariation reads what is to stand in the place of old, and gives it its id
-// and its sku. When it fails nothing has changed.
+// storeVariation decodes the body into a variation that replaces old, and sets its ID and SKU. If it
+// fails, nothing has changed.
 func (c *call) storeVariation(p *product, old *variation) (*variation, error) {
 	v := &variation{}
 	if err := c.decode(v); err != nil {

@@ -64,8 +64,8 @@ func compare(t *testing.T, random *rand.Rand) {
 	for _, c := range all {
 		c.share.Release()
 	}
-	if u := b.Usage(); u.Held != 0 || u.Waiting != 0 || len(b.owners) != 0 || b.favoured != nil {
-		t.Fatalf("after the end %+v, %d owners and the favoured share %v are left", u, len(b.owners), b.favoured)
+	if u := b.Usage(); u.Held != 0 || u.Waiting != 0 || len(b.owners) != 0 || b.favored != nil {
+		t.Fatalf("after the end %+v, %d owners and the favored share %v are left", u, len(b.owners), b.favored)
 	}
 }
 
@@ -129,8 +129,8 @@ func check(t *testing.T, b *Budget, m *model) {
 	if held > m.common+m.reserve {
 		t.Fatalf("%d bytes are held of %d", held, m.common+m.reserve)
 	}
-	if waiting > 0 && m.favoured == nil {
-		t.Fatal("somebody waits, and nobody is favoured")
+	if waiting > 0 && m.favored == nil {
+		t.Fatal("somebody waits, and nobody is favored")
 	}
 }
 
@@ -138,13 +138,13 @@ func check(t *testing.T, b *Budget, m *model) {
 type model struct {
 	common, reserve int64
 	all             []*consumer
-	favoured        *consumer
+	favored         *consumer
 	steps           int
 }
 
 func (m *model) shrink(c *consumer, n int64) {
-	if c.held -= n; c.held == 0 && m.favoured == c {
-		m.favoured = nil
+	if c.held -= n; c.held == 0 && m.favored == c {
+		m.favored = nil
 	}
 }
 
@@ -155,7 +155,7 @@ func (m *model) distribute() {
 		free := m.common
 		for _, c := range m.all {
 			of[c.owner] += c.held
-			if c != m.favoured {
+			if c != m.favored {
 				free -= c.held
 			}
 			if c.wants > 0 {
@@ -170,11 +170,11 @@ func (m *model) distribute() {
 		slices.SortStableFunc(waiters, func(a, b *consumer) int { return int(of[a.owner] - of[b.owner]) })
 		next := waiters[0]
 		switch {
-		case m.favoured != nil && m.favoured.wants > 0:
-			next = m.favoured
+		case m.favored != nil && m.favored.wants > 0:
+			next = m.favored
 		case of[next.owner]+next.wants <= free:
-		case m.favoured == nil:
-			next, m.favoured = oldest, oldest
+		case m.favored == nil:
+			next, m.favored = oldest, oldest
 		default:
 			return
 		}

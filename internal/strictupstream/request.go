@@ -19,7 +19,7 @@ var (
 func head(s *stream, b []byte) (int, error) {
 	end := bytes.Index(b, []byte("\r\n\r\n"))
 	if first, n, err := line(b); err != nil || n > 0 && !requestLine.Match(first) {
-		return 0, fmt.Errorf("byte %d begins no request: %q", s.at, b[:min(len(b), 100)])
+		return 0, fmt.Errorf("no request begins at byte %d: %q", s.at, b[:min(len(b), 100)])
 	}
 	if end < 0 {
 		return 0, nil
@@ -28,7 +28,7 @@ func head(s *stream, b []byte) (int, error) {
 	fields := map[string][]string{}
 	for _, l := range lines[1:] {
 		if !headerLine.MatchString(l) {
-			return 0, fmt.Errorf("a header's line is malformed: %q", l)
+			return 0, fmt.Errorf("malformed header line: %q", l)
 		}
 		name, value, _ := strings.Cut(l, ":")
 		name = strings.ToLower(name)
@@ -41,13 +41,13 @@ func head(s *stream, b []byte) (int, error) {
 	return end + len("\r\n\r\n"), nil
 }
 
-// accept takes a request's head and finds out where it ends.
+// accept checks a request's header and determines where the request ends.
 func (s *stream) accept(method string, fields map[string][]string) error {
 	lengths, codings := fields["content-length"], fields["transfer-encoding"]
 	owner := strings.Join(fields["authorization"], ",")
 	switch {
 	case len(fields["host"]) != 1:
-		return fmt.Errorf("a request with %d Hosts", len(fields["host"]))
+		return fmt.Errorf("a request with %d Host headers", len(fields["host"]))
 	case len(lengths) > 1 || len(codings) > 1 || len(lengths)+len(codings) > 1:
 		return fmt.Errorf("a request with the lengths %q and the codings %q", lengths, codings)
 	case s.requests > 0 && owner != s.owner:
@@ -78,7 +78,7 @@ func (s *stream) accept(method string, fields map[string][]string) error {
 	return nil
 }
 
-// body reads a body of a known length.
+// body reads a body of known length.
 func body(s *stream, b []byte) (int, error) {
 	n := min(len(b), s.left)
 	if s.left -= n; s.left == 0 {
@@ -103,7 +103,7 @@ func chunk(s *stream, b []byte) (int, error) {
 	return n, nil
 }
 
-// data reads a chunk and the line's end behind it.
+// data reads a chunk and the line ending after it.
 func data(s *stream, b []byte) (int, error) {
 	n := min(len(b), s.left)
 	if s.left -= n; s.left > 0 {
@@ -116,7 +116,7 @@ func data(s *stream, b []byte) (int, error) {
 	return n, nil
 }
 
-// trailer reads what follows the last chunk, up to an empty line.
+// trailer reads the lines after the last chunk, up to an empty line.
 func trailer(s *stream, b []byte) (int, error) {
 	text, n, err := line(b)
 	if n == 0 || err != nil {

@@ -1,13 +1,13 @@
-// Package strictupstream lets a test's upstream fail on bytes that HTTP servers would
-// forgive. It watches the byte stream of every connection while a server reads it:
+// Package strictupstream provides an upstream for tests that fails on bytes that HTTP servers would
+// tolerate. It checks the byte stream of every connection while the server reads it:
 //
-//   - Each byte belongs to a request, and each request is whole when its connection ends.
-//   - A request begins only after an answer to the one before it has begun.
-//   - Requests have one spelling: HTTP/1.1, lines that end in CRLF, one Host, one length.
-//   - A connection carries the requests of one credential.
-//   - A request whose body a server may leave unread is the last of its connection.
+//   - Each byte belongs to a request, and each request is complete when its connection ends.
+//   - A request begins only after the answer to the previous one has begun.
+//   - Requests use one syntax: HTTP/1.1, lines that end in CRLF, one Host, one length.
+//   - A connection carries the requests of one credential only.
+//   - A request whose body a server may leave unread is the last on its connection.
 //
-// What the streams held can be compared byte for byte afterwards (Watcher.Streams).
+// Watcher.Streams returns the streams, so that tests can compare them byte for byte.
 package strictupstream
 
 import (
@@ -20,8 +20,7 @@ import (
 	"testing"
 )
 
-// Start starts a server for the handler whose connections are watched. The test
-// closes it, or leaves that to the end of the test.
+// Start starts a server with watched connections. It is closed at the end of the test.
 func Start(t testing.TB, h http.Handler) (*httptest.Server, *Watcher) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -42,15 +41,15 @@ type Watcher struct {
 	streams []*stream
 }
 
-// Watch watches the connections that the listener accepts. What is wrong with them fails
-// the test at its end at the latest.
+// Watch watches the connections that the listener accepts. At the end of the test, it reports what is
+// wrong with them as errors.
 func Watch(t testing.TB, l net.Listener) *Watcher {
 	w := &Watcher{Listener: l, t: t}
 	t.Cleanup(w.check)
 	return w
 }
 
-// AllowPartial lets requests end in the middle, in tests that interrupt them.
+// AllowPartial allows incomplete requests, for tests that interrupt them.
 func (w *Watcher) AllowPartial() *Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,8 +70,8 @@ func (w *Watcher) Accept() (net.Conn, error) {
 	return &conn{Conn: raw, watcher: w, stream: s}, nil
 }
 
-// Streams returns what each connection has carried so far, in the order in which they
-// were accepted. Those that carried nothing are left out.
+// Streams returns the bytes that each connection has carried so far, in the order in which the
+// connections were accepted. Connections without bytes are left out.
 func (w *Watcher) Streams() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,7 +84,7 @@ func (w *Watcher) Streams() []string {
 	return all
 }
 
-// Requests returns how many requests have come whole.
+// Requests returns the number of complete requests.
 func (w *Watcher) Requests() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -95,7 +94,7 @@ func (w *Watcher) Requests() (n int) {
 	return n
 }
 
-// check reports what was wrong.
+// check reports errors to the test.
 func (w *Watcher) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,16 +109,16 @@ func (w *Watcher) check() {
 	}
 }
 
-// quote shows the end of a stream, where the fault is.
+// quote returns the end of a stream, where the fault is.
 func quote(stream []byte) string {
-	const most = 1000
-	if len(stream) > most {
-		return fmt.Sprintf("%d bytes, the last: %q", len(stream), stream[len(stream)-most:])
+	const shown = 1000
+	if len(stream) > shown {
+		return fmt.Sprintf("%d bytes, the last: %q", len(stream), stream[len(stream)-shown:])
 	}
 	return fmt.Sprintf("%q", stream)
 }
 
-// conn is a connection that is watched.
+// conn is a watched connection.
 type conn struct {
 	net.Conn
 	watcher *Watcher
@@ -141,30 +140,30 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SetLinger lets a test reset the connection.
+// SetLinger lets tests reset the connection.
 func (c *conn) SetLinger(seconds int) error {
 	return c.Conn.(*net.TCPConn).SetLinger(seconds)
 }
 
-// CloseWrite lets a server that has answered wait for the client's end.
+// CloseWrite lets a server that has answered wait until the client closes the connection.
 func (c *conn) CloseWrite() error {
 	return c.Conn.(*net.TCPConn).CloseWrite()
 }
 
-// stream is what a connection has carried.
+// stream holds and checks the bytes that a connection has carried.
 type stream struct {
 	all      []byte
-	at       int // up to where it was understood
-	state    func(*stream, []byte) (int, error)
-	left     int    // bytes of a body, or of a chunk, that have to come
-	requests int    // that have come whole
-	answered bool   // an answer to the last one has begun
-	last     bool   // no request may follow
-	owner    string // the credential of the first request
+	at       int                                // how many bytes have been checked
+	state    func(*stream, []byte) (int, error) // reads the next part of a request; nil between requests
+	left     int                                // remaining bytes of a body or chunk
+	requests int                                // the number of complete requests
+	answered bool                               // an answer to the last request has begun
+	last     bool                               // no request may follow
+	owner    string                             // the credential of the first request
 	err      error
 }
 
-// read takes the next bytes in.
+// read checks the next bytes.
 func (s *stream) read(p []byte) {
 	s.all = append(s.all, p...)
 	for s.err == nil && s.at < len(s.all) {
@@ -182,23 +181,23 @@ func (s *stream) read(p []byte) {
 	}
 }
 
-// mayBegin checks that a byte may come.
+// mayBegin checks that a request may begin.
 func (s *stream) mayBegin() error {
 	switch {
 	case s.requests == 0:
 		return nil
 	case s.last:
-		return fmt.Errorf("byte %d follows a request that had to be the last one", s.at)
+		return fmt.Errorf("byte %d follows a request that must be the last", s.at)
 	case !s.answered:
-		return fmt.Errorf("byte %d belongs to no request: the last one was whole and has no answer yet", s.at)
+		return fmt.Errorf("byte %d belongs to no request: the last one is complete and has no answer yet", s.at)
 	}
 	return nil
 }
 
-// whole checks that nothing has begun that did not end.
+// whole checks that no request is incomplete.
 func (s *stream) whole() error {
 	if s.state != nil {
-		return fmt.Errorf("request %d has no end", s.requests+1)
+		return fmt.Errorf("request %d is incomplete", s.requests+1)
 	}
 	return nil
 }
@@ -209,14 +208,15 @@ func (s *stream) end() {
 	s.state, s.answered = nil, false
 }
 
-// line returns the next line without its end, and its length with it; 0: it has not come.
+// line returns the next line without its line ending. n is its length with the line ending; 0 if the
+// line is incomplete.
 func line(b []byte) (text []byte, n int, err error) {
 	n = bytes.IndexByte(b, '\n') + 1
 	if n == 0 {
 		return nil, 0, nil
 	}
 	if n < 2 || b[n-2] != '\r' || bytes.IndexByte(b[:n-2], '\r') >= 0 {
-		return nil, 0, fmt.Errorf("a line that does not end in CRLF: %q", b[:n])
+		return nil, 0, fmt.Errorf("a line doesn't end in CRLF: %q", b[:n])
 	}
 	return b[:n-2], n, nil
 }
