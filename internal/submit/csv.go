@@ -9,23 +9,22 @@ import (
 	"unicode/utf8"
 )
 
-// csvReader reads CSV (RFC 4180). Unlike encoding/csv it keeps the line ends inside cells byte
-// for byte, reads files whose lines end in CR alone, and names the place where a quote opens
-// that is never closed.
+// csvReader reads CSV (RFC 4180). Unlike encoding/csv, it keeps line endings inside cells unchanged,
+// reads files whose lines end in CR alone, and reports where an unclosed quote opens.
 type csvReader struct {
 	in    *bufio.Reader
 	comma rune
 	crEnd bool // CR alone ends a row
 
-	line, column int // of the next character, from 1
+	line, column int // the position of the next character, from 1
 	afterCR      bool
 
-	text   []byte // of the row's cells, one behind the other
-	ends   []int  // of each cell in text
+	text   []byte // the text of the row's cells, concatenated
+	ends   []int  // the end of each cell in text
 	fields []string
 }
 
-// csvError is a mistake in the form of a CSV file. What follows it can't be read.
+// csvError is a syntax error in a CSV file. The rest of the file can't be read.
 type csvError struct {
 	line, column int
 	message      string
@@ -37,8 +36,8 @@ func newCSVReader(r io.Reader, comma rune, crEnd bool) *csvReader {
 	return &csvReader{in: bufio.NewReaderSize(r, 64<<10), comma: comma, crEnd: crEnd, line: 1, column: 1}
 }
 
-// read returns the next row and the line that it begins on. The cells are used until the
-// next call. At the end of the file the error is io.EOF.
+// read returns the next row and the line that it begins on. The cells are valid until the next call. At
+// the end of the file, the error is io.EOF.
 func (c *csvReader) read() (cells []string, line int, err error) {
 	c.text, c.ends = c.text[:0], c.ends[:0]
 	line = c.line
@@ -61,8 +60,8 @@ func (c *csvReader) read() (cells []string, line int, err error) {
 	return c.fields, line, nil
 }
 
-// cell reads a cell and what ends it. last: that was the end of the row. first: the end of
-// the file in place of the cell is io.EOF.
+// cell reads a cell and the delimiter or line ending after it. last reports whether it was the row's last
+// cell. If first, the end of the file before the cell is io.EOF.
 func (c *csvReader) cell(first bool) (last bool, err error) {
 	r, err := c.next()
 	if errors.Is(err, io.EOF) && first {
@@ -73,13 +72,13 @@ func (c *csvReader) cell(first bool) (last bool, err error) {
 			return false, err
 		}
 		if r, err = c.next(); err == nil && r != c.comma && !c.endsRow(r) {
-			return false, c.wrong(c.line, c.column-1, "%q follows a closing quote: a quote inside a quoted cell is written twice", r)
+			return false, c.wrong(c.line, c.column-1, "%q follows a closing quote: double a quote inside a quoted cell", r)
 		}
 		return c.endCell(r, err)
 	}
 	for ; err == nil && r != c.comma && !c.endsRow(r); r, err = c.next() {
 		if r == '"' && c.comma != '\t' {
-			return false, c.wrong(c.line, c.column-1, "a quote stands inside a cell that doesn't begin with one: quote the whole cell, and write a quote inside it twice")
+			return false, c.wrong(c.line, c.column-1, "a cell contains a quote but doesn't begin with one: quote the whole cell, and double quotes inside it")
 		}
 		if err := c.add(r); err != nil {
 			return false, err
@@ -88,7 +87,7 @@ func (c *csvReader) cell(first bool) (last bool, err error) {
 	return c.endCell(r, err)
 }
 
-// endCell ends a cell after which r was read, or an error.
+// endCell ends a cell after which r or an error was read.
 func (c *csvReader) endCell(r rune, err error) (last bool, _ error) {
 	c.ends = append(c.ends, len(c.text))
 	if errors.Is(err, io.EOF) {
@@ -107,7 +106,7 @@ func (c *csvReader) quoted() error {
 		r, err := c.next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return c.wrong(line, column, "the quote that opens here is never closed")
+			return c.wrong(line, column, "the quote that opens here is not closed")
 		case err != nil:
 			return err
 		case r == '"' && !c.peek('"'):
@@ -121,13 +120,13 @@ func (c *csvReader) quoted() error {
 	}
 }
 
-// endsRow reports whether a character that was just read ends the row, alone or with the
-// line feed behind it.
+// endsRow reports whether a character that was just read ends the row, alone or with the line feed after
+// it.
 func (c *csvReader) endsRow(r rune) bool {
 	return r == '\n' || r == '\r' && (c.crEnd || c.peek('\n'))
 }
 
-// skipLF skips the second half of CR LF.
+// skipLF skips the LF of CR LF.
 func (c *csvReader) skipLF() {
 	if c.peek('\n') {
 		_, _ = c.next()
@@ -168,18 +167,18 @@ func (c *csvReader) wrong(line, column int, format string, args ...any) error {
 	return &csvError{line, max(column, 1), fmt.Sprintf(format, args...)}
 }
 
-// csvWriter writes CSV as the input has it.
+// csvWriter writes CSV in the input's dialect.
 type csvWriter struct {
 	out   *bufio.Writer
 	comma rune
-	end   string // of a row
+	end   string // the line ending
 }
 
-// write writes a row. A row that would look blank has quotes, so that no reader skips it.
+// write writes a row. It quotes a single empty cell, so that readers don't skip the row as blank.
 func (c *csvWriter) write(cells []string) error {
 	for i, cell := range cells {
 		if i > 0 {
-			_, _ = c.out.WriteRune(c.comma) // errors stay with the writer
+			_, _ = c.out.WriteRune(c.comma) // a bufio.Writer returns errors later
 		}
 		if !c.needsQuotes(cell) && (cell != "" || len(cells) > 1) {
 			_, _ = c.out.WriteString(cell)

@@ -37,7 +37,7 @@ func writeAll(rows [][]string, comma rune, end string) string {
 	return b.String()
 }
 
-// Whatever cells hold, they come back byte for byte in every dialect, and no row is lost.
+// Cells with any content survive writing and reading in every dialect, and no row is lost.
 func TestCSVRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		comma := rapid.SampledFrom([]rune(delimiters+"§")).Draw(t, "comma")
@@ -52,7 +52,7 @@ func TestCSVRoundTrip(t *testing.T) {
 	})
 }
 
-// Line ends inside cells are kept, whatever ends the rows.
+// Line endings inside cells are kept, whichever line ending the file uses.
 func TestCSVLineEnds(t *testing.T) {
 	for _, c := range []struct {
 		text  string
@@ -73,7 +73,7 @@ func TestCSVLineEnds(t *testing.T) {
 	}
 }
 
-// FuzzCSV: whatever is read as CSV comes back when it is written and read again.
+// FuzzCSV checks that rows don't change when they are written and read again.
 func FuzzCSV(f *testing.F) {
 	for _, text := range []string{"a,b\r\n\"c\"\"\",d\n", "\"a", "a\"b\n", "\r\r\n,\n"} {
 		f.Add(text, false)

@@ -10,22 +10,22 @@ import (
 	"unicode/utf8"
 )
 
-// dialect is how a CSV file is written. Files that are written beside it have the same one.
+// dialect describes the syntax of a CSV file. The results use the same one.
 type dialect struct {
 	charset charset
 	comma   rune
-	end     string // of a row: "\n", "\r\n" or "\r"
-	sepLine string // a first line that names the delimiter, without its end; empty: none
+	end     string // the line ending: "\n", "\r\n" or "\r"
+	sepLine string // a first line that names the delimiter, without its line ending; "": none
 }
 
-// delimiters are the ones that a file is searched for, the most usual first.
+// delimiters are the delimiters to look for, most common first.
 const delimiters = ",;\t|"
 
-// sampleSize is how much of a file decides about its dialect, in bytes.
+// sampleSize is how much of a file is read to detect its dialect, in bytes.
 const sampleSize = 64 << 10
 
-// dialectOf finds out how a CSV file is written. comma 0: find the delimiter out as well.
-// It reads a sample only.
+// dialectOf detects the dialect of a CSV file from a sample. If comma is 0, it also detects the
+// delimiter.
 func dialectOf(path string, text io.Reader, set charset, comma rune) (dialect, error) {
 	d := dialect{charset: set, comma: comma}
 	in := bufio.NewReaderSize(text, sampleSize)
@@ -37,7 +37,7 @@ func dialectOf(path string, text io.Reader, set charset, comma rune) (dialect, e
 	d.end = lineEnd(sample)
 	if named, line, ok := sepLine(sample); ok {
 		if comma != 0 && comma != named {
-			return d, fmt.Errorf("%s:1: the first line names the delimiter %q, and --delimiter names %q: leave --delimiter out", path, named, comma)
+			return d, fmt.Errorf("%s:1: the first line names the delimiter %q, but --delimiter names %q: omit --delimiter", path, named, comma)
 		}
 		d.comma, d.sepLine = named, line
 		return d, nil
@@ -49,7 +49,7 @@ func dialectOf(path string, text io.Reader, set charset, comma rune) (dialect, e
 	return d, nil
 }
 
-// lineEnd returns the first line end outside of quotes.
+// lineEnd returns the first line ending outside quotes.
 func lineEnd(sample []byte) string {
 	quoted := false
 	for i, b := range sample {
@@ -68,7 +68,7 @@ func lineEnd(sample []byte) string {
 	return "\n"
 }
 
-// sepLine reads the line sep=; that some spreadsheets write before the header.
+// sepLine parses the line "sep=;", which some spreadsheets write before the header.
 func sepLine(sample []byte) (comma rune, line string, ok bool) {
 	end := bytes.IndexAny(sample, "\r\n")
 	if end < 0 {
@@ -86,11 +86,11 @@ func sepLine(sample []byte) (comma rune, line string, ok bool) {
 	return comma, line, size == len(text)-4 && canDelimit(comma)
 }
 
-// canDelimit reports whether a character can stand between columns.
+// canDelimit reports whether a character can be a delimiter.
 func canDelimit(r rune) bool { return r != utf8.RuneError && !strings.ContainsRune("\"\r\n\x00", r) }
 
-// sniffComma finds the delimiter: the one with which the rows of the sample have equally many
-// columns, more than one. Without any the file has one column.
+// sniffComma detects the delimiter: the one that splits all rows of the sample into the same number of
+// columns, and into the most. If there is none, the file has one column.
 func (d *dialect) sniffComma(path string, sample []byte, whole bool) (rune, error) {
 	best, most, tie := ',', 1, ' '
 	for _, comma := range delimiters {
@@ -102,13 +102,13 @@ func (d *dialect) sniffComma(path string, sample []byte, whole bool) (rune, erro
 		}
 	}
 	if tie != ' ' {
-		return 0, fmt.Errorf("%s: the delimiter may be %q or %q, as each gives %d columns: name it with --delimiter", path, best, tie, most)
+		return 0, fmt.Errorf("%s: the delimiter may be %q or %q, because each gives %d columns: specify it with --delimiter", path, best, tie, most)
 	}
 	return best, nil
 }
 
-// columns returns how many columns the header has with a delimiter, 0 if rows of the sample
-// have another number.
+// columns returns how many columns the header has with a delimiter, or 0 if other rows of the sample
+// have a different number.
 func (d *dialect) columns(sample []byte, comma rune, whole bool) int {
 	const rows = 20
 	r := newCSVReader(bytes.NewReader(sample), comma, d.end == "\r")
@@ -122,7 +122,7 @@ func (d *dialect) columns(sample []byte, comma rune, whole bool) int {
 			return 0
 		}
 		if _, err := r.in.Peek(1); err != nil && !whole {
-			return header // the sample ends inside of this row
+			return header // the sample ends inside this row
 		}
 		switch {
 		case n == 0:
@@ -135,10 +135,10 @@ func (d *dialect) columns(sample []byte, comma rune, whole bool) int {
 	return header
 }
 
-// isBlank reports whether all cells are empty or hold white space only.
+// isBlank reports whether all cells are empty or white space.
 func isBlank(cells []string) bool { return len(trimBlank(cells)) == 0 }
 
-// trimBlank leaves blank cells at the end out.
+// trimBlank removes blank cells at the end.
 func trimBlank(cells []string) []string {
 	for len(cells) > 0 && strings.TrimSpace(cells[len(cells)-1]) == "" {
 		cells = cells[:len(cells)-1]

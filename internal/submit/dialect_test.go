@@ -11,8 +11,8 @@ import (
 	"golang.org/x/text/encoding/unicode"
 )
 
-// Results and the requests to send again are written as the input is: encoding, byte order
-// mark, delimiter, line ends and the line that names the delimiter. Cells keep every byte.
+// Results and failed requests are written in the input's dialect: encoding, byte order mark, delimiter,
+// line endings and the line that names the delimiter. Cells keep every byte.
 func TestDialects(t *testing.T) {
 	const table = "sep=;\r\nid;name;;result_status\r\n1;\"St\u00fchle\r\nrot\";;old\r\n2;=1+1;;\r\n"
 	const again = "sep=;\r\nid;name;;result_status\r\n2;=1+1;;\r\n"
@@ -58,14 +58,14 @@ func TestDialects(t *testing.T) {
 	}
 }
 
-// encoded stores text in an encoding; empty: UTF-8.
+// encoded returns text in an encoding; "": UTF-8.
 func encoded(t *testing.T, name, text string) string {
 	t.Helper()
 	if name == "" {
 		return text
 	}
 	e := must(ianaindex.IANA.Encoding(name))
-	if name == "utf-16le" || name == "utf-16be" { // whose encoder writes no mark of its own
+	if name == "utf-16le" || name == "utf-16be" { // their encoders write no byte order mark
 		order := unicode.LittleEndian
 		if name == "utf-16be" {
 			order = unicode.BigEndian
@@ -75,7 +75,7 @@ func encoded(t *testing.T, name, text string) string {
 	return must(e.NewEncoder().String(text))
 }
 
-// Text that an API answers is no formula in a spreadsheet, unless it is wanted as it is.
+// Text in answers is not a formula in a spreadsheet, unless Raw is set.
 func TestFormulas(t *testing.T) {
 	for _, raw := range []bool{false, true} {
 		w, dir := start(t), t.TempDir()

@@ -18,14 +18,14 @@ import (
 	"golang.org/x/text/transform"
 )
 
-// charset is how a file stores its text.
+// charset is the character encoding of a file.
 type charset struct {
 	name     string
 	encoding encoding.Encoding // nil: UTF-8
 	mark     bool              // the file begins with a byte order mark
 }
 
-// marks are the byte order marks, longer ones before their own prefixes.
+// marks are the byte order marks. Longer ones come before their prefixes.
 var marks = []struct {
 	bytes    string
 	name     string
@@ -38,11 +38,11 @@ var marks = []struct {
 	{"\xef\xbb\xbf", "utf-8", nil},
 }
 
-const otherEncodings = "name the encoding that the file was saved in, such as --encoding windows-1252 or --encoding utf-16le"
+const otherEncodings = "specify the encoding of the file, such as --encoding windows-1252 or --encoding utf-16le"
 
-// decode returns the text of a file as UTF-8, without its byte order mark, and how the file
-// stores it. name is an encoding's name, or empty: what the byte order mark says, else UTF-8.
-// Text that the encoding can't hold is an error with its place.
+// decode returns the text of a file as UTF-8 without its byte order mark, and the file's encoding. If
+// name is "", the byte order mark determines the encoding; without one, it is UTF-8. Bytes that are
+// invalid in the encoding are an error with their position.
 func decode(path string, r io.Reader, name string) (io.Reader, charset, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	set, err := charsetOf(in, name)
@@ -59,13 +59,13 @@ func decode(path string, r io.Reader, name string) (io.Reader, charset, error) {
 // charsetOf finds the encoding and skips the byte order mark.
 func charsetOf(in *bufio.Reader, name string) (charset, error) {
 	set := charset{name: strings.ToLower(name)}
-	begin, _ := in.Peek(4) // a short file has less
+	begin, _ := in.Peek(4) // returns less for a short file
 	for _, m := range marks {
 		if !bytes.HasPrefix(begin, []byte(m.bytes)) {
 			continue
 		}
 		if set.name != "" && set.name != m.name && !strings.HasPrefix(m.name, set.name) {
-			return set, fmt.Errorf("the file begins with the byte order mark of %s, and --encoding names %s: leave --encoding out", m.name, name)
+			return set, fmt.Errorf("the file begins with the byte order mark of %s, but --encoding names %s: omit --encoding", m.name, name)
 		}
 		_, _ = in.Discard(len(m.bytes))
 		return charset{m.name, m.encoding, true}, nil
@@ -75,7 +75,7 @@ func charsetOf(in *bufio.Reader, name string) (charset, error) {
 		set.name = "utf-8"
 		return set, nil
 	case "utf-16", "utf16", "utf-32", "utf32":
-		return set, fmt.Errorf("the file has no byte order mark, so its byte order is unknown: --encoding %[1]sle or --encoding %[1]sbe", set.name)
+		return set, fmt.Errorf("the file has no byte order mark, so its byte order is unknown: use --encoding %[1]sle or --encoding %[1]sbe", set.name)
 	}
 	for _, m := range marks {
 		if set.name == m.name {
@@ -86,23 +86,23 @@ func charsetOf(in *bufio.Reader, name string) (charset, error) {
 	var err error
 	if set.encoding, err = ianaindex.IANA.Encoding(name); err != nil || set.encoding == nil {
 		if set.encoding, err = htmlindex.Get(name); err != nil {
-			return set, fmt.Errorf("--encoding %q is not a known encoding: utf-8, utf-16, windows-1252, iso-8859-1 or another name of the IANA registry", name)
+			return set, fmt.Errorf("--encoding %q is not a known encoding: use utf-8, utf-16, windows-1252, iso-8859-1 or another name of the IANA registry", name)
 		}
 	}
 	return set, nil
 }
 
-// checkedText passes on UTF-8 and stops at the first byte that isn't, at a character that
-// the file's encoding doesn't define, and at NUL, which no text holds.
+// checkedText reads UTF-8. It fails at invalid UTF-8, at a byte that is undefined in the file's encoding,
+// and at NUL, which doesn't occur in text.
 type checkedText struct {
 	path string
 	set  charset
 	in   *bufio.Reader
 
-	valid      int // bytes at the front of the buffer that were checked
+	valid      int // how many bytes at the front of the buffer are valid
 	line       int
 	column     int   // in characters
-	offset     int64 // of bytes of UTF-8
+	offset     int64 // in bytes of UTF-8
 	characters int64
 	afterCR    bool
 	err        error
@@ -120,7 +120,7 @@ func (c *checkedText) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check validates what is in the buffer. It sets err at the end of the file and at a mistake.
+// check validates the bytes in the buffer. It sets err at the end of the file or at an error.
 func (c *checkedText) check() {
 	if c.err != nil {
 		return
@@ -136,7 +136,7 @@ func (c *checkedText) check() {
 		r, size := utf8.DecodeRune(text[c.valid:])
 		switch {
 		case r == utf8.RuneError && size == 1 && !atEnd && !utf8.FullRune(text[c.valid:]):
-			return // the rest comes with the next call
+			return // the next call has the rest of the character
 		case r == utf8.RuneError && (size == 1 || c.set.encoding != nil), r == 0:
 			c.err = c.wrong(text[c.valid], r)
 			return
@@ -161,13 +161,13 @@ func (c *checkedText) advance(r rune, size int) {
 	c.afterCR = r == '\r'
 }
 
-// wrong words a mistake at the current place.
+// wrong returns the error for an invalid byte at the current position.
 func (c *checkedText) wrong(b byte, r rune) error {
 	place := fmt.Sprintf("%s:%d:%d", c.path, c.line, c.column)
 	_, single := c.set.encoding.(*charmap.Charmap)
 	switch {
 	case r == 0:
-		return &textError{fmt.Errorf("%s: the file holds a NUL byte, so it is not %s text: %s", place, c.set.name, otherEncodings)}
+		return &textError{fmt.Errorf("%s: the file contains a NUL byte, so it is not %s text: %s", place, c.set.name, otherEncodings)}
 	case c.set.encoding == nil:
 		at := c.offset
 		if c.set.mark {
@@ -180,12 +180,12 @@ func (c *checkedText) wrong(b byte, r rune) error {
 	return &textError{fmt.Errorf("%s: the bytes here are not a character in %s: %s", place, c.set.name, otherEncodings)}
 }
 
-// textError is a mistake in how a file stores its text. It names its own place.
+// textError is an error in a file's encoding. Its text has the position.
 type textError struct{ error }
 
 func (e *textError) Unwrap() error { return e.error }
 
-// asTextError returns the textError that an error of a reader wraps; nil: it wraps none.
+// asTextError returns the textError that err wraps; nil: none.
 func asTextError(err error) error {
 	if wrong, ok := errors.AsType[*textError](err); ok {
 		return wrong
@@ -193,9 +193,9 @@ func asTextError(err error) error {
 	return nil
 }
 
-// forOutput returns how text that belongs beside the file is stored: as the file does, where
-// every character can be. What an API answers may hold characters that an older encoding
-// lacks, so there it is UTF-8 with a mark that spreadsheets recognize.
+// forOutput returns the encoding of a file that is written next to the input. It is the input's, unless
+// foreign text such as answers may have characters that the encoding lacks. Then it is UTF-8 with a byte
+// order mark, which spreadsheets recognize.
 func (s charset) forOutput(foreign bool) charset {
 	if foreign && s.encoding != nil && !strings.HasPrefix(s.name, "utf-") {
 		return charset{name: "utf-8", mark: true}
@@ -203,8 +203,8 @@ func (s charset) forOutput(foreign bool) charset {
 	return s
 }
 
-// writer returns a writer that stores text as the charset does. begin: the byte order mark
-// is due.
+// writer returns a writer that encodes text. With begin, it first writes the byte order mark if there is
+// one.
 func (s charset) writer(w io.Writer, begin bool) (io.Writer, error) {
 	if s.encoding != nil {
 		w = transform.NewWriter(w, s.encoding.NewEncoder())

@@ -18,22 +18,22 @@ import (
 	"github.com/sheafapi/sheaf/internal/private"
 )
 
-// journal is what a submission has done so far, in a file beside the input: a line of JSON
-// for the submission, and one for each step, fsynced before the next. A line that a crash
-// broke off is as if it had not been begun.
+// journal records what a submission has done, in a file next to the input. The first line is the header
+// and each following line an entry, in JSON. Each entry is synced to disk before the submission
+// continues. An incomplete line at the end, which a crash leaves, is ignored.
 type journal struct {
 	Header
 	path string
 	file *os.File
 	lock *flock.Flock
 
-	mu     sync.Mutex // of what is below, and of writing
-	states []state
-	done   int  // chunks, from the first on, whose results are written
-	ends   step // of the last one of these
+	mu     sync.Mutex // guards the fields below, and writing
+	states []chunkState
+	done   int   // how many chunks have their results written
+	ends   entry // the entry of the last of these, with the sizes of the files
 }
 
-// Header is what a submission consists of.
+// Header describes a submission.
 type Header struct {
 	Version   int       `json:"sheafRun"`
 	ID        uuid.UUID `json:"id"`
@@ -47,7 +47,7 @@ type Header struct {
 
 	DecimalComma bool `json:"decimalComma,omitempty"`
 	Raw          bool `json:"raw,omitempty"`
-	Blank        int  `json:"blank,omitempty"` // rows that were skipped
+	Blank        int  `json:"blank,omitempty"` // how many blank rows were skipped
 
 	Parallel      bool   `json:"parallel,omitempty"`
 	StopOnFailure bool   `json:"stopOnFailure,omitempty"`
@@ -60,28 +60,28 @@ type Header struct {
 
 const journalVersion = 1
 
-// step is a line of the journal behind the first one.
-type step struct {
+// entry is a line of the journal after the header.
+type entry struct {
 	Chunk int       `json:"chunk"`
 	At    time.Time `json:"at"`
 
-	Sending bool   `json:"sending,omitempty"` // about to be handed over
-	Refused bool   `json:"refused,omitempty"` // was not, for certain
-	Ticket  string `json:"ticket,omitempty"`  // was handed over
-	Unsent  bool   `json:"unsent,omitempty"`  // will not be: something before it failed
-	Given   bool   `json:"givenUp,omitempty"` // whether it was is unknown, and stays so
-	Done    bool   `json:"done,omitempty"`    // its results are written
+	Sending bool   `json:"sending,omitempty"` // the batch is about to be created
+	Refused bool   `json:"refused,omitempty"` // the batch was certainly not created
+	Ticket  string `json:"ticket,omitempty"`  // the batch was created
+	Unsent  bool   `json:"unsent,omitempty"`  // the batch won't be created, because an earlier request failed
+	Given   bool   `json:"givenUp,omitempty"` // it is unknown whether the batch was created, and the user gave up
+	Done    bool   `json:"done,omitempty"`    // the results are written
 
-	// With Done.
-	Results int64   `json:"results,omitempty"` // size of the file of results
-	Failed  int64   `json:"failed,omitempty"`  // size of the file of failures
+	// These fields are set with Done.
+	Results int64   `json:"results,omitempty"` // the size of the file of results, in bytes
+	Failed  int64   `json:"failed,omitempty"`  // the size of the file of failures, in bytes
 	Counts  *Counts `json:"counts,omitempty"`
 	Groups  []Group `json:"groups,omitempty"`
 }
 
-// state is what is known of a chunk.
-type state struct {
-	sending time.Time // zero: not tried, or over
+// chunkState is what the journal says about a chunk.
+type chunkState struct {
+	sending time.Time // when the first attempt of unknown outcome began; zero: there is none
 	ticket  string
 	unsent  bool
 	givenUp bool
@@ -89,10 +89,10 @@ type state struct {
 	groups  []Group
 }
 
-// JournalPath returns where the journal of an input is.
+// JournalPath returns the path of an input's journal.
 func JournalPath(input string) string { return input + ".sheaf-run" }
 
-// lockJournal keeps other processes from going on with the same submission.
+// lockJournal keeps other processes from running the same submission.
 func lockJournal(path string) (*flock.Flock, error) {
 	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|private.NoFollow), flock.SetPermissions(0o600))
 	ok, err := l.TryLock()
@@ -100,20 +100,19 @@ func lockJournal(path string) (*flock.Flock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	case !ok:
-		return nil, fmt.Errorf("another process is sending this file: it has locked %s", path)
+		return nil, fmt.Errorf("another process is submitting this file: it has locked %s", path)
 	}
 	return l, nil
 }
 
-// createJournal begins a submission. The first line is there as a whole, or there is no
-// journal.
+// createJournal creates a journal atomically with its header.
 func createJournal(path string, h Header) (*journal, error) {
 	temporary := path + ".new"
-	lock, err := lockJournal(temporary) // the lock goes with the file, whatever its name
+	lock, err := lockJournal(temporary) // the lock stays with the file when it is renamed
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{Header: h, path: path, lock: lock, states: make([]state, len(h.Chunks))}
+	j := &journal{Header: h, path: path, lock: lock, states: make([]chunkState, len(h.Chunks))}
 	fail := func(err error) (*journal, error) {
 		if j.file != nil {
 			j.file.Close()
@@ -138,11 +137,11 @@ func createJournal(path string, h Header) (*journal, error) {
 	return j, private.SyncDir(filepath.Dir(path))
 }
 
-// openJournal opens the journal of a submission that was not finished. It refuses a file that
-// somebody else can have put there: the journal says which files are written and what is sent.
+// openJournal opens the journal of an unfinished submission. It refuses a file that another user may
+// have planted, because the journal determines which files are written and what is sent.
 func openJournal(path string) (*journal, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is nothing to resume: %s does not exist", path)
+		return nil, fmt.Errorf("nothing to resume: %s does not exist", path)
 	}
 	file, err := private.OpenSecret(path, os.O_RDWR)
 	if err != nil {
@@ -159,7 +158,7 @@ func openJournal(path string) (*journal, error) {
 	return j, nil
 }
 
-// read takes in what there is, and cuts a broken end off.
+// read reads the journal and truncates an incomplete line at its end.
 func (j *journal) read() error {
 	in := bufio.NewReader(j.file)
 	good := int64(0)
@@ -173,25 +172,25 @@ func (j *journal) read() error {
 		}
 		if n == 0 {
 			if err := json.Unmarshal(line, &j.Header); err != nil || j.Version != journalVersion {
-				return fmt.Errorf("%s is no journal that this version of sheaf can read", j.path)
+				return fmt.Errorf("%s is not a journal that this version of sheaf can read", j.path)
 			}
-			j.states = make([]state, len(j.Chunks))
+			j.states = make([]chunkState, len(j.Chunks))
 		} else {
-			s := &step{}
-			if err := json.Unmarshal(line, s); err != nil {
-				if _, e := in.Peek(1); errors.Is(e, io.EOF) {
-					break // a crash broke it off
+			e := &entry{}
+			if err := json.Unmarshal(line, e); err != nil {
+				if _, end := in.Peek(1); errors.Is(end, io.EOF) {
+					break // a crash interrupted the write
 				}
 				return fmt.Errorf("%s:%d is damaged: %w", j.path, n+1, err)
 			}
-			if err := j.take(s); err != nil {
+			if err := j.apply(e); err != nil {
 				return fmt.Errorf("%s:%d %w", j.path, n+1, err)
 			}
 		}
 		good += int64(len(line))
 	}
 	if j.states == nil {
-		return fmt.Errorf("%s is empty: remove it and begin anew", j.path)
+		return fmt.Errorf("%s is empty: remove it and start over", j.path)
 	}
 	if err := j.file.Truncate(good); err != nil {
 		return err
@@ -200,40 +199,40 @@ func (j *journal) read() error {
 	return err
 }
 
-// take applies a step.
-func (j *journal) take(s *step) error {
-	if s.Chunk < 0 || s.Chunk >= len(j.states) {
-		return fmt.Errorf("tells of batch %d, and there are %d", s.Chunk+1, len(j.states))
+// apply applies an entry to the state of its chunk.
+func (j *journal) apply(e *entry) error {
+	if e.Chunk < 0 || e.Chunk >= len(j.states) {
+		return fmt.Errorf("names batch %d of %d", e.Chunk+1, len(j.states))
 	}
-	c := &j.states[s.Chunk]
+	c := &j.states[e.Chunk]
 	switch {
-	case s.Done:
-		c.counts, c.groups, j.ends, j.done = s.Counts, s.Groups, *s, s.Chunk+1
-	case s.Given:
+	case e.Done:
+		c.counts, c.groups, j.ends, j.done = e.Counts, e.Groups, *e, e.Chunk+1
+	case e.Given:
 		c.givenUp = true
-	case s.Unsent:
+	case e.Unsent:
 		c.unsent = true
-	case s.Ticket != "":
-		c.ticket, c.sending = s.Ticket, time.Time{}
-	case s.Refused:
+	case e.Ticket != "":
+		c.ticket, c.sending = e.Ticket, time.Time{}
+	case e.Refused:
 		c.sending = time.Time{}
-	case s.Sending:
+	case e.Sending:
 		if c.sending.IsZero() {
-			c.sending = s.At
+			c.sending = e.At
 		}
 	}
 	return nil
 }
 
-// write notes a step, durably.
-func (j *journal) write(s step) error {
+// write appends an entry durably, and applies it.
+func (j *journal) write(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s.At = time.Now().UTC()
-	if err := j.append(s); err != nil {
+	e.At = time.Now().UTC()
+	if err := j.append(e); err != nil {
 		return fmt.Errorf("write %s: %w", j.path, err)
 	}
-	return j.take(&s)
+	return j.apply(&e)
 }
 
 func (j *journal) append(value any) error {
@@ -247,24 +246,24 @@ func (j *journal) append(value any) error {
 	return j.file.Sync()
 }
 
-// state returns what is known of a chunk.
-func (j *journal) state(chunk int) state {
+// state returns the state of a chunk.
+func (j *journal) state(chunk int) chunkState {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.states[chunk]
 }
 
-// close leaves the journal for another time.
+// close closes the journal and keeps it.
 func (j *journal) close() error {
 	return errors.Join(j.file.Close(), j.lock.Unlock())
 }
 
-// remove ends a submission that is complete.
+// remove removes the journal of a finished submission.
 func (j *journal) remove() error {
 	return errors.Join(os.Remove(j.path), j.file.Close(), j.lock.Unlock())
 }
 
-// key returns a chunk's deduplication key: the same whenever it is sent.
+// key returns a chunk's deduplication key, which never changes.
 func (j *journal) key(chunk int) string {
 	return uuid.NewSHA1(j.ID, fmt.Appendf(nil, "batch %d", chunk)).String()
 }

@@ -15,34 +15,34 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// The bounds of a batch. A server takes bodies of 10 MiB unless it was told otherwise.
+// The limits of a batch. By default, servers accept bodies of 10 MiB.
 const (
-	mostRequests = batch.MaxRequests
-	mostBytes    = 8 << 20
+	maxRequests = batch.MaxRequests
+	maxBytes    = 8 << 20
 )
 
-// chunk is what one batch takes of the file.
+// chunk is the part of the file that becomes one batch.
 type chunk struct {
 	Requests int    `json:"n"`
-	Sum      string `json:"sum"` // of the requests' text
+	Sum      string `json:"sum"` // a hash of the requests' text
 }
 
-// need is what the planner has to know of a request.
-type need struct {
+// plannedRequest is what the planner needs to know of a request.
+type plannedRequest struct {
 	line, bytes int
-	back        int // how many requests before it the first is that it depends on; 0: none
+	back        int // the distance to the first request that it depends on; 0: it depends on none
 }
 
-// planner cuts a file into batches: as few as possible, requests that depend on each other in
-// the same one. It looks ahead as far as a dependency can reach.
+// planner divides a file into as few batches as possible, with requests that depend on each other in
+// the same batch. It looks ahead as far as a dependency can reach.
 type planner struct {
-	path   string
-	bound  int            // bytes of a batch
-	needs  []need         // not cut yet
-	behind int            // requests that were cut
-	ids    map[string]int // the last request with an id, counted over the file
-	last   []string       // ids by request, as long as they can be depended on
-	cuts   []int
+	path     string
+	maxBytes int              // the size of a batch
+	pending  []plannedRequest // requests that have no batch yet
+	planned  int              // the number of requests that have one
+	ids      map[string]int   // the last request with each ID, by its index in the file
+	last     []string         // the IDs of the latest requests, as far as others may depend on them
+	cuts     []int            // the number of requests in each batch
 }
 
 // links are the parts of a request that planning needs.
@@ -52,21 +52,21 @@ type links struct {
 	Refs      map[string]string `json:"refs"`
 }
 
-// add takes the next request. What is wrong with its form is left to the check.
+// add adds the next request. It ignores invalid fields, which the check reports later.
 func (p *planner) add(r *row) error {
-	n := need{line: r.line, bytes: len(r.request) + 1}
+	n := plannedRequest{line: r.line, bytes: len(r.request) + 1}
 	var l links
 	if mayLink(r.request) {
 		_ = json.Unmarshal(r.request, &l)
 	}
-	at := p.behind + len(p.needs)
+	at := p.planned + len(p.pending)
 	look := func(id string) error {
 		first, ok := p.ids[id]
 		if !ok {
 			return nil
 		}
-		if at-first >= mostRequests {
-			return &lineError{path: p.path, line: r.line, err: fmt.Errorf("the request depends on %q, %d requests before: both have to fit into one batch of %d", id, at-first, mostRequests)}
+		if at-first >= maxRequests {
+			return &lineError{path: p.path, line: r.line, err: fmt.Errorf("the request depends on %q, which is %d requests before it: both must fit into one batch of %d", id, at-first, maxRequests)}
 		}
 		n.back = max(n.back, at-first)
 		return nil
@@ -89,8 +89,8 @@ func (p *planner) add(r *row) error {
 		}
 	}
 	p.remember(l.ID, at)
-	p.needs = append(p.needs, n)
-	for len(p.needs) >= 2*mostRequests {
+	p.pending = append(p.pending, n)
+	for len(p.pending) >= 2*maxRequests {
 		if err := p.cut(); err != nil {
 			return err
 		}
@@ -98,13 +98,13 @@ func (p *planner) add(r *row) error {
 	return nil
 }
 
-// mayLink spares most requests the decoding.
+// mayLink reports whether a request may have links, so that most requests need no decoding.
 func mayLink(request []byte) bool {
 	return bytes.Contains(request, []byte(`"id"`)) || bytes.Contains(request, []byte(`"dependsOn"`)) || bytes.Contains(request, []byte(`"refs"`))
 }
 
-// remember keeps the ids of twice as many requests as a dependency can span, to tell of one
-// that spans too many.
+// remember records a request's ID. It keeps more IDs than a dependency can span, so that add can report
+// one that spans too many requests.
 func (p *planner) remember(id string, at int) {
 	if p.ids == nil {
 		p.ids = map[string]int{}
@@ -113,7 +113,7 @@ func (p *planner) remember(id string, at int) {
 	if id != "" {
 		p.ids[id] = at
 	}
-	if n := len(p.last) - 4*mostRequests; n > mostRequests {
+	if n := len(p.last) - 4*maxRequests; n > maxRequests {
 		for i, old := range p.last[:n] {
 			if p.ids[old] <= at-len(p.last)+1+i {
 				delete(p.ids, old)
@@ -123,38 +123,38 @@ func (p *planner) remember(id string, at int) {
 	}
 }
 
-// cut decides about the next batch.
+// cut determines the next batch.
 func (p *planner) cut() error {
 	size, most := 2, 0
-	for most < min(len(p.needs), mostRequests) && (most == 0 || size+p.needs[most].bytes <= p.bound) {
-		size += p.needs[most].bytes
+	for most < min(len(p.pending), maxRequests) && (most == 0 || size+p.pending[most].bytes <= p.maxBytes) {
+		size += p.pending[most].bytes
 		most++
 	}
-	// The first request, from the end, that nothing behind depends on anything before.
-	first := len(p.needs)
+	// Find the last position such that no request after it depends on one before it.
+	first := len(p.pending)
 	at := 0
-	for i := len(p.needs) - 1; i > 0; i-- {
-		first = min(first, i-p.needs[i].back)
+	for i := len(p.pending) - 1; i > 0; i-- {
+		first = min(first, i-p.pending[i].back)
 		if i <= most && first >= i {
 			at = i
 			break
 		}
 	}
-	if most == len(p.needs) {
+	if most == len(p.pending) {
 		at = most
 	}
 	if at == 0 {
-		return &lineError{path: p.path, line: p.needs[0].line, err: fmt.Errorf("the requests from here to line %d depend on each other and don't fit into one batch of %d requests and %d MiB", p.needs[min(most, len(p.needs)-1)].line, mostRequests, p.bound>>20)}
+		return &lineError{path: p.path, line: p.pending[0].line, err: fmt.Errorf("the requests from here to line %d depend on each other and don't fit into one batch of %d requests and %d MiB", p.pending[min(most, len(p.pending)-1)].line, maxRequests, p.maxBytes>>20)}
 	}
 	p.cuts = append(p.cuts, at)
-	p.behind += at
-	p.needs = append(p.needs[:0], p.needs[at:]...)
+	p.planned += at
+	p.pending = append(p.pending[:0], p.pending[at:]...)
 	return nil
 }
 
-// finish decides about the rest.
+// finish divides the rest into batches.
 func (p *planner) finish() error {
-	for len(p.needs) > 0 {
+	for len(p.pending) > 0 {
 		if err := p.cut(); err != nil {
 			return err
 		}
@@ -162,10 +162,10 @@ func (p *planner) finish() error {
 	return nil
 }
 
-// plan reads the whole file and cuts it into chunks, whose requests are all well-formed. It
-// also returns how many blank rows it skipped.
+// plan reads and checks the whole file and divides it into chunks. blank is how many blank rows it
+// skipped.
 func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
-	p := planner{path: in.Path, bound: mostBytes}
+	p := planner{path: in.Path, maxBytes: maxBytes}
 	rows, file, err := in.open()
 	if err != nil {
 		return nil, 0, err
@@ -180,7 +180,7 @@ func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
 		if err == nil {
 			err = p.add(r)
 		}
-		if err != nil && !wrong.take(err) {
+		if err != nil && !wrong.addLine(err) {
 			break
 		}
 	}
@@ -191,7 +191,7 @@ func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
 		return nil, 0, err
 	}
 	if len(p.cuts) == 0 {
-		return nil, 0, fmt.Errorf("%s holds no request", in.Path)
+		return nil, 0, fmt.Errorf("%s has no requests", in.Path)
 	}
 	chunks = make([]chunk, len(p.cuts))
 	for i, n := range p.cuts {
@@ -200,24 +200,24 @@ func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
 	return chunks, rows.blank(), in.check(chunks, o)
 }
 
-// mostMistakes is how many mistakes of a file are shown.
-const mostMistakes = 20
+// maxMistakes is how many mistakes of a file are shown.
+const maxMistakes = 20
 
-// mistakes are what is wrong with a file: the first ones, and the number of the others.
+// mistakes is an error with the first mistakes of a file and the number of the others.
 type mistakes struct {
 	shown []error
 	more  int
 }
 
-// take adds a mistake and reports whether what follows it can be read.
-func (m *mistakes) take(err error) bool {
+// addLine adds a mistake and reports whether the rest of the file can still be read.
+func (m *mistakes) addLine(err error) bool {
 	m.add(err)
 	wrong, ok := errors.AsType[*lineError](err)
 	return ok && wrong.more
 }
 
 func (m *mistakes) add(err error) {
-	if len(m.shown) < mostMistakes {
+	if len(m.shown) < maxMistakes {
 		m.shown = append(m.shown, err)
 	} else {
 		m.more++
@@ -236,7 +236,7 @@ func (m *mistakes) Error() string {
 	return text
 }
 
-// check judges each request as a server does, and fills in the sums.
+// check validates each request as a server does, and sets the sums of the chunks.
 func (in *Input) check(chunks []chunk, o batch.Options) error {
 	r, err := in.reader(chunks)
 	if err != nil {
@@ -250,7 +250,7 @@ func (in *Input) check(chunks []chunk, o batch.Options) error {
 			return err
 		}
 		if _, err := batch.Decode(part.body(), o, batch.AnyHeader()); err != nil {
-			in.wrong(&wrong, part, err)
+			in.addProblems(&wrong, part, err)
 		}
 		chunks[i].Sum = part.sum
 	}
@@ -260,8 +260,8 @@ func (in *Input) check(chunks []chunk, o batch.Options) error {
 	return nil
 }
 
-// wrong names the lines of what a server would refuse.
-func (in *Input) wrong(m *mistakes, part *part, err error) {
+// addProblems adds what a server would refuse, with its lines.
+func (in *Input) addProblems(m *mistakes, part *part, err error) {
 	invalid, ok := errors.AsType[*batch.InvalidError](err)
 	if !ok {
 		m.add(err)
@@ -273,7 +273,7 @@ func (in *Input) wrong(m *mistakes, part *part, err error) {
 	m.more += invalid.More
 }
 
-// problem names the line of $[3].method.
+// problem returns an error with the line of a place such as $[3].method.
 func (in *Input) problem(part *part, p batch.Problem) error {
 	place, found := strings.CutPrefix(p.Place, "$[")
 	index, field, _ := strings.Cut(place, "]")
@@ -288,14 +288,14 @@ func (in *Input) problem(part *part, p batch.Problem) error {
 	return &lineError{path: in.Path, line: part.lines[i], err: fmt.Errorf("%s %s", field, p.Message)}
 }
 
-// part is what a chunk holds.
+// part is the content of a chunk.
 type part struct {
 	index   int
-	first   int // requests of the file before it
-	lines   []int
-	columns [][]string // CSV
-	text    []byte     // an array of a create body
-	ends    []int      // of each request in text
+	first   int        // how many requests of the file precede it
+	lines   []int      // the line of each request
+	columns [][]string // the rows, if the input is CSV
+	text    []byte     // the body for creating the batch, a JSON array
+	ends    []int      // the end of each request in text
 	sum     string
 }
 
@@ -315,7 +315,7 @@ type reader struct {
 	rows   rows
 	file   io.Closer
 	chunks []chunk
-	keep   bool // the columns
+	keep   bool // keep the columns
 	path   string
 	part   part
 	sum    hash.Hash
@@ -331,8 +331,8 @@ func (in *Input) reader(chunks []chunk) (*reader, error) {
 
 func (r *reader) Close() error { return r.file.Close() }
 
-// next reads the next chunk, which is used until the call after. A chunk that has a sum must
-// still be what it was.
+// next reads the next chunk, which is valid until the next call. It returns an error if the text of the
+// chunk doesn't match its sum.
 func (r *reader) next() (*part, error) {
 	p := &r.part
 	if p.text == nil {
@@ -375,5 +375,5 @@ func (r *reader) next() (*part, error) {
 }
 
 func (r *reader) changed() error {
-	return fmt.Errorf("%s is no longer what it was when it was checked (batch %d differs): put it back, or send what is left from a file of its own", r.path, r.part.index+1)
+	return fmt.Errorf("%s has changed since it was checked (batch %d differs): restore it, or send the remaining requests from another file", r.path, r.part.index+1)
 }

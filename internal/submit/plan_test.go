@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// write puts a file into a new directory.
+// write writes a file to a new directory.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -25,7 +25,7 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
-// TestMistakes: each is told with its place, all at once where a batch is read as a whole.
+// TestMistakes checks that mistakes are reported with their positions, and all those of a batch at once.
 func TestMistakes(t *testing.T) {
 	const put = `{"method":"PUT","path":"/products/{{id}}","body":{"price":{{price:number}}}}`
 	for name, c := range map[string]struct {
@@ -33,34 +33,34 @@ func TestMistakes(t *testing.T) {
 		want                 []string
 	}{
 		"method":               {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n\n{\"method\":\"get\",\"path\":\"/a\"}\n{\"method\":\"GET\",\"path\":\"//x\"}\n", "", []string{"a.ndjson:3: method must be one of", "a.ndjson:4: path"}},
-		"no JSON":              {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\"\n", "", []string{"a.ndjson:2: the line is no JSON: it ends too early"}},
+		"no JSON":              {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\"\n", "", []string{"a.ndjson:2: the line is not JSON: it ends too early"}},
 		"two":                  {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"} {}\n", "", []string{"a.ndjson:1: more text follows"}},
-		"no object":            {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n[1]\n", "", []string{"a.ndjson:2: the line is no JSON object"}},
+		"no object":            {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n[1]\n", "", []string{"a.ndjson:2: the line is not a JSON object"}},
 		"twice":                {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"path\":\"/b\"}\n", "", []string{"a.ndjson:1: path is given twice"}},
 		"array":                {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n\n  {\"method\":\"GET\",\n\"path\":\"/../b\"}\n]", "", []string{"a.json:3: path"}},
-		"array end":            {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n", "", []string{"a.json:2: the array has no end"}},
+		"array end":            {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n", "", []string{"a.json:2: the array is incomplete"}},
 		"array item":           {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"},\n3]", "", []string{"a.json:2: each element"}},
 		"array tail":           {"a.json", "[{\"method\":\"GET\",\"path\":\"/a\"}]\nx", "", []string{"a.json:1: more text follows the array"}},
-		"empty array":          {"a.json", "[]", "", []string{"holds no request"}},
+		"empty array":          {"a.json", "[]", "", []string{"has no requests"}},
 		"empty":                {"a.json", " \n", "", []string{"is empty"}},
 		"neither":              {"a.txt", "GET /a", "", []string{"begins with neither"}},
 		"no template":          {"a.csv", "id\n1\n", "", []string{"needs a template"}},
 		"template":             {"a.json", "[]", put, []string{"is not CSV"}},
-		"value":                {"a.csv", "id,price\n1,2\n\"2\n\",x\n", put, []string{`a.csv:3: column "price": "x" is no number`}},
-		"columns":              {"a.csv", "id,price\n1,2\n2\n", put, []string{"a.csv:3: the row has 1 columns and the header has 2"}},
+		"value":                {"a.csv", "id,price\n1,2\n\"2\n\",x\n", put, []string{`a.csv:3: column "price": "x" is not a number`}},
+		"columns":              {"a.csv", "id,price\n1,2\n2\n", put, []string{"a.csv:3: the row has 1 columns but the header has 2"}},
 		"quotes":               {"a.csv", "id,price\n1,\"2\"3\n", put, []string{"a.csv:2: character 6: '3' follows a closing quote"}},
 		"same name":            {"a.csv", "id,price,id\n", put, []string{`two columns are named "id"`}},
-		"no rows":              {"a.csv", "id,price\n", put, []string{"holds no request"}},
-		"no column":            {"a.csv", "ID;price\n1;2\n", put, []string{`asks for the column "id", which the file does not have; it has ID, price; write two braces`}},
-		"open quote":           {"a.csv", "id,price\n1,\"2\n3,4\n5,6\n", put, []string{"a.csv:2: character 3: the quote that opens here is never closed"}},
-		"lone quote":           {"a.csv", "id,price\n5\" pipe,2\n", put, []string{"a.csv:2: character 2: a quote stands inside a cell"}},
-		"extra cell":           {"a.csv", "id,price,\n1,2,\n1,2,x\n", put, []string{`a.csv:3: column 3 holds "x" and has no name in the header`}},
-		"ambiguous":            {"a.csv", "id,a;b\n1,2;3\n", put, []string{"the delimiter may be ',' or ';', as each gives 2 columns"}},
-		"sep":                  {"a.csv", "sep=;\nid;price\n1;x\n", put, []string{`a.csv:3: column "price": "x" is no number`}},
-		"no UTF-8":             {"a.csv", "id,price\nA\xe8b,1\n", put, []string{"a.csv:2:2: byte 0xE8 at offset 10 is not UTF-8: name the encoding"}},
+		"no rows":              {"a.csv", "id,price\n", put, []string{"has no requests"}},
+		"no column":            {"a.csv", "ID;price\n1;2\n", put, []string{`uses the column "id", but the file only has ID, price; write literal braces`}},
+		"open quote":           {"a.csv", "id,price\n1,\"2\n3,4\n5,6\n", put, []string{"a.csv:2: character 3: the quote that opens here is not closed"}},
+		"lone quote":           {"a.csv", "id,price\n5\" pipe,2\n", put, []string{"a.csv:2: character 2: a cell contains a quote but"}},
+		"extra cell":           {"a.csv", "id,price,\n1,2,\n1,2,x\n", put, []string{`a.csv:3: column 3 has the text "x" but no name in the header`}},
+		"ambiguous":            {"a.csv", "id,a;b\n1,2;3\n", put, []string{"the delimiter may be ',' or ';', because each gives 2 columns"}},
+		"sep":                  {"a.csv", "sep=;\nid;price\n1;x\n", put, []string{`a.csv:3: column "price": "x" is not a number`}},
+		"no UTF-8":             {"a.csv", "id,price\nA\xe8b,1\n", put, []string{"a.csv:2:2: byte 0xE8 at offset 10 is not UTF-8: specify the encoding"}},
 		"no UTF-8 in lines":    {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n{\"method\":\"GET\",\"path\":\"/\xff\"}\n", "", []string{"a.ndjson:2:26: byte 0xFF at offset 54"}},
 		"no UTF-8 in an array": {"a.json", "[{\"method\":\"GET\",\n\"path\":\"/\xff\"}]", "", []string{"a.json:2:10: byte 0xFF at offset 27"}},
-		"NUL":                  {"a.csv", "i\x00d\x00,\x00p\x00", put, []string{"a.csv:1:2: the file holds a NUL byte"}},
+		"NUL":                  {"a.csv", "i\x00d\x00,\x00p\x00", put, []string{"a.csv:1:2: the file contains a NUL byte"}},
 		"cut off":              {"a.csv", "\xef\xbb\xbfid,price\nA\xc3", put, []string{"a.csv:2:2: byte 0xC3 at offset 13"}},
 		"dots":                 {"a.csv", "id,price\n..,2\n", put, []string{"a.csv:2: path"}},
 		"unknown id":           {"a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\",\"dependsOn\":[\"x\"]}\n", "", []string{"a.ndjson:1: dependsOn"}},
@@ -80,7 +80,7 @@ func TestMistakes(t *testing.T) {
 func TestManyMistakes(t *testing.T) {
 	rows := strings.Repeat("x\n", 300)
 	_, err := NewPlan(Options{Input: Input{Path: write(t, "a.csv", "n\n"+rows), Template: `{"method":"PUT","path":"/a","body":{{n:number}}}`}})
-	if got := fmt.Sprint(err); strings.Count(got, "is no number") != 20 || !strings.HasSuffix(got, "and 280 more mistakes") {
+	if got := fmt.Sprint(err); strings.Count(got, "is not a number") != 20 || !strings.HasSuffix(got, "and 280 more mistakes") {
 		t.Errorf("got %s", got)
 	}
 	_, err = NewPlan(Options{Input: Input{Path: write(t, "a.ndjson", strings.Repeat("{\"method\":\"get\",\"path\":\"/a\"}\n", 700))}})
@@ -89,7 +89,7 @@ func TestManyMistakes(t *testing.T) {
 	}
 }
 
-// TestFormats: the same requests come out of each format.
+// TestFormats checks that the same requests in each format have the same result.
 func TestFormats(t *testing.T) {
 	want := `[{"method":"GET","path":"/a/1"},{"method":"GET","path":"/a/2"}]`
 	const template = `{"method":"GET","path":"/a/{{n}}"}`
@@ -121,19 +121,19 @@ func TestFormats(t *testing.T) {
 			t.Errorf("%s: got %s, %v, want %s", in.Path, part.body(), err, want)
 		}
 		if _, err := r.next(); !errors.Is(err, io.EOF) {
-			t.Errorf("%s: got %v behind the last chunk", in.Path, err)
+			t.Errorf("%s: got %v after the last chunk", in.Path, err)
 		}
 		r.Close()
 	}
 }
 
-// TestChunks: every cut is one that no dependency spans, within both bounds, and no batch
-// could take more.
+// TestChunks checks that no dependency spans two batches, that batches stay within both limits, and that
+// no batch could be larger.
 func TestChunks(t *testing.T) {
 	const bound = 60 << 10
 	body := strings.Repeat("x", bound*3/8)
 	rapid.Check(t, func(t *rapid.T) {
-		p := planner{path: "a.ndjson", bound: bound}
+		p := planner{path: "a.ndjson", maxBytes: bound}
 		var err error
 		n := rapid.IntRange(1, 2200).Draw(t, "requests")
 		links := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) [2]int {
@@ -149,7 +149,7 @@ func TestChunks(t *testing.T) {
 			for _, l := range links {
 				if l[0] == i && l[1] < i {
 					needs = append(needs, fmt.Sprint(l[1]))
-					tooFar = tooFar || i-l[1] >= mostRequests
+					tooFar = tooFar || i-l[1] >= maxRequests
 				}
 			}
 			if len(needs) > 0 {
@@ -176,9 +176,9 @@ func TestChunks(t *testing.T) {
 			for _, s := range sizes[from:to] {
 				size += s
 			}
-			return to-from <= mostRequests && (size <= bound || to-from == 1)
+			return to-from <= maxRequests && (size <= bound || to-from == 1)
 		}
-		// The model: from each cut the furthest one that is allowed.
+		// The model takes the furthest allowed cut each time.
 		var want []int
 		impossible := tooFar
 		for at := 0; at < n && !impossible; {
@@ -195,7 +195,7 @@ func TestChunks(t *testing.T) {
 		}
 		if impossible {
 			if err == nil {
-				t.Fatal("the file can't be cut, and was")
+				t.Fatal("a file that can't be divided was divided")
 			}
 			return
 		}
@@ -208,8 +208,7 @@ func TestChunks(t *testing.T) {
 	})
 }
 
-// TestChangedInput: a file that is another one than was checked is noticed before anything of
-// it is sent.
+// TestChangedInput checks that a file that has changed since it was checked is not sent.
 func TestChangedInput(t *testing.T) {
 	in := Input{Path: write(t, "a.ndjson", "{\"method\":\"GET\",\"path\":\"/a\"}\n"), Format: NDJSON}
 	chunks, _, err := in.plan(batch.Options{})
@@ -220,7 +219,7 @@ func TestChangedInput(t *testing.T) {
 		if err := os.WriteFile(in.Path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := in.check(chunks, batch.Options{}); err == nil || !strings.Contains(err.Error(), "is no longer what it was") {
+		if err := in.check(chunks, batch.Options{}); err == nil || !strings.Contains(err.Error(), "has changed since") {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}

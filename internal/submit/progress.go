@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// Progress is how far a submission is. It may be read from any goroutine.
+// Progress is the progress of a submission. It is safe for concurrent use.
 type Progress struct {
 	mu       sync.Mutex
 	requests int
 	batches  int
 	before   int // requests whose results were written when the run began
 	counts   Counts
-	current  int // of the batch that is waited for
-	sent     int // batches that this run has handed over
+	current  int // completed requests of the batch that is being waited for
+	sent     int // batches that this run has created
 	problem  string
 	until    time.Time
-	waits    time.Time // the service does not send anything before
+	waits    time.Time // the service sends nothing before
 }
 
-// Snapshot is the progress at one moment.
+// Snapshot is the progress at one time.
 type Snapshot struct {
-	Requests int // of the whole file
-	Done     int // that have ended
-	Before   int // of Done: before this run
-	Failed   int // of Done: failed, not executed or unknown, as far as results are there
-	InDoubt  int // of Failed
-	Sent     int // batches that this run has handed over
+	Requests int // requests of the whole file
+	Done     int // requests that have ended
+	Before   int // the part of Done from before this run
+	Failed   int // the part of Done that failed, was not executed or is unknown, as far as results are written
+	InDoubt  int // the part of Failed that is in doubt
+	Sent     int // batches that this run has created
 	Batches  int
 
-	Problem string    // why nothing moves; empty: it does
-	Until   time.Time // when that is tried again
-	Waits   time.Time // until when the service waits itself, for the API behind it, as far as it tells; zero: it does not
+	Problem string    // why there is no progress; "": there is
+	Until   time.Time // when the failed call is retried
+	Waits   time.Time // when the service continues, if it waits for the upstream; zero: it doesn't wait
 }
 
-// Snapshot returns the progress.
+// Snapshot returns the current progress.
 func (p *Progress) Snapshot() Snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,33 +45,36 @@ func (p *Progress) Snapshot() Snapshot {
 	}
 }
 
+// counted sets the counts after a batch's results were written.
 func (p *Progress) counted(c *Counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts, p.current, p.problem, p.waits = *c, 0, "", time.Time{}
 }
 
+// running sets the number of completed requests of the current batch.
 func (p *Progress) running(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.current, p.problem, p.waits = n, "", time.Time{}
 }
 
-// held tells until when the service waits itself; zero: it does not.
-func (p *Progress) held(until time.Time) {
+// waiting records until when the service waits for the upstream; zero: it doesn't.
+func (p *Progress) waiting(until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waits = until
 }
 
-func (p *Progress) handed() {
+// created counts a batch that was created.
+func (p *Progress) created() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent++
 	p.problem = ""
 }
 
-// retries tells of a failure after which a call is made again.
+// retries records a failure after which a call is retried.
 func (p *Progress) retries(err error, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,13 +18,13 @@ import (
 	"github.com/sheafapi/sheaf/internal/private"
 )
 
-// Counts are requests by what became of them.
+// Counts has the number of requests by outcome.
 type Counts struct {
 	Completed   int `json:"completed"`
 	Failed      int `json:"failed"`
 	NotExecuted int `json:"notExecuted"`
-	InDoubt     int `json:"inDoubt"` // of Failed: whether they were carried out is unknown
-	Unknown     int `json:"unknown"` // the server does not tell any more
+	InDoubt     int `json:"inDoubt"` // the part of Failed that may have been carried out
+	Unknown     int `json:"unknown"` // the outcome can't be determined any more
 }
 
 func (c *Counts) add(o *Counts) {
@@ -35,19 +35,19 @@ func (c *Counts) add(o *Counts) {
 	c.Unknown += o.Unknown
 }
 
-// Total returns how many requests were counted.
+// Total returns the number of requests.
 func (c *Counts) Total() int { return c.Completed + c.Failed + c.NotExecuted + c.Unknown }
 
-// Group is failures that are alike.
+// Group is a group of similar failures.
 type Group struct {
 	Status  string `json:"status"` // FAILED, IN_DOUBT, NOT_EXECUTED or UNKNOWN
 	Code    int    `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
 	Count   int    `json:"count"`
-	Line    int    `json:"line"` // of the first one, in the input
+	Line    int    `json:"line"` // the first one's line in the input
 }
 
-// unknownStatus is that of a request of which the server does not tell any more.
+// unknownStatus is the status of a request whose outcome can't be determined any more.
 const unknownStatus = "UNKNOWN"
 
 // outcome is one line of the results.
@@ -66,7 +66,7 @@ type outcome struct {
 	Reason   string          `json:"reason,omitempty"`
 }
 
-// newOutcome joins a request and what became of it; r nil: nobody knows.
+// newOutcome joins a request with its response. If r is nil, the outcome is unknown.
 func newOutcome(line int, request []byte, ticket string, r *client.Response, why string) (*outcome, error) {
 	var q struct {
 		ID     string `json:"id"`
@@ -85,7 +85,7 @@ func newOutcome(line int, request []byte, ticket string, r *client.Response, why
 	return o, nil
 }
 
-// shown returns the status as people read it.
+// shown returns the status to show.
 func (o *outcome) shown() string {
 	if o.InDoubt {
 		return string(client.InDoubt)
@@ -93,7 +93,7 @@ func (o *outcome) shown() string {
 	return o.Status
 }
 
-// reason returns why it was no success.
+// reason returns why the request did not succeed.
 func (o *outcome) reason() string {
 	if o.Reason != "" {
 		return o.Reason
@@ -101,17 +101,17 @@ func (o *outcome) reason() string {
 	return o.Message
 }
 
-// tally counts what becomes of requests.
+// tally counts outcomes and groups failures.
 type tally struct {
 	counts Counts
 	groups []Group
 	index  map[Group]int
 }
 
-// mostGroups bounds how many different failures are told apart.
-const mostGroups = 100
+// maxGroups is how many groups of failures are distinguished.
+const maxGroups = 100
 
-func (t *tally) take(o *outcome) {
+func (t *tally) add(o *outcome) {
 	switch o.Status {
 	case string(client.Succeeded):
 		t.counts.Completed++
@@ -129,14 +129,14 @@ func (t *tally) take(o *outcome) {
 	t.group(Group{Status: o.shown(), Code: o.Code, Message: cutTo(o.reason(), 200), Count: 1, Line: o.Line})
 }
 
-// group adds to the failures that are like g.
+// group adds g to the group of similar failures.
 func (t *tally) group(g Group) {
 	if t.index == nil {
 		t.index = map[Group]int{}
 	}
 	key := Group{Status: g.Status, Code: g.Code, Message: g.Message}
 	i, known := t.index[key]
-	if !known && len(t.groups) >= mostGroups {
+	if !known && len(t.groups) >= maxGroups {
 		key.Message = "other messages"
 		g.Message = key.Message
 		i, known = t.index[key]
@@ -165,17 +165,17 @@ func cutTo(text string, n int) string {
 	return text
 }
 
-// output is a file that grows chunk by chunk, or the standard output.
+// output is a file that grows chunk by chunk, or standard output.
 type output struct {
 	path string
-	file *os.File
+	file *os.File // nil: standard output
 	out  *bufio.Writer
-	text *bufio.Writer // before out, where text is stored in another encoding; nil: none
-	size int64         // of what was flushed
+	text *bufio.Writer // encodes text and writes to out; nil: not needed
+	size int64         // the size after the last flush
 }
 
-// openOutput opens a file that has grown to a size, and cuts off what is behind. begin: makes
-// it, in place of one that is there.
+// openOutput opens a file and truncates it to size. With begin, it creates the file and replaces an
+// existing one.
 func openOutput(path string, size int64, begin bool, stdout io.Writer) (*output, error) {
 	if path == "-" {
 		return &output{path: path, out: bufio.NewWriter(stdout)}, nil
@@ -193,7 +193,7 @@ func openOutput(path string, size int64, begin bool, stdout io.Writer) (*output,
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() < size {
-		err = fmt.Errorf("%s is shorter than what was written to it: %d of %d bytes are left, and the results of what is done can't be had again from it; put the file back, or start over with --overwrite", path, info.Size(), size)
+		err = fmt.Errorf("%s has lost results: it has %d of the %d bytes that were written; restore the file, or start over with --overwrite", path, info.Size(), size)
 	}
 	if err == nil {
 		err = f.Truncate(size)
@@ -208,8 +208,7 @@ func openOutput(path string, size int64, begin bool, stdout io.Writer) (*output,
 	return &output{path: path, file: f, out: bufio.NewWriterSize(f, 64<<10), size: size}, nil
 }
 
-// removeFile removes a file, if there is one. It refuses what is neither a file nor a link
-// to one.
+// removeFile removes a file or symbolic link, if it exists. It refuses anything else.
 func removeFile(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -223,7 +222,7 @@ func removeFile(path string) error {
 	return os.Remove(path)
 }
 
-// flush makes what was written durable, and returns the file's size.
+// flush makes the written data durable and returns the file's size.
 func (o *output) flush() (int64, error) {
 	var err error
 	if o.text != nil {
@@ -253,22 +252,22 @@ func (o *output) Close() error {
 	return o.file.Close()
 }
 
-// resultColumns are added to the input's columns. An input that has them already, as results
-// that are corrected and sent again do, gets new ones in their place.
+// resultColumns are added to the input's columns. If the input already has them, because corrected
+// results are submitted again, they are replaced.
 var resultColumns = []string{"result_status", "result_code", "result_message", "result_body"}
 
-// resultWriter writes what became of requests, one after the other.
+// resultWriter writes the outcomes of requests.
 type resultWriter struct {
 	*output
 	json   *json.Encoder // nil: CSV
 	csv    *csvWriter
 	raw    bool
-	kept   []int // columns of the input that are written; nil: the input is not CSV
+	kept   []int // indexes of the input's columns to write; nil: the input is not CSV
 	record []string
 }
 
-// newResultWriter writes to an output; columns are the input's, if it is CSV. A new CSV file
-// gets a header.
+// newResultWriter returns a writer to an output. columns are the input's column names, if it is CSV. A
+// new CSV file gets a header.
 func newResultWriter(o *output, h *Header, in *Input, columns []string) (*resultWriter, error) {
 	w := &resultWriter{output: o, raw: h.Raw}
 	if h.ResultsFormat == NDJSON {
@@ -296,7 +295,7 @@ func newResultWriter(o *output, h *Header, in *Input, columns []string) (*result
 	return w, w.csv.write(append(w.input(columns), resultColumns...))
 }
 
-// input begins a row with the input's cells.
+// input begins a record with cells of the input.
 func (w *resultWriter) input(cells []string) []string {
 	if w.kept == nil {
 		return append(w.record[:0], cells...)
@@ -312,7 +311,7 @@ func (w *resultWriter) input(cells []string) []string {
 	return w.record
 }
 
-// write adds an outcome; columns are the input's row, if it is CSV.
+// write writes an outcome. columns is the input's row, if it is CSV.
 func (w *resultWriter) write(o *outcome, columns []string) error {
 	if w.json != nil {
 		return w.json.Encode(o)
@@ -335,8 +334,8 @@ func (w *resultWriter) write(o *outcome, columns []string) error {
 	return w.csv.write(w.record)
 }
 
-// harmless keeps a spreadsheet from running text that the API answered as a formula
-// (OWASP, CSV Injection): an apostrophe in front makes it text.
+// harmless keeps spreadsheets from evaluating text from answers as a formula (OWASP, CSV Injection). It
+// adds an apostrophe in front, which makes it text.
 func (w *resultWriter) harmless(text string) string {
 	if w.raw {
 		return text
@@ -355,8 +354,8 @@ func firstRune(s string) rune {
 	return r
 }
 
-// asCSV returns what writes CSV to the output. A new file gets the byte order mark and the line
-// that names the delimiter, if the dialect has them.
+// asCSV returns a writer of CSV to the output. A new file gets a byte order mark and a line that names
+// the delimiter, if the dialect has them.
 func (o *output) asCSV(d dialect) (*csvWriter, error) {
 	text, err := d.charset.writer(o.out, o.size == 0)
 	if err != nil {
@@ -371,16 +370,16 @@ func (o *output) asCSV(d dialect) (*csvWriter, error) {
 	return &csvWriter{out: o.text, comma: d.comma, end: d.end}, nil
 }
 
-// againWriter writes the requests that can be sent again, in the input's format. JSON arrays
-// are written as one request a line.
-type againWriter struct {
+// requestWriter writes the failed requests that can be sent again, in the input's format. If that is a
+// JSON array, it writes one request per line.
+type requestWriter struct {
 	*output
 	csv  *csvWriter
 	line bytes.Buffer
 }
 
-func newAgainWriter(o *output, in *Input, columns []string) (*againWriter, error) {
-	w := &againWriter{output: o}
+func newRequestWriter(o *output, in *Input, columns []string) (*requestWriter, error) {
+	w := &requestWriter{output: o}
 	if in.Format != CSV {
 		return w, nil
 	}
@@ -393,12 +392,12 @@ func newAgainWriter(o *output, in *Input, columns []string) (*againWriter, error
 	return w, w.csv.write(columns)
 }
 
-func (w *againWriter) write(request []byte, columns []string) error {
+func (w *requestWriter) write(request []byte, columns []string) error {
 	if w.csv != nil {
 		return w.csv.write(columns)
 	}
 	w.line.Reset()
-	if err := json.Compact(&w.line, request); err != nil { // an array's may be several lines
+	if err := json.Compact(&w.line, request); err != nil { // a request in an array may span several lines
 		return err
 	}
 	w.line.WriteByte('\n')

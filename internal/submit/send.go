@@ -11,23 +11,23 @@ import (
 	"github.com/sheafapi/sheaf/client"
 )
 
-// sender hands batches over, one after the other.
+// sender creates batches, one after the other.
 type sender struct {
 	*Run
-	once    *client.Client // repeats nothing
-	patient *client.Client
+	once    *client.Client // doesn't retry
+	patient *client.Client // retries for a long time
 }
 
-// certain is how long after the first attempt a batch may be handed over again: servers
-// know its deduplication key for an hour.
+// certain is how long after the first attempt a create may be repeated, because servers remember its
+// deduplication key for an hour.
 const certain = 50 * time.Minute
 
-// clockError is how far a clock may be corrected without meaning anything.
+// clockError is how far in the future a recorded time may be, because clocks are corrected.
 const clockError = time.Minute
 
-// send hands over what was not, in order, and tells of each batch that was. It waits for a
-// free place before each.
-func (s *sender) send(ctx context.Context, free <-chan struct{}, handed chan<- int) error {
+// send creates the remaining batches in order, and sends the index of each to created. It receives
+// from free before each batch.
+func (s *sender) send(ctx context.Context, free <-chan struct{}, created chan<- int) error {
 	in, err := s.input.reader(s.journal.Chunks)
 	if err != nil {
 		return err
@@ -51,30 +51,30 @@ func (s *sender) send(ctx context.Context, free <-chan struct{}, handed chan<- i
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := s.handOver(ctx, p); err != nil {
+		if err := s.create(ctx, p); err != nil {
 			return err
 		}
-		handed <- p.index
+		created <- p.index
 	}
 }
 
-// handOver hands one batch over, if it was not.
-func (s *sender) handOver(ctx context.Context, p *part) error {
+// create creates one batch, unless the journal says that it was created.
+func (s *sender) create(ctx context.Context, p *part) error {
 	known := s.journal.state(p.index)
 	switch {
 	case known.ticket != "", known.unsent, known.givenUp:
 		return nil
 	case !known.sending.IsZero() && !recent(known.sending):
-		return s.settle(ctx, p, known.sending)
+		return s.find(ctx, p, known.sending)
 	case s.stopped.Load() && known.sending.IsZero():
-		return s.journal.write(step{Chunk: p.index, Unsent: true})
+		return s.journal.write(entry{Chunk: p.index, Unsent: true})
 	}
-	began := known.sending // of the first attempt whose outcome is unknown
+	began := known.sending // when the first attempt of unknown outcome began
 	uncertain := !began.IsZero()
 	for n := 0; ; n++ {
 		if began.IsZero() {
 			began = time.Now()
-			if err := s.journal.write(step{Chunk: p.index, Sending: true}); err != nil {
+			if err := s.journal.write(entry{Chunk: p.index, Sending: true}); err != nil {
 				return err
 			}
 		}
@@ -83,22 +83,22 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 			GroupID: s.journal.GroupID, DeduplicationKey: s.journal.key(p.index),
 		})
 		if err == nil {
-			s.Progress.handed()
-			return s.journal.write(step{Chunk: p.index, Ticket: ticket})
+			s.Progress.created()
+			return s.journal.write(entry{Chunk: p.index, Ticket: ticket})
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		pause, again, refused := judge(err, n)
 		uncertain = uncertain || !refused
-		if !uncertain { // it was not taken, for certain
-			if err := s.journal.write(step{Chunk: p.index, Refused: true}); err != nil {
+		if !uncertain { // the batch was certainly not created
+			if err := s.journal.write(entry{Chunk: p.index, Refused: true}); err != nil {
 				return err
 			}
 			began = time.Time{}
 		}
 		if !again || uncertain && !recent(began.Add(-pause)) {
-			return fmt.Errorf("hand over batch %d of %d (lines %d to %d): %w", p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], err)
+			return fmt.Errorf("create batch %d of %d (lines %d to %d): %w", p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], err)
 		}
 		s.Progress.retries(err, pause)
 		if err := sleep(ctx, pause); err != nil {
@@ -107,15 +107,15 @@ func (s *sender) handOver(ctx context.Context, p *part) error {
 	}
 }
 
-// recent reports whether the service certainly still knows the key of a batch that was sent
-// then. A moment in the future is of a clock that was ahead, so it says nothing.
+// recent reports whether the service certainly still remembers the key of a batch that was sent at that
+// time. A time in the future comes from a wrong clock and proves nothing.
 func recent(sent time.Time) bool {
 	age := time.Since(sent)
 	return age >= -clockError && age <= certain
 }
 
-// judge says how long to wait after the n-th failure, whether to try again, and whether it
-// means that the batch was not taken.
+// judge returns how long to wait after the n-th failure, whether to try again, and whether the failure
+// proves that the batch was not created.
 func judge(err error, n int) (pause time.Duration, again, refused bool) {
 	pause = min(250*time.Millisecond<<min(n, 10), 15*time.Second)
 	e, answered := errors.AsType[*client.Error](err)
@@ -134,10 +134,9 @@ func judge(err error, n int) (pause time.Duration, again, refused bool) {
 	return pause, e.StatusCode != http.StatusNotImplemented, false
 }
 
-// settle finds out whether a batch was taken whose key the service has forgotten since:
-// among the caller's batches, where the service lists them newest first and tells their
-// groups (Sheaf does).
-func (s *sender) settle(ctx context.Context, p *part, since time.Time) error {
+// find finds out whether a batch was created after the service may have forgotten its key. It looks for
+// the batch in a list of the caller's batches, newest first, which Sheaf supports.
+func (s *sender) find(ctx context.Context, p *part, since time.Time) error {
 	known := map[string]bool{}
 	for i := range s.journal.Chunks {
 		known[s.journal.state(i).ticket] = true
@@ -145,7 +144,7 @@ func (s *sender) settle(ctx context.Context, p *part, since time.Time) error {
 	for item, err := range s.patient.List(ctx, "") {
 		if err != nil {
 			if _, answered := errors.AsType[*client.Error](err); answered {
-				break // it does not list them all
+				break // the server can't list them
 			}
 			return err
 		}
@@ -154,22 +153,22 @@ func (s *sender) settle(ctx context.Context, p *part, since time.Time) error {
 		}
 		b, err := s.patient.Get(ctx, item.Ticket, client.GetOptions{Details: true, NoResponses: true})
 		if e, ok := errors.AsType[*client.Error](err); ok && e.StatusCode == http.StatusNotFound {
-			continue // deleted meanwhile
+			continue // deleted in the meantime
 		}
 		if err != nil {
 			return err
 		}
 		if b.GroupID == s.journal.GroupID && b.TotalRequests == len(p.lines) {
-			return s.journal.write(step{Chunk: p.index, Ticket: item.Ticket})
+			return s.journal.write(entry{Chunk: p.index, Ticket: item.Ticket})
 		}
 		if b.CreatedAt.Before(since.Add(-time.Minute)) {
 			break
 		}
 	}
 	if s.giveUp {
-		return s.journal.write(step{Chunk: p.index, Given: true})
+		return s.journal.write(entry{Chunk: p.index, Given: true})
 	}
-	return fmt.Errorf("whether batch %d of %d (lines %d to %d) was taken on %s is unknown: no answer came, and the service has forgotten its key since and does not tell; with --resume --give-up its requests are reported as UNKNOWN and the rest goes on",
+	return fmt.Errorf("it is unknown whether batch %d of %d (lines %d to %d) was created on %s: no answer came, and the service has since forgotten its key; with --resume --give-up its requests are reported as UNKNOWN and the rest continues",
 		p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], since.Local().Format("2006-01-02 15:04"))
 }
 

@@ -13,64 +13,63 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Format is how a file holds requests.
+// Format is the format of a file of requests.
 type Format string
 
 // The formats of a file.
 const (
-	NDJSON Format = "ndjson" // one object a line
+	NDJSON Format = "ndjson" // one object per line
 	JSON   Format = "json"   // an array of objects
-	CSV    Format = "csv"    // a header, and a row for each request that a template makes
+	CSV    Format = "csv"    // a header, and a row for each request, which a template completes
 )
 
-// Input is a file of requests. It is read several times: checked, sent, and once more beside
-// the results.
+// Input is a file of requests.
 type Input struct {
-	Path      string
-	Format    Format // empty: what the file's name and beginning say
-	Encoding  string // empty: what the byte order mark says, else UTF-8
-	Template  string // of CSV
-	Delimiter rune   // of CSV; 0: what the rows say
+	Path     string
+	Format   Format // "": detected from the file's name and beginning
+	Encoding string // "": from the byte order mark, or else UTF-8
 
-	DecimalComma bool // of CSV: numbers are written 1.234,50
+	// These fields are for CSV.
+	Template     string
+	Delimiter    rune // 0: detected from the rows
+	DecimalComma bool // numbers are written as 1.234,50
 
-	dialect dialect // of CSV
+	dialect dialect
 }
 
-// maxRow bounds one request as the file holds it, in bytes.
+// maxRow is the longest text of a request in the file, in bytes.
 const maxRow = 64 << 20
 
 // row is one request.
 type row struct {
-	line    int    // where it begins in the file, from 1
-	request []byte // an object of a create body
+	line    int    // the line where it begins, from 1
+	request []byte // a JSON object
 	columns []string
 }
 
-// rows reads requests in their order.
+// rows reads requests in order.
 type rows interface {
-	// next returns the next request, or io.EOF. What it returned before must not be used
-	// any more, but for what was copied. Where a lineError has more set, the call after
-	// returns the row behind the mistake.
+	// next returns the next request, or io.EOF. It is valid until the next call. After a lineError
+	// with more set, the next call returns the following row.
 	next() (*row, error)
-	// header returns CSV's first row.
+	// header returns the first row of CSV.
 	header() []string
-	// blank returns how many rows without any text were skipped so far.
+	// blank returns how many blank rows have been skipped so far.
 	blank() int
 }
 
-// lineError is a mistake in the file, with its place.
+// lineError is an error at a line of the file.
 type lineError struct {
 	path string
 	line int
 	err  error
-	more bool // what follows can be read all the same
+	more bool // the rest of the file can still be read
 }
 
 func (e *lineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.path, e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
-// sniff finds out what the file is and how it is written.
+// sniff detects the file's format and dialect.
 func (in *Input) sniff() error {
 	if in.Format == "" {
 		f, text, _, err := in.text()
@@ -85,7 +84,7 @@ func (in *Input) sniff() error {
 	}
 	switch {
 	case in.Format == CSV && in.Template == "":
-		return fmt.Errorf("%s is CSV and needs a template that makes a request of each row, such as --template '{\"method\":\"PUT\",\"path\":\"/products/{{id}}\",\"body\":{\"price\":{{price:number}}}}'", in.Path)
+		return fmt.Errorf("%s is CSV and needs a template that turns each row into a request, such as --template '{\"method\":\"PUT\",\"path\":\"/products/{{id}}\",\"body\":{\"price\":{{price:number}}}}'", in.Path)
 	case in.Format != CSV && in.Template != "":
 		return fmt.Errorf("%s is not CSV, and only CSV has rows for a template. If it is CSV, say so with --format csv", in.Path)
 	case in.Format != CSV:
@@ -107,7 +106,7 @@ func (in *Input) sniff() error {
 	return nil
 }
 
-// text opens the file and returns what it holds as UTF-8.
+// text opens the file and returns its text as UTF-8.
 func (in *Input) text() (io.Closer, io.Reader, charset, error) {
 	f, err := os.Open(in.Path)
 	if err != nil {
@@ -121,7 +120,8 @@ func (in *Input) text() (io.Closer, io.Reader, charset, error) {
 	return f, text, set, nil
 }
 
-// formatOf judges by the name's ending, else by the first byte that is no space.
+// formatOf detects the format from the file name's extension, or else from the first byte that isn't
+// white space.
 func formatOf(path string, r *bufio.Reader) (Format, error) {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".csv", ".tsv":
@@ -130,7 +130,7 @@ func formatOf(path string, r *bufio.Reader) (Format, error) {
 	for {
 		switch b, err := r.ReadByte(); {
 		case errors.Is(err, io.EOF):
-			return "", fmt.Errorf("%s is empty: it has to hold at least one request", path)
+			return "", fmt.Errorf("%s is empty: it must have at least one request", path)
 		case err != nil:
 			return "", err
 		case b == '[':
@@ -138,7 +138,7 @@ func formatOf(path string, r *bufio.Reader) (Format, error) {
 		case b == '{':
 			return NDJSON, nil
 		case b != ' ' && b != '\t' && b != '\r' && b != '\n':
-			return "", fmt.Errorf("%s begins with neither { (a request a line) nor [ (an array of requests), and its name does not end in .csv: say what it is with --format", path)
+			return "", fmt.Errorf("%s begins with neither { (one request per line) nor [ (an array of requests), and its name does not end in .csv: specify its format with --format", path)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (in *Input) open() (rows, io.Closer, error) {
 	return r, f, nil
 }
 
-// lines are NDJSON. Empty lines are skipped.
+// lines reads NDJSON. Empty lines are skipped.
 type lines struct {
 	path string
 	in   *bufio.Reader
@@ -203,7 +203,7 @@ func (l *lines) next() (*row, error) {
 	}
 }
 
-// read reads a line, its end included. It is used until the next call.
+// read reads a line including its line ending. It is valid until the next call.
 func (l *lines) read() ([]byte, error) {
 	l.text = l.text[:0]
 	for {
@@ -217,24 +217,24 @@ func (l *lines) read() ([]byte, error) {
 	}
 }
 
-// object refuses text that is no JSON object. A repeated name is left to the check of
-// the request.
+// object returns an error if text is not a JSON object. It allows repeated names, which the check of the
+// request reports.
 func object(text []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true))
 	value, err := d.ReadValue()
 	switch {
 	case err != nil:
-		return fmt.Errorf("the line is no JSON: %w", plain(err))
+		return fmt.Errorf("the line is not JSON: %w", plain(err))
 	case value.Kind() != '{':
-		return errors.New("the line is no JSON object: each has to be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}")
+		return errors.New("the line is not a JSON object: each line must be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}")
 	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return errors.New("more text follows the JSON object: one request a line")
+		return errors.New("more text follows the JSON object: write one request per line")
 	}
 	return nil
 }
 
-// plain takes the library's name off an error.
+// plain returns an error without the library's name.
 func plain(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errors.New("it ends too early")
@@ -245,7 +245,7 @@ func plain(err error) error {
 	return err
 }
 
-// array is a JSON array.
+// array reads a JSON array.
 type array struct {
 	path  string
 	in    *jsontext.Decoder
@@ -292,7 +292,7 @@ func (a *array) next() (*row, error) {
 		if _, err := a.in.ReadValue(); err != nil {
 			return nil, a.broken(err)
 		}
-		return nil, a.broken(errors.New("each element of the array has to be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}"))
+		return nil, a.broken(errors.New("each element of the array must be a request such as {\"method\":\"GET\",\"path\":\"/products/1\"}"))
 	}
 }
 
@@ -306,18 +306,17 @@ func (a *array) broken(err error) error {
 		err = s.Err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		err = errors.New("the array has no end")
+		err = errors.New("the array is incomplete")
 	}
 	return &lineError{path: a.path, line: a.lines.at(offset), err: err}
 }
 
-// lineCounter tells which line a byte is in. It keeps the line ends that were read and not
-// asked for yet.
+// lineCounter finds the line of a byte.
 type lineCounter struct {
 	in   io.Reader
 	read int64
-	ends []int64 // offsets
-	line int
+	ends []int64 // offsets of line endings from the last position on
+	line int     // the line of the last position
 }
 
 func (c *lineCounter) Read(p []byte) (int, error) {
@@ -331,7 +330,7 @@ func (c *lineCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// at returns the line, from 1, of a byte that is not before the one that was asked for last.
+// at returns the line of a byte, from 1. Offsets must not decrease from call to call.
 func (c *lineCounter) at(offset int64) int {
 	n := 0
 	for n < len(c.ends) && c.ends[n] < offset {

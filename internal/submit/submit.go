@@ -1,10 +1,10 @@
-// Package submit hands the requests of a file over to a batch service, in batches of one
-// group, and writes what became of them beside it.
+// Package submit sends the requests of a file to a batch service, as batches of one group, and writes
+// their results to another file.
 //
-// Whatever ends the process, nothing is lost and nothing is done twice: a journal beside the
-// input tells which batches were handed over, each with a deduplication key that stays the
-// same, and how much of the results is written. The requests are read three times (checked,
-// sent, and once more beside their results), so that memory does not grow with them.
+// If the process dies, nothing is lost and nothing is carried out twice. A journal next to the input
+// records which batches were created and how much of the results has been written. Each batch has a
+// deduplication key that never changes. The input is read three times: to check it, to send it, and to
+// write it next to the results. So memory doesn't grow with the size of the input.
 package submit
 
 import (
@@ -27,35 +27,35 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// Options are what a submission is.
+// Options describe a submission.
 type Options struct {
 	Input         Input
 	Server, Store string
-	GroupID       string // default: one of its own
-	Parallel      bool   // up to 100 requests of a batch at the same time
+	GroupID       string // default: a unique one
+	Parallel      bool   // up to 100 requests of a batch run at the same time
 	StopOnFailure bool   // nothing is started after the first failure
-	Results       string // default: beside the input; "-": the standard output
-	ResultsFormat Format // NDJSON or CSV; default: told by the name, else CSV for CSV
-	FailedOnly    string // a file for the requests to send again; empty: none
-	Overwrite     bool   // replace files of results that exist
-	Raw           bool   // write what the API answered into CSV as it is, formulas included
+	Results       string // default: a file next to the input; "-": standard output
+	ResultsFormat Format // NDJSON or CSV; default: from the name of Results, or else CSV if the input is CSV
+	FailedOnly    string // a file for the requests to send again; "": none
+	Overwrite     bool   // replace existing files of results
+	Raw           bool   // write answers to CSV unchanged, including formulas
 }
 
-// ahead is how many batches are handed over before the oldest of them is finished: enough
-// that the service never waits for this end, few enough not to flood it.
+// ahead is how many batches are created before the oldest of them is finished. The service should never
+// run out of work, and should not be flooded either.
 const ahead = 8
 
-// Plan is a file that was checked.
+// Plan is a checked input.
 type Plan struct {
 	options  Options
 	chunks   []chunk
 	Requests int
 	Batches  int
-	Blank    int // rows without any text, which are skipped
+	Blank    int // rows without text, which are skipped
 }
 
-// NewPlan reads the whole file and checks it. An error names the places of the first mistakes.
-// Nothing has been sent then.
+// NewPlan reads and checks the whole file, and sends nothing. The error lists the first mistakes with
+// their lines.
 func NewPlan(o Options) (*Plan, error) {
 	if err := o.Input.sniff(); err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func NewPlan(o Options) (*Plan, error) {
 	return p, nil
 }
 
-// Run is a submission under way. It belongs to one goroutine, apart from Progress.
+// Run is a submission in progress. Except for Progress, it must be used by one goroutine only.
 type Run struct {
 	Progress
 
@@ -80,13 +80,13 @@ type Run struct {
 	giveUp  bool
 	stdout  io.Writer
 
-	stopped atomic.Bool // a failure ended it
+	stopped atomic.Bool // a failure stopped the submission
 	tally   tally
 	results *resultWriter
-	again   *againWriter // nil: not wanted
+	failed  *requestWriter // nil: not wanted
 }
 
-// Start begins a submission: from now on a journal tells of it.
+// Start begins a submission and creates its journal.
 func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	o := p.options
 	if err := batch.CheckName(o.GroupID); err != nil {
@@ -105,14 +105,14 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	}
 	path := JournalPath(o.Input.Path)
 	if _, err := os.Lstat(path); err == nil {
-		return nil, begunBefore(o.Input.Path)
+		return nil, alreadyStarted(o.Input.Path)
 	}
 	if err := o.files(&h); err != nil {
 		return nil, err
 	}
 	j, err := createJournal(path, h)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, begunBefore(o.Input.Path)
+		return nil, alreadyStarted(o.Input.Path)
 	}
 	if err != nil {
 		return nil, err
@@ -124,22 +124,22 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	return r, nil
 }
 
-func begunBefore(input string) error {
-	return fmt.Errorf("%s was begun before and is not finished: continue with --resume, or remove %s to start over", input, JournalPath(input))
+func alreadyStarted(input string) error {
+	return fmt.Errorf("the submission of %s was started before and is not finished: continue it with --resume, or remove %s to start over", input, JournalPath(input))
 }
 
-// resultsBeside returns where results go that no name was given for.
+// resultsBeside returns the default name of the file of results.
 func resultsBeside(input string, format Format) string {
 	return strings.TrimSuffix(input, filepath.Ext(input)) + ".results." + string(format)
 }
 
-// IsBeside reports whether the results go to the file that they get without a name.
+// IsBeside reports whether the results go to the file with the default name.
 func (h *Header) IsBeside(input string) bool {
 	path, err := filepath.Abs(resultsBeside(input, h.ResultsFormat))
 	return err == nil && path == h.Results
 }
 
-// files decides where results go.
+// files sets the files of results in the header and checks them.
 func (o *Options) files(h *Header) (err error) {
 	h.ResultsFormat = o.ResultsFormat
 	if h.ResultsFormat == "" {
@@ -151,7 +151,7 @@ func (o *Options) files(h *Header) (err error) {
 		}
 	}
 	if h.ResultsFormat != CSV && h.ResultsFormat != NDJSON {
-		return fmt.Errorf("results are written as ndjson or csv, not as %q", h.ResultsFormat)
+		return fmt.Errorf("the format of results is %q and must be ndjson or csv", h.ResultsFormat)
 	}
 	h.Results = o.Results
 	if h.Results == "" {
@@ -170,19 +170,19 @@ func (o *Options) files(h *Header) (err error) {
 			return err
 		}
 		if seen[*path] {
-			return fmt.Errorf("%s can't be two files at once: the input, the results and the failures each need a name of their own", *path)
+			return fmt.Errorf("%s is used twice: the input, the results and the failures need different files", *path)
 		}
 		seen[*path] = true
 		if _, err := os.Lstat(*path); err == nil && !o.Overwrite {
-			return fmt.Errorf("%s exists already: move it away, name another file, or add --overwrite", *path)
+			return fmt.Errorf("%s already exists: move it away, name another file, or add --overwrite", *path)
 		}
 	}
 	return nil
 }
 
-// Resume continues the submission of an input. allow judges what the journal says before
-// anything is opened for writing or sent: whether that is what the user means. giveUp: requests
-// of a batch whose outcome nobody knows any more are UNKNOWN; otherwise that is an error.
+// Resume continues the submission of an input. It calls allow with the journal's header before it opens
+// a file for writing or sends anything. If allow returns an error, Resume returns it. A batch whose
+// outcome can't be determined any more is an error, unless giveUp is set; then its requests are UNKNOWN.
 func Resume(input string, giveUp bool, allow func(Header) error, stdout io.Writer) (*Run, error) {
 	j, err := openJournal(JournalPath(input))
 	if err != nil {
@@ -209,8 +209,8 @@ func Resume(input string, giveUp bool, allow func(Header) error, stdout io.Write
 	return r, nil
 }
 
-// newRun opens the files of results, which have grown as far as the journal says. begin: it
-// makes them.
+// newRun opens the files of results at the sizes that the journal has recorded. With begin, it creates
+// them.
 func newRun(j *journal, in Input, begin bool, stdout io.Writer) (*Run, error) {
 	r := &Run{journal: j, input: in, stdout: stdout}
 	var columns []string
@@ -233,7 +233,7 @@ func newRun(j *journal, in Input, begin bool, stdout io.Writer) (*Run, error) {
 		if out, err = openOutput(j.FailedOnly, j.ends.Failed, begin, nil); err != nil {
 			return nil, err
 		}
-		if r.again, err = newAgainWriter(out, &in, columns); err != nil {
+		if r.failed, err = newRequestWriter(out, &in, columns); err != nil {
 			return nil, err
 		}
 	}
@@ -247,24 +247,24 @@ func newRun(j *journal, in Input, begin bool, stdout io.Writer) (*Run, error) {
 	return r, nil
 }
 
-// Header returns what was decided at the beginning.
+// Header returns the journal's header.
 func (r *Run) Header() Header { return r.journal.Header }
 
-// Summary is what became of a submission.
+// Summary is the result of a submission.
 type Summary struct {
 	Counts
 	Requests   int
 	Batches    int
 	GroupID    string
-	Blank      int     // rows without any text, which were skipped
-	Groups     []Group // of failures
+	Blank      int     // rows without text, which were skipped
+	Groups     []Group // the failures, grouped
 	Results    string
 	FailedOnly string
 }
 
-// Do hands over what was not, waits for the rest and writes the results. clients makes a
-// client that is told of what it repeats; retryFor bounds that, as in client.Options. When
-// ctx ends or something fails, the journal stays and Resume can go on.
+// Do creates the remaining batches, waits for them, and writes the results. clients returns a client
+// with the given options (see client.Options). If ctx is done or something fails, the journal stays, and
+// Resume can continue.
 func (r *Run) Do(ctx context.Context, clients func(retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error)) (*Summary, error) {
 	if err := r.do(ctx, clients); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -280,7 +280,7 @@ func (r *Run) Do(ctx context.Context, clients func(retryFor time.Duration, onRet
 	return s, j.remove()
 }
 
-// Begun reports whether anything may have been handed over.
+// Begun reports whether any batch may have been created.
 func (r *Run) Begun() bool {
 	for i := range r.journal.Chunks {
 		if s := r.journal.state(i); s.ticket != "" || !s.sending.IsZero() || s.unsent || s.givenUp {
@@ -290,8 +290,8 @@ func (r *Run) Begun() bool {
 	return false
 }
 
-// Close leaves a submission for Resume. One of which nothing can have been handed over is as
-// if it had never begun. Do closes by itself.
+// Close closes the files and leaves the submission to Resume. If no batch can have been created, it
+// removes the files instead. Do calls Close if it fails.
 func (r *Run) Close() error {
 	err := r.closeResults()
 	if r.Begun() {
@@ -299,7 +299,7 @@ func (r *Run) Close() error {
 	}
 	for _, path := range []string{r.journal.Results, r.journal.FailedOnly} {
 		if path != "" && path != "-" {
-			err = errors.Join(err, os.Remove(path)) // it holds no more than a header
+			err = errors.Join(err, os.Remove(path)) // it has at most a header
 		}
 	}
 	return errors.Join(err, r.journal.remove())
@@ -307,13 +307,13 @@ func (r *Run) Close() error {
 
 func (r *Run) closeResults() error {
 	err := r.results.Close()
-	if r.again != nil {
-		err = errors.Join(err, r.again.Close())
+	if r.failed != nil {
+		err = errors.Join(err, r.failed.Close())
 	}
 	return err
 }
 
-// patience is how long a service may be away before a submission gives up for now.
+// patience is how long the service may be unavailable before a submission stops.
 const patience = 6 * time.Hour
 
 func (r *Run) do(ctx context.Context, clients func(time.Duration, func(error, time.Duration)) (*client.Client, error)) error {
@@ -326,39 +326,39 @@ func (r *Run) do(ctx context.Context, clients func(time.Duration, func(error, ti
 		return err
 	}
 	r.stopped.Store(r.journal.StopOnFailure && r.tally.counts.Total() > r.tally.counts.Completed)
-	places := ahead
+	limit := ahead
 	if r.journal.StopOnFailure {
-		places = 1 // the next batch must not have begun
+		limit = 1 // no other batch may have started when one fails
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	handed := make(chan int, places)
-	free := make(chan struct{}, places)
-	for range places {
+	created := make(chan int, limit)
+	free := make(chan struct{}, limit)
+	for range limit {
 		free <- struct{}{}
 	}
 	s := sender{Run: r, once: once, patient: patient}
 	sent := make(chan error, 1)
 	go func() {
-		defer close(handed)
-		sent <- s.send(ctx, free, handed)
+		defer close(created)
+		sent <- s.send(ctx, free, created)
 	}()
-	collected := r.collect(ctx, patient, free, handed)
-	if collected != nil {
+	collectErr := r.collect(ctx, patient, free, created)
+	if collectErr != nil {
 		cancel()
 	}
 	err = <-sent
 	switch {
-	case collected != nil && (err == nil || errors.Is(err, context.Canceled)):
-		return collected
-	case err != nil && errors.Is(collected, err):
+	case collectErr != nil && (err == nil || errors.Is(err, context.Canceled)):
+		return collectErr
+	case err != nil && errors.Is(collectErr, err):
 		return err
 	}
-	return errors.Join(err, collected)
+	return errors.Join(err, collectErr)
 }
 
-// collect writes the results of what was handed over, in the order of the input.
-func (r *Run) collect(ctx context.Context, c *client.Client, free chan<- struct{}, handed <-chan int) error {
+// collect writes the results of the created batches in the order of the input.
+func (r *Run) collect(ctx context.Context, c *client.Client, free chan<- struct{}, created <-chan int) error {
 	in, err := r.input.reader(r.journal.Chunks)
 	if err != nil {
 		return err
@@ -370,12 +370,12 @@ func (r *Run) collect(ctx context.Context, c *client.Client, free chan<- struct{
 			return err
 		}
 	}
-	for i := range handed {
+	for i := range created {
 		p, err := in.next()
 		if err != nil {
 			return err
 		}
-		if err := r.gather(ctx, c, i, p); err != nil {
+		if err := r.collectOne(ctx, c, i, p); err != nil {
 			return err
 		}
 		free <- struct{}{}
@@ -383,20 +383,20 @@ func (r *Run) collect(ctx context.Context, c *client.Client, free chan<- struct{
 	return nil
 }
 
-// gather waits for one batch and writes its results.
-func (r *Run) gather(ctx context.Context, c *client.Client, i int, p *part) error {
+// collectOne waits for one batch and writes its results.
+func (r *Run) collectOne(ctx context.Context, c *client.Client, i int, p *part) error {
 	t := tally{}
 	w := &chunkWriter{Run: r, part: p, tally: &t, state: r.journal.state(i)}
 	if err := w.all(ctx, c); err != nil {
 		return err
 	}
-	done := step{Chunk: i, Done: true, Counts: &t.counts, Groups: t.groups}
+	done := entry{Chunk: i, Done: true, Counts: &t.counts, Groups: t.groups}
 	var err error
 	if done.Results, err = r.results.flush(); err != nil {
 		return err
 	}
-	if r.again != nil {
-		if done.Failed, err = r.again.flush(); err != nil {
+	if r.failed != nil {
+		if done.Failed, err = r.failed.flush(); err != nil {
 			return err
 		}
 	}
@@ -416,21 +416,21 @@ type chunkWriter struct {
 	*Run
 	part  *part
 	tally *tally
-	state state
-	next  int
+	state chunkState
+	next  int // the index of the next request
 }
 
 func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	ticket := w.state.ticket
 	switch {
 	case w.state.unsent:
-		return w.rest(string(client.NotExecuted), "not handed over: a request before it failed, and --stop-on-failure was given")
+		return w.rest(string(client.NotExecuted), "not sent: an earlier request failed, and --stop-on-failure was given")
 	case ticket == "":
-		return w.rest(unknownStatus, "whether the batch was handed over could not be found out")
+		return w.rest(unknownStatus, "it is unknown whether the batch was created")
 	}
-	asking, stop := context.WithCancel(ctx)
+	explaining, stop := context.WithCancel(ctx)
 	var explained sync.WaitGroup
-	explained.Go(func() { w.explain(asking, c, ticket) })
+	explained.Go(func() { w.explain(explaining, c, ticket) })
 	_, err := c.Wait(ctx, ticket, func(b *client.Batch) { w.Progress.running(b.CompletedRequests) })
 	stop()
 	explained.Wait()
@@ -449,7 +449,7 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	}
 	if missing, ok := errors.AsType[*client.Error](err); ok && missing.StatusCode == http.StatusNotFound {
 		if !w.giveUp {
-			return fmt.Errorf("the service does not know batch %s (lines %d to %d of the input) any more: it was deleted, its time is over, or the token is not the one that it was made with; with --resume --give-up its requests are reported as UNKNOWN: %w",
+			return fmt.Errorf("the service has no batch %s (lines %d to %d of the input): it was deleted, its retention has ended, or the token is not the one that created it; with --resume --give-up its requests are reported as UNKNOWN: %w",
 				ticket, w.part.lines[0], w.part.lines[len(w.part.lines)-1], err)
 		}
 		err = nil
@@ -457,14 +457,14 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	return w.rest(unknownStatus, "the service does not know the batch any more")
+	return w.rest(unknownStatus, "the service no longer has the batch")
 }
 
-// stall is how long nothing may end before the service is asked for the reason.
+// stall is how long no request may end before the submission asks the service for the reason.
 const stall = 2 * time.Second
 
-// explain asks, while nothing ends, whether the service waits itself, until ctx ends. A server
-// that tells no details is asked once.
+// explain asks the service, while no request ends, whether the batch waits for the upstream, until ctx
+// is done. It asks only once if the server doesn't support details.
 func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket string) {
 	tick := time.NewTicker(stall)
 	defer tick.Stop()
@@ -480,28 +480,28 @@ func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket stri
 		}
 		b, err := c.Get(ctx, ticket, client.GetOptions{NoResponses: true, Details: true})
 		switch {
-		case err != nil: // told by what waits for the batch
+		case err != nil: // Wait reports it
 		case b.CreatedAt.IsZero():
 			return
 		default:
-			w.Progress.held(b.WaitsUntil)
+			w.Progress.waiting(b.WaitsUntil)
 		}
 	}
 }
 
-// expect refuses a response that is not the next one. Where the server does not tell the
-// index, they come in order: the batch is COMPLETED (docs/contract.md#read-a-status).
+// expect returns an error if a response is not the next one. If the server doesn't send indexes, the
+// responses are in order, because the batch is COMPLETED (docs/contract.md#read-a-status).
 func (w *chunkWriter) expect(index int) error {
 	if index < 0 {
 		index = w.next
 	}
 	if index != w.next || index >= len(w.part.lines) {
-		return fmt.Errorf("the service told the response of request %d of batch %s where that of request %d was to come", index, w.state.ticket, w.next)
+		return fmt.Errorf("the service sent the response of request %d of batch %s instead of that of request %d", index, w.state.ticket, w.next)
 	}
 	return nil
 }
 
-// rest writes requests that have no response.
+// rest writes the remaining requests, which have no response.
 func (w *chunkWriter) rest(status, why string) error {
 	for w.next < len(w.part.lines) {
 		var r *client.Response
@@ -522,7 +522,7 @@ func (w *chunkWriter) write(r *client.Response, why string) error {
 	if err != nil {
 		return err
 	}
-	w.tally.take(o)
+	w.tally.add(o)
 	var columns []string
 	if w.input.Format == CSV {
 		columns = p.columns[i]
@@ -530,8 +530,8 @@ func (w *chunkWriter) write(r *client.Response, why string) error {
 	if err := w.results.write(o, columns); err != nil {
 		return err
 	}
-	if w.again == nil || o.Status == string(client.Succeeded) || o.Status == unknownStatus || o.InDoubt {
+	if w.failed == nil || o.Status == string(client.Succeeded) || o.Status == unknownStatus || o.InDoubt {
 		return nil
 	}
-	return w.again.write(p.request(i), columns)
+	return w.failed.write(p.request(i), columns)
 }

@@ -26,7 +26,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// world is a service with an upstream in its process.
+// world is a service and its upstream, in one process.
 type world struct {
 	url   string
 	mu    sync.Mutex
@@ -95,7 +95,7 @@ func (w *world) count(call string) int {
 	return w.calls[call]
 }
 
-// clients makes clients of a store.
+// clients returns a function that creates clients for a store.
 func (w *world) clients(store string, transport http.RoundTripper) func(time.Duration, func(error, time.Duration)) (*client.Client, error) {
 	return func(retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error) {
 		o := client.Options{Server: w.url, Store: store, Token: "t0ken", RetryFor: retryFor, OnRetry: onRetry}
@@ -137,7 +137,7 @@ func begin(t *testing.T, w *world, store string, o submit.Options) *submit.Run {
 	return r
 }
 
-// allowed resumes whatever the journal says.
+// allowed allows any journal.
 func allowed(submit.Header) error { return nil }
 
 func lines(t rapid.TB, path string) (out []map[string]any) {
@@ -156,8 +156,8 @@ func lines(t rapid.TB, path string) (out []map[string]any) {
 	return out
 }
 
-// TestCSV: results stand behind the columns of the input, in its order; what can be sent
-// again is a file of the same form.
+// TestCSV checks that results follow the columns of the input, in its order, and that the failed requests
+// are written in the same format.
 func TestCSV(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	w.fails["/1/products/3"], w.fails["/1/products/2"] = 404, 409
@@ -187,9 +187,9 @@ lines|FAILED|404|Not Found|{"errorMessage":"no, \"404\""}
 4|4.10||COMPLETED|200|OK|{"at":"/1/products/4","got":{"price":4.10}}`)
 	expect(t, string(must(os.ReadFile(o.FailedOnly))), "id,price,note\n2,2,\"a, \"\"b\"\"\"\n3,3,\"two\nlines\"\n")
 	if left := must(filepath.Glob(filepath.Join(dir, "*sheaf-run*"))); len(left) > 0 {
-		t.Errorf("%v is left", left)
+		t.Errorf("%v remains", left)
 	}
-	// Once more, of what is to be sent again.
+	// Submit the failed requests.
 	delete(w.fails, "/1/products/3")
 	o.Input.Path, o.FailedOnly = o.FailedOnly, ""
 	s = must(begin(t, w, "1", o).Do(t.Context(), w.clients("1", nil)))
@@ -205,7 +205,8 @@ func expect(t *testing.T, got, want string) {
 	}
 }
 
-// TestNDJSON: results name the line; an array's requests to send again are lines, too.
+// TestNDJSON checks that results have the line numbers of the input, and that the failed requests of an
+// array are written as lines.
 func TestNDJSON(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	w.fails["/1/b"] = 400
@@ -222,7 +223,8 @@ func TestNDJSON(t *testing.T) {
 	expect(t, string(must(os.ReadFile(o.FailedOnly))), `{"method":"DELETE","path":"/b?q=1"}`+"\n")
 }
 
-// TestInDoubt: a POST that may have been carried out is not among what is to be sent again.
+// TestInDoubt checks that a POST that may have been carried out is not among the failed requests to send
+// again.
 func TestInDoubt(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	w.fails["/1/doubt"] = 504
@@ -238,7 +240,7 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
-// TestStopOnFailure: behind the first failure nothing is sent, of later batches neither.
+// TestStopOnFailure checks that nothing is sent after the first failure, not even from later batches.
 func TestStopOnFailure(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	w.fails["/1/p/700"] = 400
@@ -266,7 +268,7 @@ func TestStopOnFailure(t *testing.T) {
 	}
 }
 
-// dying lets a process die at one of its calls: before it leaves, or before its answer comes.
+// dying simulates the death of a process at one of its calls, before or after it is carried out.
 type dying struct {
 	left   atomic.Int64
 	before bool
@@ -291,11 +293,11 @@ func (d *dying) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errDead
 }
 
-// TestDeaths: wherever the process dies, and whatever it was just writing, each request is
-// sent once and has one result, in the order of the input.
+// TestDeaths checks that each request is sent once and has one result, in the order of the input,
+// wherever the process dies and whatever it was writing.
 //
-// It makes 25 checks: each takes as long as all of another property. make chaos makes more, with
-// -rapid.checks.
+// It runs 25 checks, because each takes as long as all checks of other properties. make chaos runs more,
+// with -rapid.checks.
 func TestDeaths(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
 		checks.Value.Set("25")
@@ -334,12 +336,12 @@ func TestDeaths(t *testing.T) {
 			if !dead {
 				t.Fatal(err)
 			}
-			if rapid.Bool().Draw(t, "torn") { // what it was just writing
+			if rapid.Bool().Draw(t, "torn") { // an incomplete line of the journal
 				appendTo(t, journal, `{"chunk":0,"at":"2026`)
 				appendTo(t, filepath.Join(dir, store+".results.ndjson"), strings.Repeat(`{"line":1,"meth`, 30_000))
 			}
-			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was begun before") {
-				t.Fatalf("begun anew: %v", err)
+			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was started before") {
+				t.Fatalf("started again: %v", err)
 			}
 			if run, err = submit.Resume(in, false, allowed, io.Discard); err != nil {
 				t.Fatal(err)
@@ -396,7 +398,7 @@ func original(next http.Handler) http.Handler {
 	})
 }
 
-// TestOriginal: submit works with a server without Sheaf's additions.
+// TestOriginal checks that submit works with a server without Sheaf's additions.
 func TestOriginal(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	target := w.url
@@ -422,7 +424,7 @@ func TestOriginal(t *testing.T) {
 func forward(w http.ResponseWriter, r *http.Request, target string) {
 	q := must(http.NewRequestWithContext(r.Context(), r.Method, target+r.URL.RequestURI(), r.Body))
 	q.Header = r.Header.Clone()
-	q.Header.Del("Accept-Encoding") // the transport undoes its own
+	q.Header.Del("Accept-Encoding") // so that the transport decodes the answer
 	resp, err := http.DefaultTransport.RoundTrip(q)
 	if err != nil {
 		return
@@ -433,18 +435,18 @@ func forward(w http.ResponseWriter, r *http.Request, target string) {
 	_, _ = io.Copy(w, resp.Body)
 }
 
-// die starts a submission and ends it at one of its calls.
+// die starts a submission and kills it at one of its calls.
 func die(t *testing.T, w *world, r *submit.Run, store string, calls int, before bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	d := &dying{die: cancel, before: before}
 	d.left.Store(int64(calls))
 	if _, err := r.Do(ctx, w.clients(store, d)); err == nil {
-		t.Fatal("it did not die")
+		t.Fatal("the submission was not killed")
 	}
 }
 
-// backdate changes the moments in a journal, as if its process had died long ago.
+// backdate changes the times in a journal, as if its process had died long ago.
 func backdate(t *testing.T, path string, by time.Duration) {
 	t.Helper()
 	var out []byte
@@ -459,8 +461,8 @@ func backdate(t *testing.T, path string, by time.Duration) {
 	}
 }
 
-// TestLongAgo: a batch whose answer was lost is found by its group when its key is forgotten;
-// where it is not there, nobody guesses.
+// TestLongAgo checks that a batch whose answer was lost is found by its group after its key was forgotten.
+// If it isn't found, that is an error.
 func TestLongAgo(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	in := file(t, dir, "a.ndjson", `{"method":"POST","path":"/a","body":{}}`)
@@ -472,7 +474,7 @@ func TestLongAgo(t *testing.T) {
 	}
 
 	again := submit.Options{Input: submit.Input{Path: in}, Overwrite: true}
-	die(t, w, begin(t, w, "2", again), "2", 1, true) // it was not taken, which nobody knows
+	die(t, w, begin(t, w, "2", again), "2", 1, true) // the batch was not created, but the journal can't say so
 	backdate(t, submit.JournalPath(in), 2*time.Hour)
 	for range 2 {
 		if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("2", nil)); err == nil || !strings.Contains(err.Error(), "is unknown") {
@@ -485,8 +487,7 @@ func TestLongAgo(t *testing.T) {
 	}
 }
 
-// TestForgotten: a batch that the service does not know any more is an error, until somebody
-// says that the rest is to go on.
+// TestForgotten checks that a batch that the service no longer has is an error, unless giveUp is set.
 func TestForgotten(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	in := file(t, dir, "a.ndjson", `{"method":"POST","path":"/a","body":{}}`)
@@ -495,7 +496,7 @@ func TestForgotten(t *testing.T) {
 	for item, err := range c.List(t.Context(), "") {
 		must(c.Delete(t.Context(), must(item, err).Ticket))
 	}
-	if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)); err == nil || !strings.Contains(err.Error(), "any more") {
+	if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)); err == nil || !strings.Contains(err.Error(), "has no batch") {
 		t.Fatalf("got %v", err)
 	}
 	s := must(must(submit.Resume(in, true, allowed, io.Discard)).Do(t.Context(), w.clients("1", nil)))
@@ -505,7 +506,7 @@ func TestForgotten(t *testing.T) {
 	expect(t, lines(t, s.Results)[0]["status"].(string), "UNKNOWN")
 }
 
-// TestRefusals: what can't be begun leaves nothing behind.
+// TestRefusals checks that a submission that can't start leaves no files.
 func TestRefusals(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	in := file(t, dir, "a.ndjson", `{"method":"GET","path":"/a"}`)
@@ -516,29 +517,29 @@ func TestRefusals(t *testing.T) {
 	}
 	same := o
 	same.Results, same.FailedOnly = filepath.Join(dir, "x"), filepath.Join(dir, "x")
-	if _, err := plan(same).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "two files at once") {
+	if _, err := plan(same).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "is used twice") {
 		t.Errorf("got %v", err)
 	}
 	same.FailedOnly = in
 	same.Overwrite = true
-	if _, err := plan(same).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "two files at once") {
+	if _, err := plan(same).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "is used twice") {
 		t.Errorf("got %v", err)
 	}
 	file(t, dir, "a.results.ndjson", "precious")
-	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "exists already") {
+	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "already exists") {
 		t.Errorf("got %v", err)
 	}
 	expect(t, string(must(os.ReadFile(filepath.Join(dir, "a.results.ndjson")))), "precious")
 	o.Overwrite = true
-	// A second process, while the first one is at it.
+	// A second process starts while the first one runs.
 	first := must(plan(o).Start(io.Discard))
 	if _, err := submit.Resume(in, false, allowed, io.Discard); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "begun before") {
+	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was started before") {
 		t.Errorf("got %v", err)
 	}
-	// Nothing was handed over: it is as if it had never begun.
+	// No batch was created, so Close removes all files.
 	refused := func(time.Duration, func(error, time.Duration)) (*client.Client, error) {
 		return client.New(client.Options{Server: w.url + "/elsewhere", Store: "1", Token: "t0ken", RetryFor: -1})
 	}
@@ -546,12 +547,12 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if left := must(filepath.Glob(filepath.Join(dir, "*"))); len(left) != 1 {
-		t.Errorf("%v is left", left)
+		t.Errorf("%v remains", left)
 	}
 }
 
-// TestThrottled: a service that has no room is waited for, and what it never took is not in
-// doubt.
+// TestThrottled checks that submit waits for a service that refuses batches, and that the refused batches
+// are not in doubt.
 func TestThrottled(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	target, left := w.url, atomic.Int64{}
@@ -577,11 +578,11 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// A journal or a file of results that somebody else can have put there is refused, and nothing
-// is written or sent.
+// A journal or a file of results that another user may have planted is refused, and nothing is written or
+// sent.
 func TestPlanted(t *testing.T) {
 	w, elsewhere := start(t), filepath.Join(t.TempDir(), "precious")
-	begun := func(t *testing.T) (in, journal string) {
+	started := func(t *testing.T) (in, journal string) {
 		dir := t.TempDir()
 		in = file(t, dir, "a.ndjson", `{"method":"GET","path":"/a"}`)
 		r := begin(t, w, "1", submit.Options{Input: submit.Input{Path: in}})
@@ -606,18 +607,18 @@ func TestPlanted(t *testing.T) {
 		"the journal is a link": {func(_, journal string) error {
 			return errors.Join(os.Rename(journal, journal+".real"), os.Symlink(journal+".real", journal))
 		}, "a.ndjson.sheaf-run is a symbolic link"},
-		"the results are a link":   {func(string, string) error { return os.Symlink(filepath.Join(t.TempDir(), "x"), elsewhere) }, "is a symbolic link"},
-		"the results are a folder": {func(string, string) error { return os.Mkdir(elsewhere, 0o700) }, "is a directory"},
-		"the user means otherwise": {func(string, string) error { return os.WriteFile(elsewhere, []byte("precious"), 0o600) }, "not what I meant"},
+		"the results are a link":      {func(string, string) error { return os.Symlink(filepath.Join(t.TempDir(), "x"), elsewhere) }, "is a symbolic link"},
+		"the results are a folder":    {func(string, string) error { return os.Mkdir(elsewhere, 0o700) }, "is a directory"},
+		"the caller doesn't allow it": {func(string, string) error { return os.WriteFile(elsewhere, []byte("precious"), 0o600) }, "not what I meant"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_ = os.Remove(elsewhere)
-			in, journal := begun(t)
+			in, journal := started(t)
 			if err := c.plant(in, journal); err != nil {
 				t.Fatal(err)
 			}
 			allow := allowed
-			if name == "the user means otherwise" {
+			if name == "the caller doesn't allow it" {
 				allow = func(submit.Header) error { return errors.New("not what I meant") }
 			}
 			calls := w.count("GET /1/a")
@@ -628,11 +629,11 @@ func TestPlanted(t *testing.T) {
 				t.Error("a request was sent")
 			}
 			if text, err := os.ReadFile(elsewhere); err == nil && string(text) != "precious" {
-				t.Errorf("the file holds %q", text)
+				t.Errorf("the file contains %q", text)
 			}
 		})
 	}
-	// A link in the place of new results is replaced, and not followed.
+	// A symbolic link in place of the results is replaced and not followed.
 	in := file(t, t.TempDir(), "b.ndjson", `{"method":"GET","path":"/a"}`)
 	_ = os.Remove(elsewhere)
 	target := file(t, t.TempDir(), "target", "precious")

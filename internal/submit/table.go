@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// table is CSV whose rows a template makes requests of. Blank rows are skipped.
+// table reads CSV. A template turns each row into a request. Blank rows are skipped.
 type table struct {
 	path     string
 	in       *csvReader
-	names    []string // the header; a column without a name is part of no request
-	width    int      // columns up to the last one that has a name
+	names    []string // the header; columns without a name are ignored
+	width    int      // the number of columns up to the last one with a name
 	template *template
 	skipped  int
 	row      row
@@ -94,20 +94,20 @@ func (t *table) next() (*row, error) {
 	}
 }
 
-// fits refuses a row that lacks columns, or that has text where the header has no name.
+// fits returns an error if a row lacks columns or has text in a column without a name.
 func (t *table) fits(cells []string) error {
 	if len(cells) < t.width {
-		return fmt.Errorf("the row has %d columns and the header has %d; is the delimiter %q?", len(cells), t.width, t.in.comma)
+		return fmt.Errorf("the row has %d columns but the header has %d; is the delimiter %q?", len(cells), t.width, t.in.comma)
 	}
 	for i := t.width; i < len(cells); i++ {
 		if strings.TrimSpace(cells[i]) != "" {
-			return fmt.Errorf("column %d holds %q and has no name in the header, which names %d columns; is the delimiter %q?", i+1, cut(cells[i]), t.width, t.in.comma)
+			return fmt.Errorf("column %d has the text %q but no name in the header, which names %d columns; is the delimiter %q?", i+1, cut(cells[i]), t.width, t.in.comma)
 		}
 	}
 	return nil
 }
 
-// broken adds the place to what the CSV reader found.
+// broken adds the position to an error of the CSV reader.
 func (t *table) broken(err error) error {
 	if wrong := asTextError(err); wrong != nil {
 		return wrong

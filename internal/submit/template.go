@@ -14,17 +14,17 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// template makes a request of a row of CSV. It is JSON in which {{column}} stands for a
-// column's text: as a JSON string where it stands for a whole value, as escaped text inside a
-// string, percent-encoded in the path. {{column:number}}, {{column:bool}} and
-// {{column:json}} check the text and stand for such a value. With ? behind, an empty text
-// becomes null. Braces that are no placeholder are written \u007b\u007b, as JSON allows.
+// template turns a row of CSV into a request. It is JSON with placeholders. {{column}} stands for the
+// text of a column: as a JSON string if it is a whole value, as escaped text inside a string, and
+// percent-encoded in the path. {{column:number}}, {{column:bool}} and {{column:json}} check the text and
+// insert a value of that type. With ? after the type, an empty text becomes null. Braces that aren't a
+// placeholder are written \u007b\u007b, as JSON allows.
 type template struct {
 	pieces []piece
-	end    string // literal text behind the last piece
+	end    string // the literal text after the last piece
 }
 
-// piece is a place, and the literal text before it.
+// piece is a placeholder and the literal text before it.
 type piece struct {
 	before string
 	column int
@@ -33,10 +33,10 @@ type piece struct {
 	empty  bool // an empty text is null
 	where  where
 
-	decimalComma bool // numbers are written 1.234,50
+	decimalComma bool // numbers are written as 1.234,50
 }
 
-// kind is a type of values.
+// kind is the type of a placeholder's value.
 type kind string
 
 const (
@@ -48,17 +48,17 @@ const (
 
 var kinds = []kind{stringKind, numberKind, boolKind, jsonKind}
 
-// where is what surrounds a place.
+// where is the context of a placeholder.
 type where int
 
 const (
-	asValue where = iota // a JSON value of its own
+	asValue where = iota // a whole JSON value
 	inText               // inside a JSON string
 	inPath               // inside the request's path
 	inQuery              // inside the query of the request's path
 )
 
-// parseTemplate reads a template for rows of these columns.
+// parseTemplate parses a template for rows with these columns.
 func parseTemplate(text string, columns []string, decimalComma bool) (*template, error) {
 	t, err := scan(text)
 	if err != nil {
@@ -71,13 +71,13 @@ func parseTemplate(text string, columns []string, decimalComma bool) (*template,
 			return nil, fmt.Errorf("the template %w", err)
 		}
 	}
-	if err := t.place(); err != nil {
+	if err := t.findPath(); err != nil {
 		return nil, fmt.Errorf("the template %w", err)
 	}
 	return t, nil
 }
 
-// scan finds the places, and whether they are in a string.
+// scan finds the placeholders, and whether they are inside a string.
 func scan(text string) (*template, error) {
 	t := &template{}
 	quoted, begin := false, 0
@@ -105,10 +105,10 @@ func scan(text string) (*template, error) {
 	return t, nil
 }
 
-// literalBraces is how to write braces that stand for themselves.
-const literalBraces = `write two braces that are text as \u007b\u007b`
+// literalBraces says how to write braces that are not a placeholder.
+const literalBraces = `write literal braces as \u007b\u007b`
 
-// resolve finds the column that a place names, and its type.
+// resolve finds the column that a placeholder names, and its type.
 func (p *piece) resolve(columns []string) error {
 	whole := p.name
 	p.kind = stringKind
@@ -121,24 +121,24 @@ func (p *piece) resolve(columns []string) error {
 			p.name, p.kind, p.empty = strings.TrimSpace(p.name[:i]), kind(typ), optional
 		}
 		if !slices.Contains(kinds, p.kind) {
-			return fmt.Errorf("has {{%s}}, and a type is one of string, number, bool and json; %s", whole, literalBraces)
+			return fmt.Errorf("has {{%s}}, but the type must be string, number, bool or json; %s", whole, literalBraces)
 		}
 		p.column = slices.Index(columns, p.name)
 	}
 	switch {
 	case p.column < 0:
-		return fmt.Errorf("asks for the column %q, which the file does not have; it has %s; %s", p.name, strings.Join(trimBlank(columns), ", "), literalBraces)
+		return fmt.Errorf("uses the column %q, but the file only has %s; %s", p.name, strings.Join(trimBlank(columns), ", "), literalBraces)
 	case p.empty && p.where != asValue:
-		return fmt.Errorf("has {{%s}} inside a string, where nothing can be null", whole)
+		return fmt.Errorf("has {{%s}} inside a string, where a value can't be null", whole)
 	}
 	return nil
 }
 
-// place finds the request's path among the strings, and refuses a template that is no
-// JSON object.
-func (t *template) place() error {
+// findPath finds the placeholders in the request's path. It returns an error if the template is not a
+// JSON object or has a placeholder in a name.
+func (t *template) findPath() error {
 	d := jsontext.NewDecoder(bytes.NewReader(t.sample()))
-	n := 0 // places so far
+	n := 0 // placeholders so far
 	for name := ""; ; {
 		token, err := d.ReadToken()
 		if errors.Is(err, io.EOF) && d.StackDepth() == 0 && d.InputOffset() > 0 {
@@ -148,10 +148,10 @@ func (t *template) place() error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("is no JSON: %w", plain(err))
+			return fmt.Errorf("is not JSON: %w", plain(err))
 		}
 		if d.StackDepth() == 0 && token.Kind() != '}' {
-			return errors.New("has to be a JSON object such as {\"method\":\"GET\",\"path\":\"/products/{{id}}\"}")
+			return errors.New("must be a JSON object such as {\"method\":\"GET\",\"path\":\"/products/{{id}}\"}")
 		}
 		if token.Kind() != '"' {
 			continue
@@ -159,22 +159,22 @@ func (t *template) place() error {
 		in, length := d.StackIndex(d.StackDepth())
 		isName := in == '{' && length%2 == 1
 		text := token.String()
-		places := strings.Count(text, sampleText)
+		count := strings.Count(text, sampleText)
 		switch {
-		case n+places > len(t.pieces):
+		case n+count > len(t.pieces):
 			return errAmbiguous
-		case isName && places > 0:
-			return fmt.Errorf("has {{%s}} in a name, where only literal text may be", t.pieces[n].name)
+		case isName && count > 0:
+			return fmt.Errorf("has {{%s}} in a name, where only literal text is allowed", t.pieces[n].name)
 		case isName && d.StackDepth() == 1:
 			name = text
 		case !isName && d.StackDepth() == 1 && name == "path":
 			before := ""
-			for i := range places {
+			for i := range count {
 				part, rest, _ := strings.Cut(text, sampleText)
 				text, before = rest, before+part
 				p := &t.pieces[n+i]
 				switch {
-				case p.where == asValue: // the column holds all of the path
+				case p.where == asValue: // the column has the whole path
 				case strings.Contains(before, "?"):
 					p.where = inQuery
 				default:
@@ -182,16 +182,16 @@ func (t *template) place() error {
 				}
 			}
 		}
-		n += places
+		n += count
 	}
 }
 
-// sampleText stands for each place while a template is read.
+// sampleText replaces each placeholder while a template is parsed.
 const sampleText = "\ue000place\ue000"
 
-var errAmbiguous = errors.New("holds characters for private use (U+E000) that can't be read here")
+var errAmbiguous = errors.New("has private use characters (U+E000), which a template can't have")
 
-// sample returns the template with sampleText in its places.
+// sample returns the template with sampleText in place of its placeholders.
 func (t *template) sample() []byte {
 	var b []byte
 	for _, p := range t.pieces {
@@ -236,7 +236,7 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 	switch p.where {
 	case inPath, inQuery:
 		if text == "" {
-			return dst, errors.New("is empty, and is a part of the request's path")
+			return dst, errors.New("is empty, but is part of the request's path")
 		}
 		if p.where == inPath {
 			return append(dst, url.PathEscape(text)...), nil
@@ -253,21 +253,20 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-// decimalCommaNumber is a number such as 1.234.567,89 or 1 234,5: a decimal comma, and between
-// groups of three digits one kind of separator, which the two spaces that don't break may be.
+// decimalCommaNumber matches a number such as 1.234.567,89 or 1 234,5: a decimal comma, and one kind of
+// separator between groups of three digits. The separator may be a no-break space.
 var decimalCommaNumber = regexp.MustCompile(`^[+-]?(\d+|\d{1,3}(\.\d{3})+|\d{1,3}( \d{3})+|\d{1,3}(\x{a0}\d{3})+|\d{1,3}(\x{202f}\d{3})+|\d{1,3}('\d{3})+)(,\d+)?$`)
 
-// withPoint returns a number with a decimal point in place of the comma and without its
-// separators.
+// withPoint returns a number with a decimal point instead of a comma, and without separators.
 func withPoint(text string) (string, error) {
 	trimmed := strings.TrimSpace(text)
 	if !decimalCommaNumber.MatchString(trimmed) {
-		return "", fmt.Errorf("%q is no number such as 12 or 1.234,50", cut(text))
+		return "", fmt.Errorf("%q is not a number such as 12 or 1.234,50", cut(text))
 	}
 	return strings.NewReplacer(".", "", " ", "", "\u00a0", "", "\u202f", "", "'", "", "+", "", ",", ".").Replace(trimmed), nil
 }
 
-// check returns the JSON of a text that has to be a value of the type.
+// check converts a text to a JSON value of the type.
 func (k kind) check(text string) (string, error) {
 	trimmed := strings.TrimSpace(text)
 	switch k {
@@ -278,23 +277,23 @@ func (k kind) check(text string) (string, error) {
 		case "false", "0", "no", "off":
 			return "false", nil
 		}
-		return "", fmt.Errorf("%q is no truth value: true or false, yes or no, on or off, 1 or 0", cut(text))
+		return "", fmt.Errorf("%q is not a boolean: use true or false, yes or no, on or off, 1 or 0", cut(text))
 	case numberKind:
 		if value := jsontext.Value(trimmed); value.IsValid() && value.Kind() == '0' {
 			return trimmed, nil
 		}
-		return "", fmt.Errorf("%q is no number such as 12 or 1.50", cut(text))
+		return "", fmt.Errorf("%q is not a number such as 12 or 1.50", cut(text))
 	case jsonKind:
 		if jsontext.Value(trimmed).IsValid() {
 			return trimmed, nil
 		}
-		return "", fmt.Errorf("%q is no JSON", cut(text))
+		return "", fmt.Errorf("%q is not JSON", cut(text))
 	case stringKind:
 	}
 	return text, nil
 }
 
-// cut shortens a text for a message.
+// cut truncates a text for a message.
 func cut(text string) string {
 	if r := []rune(text); len(r) > 40 {
 		return string(r[:40]) + "…"

@@ -40,19 +40,19 @@ func TestTemplate(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ template, want string }{
-		{`{"path":"/{{idd}}"}`, `asks for the column "idd", which the file does not have; it has id, name`},
-		{`{"body":{{price:float}}}`, "a type is one of string, number, bool and json"},
-		{`{"body":{{name:number}}}`, `column "name": "He said \"hi\"\n" is no number`},
-		{`{"body":{{note:number}}}`, `column "note": "" is no number`},
-		{`{"body":{{name:bool}}}`, "is no truth value"},
-		{`{"body":{{name:json}}}`, "is no JSON"},
+		{`{"path":"/{{idd}}"}`, `uses the column "idd", but the file only has id, name`},
+		{`{"body":{{price:float}}}`, "the type must be string, number, bool or json"},
+		{`{"body":{{name:number}}}`, `column "name": "He said \"hi\"\n" is not a number`},
+		{`{"body":{{note:number}}}`, `column "note": "" is not a number`},
+		{`{"body":{{name:bool}}}`, "is not a boolean"},
+		{`{"body":{{name:json}}}`, "is not JSON"},
 		{`{"path":"/p/{{note}}"}`, `column "note": is empty`},
-		{`{"body":"{{note:string?}}"}`, "inside a string, where nothing can be null"},
+		{`{"body":"{{note:string?}}"}`, "inside a string, where a value can't be null"},
 		{`{"{{id}}":1}`, "in a name"},
 		{`{"path":"/{{id`, "never closes it"},
 		{`{"path":"/{{id}}"`, "ends too early"},
-		{`{"path":"/{{id}}"} x`, "is no JSON"},
-		{`["{{id}}"]`, "has to be a JSON object"},
+		{`{"path":"/{{id}}"} x`, "is not JSON"},
+		{`["{{id}}"]`, "must be a JSON object"},
 		{``, "ends too early"},
 	} {
 		if got, err := render(c.template, columns, values); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -61,7 +61,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// Numbers with a decimal comma keep their value, and what could be read in two ways is refused.
+// Numbers with a decimal comma keep their value, and ambiguous numbers are refused.
 func TestDecimalComma(t *testing.T) {
 	tmpl, err := parseTemplate(`{"body":{{n:number}}}`, []string{"n"}, true)
 	if err != nil {
@@ -82,8 +82,8 @@ func TestDecimalComma(t *testing.T) {
 	}
 }
 
-// TestTemplateText: whatever a column holds, it arrives as that text, and nothing else of
-// the request changes.
+// TestTemplateText checks that any text of a column arrives unchanged and changes nothing else in the
+// request.
 func TestTemplateText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`[{}"\\/?&#%. ]{1,8}`)).Draw(t, "text")
@@ -123,7 +123,7 @@ func FuzzTemplate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, id, v string) {
 		got, err := render(text, []string{"id", "v"}, []string{id, v})
 		if err == nil && !json.Valid([]byte(got)) {
-			t.Fatalf("%q with %q and %q is no JSON: %q", text, id, v, got)
+			t.Fatalf("%q with %q and %q is not JSON: %q", text, id, v, got)
 		}
 	})
 }
