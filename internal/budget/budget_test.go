@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// TestModel compares a budget with a slow and obvious one, after every step of many random
-// histories.
+// TestModel compares a budget with a slow but simple model, after every step of random histories.
 func TestModel(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -28,9 +27,9 @@ type consumer struct {
 	cancel context.CancelFunc
 	result chan error
 
-	// In the model:
+	// The state in the model:
 	held  int64
-	wants int64 // 0: it doesn't wait
+	wants int64 // 0: not waiting
 	since int
 }
 
@@ -50,7 +49,7 @@ func compare(t *testing.T, random *rand.Rand) {
 		m.distribute()
 		check(t, b, m)
 	}
-	for u := b.Usage(); u.Waiting > 0; u = b.Usage() { // all waiters are served when shares are released
+	for u := b.Usage(); u.Waiting > 0; u = b.Usage() { // releasing all shares serves all waiters
 		for _, c := range all {
 			if c.wants == 0 {
 				c.share.Release()
@@ -69,7 +68,7 @@ func compare(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// step does something with one consumer, and with the model.
+// step does the same with one consumer and with the model.
 func step(t *testing.T, random *rand.Rand, m *model, c *consumer) {
 	n := random.Int64N(m.reserve) + 1
 	switch {
@@ -99,7 +98,7 @@ func step(t *testing.T, random *rand.Rand, m *model, c *consumer) {
 	}
 }
 
-// check compares what is granted.
+// check compares the budget with the model.
 func check(t *testing.T, b *Budget, m *model) {
 	t.Helper()
 	var held int64
@@ -120,21 +119,21 @@ func check(t *testing.T, b *Budget, m *model) {
 			}
 		}
 		if c.share.Held() != c.held {
-			t.Fatalf("consumer %d holds %d bytes, and %d in the model", i, c.share.Held(), c.held)
+			t.Fatalf("consumer %d holds %d bytes, but %d in the model", i, c.share.Held(), c.held)
 		}
 	}
 	if want := (Usage{Total: m.common + m.reserve, Held: held, Waiting: waiting}); b.Usage() != want {
-		t.Fatalf("%+v, and %+v in the model", b.Usage(), want)
+		t.Fatalf("%+v, but %+v in the model", b.Usage(), want)
 	}
 	if held > m.common+m.reserve {
-		t.Fatalf("%d bytes are held of %d", held, m.common+m.reserve)
+		t.Fatalf("%d of %d bytes are held", held, m.common+m.reserve)
 	}
 	if waiting > 0 && m.favored == nil {
-		t.Fatal("somebody waits, and nobody is favored")
+		t.Fatal("a share waits, but none is favored")
 	}
 }
 
-// model is a budget that looks at everything each time.
+// model is a budget that recomputes everything each time.
 type model struct {
 	common, reserve int64
 	all             []*consumer
@@ -182,8 +181,8 @@ func (m *model) distribute() {
 	}
 }
 
-// TestConsumersThatHoldPartsFinish has a hundred consumers that each take their memory in
-// two parts, of a budget that the first parts alone use up.
+// TestConsumersThatHoldPartsFinish has a hundred consumers that each grow in two parts. The first parts alone
+// use up the budget.
 func TestConsumersThatHoldPartsFinish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(30, 10)
@@ -207,8 +206,8 @@ func TestConsumersThatHoldPartsFinish(t *testing.T) {
 	})
 }
 
-// TestOneOwnersCrowdDelaysNobody has one owner with a thousand consumers that wait. Another
-// owner's first bytes are free, and it gets the next ones that are released.
+// TestOneOwnersCrowdDelaysNobody has one owner with a thousand waiting consumers. Another owner's first bytes
+// are free, and it gets the next bytes that are released.
 func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(20, 2)
@@ -217,7 +216,7 @@ func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 			crowd = append(crowd, s)
 		}
 		if len(crowd) != 5 {
-			t.Errorf("one owner took %d bytes of 18, want 10", 2*len(crowd))
+			t.Errorf("one owner got %d of 18 bytes, want 10", 2*len(crowd))
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 1000 {
@@ -226,14 +225,14 @@ func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 		synctest.Wait()
 		for range 2 {
 			if !b.Share("alone").TryGrow(2) {
-				t.Fatal("the bytes that the crowd left were refused")
+				t.Fatal("the free bytes were refused")
 			}
 		}
 		grown := make(chan error, 1)
 		go func() { grown <- b.Share("alone").Grow(ctx, 2) }()
 		synctest.Wait()
 		if b.Share("alone").TryGrow(1) {
-			t.Error("TryGrow took bytes that the same owner waits for")
+			t.Error("TryGrow got bytes that another share of the owner waits for")
 		}
 		crowd[0].Release()
 		synctest.Wait()
@@ -243,12 +242,12 @@ func TestOneOwnersCrowdDelaysNobody(t *testing.T) {
 				t.Error(err)
 			}
 		default:
-			t.Error("the bytes that became free went to the crowd")
+			t.Error("the released bytes went to the crowd")
 		}
 		cancel()
 		synctest.Wait()
 		if u := b.Usage(); u.Waiting != 0 {
-			t.Errorf("%d wait whose contexts have ended", u.Waiting)
+			t.Errorf("%d shares still wait after their contexts are done", u.Waiting)
 		}
 	})
 }

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// made returns a certificate for a name and its key, in PEM.
-func made(t *testing.T, name string) (cert, key []byte) {
+// newPair returns a certificate for a name and its key, in PEM.
+func newPair(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -37,7 +37,7 @@ func made(t *testing.T, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
 
-// pairFiles returns the names of a certificate's and a key's file, and writes them.
+// pairFiles writes a certificate and its key to files and returns the files' names.
 func pairFiles(t *testing.T, cert, key []byte) (certFile, keyFile string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,7 +68,7 @@ func expect(t *testing.T, p *Pair, name string) {
 // A reload that fails, because the new files don't belong together, keeps the old certificate.
 func TestReload(t *testing.T) {
 	certFile, keyFile := pairFiles(t, nil, nil)
-	cert, key := made(t, "first")
+	cert, key := newPair(t, "first")
 	write(t, certFile, cert)
 	write(t, keyFile, key)
 	p, err := Load(certFile, keyFile)
@@ -77,7 +77,7 @@ func TestReload(t *testing.T) {
 	}
 	expect(t, p, "first")
 
-	cert, key = made(t, "second")
+	cert, key = newPair(t, "second")
 	write(t, certFile, cert)
 	if err := p.Reload(); err == nil {
 		t.Error("a certificate without its key was loaded")
@@ -100,8 +100,8 @@ func TestReload(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	cert, key := made(t, "first")
-	_, other := made(t, "second")
+	cert, key := newPair(t, "first")
+	_, other := newPair(t, "second")
 	for name, c := range map[string]struct {
 		cert, key []byte
 		want      string

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestShares: a store with a thousand pieces of work has half of the processors, and another
-// store's first piece runs at once.
+// TestShares checks that a store with a thousand tasks gets half of the processors, and that another store's
+// first task runs at once.
 func TestShares(t *testing.T) {
 	for _, size := range []int64{1, Large} {
 		synctest.Test(t, func(t *testing.T) {
@@ -26,8 +26,8 @@ func TestShares(t *testing.T) {
 				}()
 			}
 			synctest.Wait()
-			if running != 1 { // of two for pieces of this size
-				t.Errorf("%d pieces of %d bytes run for one store at 4 processors, want 1", running, size)
+			if running != 1 { // of two processors for tasks of this size
+				t.Errorf("%d tasks of %d bytes run for one store on 4 processors, want 1", running, size)
 			}
 			began := time.Now()
 			for _, size := range []int64{1, Large} {
@@ -38,19 +38,19 @@ func TestShares(t *testing.T) {
 				leave()
 			}
 			if time.Since(began) > 0 {
-				t.Error("another store's work had to wait")
+				t.Error("another store's task had to wait")
 			}
 			cancel()
 			synctest.Wait()
 			if n := s.small.Taken() + s.large.Taken(); n != 0 {
-				t.Errorf("%d places are taken at the end", n)
+				t.Errorf("%d tasks are counted at the end", n)
 			}
 		})
 	}
 }
 
-// TestLargeLeavesHalf: large pieces, of however many stores, leave half of the processors to
-// small ones. Stores take turns at the rest.
+// TestLargeLeavesHalf checks that large tasks leave half of the processors to small ones, and that stores
+// take turns at the rest.
 func TestLargeLeavesHalf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(2)
@@ -67,13 +67,13 @@ func TestLargeLeavesHalf(t *testing.T) {
 					<-time.After(time.Second)
 					leave()
 				}()
-				synctest.Wait() // they come in this order: a a a b b b would be as good
+				synctest.Wait() // so that they arrive in this order
 			}
 		}
 		began := time.Now()
 		leave, err := s.Enter(t.Context(), 1, "small")
 		if err != nil || time.Since(began) > 0 {
-			t.Errorf("a small piece waited for %v: %v", time.Since(began), err)
+			t.Errorf("a small task waited for %v: %v", time.Since(began), err)
 		}
 		leave()
 		<-time.After(time.Minute)
@@ -85,13 +85,13 @@ func TestLargeLeavesHalf(t *testing.T) {
 			}
 		}
 		if len(order) != 6 {
-			t.Errorf("%d pieces ran, want 6", len(order))
+			t.Errorf("%d tasks ran, want 6", len(order))
 		}
 	})
 }
 
-// TestGivenUp: work whose caller has gone away takes no place.
-func TestGivenUp(t *testing.T) {
+// TestCanceled checks that a task whose context is done isn't counted.
+func TestCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(1)
 		for _, size := range []int64{1, Large} {
@@ -101,8 +101,8 @@ func TestGivenUp(t *testing.T) {
 			}
 			defer func() {
 				leave()
-				if n := s.small.Taken() + s.large.Taken(); size == 1 && n != 0 { // the last one
-					t.Errorf("%d places are taken at the end", n)
+				if n := s.small.Taken() + s.large.Taken(); size == 1 && n != 0 { // after the last one
+					t.Errorf("%d tasks are counted at the end", n)
 				}
 			}()
 		}
@@ -110,13 +110,13 @@ func TestGivenUp(t *testing.T) {
 		defer cancel()
 		for _, size := range []int64{1, Large} {
 			if _, err := s.Enter(ctx, size, "b"); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("work of %d bytes on a busy processor: %v", size, err)
+				t.Errorf("a task of %d bytes on a busy processor: %v", size, err)
 			}
 		}
 	})
 }
 
-// TestNil: a nil *Shares limits nothing.
+// TestNil checks that a nil *Shares limits nothing.
 func TestNil(t *testing.T) {
 	var s *Shares
 	for range 100 {

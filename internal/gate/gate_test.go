@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// One name gets half, and every further name finds as much as remains: nobody's greed
-// takes the last place from others.
+// One name gets half, and each further name half of the rest, so that something always remains for others.
 func TestGateLeavesRoomForOthers(t *testing.T) {
 	g := New[string](64, 64)
 	var got []int
@@ -31,7 +30,7 @@ func TestGateLeavesRoomForOthers(t *testing.T) {
 	}
 }
 
-// Each bounds a name where much is free, a caller's every name counts, and a single place can be had.
+// The limit for each name applies even if much is free. All names of a caller count. A gate of 1 works.
 func TestGateBounds(t *testing.T) {
 	g := New[string](100, 2)
 	if !g.Try(1, "alice", "home") || !g.Try(1, "bob", "home") {
@@ -41,17 +40,17 @@ func TestGateBounds(t *testing.T) {
 		t.Error("three came from one address")
 	}
 	if !g.Try(1, "carol", "work") || g.Try(2, "carol", "work") {
-		t.Error("carol's bound is wrong")
+		t.Error("carol's limit is wrong")
 	}
 	if one := New[string](1, 1); !one.Try(1, "a") || one.Try(1, "b") {
-		t.Error("one place is not one place")
+		t.Error("a gate of 1 doesn't admit exactly one")
 	}
 	if New[string](4, 4).Try(5, "a") {
-		t.Error("more than all was granted")
+		t.Error("more than the total was granted")
 	}
 }
 
-// A name's hundred waiting calls don't delay another name's first.
+// A hundred waiting calls of one name don't delay the first of another.
 func TestGateServesNamesInTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[string](1, 1)
@@ -88,7 +87,7 @@ func TestGateServesNamesInTurns(t *testing.T) {
 	})
 }
 
-// A name at its bound doesn't keep the names behind it from entering.
+// A name at its limit doesn't block the names after it.
 func TestGatePassesThoseAtTheirBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[string](8, 2)
@@ -114,7 +113,7 @@ func TestGatePassesThoseAtTheirBound(t *testing.T) {
 	})
 }
 
-// Whoever stops waiting holds nothing, whatever happens at that moment.
+// A caller that stops waiting holds nothing, even if it is granted at the same moment.
 func TestGateForgetsWhoLeft(t *testing.T) {
 	g := New[int](4, 4)
 	var all sync.WaitGroup

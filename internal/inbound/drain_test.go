@@ -18,14 +18,14 @@ func (c *client) post(sent int, header ...string) {
 	}
 	head := fmt.Sprintf("POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n", largeBody, lines)
 	if _, err := io.Copy(c.conn, io.MultiReader(bytes.NewBufferString(head), bytes.NewReader(make([]byte, sent)))); err != nil {
-		c.t.Errorf("the body was not taken: %v", err)
+		c.t.Errorf("the body was not read: %v", err)
 	}
 }
 
 const largeBody = 8 << 20 // more than the connection's buffers hold
 
-// A client that sends a whole body before it reads gets the answer of a request that is refused
-// without it, and can reuse the connection.
+// A client that sends the whole body before it reads can read the answer of a refused request and reuse the
+// connection.
 func TestRefusalIsReadable(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.dial("127.0.0.1")
@@ -40,7 +40,7 @@ func TestRefusalIsReadable(t *testing.T) {
 	}
 }
 
-// A client that waits to be asked for its body is not asked.
+// A client that waits for 100 Continue gets the answer without sending its body.
 func TestRefusalBeforeBody(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.dial("127.0.0.1")
@@ -50,7 +50,7 @@ func TestRefusalBeforeBody(t *testing.T) {
 	}
 }
 
-// A body that does not come is waited for only so long.
+// The wait for a body is limited.
 func TestDrainEnds(t *testing.T) {
 	w := newWorld(t, nil)
 	w.all.drains.time = 10 * time.Millisecond
@@ -61,7 +61,7 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
-// One address can't take all places of bodies that are read to their ends.
+// One address can't use up the limit of bodies that are drained.
 func TestDrainsAreShared(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxConnections, o.MaxRequests = 1000, 900 })
 	answered := make(chan int, 1)
@@ -70,7 +70,7 @@ func TestDrainsAreShared(t *testing.T) {
 		c.post(1)
 		go func() { answered <- c.status() }()
 	}
-	for range maxDrains / 2 { // those beyond its share
+	for range maxDrains / 2 { // the requests beyond its share
 		if code := <-answered; code != http.StatusUnauthorized {
 			t.Fatalf("the answer is %d", code)
 		}
@@ -78,9 +78,9 @@ func TestDrainsAreShared(t *testing.T) {
 	neighbour := w.dial("127.0.0.2")
 	neighbour.post(largeBody)
 	if code := neighbour.status(); code != http.StatusUnauthorized {
-		t.Errorf("the neighbour's answer is %d", code)
+		t.Errorf("the neighbor's answer is %d", code)
 	}
 	if held := maxDrains/2 - len(answered); held == 0 {
-		t.Error("nobody is waited for")
+		t.Error("no body is being drained")
 	}
 }

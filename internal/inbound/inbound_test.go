@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// world is a server with bounds, whose handler keeps requests for /hold until they are let go.
+// world is a server with limits. Its handler blocks requests for /hold until they are released.
 type world struct {
 	t       *testing.T
 	address string
@@ -63,7 +63,7 @@ func newWorld(t *testing.T, configure func(*Options)) *world {
 	return w
 }
 
-// client is one connection from an address of this machine.
+// client is a connection from an address of this machine.
 type client struct {
 	t    *testing.T
 	conn net.Conn
@@ -112,8 +112,8 @@ func (c *client) closed() bool {
 	return err != nil && !strings.Contains(err.Error(), "timeout")
 }
 
-// An address that opens one connection after the other loses its own oldest ones. Nobody else
-// waits, or loses one.
+// An address that keeps opening connections loses its own oldest ones. Others don't wait or lose
+// connections.
 func TestAddressCantHoldAllConnections(t *testing.T) {
 	w := newWorld(t, nil)
 	neighbour := w.dial("127.0.0.2")
@@ -142,8 +142,8 @@ func TestAddressCantHoldAllConnections(t *testing.T) {
 	}
 }
 
-// Where many addresses hold all connections, the one that has been idle longest makes room, and
-// one that is being answered is never closed.
+// If many addresses together hold all connections, the one that has been idle longest is closed. A busy
+// connection is never closed.
 func TestOldestIdleConnectionMakesRoom(t *testing.T) {
 	w := newWorld(t, nil)
 	busy := w.dial("127.0.0.9")
@@ -166,16 +166,15 @@ func TestOldestIdleConnectionMakesRoom(t *testing.T) {
 		t.Error("the oldest idle connection is open")
 	}
 	if code := idle[0].ask("/"); code != 200 {
-		t.Errorf("a newer one: %d", code)
+		t.Errorf("a newer connection: %d", code)
 	}
 	w.release()
 	if code := busy.status(); code != 200 {
-		t.Errorf("the busy one: %d", code)
+		t.Errorf("the busy connection: %d", code)
 	}
 }
 
-// A trusted proxy may open as many connections as there are, and what comes through it counts
-// for the forwarded address.
+// A trusted proxy may open all connections, and its requests count for the forwarded address.
 func TestTrustedProxyIsNoAddress(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
 	var proxied []*client
@@ -203,7 +202,7 @@ func TestTrustedProxyIsNoAddress(t *testing.T) {
 	}
 }
 
-// Requests are bounded, whatever connections they come over; probes are answered all the same.
+// Requests are limited, over any number of connections. Probes are always answered.
 func TestRequestsAreSharedByAddress(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxConnections = 100 })
 	for range 4 {
@@ -224,7 +223,7 @@ func TestRequestsAreSharedByAddress(t *testing.T) {
 	if code := greedy.ask("/healthz"); code != 200 {
 		t.Errorf("a probe from there: %d", code)
 	}
-	for i := range 2 { // a second address takes half of the rest
+	for i := range 2 { // a second address gets half of the rest
 		w.dial("127.0.0.2").send("/hold")
 		if <-w.held; i == 1 {
 			if code := w.dial("127.0.0.2").ask("/"); code != 429 {
@@ -237,8 +236,7 @@ func TestRequestsAreSharedByAddress(t *testing.T) {
 	}
 }
 
-// An address whose connections are all busy can open another one: for a probe, or to learn that
-// it makes too many requests.
+// An address whose connections are all busy can open another one, for a probe or to get a 429.
 func TestBusyAddressIsAnswered(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxRequests = 6 })
 	for i := range 10 {
@@ -259,7 +257,7 @@ func TestBusyAddressIsAnswered(t *testing.T) {
 	}
 }
 
-// Whatever happens, nothing is counted that is not open.
+// Only open connections are counted, whatever happens.
 func TestConnectionsAreCountedToTheEnd(t *testing.T) {
 	w := newWorld(t, nil)
 	var all sync.WaitGroup

@@ -32,7 +32,7 @@ func TestSealAndOpen(t *testing.T) {
 		}
 	}
 	if bytes.Equal(key.Seal([]byte("token"), nil), key.Seal([]byte("token"), nil)) {
-		t.Error("the same value sealed twice looks the same")
+		t.Error("sealing the same value twice has the same result")
 	}
 }
 
@@ -105,7 +105,7 @@ func TestCreateAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if made.Encode() != read.Encode() || made.ID() != read.ID() {
-		t.Error("the key read is not the key made")
+		t.Error("Read returned another key than Create")
 	}
 	if plain, err := read.Open(made.Seal([]byte("x"), nil), nil); err != nil || string(plain) != "x" {
 		t.Errorf("Open gave %q, %v", plain, err)
@@ -118,7 +118,7 @@ func TestCreateAndRead(t *testing.T) {
 		t.Errorf("the file's mode is %v, error %v", info.Mode(), err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("the directory holds %v, error %v", entries, err)
+		t.Errorf("the directory contains %v, error %v", entries, err)
 	}
 }
 
@@ -145,7 +145,7 @@ func TestCreateKeepsWhatIsThere(t *testing.T) {
 		}
 	}
 	if made != 1 {
-		t.Errorf("%d calls made the file", made)
+		t.Errorf("%d calls created the file", made)
 	}
 }
 
@@ -156,7 +156,7 @@ func TestCreateWithoutDirectory(t *testing.T) {
 	}
 }
 
-// TestReadModes: the owner's group may read a key, as in systemd's credentials and in pods.
+// TestReadModes checks that the owner's group may read a key, as with systemd credentials and in pods.
 func TestReadModes(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o600, 0o400, 0o640, 0o440} {
 		file := filepath.Join(t.TempDir(), "sheaf.key")
@@ -206,15 +206,15 @@ func TestReadRefuses(t *testing.T) {
 			}
 			_, err := secret.Read(file)
 			if err == nil {
-				t.Fatal("Read accepts it")
+				t.Fatal("Read accepted the file")
 			}
 			for _, want := range []string{file, c.want} {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%q does not say %q", err, want)
+					t.Errorf("%q, want it to contain %q", err, want)
 				}
 			}
 			if strings.Contains(err.Error(), "swordfish") {
-				t.Errorf("%q tells the file's content", err)
+				t.Errorf("%q reveals the file's content", err)
 			}
 		})
 	}
@@ -236,8 +236,7 @@ func TestReadTakesLineEnds(t *testing.T) {
 	}
 }
 
-// TestRotate walks through a rotation on several nodes: at each step, what any node has
-// sealed every node opens.
+// TestRotate checks a rotation on several nodes. At each step, every node opens what any node has sealed.
 func TestRotate(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	if _, err := secret.Create(file); err != nil {
@@ -284,14 +283,14 @@ func TestRotate(t *testing.T) {
 		check(string(step))
 	}
 	if _, err := nodes[0].Open(first, purpose); err == nil || !strings.Contains(err.Error(), secret.SealedBy(first)) {
-		t.Errorf("what a dropped key has sealed: %v", err)
+		t.Errorf("opening a value of a removed key: %v", err)
 	}
 	dropped, err := secret.Read(file + ".old")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := dropped.Open(first, purpose); err != nil || string(got) != "token" {
-		t.Errorf("the dropped key does not open what it has sealed: %v", err)
+		t.Errorf("the removed key does not open its value: %v", err)
 	}
 }
 
@@ -327,11 +326,11 @@ func TestRotateRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 3 { // key, key.lock, key.old
-		t.Errorf("files are left: %v, %v", entries, err)
+		t.Errorf("remaining files: %v, %v", entries, err)
 	}
 }
 
-// TestOpensUnnamed: what was sealed before values named their key is still opened.
+// TestOpensUnnamed checks that values without a key ID, from older versions, are still opened.
 func TestOpensUnnamed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	key, err := secret.Create(file)

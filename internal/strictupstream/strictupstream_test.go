@@ -15,7 +15,7 @@ const (
 	many = "POST /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nTransfer-Encoding: chunked\r\n\r\n2;\r\n"
 )
 
-// What a stream holds is told whole requests by answers, however it is cut into pieces.
+// Valid streams are accepted and faults are found, however a stream is divided into reads.
 func TestStream(t *testing.T) {
 	chunked := strings.Replace(many, ";", "", 1) + "{}\r\n0\r\nX: y\r\n\r\n"
 	const answer = "" // stands for one in the lists below
@@ -66,7 +66,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// recorder is a test that is let fail.
+// recorder is a testing.TB that records errors.
 type recorder struct {
 	testing.TB
 	ends   []func()
@@ -79,7 +79,7 @@ func (r *recorder) Errorf(format string, args ...any) {
 	r.faults = append(r.faults, fmt.Sprintf(format, args...))
 }
 
-// A server that forgives everything does not keep a fault from being found.
+// Faults are found even if the server tolerates everything.
 func TestWatch(t *testing.T) {
 	for stream, faulty := range map[string]bool{post: false, post + "\r\n" + get: true} {
 		r := &recorder{TB: t}

@@ -9,7 +9,7 @@ import (
 
 const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-// TestText: what a caller says survives being kept, and what is no trace is nothing.
+// TestText checks that a caller's trace is stored and restored, and that invalid traces are ignored.
 func TestText(t *testing.T) {
 	for _, tt := range []struct{ parent, state, want string }{
 		{parent, "", parent},
@@ -22,10 +22,10 @@ func TestText(t *testing.T) {
 		ctx := From(context.Background(), http.Header{Parent: {tt.parent}, State: {tt.state}})
 		got := Text(ctx)
 		if got != tt.want {
-			t.Errorf("%q %.20q is kept as %q, want %q", tt.parent, tt.state, got, tt.want)
+			t.Errorf("%q %.20q is stored as %q, want %q", tt.parent, tt.state, got, tt.want)
 		}
 		if again := Text(Continue(context.Background(), got)); again != got {
-			t.Errorf("%q goes on as %q", got, again)
+			t.Errorf("%q continues as %q", got, again)
 		}
 	}
 }

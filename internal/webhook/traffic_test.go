@@ -21,7 +21,7 @@ import (
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// network is an http.Client's way to receivers that are functions, by their hosts.
+// network is the transport of an http.Client. Its receivers are functions, by host.
 type network struct {
 	hosts map[string]func(ctx context.Context) (code int, header http.Header)
 
@@ -70,7 +70,7 @@ func answers(code int) func(context.Context) (int, http.Header) {
 	return func(context.Context) (int, http.Header) { return code, nil }
 }
 
-// count returns how often a host was called since a moment.
+// count returns how often a host was called since a time.
 func (n *network) count(host string, since time.Time) (calls int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -82,7 +82,7 @@ func (n *network) count(host string, since time.Time) (calls int) {
 	return calls
 }
 
-// endedIn stores a batch of a store that has ended and is to be told at a host.
+// endedIn stores a batch that has ended, with a callback to a host.
 func endedIn(t *testing.T, node *storagetest.Node, store, host string) storage.Key {
 	t.Helper()
 	key := storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf("t")}
@@ -103,7 +103,7 @@ func endedIn(t *testing.T, node *storagetest.Node, store, host string) storage.K
 	return key
 }
 
-// delivering runs a deliverer over a network in a bubble of fake time.
+// delivering runs a deliverer over a network in a synctest bubble.
 func delivering(t *testing.T, test func(t *testing.T, n *network, node *storagetest.Node)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -119,8 +119,8 @@ func delivering(t *testing.T, test func(t *testing.T, n *network, node *storaget
 	})
 }
 
-// TestDeadReceivers: receivers that never answer delay nobody else's callbacks, however many
-// there are of them, and take a bounded part of the service.
+// TestDeadReceivers checks that receivers that never answer don't delay others' callbacks, however many
+// there are, and that the number of calls to them is limited.
 func TestDeadReceivers(t *testing.T) {
 	t.Run("many callbacks to one", func(t *testing.T) {
 		delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
@@ -134,10 +134,10 @@ func TestDeadReceivers(t *testing.T) {
 			endedIn(t, node, "mallory", "good")
 			<-time.After(2 * time.Second)
 			if n.count("good", began) != 2 {
-				t.Errorf("%d of 2 callbacks have come 2 s after their batches ended", n.count("good", began))
+				t.Errorf("%d of 2 callbacks came within 2 s of the batches' ends", n.count("good", began))
 			}
 			if n.most["dead"] > perHost {
-				t.Errorf("%d calls to a host at once, at most %d may be", n.most["dead"], perHost)
+				t.Errorf("%d concurrent calls to a host, want at most %d", n.most["dead"], perHost)
 			}
 		})
 	})
@@ -155,18 +155,18 @@ func TestDeadReceivers(t *testing.T) {
 			endedIn(t, node, "bob", "good")
 			<-time.After(2 * time.Second)
 			if n.count("good", began) != 1 {
-				t.Error("another store's callback has not come after 2 s")
+				t.Error("another store's callback did not come within 2 s")
 			}
 			if n.mostStores["mallory"] > perStore {
-				t.Errorf("%d calls for a store at once, at most %d may be", n.mostStores["mallory"], perStore)
+				t.Errorf("%d concurrent calls for a store, want at most %d", n.mostStores["mallory"], perStore)
 			}
 		})
 	})
 }
 
-// TestDeadReceiverRests: a host that does not answer is asked rarely, and gets all its callbacks
-// when it is back.
-func TestDeadReceiverRests(t *testing.T) {
+// TestDeadReceiverIsSuspended checks that a host that does not answer is rarely called, and that it gets all
+// its callbacks when it is back.
+func TestDeadReceiverIsSuspended(t *testing.T) {
 	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
 		var up bool
 		n.hosts["receiver"] = func(ctx context.Context) (int, http.Header) {
@@ -192,14 +192,14 @@ func TestDeadReceiverRests(t *testing.T) {
 		<-time.After(3 * time.Hour)
 		for _, key := range keys {
 			if got := delivery(t, node, key); got.State != storage.Delivered {
-				t.Fatalf("three hours after it was back: %+v", got)
+				t.Fatalf("three hours after the host was back: %+v", got)
 			}
 		}
 	})
 }
 
-// TestErrorsRestNobody: a host that answers with errors keeps getting the others' callbacks.
-func TestErrorsRestNobody(t *testing.T) {
+// TestErrorsDontSuspend checks that a host that answers with errors still gets the callbacks of others.
+func TestErrorsDontSuspend(t *testing.T) {
 	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
 		n.hosts["shared"] = answers(500)
 		for range 20 {
@@ -210,13 +210,13 @@ func TestErrorsRestNobody(t *testing.T) {
 		endedIn(t, node, "bob", "shared")
 		<-time.After(2 * time.Second)
 		if n.count("shared", began) == 0 {
-			t.Error("another store's callback has not come after 2 s")
+			t.Error("another store's callback did not come within 2 s")
 		}
 	})
 }
 
-// TestOutcomeCantBeStored: a receiver is called a bounded number of times although storage takes
-// no outcome.
+// TestOutcomeCantBeStored checks that the number of calls to a receiver is limited even if storage fails to
+// store their outcomes.
 func TestOutcomeCantBeStored(t *testing.T) {
 	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
 		node.SetGate(func(_ context.Context, op string) error {
@@ -239,8 +239,7 @@ func TestOutcomeCantBeStored(t *testing.T) {
 	})
 }
 
-// TestReceiverRetryAfter: a receiver is left alone for as long as it says, with all that the
-// store has for it.
+// TestReceiverRetryAfter checks that a receiver's Retry-After applies to all callbacks of the store.
 func TestReceiverRetryAfter(t *testing.T) {
 	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
 		n.hosts["busy"] = func(context.Context) (int, http.Header) {
@@ -255,11 +254,11 @@ func TestReceiverRetryAfter(t *testing.T) {
 		endedIn(t, node, "another", "busy")
 		<-time.After(50 * time.Second)
 		if calls := n.count("busy", began); calls != 1 {
-			t.Errorf("called %d times, want once for the store that it said nothing to", calls)
+			t.Errorf("called %d times, want once for the other store", calls)
 		}
 		<-time.After(20 * time.Second)
 		if calls := n.count("busy", began); calls < 2 {
-			t.Error("not called after the time that it asked for")
+			t.Error("not called after the time in Retry-After")
 		}
 	})
 	now := time.Now()
@@ -277,7 +276,7 @@ func TestReceiverRetryAfter(t *testing.T) {
 	}
 }
 
-// TestShutdownWaitsForNoReceiver: calls that are in flight are cut off, and made again later.
+// TestShutdownWaitsForNoReceiver checks that calls in flight are canceled and made again later.
 func TestShutdownWaitsForNoReceiver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, signer := secretFile(t)
@@ -293,7 +292,7 @@ func TestShutdownWaitsForNoReceiver(t *testing.T) {
 		stop()
 		all.Wait()
 		if took := time.Since(began); took > 0 {
-			t.Errorf("the end took %v", took)
+			t.Errorf("the shutdown took %v", took)
 		}
 		if got := delivery(t, node, key); got.State != storage.Pending || got.Attempts != 0 || time.Until(got.NextAt) > 2*time.Second {
 			t.Errorf("the delivery is %+v, want pending soon, without an attempt", got)
@@ -301,8 +300,8 @@ func TestShutdownWaitsForNoReceiver(t *testing.T) {
 	})
 }
 
-// TestSecretOfAStore: the secret of one store verifies nothing of another one, nor of the
-// operator's.
+// TestSecretOfAStore checks that the secret of one store doesn't verify callbacks of another store or of the
+// operator.
 func TestSecretOfAStore(t *testing.T) {
 	file, signer := secretFile(t)
 	now, body := time.Now(), []byte("{}")
@@ -341,8 +340,8 @@ func TestSecretOfAStore(t *testing.T) {
 	}
 }
 
-// TestOperator: what names no callback goes to the operator's address, which is not stored,
-// and is signed with the operator's own secret.
+// TestOperator checks that batches without a callback URL use the operator's URL, which is not stored, and
+// the operator's secret.
 func TestOperator(t *testing.T) {
 	file, signer := secretFile(t)
 	verified := make(chan error, 1)

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-// secretFile makes a file of secrets and returns it with a signer of it.
+// secretFile creates a file of secrets and returns its name and a signer.
 func secretFile(t *testing.T) (string, *Signer) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret")
@@ -54,12 +54,12 @@ func lines(t *testing.T, file string) []string {
 	return strings.Fields(string(text))
 }
 
-// deliverer returns one that calls receivers on this machine.
+// deliverer returns a deliverer that may call receivers on this machine.
 func deliverer(s Storage, signer *Signer, client *http.Client) *Deliverer {
 	return &Deliverer{Storage: s, Client: client, Signer: signer, UserAgent: "sheaf/test", Logger: slog.New(slog.DiscardHandler)}
 }
 
-// ended stores a batch that has ended and is to be told to the address.
+// ended stores a batch that has ended, with a callback to the address.
 func ended(t *testing.T, node *storagetest.Node, address string) storage.Key {
 	t.Helper()
 	key := storage.Key{Store: "12345", Ticket: uuid.New(), Owner: batch.OwnerOf("t")}
@@ -94,8 +94,7 @@ func delivery(t *testing.T, node *storagetest.Node, key storage.Key) storage.Del
 	return d[0]
 }
 
-// TestDelivery: what a receiver gets verifies with either secret, and says what there is to
-// say.
+// TestDelivery checks the body of a callback, and that it verifies with either secret.
 func TestDelivery(t *testing.T) {
 	file, _ := secretFile(t)
 	if err := RotateSecret(file, false); err != nil {
@@ -161,8 +160,8 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// TestBadReceivers: whatever a receiver does, an attempt ends soon, holds little, leads
-// nowhere else, and says what was wrong.
+// TestBadReceivers checks that an attempt ends soon, takes little memory, doesn't call another host, and
+// reports what was wrong, whatever the receiver does.
 func TestBadReceivers(t *testing.T) {
 	_, signer := secretFile(t)
 	hanging := make(chan struct{})
@@ -176,7 +175,7 @@ func TestBadReceivers(t *testing.T) {
 	dead.Close()
 	for name, tt := range map[string]struct {
 		handler http.HandlerFunc
-		address string // instead
+		address string // called instead of the handler
 		allow   []netip.Prefix
 		code    int
 		problem string
@@ -231,11 +230,11 @@ func TestBadReceivers(t *testing.T) {
 		})
 	}
 	if n := elsewhere.Load(); n != 0 {
-		t.Errorf("%d calls went to where they must not", n)
+		t.Errorf("%d calls went to a host that must not be called", n)
 	}
 }
 
-// caller is an http.Client's way to a receiver that is a function.
+// caller is the transport of an http.Client. Its receiver is a function.
 type caller func() int
 
 func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -246,8 +245,8 @@ func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Body: http.NoBody, Request: r}, nil
 }
 
-// TestBackAfterAnHour: a receiver that was down is told when it is back; one that stays down
-// is given up after a day; and a node that dies in the middle leaves the delivery to others.
+// TestBackAfterAnHour checks that a receiver that was down gets its callback when it is back, that the node
+// gives up after a day otherwise, and that another attempt follows if the node dies.
 func TestBackAfterAnHour(t *testing.T) {
 	run := func(t *testing.T, receiver caller, span time.Duration) storage.Delivery {
 		_, signer := secretFile(t)
@@ -288,7 +287,7 @@ func TestBackAfterAnHour(t *testing.T) {
 		node := storagetest.NewMemory().Node()
 		key := ended(t, node, "https://example.com")
 		if d, _, err := node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: lease}); err != nil || len(d) != 1 {
-			t.Fatal(d, err) // taken by a node that dies now
+			t.Fatal(d, err) // the node dies after this
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -317,11 +316,11 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("%q: the error tells the password", text)
+			t.Errorf("%q: the error reveals the password", text)
 		}
 	}
 	if CheckURL("http://127.0.0.1", nil, nil) == nil {
-		t.Error("http to this machine is taken without being allowed")
+		t.Error("http to this machine is accepted although it isn't allowed")
 	}
 }
 
@@ -329,10 +328,10 @@ func TestSecrets(t *testing.T) {
 	file, _ := secretFile(t)
 	first := lines(t, file)
 	if err := CreateSecret(file); err == nil {
-		t.Error("a secret is replaced")
+		t.Error("an existing secret was replaced")
 	}
 	if err := RotateSecret(file, true); err == nil {
-		t.Error("the only secret is dropped")
+		t.Error("the only secret was removed")
 	}
 	if err := RotateSecret(file, false); err != nil {
 		t.Fatal(err)
@@ -342,7 +341,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("%d secrets after a rotation", len(both))
 	}
 	if err := RotateSecret(file, false); err == nil {
-		t.Error("a rotation begins within another")
+		t.Error("a rotation began during another")
 	}
 	signer, err := ReadSecrets(file)
 	if err != nil {
