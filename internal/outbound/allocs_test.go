@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// TestAllocs counts what one call allocates, its answer included. The upstream that
-// answers allocates nothing. The count holds without the race detector, which
-// allocates itself; make test runs this test once without it.
+// TestAllocs counts the allocations of one call, including its answer. The upstream allocates nothing.
+// The race detector allocates too, so make test also runs this test without it.
 func TestAllocs(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,10 +16,9 @@ import (
 	"time"
 )
 
-// BenchmarkDo measures an attempt beside what net/http needs: with its pool of connections
-// (http.Client), and with one connection and no pool (http.ClientConn), on which this
-// package could build. cpu-ns/op is the processor's time, the upstream's included; it is also
-// good on a machine that does other things.
+// BenchmarkDo compares an attempt with net/http: with its connection pool (http.Client), and with one
+// connection and no pool (http.ClientConn), on which this package could build. cpu-ns/op is the CPU time
+// including the upstream's. It is also meaningful on a busy machine.
 func BenchmarkDo(b *testing.B) {
 	answer := []byte(`{"id":12345,"name":"` + strings.Repeat("x", 1000) + `"}`)
 	body := []byte(`{"price":12.30}`)
@@ -67,7 +66,7 @@ func BenchmarkDo(b *testing.B) {
 	})
 }
 
-// measure runs f again and again, and reports the processor's time for it too.
+// measure runs f repeatedly and also reports its CPU time.
 func measure(b *testing.B, f func()) {
 	before := processorTime(b)
 	b.ReportAllocs()

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testLimit = 1 << 20 // bytes of an answer in tests
+const testLimit = 1 << 20 // the limit of an answer in tests, in bytes
 
 // newClient returns a client for the upstream at addr, whose stores are at /api/v3.
 func newClient(t testing.TB, addr string, change ...func(*Options)) *Client {
@@ -43,10 +43,10 @@ func newClient(t testing.TB, addr string, change ...func(*Options)) *Client {
 	return c
 }
 
-// timeout is a change of the options.
+// timeout returns a change of the options that sets the timeout.
 func timeout(d time.Duration) func(*Options) { return func(o *Options) { o.Timeout = d } }
 
-// newCall returns a call; the bodies of tests are given as strings.
+// newCall returns a call with a body given as a string.
 func newCall(method, path, body string) *Call {
 	c := &Call{Store: "123", Method: method, Path: path, Token: "secret-token", Key: "key-1"}
 	if body != "" {
@@ -55,7 +55,7 @@ func newCall(method, path, body string) *Call {
 	return c
 }
 
-// expect checks an answer's outcome and code, and that its line has the given words.
+// expect checks an answer's outcome and code, and that its line contains the given words.
 func expect(t testing.TB, a Answer, outcome Outcome, code int, words ...string) {
 	t.Helper()
 	if a.Outcome != outcome || a.Code != code {
@@ -63,7 +63,7 @@ func expect(t testing.TB, a Answer, outcome Outcome, code int, words ...string) 
 	}
 	for _, w := range words {
 		if !strings.Contains(a.Line, w) {
-			t.Errorf("the line is %q and does not say %q", a.Line, w)
+			t.Errorf("the line is %q, want it to contain %q", a.Line, w)
 		}
 	}
 	if outcome == Answered {
@@ -74,19 +74,19 @@ func expect(t testing.TB, a Answer, outcome Outcome, code int, words ...string) 
 	}
 	for _, inside := range []string{"127.0.0.1", "localhost", "upstream.invalid", "secret-token", "key-1"} {
 		if strings.Contains(a.Line, inside) {
-			t.Errorf("the line %q tells %q", a.Line, inside)
+			t.Errorf("the line %q reveals %q", a.Line, inside)
 		}
 	}
 }
 
-// rawUpstream is a server that does with each connection what a test says.
+// rawUpstream is a server whose test handles each connection.
 type rawUpstream struct {
 	net.Listener
 	conns atomic.Int32
 }
 
-// newRaw starts a server that hands each connection to serve, with its number from
-// 1, and closes it afterwards. Connections are served at the same time.
+// newRaw starts a server that calls serve for each connection with its number, from 1, and then closes
+// it. Connections are served concurrently.
 func newRaw(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) *rawUpstream {
 	t.Helper()
 	return newRawOn(t, strictupstream.Watch(t, newListener(t)).AllowPartial(), serve)
@@ -101,7 +101,7 @@ func newListener(t testing.TB) net.Listener {
 	return l
 }
 
-// newRawOn is newRaw with a listener of the test's own, which is not watched.
+// newRawOn is newRaw with the test's own listener, which is not watched.
 func newRawOn(t testing.TB, l net.Listener, serve func(n int, c net.Conn, r *bufio.Reader)) *rawUpstream {
 	u := &rawUpstream{Listener: l}
 	var all sync.WaitGroup
@@ -127,7 +127,7 @@ func newRawOn(t testing.TB, l net.Listener, serve func(n int, c net.Conn, r *buf
 
 func (u *rawUpstream) addr() string { return u.Addr().String() }
 
-// readRequest reads one whole request and returns it as it came; empty at the end.
+// readRequest reads one whole request and returns its bytes; "" at the end.
 func readRequest(r *bufio.Reader) string {
 	var raw bytes.Buffer
 	req, err := http.ReadRequest(bufio.NewReader(io.TeeReader(&oneByOne{r}, &raw)))
@@ -140,7 +140,7 @@ func readRequest(r *bufio.Reader) string {
 	return raw.String()
 }
 
-// oneByOne keeps a reader above from reading ahead.
+// oneByOne keeps a buffered reader from reading ahead.
 type oneByOne struct{ r io.Reader }
 
 func (o *oneByOne) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(p))]) }
@@ -194,7 +194,7 @@ func TestRequestAsSent(t *testing.T) {
 			t.Errorf("%s %q: sent\n%s\nwant\n%s", v.method, v.body, strings.Join(lines, "\n"), strings.Join(want, "\n"))
 		}
 		if body != v.body {
-			t.Errorf("%s: the body is %q, not %q", v.method, body, v.body)
+			t.Errorf("%s: the body is %q, want %q", v.method, body, v.body)
 		}
 	}
 }
@@ -349,10 +349,10 @@ func TestNoProxyFromTheEnvironment(t *testing.T) {
 	proxy := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
 	t.Setenv("HTTP_PROXY", "http://"+proxy.addr())
 	t.Setenv("HTTPS_PROXY", "http://"+proxy.addr())
-	// A name: net/http never takes a proxy for a loopback address.
+	// Use a name, because net/http never uses a proxy for a loopback address.
 	c := newClient(t, "upstream.invalid")
 	expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), NotSent, 502, "Bad Gateway: the connection could not be made (host name not resolved)")
 	if proxy.conns.Load() > 0 {
-		t.Error("the proxy was asked")
+		t.Error("the proxy was used")
 	}
 }

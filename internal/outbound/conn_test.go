@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// breaking is a connection that, once told so, writes a part of what it is given and
-// fails.
+// breaking is a connection whose writes fail after a part, once it is broken.
 type breaking struct {
 	net.Conn
 	now atomic.Bool
@@ -30,8 +29,7 @@ func (b *breaking) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// gathering is a connection that holds back what is written until it is let go, in one
-// piece.
+// gathering is a connection that holds writes back until it is released, and then sends them at once.
 type gathering struct {
 	net.Conn
 	holds bool
@@ -46,8 +44,8 @@ func (g *gathering) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// overTLS returns a conn over TLS whose raw connections on both sides are what the
-// functions make of them. serve is the server's side, after the handshake.
+// overTLS returns a conn over TLS. The functions wrap the raw connections of both sides. serve handles the
+// server's side after the handshake.
 func overTLS(t *testing.T, wrapClient, wrapServer func(net.Conn) net.Conn, serve func(*tls.Conn)) *conn {
 	t.Helper()
 	server := httptest.NewTLSServer(nil)
@@ -71,8 +69,8 @@ func overTLS(t *testing.T, wrapClient, wrapServer func(net.Conn) net.Conn, serve
 
 func asItIs(c net.Conn) net.Conn { return c }
 
-// What nobody asked for is noticed too where it came together with what was asked for:
-// in a TLS record of its own, which the socket has no more and the reader has not yet.
+// Unrequested data is noticed even if it came together with the answer, in its own TLS record. Then the
+// socket no longer has it and the reader doesn't have it yet.
 func TestUnaskedRecord(t *testing.T) {
 	for name, records := range map[string][]string{"nothing more": {"a"}, "a record more": {"a", "b"}} {
 		var raw *gathering
@@ -88,13 +86,13 @@ func TestUnaskedRecord(t *testing.T) {
 			t.Fatalf("%s: read %q, %v", name, b, err)
 		}
 		if got, want := c.alive(time.Now()), len(records) == 1; got != want {
-			t.Errorf("%s: it can carry another exchange: %v, want %v", name, got, want)
+			t.Errorf("%s: the connection is alive: %v, want %v", name, got, want)
 		}
 	}
 }
 
-// A write over TLS that fails may have sent a part of its record, though TLS says that it
-// wrote nothing. One on a connection that was closed before has certainly sent nothing.
+// A failed write over TLS may have sent a part of its record, even though it reports 0 bytes. A write on a
+// connection that was closed before has certainly sent nothing.
 func TestNothingWrittenOverTLS(t *testing.T) {
 	var raw *breaking
 	c := overTLS(t, func(c net.Conn) net.Conn { raw = &breaking{Conn: c}; return raw }, asItIs, func(secure *tls.Conn) {
@@ -103,13 +101,13 @@ func TestNothingWrittenOverTLS(t *testing.T) {
 	raw.now.Store(true)
 	n, err := c.Write([]byte("POST /orders HTTP/1.1\r\n\r\n"))
 	if n != 0 || err == nil {
-		t.Fatalf("wrote %d, %v: not the case that this is about", n, err)
+		t.Fatalf("wrote %d, %v: this isn't the case to test", n, err)
 	}
 	if c.nothingWritten(n, err) {
-		t.Error("a half record counts as nothing")
+		t.Error("half a record counts as nothing written")
 	}
 	c.Close()
 	if n, err := c.Write([]byte("POST")); !c.nothingWritten(n, err) {
-		t.Errorf("wrote %d, %v on a connection that was closed, which counts as something", n, err)
+		t.Errorf("wrote %d, %v on a closed connection, which counts as written", n, err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// fault is what a connection does with one write, and with all that follow.
+// fault is what a connection does with one write and all later ones.
 type fault struct {
 	name  string
 	sent  bool // bytes may have been sent
@@ -49,12 +49,12 @@ var faults = []fault{
 	}},
 }
 
-// injected is a connection to which a fault happens once it is armed.
+// injected is a connection that has a fault once it is armed.
 type injected struct {
 	net.Conn
 	mu     sync.Mutex
 	fault  *fault
-	writes int // that still go well
+	writes int // how many more writes succeed
 	failed bool
 }
 
@@ -76,7 +76,7 @@ func (i *injected) Write(p []byte) (int, error) {
 type injector struct {
 	mu    sync.Mutex
 	last  *injected
-	arm   func(*injected) // of the next connection; nil: none
+	arm   func(*injected) // arms the next connection; nil: not armed
 	conns int
 }
 
@@ -96,10 +96,10 @@ func (i *injector) dial(ctx context.Context, address string) (net.Conn, error) {
 	return i.last, nil
 }
 
-// sender sends a request with one of the two transports, and says whether an answer came.
+// sender sends a request with one of the two transports and reports whether an answer came.
 type sender func(method, path, body string) (answered bool)
 
-// ours returns the sender of this package, and how certain its last answer was.
+// ours returns the sender of this package, and the outcome of its last answer.
 func ours(t *testing.T, address string, in *injector) (sender, *Outcome) {
 	c := newClient(t, address)
 	c.dial = func(ctx context.Context) (net.Conn, error) { return in.dial(ctx, address) }
@@ -130,17 +130,16 @@ func theirs(t *testing.T, address string, in *injector) sender {
 	}
 }
 
-// Whatever becomes of a write, this transport answers where net/http answers, sends nothing
-// twice, and knows whether it sent anything. What net/http may repeat, a GET, this one leaves
-// to its caller.
+// Whatever happens to a write, this transport gets an answer when net/http does, sends nothing twice, and
+// knows whether it sent anything. net/http may repeat a GET; this transport leaves that to its caller.
 func TestDifferentialWrites(t *testing.T) {
 	for _, f := range faults {
 		for _, request := range []struct {
 			method string
 			size   int
 		}{{"GET", 0}, {"POST", 0}, {"POST", 2}, {"PUT", 2}, {"DELETE", 0}, {"PATCH", 3 * bufferSize}} {
-			for _, before := range []int{0, 1, 2} { // exchanges on the connection
-				for _, writes := range []int{0, 1} { // that go well
+			for _, before := range []int{0, 1, 2} { // earlier exchanges on the connection
+				for _, writes := range []int{0, 1} { // writes that succeed first
 					if writes > 0 && request.size <= bufferSize {
 						continue
 					}
@@ -157,7 +156,7 @@ func TestDifferentialWrites(t *testing.T) {
 func testWrites(t *testing.T, f *fault, method, body string, before, writes int) {
 	type seen struct {
 		answered bool
-		arrived  int // whole requests
+		arrived  int // complete requests
 	}
 	run := func(start func(address string, in *injector) sender) (result seen, stream string) {
 		var mu sync.Mutex
@@ -209,15 +208,15 @@ func testWrites(t *testing.T, f *fault, method, body string, before, writes int)
 	}
 	touched := strings.Contains(stream, " /api/v3/123/second")
 	if *outcome == NotSent && touched || *outcome == NotSent && f.sent && writes > 0 {
-		t.Error("a request that was not sent has reached the upstream")
+		t.Error("a request that was reported as not sent reached the upstream")
 	}
 	if *outcome == Doubt && !f.sent && writes == 0 {
-		t.Error("a request of which nothing was written is in doubt")
+		t.Error("a request is in doubt although nothing was written")
 	}
-	// A GET, which net/http may repeat, is left to the caller. Of what a reset takes away, and
-	// of a writer that does not say what it did, nothing is certain.
+	// The caller repeats a GET, which net/http may repeat itself. After a reset, and after a write that
+	// doesn't report what it did, nothing is certain.
 	certain := (method != "GET" || !f.sent) && f.name != unclear && f.name != reset
 	if certain && other.answered && !mine.answered {
-		t.Error("net/http has got an answer")
+		t.Error("net/http got an answer")
 	}
 }

@@ -22,8 +22,8 @@ import (
 
 const unknown = "; it is not known whether the upstream carried the request out"
 
-// A request on a reused connection that the upstream reads whole, to close the
-// connection without an answer, is the case in which net/http likes to send again.
+// The upstream reads a whole request on a reused connection and closes it without an answer. In this case,
+// net/http may send the request again.
 func TestNeverSentTwice(t *testing.T) {
 	for _, v := range []struct{ method, body string }{
 		{"POST", `{"a":1}`},
@@ -74,7 +74,7 @@ func TestNeverSentTwice(t *testing.T) {
 	}
 }
 
-// The same with an upstream that resets the connection once it has the request.
+// The same is true if the upstream resets the connection after it has the request.
 func TestNeverSentTwiceAfterReset(t *testing.T) {
 	var received atomic.Int32
 	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
@@ -93,7 +93,7 @@ func TestNeverSentTwiceAfterReset(t *testing.T) {
 	}
 }
 
-// A connection that turns out closed before anything is written is left for another.
+// A connection that is found closed before anything is written is replaced by another.
 func TestDeadConnectionIsReplaced(t *testing.T) {
 	for _, body := range []string{"", `{"a":1}`} {
 		u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
@@ -131,7 +131,7 @@ func (f *failing) Write(p []byte) (int, error) {
 	return f.Conn.Write(p)
 }
 
-// What a connection wrote before it broke was sent, if it is one byte.
+// A request counts as sent if the connection wrote even one byte before it broke.
 func TestWrittenInPart(t *testing.T) {
 	for _, v := range []struct {
 		written int
@@ -211,9 +211,8 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// stalling returns a dial function that leads to an upstream in memory, which reads
-// a request, says what was given to it, and then waits until the other side closes
-// the connection.
+// stalling returns a dial function to an upstream in memory, which reads a request, sends the given text,
+// and then waits until the other side closes the connection.
 func stalling(says string) func(context.Context) (net.Conn, error) {
 	return func(context.Context) (net.Conn, error) {
 		here, there := net.Pipe()
@@ -320,13 +319,13 @@ func TestAsLargeAsTheLimit(t *testing.T) {
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{5 << 20: "5 MiB", 1536: "1536 bytes", 3 << 10: "3 KiB", 1: "1 bytes"} {
 		if got := size(n); got != want {
-			t.Errorf("size(%d) is %q, not %q", n, got, want)
+			t.Errorf("size(%d) is %q, want %q", n, got, want)
 		}
 	}
 }
 
-// newTLS starts an HTTPS upstream and a client for it; trusted says whether the
-// client knows the upstream's certificate.
+// newTLS starts an HTTPS upstream and a client for it. trusted says whether the client trusts the
+// upstream's certificate.
 func newTLS(t *testing.T, trusted bool, h http.HandlerFunc) *Client {
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -374,11 +373,11 @@ func TestTLSDeadConnectionIsReplaced(t *testing.T) {
 	first.dead.Store(true)
 	expect(t, c.Do(t.Context(), newCall("POST", "/a", "{}")), Answered, 200)
 	if first == last {
-		t.Error("no other connection was made")
+		t.Error("the connection was not replaced")
 	}
 }
 
-// A TLS connection that was closed says so with the bare error that conn relies on.
+// A write to a closed TLS connection returns net.ErrClosed itself, which conn relies on.
 func TestTLSWriteAfterClose(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
@@ -409,8 +408,8 @@ func TestTLSToPlainServer(t *testing.T) {
 	expect(t, a, NotSent, 502, "Bad Gateway: the connection could not be made (TLS handshake failed)")
 }
 
-// A connection that the upstream closed while it was idle, or on which it said something
-// unasked, is not used: what would be written to it could not be answered for.
+// A connection that the upstream closed while it was idle, or on which it sent unrequested data, is not
+// used, because the outcome of a request on it would be uncertain.
 func TestIdleConnectionIsLookedAt(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for name, says := range map[string]string{"closed": "", "unasked": okAnswer} {
@@ -421,7 +420,7 @@ func TestIdleConnectionIsLookedAt(t *testing.T) {
 				if n == 1 && says != "" {
 					io.WriteString(c, says)
 					close(done)
-					r.ReadByte() // until the client has left it
+					r.ReadByte() // until the client has closed it
 				}
 			})
 			expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
@@ -444,18 +443,18 @@ func TestIdleConnectionIsLookedAt(t *testing.T) {
 	})
 }
 
-// eventually waits until something is so that takes a moment.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, so func() bool) {
 	t.Helper()
 	for limit := time.Now().Add(10 * time.Second); !so(); {
 		if time.Now().After(limit) {
-			t.Fatal("it never was so")
+			t.Fatal("the condition never became true")
 		}
 		runtime.Gosched()
 	}
 }
 
-// Idle connections that have ended are closed without being asked for.
+// Idle connections that the upstream has closed are closed in the background.
 func TestIdleConnectionsAreSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, "upstream.invalid")
@@ -473,12 +472,12 @@ func TestIdleConnectionsAreSwept(t *testing.T) {
 		start := time.Now()
 		there.Read(make([]byte, 1)) // until the client closes it
 		if d := time.Since(start); d < idleTimeout || d > idleTimeout+sweepInterval {
-			t.Errorf("it was closed after %v", d)
+			t.Errorf("the connection was closed after %v", d)
 		}
 	})
 }
 
-// An upstream that answers before it has read the request is heard.
+// The answer of an upstream that answers before it has read the request is used.
 func TestEarlyAnswer(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		_, c := start(func(_ int, c net.Conn, r *bufio.Reader) {

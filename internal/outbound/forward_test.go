@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// forward lets the client forward a call with the token and returns the answer.
+// forward forwards a call with the token and returns the answer.
 func forward(t *testing.T, c *Client, method, path, token, body string) (*httptest.ResponseRecorder, error) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -23,12 +23,12 @@ func forward(t *testing.T, c *Client, method, path, token, body string) (*httpte
 	return w, c.Forward(w, r, "123", path)
 }
 
-// careless is an upstream that never reads a request's body, and takes it for the next
-// request. It heeds Connection: close, as nearly all servers do.
+// careless is an upstream that never reads a request's body and takes it for the next request. Like nearly
+// all servers, it honors Connection: close.
 type careless struct {
 	*rawUpstream
 	mu    sync.Mutex
-	heads []string // whatever it took for a request's head
+	heads []string // everything that it took for a request's head
 }
 
 func newCareless(t *testing.T) *careless {
@@ -62,8 +62,8 @@ func (u *careless) keep(head string) {
 	}
 }
 
-// A tenant's body never becomes a request, and no other tenant's request becomes a part of
-// it: the upstream sees the heads of what was sent and nothing more.
+// A tenant's body never becomes a request, and no other tenant's request becomes part of it. The upstream
+// sees only the heads of the requests that were sent.
 func TestBodyIsNoRequest(t *testing.T) {
 	const smuggled = "POST /api/v3/123/notes HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer alice\r\nContent-Length: 500\r\n\r\n"
 	send := map[string]func(*testing.T, *Client, string, string, string){
@@ -104,8 +104,8 @@ func TestBodyIsNoRequest(t *testing.T) {
 	}
 }
 
-// Forwarded calls share no connection, with or without a credential: what comes late on one
-// is no answer to another.
+// Forwarded calls never share a connection, with or without a credential, so late data of one call isn't the
+// answer to another.
 func TestForwardedCallsAreApart(t *testing.T) {
 	for _, late := range []string{
 		"HTTP/1.1 204 No Content\r\nContent-Length: 38\r\n\r\n" + okAnswer,
@@ -135,7 +135,7 @@ func TestForwardedCallsAreApart(t *testing.T) {
 	}
 }
 
-// An answer that no server may send is none, and no upstream takes a caller's connection over.
+// An invalid answer is an error, and no upstream can take over a caller's connection.
 func TestForwardMalformedAnswers(t *testing.T) {
 	check := func(t *testing.T, c *Client) {
 		w, err := forward(t, c, "POST", "/a", "alice", "{}")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// complete reports whether a client finds the end of an answer in these bytes alone.
+// complete reports whether these bytes are a complete answer.
 func complete(req *http.Request, raw []byte) bool {
 	r := bufio.NewReader(bytes.NewReader(raw))
 	for {
@@ -30,8 +30,8 @@ func complete(req *http.Request, raw []byte) bool {
 	}
 }
 
-// FuzzAnswer: whatever an upstream answers, no byte of it is taken for the answer to another
-// request, and what is reported is bounded and can be kept.
+// FuzzAnswer checks that no byte of any answer is taken for the answer to another request, and that the
+// reported answer is limited and can be stored.
 func FuzzAnswer(f *testing.F) {
 	for _, v := range reuses {
 		f.Add(v.method, len(v.body) > 0, []byte(v.answer))

@@ -40,8 +40,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// names is a DNS server that answers each question for an IPv4 address with the next of
-// its answers, the last one for ever.
+// names is a DNS server that returns the next of its answers for each IPv4 query, and then repeats the last.
 type names struct {
 	conn    net.PacketConn
 	answers [][]string
@@ -91,15 +90,15 @@ func (n *names) serve() {
 	}
 }
 
-// resolver asks this server alone.
+// resolver returns a resolver that uses only this server.
 func (n *names) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", n.conn.LocalAddr().String())
 	}}
 }
 
-// A name that leads to an allowed address first and elsewhere later is judged each time,
-// by the very address that is connected to; of several the allowed one is taken.
+// The guard checks the address of every connection, so a name that first resolves to an allowed address and
+// later to another is refused. Of several addresses, the allowed one is used.
 func TestGuardRebinding(t *testing.T) {
 	var calls [2]atomic.Int64
 	listeners := listenOnOnePort(t, "127.0.0.2", "127.0.0.1")
@@ -152,7 +151,7 @@ func listenOnOnePort(t *testing.T, first, second string) [2]net.Listener {
 	return [2]net.Listener{}
 }
 
-// Without a guard an upstream may be anywhere; with one a literal address is judged, too.
+// Without a guard, all addresses are allowed. With a guard, literal addresses are checked too.
 func TestGuardLiterals(t *testing.T) {
 	server, _ := strictupstream.Start(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	address := strings.TrimPrefix(server.URL, "http://")
@@ -161,12 +160,12 @@ func TestGuardLiterals(t *testing.T) {
 	expect(t, guarded.Do(t.Context(), newCall("POST", "/", "{}")), NotSent, 502, "address is not allowed")
 }
 
-// The options' authorities and certificate are what a connection over TLS is made with.
+// Connections over TLS use the authorities and the certificate of the options.
 func TestTLSOptions(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.TLS.PeerCertificates[0].Subject.Organization[0])
 	}))
-	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12} // there the refusal comes within the handshake
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12} // in TLS 1.2, the refusal comes during the handshake
 	server.StartTLS()
 	defer server.Close()
 	roots := x509.NewCertPool()
@@ -187,7 +186,7 @@ func TestTLSOptions(t *testing.T) {
 	}
 }
 
-// A server that speaks a version that is too old is not spoken to.
+// A server with an old version of TLS is refused.
 func TestTLSVersion(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}

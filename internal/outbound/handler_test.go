@@ -19,8 +19,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// newServed returns a client of a handler in this process, and the buffer that it
-// logs to.
+// newServed returns a client of a handler in this process, and the buffer that it logs to.
 func newServed(t testing.TB, h http.HandlerFunc) (*Client, *bytes.Buffer) {
 	var log bytes.Buffer
 	return newClient(t, "upstream.invalid", func(o *Options) {
@@ -29,7 +28,7 @@ func newServed(t testing.TB, h http.HandlerFunc) (*Client, *bytes.Buffer) {
 	}), &log
 }
 
-// What a handler sees and what a client gets is the same with a socket and without.
+// A handler sees the same requests, and the client the same answers, with and without a socket.
 func TestHandlerAsServer(t *testing.T) {
 	type seen struct {
 		Method, URL, RequestURI, Host, Proto, Body string
@@ -61,10 +60,10 @@ func TestHandlerAsServer(t *testing.T) {
 				call := newCall(method, path, body)
 				want, got := overSocket.Do(t.Context(), call), inProcess.Do(t.Context(), call)
 				if want.Code == http.StatusBadRequest && got.Code == want.Code && got.Outcome == Answered {
-					continue // the server's own words differ
+					continue // the server has its own text
 				}
 				for _, added := range []string{"Date", "Content-Length", "Content-Type"} {
-					want.Header.Del(added) // by the server
+					want.Header.Del(added) // the server adds it
 				}
 				if !reflect.DeepEqual(got, want) {
 					t.Errorf("%s %s %q: in this process\n%+v\n%s\nover a socket\n%+v\n%s",
@@ -141,7 +140,7 @@ func TestHandlerFails(t *testing.T) {
 				t.Errorf("the log is %q", log)
 			}
 			if strings.Contains(log.String(), "secret-token") {
-				t.Errorf("the log tells the token: %q", log)
+				t.Errorf("the log contains the token: %q", log)
 			}
 		})
 	}
@@ -151,7 +150,7 @@ func TestHandlerTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deaf := make(chan struct{})
 		c, _ := newServed(t, func(w http.ResponseWriter, r *http.Request) {
-			<-deaf // does not heed its context
+			<-deaf // ignores its context
 			io.WriteString(w, "too late")
 		})
 		start := time.Now()

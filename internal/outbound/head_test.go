@@ -17,11 +17,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// lenience is an answer with the status line 201 and a fault in what follows, and its outcome.
-// The upstream closes its connection only if closes is set.
+// lenience is an answer with a status of 201 and a fault after it, and its expected outcome. The upstream
+// closes the connection only if closes is set.
 type lenience struct {
 	name, rest string
-	body, line string // line: beside "Created"
+	body, line string // line follows "Created"
 	incomplete bool
 	closes     bool
 }
@@ -86,8 +86,7 @@ var leniences = []lenience{
 	{"no chunks", "Transfer-Encoding: chunked\r\n\r\n{\"ok\":true}\r\n", "", unreadable, true, false},
 }
 
-// An answer whose status line came keeps its code, whatever follows. Its connection carries no
-// other exchange.
+// An answer whose status line came keeps its code, whatever follows. Its connection isn't reused.
 func TestLenience(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for _, v := range leniences {
@@ -107,7 +106,7 @@ func TestLenience(t *testing.T) {
 				a := c.Do(t.Context(), newCall("POST", "/first", "{}"))
 				expect(t, a, Answered, 201)
 				if v.name == "head without end" {
-					v.line = unreadable // and headers, as many as were read
+					v.line = unreadable // after the headers that were read
 					if !strings.HasSuffix(a.Line, "could not be read"+unreadable) && !strings.HasSuffix(a.Line, unreadable) {
 						t.Errorf("line %q", a.Line)
 					}
@@ -127,7 +126,7 @@ func TestLenience(t *testing.T) {
 	})
 }
 
-// What can be read of a head that isn't regular is kept.
+// The readable part of an irregular head is kept.
 func TestLenientHeaders(t *testing.T) {
 	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		readRequest(r)
@@ -142,8 +141,7 @@ func TestLenientHeaders(t *testing.T) {
 	}
 }
 
-// A regular head that comes in pieces, or is larger than the reader's buffer, leaves its
-// connection to the next exchange.
+// A connection is reused after a regular head that comes in pieces or exceeds the reader's buffer.
 func TestLargeHeadsAreReused(t *testing.T) {
 	for name, pieces := range map[string][]string{
 		"in pieces":             {"HTTP/1.1 200 OK\r\nContent-", "Length: 2\r\n", "\r\no", "k"},
@@ -173,7 +171,7 @@ func TestLargeHeadsAreReused(t *testing.T) {
 	}
 }
 
-// TestContentEncoding: compressed bodies are decoded, bounded by the limit of an answer.
+// TestContentEncoding checks that compressed bodies are decoded, up to the limit of an answer.
 func TestContentEncoding(t *testing.T) {
 	plain := []byte(strings.Repeat(`{"id":1}`, 10_000))
 	encode := func(open func(io.Writer) io.WriteCloser, p []byte) []byte {

@@ -23,16 +23,16 @@ func TestKept(t *testing.T) {
 	}
 	a.Header = http.Header{"A": {strings.Repeat("x", 5000)}, "B": {strings.Repeat("x", 5000)}, "C": {"x"}}
 	if got := a.Kept(); len(got) != 1 {
-		t.Errorf("%d headers are kept of more than 8 KiB", len(got))
+		t.Errorf("%d headers are kept, more than 8 KiB", len(got))
 	}
 	if got := (&Answer{}).Kept(); got != nil {
-		t.Errorf("got %v of no answer", got)
+		t.Errorf("got %v without an answer", got)
 	}
 }
 
-// TestHeadersAtTheLastDoor: a stored header is checked again before it is sent, and nothing is
-// sent with one that isn't admitted.
-func TestHeadersAtTheLastDoor(t *testing.T) {
+// TestHeadersAreCheckedAgain checks that stored headers are validated again before a request is sent, and
+// that a request with an invalid header isn't sent.
+func TestHeadersAreCheckedAgain(t *testing.T) {
 	change := func(o *Options) { o.RequestHeaders = []string{"X-Tenant"} }
 	socket := newClient(t, "127.0.0.1:1", change)
 	served := newClient(t, "upstream.invalid", change, func(o *Options) {
@@ -54,7 +54,7 @@ func TestHeadersAtTheLastDoor(t *testing.T) {
 	}
 }
 
-// A header that would end a request elsewhere, or give its connection another use, is not sent.
+// A header that would change where a request ends, or how its connection is used, is not sent.
 func TestFramingHeadersAreNotSent(t *testing.T) {
 	u := newRaw(t, func(int, net.Conn, *bufio.Reader) {})
 	c := newClient(t, u.addr())

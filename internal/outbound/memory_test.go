@@ -15,8 +15,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// TestAnswersWaitForMemory: while the memory for an answer is used up, the upstream is not
-// read, and the attempt's time stands still: a POST that was carried out is not in doubt.
+// TestAnswersWaitForMemory checks that reading pauses while there is no memory for an answer, and that the
+// time doesn't count. So a POST that was carried out isn't in doubt.
 func TestAnswersWaitForMemory(t *testing.T) {
 	const size = 300 << 10
 	body := bytes.Repeat([]byte("x"), size)
@@ -32,7 +32,7 @@ func TestAnswersWaitForMemory(t *testing.T) {
 				c := start(t)
 				b := budget.New(2<<20, 1<<20)
 				var others []*budget.Share
-				for range 2 { // all of it, the reserve too
+				for range 2 { // all of it, including the reserve
 					s := b.Share("other")
 					if err := s.Grow(t.Context(), 1<<20); err != nil {
 						t.Fatal(err)
@@ -62,16 +62,16 @@ func TestAnswersWaitForMemory(t *testing.T) {
 				}
 				call.Memory.Release()
 				if u := b.Usage(); u.Held != 0 || u.Waiting != 0 {
-					t.Errorf("afterwards %+v", u)
+					t.Errorf("at the end: %+v", u)
 				}
 			})
 		})
 	}
 }
 
-// TestLittleComesLittleIsTaken: an upstream that announces much and sends little takes little
-// memory, and its attempt ends in time.
-func TestLittleComesLittleIsTaken(t *testing.T) {
+// TestSlowAnswerTakesLittleMemory checks that an upstream that announces much but sends little takes little
+// memory, and that its attempt times out.
+func TestSlowAnswerTakesLittleMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := pipeClient(t, "Content-Length: 1000000", []byte("x"))
 		b := budget.New(2<<20, 1<<20)
@@ -84,8 +84,8 @@ func TestLittleComesLittleIsTaken(t *testing.T) {
 	})
 }
 
-// pipeClient returns a client over a pipe in memory to an upstream that sends one answer 201
-// and then neither more nor an end.
+// pipeClient returns a client over a pipe in memory to an upstream that sends one answer 201 and then keeps
+// the connection open.
 func pipeClient(t *testing.T, header string, body []byte) *Client {
 	t.Helper()
 	c := newClient(t, "upstream.test")

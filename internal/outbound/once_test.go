@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// recorded is a connection that keeps the bytes that were written to it. Once it is dead
-// its writes fail before any byte.
+// recorded is a connection that records written bytes. Once it is dead, its writes fail without writing.
 type recorded struct {
 	failing
 	mu      sync.Mutex
@@ -33,9 +32,8 @@ func (r *recorded) stream() string {
 	return r.written.String()
 }
 
-// A request that finds idle connections dead is written whole and once on the next one:
-// that connection's byte stream is the request and nothing more. Nothing reaches the dead
-// ones.
+// If idle connections are dead, the whole request is written once on the next connection. That connection's
+// byte stream is exactly the request, and nothing reaches the dead ones.
 func TestBodyIsWrittenOnce(t *testing.T) {
 	for _, size := range []int{0, 1, 100, bufferSize - 400, bufferSize, bufferSize + 1, 5*bufferSize + 7} {
 		for _, dead := range []int{1, 3} {
@@ -100,8 +98,8 @@ func testWrittenOnce(t *testing.T, body string, dead int) {
 	}
 }
 
-// What an upstream sends before the first byte of a request was written is not its answer,
-// even if it comes at the last moment.
+// Data that comes before the first byte of a request was written is not its answer, even if it comes just
+// before.
 func TestNothingBeforeTheRequestIsItsAnswer(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for name, forged := range map[string]string{"an answer": strings.Replace(okAnswer, "200", "201", 1), "a line": "\r\n", "the end": ""} {
@@ -140,7 +138,7 @@ func TestNothingBeforeTheRequestIsItsAnswer(t *testing.T) {
 				}
 				expect(t, c.Do(t.Context(), call), Answered, 200)
 				if n := u.conns.Load(); n != 2 || asked != 2 {
-					t.Errorf("%d connections; the permit was asked %d times", n, asked)
+					t.Errorf("%d connections; the permit was called %d times", n, asked)
 				}
 			})
 		}

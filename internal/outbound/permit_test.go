@@ -18,7 +18,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// permit counts how often it was asked, and refuses after the first few times.
+// permit counts its calls and refuses after the first few.
 type permit struct {
 	lets  int32
 	asked atomic.Int32
@@ -26,7 +26,7 @@ type permit struct {
 
 func (p *permit) ask() bool { return p.asked.Add(1) <= p.lets }
 
-// permitted returns the call with a permit that lets the first n writes pass.
+// permitted returns the call with a permit that allows the first n writes.
 func permitted(c *Call, n int32) *permit {
 	p := &permit{lets: n}
 	c.Permit = p.ask
@@ -55,8 +55,8 @@ func overBoth(t *testing.T, test func(t *testing.T, start func(serve func(n int,
 	})
 }
 
-// What is refused before anything was written is not sent, on a new connection and on
-// one that was used before, and no other connection is tried.
+// A request that is refused before anything was written is not sent, on a new or a reused connection, and no
+// other connection is tried.
 func TestWithheld(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for _, v := range []struct{ method, body string }{
@@ -83,7 +83,7 @@ func TestWithheld(t *testing.T) {
 						t.Errorf("the upstream got %.40q", b)
 					}
 					if conns, asked := u.conns.Load(), p.asked.Load(); conns != 1 || asked != 1 {
-						t.Errorf("%d connections; the permit was asked %d times", conns, asked)
+						t.Errorf("%d connections; the permit was called %d times", conns, asked)
 					}
 				})
 			}
@@ -91,7 +91,7 @@ func TestWithheld(t *testing.T) {
 	})
 }
 
-// Other connections outlive a refusal, and a request that is permitted uses them.
+// A refusal doesn't affect other connections, and permitted requests use them.
 func TestWithheldTakesOneConnection(t *testing.T) {
 	var both sync.WaitGroup
 	both.Add(2)
@@ -123,11 +123,11 @@ func TestWithheldTakesOneConnection(t *testing.T) {
 	expect(t, c.Do(t.Context(), call), Withheld, 502)
 	expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), Answered, 200)
 	if n := conns.Load(); n != 2 {
-		t.Errorf("%d connections were made, want the 2 of the beginning", n)
+		t.Errorf("%d connections were made, want 2", n)
 	}
 }
 
-// What is refused after a part was written is in doubt, and goes no further.
+// A request that is refused after a part was written is in doubt, and nothing more of it is written.
 func TestRefusedMidway(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		got := make(chan int, 1)
@@ -140,7 +140,7 @@ func TestRefusedMidway(t *testing.T) {
 		permitted(call, 2)
 		expect(t, c.Do(t.Context(), call), Doubt, 502, "the service was interrupted", unknown)
 		if n := <-got; n == 0 || n > size/2 {
-			t.Errorf("the upstream got %d bytes, want those of two writes", n)
+			t.Errorf("the upstream got %d bytes, want two writes", n)
 		}
 		if n := u.conns.Load(); n != 1 {
 			t.Errorf("%d connections", n)
@@ -148,7 +148,7 @@ func TestRefusedMidway(t *testing.T) {
 	})
 }
 
-// A connection asks for the request that it carries, not for an earlier one.
+// A connection calls the Permit of its current request, not of an earlier one.
 func TestPermitIsTheRequests(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		u, c := start(func(_ int, c net.Conn, r *bufio.Reader) {
@@ -164,13 +164,13 @@ func TestPermitIsTheRequests(t *testing.T) {
 		q := permitted(third, 1)
 		expect(t, c.Do(t.Context(), third), Answered, 200)
 		if conns, first, third := u.conns.Load(), p.asked.Load(), q.asked.Load(); conns != 1 || first != 1 || third != 1 {
-			t.Errorf("%d connections; the permits were asked %d and %d times", conns, first, third)
+			t.Errorf("%d connections; the permits were called %d and %d times", conns, first, third)
 		}
 	})
 }
 
-// A request that fits a buffer is written with one system call, over TLS too: a process
-// that is stopped meanwhile has sent all of it or nothing.
+// A request that fits into a buffer is written with one system call, also over TLS. So a process that is
+// stopped in the meantime has sent all of it or nothing.
 func TestOneWrite(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		_, c := start(func(_ int, c net.Conn, r *bufio.Reader) {
@@ -212,7 +212,7 @@ func (c *counting) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// The handler of this process is not called.
+// A refused handler is not called.
 func TestHandlerWithheld(t *testing.T) {
 	calls := 0
 	c, _ := newServed(t, func(http.ResponseWriter, *http.Request) { calls++ })
@@ -221,6 +221,6 @@ func TestHandlerWithheld(t *testing.T) {
 	expect(t, c.Do(t.Context(), call), Answered, 200)
 	expect(t, c.Do(t.Context(), call), Withheld, 502, "Bad Gateway: ")
 	if asked := p.asked.Load(); calls != 1 || asked != 2 {
-		t.Errorf("%d calls; the permit was asked %d times", calls, asked)
+		t.Errorf("%d calls; the permit was called %d times", calls, asked)
 	}
 }

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// TestCrowdedAddress: whatever names and ports lead to an address, it gets so many calls at
-// once, and others after they ended.
+// TestCrowdedAddress checks the limit of concurrent calls to an address, over all names and ports.
 func TestCrowdedAddress(t *testing.T) {
 	arrived, leave := make(chan struct{}, 2*perAddress), make(chan struct{})
 	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -45,12 +44,12 @@ func TestCrowdedAddress(t *testing.T) {
 	}
 	for _, url := range urls {
 		if err := get(url); !IsCrowded(err) {
-			t.Errorf("one more call to %s: %v, want that the address is crowded", url, err)
+			t.Errorf("one more call to %s: %v, want an error that IsCrowded", url, err)
 		}
 	}
 	close(leave)
 	all.Wait()
 	if err := get(urls[0]); err != nil {
-		t.Errorf("after the calls ended: %v", err)
+		t.Errorf("after the other calls: %v", err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// reuse says what an exchange was and whether its connection may carry another one.
+// reuse describes an exchange and says whether its connection may be reused.
 type reuse struct {
 	name, method, body, answer string
 	kept                       bool
@@ -59,8 +59,8 @@ var reuses = []reuse{
 	{"keep-alive of a second", "GET", "", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok", false},
 }
 
-// A connection carries another exchange only when it is certain that the upstream has read
-// the whole request, and where its answer ended.
+// A connection is reused only if it is certain that the upstream has read the whole request, and where its
+// answer ended.
 func TestReuse(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for _, v := range reuses {
@@ -86,8 +86,8 @@ func TestReuse(t *testing.T) {
 	})
 }
 
-// An answer that came before the request was written is heard, and is its connection's
-// last, although the upstream reads the rest of the request.
+// An answer that comes before the request was written is used, but the connection is not reused, even if the
+// upstream reads the rest of the request.
 func TestNoReuseAfterEarlyAnswer(t *testing.T) {
 	c := newClient(t, "upstream.invalid")
 	conns := overPipes(c, func(there net.Conn) {
@@ -110,8 +110,8 @@ func TestNoReuseAfterEarlyAnswer(t *testing.T) {
 	}
 }
 
-// overPipes connects a client to pipes, each of which serve serves until it returns. A write to
-// a pipe ends when it has been read. conns counts the pipes.
+// overPipes connects a client to pipes. serve handles the other end of each. A write to a pipe returns when
+// it has been read. conns counts the pipes.
 func overPipes(c *Client, serve func(there net.Conn)) (conns *int) {
 	conns = new(int)
 	c.dial = func(context.Context) (net.Conn, error) {
@@ -126,7 +126,7 @@ func overPipes(c *Client, serve func(there net.Conn)) (conns *int) {
 	return conns
 }
 
-// Connections are never shared between tokens, nor between stores, and are kept for each.
+// Connections are never shared between tokens or stores, and are kept for each.
 func TestConnectionsBelongToOneOwner(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[int]map[string]int{} // requests by connection and owner
@@ -158,7 +158,7 @@ func TestConnectionsBelongToOneOwner(t *testing.T) {
 	for n, owners := range seen {
 		for who, requests := range owners {
 			if len(owners) != 1 || requests != 5 {
-				t.Errorf("connection %d carried %d requests of %q, and those of %d owners", n, requests, who, len(owners))
+				t.Errorf("connection %d carried %d requests of %q, and requests of %d owners", n, requests, who, len(owners))
 			}
 		}
 	}
@@ -167,15 +167,15 @@ func TestConnectionsBelongToOneOwner(t *testing.T) {
 	}
 }
 
-// However many tokens there are, few connections are kept: the oldest of the owner that has
-// most of them goes first, and owners without one leave nothing behind.
+// The number of kept connections is limited, however many tokens there are. The oldest of the owner with the
+// most is closed first, and owners without connections take no memory.
 func TestPoolIsBounded(t *testing.T) {
 	p := &pool{max: 8}
 	var conns []*conn
 	add := func(who byte) *conn {
 		c := pipeConn(t, owner{who})
-		if got := p.take(owner{who, 1}, time.Minute); got != nil { // an owner that has none
-			t.Fatal("a connection of nobody")
+		if got := p.take(owner{who, 1}, time.Minute); got != nil { // an owner without connections
+			t.Fatal("got another owner's connection")
 		}
 		p.put(c)
 		conns = append(conns, c)
@@ -189,7 +189,7 @@ func TestPoolIsBounded(t *testing.T) {
 		t.Fatalf("%d owners, %d idle, %d in use", len(p.idle), p.count, p.inUse)
 	}
 	if got := p.take(owner{1}, time.Minute); got != modest {
-		t.Error("the owner of one connection has lost it to the owner of many")
+		t.Error("the owner of one connection lost it to the owner of many")
 	}
 	p.put(modest)
 	for who := byte(3); who < 100; who++ {
@@ -203,7 +203,7 @@ func TestPoolIsBounded(t *testing.T) {
 			t.Error("one of the newest connections is gone")
 		}
 	}
-	for range 8 { // in use, they leave no room for idle ones
+	for range 8 { // connections in use leave no room for idle ones
 		p.take(owner{}, time.Minute)
 	}
 	if len(p.idle) != 0 || p.count != 0 || p.inUse != 8 {
@@ -213,7 +213,7 @@ func TestPoolIsBounded(t *testing.T) {
 	p.close()
 	p.put(pipeConn(t, owner{7}))
 	if p.count != 0 || len(p.idle) != 0 {
-		t.Error("a connection was kept after the end")
+		t.Error("a connection was kept after close")
 	}
 }
 
@@ -223,8 +223,8 @@ func pipeConn(t *testing.T, of owner) *conn {
 	return newConn(here, of)
 }
 
-// A connection that was idle for a while may be about to be closed: what must not be
-// repeated is not written to it. None lives for long.
+// A connection that was idle for a while may be about to be closed, so requests that must not be repeated
+// don't use it. All connections have a maximum age.
 func TestAgeOfConnections(t *testing.T) {
 	for _, v := range []struct {
 		name, method, answer string
@@ -268,7 +268,7 @@ func TestAgeOfConnections(t *testing.T) {
 	}
 }
 
-// An answer that no server may send is none: the request may have been carried out.
+// After an invalid answer, the request may have been carried out.
 func TestMalformedAnswers(t *testing.T) {
 	for _, raw := range []string{
 		"HTTP/1.1 000 Zero\r\nContent-Length: 0\r\n\r\n" + okAnswer,
@@ -298,7 +298,7 @@ func TestMalformedAnswers(t *testing.T) {
 	}
 }
 
-// Lines that some servers send behind an answer, or before one, are nothing.
+// Empty lines that some servers send before or after an answer are ignored.
 func TestEmptyLinesBeforeAnswer(t *testing.T) {
 	for _, lines := range []string{"\r\n", "\n", "\r\n\r\n", "\r\n\r\n\r\n\n"} {
 		u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
@@ -309,7 +309,7 @@ func TestEmptyLinesBeforeAnswer(t *testing.T) {
 	}
 }
 
-// Callbacks of several stores may go to one receiver: each has a connection to itself.
+// Callbacks of several stores may go to one receiver. Each uses its own connection.
 func TestCallbacksShareNoConnection(t *testing.T) {
 	u := newRaw(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		for readRequest(r) != "" {
@@ -332,8 +332,8 @@ func TestCallbacksShareNoConnection(t *testing.T) {
 	}
 }
 
-// After a 5XX, or a connection that broke, none of the owner's idle connections is used: the
-// next one resolves the upstream's name again, which may lead elsewhere by now.
+// After a 5xx or a broken connection, the owner's idle connections are not used again. The next connection
+// resolves the upstream's name again, because the address may have changed.
 func TestNameIsResolvedAgainAfterFailure(t *testing.T) {
 	for name, failure := range map[string]string{
 		"503":                "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
@@ -382,7 +382,7 @@ func TestNameIsResolvedAgainAfterFailure(t *testing.T) {
 				all.Go(func() { send("1", "/together") })
 			}
 			all.Wait()
-			send("2", "/a") // and one of another owner
+			send("2", "/a") // one idle connection of another owner
 			if resolved != 4 {
 				t.Fatalf("%d connections", resolved)
 			}
@@ -394,7 +394,7 @@ func TestNameIsResolvedAgainAfterFailure(t *testing.T) {
 			send("1", "/a")
 			send("2", "/a")
 			if resolved != 5 {
-				t.Errorf("%d connections in the end; those made after the failure, and another owner's, are used again", resolved)
+				t.Errorf("%d connections at the end; those made after the failure, and another owner's, should be reused", resolved)
 			}
 		})
 	}

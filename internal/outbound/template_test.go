@@ -26,7 +26,7 @@ func TestTarget(t *testing.T) {
 			continue
 		}
 		if got := to.target("123", c.path); got != c.want {
-			t.Errorf("%s with %q: the target is %q, not %q", c.template, c.path, got, c.want)
+			t.Errorf("%s with %q: the target is %q, want %q", c.template, c.path, got, c.want)
 		}
 	}
 }
