@@ -1,7 +1,6 @@
-// Package batch holds the words of the service: a batch of requests, their
-// results, and the rules of the wire format that need no I/O (decoding a create
-// body, encoding a status, judging a path). It knows no other package of the
-// module.
+// Package batch holds the vocabulary of the service (batch, request, result) and the wire format: it
+// decodes create bodies, encodes statuses and checks paths and headers. It does no I/O and imports no
+// other package of the module.
 package batch
 
 import (
@@ -19,17 +18,15 @@ const (
 	MaxPath     = 8 << 10  // bytes of a request's path
 	MaxGroupID  = 256      // bytes of a group's name
 	MaxParallel = 100      // requests of one parallel batch at the same time
-	MaxProblems = 20       // problems of a body that are told
+	MaxProblems = 20       // problems of a body that are reported
 	MaxStoreID  = 64       // bytes of a store's id
 	MaxToken    = 16 << 10 // bytes of a caller's token
 )
 
-// Ticket names a batch to its creator. It is random (UUID version 4) and so
-// can't be guessed.
+// Ticket identifies a batch to its creator. It is random (UUID version 4), so it can't be guessed.
 type Ticket = uuid.UUID
 
-// Owner is the SHA-256 of the token that created a batch. Compare it with
-// crypto/subtle only.
+// Owner is the SHA-256 of the token that created a batch. Compare owners only with crypto/subtle.
 type Owner [sha256.Size]byte
 
 // OwnerOf returns the owner that a caller's token stands for.
@@ -39,29 +36,29 @@ func OwnerOf(token string) Owner { return sha256.Sum256([]byte(token)) }
 type Request struct {
 	ID     string // the creator's name for it; empty: none
 	Method string // GET, HEAD, POST, PUT, PATCH or DELETE
-	Path   string // as it came: relative to the store's root, query included
+	Path   string // unchanged: relative to the store's root, with the query
 	Body   []byte // the bytes to send; nil: no body
-	Links  *Links // what else it may have; nil: nothing
+	Links  *Links // its optional fields; nil: none
 }
 
-// Safe reports whether the method only reads (RFC 9110, section 9.2.1), so that
-// nothing has to be durable before the request leaves.
+// Safe reports whether the method only reads (RFC 9110, section 9.2.1). Nothing must be durable before
+// a safe request leaves.
 func (r *Request) Safe() bool { return r.Method == "GET" || r.Method == "HEAD" }
 
-// Repeatable reports whether the method is idempotent (RFC 9110, section
-// 9.2.2): sending it again does no harm. POST and PATCH are not.
+// Repeatable reports whether the method is idempotent (RFC 9110, section 9.2.2), so that sending the
+// request again does no harm. POST and PATCH aren't.
 func (r *Request) Repeatable() bool { return r.Method != "POST" && r.Method != "PATCH" }
 
 // Options are the creator's choices for a whole batch.
 type Options struct {
 	Parallel      bool // up to MaxParallel requests at the same time
-	StopOnFailure bool // after the first failure start no further request
+	StopOnFailure bool // start no request after the first failure
 }
 
 // Status is the state of a batch as its creator sees it.
 type Status uint8
 
-// The states of a batch, in the order in which it goes through them.
+// The states of a batch, in their order.
 const (
 	Queued     Status = iota + 1 // no request has ended yet
 	InProgress                   // at least one request has ended
@@ -120,23 +117,23 @@ type BodyKind uint8
 // The kinds of a body. They are judged once, when the answer is stored.
 const (
 	NoBody     BodyKind = iota // empty: the field is absent
-	JSONBody                   // valid JSON: embedded as it is
-	TextBody                   // UTF-8, but no JSON: embedded as a JSON string
-	BinaryBody                 // no UTF-8: embedded as a base64 string
+	JSONBody                   // valid JSON: embedded unchanged
+	TextBody                   // UTF-8, but not JSON: embedded as a JSON string
+	BinaryBody                 // not UTF-8: embedded as a base64 string
 )
 
 // Result is the end of one request.
 type Result struct {
 	Status  ResultStatus
 	Code    int    // HTTP status code; 0 when the request was not executed
-	Line    string // reason phrase, or what happened where no answer came; valid UTF-8
-	Body    []byte // the answer's body, exactly as it came
+	Line    string // reason phrase, or why there is no answer; valid UTF-8
+	Body    []byte // the answer's body, unchanged
 	Kind    BodyKind
 	Headers []Header // of the answer: see outbound.Answer.Kept
 }
 
-// OutcomeUnknown is the result of a request that was in flight when its node died, and that
-// must not be sent again.
+// OutcomeUnknown is the result of a request that was in flight when its node died and that must not be
+// sent again.
 var OutcomeUnknown = Result{
 	Status: Failed,
 	Code:   502,
@@ -160,9 +157,9 @@ func (s *Set) Len() (n int) {
 	return n
 }
 
-// IdempotencyKey returns the key that the request at index i of the batch
-// carries to the upstream: a UUID (version 8, RFC 9562) that is the same over all
-// retries and after a crash, and that does not give the ticket away.
+// IdempotencyKey returns the key that the request at index i of the batch carries to the upstream. It is
+// a UUID (version 8, RFC 9562) that stays the same over all retries and after a crash, and that doesn't
+// reveal the ticket.
 func IdempotencyKey(ticket Ticket, i int) string {
 	const salt = "sheaf idempotency key\x00"
 	text := make([]byte, 0, len(salt)+len(ticket)+2)

@@ -15,16 +15,16 @@ import (
 // Methods are those that a request may have (docs/contract.md#create-a-batch).
 var Methods = []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}
 
-// InvalidError tells what is wrong with a create body.
+// InvalidError describes what is wrong with a create body.
 type InvalidError struct {
 	Problems []Problem // the first MaxProblems, in the order of the body
-	More     int       // problems that are not told
+	More     int       // further problems
 }
 
-// Problem is one thing that is wrong, with its place in the manner of a JSON path.
+// Problem is one thing that is wrong. Its place has the form of a JSON path.
 type Problem struct {
 	Place   string // such as $[3].method
-	Message string // completes the sentence that the place begins
+	Message string // completes a sentence that begins with the place
 }
 
 func (e *InvalidError) Error() string {
@@ -42,20 +42,19 @@ func (e *InvalidError) Error() string {
 	return b.String()
 }
 
-// Decode reads a create body: an array of 1 to MaxRequests requests, for a batch with these
-// options, whose headers the policy admits. An error is an
-// *InvalidError that tells all problems, found in one pass over the body; only a body that is no
-// JSON (RFC 8259; keys must not repeat) is not read past that place. The requests'
-// bodies are parts of body, which must not change afterwards.
+// Decode reads a create body, which is an array of 1 to MaxRequests requests. o are the options of the
+// batch, and admitted decides which headers the requests may have. An error is an *InvalidError with all
+// problems of the body. If the body isn't JSON (RFC 8259, without repeated keys), reading stops there.
+// The requests' bodies are parts of body, which must not change afterwards.
 func Decode(body []byte, o Options, admitted HeaderPolicy) ([]Request, error) {
 	return newDecoding(body, o, admitted).decode()
 }
 
-func newDecoding(body []byte, o Options, admitted HeaderPolicy) *decoding {
-	return &decoding{body: body, options: o, admitted: admitted, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
+func newDecoding(body []byte, o Options, admitted HeaderPolicy) *decoder {
+	return &decoder{body: body, options: o, admitted: admitted, json: jsontext.NewDecoder(bytes.NewBuffer(body))}
 }
 
-func (d *decoding) decode() ([]Request, error) {
+func (d *decoder) decode() ([]Request, error) {
 	if err := d.array(); err != nil {
 		d.syntax(err)
 	} else {
@@ -67,23 +66,23 @@ func (d *decoding) decode() ([]Request, error) {
 	return d.requests, nil
 }
 
-// decoding is one pass over a body. Its methods return errors of the JSON reader;
-// other problems are noted and the pass goes on.
-type decoding struct {
+// decoder makes one pass over a body. Its methods return only the errors of the JSON reader. They note
+// other problems, and the pass continues.
+type decoder struct {
 	body     []byte
 	json     *jsontext.Decoder
 	requests []Request
 	index    int // of the element being read
-	linked   []linked
-	read     int // bytes of bodies that were looked through for places
-	values   Set // of the elements whose body is a JSON value as it stands
+	linked   []linkFields
+	read     int // bytes of bodies that were searched for places
+	values   Set // the elements whose body is a JSON value and not a string
 	options  Options
 	admitted HeaderPolicy
 	invalid  InvalidError
 }
 
 // note adds a problem of the whole body.
-func (d *decoding) note(place, format string, args ...any) {
+func (d *decoder) note(place, format string, args ...any) {
 	if len(d.invalid.Problems) == MaxProblems {
 		d.invalid.More++
 		return
@@ -91,17 +90,17 @@ func (d *decoding) note(place, format string, args ...any) {
 	d.invalid.Problems = append(d.invalid.Problems, Problem{place, fmt.Sprintf(format, args...)})
 }
 
-// noteAt adds a problem of the current element; field is empty or ".name".
-func (d *decoding) noteAt(field, format string, args ...any) {
+// noteAt adds a problem of the current element. field is empty or ".name".
+func (d *decoder) noteAt(field, format string, args ...any) {
 	if len(d.invalid.Problems) == MaxProblems {
-		d.invalid.More++ // without a text that nobody reads
+		d.invalid.More++ // nobody reads the text
 		return
 	}
 	d.note(fmt.Sprintf("$[%d]%s", d.index, field), format, args...)
 }
 
 // syntax adds the problem that ended the pass.
-func (d *decoding) syntax(err error) {
+func (d *decoder) syntax(err error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		d.note("$", "ends too early, after %d bytes", len(d.body))
 		return
@@ -118,10 +117,10 @@ func (d *decoding) syntax(err error) {
 	d.note(place, "%s", why)
 }
 
-// maxPlace bounds a problem's place in bytes: names and depth are the caller's.
+// maxPlace limits the bytes of a problem's place, because callers choose names and depth.
 const maxPlace = 256
 
-// jsonPath turns a JSON pointer (RFC 6901) into a JSON path, cut off at maxPlace.
+// jsonPath turns a JSON pointer (RFC 6901) into a JSON path of at most maxPlace bytes.
 func jsonPath(p jsontext.Pointer) string {
 	var b strings.Builder
 	b.WriteByte('$')
@@ -144,7 +143,7 @@ func jsonPath(p jsontext.Pointer) string {
 	return b.String()
 }
 
-func (d *decoding) array() error {
+func (d *decoder) array() error {
 	if d.json.PeekKind() != '[' {
 		return d.skipInstead("$", "must be an array of 1 to %d requests", MaxRequests)
 	}
@@ -159,7 +158,7 @@ func (d *decoding) array() error {
 		if err := read(); err != nil {
 			return err
 		}
-		runtime.Gosched() // decoding a large batch takes long, and would keep others waiting 10 ms at a time
+		runtime.Gosched() // a large batch takes long, and others would wait 10 ms at a time
 	}
 	if _, err := d.json.ReadToken(); err != nil {
 		return err
@@ -174,7 +173,7 @@ func (d *decoding) array() error {
 }
 
 // end checks that nothing follows the array.
-func (d *decoding) end() error {
+func (d *decoder) end() error {
 	at := d.json.InputOffset()
 	if rest := bytes.TrimLeft(d.body[at:], " \t\r\n"); len(rest) > 0 {
 		d.note("$", "must be followed by nothing; there is more at byte %d", len(d.body)-len(rest))
@@ -182,8 +181,8 @@ func (d *decoding) end() error {
 	return nil
 }
 
-// skipInstead notes a problem with the value that comes next, and passes over it.
-func (d *decoding) skipInstead(place, format string, args ...any) error {
+// skipInstead notes a problem with the next value, and skips the value.
+func (d *decoder) skipInstead(place, format string, args ...any) error {
 	if err := d.json.SkipValue(); err != nil {
 		return err
 	}
@@ -192,7 +191,7 @@ func (d *decoding) skipInstead(place, format string, args ...any) error {
 }
 
 // element reads one request.
-func (d *decoding) element() error {
+func (d *decoder) element() error {
 	if k := d.json.PeekKind(); k != '{' {
 		return d.skipInstead(fmt.Sprintf("$[%d]", d.index), "must be an object")
 	}
@@ -245,13 +244,13 @@ func (d *decoding) element() error {
 	return nil
 }
 
-// text reads a string. Anything else is a problem, and not ok.
-func (d *decoding) text(field string) (s string, ok bool, err error) {
+// text reads a string. Any other value is noted as a problem, and ok is false.
+func (d *decoder) text(field string) (s string, ok bool, err error) {
 	return d.textAt(func() string { return field })
 }
 
-// textAt is text with a field that is named only where it is needed.
-func (d *decoding) textAt(field func() string) (s string, ok bool, err error) {
+// textAt is text with a function for the field's name, called only for a problem.
+func (d *decoder) textAt(field func() string) (s string, ok bool, err error) {
 	if k := d.json.PeekKind(); k != '"' {
 		return "", false, d.skipInstead(fmt.Sprintf("$[%d]%s", d.index, field()), "must be a string")
 	}
@@ -262,7 +261,7 @@ func (d *decoding) textAt(field func() string) (s string, ok bool, err error) {
 	return token.String(), true, nil
 }
 
-func (d *decoding) id(r *Request) error {
+func (d *decoder) id(r *Request) error {
 	if d.json.PeekKind() == 'n' {
 		return d.json.SkipValue()
 	}
@@ -274,7 +273,7 @@ func (d *decoding) id(r *Request) error {
 	return err
 }
 
-func (d *decoding) method(r *Request) error {
+func (d *decoder) method(r *Request) error {
 	s, ok, err := d.text(".method")
 	if ok {
 		i := slices.Index(Methods, s)
@@ -287,7 +286,7 @@ func (d *decoding) method(r *Request) error {
 	return err
 }
 
-func (d *decoding) path(r *Request) error {
+func (d *decoder) path(r *Request) error {
 	s, ok, err := d.text(".path")
 	if ok {
 		if wrong := CheckPath(s); wrong != nil {
@@ -298,9 +297,9 @@ func (d *decoding) path(r *Request) error {
 	return err
 }
 
-// payload reads a body: the text of a string, or the JSON as it stands.
-func (d *decoding) payload(r *Request) error {
-	switch d.json.PeekKind() { //nolint:exhaustive // all others are JSON as it stands
+// payload reads a body: the text of a string, or other JSON unchanged.
+func (d *decoder) payload(r *Request) error {
+	switch d.json.PeekKind() { //nolint:exhaustive // all others stay JSON
 	case 'n':
 		return d.json.SkipValue()
 	case '"':

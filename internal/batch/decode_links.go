@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// linked is an element with fields that name other elements, which are judged when all
-// elements are known.
-type linked struct {
+// linkFields are the fields of an element that name other elements. They are checked once all elements
+// are known.
+type linkFields struct {
 	index     int
 	dependsOn []string
 	refs      []refText
 }
 
-// refText is a reference as it came.
+// refText is an unparsed reference.
 type refText struct{ place, from string }
 
-// links returns the request's links, made at their first use.
+// links returns the request's links. It makes them at their first use.
 func (r *Request) links() *Links {
 	if r.Links == nil {
 		r.Links = &Links{}
@@ -26,17 +26,17 @@ func (r *Request) links() *Links {
 	return r.Links
 }
 
-// link returns what is noted of the current element for later.
-func (d *decoding) link() *linked {
+// link returns the link fields of the current element.
+func (d *decoder) link() *linkFields {
 	if n := len(d.linked); n == 0 || d.linked[n-1].index != d.index {
-		d.linked = append(d.linked, linked{index: d.index})
+		d.linked = append(d.linked, linkFields{index: d.index})
 	}
 	return &d.linked[len(d.linked)-1]
 }
 
-// strings reads an object whose values are strings, and calls each for the first most of them.
-// Anything else is a problem, and so is one more.
-func (d *decoding) strings(field string, most int, each func(name, value string)) error {
+// strings reads an object whose values are strings, and calls each for every member. Another value is a
+// problem, and so are more than most members.
+func (d *decoder) strings(field string, most int, each func(name, value string)) error {
 	switch d.json.PeekKind() {
 	case 'n':
 		return d.json.SkipValue()
@@ -75,7 +75,7 @@ func (d *decoding) strings(field string, most int, each func(name, value string)
 	return err
 }
 
-// member is a name as a step of a JSON path, cut where it is long.
+// member returns a name as a step of a JSON path. It cuts long names.
 func member(name string) string {
 	if len(name) > maxPlace {
 		name = name[:maxPlace]
@@ -83,7 +83,7 @@ func member(name string) string {
 	return "[" + string(AppendString(nil, name)) + "]"
 }
 
-func (d *decoding) headers(r *Request) error {
+func (d *decoder) headers(r *Request) error {
 	const field = ".headers"
 	size := 0
 	return d.strings(field, MaxHeaders, func(name, value string) {
@@ -107,7 +107,7 @@ func (d *decoding) headers(r *Request) error {
 	})
 }
 
-func (d *decoding) dependsOn(r *Request) error {
+func (d *decoder) dependsOn(r *Request) error {
 	const field = ".dependsOn"
 	switch d.json.PeekKind() {
 	case 'n':
@@ -120,7 +120,7 @@ func (d *decoding) dependsOn(r *Request) error {
 		return err
 	}
 	for i := 0; d.json.PeekKind() != ']'; i++ {
-		if i >= MaxRequests { // more would repeat themselves
+		if i >= MaxRequests { // further ones must be repetitions
 			if err := d.json.SkipValue(); err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func (d *decoding) dependsOn(r *Request) error {
 	return err
 }
 
-func (d *decoding) runIf(r *Request) error {
+func (d *decoder) runIf(r *Request) error {
 	if d.json.PeekKind() == 'n' {
 		return d.json.SkipValue()
 	}
@@ -161,7 +161,7 @@ func (d *decoding) runIf(r *Request) error {
 	return err
 }
 
-func (d *decoding) refs(r *Request) error {
+func (d *decoder) refs(r *Request) error {
 	return d.strings(".refs", MaxRefs, func(place, from string) {
 		r.links()
 		l := d.link()
@@ -169,12 +169,12 @@ func (d *decoding) refs(r *Request) error {
 	})
 }
 
-// resolve judges what elements say of other elements.
-func (d *decoding) resolve() {
+// resolve checks the fields that name other elements.
+func (d *decoder) resolve() {
 	if len(d.linked) == 0 {
 		return
 	}
-	ids := map[string]int{} // -1: of several
+	ids := map[string]int{} // -1: several elements have the id
 	for i := range d.requests {
 		id := d.requests[i].ID
 		if _, twice := ids[id]; twice {
@@ -207,8 +207,8 @@ func (d *decoding) resolve() {
 	}
 }
 
-// parent returns the index of the earlier request with an id. place is where the id stands.
-func (d *decoding) parent(ids map[string]int, id string, place func() string) (from int, ok bool) {
+// parent returns the index of the earlier request with an id. place is the position of the id.
+func (d *decoder) parent(ids map[string]int, id string, place func() string) (from int, ok bool) {
 	from, ok = ids[id]
 	var why string
 	switch {

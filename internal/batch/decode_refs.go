@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// resolveRefs judges a request's references and adds them to it.
-func (d *decoding) resolveRefs(ids map[string]int, r *Request, texts []refText) {
+// resolveRefs checks a request's references and adds them to it.
+func (d *decoder) resolveRefs(ids map[string]int, r *Request, texts []refText) {
 	p := d.places(r, texts)
 	for _, t := range texts {
 		place := func() string { return ".refs" + member(t.place) }
@@ -26,8 +26,8 @@ func (d *decoding) resolveRefs(ids map[string]int, r *Request, texts []refText) 
 	d.unfilled(r, texts)
 }
 
-// ref reads a reference. place is where it stands.
-func (d *decoding) ref(ids map[string]int, t refText, place func() string) (ref Ref, ok bool) {
+// ref reads a reference. place is its position.
+func (d *decoder) ref(ids map[string]int, t refText, place func() string) (ref Ref, ok bool) {
 	ref.Where, ref.Name = t.where()
 	if ref.Where == 0 {
 		d.noteAt(place(), "must be named path:NAME, query:NAME, body:POINTER or header:NAME")
@@ -56,7 +56,7 @@ func (d *decoding) ref(ids map[string]int, t refText, place func() string) (ref 
 	return ref, true
 }
 
-// where returns which place a reference fills; zero: it names none.
+// where returns the kind of place that a reference fills, or zero if it names none.
 func (t refText) where() (Where, string) {
 	kind, name, ok := strings.Cut(t.place, ":")
 	if !ok || kind == "" {
@@ -65,18 +65,18 @@ func (t refText) where() (Where, string) {
 	return Where(max(slices.Index(wheres, kind), 0)), name
 }
 
-// places are those of a request that references can fill.
+// places are the places of a request that references can fill.
 type places struct {
 	path, query map[string]bool // the names in braces
-	headers     map[string]bool // those that are given already, in lower case
+	headers     map[string]bool // the request's own headers, in lower case
 	admitted    HeaderPolicy
 	isJSON      bool            // the body
-	body        map[string]span // where the values of the references' pointers stand
+	body        map[string]span // the values that the references' pointers name
 	taken       []span          // of the body
 }
 
-// places finds them. It takes time in proportion to the request and the references.
-func (d *decoding) places(r *Request, texts []refText) *places {
+// places finds the places of a request, in time proportional to the request and the references.
+func (d *decoder) places(r *Request, texts []refText) *places {
 	path, query, _ := strings.Cut(r.Path, "?")
 	p := &places{
 		path: names(path), query: names(query), headers: map[string]bool{}, admitted: d.admitted, isJSON: d.values.Has(d.index), body: map[string]span{},
@@ -101,7 +101,7 @@ func (d *decoding) places(r *Request, texts []refText) *places {
 	return p
 }
 
-// names returns the names that stand in braces in a text.
+// names returns the names in braces in a text.
 func names(text string) map[string]bool {
 	out := map[string]bool{}
 	for at := range placeholders(text) {
@@ -110,8 +110,8 @@ func names(text string) map[string]bool {
 	return out
 }
 
-// take lets a reference fill its place, which no other one can fill then. An error completes
-// a sentence.
+// take reserves the place of a reference, so that no other one can fill it. An error completes a
+// sentence.
 func (p *places) take(ref *Ref) error {
 	switch ref.Where {
 	case InPath, InQuery:
@@ -159,8 +159,8 @@ func (p *places) takeBody(pointer string) error {
 	return nil
 }
 
-// unfilled notes every {NAME} that no reference fills, in a request that has references.
-func (d *decoding) unfilled(r *Request, texts []refText) {
+// unfilled notes every {NAME} that no reference fills, if the request has references.
+func (d *decoder) unfilled(r *Request, texts []refText) {
 	filled := make(map[string]bool, len(texts))
 	for _, t := range texts {
 		filled[t.place] = true

@@ -10,9 +10,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// KindOf judges how an answer's body is embedded into a status: JSON is what parses
-// as one JSON value, whatever its Content-Type said (duplicate keys are the upstream's
-// own business).
+// KindOf decides how an answer's body is embedded into a status. A body is JSON if it is one JSON value,
+// whatever its Content-Type says. It may have duplicate keys.
 func KindOf(body []byte) BodyKind {
 	switch {
 	case len(body) == 0:
@@ -25,7 +24,7 @@ func KindOf(body []byte) BodyKind {
 	return BinaryBody
 }
 
-// AppendHead appends the beginning of a status: an object that is not closed yet.
+// AppendHead appends the beginning of a status. The caller closes the object.
 func AppendHead(dst []byte, s Status, total, completed int) []byte {
 	dst = append(dst, `{"status":"`...)
 	dst = append(dst, s.String()...)
@@ -35,25 +34,24 @@ func AppendHead(dst []byte, s Status, total, completed int) []byte {
 	return strconv.AppendInt(dst, int64(completed), 10)
 }
 
-// AppendResult appends one object of a status's responses. The body is embedded as
-// its kind says or, if escaped is set, as a string that holds it exactly as it came;
-// bytes that are no UTF-8 are base64 in both forms. What is absent has no field.
-// A line of a request that was not executed is told as the reason.
+// AppendResult appends one object of a status's responses. The body is embedded as its kind says or, if
+// escaped is set, as a string with its exact text. A body that isn't UTF-8 is base64 in both forms. An
+// absent value has no field. The line of a request that was not executed is its reason.
 func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 	return (&Form{Escaped: escaped}).AppendResult(dst, id, r, false)
 }
 
-// Form is how bodies are written.
+// Form says how bodies are written.
 type Form struct {
-	Escaped bool // as strings that hold them exactly as they came: see AppendResult
-	Most    int  // bytes of a body: of a longer one only the beginning, as with Escaped; 0: no limit
-	// Flush, if set, is called after each piece of a body. It returns the buffer that the rest
-	// is appended to, so that a long body never stands in it as a whole.
+	Escaped bool // as strings with their exact text; see AppendResult
+	Most    int  // bytes; of a longer body only the beginning is written, as with Escaped; 0: no limit
+	// Flush, if set, is called after each piece of a body and returns the buffer for the rest. So the
+	// buffer never holds the whole of a long body.
 	Flush func(dst []byte) []byte
 }
 
-// AppendResult is AppendResult in this form. inDoubt means that it is unknown whether the failed
-// request was carried out.
+// AppendResult is the function AppendResult for this form. inDoubt means that it is unknown whether the
+// failed request was carried out.
 func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []byte {
 	return append(f.appendResult(append(dst, '{'), id, r, inDoubt), '}')
 }
@@ -68,8 +66,7 @@ type Details struct {
 	EndedAt     time.Time // of the last attempt
 }
 
-// AppendIndexed is AppendResult with the request's place in the batch and, unless they are
-// nil, the details.
+// AppendIndexed is AppendResult with the request's index in the batch and, if d isn't nil, the details.
 func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, inDoubt bool, d *Details) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
@@ -81,7 +78,7 @@ func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, inDoub
 	return append(dst, '}')
 }
 
-// Moment is the form of a moment in JSON: RFC 3339 in UTC, to the millisecond.
+// Moment is the format of times in JSON: RFC 3339 in UTC, with milliseconds.
 const Moment = "2006-01-02T15:04:05.000Z"
 
 func (d *Details) append(dst []byte, r *Result) []byte {
@@ -119,9 +116,8 @@ func (d *Details) append(dst []byte, r *Result) []byte {
 	return append(d.ThrottledAt.UTC().AppendFormat(dst, Moment), '"')
 }
 
-// AppendRequest appends a request as it was created, with its place in the batch. ids are those
-// of all of the batch's requests. Of a body that is longer than the form allows the beginning is
-// given as text.
+// AppendRequest appends a request as it was created, with its index in the batch. ids are the ids of all
+// requests of the batch. If a body is longer than the form allows, its beginning is written as text.
 func (f *Form) AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
@@ -147,7 +143,7 @@ func (f *Form) AppendRequest(dst []byte, index int, r *Request, ids []string) []
 	return append(dst, '}')
 }
 
-// append appends the fields, what they name by its id.
+// append appends the fields. They name other requests by id.
 func (l *Links) append(dst []byte, ids []string) []byte {
 	object := func(name string, n int, field func(i int) (key, value string)) {
 		if n == 0 {
@@ -263,11 +259,10 @@ func (f *Form) appendText(dst, text []byte) []byte {
 	return append(appendContent(dst, text), '"')
 }
 
-// pieceBytes is the length of the pieces in which long bodies are appended. Base64 needs a
-// multiple of 3.
+// pieceBytes is the size of the pieces of long bodies. Base64 needs a multiple of 3.
 const pieceBytes = 48 << 10
 
-// pieces appends a body by a function, in pieces if it is long.
+// pieces appends a body with a function, in pieces if it is long.
 func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []byte {
 	for f.Flush != nil && len(body) > pieceBytes {
 		dst = f.Flush(with(dst, body[:pieceBytes]))
@@ -276,8 +271,7 @@ func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []b
 	return with(dst, body)
 }
 
-// textHead returns the beginning of a longer text, of at most n bytes and with no character
-// torn apart.
+// textHead returns the beginning of a longer text, at most n bytes. It doesn't split a character.
 func textHead(text []byte, n int) []byte {
 	end := n
 	for end > 0 && end > n-utf8.UTFMax && !utf8.RuneStart(text[end]) {

@@ -12,8 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// RefError says which reference of a request can't be filled. Its text is for the
-// request's creator, and holds nothing of the answer.
+// RefError says which reference of a request can't be filled. Its text is for the request's creator and
+// contains nothing of the answer.
 type RefError struct {
 	Ref *Ref
 	Why string
@@ -21,17 +21,17 @@ type RefError struct {
 
 func (e *RefError) Error() string { return "the reference " + e.Ref.text() + " " + e.Why }
 
-// Value is what a reference has found in an answer.
+// Value is the value that a reference has found in an answer.
 type Value struct {
-	JSON []byte // a JSON value, which may be shared; nil: there is none
+	JSON []byte // a JSON value that may be shared; nil: there is none
 	Why  string // why there is none; completes a sentence that begins with the reference
 }
 
-// Fill returns the request as it is sent: the places of its references hold the values,
-// which have the references' order. The request itself stays as it is. It takes time in
-// proportion to the request and the values. Errors: *RefError.
+// Fill returns a copy of the request with the values in the places of its references. values has the
+// order of the references. The time is proportional to the request and the values. An error is a
+// *RefError.
 func (r *Request) Fill(values []Value) (*Request, error) {
-	f := filling{request: r, path: map[string]string{}, query: map[string]string{}}
+	f := filler{request: r, path: map[string]string{}, query: map[string]string{}}
 	f.locate()
 	for i := range r.Links.Refs {
 		ref := &r.Links.Refs[i]
@@ -56,17 +56,17 @@ func (r *Request) Fill(values []Value) (*Request, error) {
 	return &out, nil
 }
 
-// filling is a request on its way to be filled.
-type filling struct {
+// filler fills one request.
+type filler struct {
 	request     *Request
-	places      []span // of the references in the body, those that are not filled yet
+	places      []span // of the references in the body that are not filled yet
 	edits       []edit // of the body
 	headers     []Header
 	path, query map[string]string // encoded values by name
 }
 
 // locate finds the places in the body.
-func (f *filling) locate() {
+func (f *filler) locate() {
 	var pointers []string
 	for i := range f.request.Links.Refs {
 		if ref := &f.request.Links.Refs[i]; ref.Where == InBody {
@@ -76,9 +76,8 @@ func (f *filling) locate() {
 	f.places, _ = locate(f.request.Body, pointers)
 }
 
-// fill takes note of a value for the place of the next reference. An error completes a
-// sentence.
-func (f *filling) fill(ref *Ref, value []byte) error {
+// fill notes a value for the place of the next reference. An error completes a sentence.
+func (f *filler) fill(ref *Ref, value []byte) error {
 	if ref.Where == InBody {
 		at := f.places[0]
 		f.places = f.places[1:]
@@ -114,7 +113,7 @@ func (f *filling) fill(ref *Ref, value []byte) error {
 }
 
 // fillPath returns the path with its values. An error completes a sentence.
-func (f *filling) fillPath() (string, error) {
+func (f *filler) fillPath() (string, error) {
 	path, query, has := strings.Cut(f.request.Path, "?")
 	out, err := expand(nil, path, f.path)
 	if err != nil {
@@ -128,8 +127,8 @@ func (f *filling) fillPath() (string, error) {
 	return string(out), CheckPath(string(out))
 }
 
-// expand appends a text in which each {NAME} is replaced by the name's value, if it has one.
-// It stops when that is longer than a path may be. An error completes a sentence.
+// expand appends a text and replaces each {NAME} that has a value. It stops when the result is longer
+// than a path may be. An error completes a sentence.
 func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
 	from := 0
 	for at := range placeholders(text) {
@@ -145,7 +144,7 @@ func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
 	return append(dst, text[from:]...), nil
 }
 
-// placeholders returns where each {NAME} of a text stands.
+// placeholders returns the position of each {NAME} in a text.
 func placeholders(text string) iter.Seq[span] {
 	return func(yield func(span) bool) {
 		for from := 0; ; {
@@ -173,8 +172,8 @@ func firstPathRef(refs []Ref) *Ref {
 	return &refs[slices.IndexFunc(refs, func(r Ref) bool { return r.Where == InPath || r.Where == InQuery })]
 }
 
-// scalar returns the text of a JSON value that is one: a string's content, a number or
-// a boolean as it stands. A control character in it is refused.
+// scalar returns the text of a string, or a number or boolean unchanged. It refuses control characters
+// and other JSON values.
 func scalar(value []byte) (string, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(value))
 	token, err := d.ReadToken()
@@ -188,7 +187,7 @@ func scalar(value []byte) (string, error) {
 	}
 	text := token.String()
 	if token.Kind() == '0' {
-		text = string(value) // as it stands: no digit is lost
+		text = string(value) // unchanged, so no digit is lost
 	}
 	for _, c := range text {
 		if c < ' ' || c >= 0x7f && c < 0xa0 {
@@ -198,8 +197,8 @@ func scalar(value []byte) (string, error) {
 	return text, nil
 }
 
-// checkSegmentValue reports whether a value can stand in a path without leaving its
-// segment, however often what stands behind the upstream decodes.
+// checkSegmentValue returns an error if a value in a path could leave its segment, however often servers
+// decode the path.
 func checkSegmentValue(text string) error {
 	if text == "" {
 		return errors.New("finds an empty value")
@@ -214,7 +213,7 @@ func checkSegmentValue(text string) error {
 	return nil
 }
 
-// unescape undoes percent-encoding until nothing changes, in one pass: see decodePath.
+// unescape percent-decodes a text until nothing changes, in one pass. See decodePath.
 func unescape(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := range len(s) {
@@ -241,13 +240,13 @@ func escape(s string) string {
 	return string(out)
 }
 
-// edit puts a text into the place of another.
+// edit replaces a part of a text.
 type edit struct {
 	span
 	with []byte
 }
 
-// replace carries edits out, which do not overlap.
+// replace makes edits, which must not overlap.
 func replace(text []byte, edits []edit) []byte {
 	if len(edits) == 0 {
 		return text

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// HeaderPolicy says which headers a batch's requests may carry. The zero value admits the
-// usual ones (usualHeaders). Whatever a policy admits, it refuses the headers by which an API
-// could be misled about who calls, what is called, or where a message ends.
+// HeaderPolicy says which headers a batch's requests may have. The zero value admits the usual ones
+// (usualHeaders). Every policy refuses headers that could mislead an API about the caller, the call, or
+// the end of a message.
 type HeaderPolicy struct {
 	more []string // further names, in lower case
-	open bool     // admits all that can be admitted
+	open bool     // admits every header that a policy can admit
 }
 
-// AnyHeader returns the policy of a program that doesn't know what the service admits. It
-// refuses only what every service refuses.
+// AnyHeader returns a policy for programs that don't know what the service admits. It refuses only
+// headers that every service refuses.
 func AnyHeader() HeaderPolicy { return HeaderPolicy{open: true} }
 
-// AdmitHeaders returns the usual policy widened by the names that an operator lists. An error
-// names the header that can't be admitted.
+// AdmitHeaders returns a policy that admits these headers and the usual ones. An error names the header
+// that can't be admitted.
 func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 	for _, name := range names {
 		if strings.Contains(name, "*") {
@@ -38,7 +38,7 @@ func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 	return p, nil
 }
 
-// Check reports whether a request may carry the header. An error completes a sentence.
+// Check returns an error if a request must not have the header. The error completes a sentence.
 func (p HeaderPolicy) Check(name string) error {
 	if err := checkPlain(name); err != nil {
 		return err
@@ -56,8 +56,8 @@ func (p HeaderPolicy) Check(name string) error {
 	return fmt.Errorf("can't be set here: the operator has to admit it with --request-headers %s", name)
 }
 
-// CheckLinks reports whether a request may carry the headers that it has or takes from
-// answers. An error names the header.
+// CheckLinks returns an error if a request must not have one of its headers, or one that it takes from an
+// answer. The error names the header.
 func (p HeaderPolicy) CheckLinks(l *Links) error {
 	if l == nil {
 		return nil
@@ -78,12 +78,12 @@ func (p HeaderPolicy) CheckLinks(l *Links) error {
 	return nil
 }
 
-// maxHeaderName bounds a header's name, in bytes.
+// maxHeaderName limits the bytes of a header's name.
 const maxHeaderName = 128
 
-// checkPlain reports whether a name is made of what every server reads alike. RFC 9110
-// allows more, which gateways in the manner of CGI fold into an underscore or a hyphen. An
-// error completes a sentence.
+// checkPlain returns an error if a name has characters that servers read in different ways. RFC 9110
+// allows characters that CGI-like gateways turn into an underscore or a hyphen. The error completes a
+// sentence.
 func checkPlain(name string) error {
 	if len(name) > maxHeaderName {
 		return fmt.Errorf("must have a name of at most %d bytes", maxHeaderName)
@@ -99,8 +99,7 @@ func checkPlain(name string) error {
 
 const headerCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
 
-// usualHeaders are admitted without an operator's doing, and so are those that begin with
-// accept- or if-.
+// usualHeaders are admitted by default, together with headers that begin with accept- or if-.
 var usualHeaders = []string{
 	"accept", "content-language", "content-type", "idempotency-key", "prefer", "range", "traceparent", "tracestate", "user-agent", "x-request-id",
 }
@@ -113,17 +112,17 @@ func isNamed(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// PlainHeader reports whether a header's name is made of what every server reads alike.
+// PlainHeader reports whether every server reads a header's name in the same way.
 func PlainHeader(name string) bool { return checkPlain(name) == nil }
 
-// SpeaksForProxy reports whether APIs behind a proxy believe the header about the caller, or
-// about the address that was called.
+// SpeaksForProxy reports whether APIs behind a proxy trust the header about the caller or the address
+// that was called.
 func SpeaksForProxy(name string) bool {
 	m := misleads(strings.ToLower(name))
 	return m != nil && m.byProxy
 }
 
-// EndToEnd reports whether a header is meant for the API, so that no connection may claim it.
+// EndToEnd reports whether a header is meant for the API and not for one connection.
 func EndToEnd(name string) bool {
 	lower := strings.ToLower(name)
 	return isUsual(lower) || misleads(lower) != nil || strings.HasPrefix(lower, "content-") || isNamed(endToEnd, lower)
@@ -132,15 +131,15 @@ func EndToEnd(name string) bool {
 // endToEnd are further headers that are meant for the API.
 var endToEnd = []string{"apikey", "api-key", "cache-control", "date", "origin", "pragma", "referer", "x-api-key", "x-csrf-token", "x-requested-with", "x-tenant"}
 
-// misleading is a group of headers that no policy admits, in lower case: by name, by how a name
-// begins, and by what a name without its hyphens contains.
-type misleading struct {
+// refusedGroup is a group of headers that no policy admits. All texts are in lower case. A header belongs
+// to it by its name, by a prefix, or by a text that its name without hyphens contains.
+type refusedGroup struct {
 	why                    string
-	byProxy                bool // proxies set them, and APIs believe them
+	byProxy                bool // proxies set them, and APIs trust them
 	names, prefixes, parts []string
 }
 
-var misleadings = []misleading{
+var misleadings = []refusedGroup{
 	{
 		why: "the service sets it itself, because it says where a message ends or how a connection is used",
 		names: []string{
@@ -193,8 +192,8 @@ var misleadings = []misleading{
 	},
 }
 
-// misleads returns the group of a header, given in lower case; nil: policies may admit it.
-func misleads(lower string) *misleading {
+// misleads returns the group of a header in lower case, or nil if policies may admit it.
+func misleads(lower string) *refusedGroup {
 	squeezed := strings.ReplaceAll(lower, "-", "")
 	for i := range misleadings {
 		m := &misleadings[i]

@@ -18,10 +18,10 @@ const (
 	MaxRefValue    = 64 << 10 // bytes of a value that is taken from an answer, as JSON
 )
 
-// Links are what a request may have beyond id, method, path and body.
+// Links are the optional fields of a request.
 type Links struct {
-	Headers   []Header `json:"h,omitempty"` // to be sent, in the order in which they came
-	DependsOn []int    `json:"d,omitempty"` // indexes of earlier requests of the batch, ascending; those of Refs are among them
+	Headers   []Header `json:"h,omitempty"` // in their order
+	DependsOn []int    `json:"d,omitempty"` // indexes of earlier requests of the batch, ascending; includes those of Refs
 	RunIf     RunIf    `json:"i,omitempty"`
 	Refs      []Ref    `json:"r,omitempty"`
 }
@@ -32,14 +32,14 @@ type Header struct {
 	Value string `json:"v"`
 }
 
-// RunIf says by which ends of the requests that it depends on a request is sent.
+// RunIf says after which ends of its dependencies a request is sent.
 type RunIf uint8
 
-// The conditions. One that does not hold leaves the request NOT_EXECUTED.
+// The conditions. If the condition doesn't hold, the request is NOT_EXECUTED.
 const (
-	IfSuccess RunIf = iota // every one is COMPLETED
-	IfFailure              // at least one is not
-	Always                 // whatever they are
+	IfSuccess RunIf = iota // all are COMPLETED
+	IfFailure              // at least one isn't COMPLETED
+	Always                 // in every case
 )
 
 // runIfs are the words of the wire format.
@@ -47,7 +47,7 @@ var runIfs = []string{"success", "failure", "always"}
 
 func (r RunIf) String() string { return runIfs[r] }
 
-// Holds reports whether a request with these parents' ends is sent, and if not, why.
+// Holds reports whether a request is sent after these ends of its dependencies, and if not, why.
 func (r RunIf) Holds(ends []ResultStatus) (ok bool, why string) {
 	bad := slices.IndexFunc(ends, func(s ResultStatus) bool { return s != Succeeded })
 	switch {
@@ -79,13 +79,13 @@ func (w Where) String() string { return wheres[w] }
 type Ref struct {
 	Where Where  `json:"w"`
 	Name  string `json:"n"`           // of the place; InBody: a pointer (RFC 6901)
-	From  int    `json:"f"`           // index of the request whose answer it is
+	From  int    `json:"f"`           // index of the request that gives the answer
 	Field string `json:"h,omitempty"` // the answer's header; empty: its body
 	Path  string `json:"p,omitempty"` // a pointer into the answer's body
 }
 
-// text is the reference as its creator wrote it, with the index of the request that it refers
-// to. Long names are cut.
+// text returns the reference as its creator wrote it, but with the index of the request that it refers
+// to. It cuts long names.
 func (r *Ref) text() string {
 	from := fmt.Sprintf("$[%d]#%s", r.From, cut(r.Path, maxPlace))
 	if r.Field != "" {
@@ -94,7 +94,7 @@ func (r *Ref) text() string {
 	return fmt.Sprintf("%s:%s from %s", r.Where, cut(r.Name, maxPlace), from)
 }
 
-// cut returns a text, or where that is longer than n bytes, its beginning.
+// cut returns a text, or its beginning if it is longer than n bytes.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -102,8 +102,7 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
-// checkToken reports whether a text can name a header of an answer. An error completes a
-// sentence.
+// checkToken returns an error if a text can't name a header of an answer. The error completes a sentence.
 func checkToken(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
 		return errors.New("must be named by letters, digits and hyphens (RFC 9110, section 5.1)")
@@ -111,8 +110,7 @@ func checkToken(name string) error {
 	return nil
 }
 
-// checkHeaderValue reports whether a text can be a header's value. An error completes a
-// sentence.
+// checkHeaderValue returns an error if a text can't be a header's value. The error completes a sentence.
 func checkHeaderValue(value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) || strings.TrimSpace(value) != value {
 		return errors.New("must be a valid header value: no control character, no space at its ends")

@@ -11,21 +11,21 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// span is where a value stands in a text.
+// span is the position of a value in a text.
 type span struct{ begin, end int }
 
-// exists reports whether there is a value: no value is empty.
+// exists reports whether there is a value. No value is empty.
 func (s span) exists() bool { return s.end > s.begin }
 
-// locate finds the values that pointers (RFC 6901) name in a JSON text. It reads the text once,
-// however many pointers there are, and no further than it must. The spans have the order of
-// the pointers; one without a value is empty. If a name stands twice in an object, the first
-// one counts. read is how many bytes of the text were read.
+// locate finds the values that pointers (RFC 6901) name in a JSON text. It reads the text once, and stops
+// when it has found all values. The spans have the order of the pointers. If there is no value, the span
+// is empty. If an object has a name twice, the first one counts. read is the number of bytes that were
+// read.
 func locate(text []byte, pointers []string) (found []span, read int) {
 	if len(pointers) == 0 {
 		return nil, 0
 	}
-	l := locating{
+	l := locator{
 		json:     jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)),
 		pointers: pointers,
 		order:    make([]int, len(pointers)),
@@ -37,12 +37,12 @@ func locate(text []byte, pointers []string) (found []span, read int) {
 		l.order[i] = i
 	}
 	slices.SortFunc(l.order, func(a, b int) int { return comparePointers(pointers[a], pointers[b]) })
-	_ = l.value(0, len(pointers), 0) // an error ends the pass: the rest is not found
+	_ = l.value(0, len(pointers), 0) // after an error the other pointers have no value
 	return l.found, int(l.json.InputOffset())
 }
 
-// comparePointers orders pointers so that those below one value stand together, behind that
-// value's own: "/" comes before any other character.
+// comparePointers orders pointers so that the pointers below a value directly follow that value's own
+// pointer. For this, "/" comes before any other character.
 func comparePointers(a, b string) int {
 	for i := range min(len(a), len(b)) {
 		switch {
@@ -58,34 +58,34 @@ func comparePointers(a, b string) int {
 	return cmp.Compare(len(a), len(b))
 }
 
-// locating is one pass over a text.
-type locating struct {
+// locator makes one pass over a text.
+type locator struct {
 	json     *jsontext.Decoder
 	pointers []string
-	order    []int  // of the pointers: see comparePointers
-	found    []span // by pointer, as settled
-	settled  []bool // it was found, or can't be any more
+	order    []int  // of the pointers; see comparePointers
+	found    []span // by pointer
+	settled  []bool // by pointer: its value was found, or doesn't exist
 	open     int    // how many are not settled
-	name     []byte // the last member's name
+	name     []byte // of the last member
 }
 
 // errSettled ends a pass when every pointer is settled.
 var errSettled = errors.New("every pointer is settled")
 
 // rest returns what follows the first at bytes of the nth pointer in order.
-func (l *locating) rest(n, at int) string { return l.pointers[l.order[n]][at:] }
+func (l *locator) rest(n, at int) string { return l.pointers[l.order[n]][at:] }
 
-// settle notes where the value of the nth pointer in order stands, unless that is known.
-func (l *locating) settle(n int, where span) {
+// settle notes the position of the value of the nth pointer in order, unless it is known.
+func (l *locator) settle(n int, where span) {
 	if i := l.order[n]; !l.settled[i] {
 		l.settled[i], l.found[i] = true, where
 		l.open--
 	}
 }
 
-// value reads the value that comes next. The pointers from lo to hi, in order, lead to it with
-// their first at bytes, and end here or lead on.
-func (l *locating) value(lo, hi, at int) error {
+// value reads the next value. The first at bytes of the pointers from lo to hi, in order, lead to it. A
+// pointer ends here or leads into the value.
+func (l *locator) value(lo, hi, at int) error {
 	inner := lo
 	for inner < hi && l.rest(inner, at) == "" {
 		inner++
@@ -103,9 +103,9 @@ func (l *locating) value(lo, hi, at int) error {
 	return nil
 }
 
-// readValue reads the value that comes next, and looks into it for the pointers from lo to hi.
-// It returns where the value stands.
-func (l *locating) readValue(lo, hi, at int) (span, error) {
+// readValue reads the next value, and searches it for the pointers from lo to hi. It returns the value's
+// position.
+func (l *locator) readValue(lo, hi, at int) (span, error) {
 	kind := l.json.PeekKind()
 	if lo == hi || kind != '{' && kind != '[' {
 		value, err := l.json.ReadValue()
@@ -133,7 +133,7 @@ func (l *locating) readValue(lo, hi, at int) (span, error) {
 }
 
 // missing settles the pointers from lo to hi that were not found.
-func (l *locating) missing(lo, hi int) error {
+func (l *locator) missing(lo, hi int) error {
 	for n := lo; n < hi; n++ {
 		l.settle(n, span{})
 	}
@@ -144,7 +144,7 @@ func (l *locating) missing(lo, hi int) error {
 }
 
 // object reads an object's members.
-func (l *locating) object(lo, hi, at int) error {
+func (l *locator) object(lo, hi, at int) error {
 	for l.json.PeekKind() == '"' {
 		if err := l.readName(); err != nil {
 			return err
@@ -163,8 +163,8 @@ func (l *locating) object(lo, hi, at int) error {
 	return nil
 }
 
-// readName reads a member's name, in the form that it has in a pointer.
-func (l *locating) readName() error {
+// readName reads a member's name and escapes it as in a pointer.
+func (l *locator) readName() error {
 	quoted, err := l.json.ReadValue()
 	if err != nil {
 		return err
@@ -190,7 +190,7 @@ func (l *locating) readName() error {
 }
 
 // member returns which of the pointers from lo to hi lead into the member with the last name.
-func (l *locating) member(lo, hi, at int) (from, to int) {
+func (l *locator) member(lo, hi, at int) (from, to int) {
 	at += len("/")
 	from = lo + sort.Search(hi-lo, func(n int) bool { return compareToken(l.rest(lo+n, at), l.name) >= 0 })
 	to = from
@@ -223,7 +223,7 @@ func compareToken(rest string, name []byte) int {
 type element struct{ index, from, to, at int }
 
 // array reads an array's elements.
-func (l *locating) array(lo, hi, at int) error {
+func (l *locator) array(lo, hi, at int) error {
 	wanted := l.elements(lo, hi, at)
 	for i := 0; l.json.PeekKind() != ']'; i++ {
 		var err error
@@ -241,7 +241,7 @@ func (l *locating) array(lo, hi, at int) error {
 }
 
 // elements returns the elements that the pointers from lo to hi lead into, by index.
-func (l *locating) elements(lo, hi, at int) (out []element) {
+func (l *locator) elements(lo, hi, at int) (out []element) {
 	at += len("/")
 	for from := lo; from < hi; {
 		token, _, _ := strings.Cut(l.rest(from, at), "/")

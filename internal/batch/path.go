@@ -7,14 +7,13 @@ import (
 
 var errLongPath = errors.New("must not be longer than 8192 bytes")
 
-// CheckPath reports whether a sub-request with this path stays below its store's root
-// (docs/contract.md#paths). An error completes the sentence
-// "$[3].path …". What is accepted reaches the upstream as it came.
+// CheckPath returns an error if a request with this path could leave its store's root
+// (docs/contract.md#paths). The error completes the sentence "$[3].path …". An accepted path reaches the
+// upstream unchanged.
 //
-// Segments are judged after percent-decoding until nothing changes, because nobody
-// knows how often what stands behind the upstream decodes; and with what follows a ';'
-// (or a '?' or '#' that was encoded) cut off, because some servers take that for a
-// parameter, a query or a fragment.
+// Segments are percent-decoded until nothing changes, because nobody knows how often the servers behind
+// the upstream decode. In each segment, everything from a ';' or an encoded '?' or '#' on is ignored,
+// because some servers read it as a parameter, a query or a fragment.
 func CheckPath(path string) error {
 	if path == "" {
 		return errors.New("must not be empty")
@@ -40,8 +39,8 @@ func CheckPath(path string) error {
 	if i := strings.Index(path, "://"); i >= 0 && !strings.Contains(path[:i], "/") {
 		return errors.New("must be relative to the store's root, not an absolute address")
 	}
-	// Only a slash that is written as one is the leading one: the path is appended to
-	// the root's slash, after which an encoded one makes an empty segment.
+	// The path is appended to the root's slash. An encoded slash at its beginning makes an empty
+	// segment, so only a literal slash is removed.
 	decoded, err := decodePath(strings.TrimPrefix(path, "/"))
 	if err != nil {
 		return err
@@ -49,7 +48,7 @@ func CheckPath(path string) error {
 	return checkSegments(decoded)
 }
 
-// checkSegments judges the decoded segments of a path without its leading slash.
+// checkSegments checks the decoded segments of a path without its leading slash.
 func checkSegments(path string) error {
 	first := true
 	for rest, more := path, true; more; first = false {
@@ -73,9 +72,8 @@ func checkSegments(path string) error {
 	return nil
 }
 
-// decodePath undoes percent-encoding until nothing changes, in one pass: a decoded
-// character may complete an escape with those before it, so that what is decoded is
-// looked at again from the end of the output.
+// decodePath percent-decodes a path until nothing changes, in one pass. A decoded character may complete
+// an escape with the characters before it, so the end of the output is decoded again.
 func decodePath(path string) (string, error) {
 	if !strings.Contains(path, "%") {
 		return path, nil
@@ -102,9 +100,8 @@ func decodePath(path string) (string, error) {
 	return string(out), nil
 }
 
-// overlong reports whether c, behind before, is or completes the beginning of a UTF-8
-// sequence that is longer than its character needs (RFC 3629, section 3): some decoders
-// take such a one for a dot or a slash.
+// overlong reports whether c, after before, begins a UTF-8 sequence that is longer than its character
+// needs (RFC 3629, section 3). Some decoders read such a sequence as a dot or a slash.
 func overlong(before []byte, c byte) bool {
 	var last byte
 	if len(before) > 0 {

@@ -11,20 +11,20 @@ import (
 // A value counts once for each reference that takes it.
 const maxValues = 8 << 20
 
-// Values are what the references of a batch's requests take from answers. Nothing else of an
-// answer is kept, and a value that several references take is kept once.
+// Values holds the values that a batch's references take from answers. It keeps nothing else of an
+// answer, and keeps a value once even if several references take it.
 type Values struct {
 	requests []Request
-	found    [][]Value // by request and reference; nil: the request has none, or needs them no more
-	needed   [][]need  // by request: the references to its answer; nil: it was taken
+	found    [][]Value // by request and reference; nil: the request has none, or no longer needs them
+	needed   [][]need  // by request: the references to its answer; nil: all were taken
 	bytes    int
-	read     int // bytes of answers that were looked through
+	read     int // bytes of answers that were searched
 }
 
 // need is a reference of a later request.
 type need struct{ index, ref int }
 
-// NewValues returns the values of these requests, none of which is taken yet.
+// NewValues returns the values of these requests. None is taken yet.
 func NewValues(requests []Request) *Values {
 	v := &Values{requests: requests, found: make([][]Value, len(requests)), needed: make([][]need, len(requests))}
 	for i := range requests {
@@ -41,7 +41,7 @@ func NewValues(requests []Request) *Values {
 	return v
 }
 
-// Why a reference finds nothing.
+// Reasons why a reference finds nothing.
 var (
 	whyNotExecuted = "finds no answer: that request was not executed"
 	whyNoHeader    = "finds no such header in the answer"
@@ -51,8 +51,8 @@ var (
 	whyTooMany     = fmt.Sprintf("finds a value with which the values of the batch's references are longer than %d MiB", maxValues>>20)
 )
 
-// Take keeps what later requests need of the result of request i, in one pass over it. Only
-// the first result of a request counts.
+// Take takes the values that later requests need from the result of request i, in one pass. Only the
+// first call for a request counts.
 func (v *Values) Take(i int, result *Result) {
 	if !v.Lacks(i) {
 		return
@@ -91,8 +91,8 @@ func (v *Values) Take(i int, result *Result) {
 	}
 }
 
-// header returns a header's value as JSON; nil if there is no such header. known holds those
-// that were returned before.
+// header returns a header's value as JSON, or nil if there is no such header. known holds the values that
+// it has returned before.
 func header(known map[string][]byte, headers []Header, name string) []byte {
 	name = strings.ToLower(name)
 	value, ok := known[name]
@@ -106,10 +106,10 @@ func header(known map[string][]byte, headers []Header, name string) []byte {
 	return value
 }
 
-// ref returns the reference that needs something.
+// ref returns the reference of a need.
 func (v *Values) ref(n need) *Ref { return &v.requests[n.index].Links.Refs[n.ref] }
 
-// put keeps a value; nil: there is none, and why says the reason.
+// put keeps a value. If value is nil, there is none, and why is the reason.
 func (v *Values) put(n need, value []byte, why string) {
 	f := &v.found[n.index][n.ref]
 	switch {
@@ -123,14 +123,14 @@ func (v *Values) put(n need, value []byte, why string) {
 	}
 }
 
-// Of returns the values of request i, by the order of its references.
+// Of returns the values of request i, in the order of its references.
 func (v *Values) Of(i int) []Value { return v.found[i] }
 
 // Drop forgets the values of request i, which has ended.
 func (v *Values) Drop(i int) { v.found[i] = nil }
 
-// Lacks reports whether a later request that has not ended needs the answer to request i, and
-// it was not taken yet.
+// Lacks reports whether a later request that has not ended needs values from the answer to request i
+// that are not taken yet.
 func (v *Values) Lacks(i int) bool {
 	return slices.ContainsFunc(v.needed[i], func(n need) bool { return v.found[n.index] != nil })
 }
@@ -139,28 +139,27 @@ func (v *Values) Lacks(i int) bool {
 type End struct {
 	Status    ResultStatus
 	MaybeDone bool // it may have been carried out, although it isn't COMPLETED
-	InDoubt   bool // it is FAILED, and whether it was carried out is unknown
+	InDoubt   bool // it is FAILED, and it is unknown whether it was carried out
 }
 
-// Repeat says which requests of a batch that has ended Retry repeats.
+// Repeat says which requests of an ended batch Retry repeats.
 type Repeat uint8
 
-// The choices. No request belongs to both RepeatCertain and RepeatInDoubt, so that retries of
-// both kinds together repeat nothing twice.
+// The kinds of retries. No request belongs to both RepeatCertain and RepeatInDoubt, so two retries of
+// these kinds repeat nothing twice.
 const (
 	RepeatCertain Repeat = iota // requests that certainly were not carried out
-	RepeatInDoubt               // requests in doubt, and those that wait for them
+	RepeatInDoubt               // requests in doubt, and those that depend on them
 	RepeatAll                   // everything that isn't COMPLETED
 )
 
-// Retry returns the requests that repeat what has failed, or was not executed, of those of a
-// batch that has ended: in the same order, building on each other as before. References to
-// requests that were COMPLETED are filled from their answers. One that may have been carried
-// out keeps its Idempotency-Key. It fails where a reference can't be filled: that request fails
-// again whatever is tried.
+// Retry returns requests that repeat those of an ended batch which failed or were not executed. They have
+// the same order and dependencies. References to COMPLETED requests are filled from their answers. A
+// request that may have been carried out keeps its Idempotency-Key. Retry returns an error if a reference
+// can't be filled, because that request would fail again.
 func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error) {
 	c := choose(v.requests, ends, which)
-	place := make([]int, len(ends)) // in the new batch; -1: not repeated
+	place := make([]int, len(ends)) // index in the new batch; -1: not repeated
 	var out []Request
 	for i := range ends {
 		place[i] = -1
@@ -187,7 +186,7 @@ func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error
 	return out, nil
 }
 
-// choice is which requests of a batch are repeated.
+// choice holds which requests of a batch are repeated.
 type choice struct {
 	ends   []End
 	chosen []bool
@@ -196,7 +195,7 @@ type choice struct {
 // choose decides which requests are repeated.
 func choose(requests []Request, ends []End, which Repeat) *choice {
 	c := &choice{ends: ends, chosen: make([]bool, len(ends))}
-	var others []bool // that RepeatCertain repeats
+	var others []bool // the requests that RepeatCertain repeats
 	if which == RepeatInDoubt {
 		others = choose(requests, ends, RepeatCertain).chosen
 	}
@@ -215,7 +214,7 @@ func choose(requests []Request, ends []End, which Repeat) *choice {
 	return c
 }
 
-// canRun reports whether a request would be sent, after decisions about all that it depends on.
+// canRun reports whether a request would be sent. Its dependencies must be decided already.
 func (c *choice) canRun(l *Links) bool {
 	switch {
 	case l == nil:
@@ -223,7 +222,7 @@ func (c *choice) canRun(l *Links) bool {
 	case l.RunIf == IfSuccess && c.lacks(l):
 		return false
 	case l.RunIf == IfFailure && !c.waits(l) && !c.lacks(l):
-		return false // there can be no failure
+		return false // no dependency can fail
 	}
 	return !slices.ContainsFunc(l.Refs, func(r Ref) bool { return c.isMissing(r.From) })
 }
@@ -238,8 +237,8 @@ func (c *choice) lacks(l *Links) bool { return slices.ContainsFunc(l.DependsOn, 
 
 func (c *choice) isMissing(i int) bool { return !c.chosen[i] && c.ends[i].Status != Succeeded }
 
-// relink returns a request with what it builds on in its new places, and with the references
-// filled to what is not repeated.
+// relink returns a request whose dependencies have their new indexes. References to requests that aren't
+// repeated are filled.
 func relink(r *Request, place []int, values []Value) (*Request, error) {
 	links := Links{Headers: slices.Clone(r.Links.Headers), RunIf: r.Links.RunIf}
 	for _, j := range r.Links.DependsOn {
@@ -270,7 +269,7 @@ func relink(r *Request, place []int, values []Value) (*Request, error) {
 	return filled, nil
 }
 
-// keepKey lets a request carry this Idempotency-Key, unless its creator has given one.
+// keepKey gives a request this Idempotency-Key, unless its creator has given one.
 func keepKey(r *Request, key string) {
 	const name = "Idempotency-Key"
 	l := Links{}
