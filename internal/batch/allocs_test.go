@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The counts hold without the race detector, which allocates itself; make test runs
-// these tests once without it.
+// The race detector allocates too, so this test is built without it. make test also runs it without
+// the race detector.
 
 func TestAllocs(t *testing.T) {
 	const requests = 500

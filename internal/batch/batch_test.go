@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestIdempotencyKeyStable: an upstream knows a request that runs again after a
-// crash, perhaps under a later version of this program, by this key.
+// TestIdempotencyKeyStable checks that the key never changes. By this key, an upstream recognizes a
+// request that runs again after a crash, perhaps under a later version of this program.
 func TestIdempotencyKeyStable(t *testing.T) {
 	ticket := uuid.MustParse("0b5e9d7e-3f3c-4a5e-9c56-1f2a3b4c5d6e")
 	const want = "0a85d707-838e-81b1-91d1-332593b7129a"

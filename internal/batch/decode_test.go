@@ -46,7 +46,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// TestDecodeBounds: what is just allowed, is.
+// TestDecodeBounds checks that Decode accepts bodies at each limit.
 func TestDecodeBounds(t *testing.T) {
 	one := `{"id":"` + strings.Repeat("i", MaxID) + `","method":"GET","path":"` + strings.Repeat("p", MaxPath) + `"}`
 	got, err := Decode([]byte("["+strings.Repeat(one+",", MaxRequests-1)+one+"]"), Options{}, HeaderPolicy{})
@@ -111,7 +111,7 @@ func TestDecodeTellsTwenty(t *testing.T) {
 	}
 }
 
-// TestDecodeLarge: a body of many more requests than allowed is counted, not kept.
+// TestDecodeLarge checks that Decode only counts the requests of a body that has far too many.
 func TestDecodeLarge(t *testing.T) {
 	body := []byte(`[` + strings.Repeat(`0,`, 200_000) + `0]`)
 	_, err := Decode(body, Options{}, HeaderPolicy{})
@@ -171,8 +171,8 @@ func BenchmarkDecode500(b *testing.B) {
 	}
 }
 
-// TestDecodePlaceIsBounded: an error doesn't send back a name of any length, nor
-// the way through ten thousand arrays.
+// TestDecodePlaceIsBounded checks that an error doesn't contain a very long name, or the path through
+// ten thousand arrays.
 func TestDecodePlaceIsBounded(t *testing.T) {
 	name := strings.Repeat("n", 100_000)
 	for _, body := range []string{

@@ -134,7 +134,7 @@ func TestAppendResultKeepsBodies(t *testing.T) {
 		for _, escaped := range []bool{false, true} {
 			want := body
 			if r.Kind == JSONBody && !escaped {
-				want = bytes.TrimSpace(body) // the space around a value is no part of it
+				want = bytes.TrimSpace(body) // the space around a value isn't part of it
 			}
 			out := AppendResult(nil, rapid.String().Draw(t, "id"), &r, escaped)
 			if got := bodyIn(t, out, escaped, r.Kind); !bytes.Equal(got, want) {
@@ -144,7 +144,7 @@ func TestAppendResultKeepsBodies(t *testing.T) {
 	})
 }
 
-// bodyIn reads a response the way a client does and returns the body it holds.
+// bodyIn reads a response as a client does, and returns its body.
 func bodyIn(t *rapid.T, response []byte, escaped bool, kind BodyKind) []byte {
 	if !jsontext.Value(response).IsValid(jsontext.AllowDuplicateNames(true)) {
 		t.Fatalf("no JSON: %s", response)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// usual are headers that requests may carry without an operator's doing.
+// usual are headers that requests may have by default.
 var usual = []string{
 	"Accept", "accept", "Accept-Language", "Accept-Encoding", "ACCEPT-CHARSET", "Accept-Datetime", "Content-Type", "Content-Language", "If-Match",
 	"If-None-Match", "if-modified-since", "If-Unmodified-Since", "If-Range", "If-Schedule-Tag-Match", "Prefer", "Range", "User-Agent",
@@ -21,7 +21,7 @@ var admissible = []string{
 
 // dangerous are headers that no operator can admit.
 var dangerous = []string{
-	// Underscores, which servers in the manner of CGI read as hyphens.
+	// Underscores, which CGI-like servers read as hyphens.
 	"X_Forwarded_For", "X_Real_IP", "Remote_User", "Content_Length", "X-Forwarded_For", "_", "If_Match", "X_Request_Id",
 	// Methods.
 	"X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "HTTP-Method-Override", "X-Method", "X-HTTP-MethodOverride", "x-http-verb",
@@ -79,7 +79,7 @@ func TestHeaderPolicy(t *testing.T) {
 	}
 }
 
-// TestAdmitHeaders: what misleads an API can't be listed either.
+// TestAdmitHeaders checks that an operator can't admit headers that mislead APIs.
 func TestAdmitHeaders(t *testing.T) {
 	for _, name := range append([]string{"*", "X-*", "X-Api-Version,X-Tenant"}, dangerous...) {
 		if p, err := AdmitHeaders("X-Api-Version", name); err == nil || !reflect.DeepEqual(p, HeaderPolicy{}) {
@@ -91,8 +91,8 @@ func TestAdmitHeaders(t *testing.T) {
 	}
 }
 
-// TestDecodeHeaders: the policy holds for headers that are given and for those that are filled
-// from answers, and the error names the request and the header.
+// TestDecodeHeaders checks that the policy applies to given headers and to headers from answers, and
+// that the error names the request and the header.
 func TestDecodeHeaders(t *testing.T) {
 	admitted, err := AdmitHeaders("X-Api-Version")
 	if err != nil {
@@ -112,7 +112,7 @@ func TestDecodeHeaders(t *testing.T) {
 		{`"refs":{"header:x-api-version":"p#/v"}`, `$[1].refs["header:x-api-version"] can't be set here`, ""},
 		{`"headers":{"X_Forwarded_For":"1"}`, `$[1].headers["X_Forwarded_For"] can't be set: `, `$[1].headers["X_Forwarded_For"] can't be set: `},
 		{`"refs":{"header:Remote-User":"p#/v"}`, `$[1].refs["header:Remote-User"] can't be set: `, `$[1].refs["header:Remote-User"] can't be set: `},
-		{`"refs":{"header:If-Match":"p@x_y"}`, "", ""}, // an answer's headers are the API's to name
+		{`"refs":{"header:If-Match":"p@x_y"}`, "", ""}, // the API chooses the names of its headers
 	} {
 		if got := decode(v.fields, HeaderPolicy{}); (got == "") != (v.usual == "") || !strings.Contains(got, v.usual) {
 			t.Errorf("%s: %s", v.fields, got)

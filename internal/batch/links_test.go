@@ -104,12 +104,12 @@ func TestDecodeLinksRefuses(t *testing.T) {
 	}
 }
 
-// answer is the result of the request that references refer to.
+// answer returns the result of the request that references refer to.
 func answer(body string, headers ...Header) *Result {
 	return &Result{Status: Succeeded, Code: 200, Body: []byte(body), Kind: KindOf([]byte(body)), Headers: headers}
 }
 
-// filled decodes a batch of two and fills the second from the first one's answer.
+// filled decodes a batch of two requests and fills the second one from the first one's answer.
 func filled(t testing.TB, second string, a *Result) (*Request, error) {
 	t.Helper()
 	reqs, err := Decode([]byte(`[{"id":"p","method":"POST","path":"/p"},`+second+`]`), Options{}, AnyHeader())
@@ -177,7 +177,7 @@ func TestFillRefuses(t *testing.T) {
 		{`{"method":"GET","path":"/x/%2{v}","refs":{"path:v":"p#/v"}}`, `{"v":"F"}`, ""},
 		{`{"method":"GET","path":"/x","refs":{"header:A":"p@Missing"}}`, `{}`, "finds no such header"},
 	} {
-		if tt.want == "" { // refused when it is decoded: a % without two digits
+		if tt.want == "" { // Decode refuses a % without two digits
 			continue
 		}
 		r, err := filled(t, tt.second, answer(tt.body))
@@ -190,7 +190,7 @@ func TestFillRefuses(t *testing.T) {
 	}
 }
 
-// FuzzFill: a value never leaves its place, whatever an answer holds.
+// FuzzFill checks that a value never leaves its place, whatever an answer contains.
 func FuzzFill(f *testing.F) {
 	for _, v := range []string{`1`, `"a"`, `"../x"`, `"%2e%2e"`, `"a/b"`, `"\r\nX: y"`, `{"a":[1]}`, `"\",\"admin\":true,\"x\":\""`, `"é"`, `"&admin=1#"`, `null`, `1e5`, `"{b}"`, `";"`} {
 		f.Add(v)
@@ -229,7 +229,7 @@ func FuzzFill(f *testing.F) {
 	})
 }
 
-// TestRunIf holds the conditions against their words.
+// TestRunIf checks that the conditions mean what their names say.
 func TestRunIf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ends := rapid.SliceOf(rapid.SampledFrom([]ResultStatus{Succeeded, Failed, NotExecuted})).Draw(t, "ends")

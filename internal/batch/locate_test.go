@@ -13,7 +13,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// locateOne is a model of locate: it reads the text anew for one pointer.
+// locateOne is a model of locate. It reads the text for only one pointer.
 func locateOne(text []byte, pointer string) (span, error) {
 	errNone := errors.New("there is nothing at this place")
 	d := jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true))
@@ -79,10 +79,11 @@ func checkLocate(t interface {
 	}
 }
 
-// names that pointers must escape, that JSON may, that look like indexes, and that are alike.
+// nameGenerator draws names that pointers must escape, that JSON may escape, that look like indexes, or
+// that are similar.
 var nameGenerator = rapid.SampledFrom([]string{"", "a", "b", "ab", "a-", "a!", "0", "1", "01", "-", "~", "/", "~1", "~0", "~01", "a/b", "é", "\"", "\n", "\u0000"})
 
-// drawJSON draws a JSON text with spaces between its tokens and names that repeat.
+// drawJSON draws a JSON text with spaces between its tokens and with repeated names.
 func drawJSON(t *rapid.T, depth int) string {
 	space := func() string { return rapid.SampledFrom([]string{"", "", " ", "\n\t"}).Draw(t, "space") }
 	kind := rapid.IntRange(0, 5).Draw(t, "kind")
@@ -126,7 +127,7 @@ func drawJSON(t *rapid.T, depth int) string {
 	return b.String() + space()
 }
 
-// TestLocate: one pass finds for many pointers what a pass for each one finds.
+// TestLocate checks that one pass for many pointers finds the same as a pass for each of them.
 func TestLocate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := drawJSON(t, 4)
@@ -157,7 +158,7 @@ func FuzzLocate(f *testing.F) {
 	})
 }
 
-// TestLocateDeep: nesting and pointers as deep as JSON may be take memory in proportion.
+// TestLocateDeep checks that memory stays proportional to the deepest nesting and pointers.
 func TestLocateDeep(t *testing.T) {
 	const depth = 9999
 	text := []byte(strings.Repeat(`{"a":[`, depth/2) + "1" + strings.Repeat("]}", depth/2))
@@ -176,7 +177,7 @@ func TestLocateDeep(t *testing.T) {
 	}
 }
 
-// TestPlaceholders compares with a model that looks from every brace on.
+// TestPlaceholders compares with a model that searches from every brace.
 func TestPlaceholders(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"{", "}", "a", "{a}", "{a_-9}", "é", "/", strings.Repeat("a", 64), "{" + strings.Repeat("b", 64) + "}"})).Draw(t, "text"), "")
@@ -210,7 +211,7 @@ func TestPlaceholders(t *testing.T) {
 	})
 }
 
-// TestUnescape compares with a model that decodes again and again.
+// TestUnescape compares with a model that decodes repeatedly.
 func TestUnescape(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"%", "2", "5", "%25", "%2", "2e", "F", "f", "a", "%41", "é"})).Draw(t, "text"), "")

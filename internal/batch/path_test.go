@@ -50,14 +50,14 @@ func TestCheckPathRefuses(t *testing.T) {
 	}
 }
 
-// TestCheckPathAllocates: nothing for a path without an escape.
+// TestCheckPathAllocates checks that a path without an escape costs no allocation.
 func TestCheckPathAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _ = CheckPath("/products/17/combinations?fields=id,name") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-// decodeUntilStable is decoding the slow and obvious way, whole rounds at a time.
+// decodeUntilStable decodes in the slow and obvious way, in whole rounds.
 func decodeUntilStable(s string) string {
 	for {
 		var out []byte
@@ -78,8 +78,8 @@ func decodeUntilStable(s string) string {
 	}
 }
 
-// FuzzCheckPath looks at what was accepted the slow way: it must stay below its
-// store's root, however often it is decoded.
+// FuzzCheckPath checks accepted paths in the slow way. They must stay below their store's root, however
+// often they are decoded.
 func FuzzCheckPath(f *testing.F) {
 	for _, s := range []string{
 		"products?x=%zz", "/a/b/", "%252e%252e/x", "a%2f..%3bx", "%25%32%65%2e", "b%61tch/x", "batch;v", "%2fa", "//", "a/;x",

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// These tests hold the work that a caller's bytes can cause to a multiple of their number. They
-// count bytes that are read, and memory; not time.
+// These tests check that the work for a caller's bytes is proportional to their number. They count bytes
+// that are read, and memory, but not time.
 
 // allocated returns how many bytes f allocates.
 func allocated(f func()) uint64 {
@@ -20,8 +20,8 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// manyRefs is a create body of n requests that depend on the first one. Each has a body with
-// 100 places, behind padding, that references fill.
+// manyRefs returns a create body of n requests that depend on the first one. Each has a body with padding
+// and 100 places that references fill.
 func manyRefs(n, padding int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`[{"id":"p","method":"POST","path":"/p"}`)
@@ -39,7 +39,7 @@ func manyRefs(n, padding int) []byte {
 	return b.Bytes()
 }
 
-// TestDecodeReadsBodiesOnce: the places of a request's references are found in one pass.
+// TestDecodeReadsBodiesOnce checks that one pass finds the places of all references of a request.
 func TestDecodeReadsBodiesOnce(t *testing.T) {
 	body := manyRefs(MaxRequests-1, 2000)
 	d := newDecoding(body, Options{}, HeaderPolicy{})
@@ -51,8 +51,8 @@ func TestDecodeReadsBodiesOnce(t *testing.T) {
 	}
 }
 
-// TestTakeReadsAnswersOnce: what all requests of a batch take from an answer is found in one
-// pass, and a value that many take is kept once.
+// TestTakeReadsAnswersOnce checks that one pass finds all values that a batch takes from an answer, and
+// that a value is kept once even if many requests take it.
 func TestTakeReadsAnswersOnce(t *testing.T) {
 	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{}, HeaderPolicy{})
 	if err != nil {
@@ -96,7 +96,7 @@ func TestTakeReadsAnswersOnce(t *testing.T) {
 	}
 }
 
-// TestTakenValuesAreLimited: large values of one answer that every request takes.
+// TestTakenValuesAreLimited has every request take large values from one answer.
 func TestTakenValuesAreLimited(t *testing.T) {
 	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{}, HeaderPolicy{})
 	if err != nil {
@@ -120,7 +120,7 @@ func TestTakenValuesAreLimited(t *testing.T) {
 	}
 }
 
-// TestFillPathIsLimited: a long value that a path holds in thousands of places.
+// TestFillPathIsLimited has a path with a long value in thousands of places.
 func TestFillPathIsLimited(t *testing.T) {
 	for _, place := range []string{"path", "query"} {
 		path := "/x?" + strings.Repeat("{v}", 2700)

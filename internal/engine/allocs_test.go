@@ -11,9 +11,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestAllocs counts what the judgement of an answer allocates: nothing, unless the answer
-// is no JSON or has to be waited for. The count holds without the race
-// detector, which allocates itself; make test runs this test once without it.
+// TestAllocs checks that judging an answer allocates nothing, unless the answer isn't JSON or its request
+// must wait. The race detector allocates too, so this test is built without it. make test also runs it
+// without the race detector.
 func TestAllocs(t *testing.T) {
 	p := &Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(code int) bool { return code == 201 }}
 	r := &batch.Request{Method: "POST", Path: "products"}

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestCrowd: one store with five hundred tokens, all accepted by the upstream, runs a
-// bounded number of batches at a time. Other stores don't wait for it, and an owner of that
-// store who was known before goes ahead of those that are new.
+// TestCrowd has one store with five hundred tokens, all accepted by the upstream. The store runs a limited
+// number of batches at a time. Other stores don't wait for it, and a known owner of the store goes ahead
+// of new ones.
 func TestCrowd(t *testing.T) {
 	scenario(t, "one store, many tokens", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -48,7 +48,7 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
-// TestCrowdTurns: a long batch hands its place over to another token of its store.
+// TestCrowdTurns checks that a long batch returns its place to another token of its store.
 func TestCrowdTurns(t *testing.T) {
 	scenario(t, "all of a store's places are busy", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -71,8 +71,8 @@ func TestCrowdTurns(t *testing.T) {
 	})
 }
 
-// TestExtrasOfStore: the parallel batches of one store share a quarter of the extra places,
-// evenly, and the others find the rest.
+// TestExtrasOfStore checks that the parallel batches of one store share a quarter of the extra places
+// evenly, and that the rest stays free for other stores.
 func TestExtrasOfStore(t *testing.T) {
 	x := newExtras(1000)
 	take := func(s *share, want int) {
@@ -94,7 +94,7 @@ func TestExtrasOfStore(t *testing.T) {
 	default:
 		t.Error("the batch that was refused a place does not learn that one is free")
 	}
-	take(first, 75) // up to its even part: the other one waits
+	take(first, 75) // its even part, because the other one waits
 	take(second, 125)
 	take(x.join("other"), 250)
 	x.leave(first)

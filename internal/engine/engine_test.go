@@ -24,7 +24,7 @@ var (
 	parallel = batch.Options{Parallel: true}
 )
 
-// A scenario runs in a bubble with a started engine, which is shut down at its end.
+// scenario runs f in a bubble with a started engine, and shuts the engine down at the end.
 func scenario(t *testing.T, name string, f func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestFailure(t *testing.T) {
 	})
 }
 
-// TestUnreadableCredential: nothing is sent, and the batch says why.
+// TestUnreadableCredential checks that nothing is sent, and that the batch says why.
 func TestUnreadableCredential(t *testing.T) {
 	scenario(t, "ends", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -200,7 +200,7 @@ func TestThrottle(t *testing.T) {
 		a := w.create("s", goOn, "GET")
 		c, err := w.node.Claim(t.Context(), a.queue)
 		if err == nil {
-			wrong := time.Now().Add(time.Hour) // as a node's clock told it that let the request wait for 20 s
+			wrong := time.Now().Add(time.Hour) // by the clock of a node that makes the request wait for 20 s
 			mark := storage.Mark{
 				State: storage.Waiting, NotBefore: wrong.Add(20 * time.Second), Result: batch.Result{Status: batch.Failed, Code: 429},
 				Tries: storage.Tries{Attempts: 1, Throttles: 1, ThrottledSince: wrong, StartedAt: wrong, EndedAt: wrong},
@@ -439,8 +439,8 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// TestStorageFails lets every storage operation of a run fail once, in both ways:
-// not stored, and stored but not said so. Nothing may be lost or sent twice.
+// TestStorageFails makes every storage operation of a run fail once: before it is stored, and after it.
+// Nothing may be lost or sent twice.
 func TestStorageFails(t *testing.T) {
 	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
 		for _, op := range []string{"Runnable", "Claim", "Record", "Finish", "Release", "Purge"} {
@@ -472,8 +472,8 @@ func TestStorageFails(t *testing.T) {
 	}
 }
 
-// TestStorageDown: while storage is down nothing that needs an intent leaves, and
-// the answers that came are kept.
+// TestStorageDown checks that nothing that needs an intent leaves while storage is down, and that answers
+// are kept.
 func TestStorageDown(t *testing.T) {
 	scenario(t, "an hour", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(201), 2 * time.Second})
@@ -501,7 +501,7 @@ func TestStorageDown(t *testing.T) {
 	})
 }
 
-// hooked calls after when a batch has been ended, before anybody knows it.
+// hooked calls after when a batch has ended, before Finish returns.
 type hooked struct {
 	Storage
 	after func()
@@ -513,12 +513,12 @@ func (h *hooked) Finish(ctx context.Context, c *storage.Claim, marks []storage.M
 	return next, err
 }
 
-// TestWakeUp: a batch that comes while its queue is being given up runs at once, and
-// not when a scan finds it.
+// TestWakeUp checks that a batch which is created while its queue is being released runs at once, without
+// waiting for a scan.
 func TestWakeUp(t *testing.T) {
 	scenario(t, "between the end and the leaving", func(t *testing.T, w *world) {
 		w.shutdown()
-		var b *made
+		var b *testBatch
 		var once sync.Once
 		w.wrap = func(s Storage) Storage {
 			return &hooked{s, func() { once.Do(func() { b = w.create("s", stop, "POST") }) }}
@@ -530,7 +530,8 @@ func TestWakeUp(t *testing.T) {
 	})
 }
 
-// TestPause: what is under way ends, nothing more begins, and it goes on where it stood.
+// TestPause checks that requests in flight finish, that nothing else starts, and that a resumed batch
+// continues where it stopped.
 func TestPause(t *testing.T) {
 	pause := func(w *world, p storage.PauseRequest) {
 		s := insist(w, func() (storage.StopResult, error) { return w.node.Pause(context.Background(), p) })
@@ -538,9 +539,9 @@ func TestPause(t *testing.T) {
 			w.engine.Notify(q)
 		}
 	}
-	for what, of := range map[string]func(m *made) storage.PauseRequest{
-		"a batch": func(m *made) storage.PauseRequest { return storage.PauseRequest{Key: m.key} },
-		"a queue": func(*made) storage.PauseRequest { return storage.PauseRequest{Queue: "s"} },
+	for what, of := range map[string]func(m *testBatch) storage.PauseRequest{
+		"a batch": func(m *testBatch) storage.PauseRequest { return storage.PauseRequest{Key: m.key} },
+		"a queue": func(*testBatch) storage.PauseRequest { return storage.PauseRequest{Queue: "s"} },
 	} {
 		for name, o := range map[string]batch.Options{"in order": goOn, "parallel": parallel} {
 			scenario(t, what+" "+name, func(t *testing.T, w *world) {

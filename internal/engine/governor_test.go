@@ -17,10 +17,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// limiter says whether an upstream lets a request through, and if not, when the next one.
+// limiter reports whether an upstream accepts a request, and otherwise when it accepts the next one.
 type limiter func(now time.Time) (ok bool, after time.Duration)
 
-// window lets n through in each second that begins offset after a full one.
+// window accepts n requests in each second. The seconds begin at offset.
 func window(n int, offset time.Duration) limiter {
 	var begin time.Time
 	var used int
@@ -35,7 +35,7 @@ func window(n int, offset time.Duration) limiter {
 	}
 }
 
-// bucket lets ten through in a second, evenly, and as many at once after a time without.
+// bucket accepts ten requests a second, evenly, and up to ten at once after a pause.
 func bucket() limiter {
 	const n = 10
 	tokens, at := float64(n), time.Time{}
@@ -51,7 +51,7 @@ func bucket() limiter {
 	}
 }
 
-// sliding lets n through in any second.
+// sliding accepts n requests in any period of one second.
 func sliding(n int) limiter {
 	var log []time.Time
 	return func(now time.Time) (bool, time.Duration) {
@@ -66,13 +66,13 @@ func sliding(n int) limiter {
 	}
 }
 
-// How an upstream says when to come back.
+// Ways in which an upstream says when to retry.
 func inSeconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
 func oneSecond(time.Duration) string   { return "1" }
 func silent(time.Duration) string      { return "" }
 func atOnce(time.Duration) string      { return "0" }
 
-// limited is an upstream with a limit for each token.
+// limited is an upstream with a limit per token.
 type limited struct {
 	limit   func() limiter
 	after   func(time.Duration) string
@@ -108,13 +108,13 @@ func (u *limited) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	return answered(429)
 }
 
-// sharing has all stores use one upstream credential.
+// sharing makes all stores use one upstream credential.
 func (w *world) sharing() {
 	w.options.Unseal = func(*storage.Claim) (string, error) { return "everybody's", nil }
 }
 
-// await passes time until the batches have ended, and returns how long that took.
-func (w *world) await(t *testing.T, batches ...*made) time.Duration {
+// await waits until the batches have ended, and returns how long that took.
+func (w *world) await(t *testing.T, batches ...*testBatch) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for _, b := range batches {
@@ -129,10 +129,10 @@ func (w *world) await(t *testing.T, batches ...*made) time.Duration {
 	return time.Since(began)
 }
 
-// TestGovernorPace: three stores, 300 calls, an upstream that allows 10 a second.
+// TestGovernorPace has three stores make 300 calls to an upstream that allows 10 a second.
 func TestGovernorPace(t *testing.T) {
 	const ideal, wasted = 30 * time.Second, 9 - 1
-	const wastedAtOnce = 24 // where the upstream always says "now", a second of answers has to come first
+	const wastedAtOnce = 24 // if the upstream always says "now", a second of answers comes first
 	for _, tt := range []struct {
 		name  string
 		limit func() limiter
@@ -158,7 +158,7 @@ func TestGovernorPace(t *testing.T) {
 			w.options.Upstream, w.options.Rate = up, tt.rate
 			w.sharing()
 			w.start()
-			var batches []*made
+			var batches []*testBatch
 			for i := range 3 {
 				batches = append(batches, w.create(fmt.Sprint("s", i), stop, posts(100)...))
 			}
@@ -178,7 +178,7 @@ func TestGovernorPace(t *testing.T) {
 	}
 }
 
-// times is when the upstream received something, since the given moment.
+// times returns when the upstream received requests since the given moment.
 func (u *limited) times(since time.Time) (out []time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -188,7 +188,7 @@ func (u *limited) times(since time.Time) (out []time.Duration) {
 	return out
 }
 
-// TestGovernorTurns: a batch of a hundred at once gets no more of the pace than another.
+// TestGovernorTurns checks that a batch with a hundred requests at once gets the same pace as another.
 func TestGovernorTurns(t *testing.T) {
 	scenario(t, "wide and narrow", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -229,8 +229,7 @@ func TestGovernorTurns(t *testing.T) {
 	})
 }
 
-// TestGovernorHold: what the upstream says of a store holds for all its batches with the
-// credential.
+// TestGovernorHold checks that a hold applies to all batches of a store with the credential.
 func TestGovernorHold(t *testing.T) {
 	scenario(t, "after a crash", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -268,8 +267,7 @@ func TestGovernorHold(t *testing.T) {
 	})
 }
 
-// TestGovernorRandom: an upstream whose 429 does not depend on the pace is not made
-// slower and slower.
+// TestGovernorRandom checks that the pace doesn't keep falling if the upstream's 429 doesn't depend on it.
 func TestGovernorRandom(t *testing.T) {
 	scenario(t, "one in a hundred", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -281,7 +279,7 @@ func TestGovernorRandom(t *testing.T) {
 		w.options.Upstream = up
 		w.sharing()
 		w.start()
-		var batches []*made
+		var batches []*testBatch
 		for i := range 4 {
 			for range 20 {
 				batches = append(batches, w.create(fmt.Sprint("s", i), stop, posts(500)...))
@@ -295,7 +293,7 @@ func TestGovernorRandom(t *testing.T) {
 	})
 }
 
-// counted counts the calls that cost storage something.
+// counted counts the calls that cause work in storage.
 type counted struct {
 	Storage
 	calls *atomic.Int64
@@ -321,8 +319,8 @@ func (s counted) Reserve(ctx context.Context, o batch.Owner, d time.Duration) (t
 	return s.Storage.Reserve(ctx, o, d)
 }
 
-// TestGovernorQuiet: many stores that wait for one credential cost storage little, and none
-// of them holds a place from a store with another one.
+// TestGovernorQuiet checks that many stores which wait for one credential cause little work in storage,
+// and take no place from a store with another credential.
 func TestGovernorQuiet(t *testing.T) {
 	scenario(t, "hundred stores, ten a second", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -337,7 +335,7 @@ func TestGovernorQuiet(t *testing.T) {
 			return "everybody's", nil
 		}
 		w.start()
-		var batches []*made
+		var batches []*testBatch
 		for i := range 100 {
 			batches = append(batches, w.create(fmt.Sprint("s", i), stop, posts(4)...))
 		}
@@ -357,12 +355,12 @@ func TestGovernorQuiet(t *testing.T) {
 	})
 }
 
-// crowded is an upstream that answers 503 when more than room requests are under way.
+// crowded is an upstream that answers 503 when more than room requests are in flight.
 type crowded struct {
 	room           int
 	mu             sync.Mutex
 	under, refused int
-	most           int // under way at once since reset
+	most           int // in flight at once since reset
 }
 
 func (u *crowded) Do(context.Context, *outbound.Call) outbound.Answer {
@@ -387,8 +385,8 @@ func (u *crowded) Do(context.Context, *outbound.Call) outbound.Answer {
 	return answered(200)
 }
 
-// TestGovernorPlaces: under an upstream that bears ten requests at once, the batches find
-// out, and go on with about as many.
+// TestGovernorPlaces checks that batches find the limit of an upstream that accepts ten requests at once,
+// and continue with about as many.
 func TestGovernorPlaces(t *testing.T) {
 	scenario(t, "503", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -397,7 +395,7 @@ func TestGovernorPlaces(t *testing.T) {
 		w.policy.RetryLimit, w.policy.RetryInterval = 20, 100*time.Millisecond
 		w.sharing()
 		w.start()
-		var batches []*made
+		var batches []*testBatch
 		for i := range 4 {
 			batches = append(batches, w.create(fmt.Sprint("s", i), parallel, posts(250)...))
 		}
@@ -427,8 +425,8 @@ func TestGovernorPlaces(t *testing.T) {
 		for i := range 12 {
 			w.create(fmt.Sprint("a", i), stop, posts(1)...)
 		}
-		w.pass(90 * time.Second) // eleven of them were refused: eight are sent again, and three wait
-		var line []*made
+		w.pass(90 * time.Second) // eleven were refused: eight are sent again, and three wait
+		var line []*testBatch
 		for i := range 4 {
 			line = append(line, w.create(fmt.Sprint("c", i), stop, posts(2)...))
 		}

@@ -17,10 +17,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// linked is an upstream that answers each request after a second, and keeps what it got.
+// linked is an upstream that answers each request after a second and records it.
 type linked struct {
 	codes  []int
-	bodies int // bytes of each answer's body, about
+	bodies int // approximate bytes of each answer's body
 
 	mu    sync.Mutex
 	calls []linkedCall
@@ -56,18 +56,18 @@ func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// made returns the calls so far.
+// made returns the calls that it has received.
 func (u *linked) made() []linkedCall {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Clone(u.calls)
 }
 
-// node is one request of a drawn graph.
+// node is one request of a random graph.
 type node struct {
 	parents []int
-	refs    []int // of parents: whose id goes into the body; of them, the first one's ETag into a header
-	bad     bool  // its first reference points to what the answer does not have
+	refs    []int // parents whose id goes into the body; the first one's ETag goes into a header
+	bad     bool  // its first reference points to a value that doesn't exist
 	runIf   batch.RunIf
 	code    int
 }
@@ -95,8 +95,8 @@ func requests(graph []node) []batch.Request {
 	return out
 }
 
-// expected is the model: how each request ends, and how many seconds after the start if
-// everything runs as early as it can; not executed ones end with the last of their parents.
+// expected is the model. It returns how each request ends, and after how many seconds if everything runs
+// as early as possible. A request that isn't executed ends with the last of its parents.
 func expected(graph []node, stops bool) (ends []batch.ResultStatus, codes, at []int) {
 	for _, n := range graph {
 		if stops && slices.Contains(ends, batch.Failed) {
@@ -150,14 +150,14 @@ func drawGraph(t *rapid.T) []node {
 	return graph
 }
 
-// TestGraph: every request ends as the model says, none begins before those that it depends
-// on have ended, each gets the values of the right answers, and in parallel mode the batch
-// takes as long as its longest way; with a crash at any moment.
+// TestGraph checks that every request ends as the model says, begins only after its dependencies have
+// ended, and gets the right values. In parallel mode, the batch takes as long as its longest path. The
+// node may crash at any moment.
 func TestGraph(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		graph := drawGraph(rt)
 		isParallel := rapid.Bool().Draw(rt, "parallel")
-		stops := !isParallel && rapid.Bool().Draw(rt, "stops") // which of several ends first is not the model's to say
+		stops := !isParallel && rapid.Bool().Draw(rt, "stops") // the model doesn't know which of several ends first
 		if stops {
 			for i := range graph {
 				graph[i].runIf = batch.IfSuccess
@@ -195,7 +195,7 @@ func checkGraph(graph []node, calls []linkedCall, st *storage.Status, began time
 	ends, codes, at := expected(graph, stops)
 	got := make([]batch.Result, len(graph))
 	for i := range got {
-		got[i].Status = batch.NotExecuted // without a result of its own
+		got[i].Status = batch.NotExecuted // it has no result
 	}
 	for _, r := range st.Results {
 		got[r.Index] = r.Result
@@ -245,9 +245,9 @@ func checkGraph(graph []node, calls []linkedCall, st *storage.Status, began time
 	return problems
 }
 
-// createLinked stores a batch of these requests.
-func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request) *made {
-	m := &made{options: o, at: time.Now(), reqs: reqs, key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(store)}}
+// createLinked stores a batch with these requests.
+func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request) *testBatch {
+	m := &testBatch{options: o, at: time.Now(), reqs: reqs, key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(store)}}
 	c := insist(w, func() (storage.CreateResult, error) {
 		return w.node.Create(context.Background(), &storage.NewBatch{
 			Ticket: m.key.Ticket, Store: store, Owner: m.key.Owner, Queue: store, Options: o, Requests: reqs, Credential: []byte("token of " + store),
@@ -259,8 +259,8 @@ func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request
 	return m
 }
 
-// TestGraphStops: with stopOnFirstFailure a reference that can't be filled is a failure
-// like any other.
+// TestGraphStops checks that a reference which can't be filled is a failure that stops a batch with
+// stopOnFirstFailure.
 func TestGraphStops(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()

@@ -28,7 +28,7 @@ func (u *refusing) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	return answered(200)
 }
 
-// refuse starts the world anew with such an upstream and one credential for all stores.
+// refuse restarts the world with such an upstream and one credential for all stores.
 func (w *world) refuse(after map[string]string) {
 	w.shutdown()
 	w.sharing()
@@ -36,8 +36,8 @@ func (w *world) refuse(after map[string]string) {
 	w.start()
 }
 
-// TestThrottledStore: what the upstream says about one store delays the others that share the
-// credential by a second; what it says about several delays them all.
+// TestThrottledStore checks that a hold of one store delays other stores with the same credential by one
+// second, and that holds of several stores delay all of them.
 func TestThrottledStore(t *testing.T) {
 	scenario(t, "others go on", func(t *testing.T, w *world) {
 		w.refuse(map[string]string{"throttled": "999999999"})

@@ -41,7 +41,7 @@ func (u *simulated) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// run has a store run a batch of n requests, and returns how long the upstream was at it.
+// run runs a batch of n requests, and returns how long the upstream was busy with it.
 func (u *simulated) run(t *testing.T, w *world, o batch.Options, n int) time.Duration {
 	t.Helper()
 	methods := make([]string, n)
@@ -59,7 +59,7 @@ func (u *simulated) run(t *testing.T, w *world, o batch.Options, n int) time.Dur
 	return u.last.Sub(began)
 }
 
-// once answers with a, once, after latency; later on with 200.
+// once answers with a the first time, after latency, and then with 200.
 func once(a outbound.Answer, at int, latency time.Duration) func(*outbound.Call, int, int) (outbound.Answer, time.Duration) {
 	return func(_ *outbound.Call, n, _ int) (outbound.Answer, time.Duration) {
 		if n == at {
@@ -69,7 +69,7 @@ func once(a outbound.Answer, at int, latency time.Duration) func(*outbound.Call,
 	}
 }
 
-// withUpstream is a scenario with an upstream for everybody.
+// withUpstream is a scenario with one upstream for all stores.
 func withUpstream(t *testing.T, name string, u *simulated, f func(t *testing.T, w *world)) {
 	t.Helper()
 	scenario(t, name, func(t *testing.T, w *world) {
@@ -82,8 +82,8 @@ func withUpstream(t *testing.T, name string, u *simulated, f func(t *testing.T, 
 	})
 }
 
-// TestGovernorIdeal: whatever an upstream without a limit did before, a parallel batch takes at
-// most 1.3 times as long as a hundred requests at a time need.
+// TestGovernorIdeal checks that a parallel batch takes at most 1.3 times as long as a hundred requests at
+// a time need, whatever the upstream did before. The upstream has no limit.
 func TestGovernorIdeal(t *testing.T) {
 	const quick = 150 * time.Millisecond
 	dropped := outbound.Answer{Outcome: outbound.Doubt, Code: 502, Line: "the connection broke"}
@@ -118,7 +118,7 @@ func TestGovernorIdeal(t *testing.T) {
 	}
 }
 
-// TestGovernorLatency: latency alone never lowers how many requests are in flight.
+// TestGovernorLatency checks that latency alone never lowers the number of requests in flight.
 func TestGovernorLatency(t *testing.T) {
 	mixed := func(c *outbound.Call, _, _ int) (outbound.Answer, time.Duration) {
 		if c.Method == "GET" {
@@ -153,8 +153,8 @@ func TestGovernorLatency(t *testing.T) {
 	})
 }
 
-// TestGovernorIndependent: failures that don't depend on how many requests are in flight cost
-// their retries only. The control has 500 in place of 503, which says nothing about load.
+// TestGovernorIndependent checks that failures which don't depend on the number of requests in flight
+// cost only their retries. The control run has 500 in place of 503, because 500 isn't about load.
 func TestGovernorIndependent(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -17,7 +17,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// large is an upstream whose answers take memory as those of package outbound do.
+// large is an upstream whose answers take memory like those of package outbound.
 type large struct {
 	size  int64
 	calls atomic.Int64
@@ -33,7 +33,7 @@ func (u *large) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// slowDisk is a storage that can't store more than so many bytes of answers at once.
+// slowDisk is storage that can't store more than a number of bytes of answers at once.
 type slowDisk struct {
 	Storage
 	bytes int
@@ -66,11 +66,11 @@ func (s *slowDisk) Finish(ctx context.Context, c *storage.Claim, marks []storage
 	return s.Storage.Finish(ctx, c, marks, reason, release)
 }
 
-// gets returns the methods of n requests that only read.
+// gets returns the methods of n GET requests.
 func gets(n int) []string { return slices.Repeat([]string{"GET"}, n) }
 
-// TestAnswersShareMemory: while storage takes no results, no more is sent than memory for
-// answers allows. When it works again, everything ends.
+// TestAnswersShareMemory checks that while storage fails, only as many requests are sent as there is
+// memory for answers. When storage works again, everything ends.
 func TestAnswersShareMemory(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -92,7 +92,7 @@ func TestAnswersShareMemory(t *testing.T) {
 		if u := w.engine.answers.Usage(); u.Held > 2<<20 || up.calls.Load() < 10 {
 			t.Errorf("%+v of the memory is in use after %d requests", u, up.calls.Load())
 		}
-		// Of 5,000: those whose answers have room, and those that wait for room in flight.
+		// Of 5,000, these are the answers that fit in memory and those that wait for memory.
 		if n := up.calls.Load(); n > 1000 {
 			t.Errorf("%d requests were sent whose answers have no room", n)
 		}
@@ -104,7 +104,7 @@ func TestAnswersShareMemory(t *testing.T) {
 	})
 }
 
-// TestLargeAnswersTakeTurns: a large answer is judged when other stores' large work leaves the
+// TestLargeAnswersTakeTurns checks that a large answer waits while other stores' large work has the
 // processors. Small answers don't wait.
 func TestLargeAnswersTakeTurns(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
@@ -124,8 +124,8 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 	})
 }
 
-// TestPortions: storage that can't store many large answers in its time gets fewer at once,
-// until they fit.
+// TestPortions checks that storage which can't store many large answers in time gets fewer at once, until
+// they fit.
 func TestPortions(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -157,8 +157,8 @@ func (s loads) Load(ctx context.Context, c *storage.Claim) error {
 	return s.Storage.Load(ctx, c)
 }
 
-// TestMemoryBeforeLoad: however many stores have large batches, those that are loaded fit in
-// the memory.
+// TestMemoryBeforeLoad checks that loaded batches fit in the memory, however many stores have large
+// batches.
 func TestMemoryBeforeLoad(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()

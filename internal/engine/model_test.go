@@ -21,8 +21,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A plan is everything that happens in one run of the model: pure data, so that
-// rapid can make a failing one smaller.
+// plan is everything that happens in one run of the model. It is pure data, so that rapid can shrink a
+// failing one.
 type plan struct {
 	events []event
 	seed   uint64 // of the storage's faults
@@ -33,25 +33,24 @@ type plan struct {
 type event struct {
 	after   time.Duration
 	what    string // one of whats
-	node    int    // at which of two hosts it happens
+	node    int    // the host of the event, of two
 	store   string // create
 	options batch.Options
 	methods []string
 	scripts [][]step
 	dials   []time.Duration
-	target  int // stop, delete, pause, resume: which batch, counted over those that were created; of a queue: its store's
+	target  int // stop, delete, pause, resume: number of the batch, whose store has the queue
 }
 
-// whats are the things that happen. The node that is uncertain can't tell whether its
-// queues are its own; the one that expires is taken for dead. With deaf, what nodes tell
-// each other is lost.
+// whats are the kinds of events. An uncertain node doesn't know whether it owns its queues. An expired
+// node is taken for dead. With deaf, messages between nodes are lost.
 var whats = []string{
 	"create", "create", "create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm",
 	"expire", "expire", "uncertain", "certain", "deaf", "hear", "pause", "pause", "resume", "pause queue", "resume queue",
 }
 
-// TestModel runs random plans and checks the whole promise against the upstream's
-// ledger, and against a model of what each batch comes to.
+// TestModel runs random plans. It checks the whole promise against the upstream's ledger and against a
+// model of each batch's result.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := plans.Draw(rt, "plan")
@@ -101,10 +100,10 @@ var steps = rapid.Custom(func(t *rapid.T) step {
 
 var pauses = rapid.Map(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}), func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
 
-// span is a time in which something was paused; while it is, to is zero.
+// span is a time in which something was paused. to is zero while it lasts.
 type span struct{ from, to time.Time }
 
-// trial is a plan being carried out.
+// trial is one run of a plan.
 type trial struct {
 	*world
 	hosts   [2]*host
@@ -112,9 +111,9 @@ type trial struct {
 	stopped map[int]time.Time
 	deleted map[int]time.Time
 	paused  map[string][]span // by batch, "0", and by store, "a"
-	crashes []time.Time       // and the moments at which a node was taken for dead
+	crashes []time.Time       // and the times at which a node was taken for dead
 	mu      sync.Mutex
-	faulty  bool // storage fails now and then
+	faulty  bool // storage fails sometimes
 	random  *rand.Rand
 }
 
@@ -149,7 +148,7 @@ func carryOut(t *testing.T, p plan) []string {
 	return append(problems, tr.check()...)
 }
 
-// begin starts an engine on a node whose storage may fail.
+// begin starts an engine on a node with storage that may fail.
 func (tr *trial) begin() {
 	tr.start()
 	tr.node.SetFault(func(string) storagetest.Fault {
@@ -209,7 +208,7 @@ func (tr *trial) happen(e event) {
 	}
 }
 
-// steer pauses a batch, by its number, or a store's queue, or lets it go on.
+// steer pauses or resumes a batch, by its number, or a store's queue.
 func (tr *trial) steer(what string, paused bool) {
 	p := storage.PauseRequest{Queue: what, Paused: paused}
 	if i, err := strconv.Atoi(what); err == nil {
@@ -240,8 +239,8 @@ func (tr *trial) wasPaused(i int, store string, at time.Time) bool {
 	return slices.ContainsFunc(tr.paused[fmt.Sprint(i)], in) || slices.ContainsFunc(tr.paused[store], in)
 }
 
-// end stops or deletes a batch. When storage fails but has stored the wish, nobody is
-// told; the runner sees it all the same, with its next record.
+// end stops or deletes a batch. If storage fails although it has stored the change, no node is notified.
+// The run still sees the change with its next record.
 func (tr *trial) end(what string, i int) {
 	m := tr.batches[i]
 	moments := tr.stopped
@@ -263,7 +262,7 @@ func (tr *trial) end(what string, i int) {
 	}
 }
 
-// untilEnd waits for the end of every batch. Every request of a plan that is throttled to its limit takes 20 minutes.
+// untilEnd waits for the end of every batch. A request that is throttled up to its limit takes 20 minutes.
 func (tr *trial) untilEnd() []string {
 	deadline := time.Now().Add(24 * time.Hour)
 	for i := range tr.batches {
@@ -274,16 +273,16 @@ func (tr *trial) untilEnd() []string {
 			tr.pass(10 * time.Second)
 		}
 	}
-	tr.pass(10 * time.Second) // for what deleted batches had under way
+	tr.pass(10 * time.Second) // for requests in flight of deleted batches
 	return nil
 }
 
-// check is the one checker of everything that was promised.
+// check checks the whole promise.
 func (tr *trial) check() (problems []string) {
 	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	tr.checkOrder(say)
 	for i, m := range tr.batches {
-		sent := make([][]*sending, len(m.reqs))
+		sent := make([][]*attempt, len(m.reqs))
 		for _, e := range tr.up.ledger {
 			if e.batch == i {
 				sent[e.index] = append(sent[e.index], e)
@@ -300,8 +299,8 @@ func (tr *trial) check() (problems []string) {
 			results[r.Index] = &r.Result
 		}
 		for j, r := range results {
-			if len(tr.crashes) > 0 && m.reqs[j].Safe() && (r == nil || slices.ContainsFunc(sent[j], func(e *sending) bool { return e.answer.Code == r.Code })) {
-				continue // a read leaves no mark: after a crash nobody knows that it was sent again
+			if len(tr.crashes) > 0 && m.reqs[j].Safe() && (r == nil || slices.ContainsFunc(sent[j], func(e *attempt) bool { return e.answer.Code == r.Code })) {
+				continue // a read leaves no mark, so after a crash nobody knows that it was sent again
 			}
 			checkResult(say, fmt.Sprintf("request %d/%d", i, j), r, sent[j])
 		}
@@ -316,10 +315,10 @@ func (tr *trial) check() (problems []string) {
 
 type sayer func(format string, args ...any)
 
-// checkOrder looks at the order in which the upstream saw the attempts of a store.
+// checkOrder checks the order in which the upstream received the attempts of a store.
 func (tr *trial) checkOrder(say sayer) {
-	last := map[string]*sending{}
-	unsafe := map[[2]int]int{} // by batch: the furthest request that changes something
+	last := map[string]*attempt{}
+	unsafe := map[[2]int]int{} // by batch: the last request that changes something
 	for _, e := range tr.up.ledger {
 		m := tr.batches[e.batch]
 		if l := last[e.store]; l != nil && l.batch > e.batch {
@@ -344,8 +343,8 @@ func (tr *trial) checkOrder(say sayer) {
 	}
 }
 
-// checkAttempts looks at all attempts of one request.
-func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
+// checkAttempts checks all attempts of one request.
+func (tr *trial) checkAttempts(say sayer, i, j int, sent []*attempt) {
 	m := tr.batches[i]
 	name := fmt.Sprintf("request %d/%d (%s)", i, j, m.reqs[j].Method)
 	failures := 0
@@ -373,7 +372,7 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 		switch {
 		case before.end.IsZero(): // cut off
 		case slices.ContainsFunc(tr.crashes, func(c time.Time) bool { return !c.Before(before.at) && !c.After(e.at) }):
-			// The answer may have been lost before it was recorded, or come too late.
+			// The answer may have been lost before it was recorded, or it came too late.
 		case before.answer.Code == http.StatusTooManyRequests:
 			if least := time.Second; pause < least || before.answer.Header.Get("Retry-After") == "5" && pause < 5*time.Second {
 				say("%s: sent again %v after a 429", name, pause)
@@ -390,8 +389,8 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*sending) {
 	}
 }
 
-// final tells why a request must not be sent again after an attempt; empty if it may.
-func final(m *made, j int, e *sending) string {
+// final returns why a request must not be sent again after an attempt, or an empty text if it may.
+func final(m *testBatch, j int, e *attempt) string {
 	repeatable := m.reqs[j].Repeatable()
 	switch {
 	case e.answer.Outcome == outbound.NotSent:
@@ -414,15 +413,15 @@ func final(m *made, j int, e *sending) string {
 	return fmt.Sprintf("an answer %d", e.answer.Code)
 }
 
-// checkResult compares a request's recorded end with what the upstream saw.
-func checkResult(say sayer, name string, r *batch.Result, sent []*sending) {
+// checkResult compares a request's recorded result with what the upstream received.
+func checkResult(say sayer, name string, r *batch.Result, sent []*attempt) {
 	switch {
 	case r == nil && len(sent) > 0 && sent[len(sent)-1].answer.Outcome != outbound.NotSent:
 		say("%s: not executed, but sent %d times", name, len(sent))
 	case r == nil:
 	case r.Line == batch.OutcomeUnknown.Line:
-		// The last attempt was cut off, or its answer was lost with its node, or it
-		// had not left yet.
+		// The last attempt was cut off, its answer was lost with its node, or it had not left
+		// yet.
 	case len(sent) == 0:
 		say("%s: ended with %d, but was never sent", name, r.Code)
 	case sent[len(sent)-1].answer.Code != r.Code:
@@ -430,7 +429,7 @@ func checkResult(say sayer, name string, r *batch.Result, sent []*sending) {
 	}
 }
 
-// model tells what a batch comes to that runs in order, undisturbed.
+// model returns the result of a batch that runs in order without disturbances.
 func model(e event, p Policy) string {
 	var words []string
 	stopped := false
@@ -449,8 +448,8 @@ func model(e event, p Policy) string {
 	return strings.Join(words, " ")
 }
 
-// modelRequest tells the last answer of one request, and whether it is a success. A
-// script of which the last answer is 429 goes on to the throttle limit.
+// modelRequest returns the last answer of one request, and whether it is a success. A script that ends
+// with 429 repeats it until the throttle limit.
 func modelRequest(method string, script []step, stopOnFailure bool, p Policy) (code int, ok bool) {
 	repeatable := method != "POST" && method != "PATCH"
 	retries, maybeDone := 0, false

@@ -11,8 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// pair runs a scenario with a second node that runs as well. The scenario begins at the
-// first one.
+// pair runs a scenario with two running nodes. The scenario begins at the first one.
 func pair(t *testing.T, name string, f func(t *testing.T, w *world, other *host)) {
 	t.Helper()
 	scenario(t, name, func(t *testing.T, w *world) {
@@ -37,7 +36,7 @@ func (w *world) restart(o Options) {
 	w.options = before
 }
 
-// nodesOf tells which of two hosts has sent each request of a batch: "1 2 2".
+// nodesOf returns which of two hosts has sent each request of a batch, as in "1 2 2".
 func (w *world) nodesOf(batch int, first, second *host) string {
 	w.up.mu.Lock()
 	defer w.up.mu.Unlock()
@@ -51,7 +50,7 @@ func (w *world) nodesOf(batch int, first, second *host) string {
 	return strings.Join(out, " ")
 }
 
-// TestOtherNode: a node that the database takes for dead stops sending, and its late
+// TestOtherNode checks that a node which the database takes for dead stops sending, and that its late
 // answers change nothing.
 func TestOtherNode(t *testing.T) {
 	scenario(t, "takes over", func(t *testing.T, w *world) {
@@ -73,8 +72,8 @@ func TestOtherNode(t *testing.T) {
 	})
 }
 
-// TestOtherNodeParallel: the same with many requests under way: their places are given
-// back, though their answers are dropped.
+// TestOtherNodeParallel does the same with many requests in flight. Their places are returned, although
+// their answers are dropped.
 func TestOtherNodeParallel(t *testing.T) {
 	scenario(t, "takes over", func(t *testing.T, w *world) {
 		for i := range 20 {
@@ -92,7 +91,7 @@ func TestOtherNodeParallel(t *testing.T) {
 	})
 }
 
-// TestOffer: what one node has no place for runs at once on another that has.
+// TestOffer checks that a batch for which a node has no place runs at once on another node.
 func TestOffer(t *testing.T) {
 	full := func(w *world) {
 		w.restart(Options{QueuesAtOnce: 1})
@@ -106,7 +105,7 @@ func TestOffer(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 200")
 		expect(t, "sent by", w.nodesOf(1, w.host, other), "2 2")
-		b := w.create("s", stop, "POST") // of a queue that stands in the line here
+		b := w.create("s", stop, "POST") // its queue is in the line here
 		synctest.Wait()
 		expect(t, "the next one", w.outcome(b), "200")
 		w.pass(time.Minute)
@@ -160,13 +159,13 @@ func TestOffer(t *testing.T) {
 	})
 }
 
-// TestHandover: a node that shuts down hands each queue over when what is under way
-// there is recorded, and at once what only stands in its line.
+// TestHandover checks that a node which shuts down releases each queue once its requests in flight are
+// recorded, and releases the queues in its line at once.
 func TestHandover(t *testing.T) {
 	pair(t, "one by one", func(t *testing.T, w *world, other *host) {
 		w.restart(Options{QueuesAtOnce: 3})
 		w.db.DropHints(true)
-		made := make([]*made, 4)
+		made := make([]*testBatch, 4)
 		for b, takes := range []int{1500, 10_500, 20_500, 0} {
 			w.up.script(b, 0, step{answered(201), time.Duration(takes) * time.Millisecond})
 			made[b] = w.create(string(rune('a'+b)), stop, posts(2)...)
@@ -189,7 +188,7 @@ func TestHandover(t *testing.T) {
 	})
 }
 
-// lateClaims answers a Claim a second after it was carried out.
+// lateClaims answers a Claim one second after it was made.
 type lateClaims struct{ Storage }
 
 func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
@@ -202,8 +201,8 @@ func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Cla
 	}
 }
 
-// TestHandoverOfNewClaim: a queue that is being claimed when the node shuts down is
-// handed over too, though other work keeps the node up.
+// TestHandoverOfNewClaim checks that a node also releases a queue that it is claiming when it shuts down,
+// although other work keeps the node running.
 func TestHandoverOfNewClaim(t *testing.T) {
 	pair(t, "at once", func(t *testing.T, w *world, _ *host) {
 		w.wrap = func(s Storage) Storage { return &lateClaims{s} }
@@ -221,8 +220,8 @@ func TestHandoverOfNewClaim(t *testing.T) {
 	})
 }
 
-// TestExpired: a node that is taken for dead while requests are under way lets them end
-// and records them as they come, as long as nobody else has claimed the queue.
+// TestExpired checks that a node which is taken for dead lets its requests in flight finish. It records
+// them as long as no other node has claimed the queue.
 func TestExpired(t *testing.T) {
 	scenario(t, "one after the other", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(201), time.Minute})
@@ -270,8 +269,7 @@ func TestExpired(t *testing.T) {
 	})
 }
 
-// TestUncertain: while a node can't tell whether its queues are its own, it sends
-// nothing for them.
+// TestUncertain checks that a node sends nothing while it doesn't know whether it owns its queues.
 func TestUncertain(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		scenario(t, method+" waits", func(t *testing.T, w *world) {
@@ -327,10 +325,10 @@ func TestUncertain(t *testing.T) {
 	}
 }
 
-// TestWithheld: a request whose permission is gone when its connection is there stays,
-// and that it stayed is certain.
+// TestWithheld checks that a request isn't sent if its permission has ended when its connection is ready,
+// and that it certainly wasn't sent.
 func TestWithheld(t *testing.T) {
-	slow := func(w *world, options batch.Options, methods ...string) *made {
+	slow := func(w *world, options batch.Options, methods ...string) *testBatch {
 		w.up.dial(0, 0, 2*time.Second)
 		m := w.create("s", options, methods...)
 		w.pass(time.Second)
@@ -398,7 +396,7 @@ func TestWithheld(t *testing.T) {
 	})
 }
 
-// TestStopElsewhere: a stop through another node reaches the one that runs the batch.
+// TestStopElsewhere checks that a stop through another node reaches the node that runs the batch.
 func TestStopElsewhere(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		name := map[bool]string{false: "told at once", true: "the hint is lost"}[lost]

@@ -18,16 +18,16 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// answering is storage that answers calls about one batch, or one queue, with an error.
+// answering is storage that answers calls for one batch or one queue with an error.
 type answering struct {
 	Storage
 	op    string
 	err   error
-	times int // that it does; negative: always
+	times int // how often; negative: always
 	batch batch.Ticket
 	queue storage.QueueID
 	mu    sync.Mutex
-	calls int // of the operation, about the batch
+	calls int // of the operation, for the batch
 }
 
 func (a *answering) isOf(q storage.QueueID) bool {
@@ -147,9 +147,9 @@ func (a *answering) Purge(ctx context.Context, retention time.Duration) (bool, e
 	return a.Storage.Purge(ctx, retention)
 }
 
-// TestEveryError: whatever storage says of one batch, to whatever call, once or always, the
-// engine makes a bounded number of calls, other stores' batches run, the node shuts down at
-// once, and when the batch was set aside or has ended, the next one of its store runs.
+// TestEveryError makes storage answer each call for one batch with each error, once or always. The engine
+// makes a limited number of calls, other stores' batches run, and the node shuts down at once. After the
+// batch was set aside or has ended, the next one of its store runs.
 func TestEveryError(t *testing.T) {
 	errs := map[string]error{
 		"not found": storage.ErrNotFound, "not owner": storage.ErrNotOwner, "nothing": storage.ErrNothing,
@@ -191,7 +191,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 	}
 	other := w.create("other", stop, "POST")
 	takes := 3 * time.Minute
-	if a.op == "Quarantine" { // is tried again once a minute
+	if a.op == "Quarantine" { // it is retried once a minute
 		takes = 30 * time.Minute
 	}
 	w.pass(takes)
@@ -222,7 +222,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 	}
 }
 
-// quarantined returns the tickets that are set aside, with their reasons.
+// quarantined returns the tickets of the batches that are set aside, with the reasons.
 func (w *world) quarantined() map[batch.Ticket]string {
 	out := map[batch.Ticket]string{}
 	for _, b := range insist(w, func() ([]storage.QuarantinedBatch, error) {
@@ -233,8 +233,8 @@ func (w *world) quarantined() map[batch.Ticket]string {
 	return out
 }
 
-// TestDamagedBatch: a batch that can't be read is set aside, its store goes on, and it runs
-// when it can be read again and an operator releases it.
+// TestDamagedBatch checks that a batch which can't be read is set aside and its store continues. The batch
+// runs when it can be read again and an operator releases it.
 func TestDamagedBatch(t *testing.T) {
 	scenario(t, "set aside and released", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), time.Second})
@@ -259,16 +259,16 @@ func TestDamagedBatch(t *testing.T) {
 		synctest.Wait()
 		expect(t, "the batch", w.outcome(a), "429!")
 		expect(t, "its reason", w.status(a).Reason, "what is stored of the batch can't be read: it is damaged")
-		w.pass(2 * time.Minute) // what the upstream asked for
+		w.pass(2 * time.Minute) // as the upstream requested
 		expect(t, "the next batch", w.outcome(b), "200")
 	})
 }
 
-// TestDeadlyBatch: a batch whose sending kills the node is set aside after five deaths. What
-// ran beside it is not, though it had no chance to get anything done.
+// TestDeadlyBatch checks that a batch which kills its nodes is set aside after five deaths. Batches that
+// ran beside it are not, although none of their attempts could end.
 func TestDeadlyBatch(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
-		var innocent []*made
+		var innocent []*testBatch
 		w.up.script(0, 0, step{answered(200), time.Hour})
 		deadly := w.create("deadly", stop, "GET")
 		for i := range 8 {
@@ -296,8 +296,8 @@ func TestDeadlyBatch(t *testing.T) {
 	})
 }
 
-// TestRestartsAreNoDeaths: neither restarts in order nor crashes between which a batch gets on
-// set a batch aside.
+// TestRestartsAreNoDeaths checks that a batch isn't set aside by graceful restarts, or by crashes between
+// which its attempts end.
 func TestRestartsAreNoDeaths(t *testing.T) {
 	scenario(t, "restarts", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(503), time.Second})
@@ -328,7 +328,7 @@ func TestRestartsAreNoDeaths(t *testing.T) {
 	})
 }
 
-// TestMissingKey: a batch whose key this node lacks waits for it, with a warning, and one whose
+// TestMissingKey checks that a batch whose key this node lacks waits with a warning, and that a batch whose
 // credential has an unknown form is set aside.
 func TestMissingKey(t *testing.T) {
 	for name, of := range map[string]struct {
@@ -365,7 +365,7 @@ func TestMissingKey(t *testing.T) {
 	}
 }
 
-// TestFailuresAreLoggedAgain: a failure that lasts is logged at once and then once a minute.
+// TestFailuresAreLoggedAgain checks that a lasting failure is logged at once and then once a minute.
 func TestFailuresAreLoggedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

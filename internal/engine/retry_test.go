@@ -127,8 +127,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// What a caller reads says when a request may have been carried out although its answer is a
-// failure.
+// TestJudgeWords checks that the status line says when a request may have been carried out although its
+// answer is a failure.
 func TestJudgeWords(t *testing.T) {
 	maybe := storage.Tries{MaybeDone: true}
 	p := Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(c int) bool { return c/100 == 2 }}
@@ -160,7 +160,7 @@ func TestJudgeWords(t *testing.T) {
 	}
 }
 
-// JSON with a byte order mark is JSON. Other bodies keep theirs.
+// TestJudgeByteOrderMark checks that JSON with a byte order mark is JSON. Other bodies keep their mark.
 func TestJudgeByteOrderMark(t *testing.T) {
 	p := Policy{Success: func(int) bool { return true }}
 	for body, want := range map[string]string{"\ufeff{\"id\":7}": "{\"id\":7}", "\ufeffplain": "\ufeffplain", "\ufeff": "\ufeff", "{}": "{}"} {
@@ -223,7 +223,7 @@ func TestRecovered(t *testing.T) {
 	}
 }
 
-// TestJudgeInDoubt: a request is in doubt until an answer shows whether it was carried out.
+// TestJudgeInDoubt checks that a request is in doubt until an answer shows whether it was carried out.
 func TestJudgeInDoubt(t *testing.T) {
 	unknown, maybe := storage.Tries{MaybeDone: true, InDoubt: true}, storage.Tries{MaybeDone: true}
 	p := Policy{RetryLimit: 0, ThrottleLimit: 0, Success: func(c int) bool { return c/100 == 2 }}
@@ -268,7 +268,7 @@ func TestJudgeInDoubt(t *testing.T) {
 	}
 }
 
-// TestInDoubtWhileItWaits: under --in-doubt retry a request keeps its doubt between two attempts.
+// TestInDoubtWhileItWaits checks that a request stays in doubt between attempts with --in-doubt retry.
 func TestInDoubtWhileItWaits(t *testing.T) {
 	p := Policy{RetryLimit: 5, RetryInDoubt: true, Success: func(int) bool { return false }}
 	lost, notSent := noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502)

@@ -10,14 +10,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Eight hundred made-up tokens, each of a made-up store, don't delay an owner whose token the upstream
-// has accepted before. Their own batches come one after the other.
+// TestStrangersWaitBehindOthers checks that eight hundred made-up tokens, each with its own store, don't
+// delay an owner whose token the upstream has accepted before.
 func TestStrangersWaitBehindOthers(t *testing.T) {
 	scenario(t, "made-up tokens", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce, w.options.Strangers = 8, true
 		w.start()
-		expectNow := func(what, want string, m *made) {
+		expectNow := func(what, want string, m *testBatch) {
 			t.Helper()
 			synctest.Wait()
 			expect(t, what, w.outcome(m), want)
@@ -29,7 +29,7 @@ func TestStrangersWaitBehindOthers(t *testing.T) {
 		}
 		w.pass(time.Second)
 		b := w.create("known", stop, "GET")
-		w.pass(150 * time.Millisecond) // one of the strangers' requests may have to end
+		w.pass(150 * time.Millisecond) // one of the strangers' requests may have to finish first
 		expectNow("the owner's next batch", "200", b)
 		w.pass(20 * time.Second)
 		for _, m := range w.batches[1:801] {
@@ -44,8 +44,8 @@ func TestStrangersWaitBehindOthers(t *testing.T) {
 	})
 }
 
-// A stranger gets a place though others always have work, and is none any more once the
-// upstream has accepted its token.
+// TestStrangersAreServed checks that a stranger gets a place although others always have work, and is no
+// longer a stranger once the upstream has accepted its token.
 func TestStrangersAreServed(t *testing.T) {
 	scenario(t, "beside busy owners", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -57,7 +57,7 @@ func TestStrangersAreServed(t *testing.T) {
 			}
 			w.create(fmt.Sprint("busy", i), stop, posts(100)...)
 		}
-		w.pass(5 * time.Second) // by now they are known
+		w.pass(5 * time.Second) // now the upstream has accepted them
 		b := w.create("new", stop, "GET")
 		w.pass(10 * time.Second)
 		expect(t, "the new owner", w.outcome(b), "200")
@@ -71,8 +71,8 @@ func TestStrangersAreServed(t *testing.T) {
 	})
 }
 
-// In the strangers' line, stores take turns: a thousand made-up tokens of one store are one
-// turn beside another store's.
+// TestStoreLine checks that stores take turns in the strangers' line. A thousand tokens of one store get
+// as many turns as one token of another.
 func TestStoreLine(t *testing.T) {
 	var l storeLine
 	for i := range 1000 {

@@ -11,9 +11,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// createPair stores a batch of two POSTs, of which the second sends a value of the answer
-// to the first.
-func (w *world) createPair() *made {
+// createPair stores a batch of two POSTs. The second one sends a value from the answer to the first one.
+func (w *world) createPair() *testBatch {
 	n := len(w.batches)
 	return w.createLinked("s", goOn, []batch.Request{
 		{Method: "POST", Path: fmt.Sprintf("%d/0", n)},
@@ -23,14 +22,14 @@ func (w *world) createPair() *made {
 	})
 }
 
-// deleteBatch deletes a batch and tells the engine of the queue.
-func (w *world) deleteBatch(m *made) {
+// deleteBatch deletes a batch and notifies the engine.
+func (w *world) deleteBatch(m *testBatch) {
 	q := insist(w, func() (storage.QueueID, error) { return w.node.Delete(context.Background(), m.key) })
 	w.engine.Notify(q)
 }
 
-// TestDeletedWhileItWaits: a batch whose requests build on each other is deleted while it
-// waits for its next attempt. It ends, and the next batch of its store runs.
+// TestDeletedWhileItWaits deletes a batch with dependent requests while it waits for its next attempt. The
+// batch ends, and the next batch of its store runs.
 func TestDeletedWhileItWaits(t *testing.T) {
 	begin := func(w *world) {
 		parent := answered(200)
@@ -96,6 +95,6 @@ func TestDeletedWhileItWaits(t *testing.T) {
 }
 
 // deleteFrom deletes a batch through another node.
-func (w *world) deleteFrom(del func(context.Context, storage.Key) (storage.QueueID, error), m *made) {
+func (w *world) deleteFrom(del func(context.Context, storage.Key) (storage.QueueID, error), m *testBatch) {
 	insist(w, func() (storage.QueueID, error) { return del(context.Background(), m.key) })
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// TestPlaces: parallel batches on an upstream that hangs leave places to other stores.
+// TestPlaces checks that parallel batches whose upstream hangs leave places for other stores.
 func TestPlaces(t *testing.T) {
 	scenario(t, "for everybody's first request", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -61,7 +61,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// The same for a store with many batches instead of many requests.
+// TestTurnsBetweenBatches is TestTurns for a store with many batches instead of many requests.
 func TestTurnsBetweenBatches(t *testing.T) {
 	scenario(t, "many small batches", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -79,8 +79,8 @@ func TestTurnsBetweenBatches(t *testing.T) {
 	})
 }
 
-// TestMemory: batches that do not fit into memory together take turns, and one that
-// is larger than all of it runs too.
+// TestMemory checks that batches which don't fit in memory together take turns, and that a batch larger
+// than all of it also runs.
 func TestMemory(t *testing.T) {
 	scenario(t, "turns", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -107,8 +107,8 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// TestFresh: a store that was idle starts within one turn, however many are busy, and many
-// that were idle don't keep a busy one from going on.
+// TestFresh checks that a store that was idle starts within one turn, however many stores are busy. Many
+// stores that were idle don't block a busy one.
 func TestFresh(t *testing.T) {
 	scenario(t, "behind many that are busy", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -135,7 +135,7 @@ func TestFresh(t *testing.T) {
 		}
 		busy := w.create("busy", stop, posts(100)...)
 		synctest.Wait()
-		for range 30 { // every second 10 stores come, and each takes a tenth of it
+		for range 30 { // every second 10 new stores each take a tenth of it
 			for range 10 {
 				n := len(w.batches)
 				w.up.script(n, 0, step{answered(200), 100 * time.Millisecond})
@@ -150,7 +150,7 @@ func TestFresh(t *testing.T) {
 	})
 }
 
-// TestShares: parallel batches share what places there are, whoever came first.
+// TestShares checks that parallel batches share the places evenly, whichever came first.
 func TestShares(t *testing.T) {
 	scenario(t, "evenly", func(t *testing.T, w *world) {
 		w.shutdown()

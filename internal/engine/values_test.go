@@ -11,8 +11,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// linkedReads are n GETs and one that depends on them all and takes a value from the answers
-// to the first few.
+// linkedReads returns n GETs, and one that depends on all of them and takes a value from the answers to
+// the first few.
 func linkedReads(n, few int) []batch.Request {
 	out := make([]batch.Request, n+1)
 	last := &batch.Links{}
@@ -27,8 +27,8 @@ func linkedReads(n, few int) []batch.Request {
 	return out
 }
 
-// linkedWorld starts a world whose upstream answers requests of linkedReads. Calls of
-// the operation of storage that is stuck last until their context ends.
+// linkedWorld starts a world with an upstream that answers the requests of linkedReads. Calls of the
+// storage operation stuck last until their context ends.
 func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
 	w.shutdown()
 	up, stuck = &linked{codes: make([]int, n+1)}, new(atomic.Value)
@@ -47,8 +47,8 @@ func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
 	return up, stuck
 }
 
-// TestAnswersAreRecordedBeforeValuesAreTaken: while answers can't be recorded, nothing that
-// takes values from them is sent, and a node that shuts down does not wait.
+// TestAnswersAreRecordedBeforeValuesAreTaken checks that no request that takes values from answers is sent
+// before these are recorded, and that a node which shuts down doesn't wait for that.
 func TestAnswersAreRecordedBeforeValuesAreTaken(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		up, stuck := linkedWorld(w, 1)
@@ -68,8 +68,8 @@ func TestAnswersAreRecordedBeforeValuesAreTaken(t *testing.T) {
 	})
 }
 
-// TestOnlyNeededAnswersAreRead: a batch that comes back reads the answers that its next
-// request takes values from, and no others.
+// TestOnlyNeededAnswersAreRead checks that a batch that is claimed again reads only the answers from which
+// its next request takes values.
 func TestOnlyNeededAnswersAreRead(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		const n, few = 12, 3
@@ -103,7 +103,7 @@ func TestOnlyNeededAnswersAreRead(t *testing.T) {
 	})
 }
 
-// TestShutdownEndsTheReadingOfAnswers: a node that reads recorded answers shuts down at once.
+// TestShutdownEndsTheReadingOfAnswers checks that a node which reads recorded answers shuts down at once.
 func TestShutdownEndsTheReadingOfAnswers(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		up, _ := linkedWorld(w, 1)

@@ -20,45 +20,45 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// A step is what the scripted upstream does with one attempt.
+// step is how the scripted upstream handles one attempt.
 type step struct {
 	answer outbound.Answer
 	takes  time.Duration
 }
 
-// A sending is one attempt that the upstream has received (or would have, had its
-// outcome not been NotSent).
-type sending struct {
+// attempt is one attempt that the upstream has received. It is also in the ledger if its outcome was
+// NotSent.
+type attempt struct {
 	node   *storagetest.Node
 	store  string
 	batch  int // the batch's number in its test
 	index  int
 	method string
 	key    string
-	began  time.Time // when a connection for it was asked for
+	began  time.Time // when its connection was requested
 	at     time.Time
 	end    time.Time // zero: the sender died first
 	answer outbound.Answer
 }
 
-// upstream answers by script and keeps a ledger. The path of a request is
-// "BATCH/INDEX"; a script's last step is repeated.
+// upstream answers by script and keeps a ledger. The path of a request is "BATCH/INDEX". A script repeats
+// its last step.
 type upstream struct {
 	db       *storagetest.Memory
 	mu       sync.Mutex
 	scripts  map[string][]step
-	dials    map[string]time.Duration // until a connection is there, and something may be written
+	dials    map[string]time.Duration // how long until a connection is ready
 	calls    map[string]int
-	ledger   []*sending
-	withheld int      // attempts that their permit stopped
-	foreign  []string // what was sent by a node that did not own the queue
+	ledger   []*attempt
+	withheld int      // attempts that weren't permitted
+	foreign  []string // requests sent by a node that didn't own the queue
 }
 
 func newUpstream(db *storagetest.Memory) *upstream {
 	return &upstream{db: db, scripts: map[string][]step{}, dials: map[string]time.Duration{}, calls: map[string]int{}}
 }
 
-// from is the upstream as one node reaches it.
+// from is the upstream for one node.
 type from struct {
 	*upstream
 	node *storagetest.Node
@@ -70,7 +70,7 @@ func (u *upstream) script(batch, index int, steps ...step) {
 	u.scripts[fmt.Sprintf("%d/%d", batch, index)] = steps
 }
 
-// dial sets how long the attempts at a request take to get a connection.
+// dial sets how long attempts at a request wait for a connection.
 func (u *upstream) dial(batch, index int, takes time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -105,7 +105,7 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	}
 	s := steps[min(u.calls[c.Path], len(steps)-1)]
 	u.calls[c.Path]++
-	e := &sending{node: u.node, store: c.Store, method: c.Method, key: c.Key, began: began, at: time.Now()}
+	e := &attempt{node: u.node, store: c.Store, method: c.Method, key: c.Key, began: began, at: time.Now()}
 	if _, err := fmt.Sscanf(c.Path, "%d/%d", &e.batch, &e.index); err != nil {
 		panic(err)
 	}
@@ -135,37 +135,37 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// world is an upstream, a database, and hosts of which one is looked at.
+// world is an upstream, a database, and several hosts. Its methods act on the current host.
 type world struct {
 	t  testing.TB
 	up *upstream
 	db *storagetest.Memory
 	*host
 	policy  Policy
-	options Options               // what differs from the defaults of start
-	wrap    func(Storage) Storage // nil: the node as it is
-	batches []*made
+	options Options               // that differ from the defaults of start
+	wrap    func(Storage) Storage // nil: the node itself
+	batches []*testBatch
 }
 
-// host is where one engine runs at a time, each on a node of its own.
+// host runs one engine at a time, each on a new node.
 type host struct {
 	node    *storagetest.Node
-	left    *storagetest.Node // one that was shut down; still read from
+	left    *storagetest.Node // one that was shut down; tests still read from it
 	engine  *Engine
 	stop    context.CancelFunc
 	ended   chan struct{}
 	zombies []chan struct{} // the ends of engines that crashed
 }
 
-// at goes to another host, and returns the one that was left.
+// at makes another host the current one, and returns the previous one.
 func (w *world) at(h *host) *host {
 	before := w.host
 	w.host = h
 	return before
 }
 
-// made is a batch that a test created.
-type made struct {
+// testBatch is a batch that a test created.
+type testBatch struct {
 	key     storage.Key
 	queue   storage.QueueID
 	options batch.Options
@@ -246,7 +246,7 @@ func (w *world) shutdown() {
 	}
 }
 
-// checkPlaces fails unless an engine that has ended holds no place and no memory.
+// checkPlaces fails if an engine that has ended still holds a place or memory.
 func (e *Engine) checkPlaces(t testing.TB) {
 	for what, of := range map[string]struct {
 		places *semaphore.Weighted
@@ -274,8 +274,8 @@ func (e *Engine) checkPlaces(t testing.TB) {
 	}
 }
 
-// crash kills the node: from this moment nothing that it does is stored, and its
-// attempts under way are cut off.
+// crash kills the node. Nothing that it does is stored from now on, and its attempts in flight are cut
+// off.
 func (w *world) crash() {
 	w.up.mu.Lock() // no attempt is between its permit and its leaving
 	w.db.Kill(w.node)
@@ -285,25 +285,25 @@ func (w *world) crash() {
 	w.zombies = append(w.zombies, w.ended)
 }
 
-// expire lets the database take the node for dead. It lives on.
+// expire makes the database take the node for dead, although the node still lives.
 func (w *world) expire() {
 	w.up.mu.Lock()
 	defer w.up.mu.Unlock()
 	w.db.Expire(w.node)
 }
 
-// pass lets the bubble's time go on.
+// pass lets time pass in the bubble.
 func (w *world) pass(d time.Duration) { time.Sleep(d) }
 
 // create stores a batch whose requests have the given methods.
-func (w *world) create(store string, o batch.Options, methods ...string) *made {
+func (w *world) create(store string, o batch.Options, methods ...string) *testBatch {
 	return w.createAs(store, store, o, methods...)
 }
 
 // createAs is create with one of several tokens of a store, which begin with its name and a
 // slash. Each has its own queue.
-func (w *world) createAs(store, token string, o batch.Options, methods ...string) *made {
-	m := &made{options: o, at: time.Now(), key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(token)}}
+func (w *world) createAs(store, token string, o batch.Options, methods ...string) *testBatch {
+	m := &testBatch{options: o, at: time.Now(), key: storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf(token)}}
 	for i, method := range methods {
 		m.reqs = append(m.reqs, batch.Request{Method: method, Path: fmt.Sprintf("%d/%d", len(w.batches), i)})
 	}
@@ -320,11 +320,11 @@ func (w *world) createAs(store, token string, o batch.Options, methods ...string
 	return m
 }
 
-func (w *world) status(m *made) *storage.Status {
+func (w *world) status(m *testBatch) *storage.Status {
 	return insist(w, func() (*storage.Status, error) { return w.node.Status(context.Background(), m.key, 1<<30) })
 }
 
-// insist calls storage until it does not fail by injection.
+// insist calls storage until it doesn't fail by injection.
 func insist[T any](w *world, call func() (T, error)) T {
 	for {
 		v, err := call()
@@ -338,9 +338,9 @@ func insist[T any](w *world, call func() (T, error)) T {
 	}
 }
 
-// outcome renders a batch's results: "200 404! -" are a success, a failure and a
-// request that was not executed; the batch's state stands before if it has not ended.
-func (w *world) outcome(m *made) string {
+// outcome renders a batch's results. "200 404! -" is a success, a failure and a request that was not
+// executed. If the batch has not ended, its state comes first.
+func (w *world) outcome(m *testBatch) string {
 	s := w.status(m)
 	words := make([]string, s.Total)
 	for i := range words {
@@ -363,7 +363,7 @@ func (w *world) outcome(m *made) string {
 	return out
 }
 
-func (w *world) stopBatch(m *made) int {
+func (w *world) stopBatch(m *testBatch) int {
 	s := insist(w, func() (storage.StopResult, error) {
 		return w.node.Stop(context.Background(), storage.Selection{Store: m.key.Store, Owner: m.key.Owner, Ticket: m.key.Ticket})
 	})
@@ -373,7 +373,7 @@ func (w *world) stopBatch(m *made) int {
 	return s.Count
 }
 
-// sent renders the ledger: "0/1 0/2" are attempts at requests 1 and 2 of batch 0.
+// sent renders the ledger. "0/1 0/2" are attempts at requests 1 and 2 of batch 0.
 func (w *world) sent() string {
 	w.up.mu.Lock()
 	defer w.up.mu.Unlock()
@@ -390,7 +390,7 @@ func (w *world) sentOf(batch string) string {
 	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return !strings.HasPrefix(s, batch+"/") }), " ")
 }
 
-// abortNow cuts off what is under way, as the death of the process does.
+// abortNow cuts off the attempts in flight, as the death of the process does.
 func (e *Engine) abortNow() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
