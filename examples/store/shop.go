@@ -86,7 +86,7 @@ func (c *call) once(operation func(*call) (any, error)) answer {
 }
 
 // claim assigns a SKU to an owner and frees the owner's old one. It returns an error if another owner has
-// the SKU. An empty SKU is none.
+// the SKU. An empty SKU means no SKU.
 func (s *shop) claim(owner, old, sku string) error {
 	if by, taken := s.skus[sku]; sku != "" && taken && by != owner {
 		return conflict("SKU_EXISTS", "SKU '%s' already belongs to %s", sku, by)

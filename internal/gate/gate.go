@@ -37,7 +37,7 @@ type waiter[K comparable] struct {
 	granted chan struct{} // closed, under Gate.mu, when the caller holds its n
 }
 
-// New returns a gate with a total amount, of which one name may hold at most each.
+// New returns a gate with a total amount. One name may hold at most each.
 func New[K comparable](total, each int64) *Gate[K] {
 	return &Gate[K]{total: total, each: each, held: map[K]int64{}}
 }

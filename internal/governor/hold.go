@@ -135,7 +135,7 @@ func (h *hold) sent(now time.Time) {
 	}
 }
 
-// last returns when the last of all holds ends.
+// last returns the latest time at which a hold ends.
 func (h *hold) last() time.Time {
 	t := h.allUntil
 	for _, own := range h.stores {

@@ -11,8 +11,8 @@ import (
 const (
 	// early is how long before its time a slot may be used, because timers are not exact.
 	early = time.Millisecond
-	// late is how long after its time a slot is valid. A later request must also fit in with what
-	// has been sent since.
+	// late is how long after its time a slot is valid. After that, the request must also conform to
+	// the pace of the requests sent in the meantime.
 	late = 100 * time.Millisecond
 	// piece is how much of the shared schedule a node reserves at a time.
 	piece = 250 * time.Millisecond

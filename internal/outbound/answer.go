@@ -33,7 +33,7 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 	return a, err
 }
 
-// incomplete returns an Answer of which only a part came. The request isn't in doubt, because the
+// incomplete returns the Answer if only a part of it came. The request isn't in doubt, because the
 // status line came and reports its outcome.
 func (c *Client) incomplete(a Answer, err error) Answer {
 	a.Incomplete = true

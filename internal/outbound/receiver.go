@@ -102,7 +102,7 @@ func (d *receiverDialer) connect(ctx context.Context, network string, a netip.Ad
 }
 
 // network64 returns the key under which an address is counted: an IPv4 address itself, or the /64 of
-// an IPv6 address, because whoever has one of its addresses has all of them.
+// an IPv6 address, because one host usually has the whole /64.
 func network64(a netip.Addr) netip.Addr {
 	if a.Is4() {
 		return a

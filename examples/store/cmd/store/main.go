@@ -28,7 +28,7 @@ func run() error {
 	var o store.Options
 	listen := flag.String("listen", "127.0.0.1:9000", "`address` to listen on")
 	flag.DurationVar(&o.Latency, "latency", 0, "how long a request takes to be carried out, such as 50ms")
-	flag.IntVar(&o.RequestsPerSecond, "rate", 0, "`requests` a second that one store may be asked; 0: no limit")
+	flag.IntVar(&o.RequestsPerSecond, "rate", 0, "how many `requests` a second one store accepts; 0: no limit")
 	flag.StringVar(&o.Token, "token", "", "the only `token` that is let in; empty: any is")
 	flag.Parse()
 
