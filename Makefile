@@ -79,7 +79,7 @@ FAULTS ?= 20
 KILLS  ?= 160
 # The number of random histories for each model of a database, and for sheaf submit.
 CHECKS ?= 400
-CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode
+CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode|Memory
 
 .PHONY: chaos
 chaos: ## Break nodes and their PostgreSQL under load, FAULTS times each; attack as a hostile tenant; check promised times; print tables

@@ -70,7 +70,8 @@ func receive(t *testing.T, c chan storage.QueueID) storage.QueueID {
 // receiveQueue waits until a queue is among those that are reported.
 func receiveQueue(t *testing.T, c chan storage.QueueID, queue storage.QueueID) {
 	t.Helper()
-	for receive(t, c) != queue {
+	for got := receive(t, c); got != queue; got = receive(t, c) {
+		t.Log("a hint for another queue:", got)
 	}
 }
 
