@@ -38,7 +38,7 @@ func ownParameters(address string) (string, postgres.Options, error) {
 	var o postgres.Options
 	u, err := url.Parse(address)
 	if err != nil {
-		return address, o, nil // package postgres explains the error without the password
+		return address, o, nil //nolint:nilerr // package postgres explains the error without the password
 	}
 	query := u.Query()
 	take := func(name string) string {
