@@ -60,6 +60,7 @@ package storage
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 
@@ -157,6 +158,13 @@ type Key struct {
 	Store  string
 	Owner  batch.Owner
 	Ticket batch.Ticket
+}
+
+// Covers reports whether the key names a batch of this store and owner. It compares the owner's
+// hash in constant time.
+func (k *Key) Covers(store string, owner []byte) bool {
+	same := subtle.ConstantTimeCompare(k.Owner[:], owner) == 1
+	return store == k.Store && same
 }
 
 // Secrets guards the key that credentials are sealed with.

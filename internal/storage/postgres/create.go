@@ -22,8 +22,8 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 			do("enter_queue", []byte(b.Queue)),
 			do("lock_queue_named", []byte(b.Queue)),
 			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.bytes, &r.made, &r.same, &r.twin, &r.twinQueue),
-				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], dedupKey(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
-				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, dedupKey(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
+				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], nullable(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
+				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, nullable(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
 		}
 		if b.DedupKey != uuid.Nil {
 			window := storage.DedupWindow + db.clock.steps.Forward(storage.DedupWindow)
@@ -77,10 +77,10 @@ func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.CreateResult,
 	return storage.CreateResult{}, errGone // another create with this key was committed meanwhile: look again
 }
 
-// dedupKey returns the column's value: NULL for none.
-func dedupKey(key uuid.UUID) *uuid.UUID {
-	if key == uuid.Nil {
+// nullable returns the value of a column that is NULL without an id.
+func nullable(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
 		return nil
 	}
-	return &key
+	return &id
 }

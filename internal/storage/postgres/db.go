@@ -209,23 +209,9 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// failure says what was being done when an error came. The errors of package storage
-// are passed on as they are.
+// failure returns the error of a call, see driver.Failure.
 func (db *DB) failure(ctx context.Context, what string, err error) error {
-	switch {
-	case err == nil || storage.Certain(err):
-		return err
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", what, ctx.Err())
-	}
-	named := fmt.Errorf("%s: %w", what, explain(err))
-	switch {
-	case isDamage(err):
-		return &storage.DamagedError{Err: named}
-	case isRefusal(err):
-		return &storage.RefusedError{Err: named}
-	}
-	return named
+	return driver.Failure(ctx, what, err, explain, isDamage, isRefusal)
 }
 
 // isDamage reports whether what was read can't be what was stored.

@@ -61,7 +61,7 @@ func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]storage.Delivery, error) {
 	var out []storage.Delivery
 	err := db.read(ctx, reads(storage.Caller{Store: q.Store, Owner: q.Owner}), "list deliveries",
-		get("deliveries", db.readDelivery(&out), q.Store, q.Owner[:], dedupKey(q.Ticket), q.Limit, q.Offset, q.Before()).anew(func() { out = nil }))
+		get("deliveries", db.readDelivery(&out), q.Store, q.Owner[:], nullable(q.Ticket), q.Limit, q.Offset, q.Before()).anew(func() { out = nil }))
 	if err != nil {
 		return nil, err
 	}

@@ -127,14 +127,7 @@ func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, c
 		if retryOf != nil {
 			s.RetryOf = *retryOf
 		}
-		switch {
-		case ended != 0:
-			s.Status = batch.Completed
-		case s.Completed > 0:
-			s.Status = batch.InProgress
-		default:
-			s.Status = batch.Queued
-		}
+		s.Status = statusOf(ended != 0, s.Completed)
 		out[s.ID] = s
 		return nil
 	}, ids, code).anew(func() { clear(out) }))

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/subtle"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -63,7 +62,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	var done int
 	var retryOf *uuid.UUID
 	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &out.Failed, &out.InDoubt, &retryOf, &out.Paused, &notBefore, &quarantined)
-	if err != nil || !mayRead(key, store, owner) {
+	if err != nil || !key.Covers(store, owner) {
 		return nil, err
 	}
 	out.GroupID, out.Reason = string(group), string(reason)
@@ -75,13 +74,8 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	if notBefore < storage.Forever.UnixMilli() {
 		out.NotBefore = db.clock.in(notBefore)
 	}
-	switch {
-	case ended != 0:
-		out.Status = batch.Completed
-	case done > 0:
-		out.Status, out.Completed = batch.InProgress, done
-	default:
-		out.Status = batch.Queued
+	if out.Status = statusOf(ended != 0, done); out.Status == batch.InProgress {
+		out.Completed = done
 	}
 	if ids != nil {
 		out.IDs, err = storage.UnpackIDs(ids)
@@ -89,11 +83,15 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	return out, err
 }
 
-// mayRead compares a batch's store and owner with the caller's. The owner's hash is
-// compared in constant time.
-func mayRead(key storage.Key, store string, owner []byte) bool {
-	same := subtle.ConstantTimeCompare(key.Owner[:], owner) == 1
-	return store == key.Store && same
+// statusOf returns the status of a batch of which so many requests were executed.
+func statusOf(ended bool, completed int) batch.Status {
+	switch {
+	case ended:
+		return batch.Completed
+	case completed > 0:
+		return batch.InProgress
+	}
+	return batch.Queued
 }
 
 // Results implements storage.Storage.
@@ -160,14 +158,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 		var isEnded bool
 		var completed int
 		err := r.Scan(&n.ID, &isEnded, &completed, &n.Completed, &n.Results)
-		switch {
-		case isEnded:
-			n.Status = batch.Completed
-		case n.Completed > 0:
-			n.Status = batch.InProgress
-		default:
-			n.Status = batch.Queued
-		}
+		n.Status = statusOf(isEnded, n.Completed)
 		out = append(out, n)
 		return err
 	}, ids).anew(func() { out = nil }))

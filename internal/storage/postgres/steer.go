@@ -37,7 +37,7 @@ func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopRe
 		if err != nil {
 			return storage.StopResult{}, err
 		}
-		if !found || !mayRead(p.Key, store, owner) {
+		if !found || !p.Covers(store, owner) {
 			return storage.StopResult{}, storage.ErrNotFound
 		}
 		err = db.write(ctx, l, what, do("lock_queues", []int64{int64(queue)}), get("pause_batch", hit.row, id, p.Paused).anew(hit.forget))

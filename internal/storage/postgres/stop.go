@@ -91,7 +91,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 	if err != nil {
 		return 0, err
 	}
-	if !found || !mayRead(key, store, owner) {
+	if !found || !key.Covers(store, owner) {
 		return 0, storage.ErrNotFound
 	}
 	var hit stopped

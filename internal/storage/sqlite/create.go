@@ -27,7 +27,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 			return err
 		}
 		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
-			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, dedupKey(b.DedupKey), b.Credential, len(packed), dedupKey(b.RetryOf), b.Callback, b.Trace)
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, nullable(b.DedupKey), b.Credential, len(packed), nullable(b.RetryOf), b.Callback, b.Trace)
 		if err != nil {
 			return err
 		}
@@ -77,13 +77,6 @@ func (db *DB) earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out s
 	return out, found, err
 }
 
-func notFoundIsFine(err error) error {
-	if storage.Certain(err) {
-		return nil
-	}
-	return err
-}
-
 func checkQuota(c *sqlite.Conn, b *storage.NewBatch, size int) error {
 	if b.Quota == 0 && b.QuotaBytes == 0 {
 		return nil
@@ -104,10 +97,10 @@ func checkQuota(c *sqlite.Conn, b *storage.NewBatch, size int) error {
 	return nil
 }
 
-// dedupKey returns the column's value: NULL for none.
-func dedupKey(key uuid.UUID) []byte {
-	if key == uuid.Nil {
+// nullable returns the value of a column that is NULL without an id.
+func nullable(id uuid.UUID) []byte {
+	if id == uuid.Nil {
 		return nil
 	}
-	return key[:]
+	return id[:]
 }

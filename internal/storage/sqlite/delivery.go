@@ -132,7 +132,7 @@ func (db *DB) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]stora
 		return query(c, "deliveries", func(s *sqlite.Stmt) error {
 			out = append(out, readDelivery(s))
 			return nil
-		}, q.Store, q.Owner[:], dedupKey(q.Ticket), q.Limit, q.Offset, q.Before())
+		}, q.Store, q.Owner[:], nullable(q.Ticket), q.Limit, q.Offset, q.Before())
 	})
 	return out, err
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -58,7 +57,7 @@ func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxByt
 // readStatus reads what the batch's own row knows.
 func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error) {
 	err = query(c, "status", func(s *sqlite.Stmt) error {
-		if !mayRead(key, s.ColumnText(1), blob(s, 2)) {
+		if !key.Covers(s.ColumnText(1), blob(s, 2)) {
 			return nil
 		}
 		out = &storage.Status{
@@ -89,13 +88,6 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 		err = storage.ErrNotFound
 	}
 	return out, err
-}
-
-// mayRead compares a batch's store and owner with the caller's. The owner's hash is
-// compared in constant time.
-func mayRead(key storage.Key, store string, owner []byte) bool {
-	same := subtle.ConstantTimeCompare(key.Owner[:], owner) == 1
-	return store == key.Store && same
 }
 
 // readEnded fills in which requests have ended, and counts them. held is what the journal held.
@@ -282,7 +274,7 @@ type row struct {
 func byTicket(c *sqlite.Conn, key storage.Key) (out row, err error) {
 	found := false
 	err = query(c, "batch_by_ticket", func(s *sqlite.Stmt) error {
-		found = mayRead(key, s.ColumnText(2), blob(s, 3))
+		found = key.Covers(s.ColumnText(2), blob(s, 3))
 		out = row{
 			id:      storage.BatchID(s.ColumnInt64(0)),
 			queue:   storage.QueueID(s.ColumnInt64(1)),

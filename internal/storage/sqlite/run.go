@@ -345,7 +345,7 @@ func owned(c *sqlite.Conn, cl *storage.Claim) (batch.Status, error) {
 		return 0, storage.ErrNotOwner
 	}
 	state, _, err := running(c, cl)
-	return state, notFoundIsFine(err)
+	return state, uncertain(err)
 }
 
 // Release implements storage.Storage.
@@ -372,4 +372,12 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 		}
 		return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever))
 	}})
+}
+
+// uncertain returns the error, or nil if it is one of package storage.
+func uncertain(err error) error {
+	if storage.Certain(err) {
+		return nil
+	}
+	return err
 }
