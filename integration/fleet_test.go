@@ -84,9 +84,9 @@ func newDatabase(t *testing.T, accelerators string) string {
 }
 
 // startFleet starts n nodes over a new database of the shared server.
-func startFleet(t *testing.T, r *row, ledger *Ledger, n int, args ...string) *fleet {
+func startFleet(t *testing.T, r *row, ledger *Ledger, n int) *fleet {
 	t.Helper()
-	f := newFleet(t, r, ledger, pgtest.NewDatabase(t), n, args...)
+	f := newFleet(t, r, ledger, pgtest.NewDatabase(t), n)
 	f.up()
 	return f
 }
