@@ -52,7 +52,7 @@ func TestTakeoverKilled(t *testing.T) {
 
 // TestTakeoverWithoutAccelerators: without advisory locks the others notice a dead node later.
 func TestTakeoverWithoutAccelerators(t *testing.T) {
-	r := newRow("`kill -9` of a node, accelerators off", takeoverCut)
+	r := newRow("`kill -9` of a node, without advisory locks (`sheaf_accelerators=off`)", takeoverCut)
 	t.Parallel()
 	r.repeat(t, times(1), func(t *testing.T, times int) { killNodes(t, r, times, "off") })
 }
