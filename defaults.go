@@ -35,13 +35,13 @@ func (o *Options) complete() error {
 	case o.Upstream.URL == "":
 		return errors.New("an upstream is required, such as http://127.0.0.1:9000/api/v3/{storeId}")
 	case o.Database.Retention < time.Hour:
-		return fmt.Errorf("retention is %v and must be at least 1h, because tickets and deduplication keys are promised that long", o.Database.Retention)
+		return fmt.Errorf("retention is %v but must be at least 1h, because tickets and deduplication keys must stay valid that long", o.Database.Retention)
 	case o.Upstream.Timeout < 0 || o.Retries.Interval < 0 || o.Retries.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
 		return errors.New("a duration can't be negative")
 	case l.MaxBody < 0 || l.MaxAnswer < 0 || *l.MaxQueued < 0 || l.MaxStored < 0 || l.MaxDatabase < 0 || l.StoresAtOnce < 0 || l.MaxOutbound < 0 || *o.Retries.Limit < 0:
 		return errors.New("a limit can't be negative")
 	case o.Upstream.Rate != Rate{} && !o.Upstream.Rate.Valid():
-		return fmt.Errorf("a rate of %d in %v can't be kept: it must be between 1 in 24h and 1,000,000 in 1s", o.Upstream.Rate.N, o.Upstream.Rate.Per)
+		return fmt.Errorf("a rate of %d in %v is out of range: it must be between 1 in 24h and 1,000,000 in 1s", o.Upstream.Rate.N, o.Upstream.Rate.Per)
 	case o.Upstream.Success > Success200:
 		return fmt.Errorf("unknown meaning of success: %d", o.Upstream.Success)
 	}

@@ -12,9 +12,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Options configure a Service. Only Upstream.URL is required. Any other field that is zero or
-// nil stands for its default. Where 0 has a meaning of its own, the field is a pointer:
-// Retries{Limit: new(0)} is no retries.
+// Options configure a Service. Only Upstream.URL is required. A field that is zero or nil has its
+// default value. Where 0 is a valid setting, the field is a pointer: Retries{Limit: new(0)}
+// disables retries.
 type Options struct {
 	Upstream Upstream
 	Auth     Auth
@@ -31,11 +31,11 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Upstream is the API that the requests of batches go to.
+// Upstream is the API that receives the requests of batches.
 type Upstream struct {
 	// URL is the API's address. {storeId} in it stands for the store, as in
-	// http://127.0.0.1:9000/api/v3/{storeId}. Leave {storeId} out for an API without tenants.
-	// With a Handler only the path of the URL counts.
+	// http://127.0.0.1:9000/api/v3/{storeId}. Leave {storeId} out for an API without tenants. With
+	// a Handler, only the path of the URL is used.
 	URL string
 	// Handler, if set, answers the requests in this process instead of a server at URL.
 	Handler http.Handler
@@ -43,14 +43,14 @@ type Upstream struct {
 	// client certificate. Default: the system's authorities, no certificate.
 	TLS *tls.Config
 
-	// RequestHeaders are additional headers that requests of a batch may carry. Always allowed
-	// are Accept and Accept-*, Content-Type, Content-Language, If-*, Prefer, Range, User-Agent,
-	// Idempotency-Key, traceparent, tracestate and X-Request-Id. New refuses headers that could
+	// RequestHeaders are additional headers that requests of a batch may carry. Accept and
+	// Accept-*, Content-Type, Content-Language, If-*, Prefer, Range, User-Agent, Idempotency-Key,
+	// traceparent, tracestate and X-Request-Id are always allowed. New refuses headers that could
 	// mislead an API, such as X-Forwarded-For, X-HTTP-Method-Override and Remote-User.
 	RequestHeaders []string
-	// Guard refuses connections to addresses that are not public. The address is checked when
-	// the connection is made. Use it if somebody else controls the upstream's name.
-	// GuardAllow are networks that the guard lets through.
+	// Guard refuses connections to addresses that are not public. The address is checked when the
+	// connection is made. Use it if somebody else controls the upstream's DNS name. GuardAllow
+	// lists networks that are allowed nevertheless.
 	Guard      bool
 	GuardAllow []netip.Prefix
 	// Passthrough forwards all other calls below /api/v3/{storeId}/ to the upstream unchanged,
@@ -66,38 +66,42 @@ type Upstream struct {
 	Success Success
 }
 
-// Auth says which callers may use the service. With neither CheckURL nor KeysFile every token is
-// accepted: a batch belongs to its token, and the upstream judges the token.
+// Auth says which callers may use the service. With neither CheckURL nor KeysFile, every token is
+// accepted: a batch belongs to the token that created it, and the upstream judges the token.
 type Auth struct {
 	// CheckURL is an address of the API, with {storeId} as in Upstream.URL. The service calls it
-	// with the caller's token. An answer of 2xx admits the caller to all batches of the store
-	// for a minute; 401 and 403 are passed on to the caller.
+	// with the caller's token. A 2xx answer admits the caller to all batches of the store for a
+	// minute; 401 and 403 are passed on to the caller.
 	CheckURL string
-	// CheckAnyStore allows a CheckURL without {storeId}. Every token that the API accepts may
-	// then use, read and delete the batches of every store. Otherwise New refuses such an address.
+	// CheckAnyStore allows a CheckURL without {storeId}. Every token that the API accepts can then
+	// read, cancel and delete the batches of every store. If CheckAnyStore is false, New refuses
+	// such an address.
 	CheckAnyStore bool
-	// KeysFile is a file of keys made by sheaf keys. Only these keys are admitted, and the
-	// upstream gets the credential stored with the key. Not with CheckURL. See Service.Reload.
+	// KeysFile is a file of keys created by sheaf keys. Only these keys are admitted, and the
+	// upstream gets the credential stored with the key. It can't be combined with CheckURL. See
+	// Service.Reload.
 	KeysFile string
-	// OperatorKeysFile is a file of keys made by sheaf keys. Those with the right to operate may
-	// see the state of the whole service. With KeysFile, put them into that file instead.
+	// OperatorKeysFile is a file of keys created by sheaf keys. Those with the right to operate may
+	// see the state of the whole service, and release and end quarantined batches. If KeysFile is
+	// set, put operators' keys into that file instead.
 	OperatorKeysFile string
-	// TrustedProxies are networks whose X-Forwarded-For is believed. The address counts for
-	// limiting refused tokens and in the audit log.
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted. The service
+	// takes a caller's address from it to limit guessed tokens, to share resources fairly, and for
+	// the audit log.
 	TrustedProxies []netip.Prefix
 }
 
-// Database is where batches are kept.
+// Database configures where batches are stored.
 type Database struct {
 	// URL is "sqlite:FILE", or the address of a PostgreSQL database (version 14 or later) that
 	// any number of services may share: "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS".
 	// Default: sqlite:sheaf.db.
 	//
-	// Parameters are those of libpq and these three. pool_max_conns is the most connections that
-	// the service opens (8, at least 4). sheaf_password_file=FILE reads the password from a file
+	// Parameters are those of libpq and these three. pool_max_conns is the maximum number of
+	// connections (default 8, at least 4). sheaf_password_file=FILE reads the password from a file
 	// with mode 0600 or 0640. sheaf_accelerators=off does without LISTEN, NOTIFY and advisory
-	// locks, for databases that only appear to support them; a dead service is then noticed after
-	// 13 s instead of 3 s.
+	// locks, for databases that only appear to support them; the takeover from a dead service then
+	// takes 11 to 13 s instead of 2 s.
 	URL string
 	// NoMigrations leaves PostgreSQL's schema unchanged. New refuses a schema that is not up to
 	// date; see Migrate.
@@ -105,7 +109,7 @@ type Database struct {
 
 	// SecretKeyFile holds the key that encrypts credentials: 32 bytes in base64 on one line, mode
 	// 0600. With PostgreSQL it is required, and every service needs the same one. With SQLite the
-	// default is the database's file name plus ".key"; it is made together with the database.
+	// default is the database's file name plus ".key"; it is created together with the database.
 	SecretKeyFile string
 	// AbandonCredentials lets the service start with a key that isn't the database's. Requests
 	// that were not sent yet become NOT_EXECUTED.
@@ -114,69 +118,71 @@ type Database struct {
 	Retention time.Duration
 }
 
-// Retries say what happens to a request that fails.
+// Retries configure what happens to a request that fails.
 type Retries struct {
 	// Limit is how often a failed request is retried in a batch with stopOnFirstFailure=false.
 	// Default: 5.
 	Limit *int
 	// Interval is the pause before a retry. Default: 3s.
 	Interval time.Duration
-	// ThrottleLimit is how long the upstream may answer a request with 429 before that is a
-	// failure. Default: 20m.
+	// ThrottleLimit is how long the upstream may answer a request with 429 before the request
+	// fails. Default: 20m.
 	ThrottleLimit time.Duration
 	// InDoubt also retries a POST or PATCH whose outcome is unknown. Set it only if the upstream
 	// honors the Idempotency-Key.
 	InDoubt bool
 }
 
-// Limits keep one caller from using up what all share. A queue holds the batches of one store, or,
-// if nobody checks tokens, those of one token in a store.
+// Limits keep one caller from using up what all share. A queue holds the batches of one store or,
+// if neither Auth.CheckURL nor Auth.KeysFile is set, those of one token in a store.
 type Limits struct {
 	MaxBody   int64 // bytes of a create's body, decompressed. Default: 10 MiB
 	MaxAnswer int64 // bytes of one answer's body. Default: 5 MiB
-	// MaxQueued is the most unfinished batches of one queue. Default: 10,000; new(0): no limit.
+	// MaxQueued is the maximum number of unfinished batches in one queue; new(0) means no limit.
+	// Default: 10,000.
 	MaxQueued *int
-	// MaxStored is the most bytes of one queue's batches, finished ones included: requests and
-	// bodies of answers. Default: no limit.
+	// MaxStored is the maximum size of one queue's batches in bytes, finished ones included: their
+	// requests and the bodies of their answers. Default: no limit.
 	MaxStored int64
-	// MaxDatabase is the most bytes of the whole database. Creates are refused beyond nine tenths
-	// of it, because results still need room. Default: no limit.
+	// MaxDatabase is the maximum size of the whole database in bytes. Creates are refused beyond
+	// nine tenths of it, because results still need room, and beyond three quarters for tokens that
+	// the upstream has not accepted yet. Default: no limit.
 	MaxDatabase  int64
-	StoresAtOnce int // queues at work at the same time. Default: 4096
+	StoresAtOnce int // queues that run at the same time. Default: 4096
 	MaxOutbound  int // requests in flight at the same time. Default: 1024
 }
 
-// Webhooks are callbacks at the end of a batch.
+// Webhooks configure the callbacks at the end of a batch.
 type Webhooks struct {
-	// SecretFile turns callbacks on, and with them create's parameter callbackUrl. It holds one or
-	// two secrets of Standard Webhooks that sign callbacks, one a line, mode 0600.
+	// SecretFile enables callbacks and the parameter callbackUrl of a create. It holds one or two
+	// Standard Webhooks secrets that sign callbacks, one per line, and has mode 0600.
 	SecretFile string
-	// URL is called at the end of every batch that names no callbackUrl. Default: none.
+	// URL is called at the end of every batch that has no callbackUrl. Default: none.
 	URL string
-	// Allow are networks that may be called although they are not public. Default: none.
+	// Allow lists networks that may be called although they are not public. Default: none.
 	Allow []netip.Prefix
-	// Hosts are the only hosts that may be called. Default: all.
+	// Hosts lists the only hosts that may be called. Default: all.
 	Hosts []string
 }
 
-// Observe says what the service reports about itself. See also Service.Metrics.
+// Observe configures what the service reports about itself. See also Service.Metrics.
 type Observe struct {
-	// AuditLog, if set, gets a JSON line for each call to the batch API: who created, read or
-	// cancelled what. A line is one call of Write. It has no tokens, bodies, paths or queries.
-	// Repeated reads by one caller are reported once a minute. If Write fails, that is logged
-	// and the call succeeds all the same.
+	// AuditLog, if set, gets a JSON line for each call about batches or by operators: who created,
+	// read or canceled what. Each line is one call of Write. It has no tokens, bodies, paths or
+	// queries. Repeated reads by one caller are logged once a minute. If Write fails, the service
+	// logs that, and the audited call succeeds nevertheless.
 	AuditLog io.Writer
-	// StoreClass returns the class that a store is counted in. Metrics have one set of values for
-	// each class, so keep classes few. It is called with "" for stores that are not counted one
-	// by one. It must be quick and safe for concurrent use. Default: one class, "all".
+	// StoreClass returns the class in which a store is counted. Metrics have one set of values for
+	// each class, so use few classes. StoreClass is called with "" for stores that are not counted
+	// one by one. It must be quick and safe for concurrent use. Default: one class, "all".
 	StoreClass func(store string) string
 	// TracerProvider traces calls, batches and the requests they send. Default: no traces; the
 	// caller's trace is still passed on to the upstream.
 	TracerProvider trace.TracerProvider
 }
 
-// Rate is N requests in each Per, evenly spread, such as {600, time.Minute}. The zero value is no
-// limit.
+// Rate is N requests in each period Per, evenly spread, such as {600, time.Minute}. The zero value
+// means no limit.
 type Rate struct {
 	N   int
 	Per time.Duration

@@ -18,9 +18,9 @@ import (
 // /readyz. It accepts batches whether or not Run is running.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.api.ServeHTTP(w, r) }
 
-// Run runs batches until ctx ends. Then it starts no more requests and waits for those in flight, at
-// most Options.ShutdownTimeout, so that their answers are recorded. Requests that are still in flight
-// after that are handled like those of a crash, at the next start. Call Run only once.
+// Run runs batches until ctx ends. Then it starts no more requests and waits for those in flight,
+// at most Options.ShutdownTimeout, so that their answers are recorded. Requests still in flight
+// after that are handled by the next start, as after a crash. Call Run only once.
 func (s *Service) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -39,7 +39,7 @@ func (s *Service) Ready(ctx context.Context) error {
 	return s.storage.Ping(ctx)
 }
 
-// readyLogInterval is the least time between two log lines about a database that doesn't answer.
+// readyLogInterval is the minimum time between two log lines about a database that doesn't answer.
 const readyLogInterval = time.Minute
 
 // readyz is Ready for /readyz, which anybody may call. It logs the database's error instead of
@@ -63,8 +63,8 @@ func (s *Service) readyz(ctx context.Context) error {
 // or OpenMetrics. It does not check tokens, so serve it only where everybody may read the metrics.
 func (s *Service) Metrics() http.Handler { return s.metrics }
 
-// Reload reads Auth.KeysFile, Auth.OperatorKeysFile and Webhooks.SecretFile again. If a file can't be
-// used, its old content stays in effect and the error says why.
+// Reload reads Auth.KeysFile, Auth.OperatorKeysFile and Webhooks.SecretFile again. If a file can't
+// be used, its old content stays in effect, and the error says why.
 func (s *Service) Reload() error {
 	err := s.gate.Reload()
 	if s.webhooks != nil {

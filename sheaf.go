@@ -32,8 +32,8 @@ var Version = "dev"
 // tracerName is the instrumentation scope of traces.
 const tracerName = "github.com/sheafapi/sheaf"
 
-// Service is a batch endpoint in front of one upstream. It serves the API as an http.Handler, and
-// runs batches while Run runs. Its methods are safe for concurrent use.
+// Service is a batch endpoint in front of one upstream. It serves the API as an http.Handler; its
+// method Run runs the batches. Its methods are safe for concurrent use.
 type Service struct {
 	api      *api.API
 	engine   *engine.Engine

@@ -1,5 +1,5 @@
-// Package openapi holds the OpenAPI 3.1 description of Sheaf's API, and serves it with a page to read and
-// try it.
+// Package openapi holds the OpenAPI 3.1 description of Sheaf's API, and serves it with a page on
+// which to read and try it.
 package openapi
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/vearutop/statigz"
 )
 
-// Document is the description in YAML. The API's tests check every answer against it. It must not be
-// changed.
+// Document is the description in YAML. The API's tests check every answer against it. Don't modify
+// it.
 //
 //go:embed openapi.yaml
 var Document []byte
@@ -25,14 +25,14 @@ var page []byte
 //go:embed page/start.js
 var script []byte
 
-// policy lets the page load code only from this service, and call only this service. Swagger UI needs
-// style attributes, and icons in its style sheet.
+// policy lets the page load code only from this service, and call only this service. Swagger UI
+// needs inline styles, and icons as data: URLs.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the description at /openapi.yaml and a page to read it at /docs. Neither needs a token.
-// Handler passes every other request to next. The page is Swagger UI, which is in the binary. Its
-// Content-Security-Policy allows calls only to this service.
+// Handler serves the description at /openapi.yaml and a page for reading it at /docs. Neither needs
+// a token. Handler passes every other request to next. The page is Swagger UI, which is embedded in
+// the binary. Its Content-Security-Policy allows calls only to this service.
 func Handler(next http.Handler) http.Handler {
 	assets := http.StripPrefix("/docs", statigz.FileServer(static.FS))
 	files := map[string]struct {

@@ -14,7 +14,7 @@ const (
 	// token the upstream has not accepted yet create batches in it.
 	countInterval = time.Second
 	countTimeout  = 5 * time.Second
-	// maxStores is the number of stores that are counted at the same time.
+	// maxStores is the maximum number of stores whose counts are in memory.
 	maxStores = 10_000
 )
 
@@ -23,9 +23,10 @@ type Counter interface {
 	Unfinished(ctx context.Context, prefix string) (int, error)
 }
 
-// Crowd limits the unfinished batches of one store when callers can make up tokens, each of which
-// has a quota of its own. The limit doesn't apply to callers whose token the upstream has accepted:
-// they have their own quota, which others can't use up. A Crowd is safe for concurrent use.
+// Crowd limits the unfinished batches of each store. Quotas alone don't, because callers can make
+// up tokens, and each token has its own quota. The limit doesn't apply to callers whose token the
+// upstream has accepted: they have their own quota, which others can't use up. A Crowd is safe for
+// concurrent use.
 type Crowd struct {
 	limit    int // 0: no limit
 	database Counter
@@ -35,14 +36,15 @@ type Crowd struct {
 	stores *simplelru.LRU[string, *storeCount]
 }
 
-// storeCount is how many unfinished batches a store has.
+// storeCount counts the unfinished batches of a store.
 type storeCount struct {
 	mu      sync.Mutex
 	n       int // the number at the last count, plus those admitted since
 	counted time.Time
 }
 
-// NewCrowd returns a Crowd of at most limit unfinished batches in each store; 0 is no limit.
+// NewCrowd returns a Crowd that admits at most limit unfinished batches in each store; 0 means no
+// limit.
 func NewCrowd(limit int, database Counter, accepted func(batch.Owner) bool) *Crowd {
 	stores, err := simplelru.NewLRU[string, *storeCount](maxStores, nil)
 	if err != nil {

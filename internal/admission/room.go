@@ -1,5 +1,5 @@
-// Package admission limits creates across callers: how large the database may grow, and how many
-// unfinished batches callers with unverified tokens may have in one store.
+// Package admission decides whether a batch may be created. It limits the size of the database, and
+// how many unfinished batches callers with unverified tokens may have in one store.
 package admission
 
 import (
@@ -16,7 +16,8 @@ const (
 	measureInterval = time.Second
 	measureTimeout  = 5 * time.Second
 	// A tenth of the database is reserved for the results of stored batches. Callers whose token
-	// the upstream has not accepted yet leave a quarter to the others.
+	// the upstream has not accepted yet may fill only three quarters, so that a quarter stays free
+	// for the others.
 	resultsShare  = 10
 	acceptedShare = 4
 )
@@ -39,16 +40,16 @@ type Room struct {
 	measuring bool
 	size      int64 // as measured
 	admitted  int64 // bytes admitted since the size was measured
-	full      bool  // reported in the log
+	full      bool  // the log says that the database is full
 }
 
-// NewRoom returns the room in a database that may take limit bytes; 0 is no limit.
+// NewRoom returns a Room that limits a database to limit bytes; 0 means no limit.
 func NewRoom(limit int64, database Sizer, accepted func(batch.Owner) bool, log *slog.Logger) *Room {
 	return &Room{limit: limit, database: database, accepted: accepted, log: log}
 }
 
-// Admit reports whether a caller's batch of about this many bytes may be stored. If so, it counts
-// the batch.
+// Admit reports whether the owner may store a batch of about this many bytes. If so, it counts
+// them.
 func (r *Room) Admit(owner batch.Owner, bytes int64) bool {
 	if r.limit == 0 {
 		return true
@@ -67,11 +68,11 @@ func (r *Room) Admit(owner batch.Owner, bytes int64) bool {
 			r.measuring = false
 		}()
 	}
-	most := r.limit - r.limit/resultsShare
+	allowed := r.limit - r.limit/resultsShare
 	if !r.accepted(owner) {
-		most = r.limit - r.limit/acceptedShare
+		allowed = r.limit - r.limit/acceptedShare
 	}
-	hasRoom := r.size+r.admitted+bytes <= most
+	hasRoom := r.size+r.admitted+bytes <= allowed
 	if hasRoom {
 		r.admitted += bytes
 	} else if !r.full {
@@ -81,8 +82,9 @@ func (r *Room) Admit(owner batch.Owner, bytes int64) bool {
 	return hasRoom
 }
 
-// measure reads the database's size. If that fails, the last size stays. mu is held, and released
-// meanwhile except for the first measurement.
+// measure reads the database's size. If that fails, the last size stays in effect. The caller holds
+// mu. measure releases it while it reads, except the first time, so that every caller waits for a
+// first size.
 func (r *Room) measure() {
 	first := r.measured.IsZero()
 	if !first {
@@ -105,7 +107,8 @@ func (r *Room) measure() {
 	}
 }
 
-// Usage returns the bytes that count towards the limit, and the limit. Both are 0 without a limit.
+// Usage returns the bytes that count towards the limit, and the limit. Both are 0 if there is no
+// limit.
 func (r *Room) Usage() (used, limit int64) {
 	if r.limit == 0 {
 		return 0, 0

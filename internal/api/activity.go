@@ -13,16 +13,16 @@ import (
 const (
 	// span is the length of an activity, in minutes; the last minute isn't over yet.
 	span = 60
-	// maxActive is how many batches an activity covers, at most: the newest.
+	// maxActive is the maximum number of batches that an activity covers, newest first.
 	maxActive = 10_000
-	// activityAge is how long an activity is kept for the same caller. Computing it reads many batches,
-	// and every open page of the dashboard polls it.
+	// activityAge is how long an activity is reused for the same caller. Computing one reads many
+	// batches, and every open page of the dashboard polls it.
 	activityAge = 5 * time.Second
-	// maxActivities is how many activities are kept, each of 4 KiB.
+	// maxActivities is the maximum number of activities in memory, of about 8 KiB each.
 	maxActivities = 1000
 )
 
-// activities are the latest ones by store and owner.
+// activities holds the latest activity for each store and owner.
 type activities = lru.Cache[storage.Key, *activityJSON]
 
 func newActivities() *activities {
@@ -34,7 +34,7 @@ func newActivities() *activities {
 }
 
 type (
-	// activityJSON is an activity as the API writes it.
+	// activityJSON is the JSON form of an activity.
 	activityJSON struct {
 		Minutes  [span]minuteJSON `json:"minutes"`
 		Complete bool             `json:"complete"` // it covers all batches
@@ -64,7 +64,7 @@ func (s *API) activity(c *call) error {
 }
 
 // newActivity computes an activity from the batches. The requests of a batch count as if they had
-// ended evenly over the time in which it ran.
+// ended at even intervals while it ran.
 func (s *API) newActivity(c *call) (*activityJSON, error) {
 	now := time.Now()
 	since := now.Truncate(time.Minute).Add(-(span - 1) * time.Minute)
@@ -105,7 +105,8 @@ func (s *API) newActivity(c *call) (*activityJSON, error) {
 	return out, nil
 }
 
-// spread adds n evenly to the minutes between two times. What lies outside of the minutes is not added.
+// spread distributes n evenly over the minutes from one time to another. It drops what lies outside
+// the minutes that are counted.
 func spread(minutes *[span]float64, since, from, to time.Time, n int) {
 	if n <= 0 || from.IsZero() || !to.After(since) {
 		return

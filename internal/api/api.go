@@ -1,9 +1,9 @@
 // Package api serves the wire contract (docs/contract.md) over HTTP: it creates, shows, searches, stops
 // and deletes batches, and answers health checks.
 //
-// An answer 200 to a create guarantees that the batch is stored. After a 503 it may be stored; after
-// any other answer it isn't. What a caller may not see is answered as if it did not exist. Package reply
-// states what holds for a status.
+// A 200 answer to a create guarantees that the batch is stored. After a 503, it may be stored;
+// after any other answer, it isn't. What a caller isn't allowed to see is answered as if it did not
+// exist. Package reply says what a status guarantees.
 //
 // Log lines never contain a token, a body or a query.
 package api
@@ -27,7 +27,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Storage is what the API needs from a database. Package storage has the contract.
+// Storage is what the API needs from a database. Package storage defines the contract.
 type Storage interface {
 	storage.Batches
 	storage.Reader
@@ -38,33 +38,35 @@ type Storage interface {
 	Overview(ctx context.Context, loads int) (storage.Overview, error)
 }
 
-// Options configure the API. All must be set, except MaxQueued and MaxStored, HasRoom, Crowded, From,
-// Node, Observe, Created, Tracer, Audit and Forward.
+// Options configure the API. A field must be set unless its comment says what happens without it.
 type Options struct {
 	// Storage keeps the batches.
 	Storage Storage
-	// Seal encrypts a caller's token for its batch.
+	// Seal encrypts a caller's token for a batch.
 	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
 	// Introduce, if set, is called with the owner of each created batch's queue, before Wake.
 	Introduce func(q storage.QueueID, store string, owner batch.Owner)
-	// Wake is called with the queue of each batch that was created, and Notify with each queue in which
-	// a batch was stopped, deleted, paused or resumed. They must not block.
+	// Wake is called with the queue of each batch that was created or taken out of quarantine.
+	// Notify is called with each queue in which a batch was stopped, deleted, paused or resumed.
+	// They must not block.
 	Wake, Notify func(storage.QueueID)
 	// Ready returns nil while the service can do its work. Its error is shown at /readyz.
 	Ready func(context.Context) error
 
-	// Authorize checks whether a token has a right at a store, before anything else is done for the
-	// call. An error that isn't an *auth.Refusal means that the token could not be checked.
+	// Authorize checks whether a token has a right at a store. It is called before anything else is
+	// done for the call. An error that isn't an *auth.Refusal means that the token could not be
+	// checked.
 	Authorize func(r *http.Request, store, token, right string) (auth.Caller, error)
 
 	// AuthorizeOperator checks an operator's token in the same way.
 	AuthorizeOperator func(r *http.Request, token string) error
 
-	// Node returns what only this node knows about itself, for operators.
+	// Node returns the state of this node, for GET /operator.
 	Node func() telemetry.Node
 
-	// Observe, if set, is called after the answer to every call. The template is that of the path, or
-	// "none". The status of a broken connection is 0. Created is called after a batch was stored.
+	// Observe, if set, is called after the answer to every call. template is that of the call's
+	// route, or "none". status is 0 if the connection was aborted. Created, if set, is called after
+	// a batch is stored.
 	Observe func(method, template string, status int, took time.Duration)
 	Created func(store string)
 
@@ -75,25 +77,26 @@ type Options struct {
 	// Tracer, if set, traces calls. A caller's trace is stored with its batch even without it.
 	Tracer trace.Tracer
 
-	// Audit, if set, logs calls to resources of batches and of operators, after their answer.
+	// Audit, if set, logs calls about batches and calls by operators, after their answer.
 	Audit *audit.Log
 
-	// Forward, if set, answers calls below a store that aren't about batches. The path is the part
-	// after the store as it came, with the query. An error means that nothing was sent; it is an
-	// *outbound.ForwardError.
+	// Forward, if set, answers calls below a store that aren't about batches. path is the part
+	// after the store, still escaped, with the query. An error is an *outbound.ForwardError and
+	// means that no part of an answer was sent.
 	Forward func(w http.ResponseWriter, r *http.Request, store, path string) error
 
 	// MaxForwards limits the calls that are forwarded at the same time. Each has a connection to the
 	// upstream. A caller gets at most half of the free places.
 	MaxForwards int
 
-	// CheckCallback checks a callbackUrl. Its errors complete the sentence "Parameter callbackUrl …".
-	// Without it there are no callbacks. Callback is the URL of batches that name none; it may be empty.
+	// CheckCallback checks a callbackUrl. Its errors complete the sentence "Parameter callbackUrl
+	// …". Without it, there are no callbacks. Callback is the URL for batches that have no
+	// callbackUrl; empty: none.
 	CheckCallback func(url string) error
 	Callback      string
 
-	// Hub wakes the calls that wait for news of a batch. Whoever records something of a batch reports
-	// it to the hub. Default: a hub of the API alone.
+	// Hub wakes the calls that wait for news of a batch. Code that records something about a batch
+	// must report it to the hub. Default: a hub for this API only.
 	Hub   *watch.Hub
 	Alone bool // no other node uses the database, so every change is reported to Hub
 
@@ -107,22 +110,23 @@ type Options struct {
 	// CPU shares the processors fairly between stores and networks. Nil means no limit.
 	CPU *cpu.Shares
 
-	// HasRoom, if set, reports whether the database has room for a batch of about so many bytes.
+	// HasRoom, if set, reports whether the database has room for a batch of about this many bytes.
 	HasRoom func(owner batch.Owner, bytes int64) bool
 
-	// Crowded, if set, reports whether a batch would exceed the limit of the store for tokens that the
-	// upstream has not accepted yet. All callers with such tokens share it.
+	// Crowded, if set, reports whether a batch would exceed the store's limit on unfinished batches
+	// of tokens that the upstream has not accepted yet. All callers with such tokens share this
+	// limit.
 	Crowded func(store string, owner batch.Owner) bool
 
 	Logger *slog.Logger
 }
 
-// maxStreams is the number of calls that may wait for news of a batch: event streams, and statuses with
-// wait.
+// maxStreams is the maximum number of calls that wait for news of a batch: event streams, and
+// statuses with the parameter wait.
 const maxStreams = 10 << 10
 
-// API is the HTTP API, a handler that answers every path. It holds no state but the memory of bodies and
-// answers, the calls that wait for news, and the latest activities.
+// API is the HTTP API, a handler that answers every path. Its only state is the memory taken by
+// bodies and answers, the calls that wait for news, and the latest activities.
 type API struct {
 	Options
 	source     *reply.Source
@@ -132,7 +136,7 @@ type API struct {
 	activities *activities
 }
 
-// New returns an API. It learns what other nodes do while Run runs.
+// New returns an API. While Run runs, calls that wait for news also get the news from other nodes.
 func New(o Options) *API {
 	if o.Hub == nil {
 		o.Hub = &watch.Hub{}
@@ -146,8 +150,8 @@ func New(o Options) *API {
 	return s
 }
 
-// Run finds out, until ctx ends, what other nodes do with the batches for whose news calls wait here.
-// Then it answers those calls with what there is.
+// Run polls storage, until ctx ends, for news from other nodes about batches that calls wait for.
+// Then it ends the waiting of these calls, which answer with the current state.
 func (s *API) Run(ctx context.Context) {
 	if s.Alone {
 		s.Hub.Run(ctx, nil)

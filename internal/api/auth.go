@@ -19,7 +19,7 @@ func (s *API) authorize(c *call, right string) error {
 	return nil
 }
 
-// authorizeOperator admits a call that only operators may make.
+// authorizeOperator checks that the caller is an operator.
 func (s *API) authorizeOperator(c *call) (err error) {
 	if c.token, err = bearer(c.R.Header); err != nil {
 		return err
@@ -49,8 +49,8 @@ func (s *API) refused(c *call, err error) error {
 	return &apiError{code: code, message: refusal.Reason, wait: refusal.Wait}
 }
 
-// bearer returns the caller's token (RFC 6750, section 2.1; docs/contract.md#authorization).
-// The upstream decides whether the token is valid.
+// bearer returns the caller's token (RFC 6750, section 2.1; docs/contract.md#authorization). It
+// checks only the form of the token.
 func bearer(h http.Header) (string, error) {
 	values := h.Values("Authorization")
 	switch len(values) {
@@ -69,7 +69,7 @@ func bearer(h http.Header) (string, error) {
 		return "", fail(invalidToken, "The token is longer than %d bytes.", batch.MaxToken)
 	}
 	if !validToken(token) {
-		return "", fail(invalidToken, "The token has characters that a Bearer token can't have. Allowed are A-Z a-z 0-9 - . _ ~ + / and = at the end.")
+		return "", fail(invalidToken, "The token contains characters that aren't allowed in a Bearer token. Allowed are A-Z a-z 0-9 - . _ ~ + / and = at the end.")
 	}
 	return token, nil
 }

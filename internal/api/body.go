@@ -15,8 +15,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/api/reply"
 )
 
-// readBody reads and decompresses a body of at most limit bytes. When the caller no longer needs the
-// body, it must call release, also after an error.
+// readBody reads and decompresses a body of at most limit bytes. When the caller no longer needs
+// the body, it must call release, even after an error.
 //
 // A compressed body is read completely before it is decompressed, so that a slow upload takes only as
 // much memory as it has sent.
@@ -31,7 +31,7 @@ func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err e
 	}
 	rc := http.NewResponseController(c.W)
 	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.W, c.R.Body, limit), limit: limit, size: c.R.ContentLength}
-	in.arrive = func(bytes int64) { // a writer without deadlines, such as a test's, has none
+	in.arrive = func(bytes int64) { // fails only if the writer has no deadlines, like a test's
 		_ = rc.SetReadDeadline(time.Now().Add(reply.Grace + time.Duration(bytes)*time.Second/reply.LeastRate))
 	}
 	if body, err = in.read(); err != nil {
@@ -46,7 +46,7 @@ func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err e
 	return body, held.free, nil
 }
 
-// isZipped reports whether the body is compressed. It refuses other codings.
+// isZipped reports whether the body is compressed with gzip. It refuses other codings.
 func (s *API) isZipped(c *call) (bool, error) {
 	switch strings.ToLower(strings.Join(c.R.Header.Values("Content-Encoding"), ",")) {
 	case "", "identity":
@@ -68,7 +68,7 @@ func (s *API) inflate(c *call, held *share, zipped []byte, limit int64) ([]byte,
 	return in.read()
 }
 
-// inTurns reads from a source that needs only the CPU.
+// inTurns reads from a source that needs only the CPU, in turns with other callers.
 type inTurns struct {
 	s   *API
 	c   *call
@@ -87,7 +87,7 @@ func (t *inTurns) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// reading is a body that is read into memory.
+// reading reads a body into memory.
 type reading struct {
 	s      *API
 	c      *call
@@ -95,11 +95,11 @@ type reading struct {
 	src    io.Reader
 	limit  int64
 	size   int64             // -1: unknown
-	beside int64             // bytes that are held in addition
-	arrive func(bytes int64) // called with the number of bytes that must arrive next; nil: they are in memory
+	beside int64             // bytes held in addition to the body: its compressed form
+	arrive func(bytes int64) // called with the number of bytes that must arrive next; nil: src is in memory
 }
 
-// read returns all of the body.
+// read returns the whole body.
 func (in *reading) read() (body []byte, err error) {
 	body = make([]byte, 0, growth(0, in.size, in.limit))
 	in.expect(int64(cap(body)))
@@ -147,8 +147,9 @@ func (in *reading) grow(body []byte) ([]byte, error) {
 	return append(grown, probe[0]), nil
 }
 
-// growth returns the next capacity of a buffer that is full at n bytes: four times as much. So memory
-// is taken for bytes that have arrived, and not for those that were announced.
+// growth returns the next capacity of a buffer that is full at n bytes: four times n, up to the
+// size or the limit. So memory is taken for bytes that have arrived, not for those that a
+// Content-Length announces.
 func growth(n int, size, limit int64) int64 {
 	next := min(max(4*int64(n), freeBody), limit)
 	if size >= 0 {
@@ -206,8 +207,8 @@ var byteOrderMark = []byte("\ufeff")
 // utf8Charset is the name of UTF-8, in lower case.
 const utf8Charset = "utf-8"
 
-// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8 by
-// default. The type of a malformed header is empty.
+// mediaTypeOf returns the declared type and charset of a body, in lower case. The charset is UTF-8
+// by default. Both are empty unless there is exactly one well-formed Content-Type.
 func mediaTypeOf(h http.Header) (mediaType, charset string) {
 	values := h.Values("Content-Type")
 	if len(values) != 1 {

@@ -19,11 +19,11 @@ type call struct {
 	shared   bool          // every caller admitted to the store has this owner
 	nameRoom [2]reply.Name // the array behind Names
 
-	id       string // of the call, in the log and in its answer
-	template string // of its path; empty: none
+	id       string // identifies the call in the log and in its answer
+	template string // of its route; empty: no route matches
 	trace    string // the trace that a batch continues; empty: none
 
-	traced func() // ends the call's span, once its answer is sent; nil: there is no span
+	traced func() // ends the call's span after its answer; nil: there is no span
 
 	// For the audit log:
 	action  string // empty: the call isn't logged
@@ -31,10 +31,10 @@ type call struct {
 	created batch.Ticket
 }
 
-// actionRead is the name in the audit log of calls that read. Without a ticket it becomes search.
+// actionRead is the name of reads in the audit log. A read without a ticket is logged as search.
 const actionRead = "status"
 
-// Values of headers that many answers have. They are shared, and never changed.
+// Header values of many answers. They are shared and must not be changed.
 var (
 	noStore  = []string{"no-store"}
 	noSniff  = []string{"nosniff"}
@@ -43,8 +43,8 @@ var (
 	byTypeAndCoding = []string{"Accept, Accept-Encoding"}
 )
 
-// setNames sets the names by which the caller's shares are counted. The network is not valid if it
-// isn't known.
+// setNames sets the names by which the caller's shares are counted. An unknown network is the zero
+// Prefix.
 func (c *call) setNames(owner batch.Owner, network netip.Prefix) {
 	c.Names = append(c.nameRoom[:0], reply.Name{Owner: owner})
 	if network.IsValid() {
@@ -71,7 +71,7 @@ func (c *call) fail(err error) {
 	c.Fail(a.http, append(body, '}'))
 }
 
-// jsonTime returns a time as the API writes it; empty for the zero time.
+// jsonTime formats a time for the API. It returns "" for the zero time.
 func jsonTime(t time.Time) string {
 	if t.IsZero() {
 		return ""

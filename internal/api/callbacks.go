@@ -28,14 +28,14 @@ func (s *API) callback(c *call) (string, error) {
 	return url, nil
 }
 
-// states are the states of a delivery as the API writes them.
+// states are the API's names for the states of a delivery.
 var states = map[storage.DeliveryState]string{storage.Pending: "PENDING", storage.Delivered: "DELIVERED", storage.GivenUp: "GIVEN_UP"}
 
-// deliveries lists the past and future calls of the caller's receivers, newest first.
+// deliveries lists the callbacks of the caller's batches, sent and pending, newest first.
 func (s *API) deliveries(c *call) error {
 	ticket, given := c.query.ticket()
 	limit := c.query.integer("limit", maxFound, 1, maxFound)
-	offset := c.query.offset("send the number next of each answer as the parameter after of the next call")
+	offset := c.query.offset("set after in each call to the value of next in the previous answer")
 	after := c.query.integer("after", 0, 1, math.MaxInt64)
 	if c.query.err != nil {
 		return c.query.err
@@ -58,7 +58,7 @@ func (s *API) deliveries(c *call) error {
 	return c.JSON(out)
 }
 
-// deliveryJSON is a delivery as the API writes it.
+// deliveryJSON is the JSON form of a delivery.
 type deliveryJSON struct {
 	ID             string `json:"id"`
 	Ticket         string `json:"ticket"`
@@ -85,9 +85,9 @@ func (s *API) delivery(d *storage.Delivery) deliveryJSON {
 	return out
 }
 
-// resend calls a receiver again.
+// resend makes the service send a callback again.
 func (s *API) resend(c *call) error {
-	ticket := c.query.theTicket("name the batch whose callback to resend.")
+	ticket := c.query.requiredTicket("set it to the ticket of the batch whose callback to resend.")
 	if c.query.err != nil {
 		return c.query.err
 	}

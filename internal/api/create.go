@@ -12,8 +12,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// create stores a batch (docs/contract.md#create-a-batch), or only checks it with dryRun. It checks
-// everything that it can before it reads the body.
+// create stores a batch (docs/contract.md#create-a-batch) or, with dryRun, only checks it. It
+// checks everything else before it reads the body.
 func (s *API) create(c *call) error {
 	b, err := s.newBatch(c)
 	if err != nil {
@@ -63,11 +63,11 @@ func (s *API) create(c *call) error {
 // have ended count until they are deleted or expire.
 func (s *API) noSpace(limit int64) error {
 	return &apiError{code: rateLimited, wait: time.Minute, message: fmt.Sprintf(
-		"Your batches in this store may take %d bytes, requests and answers together, and this one doesn't fit into the rest. "+
+		"Your batches in this store may take %d bytes, requests and answers together, and this one doesn't fit into what is left. "+
 			"Delete batches whose answers you have read (DELETE with their ticket), or wait until some expire.", limit)}
 }
 
-// newBatch returns a batch with the options in the query, and without requests.
+// newBatch returns a batch without requests, with the options from the query.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue()}
 	b.Options.Parallel = c.query.boolean("allowParallelMode", false)
@@ -77,7 +77,8 @@ func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	if c.query.err != nil {
 		return nil, c.query.err
 	}
-	// Checked only here, so that groups that an older version accepted can still be found and stopped.
+	// Other calls don't check the name, so that groups that an older version accepted can still be
+	// found and stopped.
 	if err := batch.CheckName(b.GroupID); err != nil {
 		return nil, fail(wrongParameter, "Parameter groupId %v.", err)
 	}
@@ -98,9 +99,9 @@ func (s *API) store(c *call, b *storage.NewBatch) error {
 	return nil
 }
 
-// keep stores a batch. When it returns without an error, the batch is on disk and will run: the promise
-// begins here. If the batch repeats an earlier create or retry, keep stores nothing and returns the
-// ticket of the earlier batch.
+// keep stores a batch. When it returns without an error, the batch is on disk and will run,
+// whatever happens next. If the batch repeats an earlier create or retry, keep stores nothing and
+// returns the ticket of the earlier batch.
 func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew bool, err error) {
 	if b.Credential, err = s.Seal(b.Ticket, c.Store, c.token); err != nil {
 		s.Logger.Error("could not encrypt a token", "store", c.Store, "error", err)
@@ -110,7 +111,7 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 	room := s.HasRoom == nil || s.HasRoom(c.Owner, bytesOf(b))
 	crowded := s.Crowded != nil && s.Crowded(c.Store, c.Owner)
 	if !room || crowded {
-		b.QuotaBytes = noRoom // the repetition of an earlier create still gets its ticket
+		b.QuotaBytes = noRoom // a repeat of an earlier create still gets its ticket
 	}
 	created, err := s.Storage.Create(c.R.Context(), b)
 	var full *storage.QuotaError
@@ -147,7 +148,7 @@ const noRoom = 1
 
 // bytesOf returns about how many bytes a batch takes.
 func bytesOf(b *storage.NewBatch) int64 {
-	const row = 1 << 10 // of any batch
+	const row = 1 << 10 // bytes of any batch, besides its requests
 	n := int64(row)
 	for i := range b.Requests {
 		n += int64(len(b.Requests[i].Path) + len(b.Requests[i].Body))

@@ -14,7 +14,7 @@ func (s *API) delete(c *call) error {
 	case c.query.err != nil:
 		return c.query.err
 	case !given:
-		return fail(wrongParameter, "Parameter ticketId is missing: name the batch to delete.")
+		return fail(wrongParameter, "Parameter ticketId is missing: set it to the ticket of the batch to delete.")
 	case ticket == batch.Ticket{}:
 		return c.JSON(deleted{0})
 	}

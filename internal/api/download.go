@@ -6,17 +6,16 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// body sends one body exactly as it came, as a file: that of an answer, or with of=request that of a
-// request.
+// body sends the body of an answer or, with of=request, of a request, as a file and byte for byte.
 func (s *API) body(c *call) error {
-	ticket := c.query.theTicket("name the batch whose body you want.")
+	ticket := c.query.requiredTicket("set it to the ticket of the batch whose body you want.")
 	index := c.query.integer("index", -1, 0, batch.MaxRequests-1)
 	of, given := c.query.get("of")
 	switch {
 	case c.query.err != nil:
 		return c.query.err
 	case index < 0:
-		return fail(wrongParameter, "Parameter index is missing: name the request whose body, or answer, you want.")
+		return fail(wrongParameter, "Parameter index is missing: set it to the index of the request whose body or answer you want.")
 	case given && of != "request" && of != "answer":
 		return fail(wrongParameter, "Parameter of must be one of answer, request.")
 	}

@@ -21,7 +21,7 @@ const (
 	requestTimeout       code = "REQUEST_TIMEOUT"
 	payloadTooLarge      code = "PAYLOAD_TOO_LARGE"
 	unsupportedMediaType code = "UNSUPPORTED_MEDIA_TYPE"
-	unknownHost          code = "UNKNOWN_HOST" // sent by the command before a call gets here
+	unknownHost          code = "UNKNOWN_HOST" // sent by the command, before a call reaches this package
 	rateLimited          code = "RATE_LIMITED"
 	internalError        code = "INTERNAL_ERROR"
 	unavailable          code = "UNAVAILABLE"
@@ -30,7 +30,7 @@ const (
 	upstreamTimeout      code = "UPSTREAM_TIMEOUT"
 )
 
-// answers are the HTTP status of each code, and a header that belongs to it.
+// answers maps each code to its HTTP status and the header that goes with it, if any.
 var answers = map[code]struct {
 	http          int
 	header, value string
@@ -59,18 +59,18 @@ var answers = map[code]struct {
 type apiError struct {
 	code    code
 	message string        // a sentence for the caller
-	wait    time.Duration // for Retry-After, rounded up to seconds; 0: that of the code
+	wait    time.Duration // for Retry-After, rounded up to seconds; 0: the code's default
 }
 
 func (e *apiError) Error() string { return e.message }
 
-// fail returns an error to answer with.
+// fail returns an apiError.
 func fail(c code, format string, args ...any) error {
 	return &apiError{code: c, message: fmt.Sprintf(format, args...)}
 }
 
-// noBatch returns the same answer for malformed, unknown and deleted tickets, and those of other callers,
-// so that nobody learns which tickets exist.
+// noBatch returns the answer for a malformed, unknown or deleted ticket and for the ticket of
+// another caller. The answer is always the same, so that nobody learns which tickets exist.
 func noBatch() error {
 	return fail(batchNotFound, "There is no batch with this ticket for this store and token.")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// storageFailed returns the answer for an error of storage, and logs the error. It returns an error that
-// already is an answer as it is.
+// storageFailed returns the answer for an error of storage, and logs the error if it is unexpected.
+// It returns an error that already is an answer unchanged.
 func (s *API) storageFailed(c *call, op string, ticket batch.Ticket, err error) error {
 	if answer := (*apiError)(nil); errors.As(err, &answer) {
 		return err

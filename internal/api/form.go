@@ -6,11 +6,13 @@ import (
 	"slices"
 )
 
-// maxForm is the size of the largest form, in bytes. It is what any body may take at once.
+// maxForm is the maximum size of a form, in bytes. Reading a form never waits for memory, because
+// every body may take this much at once.
 const maxForm = freeBody
 
-// readForm adds the parameters of a form in the body to those of the query. It refuses any other body:
-// if it ignored a ticket there, the call would pause the whole queue.
+// readForm adds the parameters of a form in the body to those of the query. It refuses any other
+// body: if a ticket in it were ignored, a call that should pause one batch would pause the whole
+// queue.
 func (s *API) readForm(c *call) error {
 	if c.R.ContentLength == 0 {
 		return nil
@@ -21,7 +23,7 @@ func (s *API) readForm(c *call) error {
 	defer release()
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, byteOrderMark))
 	switch {
-	case err == nil && (len(body) == 0 || isJSONType(mediaType) && saysNothing(body)):
+	case err == nil && (len(body) == 0 || isJSONType(mediaType) && isEmptyJSON(body)):
 		return nil
 	case isTooLarge(err) && isForm:
 		return fail(payloadTooLarge, "The form in the body is larger than %d bytes.", maxForm)
@@ -45,8 +47,9 @@ func (s *API) readForm(c *call) error {
 	return nil
 }
 
-// saysNothing reports whether a JSON text is empty. Some clients send one instead of no body.
-func saysNothing(body []byte) bool {
+// isEmptyJSON reports whether a JSON text is an empty value. Some clients send one instead of no
+// body.
+func isEmptyJSON(body []byte) bool {
 	return slices.Contains([]string{"{}", "[]", "null", `""`}, string(body))
 }
 

@@ -11,19 +11,20 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// hasUnclearEnd reports whether a proxy in front could think that the request ends elsewhere. The
-// request may have had both Content-Length and Transfer-Encoding, and net/http hides that; HTTP/1.0 has
-// no Transfer-Encoding. The connection is closed after such a request (RFC 9112, section 6.1), so that
-// its last bytes aren't taken for another request.
+// hasUnclearEnd reports whether a proxy in front of the service might disagree about where the
+// request ends. The request may have had both Content-Length and Transfer-Encoding, and net/http
+// hides that; HTTP/1.0 has no Transfer-Encoding. The connection is closed after such a request (RFC
+// 9112, section 6.1), so that its last bytes aren't taken for another request.
 func hasUnclearEnd(r *http.Request) bool {
 	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
 }
 
-// forwardable are the methods that errors name. All other methods except tunnels are forwarded too.
+// forwardable lists the methods that an error suggests. All other methods are forwarded too, except
+// tunnels.
 const forwardable = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
-// isTunnel reports whether a method would open a tunnel, or send the caller the headers that were added
-// on the way.
+// isTunnel reports whether a method would open a tunnel, or show the caller the headers that were
+// added on the way.
 func isTunnel(method string) bool {
 	switch strings.ToUpper(method) {
 	case http.MethodConnect, http.MethodTrace, "TRACK":
@@ -32,9 +33,9 @@ func isTunnel(method string) bool {
 	return false
 }
 
-// forward lets the upstream answer a call that isn't about batches. The segments are those of the
-// escaped path. The rules for the path are the same as in a batch's requests. The upstream checks the
-// token.
+// forward lets the upstream answer a call that isn't about batches. segments are those of the
+// escaped path. The rules for the path are the same as in a batch's requests. The upstream checks
+// the token.
 func (s *API) forward(c *call, segments []string) error {
 	store, err := url.PathUnescape(segments[3])
 	if err != nil || !batch.ValidStoreID(store) {
@@ -74,7 +75,7 @@ func (s *API) forward(c *call, segments []string) error {
 	return fail(upstreamFailed, "Upstream: %v.", err)
 }
 
-// forwarded is the writer of an answer of the upstream. It notes the status.
+// forwarded writes an answer of the upstream, and records its status.
 type forwarded struct {
 	http.ResponseWriter
 	code *int

@@ -24,7 +24,8 @@ func (s *API) cancelGroup(c *call) error {
 		return fail(wrongParameter, "Parameter groupId (a group) or ticketId (one batch) is missing.")
 	}
 	var stopped storage.StopResult
-	// No batch has the zero ticket. Storage would take it for the whole group.
+	// A malformed ticket is parsed as the zero ticket, which no batch has. Don't pass it on:
+	// storage would stop the whole group.
 	if known := sel.Ticket != (batch.Ticket{}); known || !byTicket {
 		var err error
 		if stopped, err = s.Storage.Stop(c.R.Context(), sel); err != nil {
@@ -52,7 +53,8 @@ func (s *API) cancelGroup(c *call) error {
 	return nil
 }
 
-// appendEnded appends the responses of the selected batch that had ended, if the batch exists.
+// appendEnded appends the responses of the requests that have run in the selected batch. It appends
+// nothing if there is no such batch.
 func (s *API) appendEnded(c *call, a *reply.Answer, sel storage.Selection) error {
 	if sel.Ticket == (batch.Ticket{}) {
 		return nil
@@ -75,7 +77,7 @@ func (s *API) appendEnded(c *call, a *reply.Answer, sel storage.Selection) error
 	return nil
 }
 
-// group counts the caller's batches and requests of a group.
+// group counts the caller's batches in a group, and their requests.
 func (s *API) group(c *call) error {
 	group := c.query.group()
 	switch {
@@ -94,7 +96,7 @@ func (s *API) group(c *call) error {
 	return c.JSON(out)
 }
 
-// groupJSON is the counts of a group as the API writes them.
+// groupJSON is the JSON form of a group's counts.
 type groupJSON struct {
 	GroupID string `json:"groupId"`
 	Batches struct {

@@ -8,7 +8,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// readyTimeout limits the check behind /readyz. A database that takes longer counts as unreachable.
+// readyTimeout limits the check behind /readyz. A database that takes longer to answer counts as
+// unreachable.
 const readyTimeout = 5 * time.Second
 
 // healthz answers that the process is alive.

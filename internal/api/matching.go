@@ -12,26 +12,26 @@ import (
 )
 
 const (
-	// maxMatching is the largest number of batches that one call changes.
+	// maxMatching is the maximum number of batches that one call changes.
 	maxMatching = 100_000
-	// stopAtOnce is how many batches are stopped at the same time. Storage puts such calls into one
-	// commit.
+	// stopAtOnce is how many batches are stopped at the same time. Storage combines such calls in
+	// one commit.
 	stopAtOnce = 16
-	// matchingTime limits the search for them.
+	// matchingTime limits how long the search for matching batches may take.
 	matchingTime = time.Minute
-	// matchingPage is the number of batches in one read of that search.
+	// matchingPage is the number of batches that the search reads at once.
 	matchingPage = 500
 )
 
-// selection is the batches that a filter has selected.
+// selection holds the batches that a filter has selected.
 type selection struct {
 	tickets  []batch.Ticket
-	requests int // in these batches that a retry would repeat, at most
-	inDoubt  int // requests in doubt in all batches that match the filter
+	requests int // upper limit on the requests in these batches that a retry would repeat
+	inDoubt  int // requests in doubt in the matching batches that have not been retried, selected or not
 }
 
-// matching finds all batches that currently match a filter. It calls take with each of them, which adds
-// it to the selection or not.
+// matching finds all batches that currently match a filter. It calls take for each one; take
+// decides whether to add it to the selection.
 func (s *API) matching(c *call, f storage.Filter, take func(*selection, *storage.Summary)) (found selection, err error) {
 	f.Limit = matchingPage
 	for began := time.Now(); ; {
@@ -81,13 +81,14 @@ func (s *API) cancelMatching(c *call) error {
 	}{len(found.tickets), stopped})
 }
 
-// stopAll stops batches, and returns how many it has stopped.
+// stopAll stops batches and returns how many it has stopped.
 func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 	var stopped atomic.Int64
 	var some errgroup.Group
 	some.SetLimit(stopAtOnce)
 	for _, ticket := range tickets {
-		// This function must not panic, so it doesn't report the error: that panics if the client is gone.
+		// storageFailed panics if the client is gone, which this goroutine must not do. So stopAll
+		// calls it after Wait.
 		some.Go(func() error {
 			hit, err := s.Storage.Stop(c.R.Context(), storage.Selection{Store: c.Store, Owner: c.Owner, Ticket: ticket})
 			stopped.Add(int64(hit.Count))
@@ -105,8 +106,8 @@ func (s *API) stopAll(c *call, tickets []batch.Ticket) (int, error) {
 	return int(stopped.Load()), err
 }
 
-// retryMatching retries the batches that match a filter, have ended with failures and were not retried
-// yet, in the order in which they were created.
+// retryMatching retries the batches that match a filter, have ended with failures, and have not
+// been retried yet. It begins with the oldest.
 func (s *API) retryMatching(c *call) error {
 	f := c.filter()
 	which := batch.RepeatCertain
@@ -155,7 +156,8 @@ func (s *API) retryMatching(c *call) error {
 	}{len(found.tickets), made, found.inDoubt})
 }
 
-// retryAll retries batches, the last one first, and returns how many it created.
+// retryAll retries the tickets of a search, which are newest first, from the back, so that the
+// oldest batch is retried first. It returns how many batches it created.
 func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (made int, err error) {
 	h := c.Hold(s.memory.decodes)
 	defer h.Free()
@@ -171,7 +173,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if len(b.Requests) == 0 {
 			continue
 		}
-		b.Once = true // two such calls at the same time create one batch
+		b.Once = true // so that two such calls at the same time create only one batch
 		_, isNew, err := s.keep(c, b)
 		if err != nil {
 			return made, err
@@ -179,12 +181,13 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if isNew {
 			made++
 		}
-		h.Free() // lets other calls have their turn
+		h.Free() // so that other calls get their turn
 	}
 	return made, nil
 }
 
-// midway adds to an error how many batches were changed before it. Repeating the call changes the rest.
+// midway returns an error that also says how many batches were changed before err occurred.
+// Repeating the call changes the rest.
 func midway(acted int, err error) error {
 	var answer *apiError
 	if errors.As(err, &answer) && acted > 0 {

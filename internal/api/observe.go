@@ -13,10 +13,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// requestIDHeader has the id of a call, which is also in the log. The caller may choose it.
+// requestIDHeader is the header with the id of a call, which is also in the log. The caller may
+// choose the id.
 const requestIDHeader = "X-Request-Id"
 
-// maxRequestID is the length of the longest id that a caller may choose, in bytes.
+// maxRequestID is the maximum length of an id that a caller chooses, in bytes.
 const maxRequestID = 128
 
 // identify returns the id of a call: the one that the caller chose, if it can be logged, or a new one.
@@ -66,7 +67,7 @@ func (s *API) trace(c *call) {
 	}
 }
 
-// count reports a call after its answer.
+// count reports a call to Observe after its answer.
 func (s *API) count(c *call, began time.Time) {
 	template := c.template
 	if template == "" {

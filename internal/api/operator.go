@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// overviewLoads is how many queues are read: those with the most unfinished batches. overviewQueues
-	// is how many of them each list shows.
+	// overviewLoads is how many queues are read: those with the most unfinished batches.
+	// overviewQueues is how many of these each list shows.
 	overviewLoads  = 1000
 	overviewQueues = 20
 )
 
-// These types are the answer.
+// These types are the JSON of the answer to GET /operator.
 type (
 	overviewJSON struct {
 		At       string       `json:"at"`
@@ -34,12 +34,12 @@ type (
 		Stores    int    `json:"stores"`
 	}
 	storesJSON struct {
-		WithWork   int         `json:"withWork"`
-		AtWork     int         `json:"atWork"`
-		Unfinished int         `json:"unfinishedBatches"`
-		Aside      int         `json:"quarantinedBatches"`
-		Deepest    []storeJSON `json:"deepest"`
-		Slowest    []storeJSON `json:"slowest"`
+		WithWork    int         `json:"withWork"`
+		AtWork      int         `json:"atWork"`
+		Unfinished  int         `json:"unfinishedBatches"`
+		Quarantined int         `json:"quarantinedBatches"`
+		Deepest     []storeJSON `json:"deepest"`
+		Slowest     []storeJSON `json:"slowest"`
 	}
 	storeJSON struct {
 		Store      string `json:"store"`
@@ -81,7 +81,7 @@ func (s *API) operator(c *call) error {
 	now := time.Now()
 	out := overviewJSON{
 		At: jsonTime(now), Database: databaseJSON{o.Bytes},
-		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Aside: o.Quarantined, Deepest: storesOf(o.Loads, now)},
+		Stores: storesJSON{WithWork: o.Queues, AtWork: o.Owned, Unfinished: o.Open, Quarantined: o.Quarantined, Deepest: storesOf(o.Loads, now)},
 		Node:   stateOf(s.Node()),
 	}
 	for _, n := range o.Nodes {
@@ -105,8 +105,8 @@ func stateOf(n telemetry.Node) stateJSON {
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// storesOf returns the first queues of a list. A queue's name is that of its store, or the store and the
-// SHA-256 of the queue's token. Only the beginning of the SHA-256 is shown.
+// storesOf returns the JSON of the first queues in a list. A queue's name is that of its store, or
+// the store and the SHA-256 of the queue's token. Only the beginning of the SHA-256 is shown.
 func storesOf(all []storage.Load, now time.Time) []storeJSON {
 	var out []storeJSON
 	for _, l := range all[:min(len(all), overviewQueues)] {

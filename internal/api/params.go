@@ -12,9 +12,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// params are a call's parameters: its query, and the form in its body. Parameters that no call has are
-// ignored. After a value that can't be read, err is an answer that names its parameter; the first such
-// error stays. So a call may read all of its parameters and then check err once.
+// params are a call's parameters: its query, and the form in its body. Parameters that no call has
+// are ignored. The first invalid value sets err to an answer that names its parameter, so a call
+// can read all of its parameters and then check err once.
 type params struct {
 	values url.Values
 	err    error
@@ -67,7 +67,7 @@ func (p *params) boolean(name string, byDefault bool) bool {
 	return byDefault
 }
 
-// integer reads a parameter from least to most.
+// integer reads a parameter that is a number from least to most.
 func (p *params) integer(name string, byDefault, least, most int) int {
 	value, given := p.get(name)
 	if !given {
@@ -81,7 +81,8 @@ func (p *params) integer(name string, byDefault, least, most int) int {
 	return n
 }
 
-// maxOffset is how many batches a search may skip. The database reads all of them.
+// maxOffset is how many batches a search may skip. It is limited because the database reads all of
+// them.
 const maxOffset = 10_000
 
 // offset reads the parameter offset. instead says how to read on beyond maxOffset.
@@ -126,9 +127,9 @@ func (p *params) group() string {
 	return value
 }
 
-// ticket reads the parameter ticket, or ticketId, its other name. It returns the zero ticket, which no
-// batch has, for a value that can't be a ticket. It refuses an empty value: if that counted as absent,
-// a call that should stop one batch would stop its whole group.
+// ticket reads the parameter ticket or its other name, ticketId. It returns the zero ticket, which
+// no batch has, for a value that can't be a ticket. It refuses an empty value: if that counted as
+// absent, a call that should stop one batch would stop its whole group.
 func (p *params) ticket() (ticket batch.Ticket, given bool) {
 	for _, name := range ticketParams {
 		value, given := p.get(name)
@@ -144,19 +145,20 @@ func (p *params) ticket() (ticket batch.Ticket, given bool) {
 	return batch.Ticket{}, false
 }
 
-// theTicket reads a ticket that the call requires. why says what it is for.
-func (p *params) theTicket(why string) batch.Ticket {
+// requiredTicket reads a ticket that the call requires. advice completes the error if it is
+// missing.
+func (p *params) requiredTicket(advice string) batch.Ticket {
 	ticket, given := p.ticket()
 	switch {
 	case !given:
-		p.wrong("Parameter ticket is missing: %s", why)
+		p.wrong("Parameter ticket is missing: %s", advice)
 	case ticket == batch.Ticket{} && p.err == nil:
 		p.err = noBatch()
 	}
 	return ticket
 }
 
-// moment reads a parameter that is a time (RFC 3339); zero: it was not given.
+// moment reads a parameter that is a time (RFC 3339). It returns the zero time if there is none.
 func (p *params) moment(name string) time.Time {
 	value, given := p.get(name)
 	if !given {
@@ -169,14 +171,14 @@ func (p *params) moment(name string) time.Time {
 	return t
 }
 
-// bodyBytes reads how much of each body the caller wants; 0: all of it.
+// bodyBytes reads how many bytes of each body the caller wants; 0: all.
 func (p *params) bodyBytes() int {
 	const name = "bodyBytes"
 	return p.integer(name, 0, 1, 1<<30)
 }
 
-// refuse returns an error if a known parameter was given that isn't among the call's own. If it were
-// ignored, the call would not do what the caller means.
+// refuse returns an error if the call has a known parameter that isn't in own. If such a parameter
+// were ignored, the call would not do what the caller wants.
 func (p *params) refuse(known, own []string, which string) error {
 	for _, name := range known {
 		if _, given := p.values[name]; given && !slices.Contains(own, name) {
@@ -190,7 +192,7 @@ func (p *params) refuse(known, own []string, which string) error {
 	return nil
 }
 
-// parseUUID reads a UUID in its 36-character form. It refuses the UUID of zeros.
+// parseUUID reads a UUID in its 36-character form. It refuses the zero UUID.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) != 36 {
 		return uuid.Nil, false

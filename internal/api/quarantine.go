@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// quarantinePage is how many batches one answer lists, at most.
+// quarantinePage is the maximum number of batches in one answer.
 const quarantinePage = 100
 
 type (
@@ -52,13 +52,14 @@ func (s *API) quarantine(c *call) error {
 	return c.JSON(out)
 }
 
-// releaseQuarantined takes a batch out of quarantine to run again; endQuarantined takes it out to end.
+// releaseQuarantined takes a batch out of quarantine so that it runs again. endQuarantined takes it
+// out and ends it without sending anything more.
 func (s *API) releaseQuarantined(c *call) error { return s.unquarantine(c, false) }
 
 func (s *API) endQuarantined(c *call) error { return s.unquarantine(c, true) }
 
 func (s *API) unquarantine(c *call, end bool) error {
-	ticket := c.query.theTicket("name the quarantined batch.")
+	ticket := c.query.requiredTicket("set it to the ticket of the quarantined batch.")
 	if c.query.err != nil {
 		return c.query.err
 	}

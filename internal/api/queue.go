@@ -20,7 +20,7 @@ func (s *API) queueState(c *call) error {
 	return c.JSON(out)
 }
 
-// queueJSON is the state of a queue as the API writes it.
+// queueJSON is the JSON form of a queue's state.
 type queueJSON struct {
 	Unfinished  int    `json:"unfinished"`
 	Kept        int    `json:"kept"`

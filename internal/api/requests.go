@@ -6,7 +6,7 @@ import (
 
 // requests lists the requests of a batch as they were created.
 func (s *API) requests(c *call) error {
-	ticket := c.query.theTicket("name the batch whose requests you want.")
+	ticket := c.query.requiredTicket("set it to the ticket of the batch whose requests you want.")
 	after := c.query.integer("after", -1, -1, batch.MaxRequests-1)
 	limit := c.query.integer("limit", batch.MaxRequests, 1, batch.MaxRequests)
 	most := c.query.bodyBytes()

@@ -13,7 +13,7 @@ import (
 // retry creates a batch that repeats the failed and unexecuted requests of another one, in the same
 // order and with the same options. Until the new batch has ended, the same call returns its ticket.
 func (s *API) retry(c *call) error {
-	ticket := c.query.theTicket("name the batch to retry.")
+	ticket := c.query.requiredTicket("set it to the ticket of the batch to retry.")
 	if _, err := s.callback(c); err != nil {
 		return err
 	}
@@ -51,27 +51,27 @@ func (s *API) retry(c *call) error {
 
 // retryJSON is the answer to a retry.
 type retryJSON struct {
-	Valid    bool   `json:"valid,omitzero"`  // of a dry run
-	Ticket   string `json:"ticket,omitzero"` // otherwise
+	Valid    bool   `json:"valid,omitzero"`  // only of a dry run
+	Ticket   string `json:"ticket,omitzero"` // of a new batch; not of a dry run
 	Requests int    `json:"totalRequests"`
 	InDoubt  int    `json:"inDoubtRequests"`
 }
 
-// checkRetry returns an error if the unfinished retry with this ticket repeats other requests than the
-// caller wants.
+// checkRetry returns an error if the unfinished retry with this ticket repeats different requests
+// from the ones in want.
 func (s *API) checkRetry(c *call, ticket batch.Ticket, want *storage.NewBatch) error {
 	st, err := s.Storage.Status(c.R.Context(), c.Key(ticket), 0)
 	if err != nil {
 		return s.storageFailed(c, "retry", ticket, err)
 	}
-	there, _, err := s.Storage.Requests(c.Ctx(), st.ID)
+	existing, _, err := s.Storage.Requests(c.Ctx(), st.ID)
 	if err != nil {
 		return s.storageFailed(c, "retry", ticket, err)
 	}
 	same := func(a, b batch.Request) bool {
 		return a.ID == b.ID && a.Method == b.Method && a.Path == b.Path && bytes.Equal(a.Body, b.Body)
 	}
-	if !slices.EqualFunc(there, want.Requests, same) {
+	if !slices.EqualFunc(existing, want.Requests, same) {
 		return fail(conflict, "An earlier retry of this batch, %s, is unfinished and repeats other requests. Retry when it is COMPLETED.", ticket)
 	}
 	return nil
@@ -141,8 +141,8 @@ func (s *API) repetition(c *call, h *reply.Hold, ticket batch.Ticket, which batc
 	return b, doubts, nil
 }
 
-// nothingToRepeat returns the error for a retry without requests. inDoubt is the number of requests in
-// doubt, which the retry leaves out.
+// nothingToRepeat returns the error for a retry that would have no requests. inDoubt is the number
+// of requests in doubt, which the retry leaves out.
 func nothingToRepeat(inDoubt int) error {
 	if inDoubt == 0 {
 		return fail(conflict, "This batch has nothing to retry.")
@@ -150,8 +150,8 @@ func nothingToRepeat(inDoubt int) error {
 	return fail(conflict, "The only requests left to retry are in doubt: %d. Check whether the API has carried them out, then retry them with inDoubt=only.", inDoubt)
 }
 
-// ends reads how the requests of a batch ended, and the values in their answers that other requests of
-// the batch need.
+// ends reads how the requests of a batch ended, and the values in their answers to which other
+// requests of the batch refer.
 func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]batch.End, *batch.Values, error) {
 	out, values := make([]batch.End, len(requests)), batch.NewValues(requests)
 	for i := range out {
@@ -172,7 +172,8 @@ func (s *API) ends(c *call, st *storage.Status, requests []batch.Request) ([]bat
 		for i := range page {
 			r := &page[i]
 			values.Take(r.Index, &r.Result)
-			// An answer 4XX means that the attempt changed nothing. After any other failure it may have.
+			// A 4xx answer means that the attempt changed nothing. After any other failure, it may
+			// have changed something.
 			end := &out[r.Index]
 			end.Status, end.MaybeDone, end.InDoubt = r.Status, r.Status == batch.Failed && (end.MaybeDone || r.Code >= 500), r.InDoubt
 			from = r.Index + 1

@@ -12,7 +12,7 @@ import (
 // endpoint answers a call, or returns the error to answer with.
 type endpoint func(*API, *call) error
 
-// route is a path and what can be done with it. HEAD is served as GET.
+// route is a path and its methods. HEAD is served as GET.
 type route struct {
 	template string   // {storeId} stands for any segment
 	path     []string // the segments of template
@@ -60,7 +60,7 @@ var routes = prepare([]route{
 	{template: "/readyz", open: true, methods: get((*API).readyz, "")},
 })
 
-// filterParams returns the parameters of a filter, and others.
+// filterParams returns the parameters of a filter, followed by others.
 func filterParams(others ...string) []string {
 	return append([]string{"status", "groupId", "createdFrom", "createdTo", "failed", "inDoubt", "code", "path"}, others...)
 }
@@ -105,7 +105,7 @@ func prepare(routes []route) []route {
 	return routes
 }
 
-// operation returns what a method does.
+// operation returns the operation of a method.
 func (rt *route) operation(method string) (operation, bool) {
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -116,8 +116,8 @@ func (rt *route) operation(method string) (operation, bool) {
 
 func segments(path string) []string { return strings.Split(path, "/") }
 
-// match compares a path segment by segment before it decodes anything, so that an encoded slash is part
-// of a segment. It returns the store decoded, and doesn't check it.
+// match compares a path segment by segment before it decodes anything, so that an encoded slash is
+// part of a segment. It returns the decoded store without checking it.
 func (rt *route) match(got []string) (store string, ok bool) {
 	want := rt.path
 	if len(want) != len(got) {

@@ -8,7 +8,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// maxFound is the most batches that one search returns (docs/contract.md#search-batches).
+// maxFound is the maximum number of batches that one search returns
+// (docs/contract.md#search-batches).
 const maxFound = 100
 
 // search lists the caller's batches with one status, oldest first, or all of them, newest first.
@@ -19,7 +20,7 @@ func (s *API) search(c *call) error {
 		c.query.wrong("Parameter status must be one of QUEUED, IN_PROGRESS, COMPLETED.")
 	}
 	limit := c.query.integer("limit", maxFound, 1, maxFound)
-	offset := c.query.offset("call GET /api/v3/{storeId}/batch/search, and send the number next of each answer as the parameter after of the next call")
+	offset := c.query.offset("call GET /api/v3/{storeId}/batch/search, and set after in each call to the value of next in the previous answer")
 	if c.query.err != nil {
 		return c.query.err
 	}
@@ -39,23 +40,24 @@ func (s *API) search(c *call) error {
 	return c.JSON(out)
 }
 
-// list is an answer with a page of items. Next, if not 0, is the parameter after of the next page.
+// list is an answer with a page of items. Next, if not 0, is the value of the parameter after for
+// the next page.
 type list[T any] struct {
 	Items []T   `json:"items"`
 	Next  int64 `json:"next,omitzero"`
 }
 
 const (
-	// lookTime is how long one call searches before it answers with what it has found, and where the
-	// next call continues.
-	lookTime = time.Second
-	// maxPathPart is the length of the longest text to search for in paths, in bytes.
+	// searchTime is how long one call searches before it answers with what it has found so far. The
+	// next call continues there.
+	searchTime = time.Second
+	// maxPathPart is the maximum length of a text to search for in paths, in bytes.
 	maxPathPart = 256
 	// unfinished is the parameter for batches with any status except COMPLETED.
 	unfinished = "UNFINISHED"
 )
 
-// filter reads which batches the caller means. The caller of filter checks the error of query.
+// filter reads the parameters that select batches. Check c.query.err afterwards.
 func (c *call) filter() storage.Filter {
 	f := storage.Filter{Store: c.Store, Owner: c.Owner}
 	status, given := c.query.get("status")
@@ -97,7 +99,7 @@ func (s *API) find(c *call) error {
 		}
 		found = append(found, page.Batches...)
 		f.After = page.Next
-		if f.Limit -= len(page.Batches); f.Limit == 0 || f.After == 0 || time.Since(began) > lookTime {
+		if f.Limit -= len(page.Batches); f.Limit == 0 || f.After == 0 || time.Since(began) > searchTime {
 			break
 		}
 	}
@@ -108,8 +110,8 @@ func (s *API) find(c *call) error {
 	return c.JSON(out)
 }
 
-// findPage reads a page of the batches that match a filter. A search by path reads requests, and holds
-// memory while it reads, but not between pages.
+// findPage reads a page of the batches that match a filter. A search by path reads requests, so it
+// holds memory during each page, but not between pages.
 func (s *API) findPage(c *call, f storage.Filter) (storage.Page, error) {
 	h := c.Hold(s.source.Reads)
 	if f.Path != "" {
@@ -125,7 +127,7 @@ func (s *API) findPage(c *call, f storage.Filter) (storage.Page, error) {
 	return page, nil
 }
 
-// summaryJSON is a batch in a search as the API writes it.
+// summaryJSON is the JSON form of a batch in a search.
 type summaryJSON struct {
 	Ticket      string `json:"ticket"`
 	Status      string `json:"status"`
@@ -155,8 +157,7 @@ func summary(s *storage.Summary) summaryJSON {
 	return out
 }
 
-// searchPage returns the batches that a filter selects, without the first offset and limit at
-// most.
+// searchPage skips offset batches that a filter selects, and returns the next ones, at most limit.
 func (s *API) searchPage(c *call, f storage.Filter, limit, offset int) (found []storage.Summary, err error) {
 	for {
 		f.Limit = min(offset+limit-len(found), 1000)

@@ -31,7 +31,7 @@ func (s *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if s.Audit != nil {
-		defer s.audit(c) // after survive
+		defer s.audit(c) // runs after survive
 	}
 	defer s.survive(c)
 	if err := s.serve(c); err != nil {
@@ -86,7 +86,7 @@ func (s *API) serveRoute(c *call, rt *route, store string) error {
 		return err
 	}
 	if c.R.Method != http.MethodPost && c.R.Method != http.MethodDelete {
-		c.W.Header()["Vary"] = byCoding // also if this answer isn't compressed
+		c.W.Header()["Vary"] = byCoding // even if this answer isn't compressed
 		c.Coding = reply.Negotiate(c.R.Header)
 	}
 	return op.serve(s, c)
@@ -118,8 +118,8 @@ func (s *API) admit(c *call, rt *route, op operation, store string) (err error) 
 	return nil
 }
 
-// survive turns a panic into an answer 500, or breaks the connection if a part of an answer has been
-// sent. It logs the panic's value only if that can't contain a caller's data.
+// survive turns a panic into a 500 answer, or breaks the connection if a part of an answer has been
+// sent. It logs the panic's value only if the value can't contain a caller's data.
 func (s *API) survive(c *call) {
 	v := recover()
 	if v == nil {

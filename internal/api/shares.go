@@ -8,10 +8,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-// streamPause is when a client with too many streams may retry.
+// streamPause is how long a client with too many streams should wait before it retries.
 const streamPause = 5 * time.Second
 
-// network returns the network that a call came from; the zero Prefix: it isn't known.
+// network returns the network that a call came from, or the zero Prefix if it isn't known.
 func (s *API) network(r *http.Request) netip.Prefix {
 	if s.From == nil {
 		return netip.Prefix{}
@@ -19,8 +19,8 @@ func (s *API) network(r *http.Request) netip.Prefix {
 	return s.From(r)
 }
 
-// enter takes one of the caller's places. If there is none, it returns an error that asks the caller
-// to retry after a while; otherwise the caller must call leave.
+// enter takes a place for the named client. If none is free, the error asks the client to retry
+// after a while. Otherwise, leave gives the place back and must be called.
 func enter[K comparable](places *gate.Gate[K], names []K, retryAfter time.Duration, message string) (leave func(), err error) {
 	if !places.Try(1, names...) {
 		return nil, &apiError{code: rateLimited, wait: retryAfter, message: message}
@@ -33,9 +33,8 @@ func (s *API) stay(c *call) (leave func(), err error) {
 	return enter(s.streams, c.Names, streamPause, "Too many of your calls are waiting for news of batches. Let some of them end, or call without wait and without events.")
 }
 
-// compute runs work on so many bytes of the caller's data when it is the caller's turn. The work must
-// wait for nothing but the processor. The error is that of work, or the answer to a caller that has
-// gone away.
+// compute runs work, which processes this many bytes, when it is the caller's turn. work must not
+// wait for anything but the CPU. The error is that of work, or the answer to a caller that is gone.
 func (s *API) compute(c *call, bytes int64, work func() error) error {
 	names := []string{c.Store}
 	if network := s.network(c.R); network.IsValid() {

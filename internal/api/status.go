@@ -85,7 +85,7 @@ func (s *API) status(c *call, ticket batch.Ticket) error {
 	return nil
 }
 
-// onlyInDoubt is the value of only that selects requests that are FAILED and in doubt.
+// onlyInDoubt is the value of the parameter only for requests that are FAILED and in doubt.
 const onlyInDoubt = "IN_DOUBT"
 
 // view reads which responses the caller wants, and in which form.
@@ -111,25 +111,25 @@ func (c *call) view() (v reply.View) {
 	return v
 }
 
-// mostWait is the longest time that a status waits for news, in seconds.
-const mostWait = 60
+// maxWait is the maximum time that a status waits for news, in seconds.
+const maxWait = 60
 
 // waits returns how long a status should wait for news: the parameter wait, or the client's
 // preference.
 func (c *call) waits() time.Duration {
-	if n := c.query.integer("wait", -1, 0, mostWait); n >= 0 {
+	if n := c.query.integer("wait", -1, 0, maxWait); n >= 0 {
 		return time.Duration(n) * time.Second
 	}
 	preferred, given := reply.PreferredWait(c.R.Header)
 	if !given {
 		return 0
 	}
-	preferred = min(preferred, mostWait)
+	preferred = min(preferred, maxWait)
 	c.W.Header().Set("Preference-Applied", "wait="+strconv.FormatUint(preferred, 10))
 	return time.Duration(preferred) * time.Second
 }
 
-// pauses are the values of Retry-After, by seconds.
+// pauses are values of Retry-After, indexed by seconds.
 var pauses = func() (out [11][]string) {
 	for i := range out {
 		out[i] = []string{strconv.Itoa(i)}
@@ -137,8 +137,8 @@ var pauses = func() (out [11][]string) {
 	return out
 }()
 
-// pause returns when it makes sense to read an unfinished batch again: after about a tenth of the time
-// that the rest will take, from one second to ten.
+// pause returns the Retry-After of an unfinished batch: about a tenth of the time that the
+// remaining requests will take, from one second to ten.
 func pause(st *storage.Status, now time.Time) []string {
 	if st.Completed == 0 || st.StartedAt.IsZero() {
 		return pauses[2]

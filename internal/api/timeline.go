@@ -11,7 +11,7 @@ import (
 
 // timeline answers with the progress of each request of a batch, without the bodies.
 func (s *API) timeline(c *call) error {
-	ticket := c.query.theTicket("name the batch whose timeline you want.")
+	ticket := c.query.requiredTicket("set it to the ticket of the batch whose timeline you want.")
 	if c.query.err != nil {
 		return c.query.err
 	}
@@ -60,7 +60,7 @@ const (
 	stateWaiting = "WAITING" // will be sent again later
 )
 
-// progressJSON is the progress of a request as the API writes it.
+// progressJSON is the JSON form of a request's progress.
 type progressJSON struct {
 	Index          int    `json:"index"`
 	ID             string `json:"id,omitzero"`

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// repeatAfter is how long a repeated read isn't logged again: the same read by the same caller
-	// with the same outcome. Otherwise clients that poll every second would bury all other lines.
+	// repeatAfter is how long the same read by the same caller with the same outcome isn't logged
+	// again. Otherwise, clients that poll every second would bury all other lines.
 	repeatAfter = time.Minute
-	maxReads    = 50_000 // reads in memory
+	maxReads    = 50_000 // reads that are remembered
 )
 
-// polled are the actions that clients repeat all the time.
+// polled lists the actions that clients repeat all the time.
 var polled = []string{"status", "search", "operator", "operator/quarantine"}
 
 // Event is one call to the API of batches or of operators, or a sign-in to the dashboard. It contains
@@ -35,10 +35,10 @@ type Event struct {
 	Who    string // a key's name, or the beginning of a token's SHA-256; empty without a token
 	Ticket string // the batch's ticket; empty if there is none
 	Group  string // the batch's group; empty if there is none
-	Status int    // the answer's status; 0 if the connection was broken off instead
+	Status int    // the answer's status; 0 if the connection was aborted instead
 }
 
-// read identifies a read in memory.
+// read identifies a read that was logged.
 type read struct {
 	action, store, who, ticket string
 	status                     int
@@ -56,10 +56,10 @@ type Log struct {
 	lost  outage.Log
 }
 
-// New returns a Log that writes each line to out with one call of Write. If out is nil, it logs only
-// operators' calls and sign-ins, to the service's own log. When writing fails, no call fails: lines
-// in own report it, and, when writing works again, how many lines were lost. address
-// returns the address that a request came from.
+// New returns a Log that writes each line to out with one call of Write. If out is nil, it logs
+// only operators' calls and sign-ins, to own, the service's log. A failure to write doesn't fail a
+// call: own reports it and, once writing works again, how many lines were lost. address returns the
+// address that a request came from.
 func New(out io.Writer, own *slog.Logger, address func(*http.Request) netip.Addr) *Log {
 	reads, err := simplelru.NewLRU[read, time.Time](maxReads, nil)
 	if err != nil {

@@ -1,10 +1,11 @@
 // Package auth decides which callers and operators the service admits.
 //
-// It knows three ways to judge a caller. By default it admits every token: the token owns its
-// batches, and the upstream judges it later. With Options.CheckURL, the package first asks an address
-// of the API with the caller's token. With Options.KeysFile, it admits the keys that the operator
-// issued, and the upstream gets the credential stored with the key, which callers never see. With
-// a check or keys, all callers of a store share the store's batches.
+// There are three ways to judge a caller. By default, the package admits every token: a batch
+// belongs to the token that created it, and the upstream judges the token later. With
+// Options.CheckURL, the package first calls an address of the API with the caller's token. With
+// Options.KeysFile, it admits the keys that the operator issued, and the upstream gets the
+// credential stored with the key, which callers never see. With either option, all callers of a
+// store share the store's batches.
 package auth
 
 import (
@@ -23,7 +24,7 @@ const (
 	Operate = "operate"
 )
 
-// Rights are all rights. CallerRights are those that concern batches.
+// Rights lists all rights. CallerRights lists those that concern batches.
 var (
 	Rights       = []string{Create, Read, Cancel, Operate}
 	CallerRights = []string{Create, Read, Cancel}
@@ -36,17 +37,17 @@ const EveryStore = "*"
 type Caller struct {
 	Owner  batch.Owner // the owner of the caller's batches
 	Shared bool        // every caller admitted to the store has this owner
-	Token  string      // what the upstream gets
+	Token  string      // the credential for the upstream
 	Name   string      // the name of the caller's key; empty if it has no key
 }
 
-// storeOwner returns the owner of all batches of a store whose callers are judged. No token has
-// this owner, because tokens contain no NUL.
+// storeOwner returns the owner of all batches of a store whose callers share them. No token is this
+// owner, because tokens contain no NUL.
 func storeOwner(store string) batch.Owner { return batch.OwnerOf("\x00store\x00" + store) }
 
 // A Refusal is the error for a token that is not admitted.
 type Refusal struct {
-	Status int           // 401 or 403; 429: too many guesses; 503: the API's answer decides nothing
+	Status int           // 401 or 403; 429: too many guesses; 503: the API's answer was inconclusive
 	Reason string        // a sentence for the caller
 	Wait   time.Duration // with 429: how long the address must wait before its next unknown token is judged
 

@@ -19,7 +19,7 @@ import (
 const (
 	admittedFor = time.Minute      // how long a token is admitted before it is checked again
 	refusedFor  = 10 * time.Second // how long a token is refused before it is checked again
-	unclearFor  = time.Second      // how long a token isn't checked after an answer that decides nothing
+	unclearFor  = time.Second      // how long a token isn't checked again after an inconclusive answer
 	maxAdmitted = 100_000          // admitted tokens in memory, about 200 bytes each
 	maxRefused  = 100_000          // other tokens in memory; they never displace admitted ones
 	maxUnknown  = 256              // unknown tokens that are checked at the same time
@@ -56,7 +56,7 @@ type verdict struct {
 	status      int // of the Refusal; 200: admitted
 	guess       bool
 	until       time.Time // when the verdict expires
-	wasAdmitted bool      // the last answer that decided admitted the token
+	wasAdmitted bool      // the last conclusive answer admitted the token
 }
 
 func (v *verdict) isFresh() bool { return time.Now().Before(v.until) }
@@ -72,7 +72,7 @@ func (v *verdict) err() error {
 	return &Refusal{Status: http.StatusServiceUnavailable, Reason: "Could not verify this token with the API. Retry in a second.", guess: v.guess}
 }
 
-// newCheck returns a check whose upstream has the address of the check.
+// newCheck returns a check. A call of u goes to the address that checks tokens.
 func newCheck(u upstream, timeout time.Duration, log *slog.Logger) *check {
 	admitted, err := simplelru.NewLRU[id, time.Time](maxAdmitted, nil)
 	if err != nil {
@@ -88,7 +88,7 @@ func newCheck(u upstream, timeout time.Duration, log *slog.Logger) *check {
 	}
 }
 
-// judge asks the API about a token unless a recent answer is known. Errors: *Refusal; ctx's.
+// judge asks the API about a token unless a recent answer is known. Errors: *Refusal, ctx.Err().
 func (c *check) judge(ctx context.Context, from netip.Addr, store, token string) error {
 	key := idOf(store, token)
 	for {
@@ -131,8 +131,8 @@ func (c *check) recall(key id) verdict {
 	return v
 }
 
-// ask asks the API about a token. Concurrent calls with the same token share one question. judged
-// is called once with the answer, even if ctx ends first. Errors: ctx's.
+// ask asks the API about a token. Concurrent calls with the same token share one call to the API.
+// ask calls judged once with the verdict, even if ctx ends first. Errors: ctx.Err().
 func (c *check) ask(ctx context.Context, key id, store, token string, known bool, judged func(verdict)) (verdict, error) {
 	answer := c.flight.DoChan(string(key[:]), func() (any, error) { return c.askAPI(key, store, token, known), nil })
 	select {
@@ -146,8 +146,8 @@ func (c *check) ask(ctx context.Context, key id, store, token string, known bool
 	}
 }
 
-// askAPI makes one call to the API and remembers the verdict. A caller that goes away doesn't end
-// the call.
+// askAPI makes one call to the API and remembers the verdict. The call continues even if the caller
+// is gone.
 func (c *check) askAPI(key id, store, token string, known bool) verdict {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
@@ -179,7 +179,7 @@ func (c *check) askAPI(key id, store, token string, known bool) verdict {
 	return v
 }
 
-// meaning returns the verdict that an answer stands for.
+// meaning returns the verdict that follows from an answer.
 func meaning(a *outbound.Answer, now time.Time) verdict {
 	answered := a.Outcome == outbound.Answered
 	switch {
@@ -194,8 +194,8 @@ func meaning(a *outbound.Answer, now time.Time) verdict {
 	return verdict{status: http.StatusServiceUnavailable, until: now.Add(unclearFor)}
 }
 
-// logFailure logs that a token could not be checked: the first time, and then once a minute with
-// the number of failures, because callers can cause them as often as they like. mu is held.
+// logFailure logs that a token could not be checked. Callers can cause such failures as often as
+// they like, so it logs the first one, and then their number once a minute. The caller holds mu.
 func (c *check) logFailure(store string, a *outbound.Answer) {
 	if n, due := c.failures.Failed(time.Now()); due {
 		c.log.Warn("could not check a token; its caller must retry", "store", store, "answer", fmt.Sprintf("%d %s", a.Code, a.Line), "since_last_log", n)

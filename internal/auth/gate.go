@@ -21,18 +21,18 @@ const (
 	checkConns   = 64      // idle connections
 )
 
-// Options say how a Gate judges. The zero value admits every caller and no operator.
+// Options configure a Gate. The zero value admits every caller but no operator.
 type Options struct {
 	// CheckURL is an address of the API that is called with a caller's token. {storeId} in it stands
 	// for the store. CheckAnyStore allows an address without {storeId}.
 	CheckURL      string
 	CheckAnyStore bool
-	// KeysFile is a file of issued keys. It excludes CheckURL.
+	// KeysFile is a file of issued keys. It can't be combined with CheckURL.
 	KeysFile string
 	// OperatorKeysFile is a file of issued keys for operators. With KeysFile, operators' keys are in
 	// that file, and OperatorKeysFile must be empty.
 	OperatorKeysFile string
-	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For is trusted.
 	TrustedProxies Proxies
 
 	Secret secret.Key // opens the credentials of issued keys
@@ -48,7 +48,8 @@ type Options struct {
 // Gate judges tokens and slows down addresses that guess them. It is safe for concurrent use.
 //
 // Only unknown tokens count as guesses. An issued key, or a token that the API has admitted before,
-// is judged whatever its address has done: callers behind one address can't lock each other out.
+// is judged even if its address has used up its guesses, so that callers behind one address can't
+// lock each other out.
 type Gate struct {
 	check     *check // at most one of check and keys is set
 	keys      *keys
@@ -56,7 +57,7 @@ type Gate struct {
 	proxies   Proxies
 }
 
-// Open returns a gate that judges as the options say. Close it when done.
+// Open returns a Gate. Close it when done.
 func Open(o Options) (*Gate, error) {
 	g := &Gate{proxies: o.TrustedProxies}
 	switch {
@@ -65,7 +66,7 @@ func Open(o Options) (*Gate, error) {
 	case o.CheckAnyStore && o.CheckURL == "":
 		return nil, errors.New("Auth.CheckAnyStore has no effect without Auth.CheckURL")
 	case o.OperatorKeysFile != "" && o.KeysFile != "":
-		return nil, errors.New("Auth.OperatorKeysFile does not go with Auth.KeysFile: put the operators' keys into that file")
+		return nil, errors.New("Auth.OperatorKeysFile can't be combined with Auth.KeysFile: put the operators' keys into that file")
 	}
 	var err error
 	if o.KeysFile != "" {
@@ -87,7 +88,7 @@ func Open(o Options) (*Gate, error) {
 	return g, nil
 }
 
-// openCheck returns the check of the options.
+// openCheck returns a check that calls CheckURL.
 func openCheck(o *Options) (*check, error) {
 	if !strings.Contains(o.CheckURL, "{storeId}") && !o.CheckAnyStore {
 		return nil, errors.New("the address has no {storeId}, so every valid token would own the batches of every store: " +
@@ -112,10 +113,11 @@ func (g *Gate) Close() {
 	}
 }
 
-// AdmitsStrangers reports whether callers are admitted with tokens that nobody has judged.
+// AdmitsStrangers reports whether the gate admits tokens without judging them.
 func (g *Gate) AdmitsStrangers() bool { return g.check == nil && g.keys == nil }
 
-// Reload reads the files of issued keys again. If a file can't be used, its keys stay as they were.
+// Reload reads the files of issued keys again. If a file can't be used, its old keys stay in
+// effect.
 func (g *Gate) Reload() (err error) {
 	if g.operators != nil {
 		err = g.operators.reload()
@@ -126,8 +128,8 @@ func (g *Gate) Reload() (err error) {
 	return err
 }
 
-// Authorize judges a caller's token at a store for what a right allows. Errors: *Refusal; the
-// error of the request's context.
+// Authorize checks that a caller's token has a right at a store. Errors: *Refusal,
+// r.Context().Err().
 func (g *Gate) Authorize(r *http.Request, store, token, right string) (Caller, error) {
 	switch {
 	case g.keys != nil:
@@ -143,7 +145,7 @@ func (g *Gate) Authorize(r *http.Request, store, token, right string) (Caller, e
 	return Caller{Owner: batch.OwnerOf(token), Token: token}, nil
 }
 
-// AuthorizeOperator judges the token of an operator. Errors: *Refusal.
+// AuthorizeOperator checks that a token is an operator's. Errors: *Refusal.
 func (g *Gate) AuthorizeOperator(r *http.Request, token string) error {
 	if g.operators == nil {
 		return &Refusal{Status: http.StatusForbidden, Reason: "Operator access is not configured. Start the service with keys that have the right to operate."}

@@ -14,7 +14,7 @@ import (
 const (
 	maxGuesses   = 20          // refused tokens from one address
 	guessWindow  = time.Minute // within this time
-	maxAddresses = 100_000     // in memory, about 200 bytes each; the least recent ones are dropped first
+	maxAddresses = 100_000     // in memory, about 200 bytes each; the least recently used are dropped first
 )
 
 // guesses counts refused tokens by the address that they came from. It is safe for concurrent use.
@@ -23,7 +23,7 @@ type guesses struct {
 	addresses *simplelru.LRU[netip.Prefix, *guesser]
 }
 
-// guesser is an address that has guessed, or whose tokens aren't judged yet.
+// guesser is an address from which tokens were refused or aren't judged yet.
 type guesser struct {
 	count  int           // refused tokens in the window
 	until  time.Time     // the end of the window
@@ -39,8 +39,8 @@ func newGuesses() *guesses {
 	return &guesses{addresses: addresses}
 }
 
-// limit counts a verdict that is a guess, and returns the error for the caller: the verdict itself,
-// or the *Refusal for an address beyond the limit.
+// limit counts a verdict that refuses an unknown token. It returns the error for the caller: the
+// verdict itself or, if the address has used up its guesses, a *Refusal that says so.
 func (g *guesses) limit(from netip.Addr, verdict error) error {
 	if !isGuess(verdict) {
 		return verdict
@@ -66,9 +66,9 @@ func (g *guesses) refuse(from netip.Addr) error {
 
 // begin counts an attempt with an unknown token before it is judged, so that concurrent attempts
 // can't exceed the limit together. The caller must call end once, and say whether the token was
-// refused. If the address has as many open attempts as it may still get wrong, begin waits until
-// one of them is judged and returns again = true; the caller then checks whether its token is known
-// by now. Errors: *Refusal; ctx's.
+// refused. If open attempts already take all the guesses that the address has left, begin waits
+// until one of them is judged and returns again = true. The caller then checks whether its token is
+// known by now. Errors: *Refusal, ctx.Err().
 func (g *guesses) begin(ctx context.Context, from netip.Addr) (end func(refused bool), again bool, err error) {
 	key := NetworkOf(from)
 	g.mu.Lock()
@@ -111,7 +111,7 @@ func (g *guesses) end(key netip.Prefix, a *guesser, refused bool) {
 	}
 }
 
-// at returns the record of an address. Once its window is over, the address starts at zero.
+// at returns the record of an address. Once its window is over, its count starts again at zero.
 func (g *guesses) at(key netip.Prefix) *guesser {
 	a, known := g.addresses.Get(key)
 	if !known {
@@ -132,7 +132,7 @@ func (a *guesser) refuse() {
 	a.count++
 }
 
-// tooMany returns the *Refusal for an address that has used up its guesses, and otherwise nil.
+// tooMany returns a *Refusal if the address has used up its guesses, and otherwise nil.
 func (a *guesser) tooMany() error {
 	if a.count < maxGuesses {
 		return nil

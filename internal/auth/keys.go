@@ -23,12 +23,12 @@ import (
 	"github.com/sheafapi/sheaf/internal/secret"
 )
 
-// keyPrefix begins every key, so that a leaked key is recognized.
+// keyPrefix begins every key, so that a leaked key can be recognized.
 const keyPrefix = "sheaf_"
 
 // Issued is a key that the operator has issued, as it is stored in the file. The file holds a hash
-// of the key and not the key. A key is 256 random bits, so a plain SHA-256 can't be reversed; a slow
-// hash would only slow down every call.
+// of the key, not the key itself. A key is 256 random bits, so a plain SHA-256 can't be reversed; a
+// slow hash would only slow down every call.
 type Issued struct {
 	ID         string     `json:"id"`         // for display: the beginning of the hash
 	Name       string     `json:"name"`       // what the key is for
@@ -49,11 +49,11 @@ type Grant struct {
 	Expires    *time.Time // nil: never
 }
 
-// Issue makes a key for a grant. It returns the key, which is stored nowhere, and the entry for the
-// file. The credential is sealed for this key alone.
+// Issue creates a key for a grant. It returns the key, which is stored nowhere, and the key's entry
+// for the file. The credential is sealed for this key alone.
 func Issue(seal secret.Key, grant Grant) (key string, entry Issued) {
 	var raw [32]byte
-	rand.Read(raw[:]) // never fails: crypto/rand
+	rand.Read(raw[:]) // crypto/rand.Read never returns an error
 	key = keyPrefix + base64.RawURLEncoding.EncodeToString(raw[:])
 	hash := hashOf(key)
 	return key, Issued{
@@ -95,16 +95,16 @@ func (k *Issued) check() error {
 	return nil
 }
 
-// keyFile is the format of the file.
+// keyFile is the JSON of a file of keys.
 type keyFile struct {
 	Keys []Issued `json:"keys"`
 }
 
-// maxKeyFile is the largest size of the file, in bytes.
+// maxKeyFile is the maximum size of the file, in bytes.
 const maxKeyFile = 16 << 20
 
-// ReadIssued reads a file of keys, which only its owner may be able to read. An error says where the
-// problem is.
+// ReadIssued reads a file of keys. It refuses a file that other users can access (see
+// private.Read). An error says where the problem is.
 func ReadIssued(file string) ([]Issued, error) {
 	text, err := private.Read(file, maxKeyFile)
 	if err != nil {
@@ -127,7 +127,7 @@ func parseKeys(text []byte) ([]Issued, error) {
 			at = syntax.Offset
 		}
 		line := 1 + bytes.Count(text[:min(at, int64(len(text)))], []byte("\n"))
-		return nil, fmt.Errorf("line %d or soon after: %w", line, err)
+		return nil, fmt.Errorf("at or after line %d: %w", line, err)
 	}
 	if d.More() {
 		return nil, errors.New("there is more text after the object")
@@ -146,9 +146,9 @@ func parseKeys(text []byte) ([]Issued, error) {
 	return out.Keys, nil
 }
 
-// ChangeIssued replaces the keys in a file by what change makes of them. The file is replaced
-// completely or not at all. A lock keeps other processes from changing it meanwhile. A missing file
-// has no keys.
+// ChangeIssued replaces the keys in a file with those that change returns. It replaces the whole
+// file or nothing. Meanwhile, a lock keeps other processes from changing the file. A missing file
+// counts as one without keys.
 func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err error) {
 	lock := flock.New(file+".lock", flock.SetPermissions(0o600))
 	if err := lock.Lock(); err != nil {
@@ -169,8 +169,8 @@ func ChangeIssued(file string, change func([]Issued) ([]Issued, error)) (err err
 	return private.Replace(file, append(text, '\n'))
 }
 
-// Reseal seals the credentials in a file of keys again, with the current secret key. It returns
-// their number.
+// Reseal encrypts the credentials in a file of keys again, with the current secret key. It returns
+// the number of keys.
 func Reseal(file string, key secret.Key) (n int, err error) {
 	err = ChangeIssued(file, func(keys []Issued) ([]Issued, error) {
 		for i := range keys {
@@ -186,7 +186,7 @@ func Reseal(file string, key secret.Key) (n int, err error) {
 	return n, err
 }
 
-// keys judges tokens by a file of issued keys. It is safe for concurrent use.
+// keys judges tokens against a file of issued keys. It is safe for concurrent use.
 type keys struct {
 	file    string
 	seal    secret.Key
@@ -200,13 +200,13 @@ type openKey struct {
 	credential string
 }
 
-// openKeys reads a file of issued keys, whose credentials the secret key opens.
+// openKeys reads a file of issued keys, and decrypts their credentials with the secret key.
 func openKeys(file string, seal secret.Key) (*keys, error) {
 	k := &keys{file: file, seal: seal, guesses: newGuesses()}
 	return k, k.reload()
 }
 
-// reload reads the file again. If it can't be used, the keys stay as they were.
+// reload reads the file again. If it can't be used, the old keys stay in effect.
 func (k *keys) reload() error {
 	issued, err := ReadIssued(k.file)
 	if err != nil {
@@ -224,8 +224,8 @@ func (k *keys) reload() error {
 	return nil
 }
 
-// judge returns the key that a token is, if it may be used at the store for what the right allows.
-// The store may be EveryStore. Unknown keys count as guesses of the address. Errors: *Refusal.
+// judge returns the issued key that matches a token, if the key has the right at the store. The
+// store may be EveryStore. Unknown keys count as guesses by the address. Errors: *Refusal.
 func (k *keys) judge(from netip.Addr, store, token, right string) (*openKey, error) {
 	key, err := k.find(store, token, right)
 	return key, k.guesses.limit(from, err)

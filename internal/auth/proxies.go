@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Proxies are the networks of trusted proxies. Their X-Forwarded-For is believed.
+// Proxies are the networks of trusted proxies. Their X-Forwarded-For is trusted.
 type Proxies []netip.Prefix
 
 // Address returns the address that a request came from; see From.
@@ -40,7 +40,7 @@ func (p Proxies) Trusts(remote string) bool {
 
 // From returns the address that a call came from. It is the connection's address or, if that is a
 // trusted proxy, the last address in X-Forwarded-For that isn't one. The entries before it are
-// ignored, because anybody can write them. An unreadable entry ends the search at the proxy that
+// ignored, because anybody can forge them. An unreadable entry ends the search at the proxy that
 // sent it.
 func (p Proxies) From(remote string, forwardedFor []string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)

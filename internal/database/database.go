@@ -1,8 +1,8 @@
-// Package database opens the database that batches are kept in, together with the secret key that
+// Package database opens the database that holds the batches, together with the secret key that
 // encrypts their credentials.
 //
-// The database records which key it belongs to. Open refuses a key that can't decrypt the credentials
-// of unfinished batches, unless those credentials are abandoned.
+// The database records the ID of its key. Open refuses a key that can't decrypt the credentials of
+// unfinished batches, unless Options.AbandonCredentials is set.
 package database
 
 import (
@@ -25,10 +25,11 @@ type Options struct {
 	URL string
 	// NoMigrations leaves PostgreSQL's schema unchanged.
 	NoMigrations bool
-	// SecretKeyFile holds the secret key. With SQLite it may be empty: the default is FILE.key, which
-	// is made together with the database.
+	// SecretKeyFile holds the secret key. With SQLite it may be empty: the default is FILE.key,
+	// which is created together with the database.
 	SecretKeyFile string
-	// AbandonCredentials accepts a key that is not the database's. Unfinished batches then end.
+	// AbandonCredentials accepts a key that is not the database's. Open then ends all unfinished
+	// batches.
 	AbandonCredentials bool
 	Logger             *slog.Logger
 }
@@ -90,7 +91,7 @@ func (o *Options) open(ctx context.Context) (store storage.Storage, err error) {
 	case isSQLite && file != "":
 		store, err = sqlite.Open(ctx, file, sqlite.Options{Logger: o.Logger})
 	case IsShared(o.URL) && o.SecretKeyFile == "":
-		err = errors.New("PostgreSQL needs a secret key file, the same on every node: make it once with: sheaf secret new FILE")
+		err = errors.New("PostgreSQL needs a secret key file, the same on every node: create it once with: sheaf secret new FILE")
 	case IsShared(o.URL):
 		store, err = o.openPostgres(ctx)
 	default:

@@ -20,8 +20,8 @@ const (
 	keyAbandon = "start once with --abandon-credentials to give up what those batches have not sent yet"
 )
 
-// openKey reads the secret key and checks that it is the database's. It makes the key if an SQLite
-// database has never had one.
+// openKey reads the secret key and checks that it is the database's. It creates the key of an
+// SQLite database that has never had one.
 func (o *Options) openKey(ctx context.Context, store storage.Secrets) (secret.Key, error) {
 	name := Name(o.URL)
 	id, err := store.Setting(ctx, keySetting)
@@ -30,7 +30,7 @@ func (o *Options) openKey(ctx context.Context, store storage.Secrets) (secret.Ke
 	}
 	key, err := o.readKey(id)
 	if err == nil && id == "" {
-		// If several nodes start on a new database at the same time, one of them decides.
+		// If several nodes start on a new database at the same time, the first one sets the key.
 		id, err = store.InitSetting(ctx, keySetting, key.ID())
 	}
 	if err != nil {
@@ -79,21 +79,21 @@ func missingKeys(ctx context.Context, store storage.Secrets, key secret.Key) (id
 	return ids, err
 }
 
-// readKey reads the key file. If the file is missing, an SQLite database without a key, or with one
-// that is abandoned, gets a new key. Nodes that share a database never make a key, because each would
-// make its own. id is the key recorded in the database, empty if there is none.
+// readKey reads the key file. If the file is missing, it creates a key for an SQLite database that
+// has none or whose credentials are abandoned. It never creates one for a shared database, because
+// each node would create its own. id is the ID of the key that the database records; empty: none.
 func (o *Options) readKey(id string) (secret.Key, error) {
 	key, err := secret.Read(o.SecretKeyFile)
 	missing, shared := errors.Is(err, fs.ErrNotExist), IsShared(o.URL)
 	switch {
 	case missing && shared && id == "":
-		return key, fmt.Errorf("the secret key file %s is missing; nodes that share a database need the same one: make it once with: sheaf secret new %s", o.SecretKeyFile, o.SecretKeyFile)
+		return key, fmt.Errorf("the secret key file %s is missing; nodes that share a database need the same one: create it once with: sheaf secret new %s", o.SecretKeyFile, o.SecretKeyFile)
 	case missing && !shared && (id == "" || o.AbandonCredentials):
 		key, err = secret.Create(o.SecretKeyFile)
 	case missing:
 		advice := keyAdvice
 		if shared {
-			advice = "restore the key file, or make another with: sheaf secret new " + o.SecretKeyFile + ", and " + keyAbandon
+			advice = "restore the key file, or create another with: sheaf secret new " + o.SecretKeyFile + ", and " + keyAbandon
 		}
 		return key, fmt.Errorf("the secret key file %s is missing, but the database %s holds batches whose credentials are encrypted with it: %s", o.SecretKeyFile, Name(o.URL), advice)
 	}

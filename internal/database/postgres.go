@@ -29,11 +29,11 @@ const (
 	passwordParameter     = "sheaf_password_file"
 )
 
-// maxPassword is the most bytes of a password file.
+// maxPassword is the maximum size of a password file, in bytes.
 const maxPassword = 4096
 
-// ownParameters removes the parameters above from a PostgreSQL URL and returns what they say. It
-// puts the password of the file into the URL.
+// ownParameters removes the parameters above from a PostgreSQL URL, and returns the options that
+// they set. It adds the password from the file to the URL.
 func ownParameters(address string) (string, postgres.Options, error) {
 	var o postgres.Options
 	u, err := url.Parse(address)
@@ -52,7 +52,7 @@ func ownParameters(address string) (string, postgres.Options, error) {
 	}
 	if connections != "" {
 		if o.Connections, err = strconv.Atoi(connections); err != nil || o.Connections < 1 {
-			return "", o, fmt.Errorf("%s is %q and must be a number, at least 4", connectionsParameter, connections)
+			return "", o, fmt.Errorf("%s is %q but must be a number, at least 4", connectionsParameter, connections)
 		}
 	}
 	switch accelerators {
@@ -60,7 +60,7 @@ func ownParameters(address string) (string, postgres.Options, error) {
 	case "off":
 		o.NoAccelerators = true
 	default:
-		return "", o, fmt.Errorf("%s is %q and must be on or off", acceleratorsParameter, accelerators)
+		return "", o, fmt.Errorf("%s is %q but must be on or off", acceleratorsParameter, accelerators)
 	}
 	if file != "" {
 		if u.User, err = userWithPassword(u.User, file); err != nil {
@@ -71,7 +71,7 @@ func ownParameters(address string) (string, postgres.Options, error) {
 	return u.String(), o, nil
 }
 
-// userWithPassword returns a user with the password in a file.
+// userWithPassword returns the user with the password from a file.
 func userWithPassword(user *url.Userinfo, file string) (*url.Userinfo, error) {
 	if _, given := user.Password(); given || user.Username() == "" {
 		return nil, errors.New("the URL must have a user and no password: postgres://USER@HOST:PORT/NAME")

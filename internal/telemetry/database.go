@@ -9,14 +9,15 @@ import (
 )
 
 // Database is a database whose operations are counted and timed. It also reports the batches for
-// which something was recorded, so that calls that wait for news can be woken.
+// which something was recorded, so that calls that wait for news of them can be woken.
 type Database struct {
 	storage.Storage
 	metrics *Metrics
 	changed func(storage.BatchID)
 }
 
-// NewDatabase returns a database that counts in the metrics. changed must not block.
+// NewDatabase returns a Database that counts in m. It calls changed with each batch for which
+// something was recorded. changed must not block.
 func NewDatabase(db storage.Storage, m *Metrics, changed func(storage.BatchID)) *Database {
 	return &Database{Storage: db, metrics: m, changed: changed}
 }

@@ -51,7 +51,7 @@ func codeOf(outcome outbound.Outcome, code int) int {
 	return [...]int{0, informational, success, redirect, clientError, serverError}[code/100]
 }
 
-// recent counts the attempts of the last minutes. The zero value has counted none.
+// recent counts the attempts of the last Window. The zero value is ready for use.
 type recent struct {
 	mu   sync.Mutex
 	ring [slots]period
@@ -64,11 +64,11 @@ type period struct {
 	took  [buckets]int
 }
 
-// Health is how the upstream answered in the last minutes (Window), as seen by this node.
+// Health describes how the upstream answered this node during the last Window.
 type Health struct {
 	Requests    int            // attempts
 	Codes       map[string]int // answers by class: 2xx …, throttled for 429, none without an answer
-	Median, P99 time.Duration  // of an attempt's duration, at most a fifth too long
+	Median, P99 time.Duration  // of the attempts' durations, overestimated by at most a fifth
 }
 
 func (h *recent) add(code int, took time.Duration, now time.Time) {

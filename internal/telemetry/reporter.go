@@ -19,11 +19,12 @@ const (
 	overviewAge = 5 * time.Second
 	// overviewTimeout is how long a scrape waits for storage.
 	overviewTimeout = 5 * time.Second
-	// overviewLoads is how many queues, those with the most work, are counted in their class.
+	// overviewLoads is how many queues are counted in their store's class: those with the most
+	// unfinished batches.
 	overviewLoads = 1000
 )
 
-// The names of the classes that exist without the operator's choice.
+// The names of the classes that exist even if the operator chooses none.
 const (
 	EveryStore  = "all"
 	OtherStores = "other"
@@ -43,8 +44,8 @@ type Node struct {
 	Upstream Health
 }
 
-// Reporter shows the state of the service and the counts of Metrics: to Prometheus as an HTTP
-// handler, and to operators with Node. It is safe for concurrent use.
+// Reporter shows the state of the service and the counts of Metrics, to Prometheus as an HTTP
+// handler and to operators through Node. It is safe for concurrent use.
 type Reporter struct {
 	http.Handler // answers with all metrics, in the format that the client requests
 
@@ -100,7 +101,7 @@ func newGauges(m *Metrics, sources Sources) *gauges {
 		maxInFlight: gauge("sheaf_requests_in_flight_limit", "Requests that may be in flight from this node at the same time."),
 		used:        gauge("sheaf_database_used_bytes", "Bytes of the database that count towards --max-database, as last measured."),
 		limit:       gauge("sheaf_database_limit_bytes", "Limit on the size of the database: --max-database."),
-		heldBack:    gauge("sheaf_credentials_held", "Credentials in use on this node whose requests all wait because the API asked to wait."),
+		heldBack:    gauge("sheaf_credentials_held", "Credentials in use on this node whose requests all wait because the API asked for it."),
 	}
 }
 

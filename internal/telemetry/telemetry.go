@@ -27,29 +27,30 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// Metrics counts events. Make it with New. Its methods don't block and are safe for concurrent use.
+// Metrics counts events. Create it with New. Its methods don't block and are safe for concurrent
+// use.
 type Metrics struct {
 	options  Options
 	registry *prometheus.Registry
 	recent   recent // the upstream's answers
 
-	created   *prometheus.CounterVec // by class
-	finished  *prometheus.CounterVec // by class and outcome
-	requests  *prometheus.CounterVec // by class and outcome
-	waited    *prometheus.HistogramVec
-	took      *prometheus.HistogramVec
-	stopped   prometheus.Counter
-	retries   prometheus.Counter
-	throttles prometheus.Counter
-	throttled prometheus.Counter
-	aside     prometheus.Counter
-	claims    prometheus.Counter
-	lost      prometheus.Counter
-	upstream  *prometheus.HistogramVec // by code
-	operation *prometheus.HistogramVec
-	failures  *prometheus.CounterVec // of storage, by operation
-	calls     *prometheus.HistogramVec
-	delivered *prometheus.CounterVec
+	created     *prometheus.CounterVec // by class
+	finished    *prometheus.CounterVec // by class and outcome
+	requests    *prometheus.CounterVec // by class and outcome
+	waited      *prometheus.HistogramVec
+	took        *prometheus.HistogramVec
+	stopped     prometheus.Counter
+	retries     prometheus.Counter
+	throttles   prometheus.Counter
+	throttled   prometheus.Counter
+	quarantined prometheus.Counter
+	claims      prometheus.Counter
+	lost        prometheus.Counter
+	upstream    *prometheus.HistogramVec // by code
+	operation   *prometheus.HistogramVec
+	failures    *prometheus.CounterVec // of storage, by operation
+	calls       *prometheus.HistogramVec
+	delivered   *prometheus.CounterVec
 
 	codes      [codes]prometheus.Observer // of upstream
 	operations sync.Map                   // name → prometheus.Observer
@@ -111,8 +112,8 @@ func New(o Options) *Metrics {
 	m.retries = counter("sheaf_retries_total", "Failed attempts that will be retried.")
 	m.throttles = counter("sheaf_throttles_total", "Attempts that were answered 429 and will be retried.")
 	m.throttled = counter("sheaf_throttled_seconds_total", "Time that requests had to wait because the answer was 429.")
-	m.aside = counter("sheaf_batches_set_aside_total", "Batches that this node could not run and quarantined.")
-	m.claims = counter("sheaf_ownership_claims_total", "Queues that this node claimed to run them.")
+	m.quarantined = counter("sheaf_batches_set_aside_total", "Batches that this node could not run and quarantined.")
+	m.claims = counter("sheaf_ownership_claims_total", "Queues that this node claimed in order to run their batches.")
 	m.lost = counter("sheaf_ownership_losses_total", "Batches that this node stopped running because other nodes presumed it dead.")
 	m.operation = histogram("sheaf_storage_operation_duration_seconds", "Duration of storage operations, until the change was durable or the data was read.", storageBuckets, "operation")
 	m.failures = counters("sheaf_storage_failures_total", "Storage operations that failed.", "operation")
@@ -121,7 +122,8 @@ func New(o Options) *Metrics {
 	for i := range m.codes {
 		m.codes[i] = m.upstream.WithLabelValues(codeNames[i])
 	}
-	// Counters that have not counted yet are shown as 0. Otherwise a rate would miss the first event.
+	// Counters that have not counted anything yet are shown as 0. Otherwise, a rate would miss the
+	// first event.
 	for _, name := range []string{"create", "status", "claim", "load", "record", "finish", "release", "results", "quarantine", "runnable", "purge"} {
 		m.failures.WithLabelValues(name)
 	}
@@ -202,7 +204,7 @@ func (m *Metrics) BatchEnded(c *storage.Claim, failed, notExecuted int, now time
 }
 
 // Quarantined implements engine.Observer.
-func (m *Metrics) Quarantined(*storage.Claim) { m.aside.Inc() }
+func (m *Metrics) Quarantined(*storage.Claim) { m.quarantined.Inc() }
 
 // Claimed implements engine.Observer.
 func (m *Metrics) Claimed() { m.claims.Inc() }

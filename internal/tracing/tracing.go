@@ -1,6 +1,6 @@
-// Package tracing carries a trace from the call that creates a batch, through storage, to the requests
-// that the batch sends. It uses W3C Trace Context. It does so even if tracing is off here, so that the
-// caller's trace continues in the upstream.
+// Package tracing carries a trace from the call that creates a batch, through storage, to the
+// requests that the batch sends. It uses W3C Trace Context. It does so even if this service records
+// no traces, so that the caller's trace continues in the upstream.
 package tracing
 
 import (
@@ -45,8 +45,8 @@ func From(ctx context.Context, h http.Header) context.Context {
 	return w3c.Extract(ctx, propagation.HeaderCarrier(h))
 }
 
-// Text returns the context's trace in the form that is stored: the parent, and the state after a space
-// if there is one. It returns "" if the context has no trace.
+// Text returns the context's trace in the form in which it is stored: the parent and, if there is a
+// state, a space and the state. It returns "" if the context has no trace.
 func Text(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
@@ -60,7 +60,7 @@ func Text(ctx context.Context) string {
 	return out
 }
 
-// Continue returns a context with the trace that Text returned.
+// Continue returns a context with the trace that an earlier call of Text returned.
 func Continue(ctx context.Context, text string) context.Context {
 	if text == "" {
 		return ctx
