@@ -18,8 +18,8 @@ type (
 	serviceKey struct{}
 )
 
-// WithCaller returns a context that names the caller, for methods whose arguments don't: Results,
-// Marks, Requests and Queue.
+// WithCaller returns a context that names the caller. Results, Marks, Requests and Queue need it
+// because their arguments don't name one.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
@@ -30,8 +30,8 @@ func CallerOf(ctx context.Context) Caller {
 	return c
 }
 
-// ForService returns a context for reads that the service needs to run batches. They don't wait
-// for reads of callers.
+// ForService returns a context for reads that the service needs to run batches. They don't wait for
+// callers' reads.
 func ForService(ctx context.Context) context.Context {
 	return context.WithValue(ctx, serviceKey{}, true)
 }

@@ -2,8 +2,7 @@ package storage
 
 import "time"
 
-// Millis is a moment as it is stored: milliseconds since the Unix epoch, 0 for
-// the zero time.
+// Millis returns the stored form of a time: milliseconds since the Unix epoch, 0 for the zero time.
 func Millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -11,8 +10,8 @@ func Millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// CeilMillis returns the first moment that is stored exactly and not before t: for what must
-// not happen earlier than t, also after it was stored.
+// CeilMillis rounds t up to a time that is stored exactly. Use it for what must not happen before
+// t, so that storing the time doesn't move it earlier.
 func CeilMillis(t time.Time) time.Time {
 	if over := time.Duration(t.UnixNano()) % time.Millisecond; over > 0 {
 		return t.Add(time.Millisecond - over)

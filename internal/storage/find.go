@@ -13,15 +13,15 @@ type Filter struct {
 	Status  batch.Status // zero: any
 	Open    bool         // only those that have not ended, in the order in which they run; otherwise newest first
 	GroupID string       // empty: any
-	From    time.Time    // created at this moment or later; zero: any
-	To      time.Time    // created before this moment; zero: any
+	From    time.Time    // created at this time or later; zero: any
+	To      time.Time    // created before this time; zero: any
 	Failed  bool         // only those that have ended and have a failed request
 	InDoubt bool         // only those that have ended and have a request in doubt
 	Code    int          // only those with a request that ended with an answer of this code; 0: any
 	Path    string       // only those with a request whose path and query contain this text; empty: any
-	Oldest  bool         // oldest first, as with Open; it needs a Status
-	After   BatchID      // only those behind this one in the order; 0: from the beginning
-	Limit   int          // the most batches to return, at least 1
+	Oldest  bool         // oldest first, as with Open; needs a Status
+	After   BatchID      // only those after this one in that order; 0: from the beginning
+	Limit   int          // maximum number of batches to return, at least 1
 }
 
 // Matches reports whether a batch meets the conditions that its summary can answer: all but Code,
@@ -36,11 +36,11 @@ func (f *Filter) Matches(s *Summary) bool {
 		(!f.InDoubt || s.Status == batch.Completed && s.InDoubt > 0)
 }
 
-// ClockError is how wrong clocks may have been before a search by time misses a batch: batches
-// are read in the order of their IDs, not of their moments.
+// ClockError is the largest error of a clock at which a search by time still finds every batch.
+// Such a search reads batches in the order of their IDs, not of their times.
 const ClockError = time.Hour
 
-// Ends reports whether no batch behind this one can match, because all that follow are older.
+// Ends reports whether no batch after this one can match because all of them are older.
 func (f *Filter) Ends(s *Summary) bool {
 	return !f.Ascending() && !f.From.IsZero() && s.CreatedAt.Before(f.From.Add(-ClockError))
 }
@@ -48,9 +48,9 @@ func (f *Filter) Ends(s *Summary) bool {
 // Ascending reports whether the filter's order is that of the batches' IDs.
 func (f *Filter) Ascending() bool { return f.Open || f.Oldest }
 
-// Look returns how many batches one Find reads at most: fewer when each costs more. exact says
-// that the database reads only batches of the filter's Status. If there is no other condition,
-// it then needs only one more than the limit.
+// Look returns the maximum number of batches that one Find reads. The more a batch costs to check,
+// the fewer it reads. If exact is set, the database reads only batches with the filter's Status.
+// Without another condition, it then needs to read only one batch more than the limit.
 func (f *Filter) Look(exact bool) int {
 	switch {
 	case f.Path != "":
@@ -76,7 +76,7 @@ type Summary struct {
 	GroupID     string
 	Status      batch.Status
 	Total       int
-	Completed   int // requests that were executed, successfully or not
+	Completed   int // requests that were executed, whether they succeeded or failed
 	Failed      int // of Completed; 0 for a batch that ended before failures were counted
 	InDoubt     int // of Failed
 	CreatedAt   time.Time
@@ -85,5 +85,5 @@ type Summary struct {
 	RetryOf     batch.Ticket // zero: none
 	Retried     bool         // another batch repeats the failed requests of this one
 	Paused      bool         // the batch itself is paused; its queue may be, too
-	Quarantined bool         // it was set aside
+	Quarantined bool         // see Quarantine
 }

@@ -8,44 +8,44 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// MarkState is how far a request has come.
+// MarkState is the progress of a request.
 type MarkState uint8
 
 // The states of a mark. A request without a mark was never sent.
 const (
-	Begun   MarkState = iota + 1 // may have been sent: the intent, durable before the request left
+	Begun   MarkState = iota + 1 // may have been sent: this intent is durable before the request leaves
 	Waiting                      // got an answer or failed, and is due for another attempt at NotBefore
 	Done                         // ended
 )
 
 // Mark is the durable state of one request of a running batch. A batch has at most one mark for
-// each request, and a later mark replaces it. If the later mark's Result has no status, the
-// stored answer stays. So a large answer needn't be in memory when its request is sent again or
-// ends with that answer.
+// each request, and a later mark replaces it. If the later mark's Result has no status, the stored
+// answer stays. So a large answer needn't be in memory when its request is sent again or when the
+// answer becomes the final result.
 type Mark struct {
 	Index     int
 	State     MarkState
 	Tries     Tries
-	NotBefore time.Time    // Waiting: the moment of the next attempt. Done: when the last attempt began; zero: unknown
-	Result    batch.Result // Done: the final result. Waiting: the last answer. Begun: none. Load and Marks leave bodies and headers out
+	NotBefore time.Time    // Waiting: the time of the next attempt. Done: when the last attempt began; zero: unknown
+	Result    batch.Result // Done: the final result. Waiting: the last answer. Begun: none. Load and Marks leave out bodies and headers
 }
 
 // Tries counts the attempts of one request.
 type Tries struct {
-	Attempts       int       // times that it was sent, or may have been
+	Attempts       int       // how many times it was sent or may have been sent
 	Retries        int       // failed attempts that were followed by another
-	Throttles      int       // answers 429
+	Throttles      int       // answers with code 429
 	ThrottledSince time.Time // the first 429; zero: none
 	MaybeDone      bool      // an earlier attempt may have taken effect
-	InDoubt        bool      // it is unknown whether an attempt was carried out, and no later answer shows it
+	InDoubt        bool      // it is unknown whether an attempt was carried out, and no later answer settled it
 	StartedAt      time.Time // the first attempt
 	EndedAt        time.Time // the end of the last attempt
 }
 
-// Newest returns the marks that count among those of one call: one for each request, the last
-// one unless an earlier one is Done. A later mark without an answer gets the earlier one's.
+// Newest returns the marks that remain of those in one call: for each request the last one, unless
+// an earlier one is Done. A later mark without an answer keeps the earlier one's.
 func Newest(marks []Mark) []Mark {
-	last := make(map[int]int, len(marks)) // by request: the place of its mark in out
+	last := make(map[int]int, len(marks)) // by request: the position of its mark in out
 	out := make([]Mark, 0, len(marks))
 	for i := range marks {
 		at, again := last[marks[i].Index]
@@ -92,8 +92,8 @@ func (m *Mark) check(total int) error {
 	return CheckResult(&m.Result)
 }
 
-// outcomeUnknown is a part of every message of a request in doubt. Versions that didn't record
-// Tries.InDoubt left only the message. The databases' migrations have the same text.
+// outcomeUnknown is a part of the message of every request in doubt. Versions that didn't record
+// Tries.InDoubt recorded only the message. The databases' migrations contain the same text.
 const outcomeUnknown = "it is not known whether"
 
 // InDoubt reports whether a request is in doubt: its result is FAILED, and it is unknown whether
@@ -106,7 +106,7 @@ func (m *Mark) InDoubt() bool {
 	return m.Tries.InDoubt || unanswered && strings.Contains(m.Result.Line, outcomeUnknown)
 }
 
-// Size returns about how many bytes marks take in a database.
+// Size returns the approximate number of bytes that the marks take in a database.
 func Size(marks []Mark) (n int) {
 	const each = 64
 	for i := range marks {

@@ -12,16 +12,17 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// The stored form of a batch's requests is a byte that names the form, followed by strings.
-// Each string has its length in front (uvarint). A request is its id, method, path and body.
-// If a request of the batch has links, each request also has its links in JSON, or an empty string.
+// The stored form of a batch's requests is a byte that names the form, followed by strings, each of
+// which follows its length (uvarint). A request is stored as its id, method, path and body. If any
+// request of the batch has links, each request also has a string with its links in JSON, which may
+// be empty.
 const (
 	plainForm = 0 // not compressed
 	zstdForm  = 1 // compressed (RFC 8878)
 	withLinks = 2 // a bit that is added to one of the two
 )
 
-// worthPacking is the size in bytes from which compression pays.
+// worthPacking is the size in bytes above which compression pays off.
 const worthPacking = 512
 
 // maxUnpacked limits how many bytes a damaged blob can make Unpack allocate.
@@ -31,7 +32,7 @@ var encoder = sync.OnceValue(func() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {
-		panic(err) //nolint:forbidigo // the library rejected an option: no input leads here
+		panic(err) //nolint:forbidigo // the library rejected an option; no input causes this
 	}
 	return e
 })
@@ -44,7 +45,7 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
-// ErrDamaged is the error for data that isn't in its stored form.
+// ErrDamaged is the error for stored data that can't be decoded.
 var ErrDamaged = errors.New("the stored form is damaged")
 
 // Pack returns the stored form of a batch's requests, compressed if that makes it smaller.
@@ -77,7 +78,7 @@ func packLinks(l *batch.Links) []byte {
 	}
 	text, err := json.Marshal(l)
 	if err != nil {
-		panic(err) //nolint:forbidigo // strings and numbers only: no input leads here
+		panic(err) //nolint:forbidigo // strings and numbers can always be encoded
 	}
 	return text
 }
@@ -124,7 +125,7 @@ func Unpack(data []byte) ([]batch.Request, error) {
 const UnpackedHead = 1 + zstd.HeaderMaxSize
 
 // UnpackedSize estimates how many bytes of memory Unpack needs, including the packed form. The
-// packed form has that many bytes and begins with head.
+// packed form is packed bytes long and begins with head.
 func UnpackedSize(head []byte, packed int64) int64 {
 	if len(head) == 0 {
 		return packed
@@ -188,8 +189,8 @@ func method(b []byte) string {
 	return string(b)
 }
 
-// PackIDs returns the stored form of the requests' ids, or nil if no request has one. A status
-// needs the ids, but not the requests.
+// PackIDs returns the stored form of the requests' ids, or nil if no request has one. They are
+// stored separately because a status needs the ids without the requests.
 func PackIDs(requests []batch.Request) []byte {
 	buf := []byte{plainForm}
 	some := false
@@ -233,7 +234,8 @@ func cutField(data []byte) (field, rest []byte, err error) {
 	return data[width:end:end], data[end:], nil
 }
 
-// compress returns a plain form compressed, or unchanged if compression doesn't make it smaller.
+// compress returns the compressed form of plain, or plain itself if compression doesn't make it
+// smaller.
 func compress(plain []byte) []byte {
 	if len(plain) < worthPacking {
 		return plain
@@ -245,7 +247,7 @@ func compress(plain []byte) []byte {
 	return out
 }
 
-// decompress returns the strings that follow the byte that names the form.
+// decompress returns the strings that follow the form byte.
 func decompress(data []byte) ([]byte, error) {
 	if len(data) == 0 {
 		return nil, nil
@@ -287,7 +289,7 @@ func UnpackHeaders(data []byte) (out []batch.Header, err error) {
 	return out, nil
 }
 
-// CheckResult returns an error if a result that was read can't have been stored.
+// CheckResult returns an error if a result that was read can't have been stored like this.
 func CheckResult(r *batch.Result) error {
 	switch {
 	case r.Status < batch.Succeeded || r.Status > batch.NotExecuted:

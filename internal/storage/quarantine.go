@@ -9,20 +9,20 @@ import (
 
 // Quarantine
 //
-// A batch that can't be run is set aside. It is no longer one of its queue's open batches, so
-// the next one runs. Nothing of it is lost. It stays there until an operator releases or ends it,
-// or until its creator stops or deletes it.
+// A batch that can't be run is quarantined. It is no longer one of its queue's open batches, so the
+// next batch runs. None of its data is lost. It stays in quarantine until an operator releases or
+// ends it, or until its creator stops or deletes it.
 //
-// The number of its claims shows whether a batch kills the node that runs it. The transaction
-// that makes a claim counts it, before the batch's content is read. Release takes the count back.
-// So Attempts counts the claims that a node's death ended. Progress resets it to 1, the current
-// claim.
+// The number of a batch's claims shows whether it kills the nodes that run it. The transaction that
+// makes a claim counts it, before the batch's content is read. Release takes the count back. So
+// Attempts counts the claims that ended with a node's death, and the current one. Progress resets
+// it to 1, which is the current claim.
 
-// MaxAttempts is how many claims of a batch may end by a node's death, without progress in
-// between, before the batch is set aside.
+// MaxAttempts is the maximum number of claims of a batch without progress. A batch with more is
+// quarantined.
 const MaxAttempts = 5
 
-// QuarantinedBatch is a batch that was set aside.
+// QuarantinedBatch is a batch in quarantine.
 type QuarantinedBatch struct {
 	ID        BatchID
 	Ticket    batch.Ticket
@@ -31,16 +31,16 @@ type QuarantinedBatch struct {
 	GroupID   string
 	Total     int // requests
 	CreatedAt time.Time
-	At        time.Time // when it was set aside
+	At        time.Time // when it was quarantined
 	Reason    string
 }
 
-// Died is the reason for setting aside a batch with too many Attempts.
+// Died returns the reason for quarantining a batch with too many Attempts.
 func Died(attempts int) string {
 	return fmt.Sprintf("the node that ran the batch died %d times in a row, and nothing of the batch got done in between", attempts-1)
 }
 
-// EndedAside is the reason of a batch that an operator ended while it was set aside.
+// EndedAside returns the reason of a batch that an operator ended while it was quarantined.
 func EndedAside(reason string) string {
-	return "an operator ended the batch, which was set aside: " + reason
+	return "an operator ended the quarantined batch: " + reason
 }

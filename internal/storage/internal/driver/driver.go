@@ -1,5 +1,5 @@
-// Package driver holds what the databases have in common: their file of statements, and
-// the end of what is open.
+// Package driver holds the parts that both databases share: parsing statements and schemas,
+// scheduling calls, watching clocks, and closing.
 package driver
 
 import (
@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// ParseQueries splits a file of statements, each with a line "-- name: NAME" before, and
-// returns them by name, without a semicolon at their end.
+// ParseQueries splits a file of statements, each of which follows a line "-- name: NAME". It
+// returns them by name, without the final semicolon.
 func ParseQueries(file string) map[string]string {
 	out := map[string]string{}
 	for _, part := range strings.Split(file, "-- name: ")[1:] {
@@ -19,18 +19,18 @@ func ParseQueries(file string) map[string]string {
 	return out
 }
 
-// ErrClosed is the error of a call that came after Close.
+// ErrClosed is the error of a call after Close.
 var ErrClosed = errors.New("the database is closed")
 
-// Gate counts the calls under way, so that a database is closed after them. The zero
-// value is open. It may be used by many goroutines.
+// Gate counts the running calls, so that a database is closed only after they end. The zero value
+// is open. It is safe for concurrent use.
 type Gate struct {
 	mu     sync.Mutex
 	closed bool
 	calls  sync.WaitGroup // Add only under mu and while not closed
 }
 
-// Enter counts a call as under way; Leave ends that. Errors: ErrClosed.
+// Enter counts a running call until Leave. Errors: ErrClosed.
 func (g *Gate) Enter() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -41,11 +41,11 @@ func (g *Gate) Enter() error {
 	return nil
 }
 
-// Leave ends what Enter began.
+// Leave ends a call that Enter has counted.
 func (g *Gate) Leave() { g.calls.Done() }
 
-// Close lets nothing in any more and waits for the calls under way. It reports false if
-// the gate was closed before, and does not wait then.
+// Close shuts the gate and waits for the running calls. If the gate was already shut, Close returns
+// false without waiting.
 func (g *Gate) Close() (first bool) {
 	if first = g.Shut(); first {
 		g.calls.Wait()
@@ -53,7 +53,7 @@ func (g *Gate) Close() (first bool) {
 	return first
 }
 
-// Shut lets nothing in any more. It reports false if nothing was let in before.
+// Shut makes Enter fail from now on. It returns false if the gate was already shut.
 func (g *Gate) Shut() (first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -7,9 +7,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Failure returns the error of a call in the form that the contract requires. what says what the
-// call was doing. Errors of package storage stay as they are, and the end of ctx replaces all
-// others. Otherwise explain adds advice, and the other two functions classify the error.
+// Failure returns the error of a call in the form that the contract requires. what names what the
+// call was doing. Errors of package storage stay as they are. Otherwise, if ctx has ended, its
+// error replaces err. For all other errors, explain adds advice, and isDamage and isRefusal
+// classify them.
 func Failure(ctx context.Context, what string, err error, explain func(error) error, isDamage, isRefusal func(error) bool) error {
 	switch {
 	case err == nil || storage.Certain(err):

@@ -9,57 +9,57 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Class is the priority of a call. The first one goes first.
+// Class is the priority of a call. Results has the highest.
 type Class int
 
 // The classes of calls.
 const (
-	Results Class = iota // results of running batches, and what a node does to stay in touch
+	Results Class = iota // results of running batches, and calls that keep the node registered
 	Claims               // claims, and the service's other work
-	Creates              // what callers change
-	Reads                // what callers read
+	Creates              // callers' changes
+	Reads                // callers' reads
 	classes
 )
 
 const (
-	// ownerLine and storeLine bound how many calls of one owner and of one store wait in
-	// a class.
+	// ownerLine and storeLine limit how many calls of one owner and of one store may wait in a
+	// class.
 	ownerLine = 256
 	storeLine = 1024
-	// patience is how often in a row other classes may go before a class whose call could
-	// run, so that a busy class delays a lower one and never shuts it out.
+	// patience is how many times in a row a class whose call could run is passed over. A busy class
+	// thus delays a lower one but never starves it.
 	patience = 8
 )
 
-// Slots says for each class how many slots it and all lower classes may hold together. A
-// higher class keeps the rest: nobody else takes it.
+// Slots says, for each class, how many slots this class and all lower ones may hold together. The
+// other slots are reserved for higher classes.
 type Slots [classes]int
 
-// Scheduler shares slots, such as connections, among calls: by class, within a class among
-// stores in turn, and within a store among its owners in turn. No store holds all slots of
-// callers' classes, as long as there is more than one. It may be used by many goroutines.
+// Scheduler shares slots, such as connections, among calls. It chooses by class, within a class by
+// store in turn, and within a store by owner in turn. In a class of callers' calls with more than
+// one slot, no store holds all of them. It is safe for concurrent use.
 type Scheduler struct {
 	slots Slots
 
 	mu      sync.Mutex
 	used    [classes]int
-	passed  [classes]int // how often in a row another class went before
+	passed  [classes]int // how many times in a row another class was chosen
 	classes [classes]class
 }
 
-// class is what runs and waits in one class.
+// class is the running and waiting calls of one class.
 type class struct {
-	perStore int // slots of one store at once; 0: no limit
+	perStore int // maximum slots of one store; 0: no limit
 	stores   map[string]*store
-	line     []*store // those with waiting calls, the next one first
-	free     []*store // for later use
+	line     []*store // stores with waiting calls, the next one first
+	free     []*store // to be reused
 }
 
-// store is what runs and waits for one store. It exists while something does.
+// store is the running and waiting calls of one store. It exists while there are any.
 type store struct {
 	name             string
 	running, waiting int
-	line             []*owner // those with waiting calls, the next one first
+	line             []*owner // owners with waiting calls, the next one first
 }
 
 type owner struct {
@@ -67,7 +67,7 @@ type owner struct {
 	calls []chan struct{} // a call is granted its slot by closing its channel
 }
 
-// NewScheduler returns a scheduler for so many slots.
+// NewScheduler returns a scheduler for these slots.
 func NewScheduler(slots Slots) *Scheduler {
 	s := &Scheduler{slots: slots}
 	for i := range s.classes {
@@ -80,8 +80,8 @@ func NewScheduler(slots Slots) *Scheduler {
 	return s
 }
 
-// Acquire waits for a slot, which Release gives back. Errors: the cause of ctx's end, and
-// storage.ErrTooManyCalls.
+// Acquire waits for a slot. The caller must return it with Release. Errors: the cause of ctx's end,
+// and storage.ErrTooManyCalls.
 func (s *Scheduler) Acquire(ctx context.Context, in Class, by storage.Caller) error {
 	s.mu.Lock()
 	c := &s.classes[in]
@@ -106,7 +106,7 @@ func (s *Scheduler) Acquire(ctx context.Context, in Class, by storage.Caller) er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
-	case <-granted: // meanwhile
+	case <-granted: // granted before withdraw could remove the call
 		s.release(in, st)
 	default:
 		c.withdraw(st, by.Owner, granted)
@@ -114,14 +114,14 @@ func (s *Scheduler) Acquire(ctx context.Context, in Class, by storage.Caller) er
 	return context.Cause(ctx)
 }
 
-// Release gives a slot back.
+// Release returns a slot.
 func (s *Scheduler) Release(in Class, by storage.Caller) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.release(in, s.classes[in].store(by.Store))
 }
 
-// Waiting returns how many calls wait.
+// Waiting returns the number of waiting calls.
 func (s *Scheduler) Waiting() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +140,8 @@ func (s *Scheduler) release(in Class, st *store) {
 	s.dispatch()
 }
 
-// hasSlot reports whether a call of this class leaves every higher class its own.
+// hasSlot reports whether a call of this class can run without taking a slot that is reserved for a
+// higher one.
 func (s *Scheduler) hasSlot(in Class) bool {
 	held := 0
 	for c := classes - 1; c >= 0; c-- {
@@ -156,7 +157,7 @@ func (s *Scheduler) take(in Class, st *store) {
 	st.running++
 }
 
-// dispatch grants slots that are free.
+// dispatch grants the free slots.
 func (s *Scheduler) dispatch() {
 	for {
 		best := Class(-1)
@@ -183,7 +184,7 @@ func (s *Scheduler) dispatch() {
 	}
 }
 
-// store returns what is known of a store.
+// store returns the entry of a store. It creates the entry if necessary.
 func (c *class) store(name string) *store {
 	st := c.stores[name]
 	if st != nil {
@@ -199,7 +200,7 @@ func (c *class) store(name string) *store {
 	return st
 }
 
-// forget drops a store of which nothing runs or waits.
+// forget drops a store that has no running or waiting calls.
 func (c *class) forget(st *store) {
 	if st.running > 0 || st.waiting > 0 {
 		return
@@ -212,7 +213,7 @@ func (c *class) forget(st *store) {
 
 func (c *class) mayRun(st *store) bool { return c.perStore == 0 || st.running < c.perStore }
 
-// next returns the place in the line of the store whose turn it is; -1: none may run.
+// next returns the position in the line of the store whose turn it is; -1: no store may run a call.
 func (c *class) next() int {
 	return slices.IndexFunc(c.line, c.mayRun)
 }
@@ -229,7 +230,7 @@ func (c *class) enqueue(st *store, id batch.Owner, granted chan struct{}) {
 	st.line[i].calls = append(st.line[i].calls, granted)
 }
 
-// dequeue takes the call whose turn it is out of the line. There is one.
+// dequeue removes the next call from the line. There must be one.
 func (c *class) dequeue() (*store, chan struct{}) {
 	i := c.next()
 	st := c.line[i]
@@ -246,7 +247,7 @@ func (c *class) dequeue() (*store, chan struct{}) {
 	return st, granted
 }
 
-// withdraw takes a call that is given up out of the line.
+// withdraw removes a call whose caller has given up.
 func (c *class) withdraw(st *store, id batch.Owner, granted chan struct{}) {
 	i := st.find(id)
 	o := st.line[i]
@@ -260,7 +261,7 @@ func (c *class) withdraw(st *store, id batch.Owner, granted chan struct{}) {
 	}
 }
 
-// find returns the place of an owner in the line; -1: it is not there.
+// find returns an owner's position in the line; -1: the owner isn't in it.
 func (st *store) find(id batch.Owner) int {
 	return slices.IndexFunc(st.line, func(o *owner) bool { return o.id == id })
 }

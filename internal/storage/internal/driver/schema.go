@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// SchemaSetting is the setting that says which versions can use the schema: its last step, and the
-// oldest step that a version must know.
+// SchemaSetting is the setting that says which versions can use the schema: the last step that was
+// made, and the oldest step that a version must know.
 const SchemaSetting = "schema"
 
 // Schema is the steps of a database's schema that this version knows, oldest first.
@@ -40,7 +40,7 @@ func (s Schema) Step(number int64) string { return s.steps[number-1] }
 
 var needs = regexp.MustCompile(`(?m)^-- needs: (\d+)$`)
 
-// Note returns the value of SchemaSetting when a step has been made.
+// Note returns the value of SchemaSetting after a step.
 func (s Schema) Note(version int64) string {
 	least := 0
 	for _, step := range s.steps[:version] {
@@ -53,8 +53,7 @@ func (s Schema) Note(version int64) string {
 }
 
 // Accept refuses a schema that is newer than this version, unless its note says that the later
-// steps only expanded it. A note about another schema is ignored: not all steps of this one were
-// made yet.
+// steps only expanded it. It ignores a note for another version of the schema.
 func (s Schema) Accept(version int64, note string) error {
 	if version <= s.Version() {
 		return nil

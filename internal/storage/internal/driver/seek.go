@@ -1,13 +1,14 @@
 package driver
 
-// seekStep is how close Seek comes: that many rows are cheaper to look through than to seek in.
+// seekStep is the precision of Seek. Reading this many rows costs less than another step of the
+// search.
 const seekStep = 500
 
-// Seek finds a place in rows that are ordered by an ID up to newest: an ID that all rows are
-// smaller than which lie not beyond what is looked for. at returns the ID of the last row up to an ID,
-// 0 if there is none, and whether that lies beyond.
+// Seek searches rows that are ordered by ID, the largest of which is newest. It returns an ID that
+// is larger than those of all rows that are not beyond the place to find. at returns the ID of the
+// last row whose ID is at most id, or 0 if there is none, and whether that row is beyond the place.
 func Seek(newest int64, at func(id int64) (found int64, beyond bool, err error)) (int64, error) {
-	low, high := int64(0), newest+1 // up to low nothing is beyond; from high on everything is
+	low, high := int64(0), newest+1 // rows up to low are not beyond; rows from high on are
 	for high-low > seekStep {
 		middle := low + (high-low)/2
 		found, beyond, err := at(middle)
@@ -23,8 +24,8 @@ func Seek(newest int64, at func(id int64) (found int64, beyond bool, err error))
 	return high, nil
 }
 
-// Successor returns the first string, by bytes, after all strings that begin with a prefix. The prefix
-// must not end in a byte 0xff, which UTF-8 does not have.
+// Successor returns the smallest string, by bytes, that is larger than every string with the
+// prefix. The prefix must not end in the byte 0xff, which UTF-8 never contains.
 func Successor(prefix string) string {
 	last := len(prefix) - 1
 	return prefix[:last] + string([]byte{prefix[last] + 1})
