@@ -88,7 +88,7 @@ func sufferFrom(t *testing.T, a attack, database string) {
 	attacked := n.measure(batches)
 	end()
 
-	if log := n.service.logged(); strings.Contains(log, "taken for dead") {
+	if log := n.service.logged(); strings.Contains(log, "considered dead") {
 		t.Error("the node lost its lease")
 	}
 	base, worst := p99(alone), p99(attacked)

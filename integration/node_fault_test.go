@@ -302,7 +302,7 @@ func loseStores(t *testing.T, kind faultKind) {
 	} else {
 		network.heal()
 	}
-	first.await(t, "was taken for dead and starts anew")
+	first.await(t, "was considered dead and registers again")
 	ticket, err := caller(first.base).create(ctx, "new", nil, onePUT)
 	if err == nil {
 		_, err = caller(first.base).ended(ctx, "new", ticket)

@@ -14,13 +14,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// sessionSettings are set on every connection, where the server knows them.
+// sessionSettings are set on every connection if the server knows them.
 //
-// The timeouts end what a node that is gone has left: an open transaction, a connection
-// that nobody answers on. The isolation: a statement sees what was committed before the
-// locks were granted that those before it have waited for. The planner's: every statement
-// here finds its rows by an index, and is planned once, maybe while the tables are still
-// empty and anything looks cheap.
+// The timeouts end what a dead node has left behind: open transactions and unanswered connections.
+// At the isolation level READ COMMITTED, a statement sees everything that was committed before the
+// previous statements got their locks. The planner settings force index scans: every statement
+// finds its rows by an index, but is planned only once, perhaps while the tables are still empty
+// and every plan looks cheap.
 var sessionSettings = map[string]string{
 	"idle_in_transaction_session_timeout": "5000",
 	"statement_timeout":                   fmt.Sprint(statementTimeout.Milliseconds()),
@@ -49,15 +49,15 @@ func configure(address, process string, connections int) (*pgxpool.Config, error
 	c.ConnectTimeout = connectTimeout
 	c.RuntimeParams["application_name"] = process
 	if c.ValidateConnect == nil {
-		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // not a standby, if there is a choice
+		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // not a standby, if the URL names several servers
 	}
 	c.AfterConnect = nil
 	config.AfterConnect = prepareSession
 	return config, nil
 }
 
-// badAddress says what is wrong with an address without repeating it: where it can't be
-// read, nobody knows what in it is the password.
+// badAddress returns the error for a malformed address without repeating the address: if it can't
+// be parsed, any part of it may be the password.
 func badAddress(address string, err error) error {
 	if _, malformed := url.Parse(address); malformed != nil {
 		return errors.New("the database's address is wrong: it can't be read as a URL; in user and password every special character has to be escaped (% is %25, / is %2F, # is %23)")
@@ -70,7 +70,8 @@ func badAddress(address string, err error) error {
 	return fmt.Errorf("the database's address is wrong: %w", err)
 }
 
-// prepareSession sets a new connection up, and refuses one that would not be durable.
+// prepareSession configures a new connection. It refuses a server on which commits would not be
+// durable.
 func prepareSession(ctx context.Context, c *pgx.Conn) error {
 	names, values := make([]string, 0, len(sessionSettings)), make([]string, 0, len(sessionSettings))
 	for name, value := range sessionSettings {
@@ -98,7 +99,7 @@ func checkDurable(ctx context.Context, c *pgx.Conn) error {
 	return nil
 }
 
-// inspect refuses a server that can't keep the promises.
+// inspect refuses a server on which the storage contract can't be kept.
 func (db *DB) inspect(ctx context.Context) error {
 	first, err := db.pool.Acquire(ctx)
 	if err != nil {
@@ -120,8 +121,8 @@ func (db *DB) inspect(ctx context.Context) error {
 	return refusePooler(ctx, first.Conn(), second.Conn())
 }
 
-// refusePooler finds out whether a pooler lets two connections share a session: a lock
-// would then be held by whoever comes next, and a LISTEN heard by nobody.
+// refusePooler returns an error if a pooler shares sessions among connections. An advisory lock
+// would then pass to another client, and nobody would receive notifications.
 func refusePooler(ctx context.Context, a, b *pgx.Conn) error {
 	for first, nth := int32(0), 0; nth < 5; nth++ {
 		var one, two int32
@@ -143,10 +144,10 @@ func refusePooler(ctx context.Context, a, b *pgx.Conn) error {
 
 var errPooler = errors.New("the connection goes through a pooler that gives each transaction another session, and a node needs sessions of its own: name the server itself in --database, or a pooler in session mode (PgBouncer: pool_mode = session)")
 
-// unknown reports whether an error leaves open whether the call was stored.
+// unknown reports whether an error leaves open if the change was stored.
 func unknown(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || e.Code == "40003" // CockroachDB's way to say so
+		return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || e.Code == "40003" // statement completion unknown, from CockroachDB
 	}
 	return err != nil && !pgconn.SafeToRetry(err) && !neverConnected(err)
 }
@@ -163,7 +164,7 @@ func isLost(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// explain adds to an error of PostgreSQL what its user can do about it.
+// explain adds to a PostgreSQL error what the operator can do about it.
 func explain(err error) error {
 	if err == nil {
 		return nil
@@ -180,14 +181,14 @@ func explain(err error) error {
 	return fmt.Errorf("%s (%w)", advice, oneLine{err})
 }
 
-// oneLine is an error whose text has one line.
+// oneLine is an error whose text is put on one line.
 type oneLine struct{ error }
 
 func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 
 func (e oneLine) Unwrap() error { return e.error }
 
-// adviceFor returns what to do about an SQLSTATE.
+// adviceFor returns advice for an SQLSTATE.
 func adviceFor(code string) string {
 	switch code {
 	case "28P01", "28000":

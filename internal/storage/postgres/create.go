@@ -8,8 +8,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Create implements storage.Storage. It locks the queue's row first: so the order of
-// the batches' ids is the order of the commits.
+// Create implements storage.Storage. It locks the queue's row first, so that the batches' ids are
+// in the order of the commits.
 func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateResult, error) {
 	var out storage.CreateResult
 	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
@@ -39,7 +39,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 		}
 		out, err = r.outcome(b, len(packed))
 		if r.made == nil && r.held == 0 {
-			// The queue's row was made for nothing. If this fails, an empty row stays.
+			// Remove the queue's row, which isn't needed. If this fails, an empty row stays.
 			_ = db.sendIn(ctx, lane, []step{do("leave_queue_empty", r.queue)})
 		}
 		return err
@@ -50,14 +50,14 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 	return out, nil
 }
 
-// inserted is what insert_batch says.
+// inserted is the row that insert_batch returns.
 type inserted struct {
 	queue      storage.QueueID
 	open, held int
 	bytes      int64
-	made       *int64           // the new batch
-	same       *storage.QueueID // of the batch with this very ticket
-	twin       *uuid.UUID       // the ticket of the batch with the same deduplication key
+	made       *int64           // the new batch; nil: none was created
+	same       *storage.QueueID // the queue of the existing batch with this ticket; nil: there is none
+	twin       *uuid.UUID       // the ticket of an existing batch with the same key; nil: there is none
 	twinQueue  *storage.QueueID
 }
 
@@ -74,10 +74,10 @@ func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.CreateResult,
 	case b.QuotaBytes > 0 && r.bytes+int64(size) > b.QuotaBytes:
 		return storage.CreateResult{}, &storage.QuotaError{Bytes: b.QuotaBytes}
 	}
-	return storage.CreateResult{}, errGone // another create with this key was committed meanwhile: look again
+	return storage.CreateResult{}, errGone // a concurrent create with this key was committed: try again
 }
 
-// nullable returns the value of a column that is NULL without an id.
+// nullable returns the value of a column that is NULL if there is no id.
 func nullable(id uuid.UUID) *uuid.UUID {
 	if id == uuid.Nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 // lanesAtOnce is how many lanes one call of DueDeliveries looks at.
 const lanesAtOnce = 1000
 
-// DueDeliveries implements storage.Storage. Nodes pass over what others take at the moment.
+// DueDeliveries implements storage.Storage. It skips deliveries that other nodes are taking.
 func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) ([]storage.Delivery, storage.Lane, error) {
 	var out []storage.Delivery
 	var next storage.Lane
@@ -27,13 +27,13 @@ func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) ([]storage.
 	if err != nil {
 		return nil, storage.Lane{}, err
 	}
-	if n := len(out); n > 0 && n == q.Limit { // there may be more before the last lane
+	if n := len(out); n > 0 && n == q.Limit { // the statement may have stopped before the last lane
 		next = storage.Lane{Store: out[n-1].Store, Host: out[n-1].Host}
 	}
 	return out, next, nil
 }
 
-// readDelivery reads a row of the statements about deliveries.
+// readDelivery reads a row of the statements that select deliveries.
 func (db *DB) readDelivery(out *[]storage.Delivery) func(r pgx.Rows) error {
 	return func(r pgx.Rows) error {
 		var d storage.Delivery

@@ -10,10 +10,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// lastOwner is the largest value of a credential.
+// lastOwner is the largest possible credential.
 var lastOwner = batch.Owner(bytes.Repeat([]byte{0xff}, len(batch.Owner{})))
 
-// correctHolds takes back what a clock that was ahead has left of some credentials.
+// correctHolds limits the holds of a range of credentials that were written by a clock that was
+// ahead.
 func correctHolds(first, last batch.Owner) step {
 	return do("correct_holds", storage.HoldLimit.Milliseconds(), first[:], last[:])
 }
@@ -38,7 +39,7 @@ func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
 	return out, err
 }
 
-// holds reports besides whether a clock that was ahead may have written one.
+// holds also reports whether any of them may have been written by a clock that was ahead.
 func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
 	row := func(r pgx.Rows) error {
 		var credential, store []byte

@@ -13,15 +13,15 @@ import (
 
 // A node's connections
 //
-// Options.Connections are all that a node opens. One is its session (session.go). On another
-// it renews its registration, and nothing else: no call can keep it from that (lease.go). The
-// rest is a pool whose connections are shared out by the classes of package driver. A class
-// never takes the last connections from a higher one: see slotsOf.
+// A node opens at most Options.Connections. One is its session (session.go). It renews its
+// registration on another one, which serves nothing else, so that no call can delay a renewal
+// (lease.go). The rest is a pool whose connections are shared by the classes of package driver. A
+// class never takes the last connections from a higher one; see slotsOf.
 
-// readTimeout bounds one read, from the moment when it has a connection.
+// readTimeout limits one read from the time when it has a connection.
 const readTimeout = 5 * time.Second
 
-// ownConnections is how many connections a node has beside the pool.
+// ownConnections returns how many connections a node has besides the pool.
 func ownConnections(noSession bool) int {
 	if noSession {
 		return 1
@@ -29,10 +29,9 @@ func ownConnections(noSession bool) int {
 	return 2
 }
 
-// slotsOf returns how many of a pool's connections, of which there are at least two, each
-// class and those below it may use. Where there are too few for all classes, results and
-// claims share theirs, as do creates and reads: the service's own work never waits for
-// callers.
+// slotsOf returns how many of a pool's connections each class and those below it may use. The pool
+// has at least two. If there are too few for all classes, results share theirs with claims, and
+// creates with reads. The service's own work never waits for callers.
 func slotsOf(pool int) driver.Slots {
 	switch pool {
 	case 2:
@@ -43,7 +42,7 @@ func slotsOf(pool int) driver.Slots {
 	return driver.Slots{driver.Results: pool, driver.Claims: pool - 1, driver.Creates: pool - 2, driver.Reads: pool - 3}
 }
 
-// lane says how a call gets a connection.
+// lane says by which class, and for which caller, a call gets a connection.
 type lane struct {
 	class driver.Class
 	by    storage.Caller
@@ -55,7 +54,7 @@ var (
 	claims  = lane{class: driver.Claims}
 )
 
-// callerOf returns who a key belongs to.
+// callerOf returns the store and owner of a key.
 func callerOf(key storage.Key) storage.Caller {
 	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
@@ -63,7 +62,7 @@ func callerOf(key storage.Key) storage.Caller {
 func creates(by storage.Caller) lane { return lane{driver.Creates, by} }
 func reads(by storage.Caller) lane   { return lane{driver.Reads, by} }
 
-// readsOf is the lane of a read whose arguments name no caller.
+// readsOf returns the lane of a read whose arguments name no caller.
 func readsOf(ctx context.Context) lane {
 	if storage.IsForService(ctx) {
 		return claims
@@ -71,7 +70,7 @@ func readsOf(ctx context.Context) lane {
 	return reads(storage.CallerOf(ctx))
 }
 
-// sendIn runs statements in one go on a connection of the pool.
+// sendIn runs statements in one round trip on a connection of the pool.
 func (db *DB) sendIn(ctx context.Context, l lane, steps []step) error {
 	if err := db.scheduler.Acquire(ctx, l.class, l.by); err != nil {
 		if l.class >= driver.Creates && errors.Is(err, errSlow) {
@@ -93,9 +92,8 @@ func (db *DB) sendIn(ctx context.Context, l lane, steps []step) error {
 	return sendOn(ctx, c, steps)
 }
 
-// giveBack releases a connection and then its slot. A connection that broke, or whose call
-// was given up, keeps its slot until it is gone: so a node never has more connections than
-// it may.
+// giveBack releases a connection and then its slot. A connection that broke, or whose call was
+// given up, keeps its slot until it is closed, so that a node never has too many connections.
 func (db *DB) giveBack(c *pgconn.PgConn, release func(), l lane) {
 	isLost := c.IsClosed() || c.IsBusy() || c.TxStatus() != 'I'
 	release()
@@ -109,12 +107,12 @@ func (db *DB) giveBack(c *pgconn.PgConn, release func(), l lane) {
 	}()
 }
 
-// batchSender is a connection, or what has one.
+// batchSender is a connection or a pool.
 type batchSender interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// sendOn runs statements in one go: without an explicit BEGIN, PostgreSQL runs what comes
+// sendOn runs statements in one round trip. Without an explicit BEGIN, PostgreSQL runs everything
 // before one Sync in one transaction.
 func sendOn(ctx context.Context, c batchSender, steps []step) error {
 	b := &pgx.Batch{}
@@ -130,15 +128,15 @@ func sendOn(ctx context.Context, c batchSender, steps []step) error {
 	return answers.Close()
 }
 
-// ownConn is a connection that serves one purpose. It is made when it is needed, and again
-// after it broke. It is used by one goroutine at a time.
+// ownConn is a connection for a single purpose. It is opened when it is needed, and reopened after
+// it breaks. Only one goroutine at a time may use it.
 type ownConn struct {
 	config *pgx.ConnConfig
 	conn   *pgx.Conn // nil: none
 }
 
-// send runs statements in one go. Where they certainly did not reach the server because the
-// connection was dead, it makes another one.
+// send runs statements in one round trip. If the connection was dead, so that the statements
+// certainly didn't reach the server, it opens another one.
 func (o *ownConn) send(ctx context.Context, steps []step) error {
 	isNew, err := o.ensure(ctx)
 	if err != nil {
@@ -155,7 +153,7 @@ func (o *ownConn) send(ctx context.Context, steps []step) error {
 	return sendOn(ctx, o.conn, steps)
 }
 
-// ensure makes the connection if there is none that works.
+// ensure opens the connection if there is no working one.
 func (o *ownConn) ensure(ctx context.Context) (isNew bool, err error) {
 	if o.conn != nil && !o.conn.IsClosed() && o.conn.PgConn().TxStatus() == 'I' {
 		return false, nil
@@ -180,7 +178,7 @@ func (o *ownConn) close() {
 	}
 }
 
-// closeConn closes a connection, which may be broken.
+// closeConn closes a connection, which may already be broken.
 func closeConn(c *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -12,36 +12,36 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// When a node is dead, and how it knows before
+// When a node is dead, and how it knows in time
 //
-// A node is a row in nodes. It is alive as long as the row is there; another node removes
-// it when one of these is so, by that other node's clock:
+// A node is a row in the table nodes. It is alive while the row exists. Another node removes the
+// row if one of these is true by that other node's clock:
 //
-//   - the row was not renewed for as long as timing.lease;
-//   - the row names an advisory lock, and that lock was free for as long as timing.grace.
-//     The node's session holds it; the server frees it at once when the session ends, as
-//     it does when the process dies. A lost session does not prove a death, hence the
-//     grace. A lock is never taken again: a new session takes a new one, and the row
-//     names it.
+//   - The row was not renewed for timing.lease.
+//   - The row names an advisory lock, and that lock was free for timing.grace. The node's session
+//     holds the lock. The server frees it as soon as the session ends, for example because the
+//     process died. A lost session doesn't prove a death, so the other node waits. A free lock is
+//     never taken again: a new session takes a new one, and the node changes its row.
 //
-// A node sends only while both of these are so, by its own clock, counted from before it
-// asked:
+// A node sends only while both of these are true by its own clock. It counts from before it sent
+// its query:
 //
-//   - it renewed its row less than timing.send ago, which is less than timing.lease;
-//   - if its row names a lock: the session that holds it answered less than timing.proof
-//     ago, which is less than timing.grace.
+//   - It renewed its row less than timing.send ago, which is less than timing.lease.
+//   - If its row names a lock, the session that holds it answered less than timing.proof ago,
+//     which is less than timing.grace.
 //
-// So it has stopped before anybody can have taken its queues over, also when it was
-// stopped, cut off or asleep meanwhile: these clocks run while the machine sleeps, and
-// nobody sets them. What the wall clocks of nodes and server say does not matter. The
-// differences (3 s, 0.75 s) are what a clock may run wrong and a check be early.
+// So a node has stopped sending before any other node can take over its queues, even if it was
+// stopped, cut off or asleep in between. Where the platform has such a clock, these clocks run
+// while the machine sleeps and can't be set. The wall clocks of nodes and server don't matter. The
+// differences (3 s, 0.75 s) are the margin for clocks that run at different speeds and checks that
+// come early.
 type timing struct {
-	lease, send, renew time.Duration // renew: pause between renewals
+	lease, send, renew time.Duration // renew: interval between renewals
 
 	grace, proof       time.Duration
-	busyPing, idlePing time.Duration // pauses between proofs, while requests are sent and while none is
+	busyPing, idlePing time.Duration // intervals between pings, while requests are being sent and while none are
 
-	look time.Duration // pause between looks at the other nodes
+	look time.Duration // interval between checks of the other nodes
 }
 
 var normal = timing{
@@ -51,35 +51,35 @@ var normal = timing{
 	look: time.Second,
 }
 
-// reconnect is the pause before what failed for want of the database is tried again.
+// reconnect is the pause before a retry if the database can't be reached.
 const reconnect = 200 * time.Millisecond
 
 // lease is a node's registration.
 type lease struct {
 	timing
 	config  *pgx.ConnConfig
-	noLocks bool // do without a session
+	noLocks bool // work without a session
 
 	grant  atomic.Pointer[grant]
-	wanted atomic.Bool   // somebody has asked for the grant since the last ping
-	nudge  chan struct{} // asks for a ping now
-	hurry  chan struct{} // asks for a renewal now
+	wanted atomic.Bool   // Authorized or Authorize was called since the last ping
+	nudge  chan struct{} // requests a ping now
+	hurry  chan struct{} // requests a renewal now
 
-	row     sync.Mutex // held while the node's row is made or changed
-	own     ownConn    // on which that is done, and nothing else
+	row     sync.Mutex // held while the node's row is inserted or changed
+	own     ownConn    // the connection for these changes only
 	session *session   // nil: none
-	namings int64      // how often the row was told its lock
+	namings int64      // how often the lock in the row was set
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when the grant was changed
+	changed chan struct{} // closed and replaced when the grant changes
 }
 
-// grant is what is known of the registration. It is replaced, never changed.
+// grant is the state of the registration. A grant is immutable; update replaces it.
 type grant struct {
 	node    int64
 	locked  bool    // the row names a lock
-	pinged  instant // before the session's last ping that was answered
-	renewed instant // before the last renewal that was answered
+	pinged  instant // just before the session's last successful ping
+	renewed instant // just before the last successful renewal
 }
 
 // current reports whether the node may send.
@@ -149,7 +149,7 @@ func (db *DB) Authorize(ctx context.Context, c *storage.Claim) error {
 	}
 }
 
-// signal sends without waiting to a channel with room for one.
+// signal sends to a channel of capacity one without waiting.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -176,8 +176,8 @@ func (db *DB) join(ctx context.Context) error {
 	return err
 }
 
-// register makes a new row for this process. What it claimed under an earlier one is
-// void. l.row is held.
+// register inserts a new row for this process. Claims under an earlier row become void. The caller
+// holds l.row.
 func (db *DB) register(ctx context.Context) error {
 	l := &db.lease
 	id, began, before := randomID(), nowInstant(), time.Now()
@@ -195,21 +195,21 @@ func (db *DB) register(ctx context.Context) error {
 	return nil
 }
 
-// execute runs statements about the node's row, once. l.row is held.
+// execute runs statements on the node's row, once. The caller holds l.row.
 func (l *lease) execute(ctx context.Context, steps ...step) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
 	return l.own.send(ctx, append([]step{do("sync_commit")}, steps...))
 }
 
-// exchange runs statements of the node's own housekeeping, once.
+// exchange runs housekeeping statements of the node, once.
 func (db *DB) exchange(ctx context.Context, steps ...step) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
 	return db.send(ctx, append([]step{do("sync_commit")}, steps...))
 }
 
-// part removes the node's row and ends its session: its queues are free at once.
+// part removes the node's row, which frees its queues at once, and ends its session.
 func (db *DB) part(ctx context.Context) error {
 	if s := db.lease.session; s != nil {
 		s.close()
@@ -220,8 +220,8 @@ func (db *DB) part(ctx context.Context) error {
 	return l.execute(ctx, do("remove_node", l.node()))
 }
 
-// keepRegistered renews the node's row until ctx ends. If another node has removed it,
-// it makes a new one.
+// keepRegistered renews the node's row until ctx ends. If another node has removed the row, it
+// inserts a new one.
 func (db *DB) keepRegistered(ctx context.Context) {
 	failing := false
 	var failures outage.Log
@@ -238,10 +238,10 @@ func (db *DB) keepRegistered(ctx context.Context) {
 			return
 		case err != nil:
 			if n, due := failures.Failed(time.Now()); due {
-				db.log.Error("this node can't renew its registration; it sends nothing while that lasts", "error", explain(err), "since_last_log", n)
+				db.log.Error("this node can't renew its registration; it sends no requests until it can", "error", explain(err), "since_last_log", n)
 			}
 		case failures.Recovered() > 0:
-			db.log.Info("this node's registration is renewed again")
+			db.log.Info("this node can renew its registration again")
 		}
 		if failing, pause = err != nil, db.lease.renew; failing {
 			pause = reconnect
@@ -249,9 +249,9 @@ func (db *DB) keepRegistered(ctx context.Context) {
 	}
 }
 
-// renewIn is renew with a short timeout if the last renewal succeeded: the connection may be lost
-// without a sign, and there is still time to use another one. If the database itself is slow, the
-// next renewal has callTimeout.
+// renewIn calls renew. If the last renewal succeeded, the timeout is short, because the connection
+// may have been lost silently and there is still time to use another one. If it failed, because the
+// database may be slow, the timeout is callTimeout.
 func (db *DB) renewIn(ctx context.Context, failing bool) error {
 	if !failing {
 		var cancel context.CancelFunc
@@ -261,20 +261,21 @@ func (db *DB) renewIn(ctx context.Context, failing bool) error {
 	return db.renew(ctx)
 }
 
-// lives checks that the database answers, and that it commits if the last commit is long ago.
+// lives checks that the database answers. If the last commit is long ago, it also checks that the
+// database commits.
 func (db *DB) lives(ctx context.Context) error {
 	l := &db.lease
 	if nowInstant().since(l.grant.Load().renewed) > 2*l.renew {
 		return db.renew(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, l.renew*2/3, errSlow) // renewals wait meanwhile
+	ctx, cancel := context.WithTimeoutCause(ctx, l.renew*2/3, errSlow) // renewals wait for this call
 	defer cancel()
 	l.row.Lock()
 	defer l.row.Unlock()
 	return l.execute(ctx, do("ping"))
 }
 
-// renew makes the node's row last.
+// renew renews the node's row.
 func (db *DB) renew(ctx context.Context) error {
 	l := &db.lease
 	var there bool
@@ -294,12 +295,12 @@ func (db *DB) renew(ctx context.Context) error {
 	return nil
 }
 
-// startAnew registers a node whose row another node has removed. l.row is held.
+// startAnew registers a node again whose row another node has removed. The caller holds l.row.
 func (db *DB) startAnew(ctx context.Context) error {
-	db.lease.update(func(g *grant) { g.renewed = instant{} }) // whatever comes, what was claimed is void
-	db.log.Warn("this node was taken for dead and starts anew: it did not reach the database for a while, or was stopped; what it ran is run by other nodes")
+	db.lease.update(func(g *grant) { g.renewed = instant{} }) // its claims are void, even if registering fails
+	db.log.Warn("this node was considered dead and registers again: it did not reach the database for a while, or was stopped; other nodes run what it ran")
 	return db.register(ctx)
 }
 
-// longAgo is the age of what never was.
+// longAgo is the age of an instant that is unknown.
 const longAgo = time.Duration(1<<63 - 1)

@@ -54,11 +54,11 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	return page, nil
 }
 
-// look returns how many batches one Find reads. The statements of candidates don't tell queued
-// batches from those in progress.
+// look returns the maximum number of batches that one Find reads. The statements of candidates
+// don't distinguish queued batches from those in progress.
 func look(f *storage.Filter) int { return f.Look(f.Status == 0 || f.Status == batch.Completed) }
 
-// candidates returns the batches to look at, in their order.
+// candidates returns the batches to check, in order.
 func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Filter) (ids []int64, err error) {
 	after := int64(f.After)
 	if after == 0 && !f.Ascending() {
@@ -93,7 +93,8 @@ func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Fi
 	return ids, err
 }
 
-// seek returns an ID that everything is older than which was created before the filter's end.
+// seek returns an ID that is larger than those of all batches that were created before the filter's
+// end.
 func (db *DB) seek(ctx context.Context, l lane, what string, f *storage.Filter) (int64, error) {
 	var newest int64
 	there := false
@@ -108,7 +109,8 @@ func (db *DB) seek(ctx context.Context, l lane, what string, f *storage.Filter) 
 	})
 }
 
-// summaries reads batches; with a code, only those of which a request ended with it.
+// summaries reads batches. With a code, it reads only those in which a request ended with that
+// code.
 func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, code int) (map[storage.BatchID]storage.Summary, error) {
 	out := map[storage.BatchID]storage.Summary{}
 	err := db.read(ctx, l, what, get("summaries", func(r pgx.Rows) error {
@@ -134,8 +136,8 @@ func (db *DB) summaries(ctx context.Context, l lane, what string, ids []int64, c
 	return out, err
 }
 
-// holding returns which batches have a request whose path holds the text. A batch whose
-// requests are damaged matches nothing, so that the others are found.
+// holding returns which batches have a request whose path contains the text. It ignores a batch
+// whose requests are damaged, so that the others are still found.
 func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, text string) (map[storage.BatchID]bool, error) {
 	out := map[storage.BatchID]bool{}
 	err := db.read(ctx, l, what, get("packed_of", func(r pgx.Rows) error {
@@ -161,7 +163,7 @@ func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error
 	return out, err
 }
 
-// released is the moment until which a queue was released; zero: for a pause.
+// released returns the time until which a queue was released; zero for a pause.
 func (db *DB) released(ms int64) (out time.Time) {
 	if ms < storage.Forever.UnixMilli() {
 		out = db.clock.in(ms)

@@ -8,15 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Bounds of one step of Purge, so that no call waits long behind it.
+// Limits of one call of Purge, so that no other call waits long for it.
 const (
 	purgeBatches = 64
 	purgeBytes   = 4 << 20 // of answers' bodies
 )
 
-// Purge implements storage.Storage. It passes over what others hold at the moment, other
-// nodes' purges among them. The space is used again by what comes later, after the
-// server's autovacuum.
+// Purge implements storage.Storage. It skips rows that others have locked, such as the purges of
+// other nodes. After the server's autovacuum, later rows reuse the space.
 func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
 	removed, found := 0, false
 	age := retention.Milliseconds()

@@ -18,14 +18,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
-// The steps of the schema. From the seventh on, each is a single statement, so that a crash can
-// only happen between two steps. A step must not disturb running nodes:
+// The steps of the schema. From the seventh on, each step is a single statement, so that a crash
+// can only happen between two steps. A step must not disturb running nodes:
 //
-//   - It expands the schema: nodes of the previous version can use the existing parts as before.
+//   - It expands the schema, so that nodes of the previous version can still use the existing parts.
 //   - It builds an index with CREATE INDEX CONCURRENTLY IF NOT EXISTS and NO TRANSACTION.
-//   - It contracts the schema (drops or changes what an older version uses) only in a later
-//     release than the step that made it unused. A line "-- needs: N" says that from then on,
-//     only versions that know step N can use the schema.
+//   - If it contracts the schema (drops or changes something that an older version uses), it is
+//     part of a later release than the step that made this part unused. A line "-- needs: N" says
+//     that only versions that know step N can use the schema from then on.
 //
 // TestSteps checks these rules.
 //
@@ -35,18 +35,18 @@ var migrationFiles embed.FS
 // versionTable is the table in which goose records the steps that were made.
 const versionTable = "sheaf_schema"
 
-// patience limits how long a change of the schema waits.
+// patience is the limits on how long a change of the schema waits.
 type patience struct {
-	lock  time.Duration // one try to lock a table; every call on that table waits behind it
-	index time.Duration // one try to build an index; no call waits behind it
-	step  time.Duration // all tries of a step
-	turn  time.Duration // the changes of other nodes
-	pause time.Duration // between two tries, at most; half of each is left to chance
+	lock  time.Duration // for one attempt to lock a table; every call on that table waits for it
+	index time.Duration // for one attempt to build an index; no call waits for it
+	step  time.Duration // for all attempts at a step
+	turn  time.Duration // for changes by other nodes
+	pause time.Duration // maximum pause between two attempts, before jitter
 }
 
 var usualPatience = patience{lock: time.Second, index: 30 * time.Second, step: 2 * time.Minute, turn: 10 * time.Minute, pause: 5 * time.Second}
 
-// migrationPause is the first pause between two tries.
+// migrationPause is the first pause between two attempts.
 const migrationPause = 200 * time.Millisecond
 
 // migrator brings the schema of a database up to date.
@@ -71,8 +71,8 @@ func newMigratorOf(config *pgx.ConnConfig, files fs.FS) (*migrator, error) {
 	return &migrator{patience: usualPatience, config: config, files: files, schema: schema}, err
 }
 
-// Migrate brings the schema of a database up to date and returns its version. Any
-// number of callers may call it at once, and while nodes run.
+// Migrate brings the schema of a database up to date and returns its version. It may be called
+// concurrently, and while nodes run.
 func Migrate(ctx context.Context, url string) (version int64, err error) {
 	config, err := configure(url, processName(), leastConnections)
 	if err == nil {
@@ -89,7 +89,7 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 	return m.migrate(ctx)
 }
 
-// migrate makes the missing steps, each under the lock of the schema. It accepts a newer schema
+// migrate makes the missing steps, each while it holds the schema lock. It accepts a newer schema
 // that this version can use.
 func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 	c, err := m.connect(ctx)
@@ -104,10 +104,10 @@ func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 		return version, m.note(ctx, c, version)
 	}
 	if err := makeLock(ctx, c); err != nil {
-		return version, fmt.Errorf("create the lock of the schema: %w", err)
+		return version, fmt.Errorf("create the schema lock: %w", err)
 	}
 	session := stdlib.OpenDB(*m.config, stdlib.OptionAfterConnect(bePatient))
-	session.SetMaxOpenConns(1) // so that its settings and its process are the step's
+	session.SetMaxOpenConns(1) // so that its settings and its process ID apply to the step
 	steps, err := goose.NewProvider(goose.DialectPostgres, session, m.files, goose.WithTableName(versionTable),
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
@@ -122,7 +122,7 @@ func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 	return version, errors.Join(err, steps.Close())
 }
 
-// checkSchema refuses a schema that this version can't use, and changes nothing.
+// checkSchema refuses a schema that this version can't use. It changes nothing.
 func checkSchema(ctx context.Context, config *pgx.ConnConfig) error {
 	m, err := newMigrator(config)
 	if err != nil {
@@ -146,9 +146,9 @@ func checkSchema(ctx context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
-// connect opens a connection that can hold the lock of the schema. In the simple protocol, a
-// completed statement leaves nothing behind. In the extended protocol, its portal lives as long as
-// the transaction, and building an index would wait for the portal's snapshot.
+// connect opens a connection that can hold the schema lock. It uses the simple protocol, in which a
+// completed statement leaves nothing behind. In the extended protocol, its portal would live as
+// long as the transaction, and building an index would wait for the portal's snapshot.
 func (m *migrator) connect(ctx context.Context) (*pgx.Conn, error) {
 	config := m.config.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
@@ -163,8 +163,8 @@ func (m *migrator) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // bePatient removes timeouts that the server may set for all clients, because one connection is
-// idle in a transaction while another changes the schema. The server ends the statements of a lost
-// node soon, and its connections after some seconds.
+// idle in a transaction while another one changes the schema. If a node is lost, the server soon
+// ends its statements and, after a few seconds, its connections.
 func bePatient(ctx context.Context, c *pgx.Conn) error {
 	const set = `SELECT set_config(name, CASE name
 			WHEN 'client_connection_check_interval' THEN '2000'
@@ -178,8 +178,8 @@ func bePatient(ctx context.Context, c *pgx.Conn) error {
 	return nil
 }
 
-// makeLock makes the row that is locked while the schema changes. Of several that make
-// the table at once, PostgreSQL lets one win and fails the others.
+// makeLock creates the row that is locked while the schema changes. If several nodes create the
+// table at once, one succeeds and PostgreSQL fails the others.
 func makeLock(ctx context.Context, c *pgx.Conn) (err error) {
 	for range 10 {
 		_, err = c.Exec(ctx, `
@@ -202,8 +202,8 @@ type execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// version returns the last step that was made, -1 if there is no schema. It refuses a newer
-// schema that this version can't use.
+// version returns the last step that was made; -1 if there is no schema. It refuses a newer schema
+// that this version can't use.
 func (m *migrator) version(ctx context.Context, c queryer) (version int64, err error) {
 	var found bool
 	if err := c.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&found); err != nil || !found {
@@ -223,24 +223,24 @@ func (m *migrator) version(ctx context.Context, c queryer) (version int64, err e
 // target returns the newest step that this version knows.
 func (m *migrator) target() int64 { return m.schema.Version() }
 
-// note stores which versions can use the schema, for versions older than this one.
+// note stores which versions can use the schema. Versions older than this one read it.
 func (m *migrator) note(ctx context.Context, c execer, version int64) error {
 	_, err := c.Exec(ctx, "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE settings.value <> excluded.value",
 		[]byte(driver.SchemaSetting), []byte(m.schema.Note(version)))
 	return err
 }
 
-// change is one step that is being made.
+// change is a step that is being made.
 type change struct {
 	*migrator
-	lock     *pgx.Conn // that holds the lock of the schema
-	session  *sql.DB   // that makes the step, of one connection
+	lock     *pgx.Conn // holds the schema lock
+	session  *sql.DB   // makes the step, on its only connection
 	steps    *goose.Provider
-	blockers string // the sessions that blocked the last try
+	blockers string // the sessions that blocked the last attempt
 }
 
-// makeNext makes the first missing step and returns the new version. Between two tries it releases
-// its locks, so that calls and other nodes can proceed.
+// makeNext makes the first missing step and returns the new version. Between two attempts, it
+// releases its locks, so that calls and other nodes can proceed.
 func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err error) {
 	tries, turns := time.Now().Add(m.step), time.Now().Add(m.turn)
 	for next := min(migrationPause, m.pause); ; {
@@ -261,13 +261,13 @@ func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err 
 		default:
 			next = min(2*next, m.pause)
 		}
-		if !wait(ctx, pause/2+rand.N(pause)) { //nolint:gosec // a pause is no secret
+		if !wait(ctx, pause/2+rand.N(pause)) { //nolint:gosec // jitter needn't be secret
 			return version, ctx.Err()
 		}
 	}
 }
 
-// isBlocked reports whether a step failed because of others' locks.
+// isBlocked reports whether a step failed because others hold locks.
 func isBlocked(err error) bool {
 	state := sqlState(err)
 	return state == "55P03" || state == "40P01" || state == "40001"
@@ -280,11 +280,11 @@ func (c *change) blockedBy() string {
 	return c.blockers
 }
 
-// try takes the lock of the schema and makes the next step, if one is still missing. It reports
-// whether it got the lock. It never waits for the lock: a waiting statement has a snapshot, and the
-// index that the lock's owner builds would wait for that snapshot.
+// try takes the schema lock and makes the next step, if one is still missing. It reports whether it
+// got the lock. It never waits for the lock, because a waiting statement has a snapshot, and the
+// owner of the lock might be building an index, which would wait for that snapshot.
 func (c *change) try(ctx context.Context) (version int64, locked bool, err error) {
-	// Between two statements, a transaction at READ COMMITTED has no snapshot.
+	// At READ COMMITTED, a transaction has no snapshot between two statements.
 	err = pgx.BeginTxFunc(ctx, c.lock, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, "SELECT true FROM sheaf_lock FOR UPDATE SKIP LOCKED").Scan(&locked)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -306,8 +306,8 @@ func (c *change) try(ctx context.Context) (version int64, locked bool, err error
 	return version, locked, err
 }
 
-// watched makes a step. Meanwhile, it records which sessions block the step, through the connection
-// that holds the lock.
+// watched makes a step. While the step runs, it records which sessions block the step, through the
+// connection that holds the schema lock.
 func (c *change) watched(ctx context.Context, tx pgx.Tx, number int64) error {
 	var process int
 	if err := c.session.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
@@ -327,7 +327,7 @@ func (c *change) watched(ctx context.Context, tx pgx.Tx, number int64) error {
 			var blockers string
 			if err := tx.QueryRow(ctx, findBlockers, process).Scan(&blockers); err != nil {
 				cancel()
-				return fmt.Errorf("the lock of the schema was lost: %w", errors.Join(err, <-made))
+				return fmt.Errorf("the schema lock was lost: %w", errors.Join(err, <-made))
 			}
 			if blockers != "" {
 				c.blockers = blockers
@@ -340,7 +340,8 @@ const findBlockers = `SELECT coalesce(string_agg(format('process %s (%s, user %s
 		pid, coalesce(nullif(application_name, ''), 'no application_name'), coalesce(usename, 'unknown'), coalesce(date_trunc('second', xact_start)::text, 'an unknown moment')), ' and '), '')
 	FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`
 
-// make makes a step. It first removes the remains of an index that could not be built.
+// make makes a step. If the step builds an index, make first removes what a failed attempt left of
+// it.
 func (c *change) make(ctx context.Context, number int64) error {
 	index := c.indexOf(number)
 	limit := c.migrator.lock
@@ -361,7 +362,7 @@ func (c *change) make(ctx context.Context, number int64) error {
 
 var concurrentIndex = regexp.MustCompile(`\bINDEX CONCURRENTLY IF NOT EXISTS (\w+)`)
 
-// indexOf returns the index that a step builds while the table is in use; empty: none.
+// indexOf returns the index that a step builds while the table is in use; empty if it builds none.
 func (m *migrator) indexOf(number int64) string {
 	if found := concurrentIndex.FindStringSubmatch(m.schema.Step(number)); found != nil {
 		return found[1]

@@ -19,7 +19,7 @@ func (db *DB) Progress(ctx context.Context, c *storage.Claim) error {
 
 // Quarantine implements storage.Storage.
 func (db *DB) Quarantine(ctx context.Context, c *storage.Claim, reason string) error {
-	return db.underClaim(ctx, "set a batch aside", c, func(ctx context.Context) error {
+	return db.underClaim(ctx, "quarantine a batch", c, func(ctx context.Context) error {
 		steps := append(db.ending(c, nil), do("quarantine", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, endAside([]int64{int64(c.ID)})...)
 		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, true, c.ID, false))
@@ -27,8 +27,8 @@ func (db *DB) Quarantine(ctx context.Context, c *storage.Claim, reason string) e
 	})
 }
 
-// endAside are the steps that end those of the batches that are set aside and stopped. Their
-// queues are locked.
+// endAside returns the steps that end those of the batches that are quarantined and stopped. Their
+// queues must be locked.
 func endAside(ids []int64) []step {
 	r := batch.OutcomeUnknown
 	return []step{

@@ -1,7 +1,7 @@
--- Every statement of the package, by name. $N is the N-th argument.
+-- All statements of the package, by name. $N is the N-th argument.
 --
--- Order of locks: queues, then owners, then batches. Creates lock a queue and nothing
--- that a running batch needs; results lock owners and no queue.
+-- Locks are taken in this order: queues, owners, batches. A create locks a queue, but nothing that
+-- a running batch needs. Results lock owners, but no queue.
 
 -- name: sync_commit
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
@@ -67,7 +67,7 @@ SELECT pg_notify('sheaf', $1);
 SELECT id, queue, store, owner FROM batches WHERE ticket = $1 AND NOT deleted;
 
 -- name: date_dedup_key
--- A batch from the future was created by a clock that was ahead: it counts as created now.
+-- A batch from the future was created while a clock was ahead. It counts as created now.
 UPDATE batches SET created_at = sheaf_now()
 WHERE store = $1 AND owner = $2 AND dedup_key = $3 AND created_at > sheaf_now();
 
@@ -299,7 +299,7 @@ WITH hit AS MATERIALIZED (
     SELECT id, queue, started_at, ended_at FROM batches WHERE id = $1 AND NOT deleted
 ), told AS (
     UPDATE batches SET stopped = true, deleted = true, dedup_key = NULL,
-        ended_at = CASE WHEN hit.ended_at <> 0 OR hit.started_at = 0 THEN 1 ELSE 0 END, -- what nobody can read any more is purged at once
+        ended_at = CASE WHEN hit.ended_at <> 0 OR hit.started_at = 0 THEN 1 ELSE 0 END, -- nobody can read it any more, so it is purged at once
         credential = CASE WHEN hit.started_at = 0 THEN NULL ELSE credential END
     FROM hit WHERE batches.id = hit.id
 ), shrunk AS (
@@ -341,7 +341,7 @@ WHERE queue = $1 AND epoch = $3
 RETURNING epoch;
 
 -- name: start_next
--- $4: the node takes the queue over, so that a claim that was not ended counts as one that a death has ended.
+-- $4: the node takes over the queue. A claim that was not ended then counts as ended by a death.
 UPDATE batches SET started_at = CASE WHEN started_at = 0 THEN sheaf_now() ELSE started_at END,
     claims = claims + CASE WHEN claimed AND NOT $4 THEN 0 ELSE 1 END, claimed = true
 WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarantined_at = 0 ORDER BY id LIMIT 1)
@@ -352,7 +352,7 @@ RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped
     total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims;
 
 -- name: next_requests
--- What is large is left to load_requests.
+-- Large requests are left to load_requests.
 SELECT octet_length(packed), CASE WHEN octet_length(packed) <= $4 THEN packed ELSE substr(packed, 1, $5) END FROM requests
 WHERE batch = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarantined_at = 0 ORDER BY id LIMIT 1)
     AND EXISTS (SELECT FROM owners WHERE owners.queue = $1 AND epoch = $2)
@@ -446,7 +446,7 @@ WITH claim AS MATERIALIZED (
     WHERE nth = ANY (ARRAY(SELECT nth FROM running WHERE ended_at = 0))
     ON CONFLICT (batch, index) DO UPDATE SET
         state = excluded.state, tries = excluded.tries, in_doubt = excluded.in_doubt, not_before = excluded.not_before,
-        -- Without a status there is no answer, and the one that is stored stays.
+        -- A mark without a status has no answer, so the stored answer stays.
         status = CASE WHEN excluded.status = 0 THEN marks.status ELSE excluded.status END,
         code = CASE WHEN excluded.status = 0 THEN marks.code ELSE excluded.code END,
         kind = CASE WHEN excluded.status = 0 THEN marks.kind ELSE excluded.kind END,
@@ -466,7 +466,7 @@ WITH results AS (
     SELECT coalesce(sum(octet_length(body)), 0) AS n FROM marks WHERE batch = $1 AND state = 3
 ), ended AS (
     UPDATE batches SET
-        ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- what nobody can read any more is purged at once
+        ended_at = CASE WHEN deleted THEN 1 ELSE sheaf_now() END, -- nobody can read it any more, so it is purged at once
         completed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status <> 3),
         failed = (SELECT count(*) FROM marks WHERE batch = $1 AND state = 3 AND status = 2),
         in_doubt = (SELECT count(*) FROM marks WHERE batch = $1 AND sheaf_in_doubt(marks)),
@@ -526,13 +526,13 @@ WITH closed AS (UPDATE queues SET open = 0 WHERE open > 0 RETURNING id)
 UPDATE owners SET node = NULL, not_before = 0 FROM closed WHERE owners.queue = closed.id;
 
 -- name: lock_due_queues
--- The subquery around sheaf_now makes it one value, which the index can be asked for.
+-- In a subquery, sheaf_now is evaluated once, so that the index can be used.
 SELECT id FROM queues
 WHERE id IN (SELECT queue FROM batches WHERE ended_at <> 0 AND ended_at <= (SELECT sheaf_now()) - $1::bigint ORDER BY ended_at LIMIT $2)
 ORDER BY id FOR UPDATE SKIP LOCKED;
 
 -- name: date_ended
--- A batch from the future ended by a clock that was ahead: it counts as ended now.
+-- A batch from the future ended while a clock was ahead. It counts as ended now.
 UPDATE batches SET ended_at = sheaf_now() WHERE id IN (
     SELECT id FROM batches WHERE ended_at <> 0 AND ended_at > (SELECT sheaf_now()) LIMIT $1 FOR UPDATE SKIP LOCKED
 );
@@ -574,7 +574,7 @@ WITH due AS MATERIALIZED (
 SELECT count(*) FROM gone;
 
 -- name: correct_deliveries
--- The first bound is the moment's own, the second one is that of any delivery.
+-- The first limit is that of the time itself, the second one that of any delivery.
 UPDATE deliveries SET next_at = least(sheaf_now() + greatest(next_at - set_at, 0), sheaf_now() + $1::bigint), set_at = sheaf_now()
 WHERE batch IN (
     SELECT batch FROM deliveries
@@ -583,7 +583,8 @@ WHERE batch IN (
 );
 
 -- name: due_deliveries
--- One lane after the other, by the index; of each store and each host at most one delivery.
+-- Visits one lane after the other by the index. Takes at most one delivery of each store and each
+-- host.
 WITH RECURSIVE lanes AS (
     (SELECT store, host, 1 AS nth FROM deliveries WHERE state = 1 AND (store, host) > ($3, $4) ORDER BY store, host LIMIT 1)
     UNION ALL
@@ -614,7 +615,7 @@ SELECT taken.batch, ticket, batches.store, group_id, callback, taken.state, atte
 FROM taken JOIN chosen ON chosen.batch = taken.batch JOIN batches ON batches.id = taken.batch WHERE NOT deleted ORDER BY chosen.nth;
 
 -- name: last_lane
--- The lane at which due_deliveries stopped; none: it has looked at all.
+-- Returns the lane at which due_deliveries stopped; no row if it has visited all lanes.
 WITH RECURSIVE lanes AS (
     (SELECT store, host, 1 AS nth FROM deliveries WHERE state = 1 AND (store, host) > ($1, $2) ORDER BY store, host LIMIT 1)
     UNION ALL
@@ -642,8 +643,8 @@ UPDATE deliveries SET state = 1, attempts = 0, next_at = sheaf_now(), set_at = s
 WHERE batch = (SELECT id FROM batches WHERE ticket = $1 AND store = $2 AND owner = $3 AND NOT deleted) RETURNING batch;
 
 -- name: correct_holds
--- A row from the future was written by a clock that was ahead. Nothing is known of a
--- reservation without its moment.
+-- A row from the future was written while a clock was ahead. If the row has no set_at, it is
+-- unknown how long its reservation was meant to last.
 UPDATE store_holds SET
     until = least(until - greatest(set_at - sheaf_now(), 0), sheaf_now() + $1::bigint),
     next = CASE WHEN set_at = 0 THEN 0 ELSE next - greatest(set_at - sheaf_now(), 0) END,

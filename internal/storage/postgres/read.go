@@ -53,7 +53,7 @@ func (db *DB) Status(ctx context.Context, key storage.Key, maxBytes int) (out *s
 	return out, nil
 }
 
-// readStatus reads what the batch's own row knows; nil if the caller may not see it.
+// readStatus reads the batch's own row. It returns nil if the caller may not see the batch.
 func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	out := &storage.Status{Ticket: key.Ticket}
 	var store string
@@ -83,7 +83,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	return out, err
 }
 
-// statusOf returns the status of a batch of which so many requests were executed.
+// statusOf returns the status of a batch from the number of its executed requests.
 func statusOf(ended bool, completed int) batch.Status {
 	switch {
 	case ended:

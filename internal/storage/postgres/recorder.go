@@ -13,25 +13,25 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// The bounds of one transaction of results.
+// The limits of a transaction that records results.
 const (
 	groupLimit = 256
 	groupBytes = 1 << 20
-	// largeRecord is the size in bytes from which a call is no part of a group: it has a
-	// transaction of its own, beside the writers, so that nobody's small results wait for it.
+	// largeRecord is the size in bytes from which a call gets its own transaction and connection,
+	// so that small results don't wait for it.
 	largeRecord = 256 << 10
 	largeAtOnce = 2
-	// writers is how many connections write results in turn: while one waits for the
-	// disk, the other gathers and sends. Measured: two are a quarter faster than one or three.
+	// writers is how many connections write results in turn: while one waits for the disk, the
+	// other one collects and sends. By measurement, two are a quarter faster than one or three.
 	writers = 2
 )
 
-// recorder writes the marks of all running batches, as many as have come meanwhile in
-// one transaction, without a timer.
+// recorder writes the marks of all running batches. Each transaction takes whatever is queued;
+// there is no timer.
 type recorder struct {
 	db    *DB
 	queue chan *recording
-	large chan struct{} // has an element for each large call under way
+	large chan struct{} // has an element for each large call in flight
 	ended sync.WaitGroup
 }
 
@@ -40,9 +40,9 @@ type recording struct {
 	claim storage.Claim // as it was when the call was made
 	marks []storage.Mark
 
-	taken   atomic.Bool // by a writer, or by a caller who gave up
+	taken   atomic.Bool // set by the writer that takes the call, or by its caller to withdraw it
 	done    chan struct{}
-	owned   bool // set before done is closed, as what follows
+	owned   bool // owned, signals and err are set before done is closed
 	signals storage.Signals
 	err     error
 }
@@ -55,14 +55,13 @@ func startRecorder(db *DB) *recorder {
 	return r
 }
 
-// close ends the writers after what is queued.
+// close waits until the writers have written what is queued.
 func (r *recorder) close() {
 	close(r.queue)
 	r.ended.Wait()
 }
 
-// record writes marks and returns after their commit. If ctx ends before, they may be
-// written all the same.
+// record writes marks and returns after their commit. If ctx ends first, they may still be written.
 func (r *recorder) record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
 	op := &recording{claim: *c, marks: marks, done: make(chan struct{})}
 	if storage.Size(marks) >= largeRecord {
@@ -79,7 +78,7 @@ func (r *recorder) record(ctx context.Context, c *storage.Claim, marks []storage
 		if op.taken.CompareAndSwap(false, true) {
 			return storage.Signals{}, ctx.Err()
 		}
-		<-op.done // the marks are the caller's again; the call is bounded
+		<-op.done // after record returns, the caller may reuse marks; callTimeout limits this wait
 	}
 	if op.err == nil && !op.owned {
 		op.err = storage.ErrNotOwner
@@ -110,7 +109,7 @@ func (r *recorder) write() {
 		}
 		err := r.commit(context.Background(), group)
 		if refused(err) && len(group) > 1 {
-			for _, op := range group { // so that what is wrong with one does not hurt the others
+			for _, op := range group { // so that one bad call doesn't fail the others
 				op.err = r.commit(context.Background(), []*recording{op})
 			}
 		} else {
@@ -124,14 +123,13 @@ func (r *recorder) write() {
 	}
 }
 
-// refused reports whether the server refused what it was sent, for certain.
+// refused reports whether the server has certainly rejected the call.
 func refused(err error) bool {
 	_, answered := errors.AsType[*pgconn.PgError](err)
 	return answered && !unknown(err)
 }
 
-// collect takes what is queued behind the first operation, and leaves out what its
-// caller no longer waits for.
+// collect returns op and the operations queued behind it, except those whose callers have given up.
 func (r *recorder) collect(op *recording) []*recording {
 	var group []*recording
 	for bytes := 0; ; {
@@ -158,7 +156,7 @@ func (r *recorder) collect(op *recording) []*recording {
 func (r *recorder) commit(ctx context.Context, group []*recording) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
-	w := &written{clock: &r.db.clock}
+	w := &recordArgs{clock: &r.db.clock}
 	for _, op := range group {
 		op.owned = false
 		w.add(&op.claim, op.marks)
@@ -168,21 +166,21 @@ func (r *recorder) commit(ctx context.Context, group []*recording) error {
 	})})
 }
 
-// written are the arguments of the statement "record", a column each.
-type written struct {
+// recordArgs holds the arguments of the statement "record", one slice per column.
+type recordArgs struct {
 	clock *clock
 
 	batches, queues, epochs []int64
 
-	claim, batch, notBefore    []int64 // claim: the place of its claim among the claims, from 1
+	claim, batch, notBefore    []int64 // claim: the mark's claim, as a position in batches, from 1
 	index, state, status, kind []int16
 	code                       []int32
 	tries, line, body, headers [][]byte
 	inDoubt                    []bool
 }
 
-// add adds a claim and the marks that are written under it.
-func (w *written) add(c *storage.Claim, marks []storage.Mark) {
+// add adds a claim and the marks that are recorded under it.
+func (w *recordArgs) add(c *storage.Claim, marks []storage.Mark) {
 	w.batches, w.queues, w.epochs = append(w.batches, int64(c.ID)), append(w.queues, int64(c.Queue)), append(w.epochs, c.Epoch)
 	marks = storage.Newest(marks)
 	for i := range marks {
@@ -202,9 +200,9 @@ func (w *written) add(c *storage.Claim, marks []storage.Mark) {
 	}
 }
 
-// step returns the statement. owned is called with the place, from 0, of each claim that
-// is its queue's newest.
-func (w *written) step(owned func(nth int, s storage.Signals)) step {
+// step returns the statement. owned is called with the position, from 0, of each claim that is
+// still its queue's newest.
+func (w *recordArgs) step(owned func(nth int, s storage.Signals)) step {
 	return get("record", func(r pgx.Rows) error {
 		var nth int
 		var s storage.Signals
@@ -217,8 +215,8 @@ func (w *written) step(owned func(nth int, s storage.Signals)) step {
 		w.claim, w.batch, w.index, w.state, w.tries, w.notBefore, w.status, w.code, w.kind, w.line, w.body, w.headers, w.inDoubt)
 }
 
-// packTries encodes Tries except InDoubt, which has a column: numbers as varints, times in
-// milliseconds of the database's clock.
+// packTries encodes Tries except InDoubt, which has its own column. Numbers are varints, and times
+// are milliseconds by the database's clock.
 func packTries(t *storage.Tries, c *clock) []byte {
 	maybe := int64(0)
 	if t.MaybeDone {

@@ -29,9 +29,9 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 	return out, nil
 }
 
-// Claim implements storage.Storage. It looks first, which is cheap where another node was
-// faster, and then claims what it has seen: so a call that comes late, after it was
-// given up and repeated, claims nothing.
+// Claim implements storage.Storage. It first looks at the queue, which is cheap if another node was
+// faster, and then claims exactly the state that it has seen. So a call that arrives late, after it
+// was given up and repeated, claims nothing.
 func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
 	var out *storage.Claim
 	err := db.writeAgain(ctx, "claim a queue", func(ctx context.Context) error {
@@ -47,7 +47,7 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 		case !free:
 			return storage.ErrNotOwner
 		}
-		newer := epoch + 1 + rand.Int64N(epochStep) //nolint:gosec // no secret
+		newer := epoch + 1 + rand.Int64N(epochStep) //nolint:gosec // needn't be secret
 		next := db.next(q, newer, false, taken)
 		owned := false
 		steps := []step{
@@ -59,8 +59,8 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 			return err
 		}
 		if !owned {
-			signal(db.lease.hurry) // in case that this node was taken for dead
-			return errGone         // something has changed meanwhile: look again
+			signal(db.lease.hurry) // in case this node was considered dead
+			return errGone         // the queue has changed: look again
 		}
 		out = next.claim(node)
 		return nil
@@ -72,33 +72,34 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 	return out, nil
 }
 
-// epochStep bounds what a claim adds to a queue's epoch. It is random, so that a server
-// that has lost its last commits, as an asynchronous standby may have when it takes over,
-// does not give the same epoch to another node.
+// epochStep limits what a claim adds to a queue's epoch. The increment is random, because a server
+// that has lost its last commits, such as an asynchronous standby after a failover, must not give
+// the same epoch to another node.
 const epochStep = 1 << 20
 
-// next reads a queue's next batch while it is claimed.
+// next reads the next batch of a queue that is being claimed.
 type next struct {
 	db               *DB
 	queue            storage.QueueID
 	epoch            int64
-	skip             bool // there is to be no claim
-	taken            bool // the node takes the queue over
+	skip             bool // make no claim
+	taken            bool // the node takes over the queue
 	found            bool
 	out              storage.Claim
-	size             int64  // of the requests as they are stored
-	packed           []byte // they themselves, or their beginning
+	size             int64  // of the requests in stored form
+	packed           []byte // the stored form, or its beginning
 	created, started int64
 }
 
-// inlinePacked is how many bytes of requests are read with a claim, which spares Load a call.
+// inlinePacked is the maximum size in bytes of requests that are read with a claim, which saves
+// Load a call.
 const inlinePacked = 16 << 10
 
 func (db *DB) next(q storage.QueueID, epoch int64, skip, taken bool) *next {
 	return &next{db: db, queue: q, epoch: epoch, skip: skip, taken: taken}
 }
 
-// steps start the batch and read it.
+// steps returns the steps that start the batch and read it.
 func (n *next) steps() []step {
 	return []step{
 		get("start_next", n.row, n.queue, n.epoch, n.skip, n.taken),
@@ -134,7 +135,7 @@ func (db *DB) readMark(r pgx.Rows) (m storage.Mark, err error) {
 	return m.Unread(), err
 }
 
-// claim returns what was read; nil if there was nothing.
+// claim returns the claim that was read; nil if there is no batch.
 func (n *next) claim(lease int64) *storage.Claim {
 	if !n.found {
 		return nil
@@ -148,8 +149,7 @@ func (n *next) claim(lease int64) *storage.Claim {
 	return &c
 }
 
-// Load implements storage.Storage. A batch that is claimed for the first time, and is small,
-// needs no call.
+// Load implements storage.Storage. A small batch that is claimed for the first time needs no call.
 func (db *DB) Load(ctx context.Context, c *storage.Claim) error {
 	const what = "read a claimed batch"
 	packed := c.Packed
@@ -173,9 +173,9 @@ func (db *DB) Load(ctx context.Context, c *storage.Claim) error {
 	return db.failure(ctx, what, c.Fill(packed, marks))
 }
 
-// doubts are the claims under which a call was given up whose statements the server may
-// still carry out, whenever the network delivers them. The next call raises the claim's
-// epoch first: then they are too late.
+// doubts are the claims with a call that was given up but that the server may still carry out,
+// whenever the network delivers it. The next call first raises the claim's epoch, after which the
+// earlier call has no effect.
 type doubts struct {
 	mu     sync.Mutex
 	epochs map[storage.QueueID]int64
@@ -203,7 +203,7 @@ func (d *doubts) forget(q storage.QueueID) {
 	delete(d.epochs, q)
 }
 
-// underClaim makes a call that holds only under a claim.
+// underClaim makes a call that takes effect only while the claim is the queue's newest.
 func (db *DB) underClaim(ctx context.Context, what string, c *storage.Claim, call func(ctx context.Context) error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -223,7 +223,7 @@ func (db *DB) underClaim(ctx context.Context, what string, c *storage.Claim, cal
 	return db.failure(ctx, what, err)
 }
 
-// settle raises a claim's epoch if an earlier call may still be on its way.
+// settle raises a claim's epoch if the server may still carry out an earlier call.
 func (db *DB) settle(ctx context.Context, c *storage.Claim) error {
 	if !db.doubts.has(c) {
 		return nil
@@ -260,12 +260,12 @@ func (db *DB) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark
 	return out, nil
 }
 
-// portionBytes bounds the marks of one statement, in bytes, if it has more than one answer:
-// what is larger might not be stored within a call's time.
+// portionBytes limits the marks of one statement, in bytes, if it has more than one answer. A
+// larger statement might not be stored within a call's time.
 const portionBytes = 2 << 20
 
-// recordMost records marks that are too many for the statement that ends a batch or gives it
-// back, and returns those that are left to it.
+// recordMost records marks first if they are too many for the statement that ends a batch or gives
+// it up. It returns the marks that this statement must record.
 func (db *DB) recordMost(ctx context.Context, c *storage.Claim, marks []storage.Mark) ([]storage.Mark, error) {
 	if storage.Size(marks) <= portionBytes {
 		return marks, nil
@@ -274,7 +274,7 @@ func (db *DB) recordMost(ctx context.Context, c *storage.Claim, marks []storage.
 	return nil, err
 }
 
-// asked reads what the creator asked for.
+// asked reads the creator's signals.
 func (db *DB) asked(ctx context.Context, c *storage.Claim) (out storage.Signals, err error) {
 	found := false
 	err = db.read(ctx, results, "ask for a creator's wishes", get("asked", scan(&found, &out.Stopped, &out.Deleted, &out.Paused), c.ID, c.Queue, c.Epoch).anew(func() { found = false }))
@@ -290,7 +290,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 		return nil, err
 	}
 	err = db.underClaim(ctx, "end a batch", c, func(ctx context.Context) (err error) {
-		release := release || c.Lease != db.lease.node() // under a lost registration nothing is claimed
+		release := release || c.Lease != db.lease.node() // a lost registration can't make a claim
 		next := db.next(c.Queue, c.Epoch, release, false)
 		steps := append(db.ending(c, marks),
 			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
@@ -322,19 +322,19 @@ func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mar
 	})
 }
 
-// ending are the first steps of a call that ends a claim's batch or gives it back.
+// ending returns the first steps of a call that ends a claim's batch or gives it up.
 func (db *DB) ending(c *storage.Claim, marks []storage.Mark) []step {
-	steps := []step{do("sync_commit"), do("lock_queues", []int64{int64(c.Queue)}), {}} // the third: see sendUnder
+	steps := []step{do("sync_commit"), do("lock_queues", []int64{int64(c.Queue)}), {}} // sendUnder fills in the third
 	if len(marks) > 0 {
-		w := &written{clock: &db.clock}
+		w := &recordArgs{clock: &db.clock}
 		w.add(c, marks)
 		steps = append(steps, w.step(func(int, storage.Signals) {}))
 	}
 	return steps
 }
 
-// sendUnder sends the steps of ending. Every one of them does nothing unless the claim is
-// the queue's newest; the third one tells whether it is, and keeps it so.
+// sendUnder sends the steps of ending. None of them has an effect unless the claim is the queue's
+// newest. The third step reads whether it is, and locks the row so that this doesn't change.
 func (db *DB) sendUnder(ctx context.Context, c *storage.Claim, steps []step) error {
 	var epoch int64
 	steps[2] = get("newest_epoch", scan(new(bool), &epoch), c.Queue)

@@ -10,15 +10,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// session is the one connection whose life shows that the node lives, and on which it
-// hears what other nodes have to say.
+// session is the connection that proves that the node is alive and that receives the notifications
+// of other nodes.
 type session struct {
 	conn *pgx.Conn
-	lock int64  // the advisory lock that it holds; 0: none, this server has only seeming ones
-	pid  uint32 // of the server's process
+	lock int64  // the advisory lock that it holds; 0: none, because the server has no working ones
+	pid  uint32 // the server process behind it
 }
 
-// openSession connects, takes a lock of its own and listens.
+// openSession connects, takes a lock of its own and listens for notifications.
 func (db *DB) openSession(ctx context.Context) (_ *session, err error) {
 	config := db.lease.config.Copy()
 	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { db.hints.hear(n.Payload, db.lease.node()) }
@@ -52,9 +52,9 @@ func (db *DB) openSession(ctx context.Context) (_ *session, err error) {
 	return s, nil
 }
 
-var errSeeming = errors.New("it takes the words and locks nothing")
+var errSeeming = errors.New("the server accepts the statement but locks nothing")
 
-// takeLock takes the session's lock, and sees that others can't.
+// takeLock takes the session's lock and checks that no other session can take it.
 func (db *DB) takeLock(ctx context.Context, s *session) error {
 	if _, err := s.conn.Exec(ctx, "SELECT pg_advisory_lock($1)", pgx.QueryExecModeExec, s.lock); err != nil {
 		return err
@@ -64,19 +64,19 @@ func (db *DB) takeLock(ctx context.Context, s *session) error {
 	if err != nil || !free {
 		return err
 	}
-	if _, err := s.backend(ctx); err != nil { // the lock went with its session
+	if _, err := s.backend(ctx); err != nil { // the lock is free because the session is gone
 		return err
 	}
 	return errSeeming
 }
 
-// without goes on without an accelerator that the server does not have. Any other error
-// than its refusal is passed on.
+// without logs that the node works without an accelerator that the server doesn't have. It returns
+// all other errors.
 func (db *DB) without(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil || !errors.Is(err, errSeeming) && !refused(err) {
 		return err
 	}
-	db.log.Warn("the database lacks an accelerator; the node does without: starts on other nodes and takeovers are slower", "accelerator", what, "error", explain(err))
+	db.log.Warn("the database lacks an accelerator; the node works without it, but starts on other nodes and takeovers are slower", "accelerator", what, "error", explain(err))
 	return nil
 }
 
@@ -86,25 +86,24 @@ func (s *session) close() {
 	_ = s.conn.Close(ctx) // it may be broken
 }
 
-// backend returns the server's process behind the connection.
+// backend returns the ID of the server process behind the connection.
 func (s *session) backend(ctx context.Context) (pid uint32, err error) {
 	err = s.conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid)
 	return pid, err
 }
 
-// ping proves that the session, and so its lock, is still there.
+// ping proves that the session still exists, and so its lock.
 func (s *session) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*normal.proof)
 	defer cancel()
 	pid, err := s.backend(ctx)
 	if err == nil && pid != s.pid {
-		err = fmt.Errorf("the session is another one: %w", errPooler)
+		err = fmt.Errorf("the session has changed: %w", errPooler)
 	}
 	return err
 }
 
-// keepSession pings the node's session until ctx ends, and makes a new one when it is
-// lost.
+// keepSession pings the node's session until ctx ends. If the session is lost, it opens a new one.
 func (db *DB) keepSession(ctx context.Context) {
 	if db.lease.noLocks {
 		return
@@ -115,7 +114,7 @@ func (db *DB) keepSession(ctx context.Context) {
 			return
 		}
 		if failures == 0 {
-			db.log.Warn("this node has lost its session with the database and makes another", "error", explain(err))
+			db.log.Warn("this node has lost its session with the database and is opening another", "error", explain(err))
 		}
 		for err = errors.New("not tried"); err != nil && ctx.Err() == nil; failures++ {
 			if err = db.replaceSession(ctx); err == nil {
@@ -128,7 +127,7 @@ func (db *DB) keepSession(ctx context.Context) {
 	}
 }
 
-// attend pings the session until that fails, and hears what comes in between.
+// attend pings the session until a ping fails, and receives notifications in between.
 func (db *DB) attend(ctx context.Context) error {
 	l := &db.lease
 	s := l.session
@@ -149,7 +148,7 @@ func (db *DB) attend(ctx context.Context) error {
 	}
 }
 
-// listen takes in notifications for a while, or until a nudge comes.
+// listen receives notifications until the pause is over or a nudge comes.
 func (s *session) listen(ctx context.Context, pause time.Duration, nudge <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, pause)
 	heard := make(chan struct{})
@@ -176,7 +175,7 @@ func (s *session) listen(ctx context.Context, pause time.Duration, nudge <-chan 
 	}
 }
 
-// replaceSession makes a new session and lets the node's row name its lock.
+// replaceSession opens a new session and sets its lock in the node's row.
 func (db *DB) replaceSession(ctx context.Context) error {
 	l := &db.lease
 	l.session.close()
@@ -192,17 +191,17 @@ func (db *DB) replaceSession(ctx context.Context) error {
 	return db.nameLock(ctx, s.lock)
 }
 
-// unlock lets the node's row name no lock, so that the node can go on without a session
-// as long as its row is renewed.
+// unlock removes the lock from the node's row, so that the node can work without a session as long
+// as it renews the row.
 func (db *DB) unlock(ctx context.Context) {
 	db.lease.row.Lock()
 	defer db.lease.row.Unlock()
-	_ = db.nameLock(ctx, 0) // the next failure tries again
+	_ = db.nameLock(ctx, 0) // keepSession calls it again after its next failure
 }
 
-// nameLock writes a lock, 0 for none, into the node's row. Where its answer is lost, the
-// row may name the lock and the node takes it as named: the stricter way. A statement that
-// the network delivers after a later one changes nothing. l.row is held.
+// nameLock sets the lock in the node's row; 0 for none. If its outcome is unknown, the node assumes
+// that the row names the lock, which is the stricter case. A statement that the network delivers
+// after a later one has no effect. The caller holds l.row.
 func (db *DB) nameLock(ctx context.Context, lock int64) error {
 	l := &db.lease
 	var named *int64

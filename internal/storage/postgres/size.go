@@ -7,8 +7,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
-// Size implements storage.Storage. PostgreSQL gives the space of purged batches back to later
-// ones, and seldom to the disk, so it stays counted.
+// Size implements storage.Storage. The space of purged batches still counts, because PostgreSQL
+// reuses it for later batches and seldom returns it to the disk.
 func (db *DB) Size(ctx context.Context) (int64, error) {
 	var size int64
 	found := false

@@ -11,7 +11,7 @@ import (
 
 // Pause implements storage.Storage.
 func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopResult, error) {
-	const what = "pause batches, or let them go on"
+	const what = "pause or resume batches"
 	l := creates(callerOf(p.Key))
 	var hit stopped
 	if p.Ticket == uuid.Nil {
@@ -24,7 +24,7 @@ func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopRe
 			return storage.StopResult{}, err
 		}
 		if !p.Paused && hit.count > 0 {
-			// If it has no batches. If this fails, an empty row stays.
+			// This removes a queue without batches. If it fails, an empty row stays.
 			_ = db.write(ctx, l, what, do("leave_queue_empty", hit.queues[0]))
 		}
 	} else {

@@ -41,11 +41,11 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResu
 	return storage.StopResult{Count: hit.count, Queues: hit.queues}, nil
 }
 
-// stopped is what the statements "stop" and "delete" have done.
+// stopped is the rows that the statements "stop" and "delete" return.
 type stopped struct {
 	count   int
-	queues  []storage.QueueID // where a batch may be under way
-	runners []int64           // the nodes that run them; 0: none
+	queues  []storage.QueueID // queues in which a batch may be running
+	runners []int64           // the nodes that own these queues; 0: none
 }
 
 func (s *stopped) forget() { *s = stopped{} }
@@ -69,7 +69,7 @@ func (s *stopped) row(r pgx.Rows) error {
 	return nil
 }
 
-// tell lets other nodes know what was stopped where they run.
+// tell notifies the nodes that run the stopped batches.
 func (db *DB) tell(s *stopped) {
 	for i, q := range s.queues {
 		if n := s.runners[i]; n != 0 && n != db.lease.node() {
@@ -101,7 +101,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 	case err != nil:
 		return 0, err
 	case hit.count == 0:
-		return 0, storage.ErrNotFound // deleted meanwhile
+		return 0, storage.ErrNotFound // deleted by a concurrent call
 	}
 	db.tell(&hit)
 	return queue, nil
@@ -123,8 +123,8 @@ func (db *DB) Abandon(ctx context.Context, inDoubt batch.Result, reason string) 
 	return count, err
 }
 
-// awaitAlone returns when no other node is registered. Those that are dead will be found
-// so before long; one that renews its registration lives.
+// awaitAlone returns once no other node is registered. It waits for dead nodes to be removed, and
+// returns an error if another node renews its registration.
 func (db *DB) awaitAlone(ctx context.Context) error {
 	if err := db.gate.Enter(); err != nil {
 		return err

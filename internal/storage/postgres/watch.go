@@ -13,14 +13,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// hints are what nodes tell each other to be faster than their next look.
+// hints are notifications between nodes, which save them waiting for the next poll.
 type hints struct {
 	outbox chan hint
 
 	mu     sync.Mutex
-	wake   func(storage.QueueID) // nil: nobody watches
+	wake   func(storage.QueueID) // nil: Watch isn't running
 	notify func(storage.QueueID)
-	alone  bool // no other node was there at the last look
+	alone  bool // the last look found no other node
 }
 
 type hint struct {
@@ -30,21 +30,21 @@ type hint struct {
 
 // The kinds of hints.
 const (
-	offered = "offered" // a queue has work and nobody runs it
-	told    = "told"    // a batch of a queue was stopped or deleted
+	offered = "offered" // a queue has work and no owner
+	told    = "told"    // a batch of the queue was stopped or deleted
 )
 
-// mostHints is how many queues one notification names; its text has to stay below 8,000
-// bytes.
+// mostHints is the maximum number of queues in one notification, whose text must be shorter than
+// 8,000 bytes.
 const mostHints = 200
 
-// lastHints is how long hints are still sent after the database was closed.
+// lastHints is how long hints are still sent after Close.
 const lastHints = time.Second
 
 // Offer implements storage.Storage.
 func (db *DB) Offer(q storage.QueueID) { db.hints.send(hint{offered, q}) }
 
-// send leaves a hint for other nodes, if there are any and they are listened to.
+// send puts a hint into the outbox, unless there are no other nodes or the outbox is full.
 func (h *hints) send(what hint) {
 	h.mu.Lock()
 	alone := h.alone
@@ -58,10 +58,9 @@ func (h *hints) send(what hint) {
 	}
 }
 
-// sendHints says that this node is there, so that others send it hints at once, and then
-// sends what is in the outbox, together what has come meanwhile. When ctx ends it
-// sends the rest, as far as it gets in a moment: a node's last offers are those of the
-// queues that it hands over when it shuts down.
+// sendHints first announces this node, so that others send it hints at once. Then it sends the
+// hints in the outbox, each time all that have accumulated. When ctx ends, it briefly tries to send
+// the rest, because a node's last offers are the queues that it hands over when it shuts down.
 func (db *DB) sendHints(ctx context.Context) {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -89,13 +88,13 @@ func (db *DB) sendHints(ctx context.Context) {
 	}
 }
 
-// notify sends hints of one kind. They are only hints.
+// notify sends hints of one kind. It ignores errors because hints may be lost.
 func (db *DB) notify(ctx context.Context, kind string, ids []string) {
 	payload := fmt.Sprintf("%s %d %s", kind, db.lease.node(), strings.Join(ids, " "))
 	_ = db.exchange(ctx, do("notify", payload))
 }
 
-// gather takes what is in the outbox, by kind.
+// gather empties the outbox and returns its hints by kind.
 func (h *hints) gather(first hint) map[string][]string {
 	all := map[string][]string{first.kind: {strconv.FormatInt(int64(first.queue), 10)}}
 	for range mostHints - 1 {
@@ -109,7 +108,7 @@ func (h *hints) gather(first hint) map[string][]string {
 	return all
 }
 
-// hear takes in a notification.
+// hear handles a notification.
 func (h *hints) hear(payload string, self int64) {
 	words := strings.Fields(payload)
 	if len(words) < 2 || words[1] == strconv.FormatInt(self, 10) {
@@ -125,7 +124,7 @@ func (h *hints) hear(payload string, self int64) {
 	}
 }
 
-// pass gives a hint to whoever watches.
+// pass passes a hint to Watch.
 func (h *hints) pass(what hint) {
 	h.mu.Lock()
 	tell := h.wake
@@ -150,7 +149,7 @@ func (db *DB) Watch(ctx context.Context, wake, notify func(storage.QueueID)) {
 	set(nil, nil)
 }
 
-// keepWatch looks at the other nodes, and at what was asked of this one, once a second
+// keepWatch checks the other nodes, and the requests to stop this node's batches, once a second
 // until ctx ends.
 func (db *DB) keepWatch(ctx context.Context) {
 	watched := map[int64]observed{}
@@ -161,7 +160,7 @@ func (db *DB) keepWatch(ctx context.Context) {
 		}
 		db.lookForOrders(ctx)
 		if db.lease.noLocks {
-			db.wakeFree(ctx) // offers are not heard
+			db.wakeFree(ctx) // this node receives no offers
 		}
 	}
 }
@@ -173,19 +172,19 @@ type other struct {
 	renewals int64
 }
 
-// observed is since when another node's row looks as it does, by this node's clock.
+// observed is another node's row, and since when it looks like this, by this node's clock.
 type observed struct {
 	other
-	silent instant // since when it was not renewed
-	free   instant // since when its lock is known to be free; zero: it is held
+	silent instant // the time since which it was not renewed
+	free   instant // the time since which its lock is known to be free; zero: it is held
 }
 
-// lookAtNodes removes the rows of nodes that are dead. It returns when to look again, if
-// that is before long.
+// lookAtNodes removes the rows of dead nodes. If it should be called again soon, it returns after
+// how long.
 func (db *DB) lookAtNodes(ctx context.Context, watched map[int64]observed) (soon time.Duration) {
 	others, err := db.otherNodes(ctx)
 	if err != nil {
-		clear(watched) // what happens meanwhile is not seen
+		clear(watched) // changes until the next look can't be seen
 		return 0
 	}
 	db.hints.mu.Lock()
@@ -230,7 +229,8 @@ func (db *DB) otherNodes(ctx context.Context) (others []other, err error) {
 	return others, err
 }
 
-// judge removes a node's row if it is dead. If it may be before long, it returns when.
+// judge removes a node's row if the node is dead. If the node may be dead soon, judge returns after
+// how long.
 func (db *DB) judge(ctx context.Context, o observed) (soon time.Duration) {
 	now := nowInstant()
 	switch {
@@ -252,25 +252,25 @@ func (db *DB) lockIsFree(ctx context.Context, lock int64) bool {
 	return err == nil && free
 }
 
-// bury removes a dead node's row, ends the connections that it may have left with locks
-// on rows, and wakes the queues that it owned.
+// bury removes a dead node's row, ends its remaining connections, which may hold row locks, and
+// wakes the queues that it owned.
 func (db *DB) bury(ctx context.Context, cause string, remove step) {
 	name, removed := "", false
 	remove.row = scan(&removed, &name)
 	if err := db.exchange(ctx, remove); err != nil || !removed {
-		return // another node was faster, or it was not dead: the next look tells
+		return // another node was faster, or this one wasn't dead; the next look shows which
 	}
-	db.log.Warn("a node is dead; its queues are free", "node", name, "cause", cause)
+	db.log.Warn("a node is dead; other nodes take over its queues", "node", name, "cause", cause)
 	if !db.lease.noLocks {
-		_ = db.exchange(ctx, do("end_sessions", name)) // the server ends them too, later
+		_ = db.exchange(ctx, do("end_sessions", name)) // the server would end them too, but later
 	}
 	db.wakeFree(ctx)
 }
 
-// mostWoken is how many queues wakeFree looks for. The scan finds the others.
+// mostWoken is the maximum number of queues that wakeFree wakes. The scan finds the others.
 const mostWoken = 1000
 
-// wakeFree wakes the queues that have something to do and no owner.
+// wakeFree wakes queues that have work and no owner.
 func (db *DB) wakeFree(ctx context.Context) {
 	free, err := db.Runnable(ctx, 0, mostWoken)
 	if err != nil {
@@ -283,8 +283,8 @@ func (db *DB) wakeFree(ctx context.Context) {
 	}
 }
 
-// lookForOrders tells of batches that were stopped while this node runs them, in case a
-// hint was lost.
+// lookForOrders looks for batches that were stopped while this node runs them, in case a hint was
+// lost.
 func (db *DB) lookForOrders(ctx context.Context) {
 	var queues []storage.QueueID
 	err := db.exchange(ctx, get("told", func(r pgx.Rows) error {
