@@ -53,7 +53,7 @@ func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
 	if d.Spared {
 		return db.write(ctx, claims, "take an attempt back", do("spare_delivery", d.ID, d.Attempts, db.clock.out(d.NextAt)))
 	}
-	return db.write(ctx, claims, "store what became of a delivery",
+	return db.write(ctx, claims, "store the outcome of a delivery",
 		do("put_delivery", d.ID, int16(d.State), db.clock.out(d.NextAt), d.Code, []byte(d.Problem), d.Attempts))
 }
 

@@ -176,7 +176,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 	var out storage.Overview
 	self := db.lease.node()
 	found := false
-	err := db.read(ctx, reads(storage.Caller{}), "look over the database",
+	err := db.read(ctx, reads(storage.Caller{}), "read the state of the database",
 		get("live_nodes", func(r pgx.Rows) error {
 			var n storage.Node
 			var id, started, renewed int64

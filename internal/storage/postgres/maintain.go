@@ -44,7 +44,7 @@ func (db *DB) Seals(ctx context.Context, n int) ([][]byte, error) {
 		out = append(out, seal)
 		return err
 	}
-	err := db.read(ctx, claims, "look what credentials are sealed with", get("seals", row, n).anew(func() { out = nil }))
+	err := db.read(ctx, claims, "find out which keys credentials are sealed with", get("seals", row, n).anew(func() { out = nil }))
 	return out, err
 }
 

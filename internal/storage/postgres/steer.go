@@ -52,7 +52,7 @@ func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopRe
 // Group implements storage.Storage.
 func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group string) (storage.GroupCounts, error) {
 	var out storage.GroupCounts
-	err := db.read(ctx, reads(storage.Caller{Store: store, Owner: owner}), "count over a group", get("grouped", func(r pgx.Rows) error {
+	err := db.read(ctx, reads(storage.Caller{Store: store, Owner: owner}), "count the batches of a group", get("grouped", func(r pgx.Rows) error {
 		var isEnded bool
 		var total, completed, failed, skipped, inDoubt int
 		if err := r.Scan(&isEnded, &total, &completed, &failed, &skipped, &inDoubt); err != nil {

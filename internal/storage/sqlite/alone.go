@@ -7,9 +7,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// One process owns the file for as long as it lives, so it is never in doubt that it
-// may send for what it has claimed, and there is no other node to tell anything or to
-// hear from.
+// One process owns the file for as long as it lives. So it may always send for what it has claimed,
+// and there are no other nodes to notify or to hear from.
 
 // Authorize implements storage.Storage.
 func (db *DB) Authorize(ctx context.Context, _ *storage.Claim) error {

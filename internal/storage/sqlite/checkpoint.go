@@ -11,19 +11,19 @@ import (
 const (
 	checkpointEvery = 16                     // commits after which the log's length is checked
 	shortenEvery    = 256                    // commits after which a log that is too long is restarted
-	blockedWait     = 100 * time.Millisecond // for readers inside the log: every commit waits behind it
-	silence         = time.Minute            // between two lines about the log
+	blockedWait     = 100 * time.Millisecond // how long to wait for readers of the log; every commit waits too
+	silence         = time.Minute            // between two log messages about the database's log
 )
 
-// checkpoints is the writer's state about moving the log into the file.
+// checkpoints is the writer's state for moving the log into the file.
 type checkpoints struct {
 	commits int
-	warned  time.Time // when it was last logged that the log stays long
+	warned  time.Time // time of the last warning that the log stays long
 }
 
 // checkpoint moves the log into the file when it has grown long. The next commit then restarts the
-// log, unless a reader still uses it. A log that has grown too long because of readers is restarted
-// as soon as they have ended.
+// log, unless a reader still uses it. If readers have made the log too long, it is restarted as
+// soon as they have ended.
 func (w *writer) checkpoint() {
 	if w.commits++; w.commits%checkpointEvery != 0 || w.conn == nil {
 		return
@@ -45,7 +45,7 @@ func (w *writer) checkpoint() {
 }
 
 // shorten restarts a log that is longer than its limit. It waits for running reads, which are
-// short. It waits only briefly for a long one, such as a backup's.
+// short, but only briefly for a long one, such as a backup's.
 func (w *writer) shorten(state logState) (logState, error) {
 	size, err := logSize(w.path)
 	if err != nil || size <= logLimit {
@@ -79,9 +79,9 @@ func logSize(path string) (int64, error) {
 
 // logState is the row that a checkpoint returns.
 type logState struct {
-	busy   bool // another connection kept it from completing
-	frames int  // in the log
-	moved  int  // of these, into the file
+	busy   bool // another connection kept the checkpoint from completing
+	frames int  // pages in the log
+	moved  int  // how many of them are in the file
 }
 
 // moveLog runs a checkpoint of the given mode, which moves pages from the log into the file.
@@ -97,7 +97,7 @@ func moveLog(c *sqlite.Conn, mode string) (state logState, err error) {
 }
 
 // move moves the log into the file on each signal, until moving is closed. Commits don't wait for
-// it. When the log is too long, the writer moves the rest of it, which is little by then.
+// it. If the log is still too long afterwards, the writer moves the rest, which is little by then.
 func (w *writer) move(c *sqlite.Conn) {
 	var failed bool
 	for range w.moving {

@@ -40,9 +40,8 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 	return out, nil
 }
 
-// earlier looks for a batch that this Create would make a second time: it has the
-// same deduplication key, or the same ticket, which means that this very call was
-// stored before.
+// earlier looks for a batch that this Create would duplicate: one with the same deduplication key,
+// or with the same ticket, which means that this very call was stored before.
 func (db *DB) earlier(c *sqlite.Conn, b *storage.NewBatch, now time.Time) (out storage.CreateResult, found bool, err error) {
 	same, err := byTicket(c, storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket})
 	if err == nil {
@@ -97,7 +96,7 @@ func checkQuota(c *sqlite.Conn, b *storage.NewBatch, size int) error {
 	return nil
 }
 
-// nullable returns the value of a column that is NULL without an id.
+// nullable returns the value of a column that is NULL if there is no id.
 func nullable(id uuid.UUID) []byte {
 	if id == uuid.Nil {
 		return nil

@@ -1,42 +1,4 @@
-// Package sqlite keeps batches in one SQLite file that one process owns.
-//
-// # What it guarantees
-//
-// A change that was acknowledged is in the file's write-ahead log and synced to
-// the disk (journal_mode=WAL, synchronous=FULL, both read back when the file is
-// opened): it survives kill -9 and the loss of power. One that was answered with
-// an error other than those of package storage may or may not have been stored,
-// and the call can be made again.
-//
-// One process owns the file: a lock on FILE.lock, held by the operating system,
-// lasts as long as the process lives and no longer. So whoever opens the file
-// knows that every earlier owner of a queue is dead: ownership needs no expiry
-// here, and recovery starts at once.
-//
-// # How it works
-//
-// One goroutine writes. It takes every operation that is queued at that moment,
-// runs them in one transaction, commits, and answers all of them: one sync of
-// the disk for as many as came meanwhile, and no timer that would make a lone
-// one wait. If an operation fails, the group is rolled back and its operations
-// run one by one, so that none is hurt by another.
-//
-// Results are recorded in a journal (see there), from which they are moved to their
-// places when their batch ends: so a commit writes two or three pages, however many
-// batches it records results of.
-//
-// Reads run beside it, on connections of their own that can't write, each in one
-// short transaction. Nothing is held while a client is slow. Stores take turns at them, and
-// at the writer, and the service's own reads have a connection that callers can't take.
-//
-// After a failed sync, it is unknown what is on the disk, and a later sync may report success for
-// data that was never written. So a commit whose sync failed is never reported as stored, and the
-// second such error ends the process (Options.Fatal), as a crash would. The next process rewrites
-// the log before it trusts it.
-//
-// When the disk is full or the file damaged, operations fail with an error that
-// says so. Nothing that was acknowledged is lost by it, and they succeed again as
-// soon as the cause is gone.
+// Package sqlite stores batches in one SQLite file that one process owns.
 package sqlite
 
 import (
@@ -55,21 +17,21 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// now returns the time, and notices when the clock was set.
+// now returns the time. It also detects whether the clock was set.
 func (db *DB) now() time.Time {
 	db.steps.Note(db.clock.Skew())
 	return db.clock.Now()
 }
 
 const (
-	// readers is how many reads run at the same time, and callersReads how many of them are
-	// callers'. The service never waits for these.
+	// readers is the maximum number of concurrent reads, and callersReads is how many of them may
+	// be callers'. The service never waits for callers' reads.
 	readers      = 4
 	callersReads = 3
-	// callersWrites is how many operations of callers wait for the writer at the same time.
-	// The others wait in turns, so that a result that is recorded meets at most so many.
+	// callersWrites is the maximum number of callers' operations in the writer's queue. The others
+	// take turns to enter it, so that recording a result waits for at most this many.
 	callersWrites = 128
-	// callerTimeout bounds how long a read of a caller takes, and how long a change waits for
+	// callerTimeout limits how long a caller's read takes, and how long a caller's change waits for
 	// its turn.
 	callerTimeout = 5 * time.Second
 )
@@ -80,42 +42,42 @@ var errSlow = fmt.Errorf("the database did not answer within %v", callerTimeout)
 type Options struct {
 	Logger *slog.Logger // Default: slog.Default()
 
-	// Fatal is called with the second error of a sync, after it was logged. It is then unknown how
-	// much of the file is on the disk, so nothing more is written to it: if Fatal returns, every
-	// change fails. Default: end the process.
+	// Fatal is called after the second failed sync was logged. It is then unknown how much of the
+	// file is on the disk, so nothing more is written to it: if Fatal returns, every change fails.
+	// Default: end the process.
 	Fatal func(error)
 }
 
 // DB is a storage.Storage in a SQLite file.
 type DB struct {
 	path    string // absolute, without symbolic links
-	process int64  // this process among all that ever opened the file; marks the queues that it owns
+	process int64  // the number of this process, unique among all that ever opened the file; marks the queues that it owns
 	log     *slog.Logger
 	lock    *flock.Flock
 	writer  *writer
 	journal *journal
-	pool    *sqlitex.Pool     // of read-only connections
-	reads   *driver.Scheduler // of these
-	writes  *driver.Scheduler // of callers' operations that wait for the writer
-	large   *driver.Scheduler // of large operations: one at a time
+	pool    *sqlitex.Pool     // read-only connections
+	reads   *driver.Scheduler // shares the pool's connections
+	writes  *driver.Scheduler // admits callers' operations to the writer's queue
+	large   *driver.Scheduler // admits large operations, one at a time
 	opened  time.Time
 	fatal   func(error) // see Options
 
-	callerTimeout time.Duration // as the constant, except in tests
+	callerTimeout time.Duration // the constant callerTimeout, except in tests
 	clock         driver.Clock
-	steps         driver.Steps // of the clock
+	steps         driver.Steps // steps of the clock
 
-	gate driver.Gate // of the calls under way
+	gate driver.Gate // counts the running calls
 }
 
 var _ storage.Storage = (*DB)(nil)
 
-// Open opens the database file at path, makes it if there is none, and brings
-// its schema up to date. Symbolic links are followed; the folder has to exist.
+// Open opens the database file at path, creates it if there is none, and brings its schema up to
+// date. It follows symbolic links. The folder must exist.
 //
-// It fails, having changed nothing, if another process has the file open, if the
-// file belongs to another application or to a newer version of this one, or if it is
-// no database. The context bounds the opening only.
+// Open fails and changes nothing if another process has the file open, if the file belongs to
+// another application or to a newer version of this one, or if it is not a database. The context
+// limits only Open itself.
 func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	db := &DB{
 		fatal: opts.Fatal,
@@ -170,8 +132,8 @@ func (db *DB) open(ctx context.Context, path string) (err error) {
 	return err
 }
 
-// Close waits for the calls under way, gives up the queues, moves the log into
-// the file and releases the lock. A second Close does nothing.
+// Close waits for the running calls, gives up the queues, moves the log into the file and releases
+// the lock. A second Close does nothing.
 func (db *DB) Close() error {
 	if !db.gate.Close() {
 		return nil
@@ -182,8 +144,8 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// release undoes as much of open as was done. The writer's connection is closed
-// after the readers', so that it is the last one and moves the log.
+// release undoes everything that Open has done so far. It closes the writer's connection after the
+// readers', so that this connection is the last one and moves the log.
 func (db *DB) release() error {
 	var errs []error
 	if db.pool != nil {
@@ -198,8 +160,7 @@ func (db *DB) release() error {
 	return errors.Join(errs...)
 }
 
-// read runs fn in a read transaction of its own, for the service. what says in an error
-// what was being done.
+// read runs fn for the service, in its own read transaction. In errors, what names the operation.
 func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -208,7 +169,7 @@ func (db *DB) read(ctx context.Context, what string, fn func(c *sqlite.Conn) err
 	return db.failure(ctx, what, db.readAs(ctx, driver.Claims, storage.Caller{}, fn))
 }
 
-// readFor runs fn in a read transaction of its own, for a caller.
+// readFor runs fn for a caller, in its own read transaction.
 func (db *DB) readFor(ctx context.Context, by storage.Caller, what string, fn func(c *sqlite.Conn) error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -223,7 +184,7 @@ func (db *DB) readFor(ctx context.Context, by storage.Caller, what string, fn fu
 	return db.failure(ctx, what, err)
 }
 
-// readBy is readFor for a read whose arguments name no caller.
+// readBy runs a read whose arguments name no caller.
 func (db *DB) readBy(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
 	if storage.IsForService(ctx) {
 		return db.read(ctx, what, fn)
@@ -231,7 +192,7 @@ func (db *DB) readBy(ctx context.Context, what string, fn func(c *sqlite.Conn) e
 	return db.readFor(ctx, storage.CallerOf(ctx), what, fn)
 }
 
-// readAs runs fn when it is its turn.
+// readAs waits for a turn and then runs fn.
 func (db *DB) readAs(ctx context.Context, class driver.Class, by storage.Caller, fn func(c *sqlite.Conn) error) (err error) {
 	if err := acquire(ctx, db.reads, class, by); err != nil {
 		return err
@@ -248,7 +209,7 @@ func (db *DB) readAs(ctx context.Context, class driver.Class, by storage.Caller,
 	return err
 }
 
-// acquire waits for the turn of a call.
+// acquire waits for a call's turn.
 func acquire(ctx context.Context, s *driver.Scheduler, class driver.Class, by storage.Caller) error {
 	err := s.Acquire(ctx, class, by)
 	if errors.Is(err, errSlow) {
@@ -257,16 +218,16 @@ func acquire(ctx context.Context, s *driver.Scheduler, class driver.Class, by st
 	return err
 }
 
-// write runs fn on the writer's connection, in a transaction that it may share with
-// other calls, and returns when that is committed. fn may run more than once; it
-// returns an error of package storage only before it has changed anything.
+// write runs fn on the writer's connection, in a transaction that it may share with other calls,
+// and returns when that transaction is committed. fn may run more than once. It must return an
+// error of package storage only before it has changed anything.
 func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) error) error {
 	return db.operate(ctx, what, &operation{run: fn})
 }
 
-// writeFor is write for a caller. The operation writes about this many bytes. It waits for the
-// caller's turns before it waits for the writer: first among large operations, if it is one, so
-// that those don't keep small ones waiting.
+// writeFor is write for a caller. bytes is about how much the operation writes. The operation waits
+// for its caller's turn before it enters the writer's queue. A large operation first waits for its
+// turn among large ones, so that those don't delay small ones.
 func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what string, fn func(c *sqlite.Conn) error) error {
 	op := &operation{bytes: bytes, by: by, class: driver.Creates, run: fn}
 	return db.entered(what, func() error {
@@ -285,7 +246,7 @@ func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what s
 	})
 }
 
-// callerOf returns who a key belongs to.
+// callerOf returns the store and owner of a key.
 func callerOf(key storage.Key) storage.Caller {
 	return storage.Caller{Store: key.Store, Owner: key.Owner}
 }
@@ -302,7 +263,7 @@ func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 	})
 }
 
-// entered makes a call unless the database is closed. Close waits for it.
+// entered makes a call unless the database is closed. Close waits for the call.
 func (db *DB) entered(what string, call func() error) error {
 	if err := db.gate.Enter(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -311,7 +272,7 @@ func (db *DB) entered(what string, call func() error) error {
 	return call()
 }
 
-// turn waits until a large operation may go to the writer. Stores take turns at those.
+// turn waits until a large operation may enter the writer's queue. Stores take turns.
 func (db *DB) turn(ctx context.Context, op *operation) (leave func(), err error) {
 	if !op.isLarge() {
 		return func() {}, nil
@@ -322,17 +283,18 @@ func (db *DB) turn(ctx context.Context, op *operation) (leave func(), err error)
 	return func() { db.large.Release(op.class, op.by) }, nil
 }
 
-// failure returns the error of a call, see driver.Failure.
+// failure returns the error of a call; see driver.Failure.
 func (db *DB) failure(ctx context.Context, what string, err error) error {
 	return driver.Failure(ctx, what, err, explain, isDamage, isRefusal)
 }
 
-// isDamage reports whether what was read can't be what was stored.
+// isDamage reports whether an error means that the stored data is damaged.
 func isDamage(err error) bool {
 	return errors.Is(err, storage.ErrDamaged) || err != nil && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultCorrupt
 }
 
-// isRefusal reports whether the database refuses the content of a call, and not the moment.
+// isRefusal reports whether the database refused a call because of its content, and not because of
+// the database's state.
 func isRefusal(err error) bool {
 	refusals := []sqlite.ResultCode{sqlite.ResultConstraint, sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultRange}
 	return slices.Contains(refusals, sqlite.ErrCode(err).ToPrimary())

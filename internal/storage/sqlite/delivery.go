@@ -14,7 +14,7 @@ const lanesAtOnce = 1000
 
 // DueDeliveries implements storage.Storage.
 func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) (out []storage.Delivery, next storage.Lane, err error) {
-	// Looked for beside the writer first: most of the time there is none.
+	// Check without the writer first, because usually no delivery is due.
 	due := false
 	err = db.read(ctx, "look for deliveries", func(c *sqlite.Conn) error {
 		n, err := queryInt(c, "any_delivery", db.clock.Now().UnixMilli(), storage.DeliveryLimit.Milliseconds())
@@ -38,7 +38,8 @@ func (db *DB) DueDeliveries(ctx context.Context, q storage.DueQuery) (out []stor
 	return out, next, nil
 }
 
-// takeDeliveries looks at one lane after the other, and takes a delivery of each that may have one.
+// takeDeliveries visits one lane after the other. It takes at most one delivery of each store and of
+// each host.
 func takeDeliveries(c *sqlite.Conn, q storage.DueQuery, now int64) (out []storage.Delivery, lane storage.Lane, err error) {
 	busy, hosts, stores := map[storage.Lane]bool{}, map[string]bool{}, map[string]bool{}
 	for _, b := range q.Busy {
@@ -85,7 +86,7 @@ func takeDeliveries(c *sqlite.Conn, q storage.DueQuery, now int64) (out []storag
 	return out, lane, nil
 }
 
-// takeDelivery takes the delivery of a lane that is due longest, if one is.
+// takeDelivery takes the delivery of a lane that has been due longest, if any is due.
 func takeDelivery(c *sqlite.Conn, lane storage.Lane, now int64, lease time.Duration, out []storage.Delivery) ([]storage.Delivery, error) {
 	id, err := queryInt(c, "take_delivery", lane.Store, lane.Host, now, lease.Milliseconds())
 	if err != nil || id == 0 {
@@ -116,7 +117,7 @@ func readDelivery(s *sqlite.Stmt) storage.Delivery {
 
 // PutDelivery implements storage.Storage.
 func (db *DB) PutDelivery(ctx context.Context, d *storage.Delivery) error {
-	return db.write(ctx, "store what became of a delivery", func(c *sqlite.Conn) error {
+	return db.write(ctx, "store the outcome of a delivery", func(c *sqlite.Conn) error {
 		if d.Spared {
 			return query(c, "spare_delivery", nil, d.ID, d.Attempts, storage.Millis(d.NextAt), db.clock.Now().UnixMilli())
 		}

@@ -18,23 +18,23 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// appID is in the header of every database file of this application ("shea").
+// appID identifies this application in the header of its database files ("shea").
 const appID = 0x73686561
 
 const (
-	checkpointPages = 4000 // length of the log, in pages of 4 KiB, from which it is moved into the file
+	checkpointPages = 4000 // length of the log, in pages of 4 KiB, at which it is moved into the file
 	logReserve      = checkpointPages * (4096 + 24)
-	logLimit        = 64 << 20    // bytes that a log that was moved keeps on disk
+	logLimit        = 64 << 20    // maximum size in bytes of the log on disk after it was moved
 	writerCache     = 16 << 10    // KiB of pages that the writer keeps in memory
 	readerCache     = 2 << 10     // KiB of pages that each reader keeps in memory
-	busyTimeout     = time.Minute // how long a foreign lock, such as a backup's, is waited for
+	busyTimeout     = time.Minute // how long to wait for another program's lock, such as a backup's
 )
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// readSchema returns the schema's steps. A step that was released is never changed. Like
-// those of PostgreSQL, a step that removes what older versions use has a line "-- needs: N".
+// readSchema returns the schema's steps. A released step never changes. As with PostgreSQL, a step
+// that removes what older versions use has a line "-- needs: N".
 func readSchema() (driver.Schema, error) {
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
@@ -43,8 +43,8 @@ func readSchema() (driver.Schema, error) {
 	return driver.ReadSchema(files)
 }
 
-// resolve returns the absolute path behind symbolic links, so that two names of one
-// file have one lock.
+// resolve returns the absolute path without symbolic links, so that two names of one file share a
+// lock.
 func resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -58,13 +58,13 @@ func resolve(path string) (string, error) {
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
-		return "", fmt.Errorf("the folder %s can't be used; make it first, or choose another: %w", filepath.Dir(path), err)
+		return "", fmt.Errorf("the folder %s can't be used; create it, or choose another: %w", filepath.Dir(path), err)
 	}
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// lockFile takes the lock that says which process owns the file. The lock's file
-// stays: removing it would let two processes lock two files of one name.
+// lockFile takes the lock that makes this process the owner of the file. The lock file is never
+// removed: otherwise two processes could lock two different files of the same name.
 func lockFile(path string) (*flock.Flock, error) {
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	ok, err := lock.TryLock()
@@ -72,12 +72,12 @@ func lockFile(path string) (*flock.Flock, error) {
 		return nil, fmt.Errorf("lock the database: %w", err)
 	}
 	if !ok {
-		return nil, errors.New("another process has this database open; stop that one first, or give each its own file")
+		return nil, errors.New("another process has this database open; stop that process, or give each its own file")
 	}
 	return lock, nil
 }
 
-// inspect refuses a file that this version must not write to, and does not change it.
+// inspect refuses a file that this version must not write to. It changes nothing.
 func inspect(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -94,8 +94,8 @@ func inspect(ctx context.Context, path string) error {
 	}
 	h, err := readHeader(ctx, path, sqlite.OpenReadOnly)
 	if sqlite.ErrCode(err) == sqlite.ResultReadOnlyRollback {
-		// The process that made the file died in its first transaction, before the
-		// log was switched on. Opening it for writing undoes that transaction.
+		// The process that created the file died in its first transaction, before it switched on
+		// the log. Opening the file for writing rolls that transaction back.
 		h, err = readHeader(ctx, path, sqlite.OpenReadWrite)
 	}
 	switch {
@@ -107,11 +107,11 @@ func inspect(ctx context.Context, path string) error {
 	return schema.Accept(h.version, h.note)
 }
 
-// header is what a file says of itself.
+// header is the identity and version that a file states.
 type header struct {
 	application int64  // the application's ID; 0: none
-	version     int64  // of our schema
-	schema      int64  // changes of the schema so far; 0: it is empty
+	version     int64  // version of Sheaf's schema
+	schema      int64  // how often the schema has changed; 0: the file has no schema
 	note        string // see driver.SchemaSetting; empty: none
 }
 
@@ -143,8 +143,8 @@ func readNote(c *sqlite.Conn) (note string, err error) {
 	return note, err
 }
 
-// bringUp makes the missing steps of the schema, each in a transaction, and records which versions
-// can use it. It doesn't change a newer schema.
+// bringUp makes the missing steps of the schema, each in its own transaction, and records which
+// versions can use the schema. It doesn't change a newer schema.
 func bringUp(ctx context.Context, c *sqlite.Conn) error {
 	schema, err := readSchema()
 	if err != nil {
@@ -164,11 +164,11 @@ func bringUp(ctx context.Context, c *sqlite.Conn) error {
 	return query(c, "put_setting", nil, driver.SchemaSetting, schema.Note(version))
 }
 
-// prepareFile creates the file if there is none, for its owner only, because it holds encrypted
-// credentials. It rewrites and syncs the log that an earlier process left: after a failed sync, the
-// log may exist only in the operating system's cache, and a later sync doesn't write pages that look
-// clean there. Call it before the file has connections, because closing a file releases all locks
-// that the process has on it.
+// prepareFile creates the file if there is none, readable only by its owner, because it holds
+// encrypted credentials. It rewrites and syncs the log that an earlier process left. After a failed
+// sync, that log may exist only in the operating system's cache, and a later sync doesn't write
+// pages that the cache considers clean. Call it before the file has connections, because closing a
+// file releases all locks that the process has on it.
 func prepareFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -178,12 +178,12 @@ func prepareFile(path string) error {
 		return err
 	}
 	if err := rewrite(path + "-wal"); err != nil {
-		return fmt.Errorf("write the log once more: %w", err)
+		return fmt.Errorf("rewrite the log: %w", err)
 	}
 	return nil
 }
 
-// rewrite writes a file's content over itself and syncs it.
+// rewrite writes a file's content over itself and syncs the file.
 func rewrite(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -207,8 +207,7 @@ func rewrite(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// openWriter makes or prepares the file, opens the connection that writes, and brings the
-// schema up to date.
+// openWriter prepares the file, opens the writer's connection, and brings the schema up to date.
 func openWriter(ctx context.Context, path string) (*sqlite.Conn, error) {
 	if err := prepareFile(path); err != nil {
 		return nil, err
@@ -216,7 +215,7 @@ func openWriter(ctx context.Context, path string) (*sqlite.Conn, error) {
 	return connectWriter(ctx, path)
 }
 
-// connectWriter is openWriter for a file that has connections.
+// connectWriter is openWriter for a file that already has connections.
 func connectWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error) {
 	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
 	if err != nil {
@@ -229,15 +228,15 @@ func connectWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error)
 	}()
 	c.SetBusyTimeout(busyTimeout)
 	for _, pragma := range []string{
-		"auto_vacuum = INCREMENTAL", // has an effect on a new file only
+		"auto_vacuum = INCREMENTAL", // affects only a new file
 		"journal_mode = WAL",
 		"synchronous = FULL",
-		"fullfsync = ON", // macOS: the disk's own cache too
+		"fullfsync = ON", // macOS: also sync the disk's own cache
 		"checkpoint_fullfsync = ON",
 		"trusted_schema = OFF",
 		"temp_store = MEMORY",
-		"secure_delete = ON",     // deleted data is overwritten
-		"wal_autocheckpoint = 0", // see writer.checkpoint: SQLite keeps its failures to itself
+		"secure_delete = ON",     // overwrite deleted data
+		"wal_autocheckpoint = 0", // writer.checkpoint does this instead, because SQLite doesn't report failures
 		fmt.Sprintf("journal_size_limit = %d", logLimit),
 		fmt.Sprintf("cache_size = -%d", writerCache),
 	} {
@@ -254,10 +253,9 @@ func connectWriter(ctx context.Context, path string) (_ *sqlite.Conn, err error)
 	return c, reserveLog(path + "-wal")
 }
 
-// reserveLog fills the log up with zeros to the length that it has when it is moved
-// into the file. Syncing a file that does not grow takes half the time (measured:
-// 100 instead of 205 µs). SQLite reads a log up to the first frame whose checksum is
-// wrong, so that zeros behind its end mean nothing to it.
+// reserveLog extends the log with zeros to the length at which it is moved into the file. Syncing a
+// file that doesn't grow takes half as long (measured: 100 instead of 205 µs). SQLite stops reading
+// the log at the first frame with a wrong checksum, so it ignores the zeros.
 func reserveLog(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -280,8 +278,7 @@ func reserveLog(path string) error {
 	return nil
 }
 
-// checkDurable refuses a connection whose commits would not be on disk when they
-// return.
+// checkDurable refuses a connection whose commits might not be on disk when they return.
 func checkDurable(c *sqlite.Conn) error {
 	var mode string
 	err := sqlitex.ExecuteTransient(c, "PRAGMA journal_mode", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
@@ -297,7 +294,7 @@ func checkDurable(c *sqlite.Conn) error {
 	}
 	const full = 2
 	if mode != "wal" || level < full {
-		return fmt.Errorf("it would lose acknowledged batches in a power cut: journal_mode is %q and synchronous is %d, and they have to be wal and at least %d; use a file on a local disk", mode, level, full)
+		return fmt.Errorf("it would lose acknowledged batches in a power cut: journal_mode is %q and synchronous is %d, but must be wal and at least %d; use a file on a local disk", mode, level, full)
 	}
 	return nil
 }
@@ -314,7 +311,7 @@ func openMover(path string) (*sqlite.Conn, error) {
 	return c, nil
 }
 
-// prepareReader sets a connection of the read pool up.
+// prepareReader configures a connection of the read pool.
 func prepareReader(c *sqlite.Conn) error {
 	c.SetBusyTimeout(busyTimeout)
 	for _, pragma := range []string{
@@ -329,7 +326,7 @@ func prepareReader(c *sqlite.Conn) error {
 	return nil
 }
 
-// pragmaInt reads a pragma that is a number.
+// pragmaInt reads a pragma whose value is a number.
 func pragmaInt(c *sqlite.Conn, name string) (n int64, err error) {
 	err = sqlitex.ExecuteTransient(c, "PRAGMA "+name, &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
 		n = s.ColumnInt64(0)
@@ -338,7 +335,7 @@ func pragmaInt(c *sqlite.Conn, name string) (n int64, err error) {
 	return n, err
 }
 
-// explain adds to an error of SQLite what its user can do about it.
+// explain adds to a SQLite error what the operator can do about it.
 func explain(err error) error {
 	if err == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// lastOwner is the largest value of a credential.
+// lastOwner is the largest possible credential.
 var lastOwner = batch.Owner(bytes.Repeat([]byte{0xff}, len(batch.Owner{})))
 
 // Hold implements storage.Storage.
@@ -24,7 +24,8 @@ func (db *DB) Hold(ctx context.Context, h storage.Hold) error {
 	})
 }
 
-// correctHolds takes back what a clock that was ahead has left of some credentials.
+// correctHolds limits the holds of a range of credentials that were written by a clock that was
+// ahead.
 func correctHolds(c *sqlite.Conn, now int64, first, last batch.Owner) error {
 	return query(c, "correct_holds", nil, now, storage.HoldLimit.Milliseconds(), first[:], last[:])
 }
@@ -45,7 +46,7 @@ func (db *DB) Holds(ctx context.Context) ([]storage.Hold, error) {
 	return out, err
 }
 
-// holds reports besides whether a clock that was ahead may have written one.
+// holds also reports whether any of them may have been written by a clock that was ahead.
 func (db *DB) holds(ctx context.Context) (out []storage.Hold, doubtful bool, err error) {
 	err = db.read(ctx, "look for credentials that are held back", func(c *sqlite.Conn) error {
 		return query(c, "holds", func(s *sqlite.Stmt) error {

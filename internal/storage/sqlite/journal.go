@@ -15,40 +15,40 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// journal makes results durable where it is cheap. A mark's place is a row of the table
-// marks, beside the others of its batch; the marks of fifty batches that run at once lie
-// on fifty pages, and a commit would have to write them all. So what a group of calls
-// records is written as one row of the table journal. It is moved to its place, its batch's
-// marks all at once, when the batch ends or is given up, and when the journal grows long.
+// journal makes results durable cheaply. The place of a mark is its row in the table marks, next to
+// the other marks of its batch. The marks of fifty running batches are on fifty pages, and a commit
+// would have to write all of these. So a group of calls is recorded as one row of the table
+// journal. The marks of a batch are moved to their places together when the batch ends or is given
+// up, and when the journal grows long.
 //
-// Until then it is also here, in memory, where reads look for it. What reads see is what
-// was committed. A read takes what is here first and begins its transaction on the
-// database afterwards: what was moved in between it finds there. Where both have a mark,
-// one that is Done counts, else the one here, which is newer or the same.
+// Until then, they are also here in memory, where reads look for them. Reads see only committed
+// marks. A read first copies the marks here and then begins its transaction on the database, where
+// it finds the marks that were moved in between. If both have a mark, the one that is Done counts;
+// otherwise the one here, which is newer or the same.
 //
-// When the file is opened, what an earlier process left in the table is moved to its
-// place. The rows say themselves what still counts: an entry without marks says that
-// everything earlier of its batch is in its place.
+// When the file is opened, the rows that an earlier process left in the table are moved to their
+// places. The rows show which marks still count: an entry without marks means that all earlier
+// marks of its batch are in their places.
 //
-// A row holds entries one after the other: the batch's id and the number of marks
-// (uvarint), then each mark with its length before (4 bytes, little endian).
+// A row holds one entry after the other: the batch's id and the number of marks (uvarint), then
+// each mark after its length (4 bytes, little endian).
 //
-// The methods are the writer's alone, except of.
+// Only the writer calls the methods, except of.
 type journal struct {
 	bounds
-	mu      sync.RWMutex // guards batches and what it holds; only the writer changes them
+	mu      sync.RWMutex // guards batches and its contents; only the writer changes them
 	batches map[storage.BatchID]*fresh
 
-	rows    []journalRow // of the table, oldest first
+	rows    []journalRow // the rows of the table, oldest first
 	bytes   int          // of these rows
 	flushes int
 
-	// Of the transaction under way:
-	buf     []byte // the row
-	steps   []step // in their order
-	written int64  // the row's id; 0: none
-	cut     int64  // rows before this id were deleted
-	usual   int    // how long the last row was
+	// The current transaction:
+	buf     []byte // its row
+	steps   []step // its entries, in order
+	written int64  // the row's id; 0: not written
+	cut     int64  // rows before this id were deleted; 0: none
+	usual   int    // length of the last row
 }
 
 type journalRow struct {
@@ -56,7 +56,7 @@ type journalRow struct {
 	bytes int
 }
 
-// fresh is what the journal holds of one batch.
+// fresh is the marks of one batch in the journal.
 type fresh struct {
 	marks []freshMark // by index
 	first int64       // the oldest row with one of them
@@ -72,22 +72,22 @@ func (m *freshMark) state() storage.MarkState {
 	return storage.MarkState(m.mark[0] & stateBits)
 }
 
-// step is one entry of the transaction under way.
+// step is one entry of the current transaction.
 type step struct {
 	id         storage.BatchID
 	index      int
-	start, end int // of the mark in buf; 0: everything earlier of the batch is in its place
+	start, end int // of the mark in buf; 0: all earlier marks of the batch are in their places
 }
 
-// bounds are those of the journal.
+// bounds are the journal's limits.
 type bounds struct {
-	// table is how many bytes the table may hold before marks of batches that still run
-	// are moved. It bounds what is in memory, too.
+	// table is how many bytes the table may hold before marks of running batches are moved. It also
+	// limits what is in memory.
 	table int
-	// call is the size in bytes of the results of one call beyond which they are stored in
-	// their places at once: writing them twice would cost more than it saves.
+	// call is the size in bytes above which the results of one call go to their places at once,
+	// because writing them twice would cost more than it saves.
 	call int
-	// trimAfter is after how many rows those that don't count any more are deleted.
+	// trimAfter is after how many new rows those that no longer count are deleted.
 	trimAfter int
 }
 
@@ -97,8 +97,8 @@ func newJournal() *journal {
 	return &journal{bounds: usualBounds, batches: map[storage.BatchID]*fresh{}}
 }
 
-// of returns what the journal holds of a batch, by index. It may be called from any
-// goroutine, before the read transaction begins that it is used in.
+// of returns a copy of the journal's marks of a batch, by index. It is safe for concurrent use.
+// Call it before you begin the read transaction that uses the marks.
 func (j *journal) of(id storage.BatchID) []freshMark {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
@@ -108,7 +108,7 @@ func (j *journal) of(id storage.BatchID) []freshMark {
 	return nil
 }
 
-// begin begins a transaction, whatever became of the one before.
+// begin begins a transaction, whatever the outcome of the last one.
 func (j *journal) begin() {
 	j.buf, j.steps, j.written, j.cut = nil, j.steps[:0], 0, 0
 }
@@ -118,8 +118,8 @@ func (j *journal) record(c *sqlite.Conn, id storage.BatchID, marks []storage.Mar
 	size, inPlace := 0, false
 	for i := range marks {
 		size += len(marks[i].Result.Body) + len(marks[i].Result.Line)
-		// A result that is stored already is where the table marks has it: reads of what the
-		// journal holds don't look there.
+		// This mark takes over a result that may be in the table marks, where readers of the
+		// journal's marks don't look for it.
 		inPlace = inPlace || marks[i].State == storage.Done && marks[i].Result.Status == 0
 	}
 	if inPlace || size > j.call {
@@ -144,8 +144,7 @@ func (j *journal) entry(id storage.BatchID, marks int) {
 	j.buf = binary.AppendUvarint(j.buf, uint64(marks))
 }
 
-// settle moves what the journal holds of a batch to its place, and stores marks there
-// that are newer.
+// settle moves the journal's marks of a batch to their places, together with newer marks.
 func (j *journal) settle(c *sqlite.Conn, id storage.BatchID, marks []storage.Mark) error {
 	held := j.held(id)
 	if len(held) == 0 && len(marks) == 0 {
@@ -176,9 +175,9 @@ func (j *journal) settle(c *sqlite.Conn, id storage.BatchID, marks []storage.Mar
 	return nil
 }
 
-// held returns what the journal holds of a batch, the transaction under way included.
+// held returns the journal's marks of a batch, including those of the current transaction.
 func (j *journal) held(id storage.BatchID) []freshMark {
-	f := j.batches[id] // the writer alone changes it, so it needs no lock to look
+	f := j.batches[id] // only the writer changes batches, so it needs no lock to read it
 	if !slices.ContainsFunc(j.steps, func(s step) bool { return s.id == id }) {
 		if f == nil {
 			return nil
@@ -201,7 +200,7 @@ func (j *journal) held(id storage.BatchID) []freshMark {
 	return out.marks
 }
 
-// put takes a mark up, unless the one before is Done.
+// put adds a mark, unless the batch already has one for this request that is Done.
 func (f *fresh) put(index int, mark []byte) {
 	at, found := len(f.marks), false
 	if at > 0 && f.marks[at-1].index >= index {
@@ -218,8 +217,8 @@ func (f *fresh) put(index int, mark []byte) {
 	}
 }
 
-// packedOver is storage.Over for packed marks. One that is damaged, which others report,
-// replaces the earlier one.
+// packedOver is storage.Over for packed marks. A damaged mark replaces the earlier one; its readers
+// report the damage.
 func packedOver(earlier, mark []byte) []byte {
 	if earlier[0]&hasNoAnswer != 0 {
 		return mark
@@ -236,8 +235,8 @@ func packedOver(earlier, mark []byte) []byte {
 	return packMark(nil, &m)
 }
 
-// flush writes the transaction's row and deletes rows that don't count any more. It comes
-// last before the commit.
+// flush writes the transaction's row and deletes rows that no longer count. It is the last call
+// before the commit.
 func (j *journal) flush(c *sqlite.Conn) error {
 	if len(j.buf) == 0 {
 		return nil
@@ -252,14 +251,14 @@ func (j *journal) flush(c *sqlite.Conn) error {
 	return nil
 }
 
-// trim bounds the table.
+// trim limits the length of the table.
 func (j *journal) trim(c *sqlite.Conn) error {
 	long := j.bytes > j.table
 	if j.flushes++; j.flushes%j.trimAfter != 0 && !long {
 		return nil
 	}
 	oldest := int64(math.MaxInt64)
-	var behind int64 // rows before this id are to be got rid of, whatever they hold
+	var behind int64 // rows up to this id must go, whatever they hold
 	if long {
 		rest := j.bytes
 		for _, row := range j.rows {
@@ -285,7 +284,7 @@ func (j *journal) trim(c *sqlite.Conn) error {
 	return query(c, "cut_journal", nil, j.cut)
 }
 
-// commit makes the transaction, which is on disk now, what reads see.
+// commit makes the transaction visible to reads. It must be on disk.
 func (j *journal) commit() {
 	if j.cut != 0 {
 		n := 0
@@ -317,16 +316,16 @@ func (j *journal) commit() {
 	}
 }
 
-// empty moves everything to its place and empties the table.
+// empty moves all marks to their places and empties the table.
 func (j *journal) empty(c *sqlite.Conn) error {
 	if err := j.settleAll(c); err != nil {
 		return err
 	}
-	j.buf = nil // there is no row any more that it would be about
+	j.buf = nil // its entries concern only rows that are deleted
 	return query(c, "cut_journal", nil, int64(math.MaxInt64))
 }
 
-// settleAll moves everything to its place.
+// settleAll moves all marks to their places.
 func (j *journal) settleAll(c *sqlite.Conn) error {
 	for _, id := range slices.Sorted(maps.Keys(j.batches)) {
 		if err := j.settle(c, id, nil); err != nil {
@@ -338,7 +337,7 @@ func (j *journal) settleAll(c *sqlite.Conn) error {
 
 var errDamagedJournal = errors.New("the results that were recorded last, in the table journal, are damaged: restore the file from a backup")
 
-// replay moves to its place what an earlier process has left in the table, in one
+// replay moves the marks that an earlier process left in the table to their places, in one
 // transaction.
 func replay(c *sqlite.Conn) (err error) {
 	left := map[storage.BatchID]*fresh{}
@@ -361,7 +360,7 @@ func replay(c *sqlite.Conn) (err error) {
 	return query(c, "commit", nil)
 }
 
-// takeUp reads the entries of one row.
+// takeUp adds the entries of one row to batches.
 func takeUp(batches map[storage.BatchID]*fresh, row []byte) error {
 	for len(row) > 0 {
 		id, idWidth := binary.Uvarint(row)
@@ -401,10 +400,10 @@ func takeUp(batches map[storage.BatchID]*fresh, row []byte) error {
 	return nil
 }
 
-// ends are the requests of a batch that have ended, by how they ended.
+// ends is the ended requests of a batch: all, and those with each outcome.
 type ends struct{ all, skipped, failed, inDoubt batch.Set }
 
-// ended returns the ends that the journal held.
+// ended returns the ends among the journal's marks.
 func ended(held []freshMark) (e ends, err error) {
 	for i := range held {
 		if held[i].state() != storage.Done {
@@ -441,7 +440,7 @@ func (e *ends) add(i int, status batch.ResultStatus, inDoubt bool) {
 	}
 }
 
-// endsOf returns the ends of a batch's requests, in the table and in what the journal held.
+// endsOf returns the ends of a batch's requests, from the table and from the journal's marks.
 func endsOf(c *sqlite.Conn, id storage.BatchID, held []freshMark) (ends, error) {
 	e, err := ended(held)
 	if err == nil {
@@ -450,7 +449,7 @@ func endsOf(c *sqlite.Conn, id storage.BatchID, held []freshMark) (ends, error) 
 	return e, err
 }
 
-// read adds the ends that the table has.
+// read adds the ends from the table.
 func (e *ends) read(c *sqlite.Conn, id storage.BatchID) error {
 	return query(c, "done", func(s *sqlite.Stmt) error {
 		e.add(s.ColumnInt(0), batch.ResultStatus(s.ColumnInt(1)), s.ColumnBool(2))
@@ -458,5 +457,5 @@ func (e *ends) read(c *sqlite.Conn, id storage.BatchID) error {
 	}, int64(id))
 }
 
-// completed returns how many requests ran to an end.
+// completed returns how many requests were executed.
 func (e *ends) completed() int { return e.all.Len() - e.skipped.Len() }

@@ -62,11 +62,11 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	return page, nil
 }
 
-// look returns how many batches one Find reads. Of the statements of candidates, only find_open
-// returns batches of another state than the filter's.
+// look returns the maximum number of batches that one Find reads. Of the statements of candidates,
+// only find_open returns batches that don't have the filter's status.
 func look(f *storage.Filter) int { return f.Look(!f.Open || f.Status == 0) }
 
-// candidates returns the batches to look at, in their order.
+// candidates returns the batches to check, in order.
 func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err error) {
 	add := func(s *sqlite.Stmt) error {
 		ids = append(ids, storage.BatchID(s.ColumnInt64(0)))
@@ -99,7 +99,8 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 	return ids, err
 }
 
-// seek returns an ID that everything is older than which was created before the filter's end.
+// seek returns an ID that is larger than those of all batches that were created before the filter's
+// end.
 func seek(c *sqlite.Conn, f *storage.Filter) (int64, error) {
 	newest, err := queryInt(c, "newest_batch")
 	if err != nil {
@@ -115,7 +116,7 @@ func seek(c *sqlite.Conn, f *storage.Filter) (int64, error) {
 	})
 }
 
-// readSummary reads what the batch's own row knows; false if it is gone.
+// readSummary reads the batch's own row. It returns false if the batch is gone.
 func readSummary(c *sqlite.Conn, id storage.BatchID) (out storage.Summary, ok bool, err error) {
 	err = query(c, "summary", func(s *sqlite.Stmt) error {
 		ok = true
@@ -133,9 +134,9 @@ func readSummary(c *sqlite.Conn, id storage.BatchID) (out storage.Summary, ok bo
 	return out, ok, err
 }
 
-// inspect reports whether a batch meets the conditions that its row does not tell of, and
-// counts what one that runs has done. Of a running batch the journal is read first, before
-// the transaction begins.
+// inspect reports whether a batch meets the conditions that need more than its row. It also counts
+// the results of a running batch. For a running batch, it reads the journal before the transaction
+// begins.
 func (db *DB) inspect(ctx context.Context, what string, f *storage.Filter, s *storage.Summary) (ok bool, err error) {
 	running := s.Status != batch.Completed && !s.StartedAt.IsZero()
 	if !running && f.Code == 0 && f.Path == "" {
@@ -162,7 +163,7 @@ func (db *DB) inspect(ctx context.Context, what string, f *storage.Filter, s *st
 	return ok, err
 }
 
-// hasCode reports whether a request of the batch ended with this code; 0: any will do.
+// hasCode reports whether a request of the batch ended with this code; 0 matches every batch.
 func hasCode(c *sqlite.Conn, id storage.BatchID, held []freshMark, code int) (bool, error) {
 	if code == 0 {
 		return true, nil
@@ -183,8 +184,8 @@ func hasCode(c *sqlite.Conn, id storage.BatchID, held []freshMark, code int) (bo
 	return n == 1, err
 }
 
-// hasPath reports whether the path of a request holds the text. A batch whose requests are
-// damaged matches nothing, so that the others are found.
+// hasPath reports whether the path of a request contains the text. It ignores a batch whose
+// requests are damaged, so that the others are still found.
 func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err error) {
 	if text == "" {
 		return true, nil
@@ -213,7 +214,7 @@ func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, e
 	return out, err
 }
 
-// released is the moment until which a queue was released; zero: for a pause.
+// released returns the time until which a queue was released; zero for a pause.
 func released(ms int64) (out time.Time) {
 	if ms < storage.Forever.UnixMilli() {
 		out = storage.FromMillis(ms)
@@ -221,9 +222,9 @@ func released(ms int64) (out time.Time) {
 	return out
 }
 
-// Overview implements storage.Storage. There is one node, this one.
+// Overview implements storage.Storage. The only node is this one.
 func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, err error) {
-	err = db.readFor(ctx, storage.Caller{}, "look over the database", func(c *sqlite.Conn) error {
+	err = db.readFor(ctx, storage.Caller{}, "read the state of the database", func(c *sqlite.Conn) error {
 		out = storage.Overview{}
 		err := query(c, "count_queues", func(s *sqlite.Stmt) error {
 			out.Queues, out.Owned, out.Open = s.ColumnInt(0), s.ColumnInt(1), s.ColumnInt(2)

@@ -10,15 +10,15 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// Bounds of one step of Purge, so that no call waits long behind it.
+// Limits of one call of Purge, so that no other call waits long for it.
 const (
 	purgeBatches = 16
 	purgeBytes   = 4 << 20 // of answers' bodies
 	vacuumPages  = 1024    // pages given back to the file system
 )
 
-// Purge implements storage.Storage. Free pages are used again by what comes later;
-// when they are more than a quarter of the file, it is cut.
+// Purge implements storage.Storage. Later rows reuse free pages. If more than a quarter of the file
+// is free, Purge shortens the file.
 func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, err error) {
 	err = db.write(ctx, "remove expired batches", func(c *sqlite.Conn) error {
 		more = false
@@ -49,9 +49,9 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 	return more, err
 }
 
-// purgeOne removes one expired batch, or as much of it as the bytes allow, and
-// returns what is left of them. What is removed in part is hidden first. It reports
-// false if nothing is expired.
+// purgeOne removes one expired batch, or as much of it as the byte limit allows, and returns what
+// is left of the limit. A batch that is removed in parts is hidden first. gone is false if no batch
+// has expired.
 func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err error) {
 	var id, queue, size int64
 	err = query(c, "expired", func(s *sqlite.Stmt) error {
@@ -90,8 +90,7 @@ func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err e
 	return bytes, true, query(c, "delete_queue", nil, queue)
 }
 
-// shrink gives free pages back to the file system, some at a time, while they are
-// more than a quarter of the file.
+// shrink gives some free pages back to the file system if they are more than a quarter of the file.
 func shrink(c *sqlite.Conn) (more bool, err error) {
 	free, err := pragmaInt(c, "freelist_count")
 	if err != nil {
@@ -120,7 +119,7 @@ func (db *DB) Setting(ctx context.Context, name string) (value string, err error
 
 // Seals implements storage.Storage.
 func (db *DB) Seals(ctx context.Context, n int) (out [][]byte, err error) {
-	err = db.read(ctx, "look what credentials are sealed with", func(c *sqlite.Conn) error {
+	err = db.read(ctx, "find out which keys credentials are sealed with", func(c *sqlite.Conn) error {
 		return query(c, "seals", func(s *sqlite.Stmt) error {
 			seal := make([]byte, s.ColumnLen(0))
 			s.ColumnBytes(0, seal)
@@ -152,8 +151,8 @@ func (db *DB) InitSetting(ctx context.Context, name, value string) (stored strin
 	return stored, nil
 }
 
-// Ping implements storage.Storage. It only reads, because anybody may call it many times a second.
-// After a change has failed, it commits, to prove that the file can be written again.
+// Ping implements storage.Storage. It only reads, because it may be called many times a second.
+// After a failed change, it commits, to prove that the file can be written again.
 func (db *DB) Ping(ctx context.Context) error {
 	if !db.writer.failing.Load() {
 		return db.read(ctx, "ask the database", func(c *sqlite.Conn) error {
@@ -161,6 +160,6 @@ func (db *DB) Ping(ctx context.Context) error {
 			return err
 		})
 	}
-	// SQLite doesn't write a value that is already there.
+	// The value must be new, because SQLite doesn't write an unchanged one.
 	return db.PutSetting(ctx, "ping", strconv.FormatInt(time.Now().UnixNano(), 10))
 }

@@ -8,17 +8,16 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// A packed mark is its state (one byte), then numbers as varints: index, attempts,
-// retries, throttles, the moment of the first throttle, maybe done (see maybeDone), when it
-// started and ended, not before, the result's status, code and kind, the length of its
-// line; then the line, and what is left is the body. Moments are in milliseconds. With
-// the bit withHeaders in the first byte, the length of the packed headers and they
-// themselves stand before the body.
+// A packed mark is its state (one byte), followed by numbers as varints: index, attempts, retries,
+// throttles, the time of the first throttle, maybe done (see maybeDone), the times of start and
+// end, not before, the result's status, code and kind, and the length of its line. The line comes
+// next, and the rest is the body. Times are in milliseconds. If the first byte has the bit
+// withHeaders, the length of the packed headers and the headers themselves come before the body.
 const (
 	packedNumbers = 13
 	withHeaders   = 0x40
 	wasSkipped    = 0x20 // the result is NOT_EXECUTED
-	hasNoAnswer   = 0x10 // the answer that is stored stays
+	hasNoAnswer   = 0x10 // the stored answer stays
 	stateBits     = 0x0f
 )
 
@@ -68,7 +67,7 @@ func packMark(buf []byte, m *storage.Mark) []byte {
 	return append(buf, r.Body...)
 }
 
-// unpackMark is the inverse of packMark. The body is a part of data.
+// unpackMark is the inverse of packMark. The body is a slice of data.
 func unpackMark(data []byte) (m storage.Mark, err error) {
 	if len(data) == 0 {
 		return m, errDamagedJournal
@@ -108,7 +107,7 @@ func unpackMark(data []byte) (m storage.Mark, err error) {
 	return m, nil
 }
 
-// unpackNumbers reads the numbers of a packed mark, and returns the rest.
+// unpackNumbers reads the numbers of a packed mark and returns the rest.
 func unpackNumbers(data []byte) (n [packedNumbers]int64, rest []byte, err error) {
 	for i := range n {
 		var width int
@@ -145,8 +144,8 @@ func readMark(s *sqlite.Stmt) storage.Mark {
 	}
 }
 
-// putMark stores a mark in its place, unless one that is Done is there. This is the
-// service's most frequent statement by far, so it does without query's boxes.
+// putMark stores a mark in its place, unless there is one that is Done. It doesn't use query, whose
+// arguments are boxed, because this is the service's most frequent statement by far.
 func putMark(s *sqlite.Stmt, id storage.BatchID, m *storage.Mark) error {
 	t, r := &m.Tries, &m.Result
 	for i, n := range [...]int64{

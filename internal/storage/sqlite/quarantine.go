@@ -20,7 +20,7 @@ func (db *DB) Progress(ctx context.Context, cl *storage.Claim) error {
 
 // Quarantine implements storage.Storage.
 func (db *DB) Quarantine(ctx context.Context, cl *storage.Claim, reason string) error {
-	return db.write(ctx, "set a batch aside", func(c *sqlite.Conn) error {
+	return db.write(ctx, "quarantine a batch", func(c *sqlite.Conn) error {
 		state, err := owned(c, cl)
 		if err != nil {
 			return err
@@ -34,7 +34,7 @@ func (db *DB) Quarantine(ctx context.Context, cl *storage.Claim, reason string) 
 	})
 }
 
-// setAside sets an unfinished batch aside, or ends it where it was stopped.
+// setAside quarantines an unfinished batch, or ends it if it was stopped.
 func (db *DB) setAside(c *sqlite.Conn, cl *storage.Claim, reason string) error {
 	now, err := claimedNow(c, cl.ID)
 	if err != nil {
@@ -52,7 +52,7 @@ func (db *DB) setAside(c *sqlite.Conn, cl *storage.Claim, reason string) error {
 	return query(c, "count_open", nil, int64(cl.Queue), -1)
 }
 
-// reopen makes a batch that was set aside one of its queue's open ones again.
+// reopen makes a quarantined batch one of its queue's open batches again.
 func reopen(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, keepReason bool) error {
 	if err := query(c, "unquarantine", nil, int64(id), keepReason); err != nil {
 		return err
@@ -60,7 +60,7 @@ func reopen(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, keepReason bo
 	return query(c, "count_open", nil, int64(q), 1)
 }
 
-// endAside ends a batch that was set aside. An empty reason keeps the one for which it was.
+// endAside ends a quarantined batch. If reason is empty, the reason for the quarantine remains.
 func (db *DB) endAside(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, reason string) error {
 	if err := reopen(c, id, q, true); err != nil {
 		return err

@@ -16,8 +16,8 @@ var queryFile string
 // queries are the statements of queries.sql by name.
 var queries = driver.ParseQueries(queryFile)
 
-// query runs the statement of that name and calls row, unless nil, for each row. The
-// arguments are int, int64, bool, string or []byte (nil: NULL).
+// query runs the named statement and calls row, unless it is nil, for each row. The arguments are
+// int, int64, bool, string or []byte (nil: NULL).
 func query(c *sqlite.Conn, name string, row func(s *sqlite.Stmt) error, args ...any) error {
 	s, err := c.Prepare(queries[name])
 	if err != nil {
@@ -27,7 +27,7 @@ func query(c *sqlite.Conn, name string, row func(s *sqlite.Stmt) error, args ...
 	for {
 		ok, err := s.Step()
 		if err == nil && !ok {
-			return nil // it holds nothing any more; the next Prepare resets it
+			return nil // a finished statement holds no locks; the next Prepare resets it
 		}
 		if err == nil && row != nil {
 			err = row(s)
@@ -36,7 +36,7 @@ func query(c *sqlite.Conn, name string, row func(s *sqlite.Stmt) error, args ...
 			return s.Reset()
 		}
 		if err != nil {
-			_ = s.Reset() // repeats the error, if it was the statement's
+			_ = s.Reset() // returns the same error again if it was the statement's
 			if storage.Certain(err) {
 				return err
 			}
@@ -66,12 +66,13 @@ func bind(s *sqlite.Stmt, args []any) {
 				s.BindBytes(i+1, v)
 			}
 		default:
-			panic(fmt.Sprintf("sqlite: argument %d has type %T", i+1, arg)) //nolint:forbidigo // a mistake in this package
+			panic(fmt.Sprintf("sqlite: argument %d has type %T", i+1, arg)) //nolint:forbidigo // a bug in this package
 		}
 	}
 }
 
-// queryInt returns the first column of the first row; 0 if there is none.
+// queryInt returns the first column of a statement that returns at most one row; 0 if there is
+// none.
 func queryInt(c *sqlite.Conn, name string, args ...any) (n int64, err error) {
 	err = query(c, name, func(s *sqlite.Stmt) error {
 		n = s.ColumnInt64(0)

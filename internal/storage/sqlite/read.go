@@ -38,8 +38,8 @@ func isRunning(s *storage.Status) bool {
 	return s.Status != batch.Completed && !s.StartedAt.IsZero()
 }
 
-// readResultsOf fills in what the batch's own row does not know. held is what the journal
-// held of it before the transaction began.
+// readResultsOf fills in what isn't in the batch's own row. held is the journal's marks of the
+// batch, read before the transaction began.
 func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxBytes int) (err error) {
 	if maxBytes > 0 || isRunning(out) {
 		if err := readEnded(c, out, held); err != nil {
@@ -54,7 +54,7 @@ func readResultsOf(c *sqlite.Conn, out *storage.Status, held []freshMark, maxByt
 	return nil
 }
 
-// readStatus reads what the batch's own row knows.
+// readStatus reads the batch's own row.
 func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error) {
 	err = query(c, "status", func(s *sqlite.Stmt) error {
 		if !key.Covers(s.ColumnText(1), blob(s, 2)) {
@@ -90,7 +90,7 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 	return out, err
 }
 
-// readEnded fills in which requests have ended, and counts them. held is what the journal held.
+// readEnded fills in which requests have ended, and counts them. held is the journal's marks.
 func readEnded(c *sqlite.Conn, out *storage.Status, held []freshMark) error {
 	if out.Status == batch.Completed && out.Completed == out.Total {
 		for i := range out.Total {
@@ -127,8 +127,8 @@ func (db *DB) Results(ctx context.Context, id storage.BatchID, from, maxBytes in
 	return out, nil
 }
 
-// readResults reads results from an index on, out of the table and of what the journal
-// held: as many as maxBytes of bodies allow, and at least one.
+// readResults reads results from the index from on, from the table and from the journal's marks. It
+// reads as many as have bodies of at most maxBytes in total, and at least one.
 func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, maxBytes int) ([]storage.IndexedResult, error) {
 	p := page{held: held, from: from, left: maxBytes}
 	err := query(c, "results", func(s *sqlite.Stmt) error {
@@ -170,24 +170,24 @@ func readResults(c *sqlite.Conn, id storage.BatchID, held []freshMark, from, max
 	return p.out, nil
 }
 
-// page is a page of results on its way.
+// page is a page of results that is being read.
 type page struct {
-	held []freshMark // what is left of it
-	from int         // the least index that may follow
-	left int         // bytes
+	held []freshMark // marks that aren't on the page yet
+	from int         // the smallest index that may follow
+	left int         // remaining bytes
 	full bool
 	out  []storage.IndexedResult
 }
 
-// fits reports whether a body of n bytes belongs to the page.
+// fits reports whether a body of n bytes fits on the page, and counts its bytes.
 func (p *page) fits(n int) bool {
 	p.left -= n
 	p.full = p.left < 0 && len(p.out) > 0
 	return !p.full
 }
 
-// addHeld adds the results with smaller indexes that only the journal held.
-// Errors: errEnough, when the page is full.
+// addHeld adds the results up to index before that are only in the journal's marks. Errors:
+// errEnough, if the page is full.
 func (p *page) addHeld(before int) error {
 	for ; len(p.held) > 0 && p.held[0].index <= before; p.held = p.held[1:] {
 		h := &p.held[0]
@@ -259,7 +259,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 	return out, err
 }
 
-// row is what stopping and deleting need to know of a batch.
+// row is the part of a batch that stopping and deleting need.
 type row struct {
 	id      storage.BatchID
 	queue   storage.QueueID
@@ -270,7 +270,7 @@ type row struct {
 	aside   bool // in quarantine
 }
 
-// byTicket finds a batch that its creator may see.
+// byTicket finds a batch if its creator may see it.
 func byTicket(c *sqlite.Conn, key storage.Key) (out row, err error) {
 	found := false
 	err = query(c, "batch_by_ticket", func(s *sqlite.Stmt) error {

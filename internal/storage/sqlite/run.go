@@ -30,8 +30,8 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 	return out, nil
 }
 
-// Claim implements storage.Storage. Every earlier process is dead, so that this one
-// may claim any queue.
+// Claim implements storage.Storage. This process may claim any queue, because every earlier process
+// is dead.
 func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
 	var id, epoch int64
 	err := db.write(ctx, "claim a queue", func(c *sqlite.Conn) (err error) {
@@ -54,8 +54,8 @@ func (db *DB) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, err
 	return db.claimed(ctx, id, epoch)
 }
 
-// begin makes a batch of the queue the one that this process runs. taken says that the process
-// takes the queue over: a claim that was not ended before counts as one that a death has ended.
+// begin starts a batch of the queue in this process. With taken, the process takes over the queue:
+// a claim that was not ended before then counts as ended by a death.
 func (db *DB) begin(c *sqlite.Conn, q storage.QueueID, id, epoch int64, taken bool) error {
 	if err := query(c, "own_queue", nil, int64(q), db.process, epoch); err != nil {
 		return err
@@ -72,8 +72,8 @@ func ownerOf(c *sqlite.Conn, q storage.QueueID) (owner, epoch int64, err error) 
 	return owner, epoch, err
 }
 
-// claimed reads the claim of a batch. That happens beside the writer, as Load does: until
-// the batch is ended under this epoch or claimed under a newer one, nothing of it changes.
+// claimed reads the claim of a batch. Like Load, it doesn't need the writer, because nothing of the
+// batch changes until it is ended under this epoch or claimed under a newer one.
 func (db *DB) claimed(ctx context.Context, id, epoch int64) (out *storage.Claim, err error) {
 	marked := len(db.journal.of(storage.BatchID(id))) > 0
 	err = db.read(ctx, "read a claim", func(c *sqlite.Conn) (err error) {
@@ -100,7 +100,7 @@ func (db *DB) Load(ctx context.Context, cl *storage.Claim) error {
 			return nil
 		}, int64(cl.ID))
 		if err == nil && !there {
-			err = storage.ErrNotOwner // ended and purged since
+			err = storage.ErrNotOwner // the batch has ended and was purged
 		}
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func (db *DB) Load(ctx context.Context, cl *storage.Claim) error {
 	return nil
 }
 
-// readClaim reads a claim. marked says that the journal holds marks of the batch.
+// readClaim reads a claim. With marked, the journal holds marks of the batch.
 func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim, err error) {
 	var size int64
 	err = query(c, "claimed", func(s *sqlite.Stmt) error {
@@ -152,14 +152,14 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 		return nil, err
 	}
 	if out == nil {
-		return nil, storage.ErrNotOwner // ended and purged since
+		return nil, storage.ErrNotOwner // the batch has ended and was purged
 	}
 	if size == 0 {
-		return out, nil // Load says that there are no requests
+		return out, nil // Load reports that the requests are missing
 	}
 	head, err := packedHead(c, id)
 	if isDamage(err) {
-		return out, nil // so will Load
+		return out, nil // Load reports the damage
 	}
 	if err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 	return out, nil
 }
 
-// packedHead reads the beginning of a batch's requests, which says how large they are.
+// packedHead reads the beginning of a batch's requests, from which their size can be told.
 func packedHead(c *sqlite.Conn, id int64) (head []byte, err error) {
 	b, err := c.OpenBlob("main", "requests", "packed", id, false)
 	if err != nil {
@@ -180,8 +180,8 @@ func packedHead(c *sqlite.Conn, id int64) (head []byte, err error) {
 	return head, err
 }
 
-// newest puts together what the database and the journal hold of a batch, both by
-// index, as storage.Mark.Unread shows it.
+// newest merges the marks of a batch in the database and in the journal, both by index, in the form
+// that storage.Mark.Unread returns.
 func newest(stored []storage.Mark, held []freshMark) ([]storage.Mark, error) {
 	var out []storage.Mark
 	for i := range held {
@@ -229,12 +229,12 @@ func (db *DB) Record(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 	return out, nil
 }
 
-// portionBytes bounds the marks of one operation of the writer, in bytes, if it has more than
-// one answer, so that others need not wait for all of a large call.
+// portionBytes limits the marks of one operation of the writer, in bytes, if it has more than one
+// answer. Others then needn't wait for all of a large call.
 const portionBytes = 2 << 20
 
-// recordMost records marks that are too many for the operation that ends a batch or gives it
-// back, and returns those that are left to it.
+// recordMost records marks first if they are too many for the operation that ends a batch or gives
+// it up. It returns the marks that this operation must record.
 func (db *DB) recordMost(ctx context.Context, cl *storage.Claim, marks []storage.Mark) ([]storage.Mark, error) {
 	if storage.Size(marks) <= portionBytes {
 		return marks, nil
@@ -260,7 +260,7 @@ func (db *DB) record(c *sqlite.Conn, cl *storage.Claim, marks []storage.Mark) (s
 		return now.signals, nil
 	}
 	if now.state == batch.Queued {
-		delete(db.writer.known, cl.ID) // it changes
+		delete(db.writer.known, cl.ID) // the state changes
 	}
 	if err := progress(c, cl.ID, now.state, marks); err != nil {
 		return storage.Signals{}, err
@@ -268,7 +268,7 @@ func (db *DB) record(c *sqlite.Conn, cl *storage.Claim, marks []storage.Mark) (s
 	return now.signals, db.journal.record(c, cl.ID, marks)
 }
 
-// claimedNow reads what is known of a batch; nothing of one that is gone.
+// claimedNow reads the current state of a batch; the zero value if it is gone.
 func claimedNow(c *sqlite.Conn, id storage.BatchID) (now claimed, err error) {
 	err = query(c, "running", func(s *sqlite.Stmt) error {
 		now = claimed{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3), Paused: s.ColumnBool(4)}}
@@ -289,7 +289,7 @@ func running(c *sqlite.Conn, cl *storage.Claim) (batch.Status, storage.Signals, 
 	return now.state, now.signals, nil
 }
 
-// progress notes that a batch has a result.
+// progress marks a batch as in progress once it has a result.
 func progress(c *sqlite.Conn, id storage.BatchID, state batch.Status, marks []storage.Mark) error {
 	if state != batch.Queued || !slices.ContainsFunc(marks, func(m storage.Mark) bool { return m.State == storage.Done && m.Result.Status != batch.NotExecuted }) {
 		return nil
@@ -334,8 +334,8 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 	return db.claimed(ctx, next, cl.Epoch)
 }
 
-// owned checks that a claim is its queue's newest. The batch's state is 0 when it has
-// ended and was purged since.
+// owned checks that a claim is its queue's newest. The state is 0 if the batch has ended and was
+// purged.
 func owned(c *sqlite.Conn, cl *storage.Claim) (batch.Status, error) {
 	_, epoch, err := ownerOf(c, cl.Queue)
 	if err != nil {
@@ -374,7 +374,7 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 	}})
 }
 
-// uncertain returns the error, or nil if it is one of package storage.
+// uncertain returns err, or nil if it is an error of package storage.
 func uncertain(err error) error {
 	if storage.Certain(err) {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// Size implements storage.Storage. Pages that are free are not counted: the next batches
-// use them. The part of the log that is always there isn't counted either.
+// Size implements storage.Storage. It doesn't count free pages, which the next batches use, and the
+// part of the log that is always there.
 func (db *DB) Size(ctx context.Context) (int64, error) {
 	var size int64
 	err := db.read(ctx, "measure the database", func(c *sqlite.Conn) (err error) {

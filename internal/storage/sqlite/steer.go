@@ -20,7 +20,7 @@ func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopRe
 		if err := query(c, "wake_queue", nil, q); err != nil {
 			return err
 		}
-		return query(c, "delete_queue", nil, q) // if it has no batches
+		return query(c, "delete_queue", nil, q) // only if it has no batches
 	})
 	if err != nil || q == 0 {
 		return storage.StopResult{}, err
@@ -28,7 +28,7 @@ func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopRe
 	return storage.StopResult{Count: 1, Queues: []storage.QueueID{storage.QueueID(q)}}, nil
 }
 
-// pause sets the mark, and returns the queue; 0: it was set already.
+// pause pauses or resumes, and returns the queue; 0 if nothing changed.
 func pause(c *sqlite.Conn, p storage.PauseRequest) (int64, error) {
 	switch {
 	case p.Ticket != uuid.Nil:
@@ -45,7 +45,7 @@ func pause(c *sqlite.Conn, p storage.PauseRequest) (int64, error) {
 
 // Group implements storage.Storage.
 func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group string) (storage.GroupCounts, error) {
-	const what = "count over a group"
+	const what = "count the batches of a group"
 	var members []member
 	look := func(c *sqlite.Conn) error {
 		members = nil
@@ -61,7 +61,7 @@ func (db *DB) Group(ctx context.Context, store string, owner batch.Owner, group 
 	if err := db.readFor(ctx, storage.Caller{Store: store, Owner: owner}, what, look); err != nil {
 		return storage.GroupCounts{}, err
 	}
-	held := map[storage.BatchID][]freshMark{} // taken before the transaction begins that it is used in
+	held := map[storage.BatchID][]freshMark{} // read before the transaction that uses it begins
 	for _, b := range members {
 		if b.state != batch.Completed && b.started {
 			held[b.id] = db.journal.of(b.id)
@@ -90,11 +90,11 @@ type member struct {
 	id      storage.BatchID
 	state   batch.Status
 	total   int
-	counted counts // when it ended; failed is -1 if the failures were not counted
+	counted counts // the counts when it ended; failed is -1 if failures weren't counted
 	started bool
 }
 
-// counts are of one batch's results.
+// counts are the counts of one batch's results.
 type counts struct{ completed, failed, inDoubt, skipped int }
 
 // count counts a batch's results.

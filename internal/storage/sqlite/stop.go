@@ -37,7 +37,7 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResu
 	return out, nil
 }
 
-// selected returns the unfinished batches of a selection that are not stopped yet.
+// selected returns the unfinished batches of a selection that haven't been stopped.
 func selected(c *sqlite.Conn, sel storage.Selection) (out []row, err error) {
 	if sel.Ticket != uuid.Nil {
 		b, err := byTicket(c, storage.Key{Store: sel.Store, Owner: sel.Owner, Ticket: sel.Ticket})
@@ -63,8 +63,9 @@ func selected(c *sqlite.Conn, sel storage.Selection) (out []row, err error) {
 	return out, err
 }
 
-// stop stops a batch by the statement of that name. One that was never started, or that was
-// set aside, ends at once; any other is its runner's to end, who has nothing to wait for any more.
+// stop runs the named statement, which stops a batch. A batch that was never started, or that is
+// quarantined, ends at once. Any other batch is ended by its runner, for which the queue becomes
+// runnable at once.
 func (db *DB) stop(c *sqlite.Conn, b row, statement string) error {
 	if err := query(c, statement, nil, int64(b.id)); err != nil {
 		return err

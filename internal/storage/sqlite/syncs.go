@@ -8,9 +8,9 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// syncs counts failed syncs. The second failed sync of the log ends the process. For the file itself,
-// the first error does: this process would not write the moved pages again, and would restart the
-// log that still has them.
+// syncs counts failed syncs. The second failed sync of the log ends the process. For the file
+// itself, the first one does, because this process would not write the moved pages again, and would
+// restart the log that still has them.
 type syncs struct {
 	path  string
 	log   *slog.Logger
@@ -18,10 +18,10 @@ type syncs struct {
 
 	mu     sync.Mutex
 	failed int
-	last   error // after the second
+	last   error // why nothing more may be written; nil: it may
 }
 
-// note records an error of the database. It ends the process at the second failed sync.
+// note counts an error of the database if it is a failed sync. The second one ends the process.
 func (s *syncs) note(err error) {
 	switch sqlite.ErrCode(err) {
 	case sqlite.ResultIOErrFsync, sqlite.ResultIOErrDirFsync:
@@ -37,7 +37,7 @@ func (s *syncs) note(err error) {
 	s.end(err)
 }
 
-// noteMove records an error of moving the log into the file. It ends the process unless the disk is
+// noteMove handles an error of moving the log into the file. It ends the process unless the disk is
 // full or the file is locked.
 func (s *syncs) noteMove(err error) {
 	if sqlite.ErrCode(err).ToPrimary() != sqlite.ResultIOErr {
@@ -48,7 +48,7 @@ func (s *syncs) noteMove(err error) {
 	s.end(err)
 }
 
-// end ends the process. s.mu is held.
+// end ends the process. The caller holds s.mu.
 func (s *syncs) end(err error) {
 	if s.last != nil {
 		return
@@ -58,7 +58,7 @@ func (s *syncs) end(err error) {
 	s.fatal(s.last)
 }
 
-// dead returns the reason why nothing more may be written; nil: writing is allowed.
+// dead returns the reason why nothing more may be written; nil if writing is allowed.
 func (s *syncs) dead() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

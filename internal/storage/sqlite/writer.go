@@ -15,40 +15,40 @@ import (
 )
 
 const (
-	// groupLimit is how many operations one transaction has at most.
+	// groupLimit is the maximum number of operations in one transaction.
 	groupLimit = 256
-	// largeOperation is how many bytes an operation may write before it counts as large.
+	// largeOperation is the size in bytes above which an operation counts as large.
 	largeOperation = 64 << 10
 	// checkpointBytes is how many bytes large operations write before the log is moved into the
 	// file, concurrently with the writer.
 	checkpointBytes = 4 << 20
 )
 
-// writer runs operations on the one connection that writes. It takes all that are
-// queued and commits them together. A large operation has a transaction of its own. Small
-// operations that came before or meanwhile are committed before the next large one. So a small
-// operation waits for at most one large one.
+// writer runs operations on the only connection that writes. It takes all queued operations and
+// commits them together. A large operation has its own transaction. Small operations that were
+// queued in the meantime are committed before the next large one, so a small operation waits for at
+// most one large one.
 type writer struct {
 	conn    *sqlite.Conn    // nil: the next commit opens another
 	large   chan *operation // DB.large lets one through at a time
-	written int             // bytes of large operations since the last checkpoint was called for
-	moving  chan struct{}   // calls for a checkpoint
+	written int             // bytes of large operations since the last requested checkpoint
+	moving  chan struct{}   // requests a checkpoint
 	movers  sync.WaitGroup
 	journal *journal
 	path    string
 	log     *slog.Logger
 	queue   chan *operation
-	known   map[storage.BatchID]claimed // of batches that run; whatever is no Record forgets it
+	known   map[storage.BatchID]claimed // running batches; all operations except Record clear it
 	failing atomic.Bool                 // the last commit failed
 	syncs
 	checkpoints
 	ended chan struct{}
-	err   error // of closing the connection; set before ended is closed
+	err   error // error of closing; set before ended is closed
 }
 
-// claimed is what Record has to know of a batch.
+// claimed is what Record needs to know of a batch.
 type claimed struct {
-	epoch   int64 // the newest of its queue
+	epoch   int64 // the newest epoch of its queue
 	state   batch.Status
 	signals storage.Signals
 }
@@ -57,10 +57,10 @@ type claimed struct {
 type operation struct {
 	run     func(c *sqlite.Conn) error
 	records bool           // it is a Record
-	bytes   int            // about how many it writes
-	by      storage.Caller // whose data that is
-	class   driver.Class   // of a large one
-	taken   atomic.Bool    // by the writer, or by a caller who gave up
+	bytes   int            // about how many bytes it writes
+	by      storage.Caller // the caller whose data it writes
+	class   driver.Class   // class of a large operation
+	taken   atomic.Bool    // set by the writer that takes it, or by its caller to withdraw it
 	err     error          // set before done is closed
 	done    chan struct{}
 }
@@ -78,15 +78,15 @@ func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logge
 	return w
 }
 
-// close ends the writer after the operations that are queued.
+// close runs the operations that are queued and ends the writer.
 func (w *writer) close() error {
 	close(w.queue)
 	<-w.ended
 	return w.err
 }
 
-// do runs an operation and returns after its commit. When the context ends before its
-// turn has come, it does not run at all.
+// do runs an operation and returns after its commit. If the context ends before its turn comes, the
+// operation doesn't run.
 func (w *writer) do(ctx context.Context, op *operation) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // the select below would choose between the two at random
@@ -112,7 +112,7 @@ func (w *writer) do(ctx context.Context, op *operation) error {
 	return op.err
 }
 
-// isLarge reports whether the operation writes so much that others would notice.
+// isLarge reports whether the operation writes so much that it would delay others noticeably.
 func (op *operation) isLarge() bool { return op.bytes > largeOperation }
 
 func (w *writer) loop() {
@@ -135,7 +135,7 @@ func (w *writer) loop() {
 		}
 		w.carryOut(w.collect(group[:0], op))
 		select {
-		case op := <-w.large: // however many small ones have come meanwhile
+		case op := <-w.large: // even if more small ones are queued
 			w.carryOutLarge(op)
 		default:
 		}
@@ -148,7 +148,7 @@ func (w *writer) loop() {
 	}
 }
 
-// carryOut carries out a group of operations.
+// carryOut runs a group of operations.
 func (w *writer) carryOut(group []*operation) {
 	if err := w.commit(group); err != nil {
 		w.oneByOne(group, err)
@@ -160,7 +160,7 @@ func (w *writer) carryOut(group []*operation) {
 	w.checkpoint()
 }
 
-// carryOutLarge carries out a large operation, unless its caller has given up.
+// carryOutLarge runs a large operation, unless its caller has given up.
 func (w *writer) carryOutLarge(op *operation) {
 	if !op.taken.CompareAndSwap(false, true) {
 		return
@@ -176,8 +176,8 @@ func (w *writer) carryOutLarge(op *operation) {
 	}
 }
 
-// collect takes what is queued behind the first operation, and leaves out what its
-// caller no longer waits for.
+// collect adds op and the operations queued behind it to the group, except those whose callers have
+// given up.
 func (w *writer) collect(group []*operation, op *operation) []*operation {
 	for {
 		if op.taken.CompareAndSwap(false, true) {
@@ -198,9 +198,8 @@ func (w *writer) collect(group []*operation, op *operation) []*operation {
 	}
 }
 
-// commit runs the operations in one transaction. An error of package storage is one
-// operation's own. After any other nothing was stored, unless a sync failed: then that is
-// not known.
+// commit runs the operations in one transaction. An error of package storage belongs to a single
+// operation. After any other error, nothing was stored, unless a sync failed: then it is unknown.
 func (w *writer) commit(group []*operation) (err error) {
 	if len(group) == 0 {
 		return nil
@@ -237,7 +236,7 @@ func (w *writer) commit(group []*operation) (err error) {
 	return nil
 }
 
-// connect opens another connection after the last one was given up.
+// connect opens a new connection after the last one was given up.
 func (w *writer) connect() (err error) {
 	if err := w.dead(); err != nil {
 		return err
@@ -248,7 +247,7 @@ func (w *writer) connect() (err error) {
 	return err
 }
 
-// fail ends a failed transaction. It replaces a connection that is no longer usable.
+// fail rolls back a failed transaction. It replaces a connection that is no longer usable.
 func (w *writer) fail(err error) {
 	clear(w.known)
 	w.note(err)
@@ -267,9 +266,9 @@ func (w *writer) fail(err error) {
 	w.conn = nil
 }
 
-// oneByOne gives each operation of a failed group a transaction of its own, so that
-// what was wrong with one does not hurt the others. Where somebody else holds a lock on
-// the file, none has run, and the next would wait as long again.
+// oneByOne runs each operation of a failed group in its own transaction, so that one bad operation
+// doesn't fail the others. If another program has locked the file, it fails all of them, because
+// each one would wait for the lock again.
 func (w *writer) oneByOne(group []*operation, err error) {
 	if len(group) == 1 || sqlite.ErrCode(err).ToPrimary() == sqlite.ResultBusy {
 		for _, op := range group {
