@@ -8,7 +8,7 @@ declare(strict_types=1);
 require 'GuzzleHttp/autoload.php';
 
 use OpenAPI\Client\Api\BatchesApi;
-use OpenAPI\Client\Api\SteeringApi;
+use OpenAPI\Client\Api\ControlApi;
 use OpenAPI\Client\ApiException;
 use OpenAPI\Client\Configuration;
 use OpenAPI\Client\Model\Request;
@@ -29,7 +29,7 @@ $store = '1003';
 $group = 'php';
 $configuration = (new Configuration())->setHost($argv[1])->setAccessToken('t0ken');
 $batches = new BatchesApi(null, $configuration);
-$steering = new SteeringApi(null, $configuration);
+$control = new ControlApi(null, $configuration);
 
 $ticket = $batches->createBatch($store, [
     new Request(['id' => 'p', 'method' => 'POST', 'path' => 'products', 'body' => ['name' => 'Mug']]),
@@ -47,8 +47,8 @@ foreach ($batches->getBatch($store, status: 'COMPLETED')->getItems() as $batch) 
         echo 'found ';
     }
 }
-$canceled = $steering->cancelGroup($store, group_id: $group)->getUpdateCount();
-$deleted = $steering->deleteBatch($ticket, $store)->getDeleteCount();
+$canceled = $control->cancelGroup($store, group_id: $group)->getUpdateCount();
+$deleted = $control->deleteBatch($ticket, $store)->getDeleteCount();
 try {
     $batches->getBatch($store, ticket: $ticket);
 } catch (ApiException $e) {

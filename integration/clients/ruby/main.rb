@@ -13,7 +13,7 @@ OpenapiClient.configure do |c|
   c.access_token = "t0ken"
 end
 batches = OpenapiClient::BatchesApi.new
-steering = OpenapiClient::SteeringApi.new
+control = OpenapiClient::ControlApi.new
 
 created = batches.create_batch(
   STORE,
@@ -30,8 +30,8 @@ status = batches.get_batch(STORE, ticket: ticket, wait: 30, details: true) until
 print status.responses.map { |r| "#{r.status} " }.join
 found = batches.get_batch(STORE, status: "COMPLETED")
 print "found " if found.items.any? { |b| b.ticket == ticket }
-canceled = steering.cancel_group(STORE, group_id: GROUP)
-deleted = steering.delete_batch(ticket, STORE)
+canceled = control.cancel_group(STORE, group_id: GROUP)
+deleted = control.delete_batch(ticket, STORE)
 begin
   batches.get_batch(STORE, ticket: ticket)
 rescue OpenapiClient::ApiError => e

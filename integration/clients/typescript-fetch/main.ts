@@ -1,10 +1,10 @@
 // A program over the client that openapi-generator makes of openapi.yaml. It creates, reads,
 // searches, cancels and deletes, and prints what clients_test.go looks at.
-import { BatchesApi, Configuration, ResponseError, SteeringApi } from "./client/index.js";
+import { BatchesApi, Configuration, ControlApi, ResponseError } from "./client/index.js";
 
 const service = new Configuration({ basePath: process.argv[2], accessToken: "t0ken" });
 const batches = new BatchesApi(service);
-const steering = new SteeringApi(service);
+const control = new ControlApi(service);
 const storeId = "1003";
 const groupId = "typescript-fetch";
 
@@ -26,8 +26,8 @@ do {
 const said: (string | number)[] = status.responses!.map((r) => r.status);
 const found = await batches.getBatch({ storeId, status: "COMPLETED" });
 if (found!.items!.some((b) => b.ticket === ticket)) said.push("found");
-said.push("canceled", (await steering.cancelGroup({ storeId, groupId })).updateCount);
-said.push("deleted", (await steering.deleteBatch({ storeId, ticketId: ticket })).deleteCount);
+said.push("canceled", (await control.cancelGroup({ storeId, groupId })).updateCount);
+said.push("deleted", (await control.deleteBatch({ storeId, ticketId: ticket })).deleteCount);
 try {
   await batches.getBatch({ storeId, ticket });
 } catch (e) {

@@ -16,33 +16,34 @@ import (
 )
 
 const (
-	// PageBytes is how much of the bodies of a batch is read at once.
+	// PageBytes is how many bytes of a batch's bodies are read at once.
 	PageBytes = 256 << 10
 	// flushBytes is how much of an answer is collected before it is sent. A shorter answer is sent
 	// whole, with its Content-Length.
 	flushBytes = 256 << 10
 	// AnswersShare is how much memory all answers with responses may take, in bytes.
 	AnswersShare = 48 << 20
-	// AnswerBytes is what an answer takes while it is built: a page, and what is made of it. While it is
-	// sent whole it takes its length.
+	// AnswerBytes is how many bytes an answer takes while it is built: a page, and the text made
+	// from it. An answer that is sent whole takes its length.
 	AnswerBytes = 2 * flushBytes
-	// readShare is how many bytes all calls may hold while they read from storage, beyond the most
-	// that one may need.
+	// readShare is how many bytes all calls may hold while they read from storage, in addition to
+	// what the largest read may need.
 	readShare = 32 << 20
-	// maxPooled is the capacity of the largest buffers that are kept for later answers.
+	// maxPooled is the maximum capacity of a buffer that is kept for later answers.
 	maxPooled = 1 << 20
 )
 
-// Storage is what answers need from a database. Package storage has the contract.
+// Storage is what answers need from a database. Package storage defines the contract.
 type Storage interface {
 	Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error)
 	Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error)
 	Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, batch.Options, error)
 }
 
-// Source reads batches for answers, and limits the memory that all answers take. What waits for a
-// client is in a gate, where a caller gets at most half of what is free. What waits only for storage
-// and the CPU is in a budget, which owners get in turns. A Source may be used concurrently.
+// Source reads batches for answers, and limits the memory that all answers take. A gate, of which a
+// caller gets at most half of what is free, counts the memory that waits for a client. A budget,
+// which owners get in turns, counts the memory that waits only for storage and the CPU. A Source is
+// safe for concurrent use.
 type Source struct {
 	Storage   Storage
 	Hub       *watch.Hub
@@ -50,8 +51,8 @@ type Source struct {
 	Reads     *budget.Budget   // what is being read
 	maxAnswer int64
 
-	LargestBatch  int64 // bytes that reading one batch's requests takes, at most
-	largestAnswer int64 // likewise one answer
+	LargestBatch  int64 // maximum number of bytes for reading one batch's requests
+	largestAnswer int64 // maximum number of bytes for reading a page of results
 }
 
 // NewSource returns a Source for answers whose bodies have at most maxAnswer bytes, and batches whose
@@ -68,9 +69,9 @@ func NewSource(s Storage, hub *watch.Hub, maxAnswer, largestBatch int64) *Source
 // buffers are reused: most answers are built in one without an allocation.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// Answer is a successful answer that may be too large for memory. Memory is reserved before anything
-// is read, and a large answer is sent in pieces. The caller appends to Buf after Open, calls Flush
-// every now and then, End at the end, and always Free.
+// Answer is a successful answer that may be too large for memory. Memory is reserved before
+// anything is read, and a large answer is sent in pieces. The caller calls Open, appends to Buf,
+// calls Flush now and then, and calls End at the end. It must always call Free.
 type Answer struct {
 	Buf []byte
 
@@ -86,14 +87,14 @@ type Answer struct {
 // Answer begins an answer. It sends nothing and takes no memory.
 func (s *Source) Answer(c *Call) *Answer { return &Answer{s: s, c: c, reading: c.Hold(s.Reads)} }
 
-// Open takes a buffer. If the answer has responses, their memory is reserved before.
+// Open takes a buffer.
 func (a *Answer) Open() {
 	a.pooled = buffers.Get().(*[]byte)
 	a.Buf = (*a.pooled)[:0]
 }
 
-// enter reserves memory for what is sent: the base, and so many bytes more. It first gives back what
-// the answer holds, so that answers can't wait for each other. Its error is ErrNoMemory.
+// enter reserves memory for what is sent: the base, and the given number of bytes. It first gives
+// back what the answer holds, so that answers can't wait for each other. Its error is ErrNoMemory.
 func (a *Answer) enter(bytes int64) error {
 	a.keep(0)
 	a.base = max(a.base, AnswerBytes)
@@ -116,7 +117,7 @@ func (a *Answer) Reserve() error {
 	return a.reading.Need(a.s.largestAnswer)
 }
 
-// keep gives back what the answer holds beyond so many bytes.
+// keep gives back what the answer holds beyond the given number of bytes.
 func (a *Answer) keep(bytes int64) {
 	if bytes < a.held {
 		a.s.Answers.Leave(a.held-bytes, a.c.Names...)
@@ -124,7 +125,7 @@ func (a *Answer) keep(bytes int64) {
 	}
 }
 
-// settle gives back the memory that was reserved for a page and isn't used by it. The base covers a
+// settle gives back the memory that was reserved for a page but isn't used by it. The base covers a
 // page of the usual size.
 func (a *Answer) settle(page []storage.IndexedResult) {
 	bytes := 0
@@ -163,13 +164,13 @@ func (a *Answer) sendRest() {
 	case a.c.Started:
 		a.sendPiece(true)
 	case a.c.R.Method == http.MethodHead:
-		a.c.begin(http.StatusOK) // without a Content-Length: that of a GET isn't known
+		a.c.begin(http.StatusOK) // without a Content-Length, because that of a GET isn't known
 	default:
 		a.c.Send(http.StatusOK, a.Buf)
 	}
 }
 
-// Flush sends what Buf holds, if that is a lot.
+// Flush sends what Buf holds, if that is at least flushBytes.
 func (a *Answer) Flush() {
 	if len(a.Buf) < flushBytes {
 		return
@@ -209,12 +210,13 @@ func (a *Answer) sendPiece(last bool) {
 	a.coder.piece(a.Buf, last, a.c.write)
 }
 
-// errMissing ends an answer like any failure of storage.
+// errMissing means that storage has no result for a request that has ended. It ends an answer like
+// any failure of storage.
 var errMissing = errors.New("a recorded result can't be read")
 
-// results are the results of a status in request order: those that had ended at that moment and, with
-// all, those that were not executed. Results that were recorded later are left out, so that the answer
-// stays true to the moment.
+// results iterates over the results of a status in request order: those that had ended at the
+// moment of the status and, with all, those that were not executed. Results that were recorded
+// later are left out, so that the answer describes that moment.
 type results struct {
 	st     *storage.Status
 	all    bool
@@ -226,8 +228,8 @@ type results struct {
 	err         error
 }
 
-// results returns the results from an index on. The status must have been read with the memory of
-// Reserve; it loses its page.
+// results returns the results from an index on. Call Reserve before reading st. The results take
+// over st.Results.
 func (a *Answer) results(st *storage.Status, from int, all bool, except *batch.Set) results {
 	a.settle(st.Results)
 	x := results{st: st, all: all, except: except, index: from, page: st.Results}
@@ -236,9 +238,9 @@ func (a *Answer) results(st *storage.Status, from int, all bool, except *batch.S
 	return x
 }
 
-// next returns the next result, which is valid until next is called again. It returns nil at the end,
-// or when a result can't be read: then err is set. The answer isn't a field of x, because then
-// it would be allocated on the heap.
+// next returns the next result, which is valid until next is called again. It returns nil at the
+// end, and also when a result can't be read, in which case it sets err. The answer isn't a field of
+// x, because then it would be allocated on the heap.
 func (x *results) next(a *Answer) *storage.IndexedResult {
 	for ; x.index < x.st.Total; x.index++ {
 		i := x.index
@@ -260,7 +262,8 @@ func (x *results) next(a *Answer) *storage.IndexedResult {
 	return nil
 }
 
-// seek makes page begin at index i, which has ended. It reads more if the page is used up.
+// seek makes page begin with the result of request i, which has ended. It reads the next page if
+// this one is used up.
 func (x *results) seek(a *Answer, i int) error {
 	for len(x.page) > 0 && x.page[0].Index < i {
 		x.page[0] = storage.IndexedResult{} // its body has been sent
@@ -295,8 +298,8 @@ func (a *Answer) Result(id storage.BatchID, index int) (*storage.IndexedResult, 
 	return &page[0], nil
 }
 
-// Requests reads a batch's requests. The answer then holds only those from first to last whole: of the
-// others it has ids, methods and paths. Call it before Reserve.
+// Requests reads a batch's requests. Those from first to last are whole; the others have only ids,
+// methods and paths. Call it before Reserve.
 func (a *Answer) Requests(id storage.BatchID, first, last int) ([]batch.Request, batch.Options, error) {
 	room := int64(batch.MaxRequests * (batch.MaxPath + batch.MaxID))
 	if first <= last {
@@ -331,7 +334,7 @@ func (a *Answer) Requests(id storage.BatchID, first, last int) ([]batch.Request,
 	return all, options, nil
 }
 
-// File sends a file of a known size in pieces, each of which the client must read in time.
+// File sends a body as a file, in pieces, each of which the client must read in time.
 func (a *Answer) File(name string, body []byte) {
 	h := a.c.W.Header()
 	h.Set("Content-Type", "application/octet-stream")

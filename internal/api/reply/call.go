@@ -1,8 +1,8 @@
 // Package reply sends answers: short ones whole, and batches of any size in pieces.
 //
-// A status is what was true at one moment, however long it takes to send. If the rest of an answer
-// can't be read, the connection is broken, so that a client never takes a part for the whole. Memory
-// is reserved before anything is read. A client that holds memory must read at a minimum rate.
+// A status describes one moment, however long it takes to send. If the rest of an answer can't be
+// read, the connection is broken, so that a client never mistakes a part for the whole. Memory is
+// reserved before anything is read. A client that holds memory must read at a minimum rate.
 //
 // Errors of storage are returned as they are. The caller answers with an error, or breaks the
 // connection if a part of the answer has been sent.
@@ -47,13 +47,13 @@ func (c *Call) Key(ticket batch.Ticket) storage.Key {
 	return storage.Key{Store: c.Store, Owner: c.Owner, Ticket: ticket}
 }
 
-// Ctx returns the call's context with its caller, for operations of storage that don't have the
-// caller among their parameters.
+// Ctx returns the call's context with its caller, for operations of storage that don't take the
+// caller as a parameter.
 func (c *Call) Ctx() context.Context {
 	return storage.WithCaller(c.R.Context(), storage.Caller{Store: c.Store, Owner: c.Owner})
 }
 
-var isJSON = []string{jsonType} // shared, and never changed
+var isJSON = []string{jsonType} // shared; must not be changed
 
 // JSON sends a value as a successful answer. Its error means that v can't be encoded.
 func (c *Call) JSON(v any) error {
@@ -77,7 +77,7 @@ func (c *Call) Send(status int, body []byte) {
 	c.sendAs(status, body)
 }
 
-// sendAs sends a whole answer that is compressed already, or isn't to be compressed.
+// sendAs sends a whole answer as it is, compressed or not.
 func (c *Call) sendAs(status int, body []byte) {
 	c.W.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.begin(status)
@@ -102,8 +102,8 @@ func (c *Call) begin(status int) {
 	c.W.WriteHeader(status)
 }
 
-// write sends a part of the answer's body. It ignores that the client is gone, because what the
-// client wanted has been done.
+// write sends a part of the answer's body. It ignores errors: if the client is gone, the call has
+// had its effect nevertheless.
 func (c *Call) write(body []byte) {
 	c.Started = true
 	if c.R.Method != http.MethodHead {
@@ -117,8 +117,8 @@ func (c *Call) paced(bytes int, send func()) { c.pace.write(c.W, bytes, send) }
 // End limits the time for the last bytes, which the server sends when the handler has returned.
 func (c *Call) End() { c.pace.end(c.W) }
 
-// Gone reports whether the client is gone, or the service shuts down.
+// gone reports whether the client is gone or the service is shutting down.
 func (c *Call) gone() bool { return c.R.Context().Err() != nil }
 
-// Abort breaks the connection, so that the client can't take what it got for the whole answer.
+// Abort breaks the connection, so that the client can't mistake what it got for the whole answer.
 func Abort() { panic(http.ErrAbortHandler) } //nolint:forbidigo // the only way to break a connection

@@ -17,14 +17,14 @@ const (
 	Zstd     Coding = "zstd"
 )
 
-// worthCompressing is the size in bytes from which an answer is compressed.
+// worthCompressing is the minimum size of an answer that is compressed, in bytes.
 const worthCompressing = 1 << 10
 
-// compressor encodes an answer's body piece by piece. It keeps next to nothing between two pieces, so
-// that slow readers cost no memory. In gzip, no piece refers to an earlier one; in zstd, each piece is
-// a frame of its own (RFC 8878, section 3.1: the content of consecutive frames is concatenated). An
-// answer holds no secret of the service next to text that a client can choose, so its length reveals
-// nothing.
+// compressor encodes an answer's body piece by piece. It keeps almost no memory between two pieces,
+// so that slow readers cost almost none. In gzip, no piece refers to an earlier one; in zstd, each
+// piece is a frame of its own (RFC 8878, section 3.1: the content of consecutive frames is
+// concatenated). An answer holds no secret of the service next to text that a client can choose, so
+// its length reveals nothing.
 type compressor struct {
 	coding Coding
 	gzip   *gzip.Writer // only for Gzip

@@ -13,27 +13,29 @@ import (
 )
 
 const (
-	// eventPause is the least time between two reads of a batch, so that the events of a fast batch
-	// are sent together.
+	// eventPause is the minimum time between two reads of a batch, so that the events of a fast
+	// batch are sent together.
 	eventPause = 100 * time.Millisecond
-	// heartbeat is how often something is sent although nothing happens, so that proxies don't close
+	// heartbeat is how often something is sent even if nothing happens, so that proxies don't close
 	// the connection.
 	heartbeat = 15 * time.Second
-	// StreamLife is about how long a stream lasts. Then it ends in order, and the client reconnects for
-	// the rest: its token is checked again.
+	// StreamLife is about how long a stream lasts. Then it ends cleanly, and the client reconnects
+	// for the rest, so that its token is checked again.
 	StreamLife = 5 * time.Minute
 	// endEvent is the id of the last event.
 	endEvent = "end"
-	// keptHeads is how many bytes of requests' ids and paths a stream keeps between two rounds.
+	// keptHeads is how many bytes of requests' ids and paths a stream may keep between two rounds.
 	keptHeads = 64 << 10
 )
 
-// lifetime returns how long a stream lasts. Streams that began together don't end together.
+// lifetime returns how long a stream lasts. It is random, so that streams that began together don't
+// all reconnect together.
 func lifetime() time.Duration {
 	return StreamLife - rand.N(StreamLife/4) //nolint:gosec // not a secret
 }
 
-// encodeSet returns a set of indexes as an event's id: the responses that the client then has.
+// encodeSet encodes a set of indexes as an event's id: the responses that the client has after the
+// event.
 func encodeSet(s *batch.Set) string {
 	raw := make([]byte, (batch.MaxRequests+7)/8)
 	for i := range batch.MaxRequests {
@@ -47,7 +49,7 @@ func encodeSet(s *batch.Set) string {
 	return "r" + base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// decodeSet reads the id of an earlier event. An id that can't be read is the empty set.
+// decodeSet reads the id of an earlier event. An id that can't be read stands for the empty set.
 func decodeSet(id string) (s batch.Set) {
 	text, ok := strings.CutPrefix(id, "r")
 	raw, err := base64.RawURLEncoding.DecodeString(text)
@@ -72,8 +74,8 @@ type stream struct {
 	sent batch.Set
 }
 
-// Events sends an event for each request that has ended, then one for each that ends, and one for the
-// end of the batch. An error is returned only if nothing was sent.
+// Events sends an event for each request that has ended, then one for each that ends, and one for
+// the end of the batch. It returns an error only if nothing was sent.
 func (s *Source) Events(c *Call, key storage.Key, v *View) error {
 	x := &stream{s: s, c: c, view: *v, key: key}
 	x.view.Indexed, x.view.mediaType = true, linesType // each response is one line of an event
@@ -125,7 +127,8 @@ func (x *stream) run(news <-chan struct{}) {
 	}
 }
 
-// begin sends the head. The connection may last longer than any other.
+// begin sends the head of the answer. It removes the read deadline, because a stream lasts longer
+// than any other call.
 func (x *stream) begin() {
 	_ = http.NewResponseController(x.c.W).SetReadDeadline(time.Time{}) // a test's writer has no deadlines
 	h := x.c.W.Header()
@@ -135,11 +138,11 @@ func (x *stream) begin() {
 	x.write([]byte("retry: 1000\n\n"))
 }
 
-// comment sends something that clients ignore: as a heartbeat or, before the connection ends, so that
-// the last events get time to leave.
+// comment sends a line that clients ignore. It serves as a heartbeat. Before the connection ends,
+// it also gives the last events more time to be sent: see pace.end.
 func (x *stream) comment() { x.write([]byte(":\n\n")) }
 
-// write sends text, in the time that a reader at the minimum rate needs.
+// write sends text within the time that a reader at the minimum rate needs.
 func (x *stream) write(text []byte) {
 	x.c.paced(len(text), func() {
 		if _, err := x.c.W.Write(text); err != nil {
@@ -193,7 +196,7 @@ func (x *stream) round() (over bool) {
 	return over
 }
 
-// piece sends what buf holds, if that is a lot: see batch.Form.
+// piece sends what buf holds, if that is at least flushBytes: see batch.Form.
 func (x *stream) piece(buf []byte) []byte {
 	if len(buf) < flushBytes {
 		return buf
@@ -202,7 +205,7 @@ func (x *stream) piece(buf []byte) []byte {
 	return buf[:0]
 }
 
-// forget drops requests that take much memory, because a stream lasts long.
+// forget drops the requests if they take much memory, because a stream lasts a long time.
 func (x *stream) forget() {
 	bytes := 0
 	for i := range x.view.requests {

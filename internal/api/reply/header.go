@@ -29,7 +29,7 @@ func elements(lines []string) (out []string) {
 	return out
 }
 
-// elementEnd returns the index of the comma behind the first element.
+// elementEnd returns the index of the comma after the first element.
 func elementEnd(line string) int {
 	quoted := false
 	for i := 0; i < len(line); i++ {
@@ -51,7 +51,8 @@ type preference struct {
 	quality int    // in thousandths
 }
 
-// preferences returns the elements of a header, without malformed ones, so that the others still count.
+// preferences returns the elements of a header. It skips malformed ones, so that the others still
+// count.
 func preferences(lines []string) (out []preference) {
 	for _, element := range elements(lines) {
 		p := preference{strings.ToLower(element), 1000}
@@ -70,7 +71,8 @@ func preferences(lines []string) (out []preference) {
 	return out
 }
 
-// parseQuality reads a quality, a number from 0 to 1 of at most three decimals, in thousandths.
+// parseQuality reads a quality, a number from 0 to 1 with at most three decimals, and returns it in
+// thousandths.
 func parseQuality(s string) (int, error) {
 	q, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(q >= 0 && q <= 1) || len(s) > len("0.001") {
@@ -80,8 +82,8 @@ func parseQuality(s string) (int, error) {
 }
 
 // mediaType returns the media type in which a client wants a status (RFC 9110, section 12.5.1): the
-// type with the highest quality; among equals, the one that the client names first. Of several types
-// that one range such as */* covers, JSON comes first, then lines. A client that accepts none of the
+// type with the highest quality; among equals, the one that the client names first. If one range
+// such as */* covers several types, JSON comes first, then lines. A client that accepts none of the
 // types gets JSON, because an error would be JSON too.
 func mediaType(h http.Header) string {
 	accept := preferences(h["Accept"])
@@ -111,9 +113,9 @@ func mediaType(h http.Header) string {
 }
 
 // Negotiate returns the coding that a client prefers (RFC 9110, section 12.5.3): the one with the
-// highest quality; among equals zstd, then gzip. Without the header an answer isn't compressed. A
-// client that refuses even an uncompressed answer gets one, because it could not read the error
-// either.
+// highest quality; among equals zstd, then gzip. Without the header, an answer isn't compressed. A
+// client that refuses even an uncompressed answer gets one anyway, because it could not read an
+// error either.
 func Negotiate(h http.Header) Coding {
 	gzip, zstd, identity, others := -1, -1, 0, 0
 	for _, p := range preferences(h["Accept-Encoding"]) {

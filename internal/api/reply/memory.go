@@ -8,8 +8,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/budget"
 )
 
-// MemoryWait is how long a call may wait for memory. A client that goes away while its body isn't
-// being read isn't noticed.
+// MemoryWait is how long a call may wait for memory. The wait must be short, because the server
+// doesn't notice that a client is gone while its body isn't being read.
 const MemoryWait = 10 * time.Second
 
 // ErrNoMemory means that a call could not get memory in time, because other calls hold it.
@@ -25,7 +25,8 @@ type Hold struct {
 // Hold returns a Hold on a budget, which holds nothing yet.
 func (c *Call) Hold(of *budget.Budget) Hold { return Hold{c: c, of: of} }
 
-// Need makes the call hold exactly so many bytes. It may wait. Its error is ErrNoMemory.
+// Need makes the call hold exactly the given number of bytes, and waits for them if necessary. Its
+// error is ErrNoMemory.
 func (h *Hold) Need(bytes int64) error {
 	held := int64(0)
 	if h.share != nil {
@@ -49,7 +50,7 @@ func (h *Hold) Need(bytes int64) error {
 	return nil
 }
 
-// Cut gives back what the call holds beyond so many bytes.
+// Cut gives back what the call holds beyond the given number of bytes.
 func (h *Hold) Cut(bytes int64) {
 	if h.share != nil {
 		h.share.Shrink(h.share.Held() - max(bytes, 0))

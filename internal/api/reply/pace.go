@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A client that holds memory must read, or send, at least at the rate LeastRate. Grace is how far it
-// may fall behind.
+// A client that holds memory must read, or send, at a rate of at least LeastRate. Grace is how far
+// it may fall behind.
 const (
 	Grace     = 10 * time.Second
 	LeastRate = 16 << 10 // bytes a second
@@ -31,7 +31,7 @@ func (p *pace) write(w http.ResponseWriter, bytes int, send func()) {
 	}
 	allowed := p.left + time.Duration(bytes)*time.Second/LeastRate
 	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(began.Add(allowed)) // a writer without deadlines, such as a test's, has none
+	_ = rc.SetWriteDeadline(began.Add(allowed)) // fails only if the writer has no deadlines, like a test's
 	send()
 	_ = rc.SetWriteDeadline(time.Time{})
 	p.last = time.Now()

@@ -7,7 +7,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Status reads a status, and what the view has of the batch.
+// Status reads a status, and what else the view shows: the first page of results and, with details,
+// the requests.
 func (a *Answer) Status(key storage.Key, v *View) (*storage.Status, error) {
 	ctx := a.c.R.Context()
 	if !v.Responses {
@@ -58,9 +59,9 @@ func (a *Answer) SendStatus(st *storage.Status, v *View) error {
 	return nil
 }
 
-// Responses appends the responses of a view: those of requests that have ended and, in a status of a
-// batch that has ended, those of requests that were not executed. The separator is written between two responses. A
-// view of lines has none; each of its responses ends with a line feed.
+// Responses appends the responses of a view: those of requests that have ended and, once the batch
+// has ended, those of requests that were not executed. The separator is written between two
+// responses. A view of lines has none; each of its responses ends with a line feed.
 func (a *Answer) Responses(st *storage.Status, v *View, separator string) error {
 	all := a.results(st, v.After+1, v.all, nil)
 	for n := 0; v.Limit == 0 || n < v.Limit; {
@@ -83,8 +84,8 @@ func (a *Answer) Responses(st *storage.Status, v *View, separator string) error 
 }
 
 // Await returns when the batch is COMPLETED, when its status or its number of completed requests
-// differs from that at the beginning of the call or from that which the client has (If-None-Match),
-// or when the time is up.
+// changes, or when the time is up. It returns at once if the client has an older status
+// (If-None-Match).
 func (s *Source) Await(c *Call, key storage.Key, wait time.Duration, v *View) error {
 	ctx := c.R.Context()
 	first, err := s.Storage.Status(ctx, key, 0)
@@ -99,7 +100,7 @@ func (s *Source) Await(c *Call, key storage.Key, wait time.Duration, v *View) er
 	over := time.NewTimer(wait)
 	defer over.Stop()
 	for {
-		// Read it the first time too: it may have changed before the watch began.
+		// Read the status the first time too, because it may have changed before the watch began.
 		st, err := s.Storage.Status(ctx, key, 0)
 		if err != nil || st.Status != first.Status || st.Completed != first.Completed {
 			return err

@@ -8,12 +8,12 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// View says which responses of a batch an answer has, and in which form.
+// View says which responses of a batch an answer contains, and in which form.
 type View struct {
 	Form      batch.Form
 	Responses bool
 	After     int                // only responses after this index; -1: from the first
-	Limit     int                // at most so many; 0: all
+	Limit     int                // maximum number of responses; 0: no limit
 	Only      batch.ResultStatus // only responses with this status; 0: any
 	InDoubt   bool               // only responses in doubt
 	Indexed   bool               // each response has its index
@@ -24,7 +24,7 @@ type View struct {
 	requests  []batch.Request // for Details; only ids, methods and paths
 }
 
-// Accept sets the media type that the client prefers, and what follows from it.
+// Accept sets the media type that the client prefers. Lines always have an index.
 func (v *View) Accept(c *Call) {
 	v.mediaType = mediaType(c.R.Header)
 	v.Indexed = v.Indexed || v.lines()
@@ -60,7 +60,7 @@ func (v *View) Tag(st *storage.Status, query string) string {
 	return string(append(strconv.AppendUint(b, hash, 16), '"'))
 }
 
-// has reports whether the view has a response.
+// has reports whether the view contains a response.
 func (v *View) has(r *storage.IndexedResult) bool {
 	return (v.Only == 0 || r.Status == v.Only) && (!v.InDoubt || r.InDoubt)
 }
@@ -94,7 +94,7 @@ func (v *View) append(dst []byte, ids []string, r *storage.IndexedResult, flush 
 	return dst
 }
 
-// oneLine replaces the line ends in a JSON text, which are only between its tokens, by spaces.
+// oneLine replaces the line breaks in a JSON text, which occur only between tokens, with spaces.
 func oneLine(text []byte) {
 	for i, c := range text {
 		if c == '\n' || c == '\r' {

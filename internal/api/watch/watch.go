@@ -1,8 +1,8 @@
 // Package watch wakes the calls that wait for news of a batch.
 //
-// The node that records something calls Changed. What other nodes record is found by asking storage,
-// ten times a second, for all batches that are watched here. A wake-up is a hint: the watcher then
-// reads the batch itself.
+// The node that records something calls Changed. To learn what other nodes record, the hub polls
+// storage ten times a second for all batches that are watched here. A wake-up is a hint: the
+// watcher then reads the batch itself.
 package watch
 
 import (
@@ -17,8 +17,8 @@ import (
 const (
 	// pollInterval is how often storage is polled for news of batches that other nodes run.
 	pollInterval = 100 * time.Millisecond
-	// pollShare limits the part of the time that polling takes to 1/pollShare: with many watchers,
-	// news come later.
+	// pollShare limits polling to about 1/pollShare of the time, so that with many watchers, news
+	// arrives later.
 	pollShare = 10
 	// pollPage is the number of batches in one query.
 	pollPage = 1000
@@ -45,8 +45,9 @@ type topic struct {
 	last     storage.News // from the last poll
 }
 
-// Watch returns a channel that receives a value after each change of the batch, until stop is called.
-// Several changes may be one value. The channel is closed when the service shuts down.
+// Watch returns a channel that receives a value after each change of the batch, until stop is
+// called. Several changes may be combined into one value. The channel is closed when the service
+// shuts down.
 func (h *Hub) Watch(id storage.BatchID) (news <-chan struct{}, stop func()) {
 	ch := make(chan struct{}, 1)
 	h.mu.Lock()
@@ -86,7 +87,7 @@ func (h *Hub) Watchers() int {
 	return n
 }
 
-// Changed wakes those who watch a batch. It doesn't wait.
+// Changed wakes those who watch a batch. It doesn't block.
 func (h *Hub) Changed(id storage.BatchID) {
 	if h.watched.Load() == 0 {
 		return
@@ -98,7 +99,7 @@ func (h *Hub) Changed(id storage.BatchID) {
 	}
 }
 
-// ChangedAny wakes all watchers, because any batch may have changed. It doesn't wait.
+// ChangedAny wakes all watchers, because any batch may have changed. It doesn't block.
 func (h *Hub) ChangedAny() {
 	if h.watched.Load() == 0 {
 		return
@@ -120,7 +121,7 @@ func (t *topic) wake() {
 }
 
 // Run polls storage for batches that other nodes run, until ctx ends. Then it closes all channels.
-// With a nil storage, this node is the only one, and Run only waits for the end of ctx.
+// A nil s means that this node is the only one; Run then only waits until ctx ends.
 func (h *Hub) Run(ctx context.Context, s Storage) {
 	defer h.close()
 	wait := pollInterval

@@ -4,7 +4,7 @@ import java.util.regex.Pattern;
 import org.openapitools.client.ApiClient;
 import org.openapitools.client.ApiException;
 import org.openapitools.client.api.BatchesApi;
-import org.openapitools.client.api.SteeringApi;
+import org.openapitools.client.api.ControlApi;
 import org.openapitools.client.model.BatchStatus;
 import org.openapitools.client.model.Request;
 import org.openapitools.client.model.Status;
@@ -20,7 +20,7 @@ public final class Main {
     public static void main(String[] args) throws Exception {
         ApiClient client = Connection.open(args[0]);
         BatchesApi batches = new BatchesApi(client);
-        SteeringApi steering = new SteeringApi(client);
+        ControlApi control = new ControlApi(client);
 
         List<Request> requests = List.of(
             new Request().id("p").method(Request.MethodEnum.POST).path("products").body(Map.of("name", "Mug")),
@@ -35,8 +35,8 @@ public final class Main {
         if (read(batches, null, BatchStatus.COMPLETED).getItems().stream().anyMatch(b -> b.getTicket().toString().equals(ticket))) {
             System.out.print("found ");
         }
-        System.out.print("canceled " + steering.cancelGroup(STORE, null, null, GROUP, null).getUpdateCount() + " ");
-        System.out.print("deleted " + steering.deleteBatch(ticket, STORE).getDeleteCount() + " ");
+        System.out.print("canceled " + control.cancelGroup(STORE, null, null, GROUP, null).getUpdateCount() + " ");
+        System.out.print("deleted " + control.deleteBatch(ticket, STORE).getDeleteCount() + " ");
         try {
             read(batches, ticket, null);
         } catch (ApiException e) {

@@ -3,7 +3,7 @@
 
 import java.util.concurrent.TimeUnit
 import org.openapitools.client.apis.BatchesApi
-import org.openapitools.client.apis.SteeringApi
+import org.openapitools.client.apis.ControlApi
 import org.openapitools.client.infrastructure.ApiClient
 import org.openapitools.client.infrastructure.ClientError
 import org.openapitools.client.infrastructure.ClientException
@@ -18,7 +18,7 @@ fun main(args: Array<String>) {
     ApiClient.accessToken = "t0ken"
     val http = ApiClient.builder.readTimeout(60, TimeUnit.SECONDS).build()
     val batches = BatchesApi(args[0], http)
-    val steering = SteeringApi(args[0], http)
+    val control = ControlApi(args[0], http)
 
     val requests = listOf(
         Request(id = "p", method = Request.Method.POST, path = "products", body = mapOf("name" to "Mug")),
@@ -33,8 +33,8 @@ fun main(args: Array<String>) {
     status.responses!!.forEach { print("${it.status} ") }
     val found = batches.getBatch(STORE, status = BatchStatus.COMPLETED)
     if (found.items!!.any { it.ticket.toString() == ticket }) print("found ")
-    print("canceled ${steering.cancelGroup(STORE, groupId = GROUP).updateCount} ")
-    print("deleted ${steering.deleteBatch(STORE, ticket).deleteCount} ")
+    print("canceled ${control.cancelGroup(STORE, groupId = GROUP).updateCount} ")
+    print("deleted ${control.deleteBatch(STORE, ticket).deleteCount} ")
     try {
         batches.getBatch(STORE, ticket = ticket)
     } catch (e: ClientException) {

@@ -3,7 +3,7 @@
 
 use openapi::apis::batches_api::{create_batch, get_batch, GetBatchError};
 use openapi::apis::configuration::Configuration;
-use openapi::apis::steering_api::{cancel_group, delete_batch};
+use openapi::apis::control_api::{cancel_group, delete_batch};
 use openapi::apis::Error;
 use openapi::models::{request::Method, BatchStatus, Request, Status};
 
