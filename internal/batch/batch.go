@@ -11,14 +11,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// Limits of a create (docs/contract.md#create-a-batch).
+// Limits on a batch and its requests (docs/contract.md#create-a-batch).
 const (
 	MaxRequests = 500      // requests in one batch
 	MaxID       = 256      // bytes of a request's id
 	MaxPath     = 8 << 10  // bytes of a request's path
 	MaxGroupID  = 256      // bytes of a group's name
-	MaxParallel = 100      // requests of one parallel batch at the same time
-	MaxProblems = 20       // problems of a body that are reported
+	MaxParallel = 100      // requests of one parallel batch in flight
+	MaxProblems = 20       // problems that are reported for a body
 	MaxStoreID  = 64       // bytes of a store's id
 	MaxToken    = 16 << 10 // bytes of a caller's token
 )
@@ -29,7 +29,7 @@ type Ticket = uuid.UUID
 // Owner is the SHA-256 of the token that created a batch. Compare owners only with crypto/subtle.
 type Owner [sha256.Size]byte
 
-// OwnerOf returns the owner that a caller's token stands for.
+// OwnerOf returns the owner that a token identifies.
 func OwnerOf(token string) Owner { return sha256.Sum256([]byte(token)) }
 
 // Request is one HTTP call of a batch, as its creator wrote it.
@@ -41,8 +41,8 @@ type Request struct {
 	Links  *Links // its optional fields; nil: none
 }
 
-// Safe reports whether the method only reads (RFC 9110, section 9.2.1). Nothing must be durable before
-// a safe request leaves.
+// Safe reports whether the method only reads (RFC 9110, section 9.2.1). A safe request may leave
+// before its intent is durable.
 func (r *Request) Safe() bool { return r.Method == "GET" || r.Method == "HEAD" }
 
 // Repeatable reports whether the method is idempotent (RFC 9110, section 9.2.2), so that sending the
@@ -111,10 +111,10 @@ func (s ResultStatus) String() string {
 	return "UNKNOWN"
 }
 
-// BodyKind says how an answer's body is embedded into a status.
+// BodyKind says how an answer's body is embedded in a status.
 type BodyKind uint8
 
-// The kinds of a body. They are judged once, when the answer is stored.
+// The kinds of bodies. A body's kind is determined once, when the answer is stored.
 const (
 	NoBody     BodyKind = iota // empty: the field is absent
 	JSONBody                   // valid JSON: embedded unchanged
@@ -125,11 +125,11 @@ const (
 // Result is the end of one request.
 type Result struct {
 	Status  ResultStatus
-	Code    int    // HTTP status code; 0 when the request was not executed
+	Code    int    // HTTP status code; 0: the request was not executed
 	Line    string // reason phrase, or why there is no answer; valid UTF-8
 	Body    []byte // the answer's body, unchanged
 	Kind    BodyKind
-	Headers []Header // of the answer: see outbound.Answer.Kept
+	Headers []Header // the answer's headers: see outbound.Answer.Kept
 }
 
 // OutcomeUnknown is the result of a request that was in flight when its node died and that must not be
@@ -137,7 +137,7 @@ type Result struct {
 var OutcomeUnknown = Result{
 	Status: Failed,
 	Code:   502,
-	Line:   "Bad Gateway: the service was interrupted while this request was under way; it is not known whether the upstream carried it out, and it was not sent again",
+	Line:   "Bad Gateway: the service was interrupted while this request was in flight; it is not known whether the upstream carried it out, and it was not sent again",
 }
 
 // Set is a set of request indexes of one batch.
@@ -157,9 +157,9 @@ func (s *Set) Len() (n int) {
 	return n
 }
 
-// IdempotencyKey returns the key that the request at index i of the batch carries to the upstream. It is
-// a UUID (version 8, RFC 9562) that stays the same over all retries and after a crash, and that doesn't
-// reveal the ticket.
+// IdempotencyKey returns the key that is sent with the request at index i of the batch. It is a UUID
+// (version 8, RFC 9562). All retries have the same key, even after a crash, and it doesn't reveal the
+// ticket.
 func IdempotencyKey(ticket Ticket, i int) string {
 	const salt = "sheaf idempotency key\x00"
 	text := make([]byte, 0, len(salt)+len(ticket)+2)
@@ -190,5 +190,5 @@ func isNameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
 }
 
-// Short returns the beginning of an owner's hash, for log lines.
+// Short returns the first characters of an owner's hash, for log lines.
 func (o Owner) Short() string { return hex.EncodeToString(o[:4]) }

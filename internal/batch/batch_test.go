@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestIdempotencyKeyStable checks that the key never changes. By this key, an upstream recognizes a
-// request that runs again after a crash, perhaps under a later version of this program.
+// TestIdempotencyKeyStable checks that the key never changes. It lets an upstream recognize a request
+// that is sent again after a crash, possibly by a later version of Sheaf.
 func TestIdempotencyKeyStable(t *testing.T) {
 	ticket := uuid.MustParse("0b5e9d7e-3f3c-4a5e-9c56-1f2a3b4c5d6e")
 	const want = "0a85d707-838e-81b1-91d1-332593b7129a"

@@ -12,18 +12,18 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Methods are those that a request may have (docs/contract.md#create-a-batch).
+// Methods are the methods that a request may have (docs/contract.md#create-a-batch).
 var Methods = []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}
 
 // InvalidError describes what is wrong with a create body.
 type InvalidError struct {
-	Problems []Problem // the first MaxProblems, in the order of the body
+	Problems []Problem // the first MaxProblems problems, in the order of the body
 	More     int       // further problems
 }
 
-// Problem is one thing that is wrong. Its place has the form of a JSON path.
+// Problem is one thing that is wrong with a body.
 type Problem struct {
-	Place   string // such as $[3].method
+	Place   string // a JSON path such as $[3].method
 	Message string // completes a sentence that begins with the place
 }
 
@@ -42,10 +42,10 @@ func (e *InvalidError) Error() string {
 	return b.String()
 }
 
-// Decode reads a create body, which is an array of 1 to MaxRequests requests. o are the options of the
-// batch, and admitted decides which headers the requests may have. An error is an *InvalidError with all
-// problems of the body. If the body isn't JSON (RFC 8259, without repeated keys), reading stops there.
-// The requests' bodies are parts of body, which must not change afterwards.
+// Decode reads a create body, which is an array of 1 to MaxRequests requests. o holds the options of the
+// batch, and admitted decides which headers the requests may have. The error is an *InvalidError that
+// reports all problems of the body, up to the first place where it isn't JSON (RFC 8259, without
+// repeated keys). The requests' bodies are slices of body, which must not change afterwards.
 func Decode(body []byte, o Options, admitted HeaderPolicy) ([]Request, error) {
 	return newDecoding(body, o, admitted).decode()
 }
@@ -66,22 +66,22 @@ func (d *decoder) decode() ([]Request, error) {
 	return d.requests, nil
 }
 
-// decoder makes one pass over a body. Its methods return only the errors of the JSON reader. They note
-// other problems, and the pass continues.
+// decoder makes one pass over a body. Its methods return only the errors of the JSON reader. They record
+// other problems and continue.
 type decoder struct {
 	body     []byte
 	json     *jsontext.Decoder
 	requests []Request
 	index    int // of the element being read
 	linked   []linkFields
-	read     int // bytes of bodies that were searched for places
+	read     int // bytes of bodies that were searched for places; for tests
 	values   Set // the elements whose body is a JSON value and not a string
 	options  Options
 	admitted HeaderPolicy
 	invalid  InvalidError
 }
 
-// note adds a problem of the whole body.
+// note records a problem. place is its JSON path.
 func (d *decoder) note(place, format string, args ...any) {
 	if len(d.invalid.Problems) == MaxProblems {
 		d.invalid.More++
@@ -90,16 +90,16 @@ func (d *decoder) note(place, format string, args ...any) {
 	d.invalid.Problems = append(d.invalid.Problems, Problem{place, fmt.Sprintf(format, args...)})
 }
 
-// noteAt adds a problem of the current element. field is empty or ".name".
+// noteAt records a problem of the current element. field is empty or ".name".
 func (d *decoder) noteAt(field, format string, args ...any) {
 	if len(d.invalid.Problems) == MaxProblems {
-		d.invalid.More++ // nobody reads the text
+		d.invalid.More++ // without building a text that is never shown
 		return
 	}
 	d.note(fmt.Sprintf("$[%d]%s", d.index, field), format, args...)
 }
 
-// syntax adds the problem that ended the pass.
+// syntax records the problem that ended the pass.
 func (d *decoder) syntax(err error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		d.note("$", "ends too early, after %d bytes", len(d.body))
@@ -153,12 +153,12 @@ func (d *decoder) array() error {
 	for ; d.json.PeekKind() != ']'; d.index++ {
 		read := d.element
 		if d.index >= MaxRequests {
-			read = d.json.SkipValue // only counted
+			read = d.json.SkipValue // further elements are only counted
 		}
 		if err := read(); err != nil {
 			return err
 		}
-		runtime.Gosched() // a large batch takes long, and others would wait 10 ms at a time
+		runtime.Gosched() // otherwise a large batch would delay other goroutines by 10 ms
 	}
 	if _, err := d.json.ReadToken(); err != nil {
 		return err
@@ -181,7 +181,7 @@ func (d *decoder) end() error {
 	return nil
 }
 
-// skipInstead notes a problem with the next value, and skips the value.
+// skipInstead records a problem with the next value, and skips the value.
 func (d *decoder) skipInstead(place, format string, args ...any) error {
 	if err := d.json.SkipValue(); err != nil {
 		return err
@@ -244,12 +244,12 @@ func (d *decoder) element() error {
 	return nil
 }
 
-// text reads a string. Any other value is noted as a problem, and ok is false.
+// text reads a string. Any other value is recorded as a problem, and ok is false.
 func (d *decoder) text(field string) (s string, ok bool, err error) {
 	return d.textAt(func() string { return field })
 }
 
-// textAt is text with a function for the field's name, called only for a problem.
+// textAt is text with a function that returns the field's name. It is called only if there is a problem.
 func (d *decoder) textAt(field func() string) (s string, ok bool, err error) {
 	if k := d.json.PeekKind(); k != '"' {
 		return "", false, d.skipInstead(fmt.Sprintf("$[%d]%s", d.index, field()), "must be a string")
@@ -297,7 +297,8 @@ func (d *decoder) path(r *Request) error {
 	return err
 }
 
-// payload reads a body: the text of a string, or other JSON unchanged.
+// payload reads a request's body. For a JSON string, the body is its text; any other JSON stays
+// unchanged.
 func (d *decoder) payload(r *Request) error {
 	switch d.json.PeekKind() { //nolint:exhaustive // all others stay JSON
 	case 'n':

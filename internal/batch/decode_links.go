@@ -18,7 +18,7 @@ type linkFields struct {
 // refText is an unparsed reference.
 type refText struct{ place, from string }
 
-// links returns the request's links. It makes them at their first use.
+// links returns the request's links. It allocates them when they are first used.
 func (r *Request) links() *Links {
 	if r.Links == nil {
 		r.Links = &Links{}
@@ -34,8 +34,8 @@ func (d *decoder) link() *linkFields {
 	return &d.linked[len(d.linked)-1]
 }
 
-// strings reads an object whose values are strings, and calls each for every member. Another value is a
-// problem, and so are more than most members.
+// strings reads an object whose values are strings, and calls each for every member. It records a
+// problem if a value isn't a string or if there are more than most members.
 func (d *decoder) strings(field string, most int, each func(name, value string)) error {
 	switch d.json.PeekKind() {
 	case 'n':
@@ -75,7 +75,7 @@ func (d *decoder) strings(field string, most int, each func(name, value string))
 	return err
 }
 
-// member returns a name as a step of a JSON path. It cuts long names.
+// member returns a name as a step of a JSON path. It shortens long names.
 func member(name string) string {
 	if len(name) > maxPlace {
 		name = name[:maxPlace]
@@ -120,7 +120,7 @@ func (d *decoder) dependsOn(r *Request) error {
 		return err
 	}
 	for i := 0; d.json.PeekKind() != ']'; i++ {
-		if i >= MaxRequests { // further ones must be repetitions
+		if i >= MaxRequests { // further elements can only be repetitions
 			if err := d.json.SkipValue(); err != nil {
 				return err
 			}
@@ -207,7 +207,7 @@ func (d *decoder) resolve() {
 	}
 }
 
-// parent returns the index of the earlier request with an id. place is the position of the id.
+// parent returns the index of the earlier request that has an id. place says where the id is used.
 func (d *decoder) parent(ids map[string]int, id string, place func() string) (from int, ok bool) {
 	from, ok = ids[id]
 	var why string

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// resolveRefs checks a request's references and adds them to it.
+// resolveRefs checks a request's references and adds them to the request.
 func (d *decoder) resolveRefs(ids map[string]int, r *Request, texts []refText) {
 	p := d.places(r, texts)
 	for _, t := range texts {
@@ -26,7 +26,7 @@ func (d *decoder) resolveRefs(ids map[string]int, r *Request, texts []refText) {
 	d.unfilled(r, texts)
 }
 
-// ref reads a reference. place is its position.
+// ref parses a reference. place returns its JSON path.
 func (d *decoder) ref(ids map[string]int, t refText, place func() string) (ref Ref, ok bool) {
 	ref.Where, ref.Name = t.where()
 	if ref.Where == 0 {
@@ -56,7 +56,7 @@ func (d *decoder) ref(ids map[string]int, t refText, place func() string) (ref R
 	return ref, true
 }
 
-// where returns the kind of place that a reference fills, or zero if it names none.
+// where returns the kind and the name of the place that a reference fills; zero if there is no such kind.
 func (t refText) where() (Where, string) {
 	kind, name, ok := strings.Cut(t.place, ":")
 	if !ok || kind == "" {
@@ -65,17 +65,18 @@ func (t refText) where() (Where, string) {
 	return Where(max(slices.Index(wheres, kind), 0)), name
 }
 
-// places are the places of a request that references can fill.
+// places holds the places of a request that references can fill.
 type places struct {
 	path, query map[string]bool // the names in braces
 	headers     map[string]bool // the request's own headers, in lower case
 	admitted    HeaderPolicy
-	isJSON      bool            // the body
-	body        map[string]span // the values that the references' pointers name
-	taken       []span          // of the body
+	isJSON      bool            // the body is JSON and not a string
+	body        map[string]span // by pointer: the position of the value in the body
+	taken       []span          // the places in the body that references fill
 }
 
-// places finds the places of a request, in time proportional to the request and the references.
+// places finds the places of a request. The time is proportional to the size of the request and its
+// references.
 func (d *decoder) places(r *Request, texts []refText) *places {
 	path, query, _ := strings.Cut(r.Path, "?")
 	p := &places{
@@ -110,8 +111,8 @@ func names(text string) map[string]bool {
 	return out
 }
 
-// take reserves the place of a reference, so that no other one can fill it. An error completes a
-// sentence.
+// take reserves the place of a reference, so that no other reference can fill it. The error completes a
+// sentence that begins with the place.
 func (p *places) take(ref *Ref) error {
 	switch ref.Where {
 	case InPath, InQuery:
@@ -140,7 +141,7 @@ func (p *places) take(ref *Ref) error {
 	return nil
 }
 
-// takeBody is take for a place in the body.
+// takeBody reserves a place in the body. See take.
 func (p *places) takeBody(pointer string) error {
 	if err := checkPointer(pointer); err != nil {
 		return err
@@ -159,7 +160,7 @@ func (p *places) takeBody(pointer string) error {
 	return nil
 }
 
-// unfilled notes every {NAME} that no reference fills, if the request has references.
+// unfilled records every {NAME} that no reference fills as a problem, if the request has references.
 func (d *decoder) unfilled(r *Request, texts []refText) {
 	filled := make(map[string]bool, len(texts))
 	for _, t := range texts {

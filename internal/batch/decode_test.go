@@ -111,7 +111,7 @@ func TestDecodeTellsTwenty(t *testing.T) {
 	}
 }
 
-// TestDecodeLarge checks that Decode only counts the requests of a body that has far too many.
+// TestDecodeLarge checks that Decode only counts the requests of a body if there are far too many.
 func TestDecodeLarge(t *testing.T) {
 	body := []byte(`[` + strings.Repeat(`0,`, 200_000) + `0]`)
 	_, err := Decode(body, Options{}, HeaderPolicy{})
@@ -171,8 +171,8 @@ func BenchmarkDecode500(b *testing.B) {
 	}
 }
 
-// TestDecodePlaceIsBounded checks that an error doesn't contain a very long name, or the path through
-// ten thousand arrays.
+// TestDecodePlaceIsBounded checks that an error contains neither a very long name nor a path through ten
+// thousand arrays.
 func TestDecodePlaceIsBounded(t *testing.T) {
 	name := strings.Repeat("n", 100_000)
 	for _, body := range []string{

@@ -10,8 +10,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// KindOf decides how an answer's body is embedded into a status. A body is JSON if it is one JSON value,
-// whatever its Content-Type says. It may have duplicate keys.
+// KindOf returns how an answer's body is embedded in a status. A body is JSON if it is one JSON value,
+// whatever its Content-Type says. Repeated keys are allowed.
 func KindOf(body []byte) BodyKind {
 	switch {
 	case len(body) == 0:
@@ -24,7 +24,7 @@ func KindOf(body []byte) BodyKind {
 	return BinaryBody
 }
 
-// AppendHead appends the beginning of a status. The caller closes the object.
+// AppendHead appends the beginning of a status. The caller must close the object.
 func AppendHead(dst []byte, s Status, total, completed int) []byte {
 	dst = append(dst, `{"status":"`...)
 	dst = append(dst, s.String()...)
@@ -34,9 +34,9 @@ func AppendHead(dst []byte, s Status, total, completed int) []byte {
 	return strconv.AppendInt(dst, int64(completed), 10)
 }
 
-// AppendResult appends one object of a status's responses. The body is embedded as its kind says or, if
-// escaped is set, as a string with its exact text. A body that isn't UTF-8 is base64 in both forms. An
-// absent value has no field. The line of a request that was not executed is its reason.
+// AppendResult appends one element of a status's responses. The body is embedded as its kind says or, if
+// escaped is set, as a string with its exact text. A body that isn't UTF-8 is base64 in both forms.
+// Empty fields are left out. If a request was not executed, its line says why.
 func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 	return (&Form{Escaped: escaped}).AppendResult(dst, id, r, false)
 }
@@ -44,14 +44,14 @@ func AppendResult(dst []byte, id string, r *Result, escaped bool) []byte {
 // Form says how bodies are written.
 type Form struct {
 	Escaped bool // as strings with their exact text; see AppendResult
-	Most    int  // bytes; of a longer body only the beginning is written, as with Escaped; 0: no limit
-	// Flush, if set, is called after each piece of a body and returns the buffer for the rest. So the
-	// buffer never holds the whole of a long body.
+	Most    int  // in bytes; only the beginning of a longer body is written, as with Escaped; 0: no limit
+	// Flush, if set, is called after each piece of a body and returns the buffer for the next piece, so
+	// that the buffer never holds the whole of a long body.
 	Flush func(dst []byte) []byte
 }
 
-// AppendResult is the function AppendResult for this form. inDoubt means that it is unknown whether the
-// failed request was carried out.
+// AppendResult is the function AppendResult in this form. inDoubt means that the request failed and it is
+// unknown whether it was carried out.
 func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []byte {
 	return append(f.appendResult(append(dst, '{'), id, r, inDoubt), '}')
 }
@@ -61,12 +61,12 @@ type Details struct {
 	Request     *Request
 	Attempts    int
 	Throttles   int       // answers 429
-	ThrottledAt time.Time // the first of them; zero: none
-	StartedAt   time.Time // of the first attempt; zero: it was not sent
-	EndedAt     time.Time // of the last attempt
+	ThrottledAt time.Time // the time of the first answer 429; zero: none
+	StartedAt   time.Time // the start of the first attempt; zero: the request was not sent
+	EndedAt     time.Time // the end of the last attempt
 }
 
-// AppendIndexed is AppendResult with the request's index in the batch and, if d isn't nil, the details.
+// AppendIndexed is AppendResult with the request's index in the batch and, unless d is nil, the details.
 func (f *Form) AppendIndexed(dst []byte, index int, id string, r *Result, inDoubt bool, d *Details) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
@@ -116,8 +116,8 @@ func (d *Details) append(dst []byte, r *Result) []byte {
 	return append(d.ThrottledAt.UTC().AppendFormat(dst, Moment), '"')
 }
 
-// AppendRequest appends a request as it was created, with its index in the batch. ids are the ids of all
-// requests of the batch. If a body is longer than the form allows, its beginning is written as text.
+// AppendRequest appends a request as it was created, with its index in the batch. ids holds the ids of
+// all requests of the batch. If a body is longer than the form allows, its beginning is written as text.
 func (f *Form) AppendRequest(dst []byte, index int, r *Request, ids []string) []byte {
 	dst = append(dst, `{"index":`...)
 	dst = strconv.AppendInt(dst, int64(index), 10)
@@ -143,7 +143,7 @@ func (f *Form) AppendRequest(dst []byte, index int, r *Request, ids []string) []
 	return append(dst, '}')
 }
 
-// append appends the fields. They name other requests by id.
+// append appends the fields of the links, which refer to other requests by id.
 func (l *Links) append(dst []byte, ids []string) []byte {
 	object := func(name string, n int, field func(i int) (key, value string)) {
 		if n == 0 {
@@ -262,7 +262,7 @@ func (f *Form) appendText(dst, text []byte) []byte {
 // pieceBytes is the size of the pieces of long bodies. Base64 needs a multiple of 3.
 const pieceBytes = 48 << 10
 
-// pieces appends a body with a function, in pieces if it is long.
+// pieces appends a body by calling a function, several times if the body is long.
 func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []byte {
 	for f.Flush != nil && len(body) > pieceBytes {
 		dst = f.Flush(with(dst, body[:pieceBytes]))
@@ -271,7 +271,7 @@ func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []b
 	return with(dst, body)
 }
 
-// textHead returns the beginning of a longer text, at most n bytes. It doesn't split a character.
+// textHead returns at most the first n bytes of a text. It doesn't split a character.
 func textHead(text []byte, n int) []byte {
 	end := n
 	for end > 0 && end > n-utf8.UTFMax && !utf8.RuneStart(text[end]) {
@@ -284,11 +284,11 @@ func appendPlain(dst, piece []byte) []byte { return append(dst, piece...) }
 
 // AppendString appends s as a JSON string. Bytes that aren't UTF-8 become U+FFFD.
 func AppendString[T string | []byte](dst []byte, s T) []byte {
-	dst, _ = jsontext.AppendQuote(dst, s) // the error only says that there were such bytes
+	dst, _ = jsontext.AppendQuote(dst, s) // the only error is invalid UTF-8
 	return dst
 }
 
-// appendContent appends s as a JSON string, without the quotation marks.
+// appendContent appends s as a JSON string without its quotation marks.
 func appendContent(dst, s []byte) []byte {
 	begin := len(dst)
 	dst = AppendString(dst, s)

@@ -54,7 +54,7 @@ func TestAppendResult(t *testing.T) {
 		id      string
 		result  *Result
 		want    string
-		escaped string // empty: as want
+		escaped string // empty: the same as want
 	}{
 		"JSON": {
 			"000001", body("{\"n\": 12345678901234567890, \"m\":1.10 }\n"),
@@ -97,8 +97,8 @@ func TestAppendResult(t *testing.T) {
 	}
 }
 
-// TestAppendRequest checks that a request reads back as it was created. A body that was created as a
-// JSON string is stored as its text.
+// TestAppendRequest checks that decoding an appended request returns the original. A body that was
+// created as a JSON string is stored as its text.
 func TestAppendRequest(t *testing.T) {
 	for created, want := range map[string]string{
 		`{"id":"a","method":"POST","path":"p","body":"hello"}`:               `{"index":0,"id":"a","method":"POST","path":"p","body":"hello"}`,
@@ -134,7 +134,7 @@ func TestAppendResultKeepsBodies(t *testing.T) {
 		for _, escaped := range []bool{false, true} {
 			want := body
 			if r.Kind == JSONBody && !escaped {
-				want = bytes.TrimSpace(body) // the space around a value isn't part of it
+				want = bytes.TrimSpace(body) // spaces around a JSON value aren't part of the value
 			}
 			out := AppendResult(nil, rapid.String().Draw(t, "id"), &r, escaped)
 			if got := bodyIn(t, out, escaped, r.Kind); !bytes.Equal(got, want) {

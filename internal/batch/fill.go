@@ -12,8 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// RefError says which reference of a request can't be filled. Its text is for the request's creator and
-// contains nothing of the answer.
+// RefError says which reference of a request can't be filled, and why. Its text is for the request's
+// creator and contains no part of the answer.
 type RefError struct {
 	Ref *Ref
 	Why string
@@ -23,13 +23,13 @@ func (e *RefError) Error() string { return "the reference " + e.Ref.text() + " "
 
 // Value is the value that a reference has found in an answer.
 type Value struct {
-	JSON []byte // a JSON value that may be shared; nil: there is none
-	Why  string // why there is none; completes a sentence that begins with the reference
+	JSON []byte // a JSON value, which other references may share; nil: there is none
+	Why  string // why there is no value; completes a sentence that begins with the reference
 }
 
-// Fill returns a copy of the request with the values in the places of its references. values has the
-// order of the references. The time is proportional to the request and the values. An error is a
-// *RefError.
+// Fill returns a copy of the request in which values fill the places of its references. values has the
+// order of the references. The time is proportional to the size of the request and the values. The error
+// is a *RefError.
 func (r *Request) Fill(values []Value) (*Request, error) {
 	f := filler{request: r, path: map[string]string{}, query: map[string]string{}}
 	f.locate()
@@ -59,8 +59,8 @@ func (r *Request) Fill(values []Value) (*Request, error) {
 // filler fills one request.
 type filler struct {
 	request     *Request
-	places      []span // of the references in the body that are not filled yet
-	edits       []edit // of the body
+	places      []span // places in the body that are not filled yet, by reference
+	edits       []edit // changes to the body
 	headers     []Header
 	path, query map[string]string // encoded values by name
 }
@@ -76,7 +76,8 @@ func (f *filler) locate() {
 	f.places, _ = locate(f.request.Body, pointers)
 }
 
-// fill notes a value for the place of the next reference. An error completes a sentence.
+// fill records a value for the place of the next reference. The error completes a sentence that begins
+// with the reference.
 func (f *filler) fill(ref *Ref, value []byte) error {
 	if ref.Where == InBody {
 		at := f.places[0]
@@ -112,7 +113,7 @@ func (f *filler) fill(ref *Ref, value []byte) error {
 	return nil
 }
 
-// fillPath returns the path with its values. An error completes a sentence.
+// fillPath returns the path with its values. The error completes a sentence that begins with the path.
 func (f *filler) fillPath() (string, error) {
 	path, query, has := strings.Cut(f.request.Path, "?")
 	out, err := expand(nil, path, f.path)
@@ -127,8 +128,8 @@ func (f *filler) fillPath() (string, error) {
 	return string(out), CheckPath(string(out))
 }
 
-// expand appends a text and replaces each {NAME} that has a value. It stops when the result is longer
-// than a path may be. An error completes a sentence.
+// expand appends a text in which it replaces each {NAME} that has a value. It fails as soon as the result
+// is longer than a path may be. The error completes a sentence that begins with the path.
 func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
 	from := 0
 	for at := range placeholders(text) {
@@ -159,7 +160,7 @@ func placeholders(text string) iter.Seq[span] {
 			}
 			from = end
 			if n := end - begin - 1; end == len(text) || text[end] != '}' || n < 1 || n > MaxRefName {
-				continue // plain text
+				continue // not a placeholder
 			}
 			if from++; !yield(span{begin, from}) {
 				return
@@ -183,11 +184,11 @@ func scalar(value []byte) (string, error) {
 	switch token.Kind() {
 	case '"', '0', 't', 'f':
 	default:
-		return "", errors.New("finds no single value: a text, a number, true or false")
+		return "", errors.New("finds no single value (a string, a number, true or false)")
 	}
 	text := token.String()
 	if token.Kind() == '0' {
-		text = string(value) // unchanged, so no digit is lost
+		text = string(value) // unchanged, so that no digit is lost
 	}
 	for _, c := range text {
 		if c < ' ' || c >= 0x7f && c < 0xa0 {
@@ -225,7 +226,7 @@ func unescape(s string) string {
 	return string(out)
 }
 
-// escape percent-encodes everything but unreserved characters (RFC 3986, section 2.3).
+// escape percent-encodes all characters except unreserved ones (RFC 3986, section 2.3).
 func escape(s string) string {
 	const hex = "0123456789ABCDEF"
 	out := make([]byte, 0, len(s))
@@ -246,7 +247,7 @@ type edit struct {
 	with []byte
 }
 
-// replace makes edits, which must not overlap.
+// replace returns a text with edits, which must not overlap.
 func replace(text []byte, edits []edit) []byte {
 	if len(edits) == 0 {
 		return text

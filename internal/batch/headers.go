@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// HeaderPolicy says which headers a batch's requests may have. The zero value admits the usual ones
-// (usualHeaders). Every policy refuses headers that could mislead an API about the caller, the call, or
-// the end of a message.
+// HeaderPolicy says which headers a batch's requests may have. The zero value admits the usual headers
+// (see usualHeaders). Every policy refuses headers that could mislead an API about the caller, the call
+// or the end of a message.
 type HeaderPolicy struct {
-	more []string // further names, in lower case
+	more []string // names of further headers, in lower case
 	open bool     // admits every header that a policy can admit
 }
 
-// AnyHeader returns a policy for programs that don't know what the service admits. It refuses only
-// headers that every service refuses.
+// AnyHeader returns a policy for programs that don't know which headers the service admits. It refuses
+// only those that every service refuses.
 func AnyHeader() HeaderPolicy { return HeaderPolicy{open: true} }
 
-// AdmitHeaders returns a policy that admits these headers and the usual ones. An error names the header
+// AdmitHeaders returns a policy that admits these headers and the usual ones. The error names the header
 // that can't be admitted.
 func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 	for _, name := range names {
@@ -38,7 +38,8 @@ func AdmitHeaders(names ...string) (p HeaderPolicy, err error) {
 	return p, nil
 }
 
-// Check returns an error if a request must not have the header. The error completes a sentence.
+// Check returns an error if a request must not have the header. The error completes a sentence that
+// begins with the header.
 func (p HeaderPolicy) Check(name string) error {
 	if err := checkPlain(name); err != nil {
 		return err
@@ -53,11 +54,11 @@ func (p HeaderPolicy) Check(name string) error {
 	if p.open || isUsual(lower) || slices.Contains(p.more, lower) {
 		return nil
 	}
-	return fmt.Errorf("can't be set here: the operator has to admit it with --request-headers %s", name)
+	return fmt.Errorf("can't be set here: the operator must admit it with --request-headers %s", name)
 }
 
-// CheckLinks returns an error if a request must not have one of its headers, or one that it takes from an
-// answer. The error names the header.
+// CheckLinks returns an error if a request must not have one of its headers, including those that it
+// takes from answers. The error names the header.
 func (p HeaderPolicy) CheckLinks(l *Links) error {
 	if l == nil {
 		return nil
@@ -81,9 +82,9 @@ func (p HeaderPolicy) CheckLinks(l *Links) error {
 // maxHeaderName limits the bytes of a header's name.
 const maxHeaderName = 128
 
-// checkPlain returns an error if a name has characters that servers read in different ways. RFC 9110
-// allows characters that CGI-like gateways turn into an underscore or a hyphen. The error completes a
-// sentence.
+// checkPlain returns an error if a name has characters that servers read in different ways: CGI-like
+// gateways turn some characters that RFC 9110 allows into an underscore or a hyphen. The error completes
+// a sentence that begins with the header.
 func checkPlain(name string) error {
 	if len(name) > maxHeaderName {
 		return fmt.Errorf("must have a name of at most %d bytes", maxHeaderName)
@@ -92,7 +93,7 @@ func checkPlain(name string) error {
 		return errors.New("can't be set: many servers read the _ in its name as -, so that X_Real_IP becomes X-Real-IP")
 	}
 	if name == "" || strings.Trim(name, headerCharacters) != "" || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
-		return errors.New("must be named by letters, digits and hyphens between them")
+		return errors.New("must have a name of letters and digits, with hyphens only between them")
 	}
 	return nil
 }
@@ -115,8 +116,8 @@ func isNamed(names []string, name string) bool {
 // PlainHeader reports whether every server reads a header's name in the same way.
 func PlainHeader(name string) bool { return checkPlain(name) == nil }
 
-// SpeaksForProxy reports whether APIs behind a proxy trust the header about the caller or the address
-// that was called.
+// SpeaksForProxy reports whether proxies use the header to tell an API who called or which address was
+// called.
 func SpeaksForProxy(name string) bool {
 	m := misleads(strings.ToLower(name))
 	return m != nil && m.byProxy
@@ -128,14 +129,15 @@ func EndToEnd(name string) bool {
 	return isUsual(lower) || misleads(lower) != nil || strings.HasPrefix(lower, "content-") || isNamed(endToEnd, lower)
 }
 
-// endToEnd are further headers that are meant for the API.
+// endToEnd lists the other headers that are meant for the API.
 var endToEnd = []string{"apikey", "api-key", "cache-control", "date", "origin", "pragma", "referer", "x-api-key", "x-csrf-token", "x-requested-with", "x-tenant"}
 
 // refusedGroup is a group of headers that no policy admits. All texts are in lower case. A header belongs
-// to it by its name, by a prefix, or by a text that its name without hyphens contains.
+// to the group if its name matches, if it begins with a prefix, or if its name without hyphens contains
+// a text.
 type refusedGroup struct {
 	why                    string
-	byProxy                bool // proxies set them, and APIs trust them
+	byProxy                bool // proxies set these headers, and APIs trust them
 	names, prefixes, parts []string
 }
 
@@ -192,7 +194,8 @@ var misleadings = []refusedGroup{
 	},
 }
 
-// misleads returns the group of a header in lower case, or nil if policies may admit it.
+// misleads returns the refused group that a header belongs to, or nil if policies may admit the header.
+// The name is in lower case.
 func misleads(lower string) *refusedGroup {
 	squeezed := strings.ReplaceAll(lower, "-", "")
 	for i := range misleadings {

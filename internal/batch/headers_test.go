@@ -108,7 +108,7 @@ func TestDecodeHeaders(t *testing.T) {
 	for _, v := range []struct{ fields, usual, admitted string }{
 		{`"headers":{"If-Match":"*","Accept-Language":"de"}`, "", ""},
 		{`"refs":{"header:If-Match":"p@ETag"}`, "", ""},
-		{`"headers":{"X-Api-Version":"2"}`, `$[1].headers["X-Api-Version"] can't be set here: the operator has to admit it with --request-headers X-Api-Version`, ""},
+		{`"headers":{"X-Api-Version":"2"}`, `$[1].headers["X-Api-Version"] can't be set here: the operator must admit it with --request-headers X-Api-Version`, ""},
 		{`"refs":{"header:x-api-version":"p#/v"}`, `$[1].refs["header:x-api-version"] can't be set here`, ""},
 		{`"headers":{"X_Forwarded_For":"1"}`, `$[1].headers["X_Forwarded_For"] can't be set: `, `$[1].headers["X_Forwarded_For"] can't be set: `},
 		{`"refs":{"header:Remote-User":"p#/v"}`, `$[1].refs["header:Remote-User"] can't be set: `, `$[1].refs["header:Remote-User"] can't be set: `},

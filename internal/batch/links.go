@@ -12,15 +12,15 @@ import (
 // Limits of Links (docs/contract.md#requests-that-depend-on-each-other).
 const (
 	MaxHeaders     = 50       // headers of one request
-	MaxHeaderBytes = 8 << 10  // names and values of one request's headers
+	MaxHeaderBytes = 8 << 10  // bytes of the names and values of one request's headers
 	MaxRefs        = 100      // references of one request
 	MaxRefName     = 64       // bytes of the name of a place in a path or query
-	MaxRefValue    = 64 << 10 // bytes of a value that is taken from an answer, as JSON
+	MaxRefValue    = 64 << 10 // bytes of the JSON of a value that is taken from an answer
 )
 
 // Links are the optional fields of a request.
 type Links struct {
-	Headers   []Header `json:"h,omitempty"` // in their order
+	Headers   []Header `json:"h,omitempty"` // in the creator's order
 	DependsOn []int    `json:"d,omitempty"` // indexes of earlier requests of the batch, ascending; includes those of Refs
 	RunIf     RunIf    `json:"i,omitempty"`
 	Refs      []Ref    `json:"r,omitempty"`
@@ -32,22 +32,22 @@ type Header struct {
 	Value string `json:"v"`
 }
 
-// RunIf says after which ends of its dependencies a request is sent.
+// RunIf is the condition under which a request is sent once its dependencies have ended.
 type RunIf uint8
 
 // The conditions. If the condition doesn't hold, the request is NOT_EXECUTED.
 const (
-	IfSuccess RunIf = iota // all are COMPLETED
-	IfFailure              // at least one isn't COMPLETED
-	Always                 // in every case
+	IfSuccess RunIf = iota // all dependencies are COMPLETED
+	IfFailure              // at least one dependency isn't COMPLETED
+	Always                 // no condition
 )
 
-// runIfs are the words of the wire format.
+// runIfs holds the words of the wire format, by condition.
 var runIfs = []string{"success", "failure", "always"}
 
 func (r RunIf) String() string { return runIfs[r] }
 
-// Holds reports whether a request is sent after these ends of its dependencies, and if not, why.
+// Holds reports whether a request is sent if its dependencies have ended like this, and if not, why.
 func (r RunIf) Holds(ends []ResultStatus) (ok bool, why string) {
 	bad := slices.IndexFunc(ends, func(s ResultStatus) bool { return s != Succeeded })
 	switch {
@@ -59,7 +59,7 @@ func (r RunIf) Holds(ends []ResultStatus) (ok bool, why string) {
 	return true, ""
 }
 
-// Where is the kind of a place that a reference fills.
+// Where is the kind of place that a reference fills.
 type Where uint8
 
 // The kinds of places.
@@ -70,22 +70,22 @@ const (
 	InHeader                  // a header
 )
 
-// wheres are the words of the wire format.
+// wheres holds the words of the wire format, by kind.
 var wheres = []string{"", "path", "query", "body", "header"}
 
 func (w Where) String() string { return wheres[w] }
 
-// Ref fills a place of a request from an earlier answer.
+// Ref is a reference: it fills a place in a request with a value from an earlier answer.
 type Ref struct {
 	Where Where  `json:"w"`
-	Name  string `json:"n"`           // of the place; InBody: a pointer (RFC 6901)
-	From  int    `json:"f"`           // index of the request that gives the answer
+	Name  string `json:"n"`           // name of the place; InBody: a pointer (RFC 6901)
+	From  int    `json:"f"`           // index of the request whose answer has the value
 	Field string `json:"h,omitempty"` // the answer's header; empty: its body
 	Path  string `json:"p,omitempty"` // a pointer into the answer's body
 }
 
-// text returns the reference as its creator wrote it, but with the index of the request that it refers
-// to. It cuts long names.
+// text returns the reference as its creator wrote it, except that it has the index of the request that it
+// refers to instead of the id. It shortens long names.
 func (r *Ref) text() string {
 	from := fmt.Sprintf("$[%d]#%s", r.From, cut(r.Path, maxPlace))
 	if r.Field != "" {
@@ -94,7 +94,7 @@ func (r *Ref) text() string {
 	return fmt.Sprintf("%s:%s from %s", r.Where, cut(r.Name, maxPlace), from)
 }
 
-// cut returns a text, or its beginning if it is longer than n bytes.
+// cut returns a text, or only its beginning if it is longer than n bytes.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -102,18 +102,20 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
-// checkToken returns an error if a text can't name a header of an answer. The error completes a sentence.
+// checkToken returns an error if a text can't name a header of an answer. The error completes a sentence
+// that begins with the text.
 func checkToken(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
-		return errors.New("must be named by letters, digits and hyphens (RFC 9110, section 5.1)")
+		return errors.New("must have a name of letters, digits and hyphens (RFC 9110, section 5.1)")
 	}
 	return nil
 }
 
-// checkHeaderValue returns an error if a text can't be a header's value. The error completes a sentence.
+// checkHeaderValue returns an error if a text can't be a header's value. The error completes a sentence
+// that begins with the header.
 func checkHeaderValue(value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) || strings.TrimSpace(value) != value {
-		return errors.New("must be a valid header value: no control character, no space at its ends")
+		return errors.New("must be a valid header value: no control characters, and no space at either end")
 	}
 	return nil
 }

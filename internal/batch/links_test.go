@@ -44,8 +44,8 @@ func TestDecodeLinksRefuses(t *testing.T) {
 	for fields, want := range map[string]string{
 		`"headers":[]`:                                    `$[1].headers must be an object of strings`,
 		`"headers":{"A":1}`:                               `$[1].headers["A"] must be a string`,
-		`"headers":{"A B":"1"}`:                           `$[1].headers["A B"] must be named by`,
-		`"headers":{"":"1"}`:                              `$[1].headers[""] must be named by`,
+		`"headers":{"A B":"1"}`:                           `$[1].headers["A B"] must have a name of letters`,
+		`"headers":{"":"1"}`:                              `$[1].headers[""] must have a name of letters`,
 		`"headers":{"A":"1\n2"}`:                          `$[1].headers["A"] must be a valid header value`,
 		`"headers":{"A":" 1"}`:                            `$[1].headers["A"] must be a valid header value`,
 		`"headers":{"a":"1","A":"1"}`:                     `$[1].headers["A"] is given twice`,

@@ -14,13 +14,13 @@ import (
 // span is the position of a value in a text.
 type span struct{ begin, end int }
 
-// exists reports whether there is a value. No value is empty.
+// exists reports whether there is a value. A JSON value is never empty.
 func (s span) exists() bool { return s.end > s.begin }
 
-// locate finds the values that pointers (RFC 6901) name in a JSON text. It reads the text once, and stops
-// when it has found all values. The spans have the order of the pointers. If there is no value, the span
-// is empty. If an object has a name twice, the first one counts. read is the number of bytes that were
-// read.
+// locate finds the values in a JSON text that pointers (RFC 6901) refer to. It reads the text once, and
+// stops when it has found all values. The spans have the order of the pointers. If a value doesn't exist,
+// its span is empty. If an object has a name twice, the first one counts. read is the number of bytes that
+// were read.
 func locate(text []byte, pointers []string) (found []span, read int) {
 	if len(pointers) == 0 {
 		return nil, 0
@@ -37,12 +37,12 @@ func locate(text []byte, pointers []string) (found []span, read int) {
 		l.order[i] = i
 	}
 	slices.SortFunc(l.order, func(a, b int) int { return comparePointers(pointers[a], pointers[b]) })
-	_ = l.value(0, len(pointers), 0) // after an error the other pointers have no value
+	_ = l.value(0, len(pointers), 0) // after an error, the pointers not found so far have no value
 	return l.found, int(l.json.InputOffset())
 }
 
-// comparePointers orders pointers so that the pointers below a value directly follow that value's own
-// pointer. For this, "/" comes before any other character.
+// comparePointers orders pointers so that the pointers to the parts of a value directly follow the
+// value's own pointer. To achieve this, "/" comes before any other character.
 func comparePointers(a, b string) int {
 	for i := range min(len(a), len(b)) {
 		switch {
@@ -62,20 +62,20 @@ func comparePointers(a, b string) int {
 type locator struct {
 	json     *jsontext.Decoder
 	pointers []string
-	order    []int  // of the pointers; see comparePointers
+	order    []int  // the indexes of the pointers, in the order of comparePointers
 	found    []span // by pointer
 	settled  []bool // by pointer: its value was found, or doesn't exist
-	open     int    // how many are not settled
-	name     []byte // of the last member
+	open     int    // how many pointers are not settled
+	name     []byte // the name of the last member
 }
 
 // errSettled ends a pass when every pointer is settled.
 var errSettled = errors.New("every pointer is settled")
 
-// rest returns what follows the first at bytes of the nth pointer in order.
+// rest returns the nth pointer in order without its first at bytes.
 func (l *locator) rest(n, at int) string { return l.pointers[l.order[n]][at:] }
 
-// settle notes the position of the value of the nth pointer in order, unless it is known.
+// settle records where the value of the nth pointer in order is, unless that is already known.
 func (l *locator) settle(n int, where span) {
 	if i := l.order[n]; !l.settled[i] {
 		l.settled[i], l.found[i] = true, where
@@ -83,8 +83,8 @@ func (l *locator) settle(n int, where span) {
 	}
 }
 
-// value reads the next value. The first at bytes of the pointers from lo to hi, in order, lead to it. A
-// pointer ends here or leads into the value.
+// value reads the next value. The first at bytes of the pointers from lo to hi, in order, lead to the
+// value. Each of these pointers either ends there or leads into the value.
 func (l *locator) value(lo, hi, at int) error {
 	inner := lo
 	for inner < hi && l.rest(inner, at) == "" {
@@ -103,8 +103,8 @@ func (l *locator) value(lo, hi, at int) error {
 	return nil
 }
 
-// readValue reads the next value, and searches it for the pointers from lo to hi. It returns the value's
-// position.
+// readValue reads the next value and searches it for the pointers from lo to hi. It returns the position
+// of the value.
 func (l *locator) readValue(lo, hi, at int) (span, error) {
 	kind := l.json.PeekKind()
 	if lo == hi || kind != '{' && kind != '[' {
@@ -132,7 +132,7 @@ func (l *locator) readValue(lo, hi, at int) (span, error) {
 	return span{begin, int(l.json.InputOffset())}, l.missing(lo, hi)
 }
 
-// missing settles the pointers from lo to hi that were not found.
+// missing settles the pointers from lo to hi whose values were not found.
 func (l *locator) missing(lo, hi int) error {
 	for n := lo; n < hi; n++ {
 		l.settle(n, span{})
@@ -163,7 +163,7 @@ func (l *locator) object(lo, hi, at int) error {
 	return nil
 }
 
-// readName reads a member's name and escapes it as in a pointer.
+// readName reads a member's name and escapes it as pointers do.
 func (l *locator) readName() error {
 	quoted, err := l.json.ReadValue()
 	if err != nil {
@@ -200,11 +200,11 @@ func (l *locator) member(lo, hi, at int) (from, to int) {
 	return from, to
 }
 
-// compareToken compares the first token of a rest of a pointer with a name.
+// compareToken compares the first token of a pointer's rest with a name.
 func compareToken(rest string, name []byte) int {
 	for i := range min(len(rest), len(name)) {
 		switch {
-		case rest[i] == '/': // the token is shorter
+		case rest[i] == '/': // the token is shorter than the name
 			return -1
 		case rest[i] != name[i]:
 			return cmp.Compare(rest[i], name[i])
@@ -273,7 +273,8 @@ func arrayIndex(token string) (n int, ok bool) {
 	return n, true
 }
 
-// checkPointer reports whether s is a pointer (RFC 6901). An error completes a sentence.
+// checkPointer returns an error if s isn't a pointer (RFC 6901). The error completes a sentence that
+// begins with the pointer.
 func checkPointer(s string) error {
 	if !jsontext.Pointer(s).IsValid() {
 		return errors.New(`must be a JSON pointer such as /items/0/id: "" or a text that begins with "/", with ~0 for ~ and ~1 for /`)

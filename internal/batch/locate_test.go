@@ -79,8 +79,8 @@ func checkLocate(t interface {
 	}
 }
 
-// nameGenerator draws names that pointers must escape, that JSON may escape, that look like indexes, or
-// that are similar.
+// nameGenerator draws names that are hard to match: pointers must escape them, JSON may escape them, they
+// look like indexes, or they resemble each other.
 var nameGenerator = rapid.SampledFrom([]string{"", "a", "b", "ab", "a-", "a!", "0", "1", "01", "-", "~", "/", "~1", "~0", "~01", "a/b", "é", "\"", "\n", "\u0000"})
 
 // drawJSON draws a JSON text with spaces between its tokens and with repeated names.
@@ -177,7 +177,7 @@ func TestLocateDeep(t *testing.T) {
 	}
 }
 
-// TestPlaceholders compares with a model that searches from every brace.
+// TestPlaceholders compares placeholders with a model that searches from every brace.
 func TestPlaceholders(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"{", "}", "a", "{a}", "{a_-9}", "é", "/", strings.Repeat("a", 64), "{" + strings.Repeat("b", 64) + "}"})).Draw(t, "text"), "")
@@ -211,7 +211,7 @@ func TestPlaceholders(t *testing.T) {
 	})
 }
 
-// TestUnescape compares with a model that decodes repeatedly.
+// TestUnescape compares unescape with a model that decodes repeatedly.
 func TestUnescape(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"%", "2", "5", "%25", "%2", "2e", "F", "f", "a", "%41", "é"})).Draw(t, "text"), "")

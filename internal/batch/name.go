@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// IsControl reports whether a program may act on a character instead of showing it: a control
+// IsControl reports whether programs may interpret a character instead of showing it: a control
 // character, a character that changes the reading order, or a line end.
 func IsControl(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'

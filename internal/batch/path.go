@@ -11,9 +11,9 @@ var errLongPath = errors.New("must not be longer than 8192 bytes")
 // (docs/contract.md#paths). The error completes the sentence "$[3].path …". An accepted path reaches the
 // upstream unchanged.
 //
-// Segments are percent-decoded until nothing changes, because nobody knows how often the servers behind
-// the upstream decode. In each segment, everything from a ';' or an encoded '?' or '#' on is ignored,
-// because some servers read it as a parameter, a query or a fragment.
+// Segments are percent-decoded until nothing changes, because it is unknown how often the servers behind
+// the upstream decode them. Each segment ends at a ';' or an encoded '?' or '#', because some servers
+// read what follows as a parameter, a query or a fragment.
 func CheckPath(path string) error {
 	if path == "" {
 		return errors.New("must not be empty")
@@ -39,8 +39,8 @@ func CheckPath(path string) error {
 	if i := strings.Index(path, "://"); i >= 0 && !strings.Contains(path[:i], "/") {
 		return errors.New("must be relative to the store's root, not an absolute address")
 	}
-	// The path is appended to the root's slash. An encoded slash at its beginning makes an empty
-	// segment, so only a literal slash is removed.
+	// The path is appended to the root's slash, so a literal slash at its beginning is removed. An
+	// encoded slash there stays, and makes an empty segment.
 	decoded, err := decodePath(strings.TrimPrefix(path, "/"))
 	if err != nil {
 		return err
@@ -100,8 +100,8 @@ func decodePath(path string) (string, error) {
 	return string(out), nil
 }
 
-// overlong reports whether c, after before, begins a UTF-8 sequence that is longer than its character
-// needs (RFC 3629, section 3). Some decoders read such a sequence as a dot or a slash.
+// overlong reports whether the byte c, after the byte before, shows that a UTF-8 sequence is longer than
+// its character needs (RFC 3629, section 3). Some decoders read such a sequence as a dot or a slash.
 func overlong(before []byte, c byte) bool {
 	var last byte
 	if len(before) > 0 {

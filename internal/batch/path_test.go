@@ -57,7 +57,7 @@ func TestCheckPathAllocates(t *testing.T) {
 	}
 }
 
-// decodeUntilStable decodes in the slow and obvious way, in whole rounds.
+// decodeUntilStable is a slow and obvious model of decodePath: it decodes the whole text in each round.
 func decodeUntilStable(s string) string {
 	for {
 		var out []byte
@@ -78,8 +78,8 @@ func decodeUntilStable(s string) string {
 	}
 }
 
-// FuzzCheckPath checks accepted paths in the slow way. They must stay below their store's root, however
-// often they are decoded.
+// FuzzCheckPath checks accepted paths with the model. They must stay below their store's root, no matter
+// how often they are decoded.
 func FuzzCheckPath(f *testing.F) {
 	for _, s := range []string{
 		"products?x=%zz", "/a/b/", "%252e%252e/x", "a%2f..%3bx", "%25%32%65%2e", "b%61tch/x", "batch;v", "%2fa", "//", "a/;x",

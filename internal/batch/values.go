@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// maxValues limits the values that the references of one batch take from answers, in bytes.
-// A value counts once for each reference that takes it.
+// maxValues limits the total size, in bytes, of the values that the references of one batch take from
+// answers. A value counts once for each reference that takes it.
 const maxValues = 8 << 20
 
-// Values holds the values that a batch's references take from answers. It keeps nothing else of an
-// answer, and keeps a value once even if several references take it.
+// Values holds the values that a batch's references take from answers. It keeps no other parts of the
+// answers, and keeps a value only once even if several references take it.
 type Values struct {
 	requests []Request
-	found    [][]Value // by request and reference; nil: the request has none, or no longer needs them
-	needed   [][]need  // by request: the references to its answer; nil: all were taken
+	found    [][]Value // by request and reference; nil: the request has no references or has ended
+	needed   [][]need  // by request: the references to its answer; nil: none, or their values were taken
 	bytes    int
-	read     int // bytes of answers that were searched
+	read     int // bytes of answers that were searched; for tests
 }
 
-// need is a reference of a later request.
+// need identifies a reference by its request and its position in the request's Refs.
 type need struct{ index, ref int }
 
-// NewValues returns the values of these requests. None is taken yet.
+// NewValues returns Values for these requests, without any values.
 func NewValues(requests []Request) *Values {
 	v := &Values{requests: requests, found: make([][]Value, len(requests)), needed: make([][]need, len(requests))}
 	for i := range requests {
@@ -48,7 +48,7 @@ var (
 	whyNoJSON      = "finds no JSON in the answer"
 	whyNothing     = "finds nothing there in the answer"
 	whyLong        = fmt.Sprintf("finds a value of more than %d bytes", MaxRefValue)
-	whyTooMany     = fmt.Sprintf("finds a value with which the values of the batch's references are longer than %d MiB", maxValues>>20)
+	whyTooMany     = fmt.Sprintf("finds a value that makes the values of the batch's references larger than %d MiB in total", maxValues>>20)
 )
 
 // Take takes the values that later requests need from the result of request i, in one pass. Only the
@@ -91,8 +91,8 @@ func (v *Values) Take(i int, result *Result) {
 	}
 }
 
-// header returns a header's value as JSON, or nil if there is no such header. known holds the values that
-// it has returned before.
+// header returns a header's value as JSON, or nil if there is no such header. known caches the values
+// that it returns.
 func header(known map[string][]byte, headers []Header, name string) []byte {
 	name = strings.ToLower(name)
 	value, ok := known[name]
@@ -106,10 +106,10 @@ func header(known map[string][]byte, headers []Header, name string) []byte {
 	return value
 }
 
-// ref returns the reference of a need.
+// ref returns the reference that a need identifies.
 func (v *Values) ref(n need) *Ref { return &v.requests[n.index].Links.Refs[n.ref] }
 
-// put keeps a value. If value is nil, there is none, and why is the reason.
+// put stores a value for a need. If value is nil, there is none, and why is the reason.
 func (v *Values) put(n need, value []byte, why string) {
 	f := &v.found[n.index][n.ref]
 	switch {
@@ -126,11 +126,11 @@ func (v *Values) put(n need, value []byte, why string) {
 // Of returns the values of request i, in the order of its references.
 func (v *Values) Of(i int) []Value { return v.found[i] }
 
-// Drop forgets the values of request i, which has ended.
+// Drop drops the values of request i, which has ended and no longer needs them.
 func (v *Values) Drop(i int) { v.found[i] = nil }
 
-// Lacks reports whether a later request that has not ended needs values from the answer to request i
-// that are not taken yet.
+// Lacks reports whether a later request that has not ended needs values from the answer to request i,
+// and these have not been taken yet.
 func (v *Values) Lacks(i int) bool {
 	return slices.ContainsFunc(v.needed[i], func(n need) bool { return v.found[n.index] != nil })
 }
@@ -145,18 +145,18 @@ type End struct {
 // Repeat says which requests of an ended batch Retry repeats.
 type Repeat uint8
 
-// The kinds of retries. No request belongs to both RepeatCertain and RepeatInDoubt, so two retries of
-// these kinds repeat nothing twice.
+// The kinds of retries. No request belongs to both RepeatCertain and RepeatInDoubt, so a retry of each
+// kind repeats no request twice.
 const (
 	RepeatCertain Repeat = iota // requests that certainly were not carried out
 	RepeatInDoubt               // requests in doubt, and those that depend on them
 	RepeatAll                   // everything that isn't COMPLETED
 )
 
-// Retry returns requests that repeat those of an ended batch which failed or were not executed. They have
-// the same order and dependencies. References to COMPLETED requests are filled from their answers. A
-// request that may have been carried out keeps its Idempotency-Key. Retry returns an error if a reference
-// can't be filled, because that request would fail again.
+// Retry returns new requests that repeat requests of an ended batch, chosen by which. Their order and
+// dependencies stay the same. References to COMPLETED requests are filled from their answers. A request
+// that may have been carried out keeps its Idempotency-Key. Retry returns an error if a reference can't be
+// filled, because that request would fail again.
 func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error) {
 	c := choose(v.requests, ends, which)
 	place := make([]int, len(ends)) // index in the new batch; -1: not repeated
@@ -173,7 +173,7 @@ func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error
 				return nil, fmt.Errorf("of request %d, %w", i, err)
 			}
 			if again.Links != nil && r.Links.RunIf == IfFailure && c.lacks(r.Links) {
-				again.Links.RunIf = Always // the failure after which it runs isn't repeated
+				again.Links.RunIf = Always // the failure that it depends on isn't repeated
 			}
 			r = *again
 		}
@@ -186,7 +186,7 @@ func Retry(ticket Ticket, ends []End, v *Values, which Repeat) ([]Request, error
 	return out, nil
 }
 
-// choice holds which requests of a batch are repeated.
+// choice says which requests of a batch are repeated.
 type choice struct {
 	ends   []End
 	chosen []bool
@@ -195,7 +195,7 @@ type choice struct {
 // choose decides which requests are repeated.
 func choose(requests []Request, ends []End, which Repeat) *choice {
 	c := &choice{ends: ends, chosen: make([]bool, len(ends))}
-	var others []bool // the requests that RepeatCertain repeats
+	var others []bool // by request: RepeatCertain repeats it
 	if which == RepeatInDoubt {
 		others = choose(requests, ends, RepeatCertain).chosen
 	}
@@ -214,7 +214,8 @@ func choose(requests []Request, ends []End, which Repeat) *choice {
 	return c
 }
 
-// canRun reports whether a request would be sent. Its dependencies must be decided already.
+// canRun reports whether a request could be sent if it were repeated. Its dependencies must already be
+// decided.
 func (c *choice) canRun(l *Links) bool {
 	switch {
 	case l == nil:
@@ -227,18 +228,18 @@ func (c *choice) canRun(l *Links) bool {
 	return !slices.ContainsFunc(l.Refs, func(r Ref) bool { return c.isMissing(r.From) })
 }
 
-// waits reports whether a request depends on one that is repeated.
+// waits reports whether a request depends on a request that is repeated.
 func (c *choice) waits(l *Links) bool {
 	return l != nil && slices.ContainsFunc(l.DependsOn, func(i int) bool { return c.chosen[i] })
 }
 
-// lacks reports whether a request depends on one that is neither COMPLETED nor repeated.
+// lacks reports whether a request depends on a request that is neither COMPLETED nor repeated.
 func (c *choice) lacks(l *Links) bool { return slices.ContainsFunc(l.DependsOn, c.isMissing) }
 
 func (c *choice) isMissing(i int) bool { return !c.chosen[i] && c.ends[i].Status != Succeeded }
 
-// relink returns a request whose dependencies have their new indexes. References to requests that aren't
-// repeated are filled.
+// relink returns a copy of a request in which dependencies have their new indexes. References to requests
+// that aren't repeated are filled.
 func relink(r *Request, place []int, values []Value) (*Request, error) {
 	links := Links{Headers: slices.Clone(r.Links.Headers), RunIf: r.Links.RunIf}
 	for _, j := range r.Links.DependsOn {
@@ -269,7 +270,7 @@ func relink(r *Request, place []int, values []Value) (*Request, error) {
 	return filled, nil
 }
 
-// keepKey gives a request this Idempotency-Key, unless its creator has given one.
+// keepKey sets a request's Idempotency-Key, unless its creator has set one.
 func keepKey(r *Request, key string) {
 	const name = "Idempotency-Key"
 	l := Links{}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// These tests check that the work for a caller's bytes is proportional to their number. They count bytes
-// that are read, and memory, but not time.
+// These tests check that the work for a caller's data is proportional to its size. They count memory and
+// the bytes that are read, but don't measure time.
 
 // allocated returns how many bytes f allocates.
 func allocated(f func()) uint64 {
@@ -20,8 +20,8 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// manyRefs returns a create body of n requests that depend on the first one. Each has a body with padding
-// and 100 places that references fill.
+// manyRefs returns a create body of n requests that depend on the first one. Each of them has a body with
+// padding and 100 places for references.
 func manyRefs(n, padding int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`[{"id":"p","method":"POST","path":"/p"}`)
@@ -96,7 +96,7 @@ func TestTakeReadsAnswersOnce(t *testing.T) {
 	}
 }
 
-// TestTakenValuesAreLimited has every request take large values from one answer.
+// TestTakenValuesAreLimited checks the limit when every request takes large values from one answer.
 func TestTakenValuesAreLimited(t *testing.T) {
 	requests, err := Decode(manyRefs(MaxRequests-1, 10), Options{}, HeaderPolicy{})
 	if err != nil {
@@ -120,7 +120,7 @@ func TestTakenValuesAreLimited(t *testing.T) {
 	}
 }
 
-// TestFillPathIsLimited has a path with a long value in thousands of places.
+// TestFillPathIsLimited checks the limit when a path has a long value in thousands of places.
 func TestFillPathIsLimited(t *testing.T) {
 	for _, place := range []string{"path", "query"} {
 		path := "/x?" + strings.Repeat("{v}", 2700)
@@ -141,7 +141,7 @@ func TestFillPathIsLimited(t *testing.T) {
 	}
 }
 
-// TestSegmentValuesAreDecodedOnce: a value in which each decoding leaves another one.
+// TestSegmentValuesAreDecodedOnce checks a value that can be decoded many times.
 func TestSegmentValuesAreDecodedOnce(t *testing.T) {
 	value := "%" + strings.Repeat("25", 4000) + "41"
 	if n := testing.AllocsPerRun(1, func() { _ = checkSegmentValue(value) }); n > 4 {
@@ -149,8 +149,8 @@ func TestSegmentValuesAreDecodedOnce(t *testing.T) {
 	}
 }
 
-// TestDecodeAllocatesInProportion: what a caller sends many of, where each could be compared
-// with all others, or named although nobody reads it.
+// TestDecodeAllocatesInProportion sends many of everything that a body can repeat. Decode must not compare
+// each with all others, or build error texts that are never shown.
 func TestDecodeAllocatesInProportion(t *testing.T) {
 	refs := func(format string) string {
 		var b strings.Builder
@@ -188,7 +188,8 @@ func TestDecodeAllocatesInProportion(t *testing.T) {
 	}
 }
 
-// TestReasonsAreShort: a result's line names a reference, however long its pointers are.
+// TestReasonsAreShort checks that a result's line stays short although it names a reference with long
+// pointers.
 func TestReasonsAreShort(t *testing.T) {
 	long := strings.Repeat("/é", 100_000)
 	err := &RefError{&Ref{Where: InBody, Name: long, Path: long}, "finds nothing"}

@@ -16,23 +16,28 @@ import (
 // Before a byte of request i leaves, all of this holds:
 //
 //	The batch is not stopped, paused, deleted or halted.        TestStop, TestPause, TestFailure
-//	In order, all requests before i have ended.                 TestOrder, TestModel
+//	If the batch runs in order, all requests before i have
+//	ended.                                                      TestOrder, TestModel
 //	All dependencies of i have ended, and its condition holds.  TestGraph, TestGraphStops
-//	Answers whose values i uses are durable.                    TestAnswersAreRecordedBeforeValuesAreTaken
+//	The answers from which i takes values are durable.          TestAnswersAreRecordedBeforeValuesAreTaken
 //	i has the governor's permission and an outbound place.      TestGovernorPace, TestPlaces
 //	i has memory for its answer.                                TestAnswersShareMemory
 //	The intent of i is durable, unless i is a GET or HEAD.      TestCrash, TestStorageFails
-//	Earlier answers are durable, unless they and i only read.   TestStorageDown
-//	After that, the queue was certainly this node's.            TestExpired, TestUncertain
-//	When the connection is ready, the queue still is.           TestWithheld
-//	If i is a POST or PATCH, no earlier attempt at it may have
-//	been carried out, unless Policy.RetryInDoubt is set.        TestFailure, TestRecovered, TestModel
+//	Earlier answers are durable, unless i and their requests
+//	only read.                                                  TestStorageDown
+//	After these commits, the node has confirmed that it owns
+//	the queue.                                                  TestExpired, TestUncertain
+//	When the connection is ready, the node still owns it.       TestWithheld
+//	If i is a POST or PATCH, certainly no earlier attempt at it
+//	was carried out, unless Policy.RetryInDoubt is set.         TestFailure, TestRecovered, TestModel
 
-// start sends the requests. Before anything but a GET or HEAD leaves, its intent and every earlier
-// answer become durable in one commit. That commit also returns a stop, so nothing leaves after the
-// stop was answered. Reads leave at once, and pending marks are recorded while they are in flight. On
-// an error nothing unsafe has left. Every error but ErrNotOwner and a givenUpError means that the
-// node shuts down.
+// start sends the requests. Before anything but a GET or HEAD leaves, every earlier answer becomes
+// durable, and then its intent, usually in one commit. That commit also returns a stop, so nothing
+// leaves after the stop was acknowledged. If the pending marks are of reads too, reads leave at
+// once, and the marks are recorded while they are in flight.
+//
+// If start returns an error, nothing but reads has left. Unless the error is ErrNotOwner or one
+// that isGivenUp reports, it means that the node is shutting down.
 func (r *run) start(begins []int) error {
 	if len(begins) == 0 {
 		return r.record(r.pending)
@@ -86,18 +91,18 @@ func (r *run) isPendingSafe() bool {
 	return !slices.ContainsFunc(r.pending, func(m storage.Mark) bool { return !r.c.Requests[m.Index].Safe() })
 }
 
-// mustStay reports whether requests that are about to leave must not leave.
+// mustStay reports whether requests that were chosen must not leave after all.
 func (r *run) mustStay() bool { return r.phase != active || r.lost || r.e.work.Err() != nil }
 
-// authorize makes certain that the queue is still the node's, or discovers that it is lost. It may
-// take as long as storage doesn't answer, so it reads the creator's signals afterwards.
+// authorize confirms that the node still owns the queue, or sets r.lost. It waits until storage
+// answers, so it reads the creator's signals afterwards.
 func (r *run) authorize() error {
 	for r.phase == active && !r.e.Storage.Authorized(r.c) {
-		err := r.e.persist(r.e.drain, "make sure of a queue", "ticket", r.c.Ticket, func(ctx context.Context) error {
+		err := r.e.persist(r.e.drain, "confirm the owner of a queue", "ticket", r.c.Ticket, func(ctx context.Context) error {
 			return r.e.Storage.Authorize(ctx, r.c)
 		})
 		if errors.Is(err, storage.ErrNotOwner) {
-			r.log.Warn("the node was taken for dead; the batch starts nothing more here")
+			r.log.Warn("this node was considered dead; it starts no more requests of the batch")
 			r.lost = true
 			r.e.Observer.Lost()
 			return nil
@@ -113,7 +118,7 @@ func (r *run) authorize() error {
 }
 
 // takeBack undoes the start of requests that have not left, even if their intent is recorded. They
-// wait again, with the answer that they had before, if any.
+// wait again and keep their earlier answer, if any.
 func (r *run) takeBack(begins []int) {
 	r.returnReserved(begins)
 	for _, i := range begins {
@@ -121,7 +126,7 @@ func (r *run) takeBack(begins []int) {
 	}
 }
 
-// returnReserved returns what pick has reserved for requests that have not left.
+// returnReserved gives back what pick has reserved for requests that have not left.
 func (r *run) returnReserved(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
 	for _, i := range begins {
@@ -130,7 +135,7 @@ func (r *run) returnReserved(begins []int) {
 	}
 }
 
-// unsend makes a request that certainly was not sent wait for its next attempt.
+// unsend records that a request was not sent. The request waits for its next attempt.
 func (r *run) unsend(i int) {
 	r.detachMemory(i).Release()
 	q := &r.requests[i]
@@ -146,8 +151,8 @@ func asStored(m storage.Mark) storage.Mark {
 	return m
 }
 
-// dispatch hands requests to the senders. A run has as many senders as it had requests in flight at
-// the same time.
+// dispatch hands requests to the senders. A run has as many senders as the most requests that it
+// has dispatched at the same time.
 func (r *run) dispatch(begins []int) {
 	for _, i := range begins {
 		r.requests[i].state = storage.Begun
@@ -160,15 +165,15 @@ func (r *run) dispatch(begins []int) {
 }
 
 // call sends one request and waits for its answer. Without a sender, this saves two switches between
-// goroutines. The next record returns what the creator wants meanwhile.
+// goroutines. It reads no signals while it waits; the next record returns them.
 func (r *run) call(i int) {
 	r.requests[i].state = storage.Begun
 	r.inflight++
 	r.settle(answer{i, r.send(i)})
 }
 
-// sendAll is a sender. It makes attempts until the run ends, because its stack has grown to the size
-// that the HTTP client needs.
+// sendAll is a sender. It makes attempts until the run ends, because a new goroutine would have to
+// grow its stack to the size that the HTTP client needs.
 func (r *run) sendAll() {
 	for i := range r.calls {
 		r.answers <- answer{i, r.send(i)}
@@ -181,7 +186,7 @@ type answer struct {
 	outbound.Answer
 }
 
-// send makes one attempt and returns its place.
+// send makes one attempt and releases its outbound place.
 func (r *run) send(i int) outbound.Answer {
 	req := &r.c.Requests[i]
 	if filled := r.requests[i].outgoing; filled != nil {
@@ -230,13 +235,13 @@ func (r *run) settle(a answer) {
 		r.e.extras.give(r.share, 1)
 	}
 	if a.Outcome == outbound.Withheld {
-		r.unsend(a.index) // the next start finds out why
+		r.unsend(a.index) // the next start checks whether the node still owns the queue
 		return
 	}
 	complete := a.Outcome == outbound.Answered && !(a.Incomplete && r.c.Requests[a.index].Repeatable())
 	if r.e.work.Err() != nil && !complete {
-		// This node has cut the attempt off. If it may have reached the upstream, its intent
-		// stays for the next run to judge.
+		// This node has cut the attempt off. If the request may have reached the upstream, its
+		// intent stays, and the next run decides about it.
 		if a.Outcome == outbound.NotSent || a.Outcome == outbound.Refused {
 			r.unsend(a.index)
 		} else {
@@ -260,8 +265,8 @@ func (r *run) settle(a answer) {
 	r.learn(&a.Answer)
 }
 
-// judge is Policy.judge. For a large answer it waits for the store's turn at the processors, because
-// recognizing a large body as JSON takes milliseconds.
+// judge calls Policy.judge. If the answer is large, it first waits for the store's turn at the
+// processors, because checking whether a large body is JSON takes milliseconds.
 func (r *run) judge(a *answer, now time.Time) storage.Mark {
 	if size := int64(len(a.Body)); size >= cpu.Large {
 		if leave, err := r.e.CPU.Enter(r.e.work, size, r.c.Store); err == nil {
@@ -271,7 +276,7 @@ func (r *run) judge(a *answer, now time.Time) storage.Mark {
 	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, now)
 }
 
-// note adds a mark to those that are to be recorded, with the memory of its answer.
+// note adds a mark, and the memory of its answer, to those that must be recorded.
 func (r *run) note(m storage.Mark, memory *budget.Share) {
 	r.pending, r.held = append(r.pending, m), append(r.held, memory)
 }
@@ -279,8 +284,8 @@ func (r *run) note(m storage.Mark, memory *budget.Share) {
 // portionBytes limits the size of the marks that one call records, unless it records only one.
 const portionBytes = 2 << 20
 
-// record makes marks durable and applies the creator's wishes. marks is r.pending, or r.pending with
-// more marks after it.
+// record makes marks durable and applies the creator's signals. marks is r.pending, or r.pending
+// followed by more marks.
 func (r *run) record(marks []storage.Mark) error {
 	if len(marks) == 0 {
 		return nil
@@ -288,9 +293,9 @@ func (r *run) record(marks []storage.Mark) error {
 	return r.recordUnder(r.e.work, marks)
 }
 
-// recordUnder is record under a context. It also reads the creator's wishes if there are no marks. It
-// records the marks in their order, one portion per call, so that storage can carry out each call in
-// time. After a failure the portions get smaller, down to a single mark.
+// recordUnder is record with a context. It also reads the creator's signals if there are no marks.
+// It records the marks in order, one portion per call, so that storage can finish each call in
+// time. After a failure, the portions get smaller, down to a single mark.
 func (r *run) recordUnder(ctx context.Context, marks []storage.Mark) error {
 	most := portionBytes
 	for rest := marks; ; {

@@ -12,14 +12,14 @@ import (
 )
 
 // patience is how long a batch with nothing in flight keeps its queue's place while the governor
-// makes it wait; briefly is the same while others want the place.
+// makes it wait. If other queues wait for the place, briefly applies instead.
 const (
 	patience = 500 * time.Millisecond
 	briefly  = 50 * time.Millisecond
 )
 
 // pick chooses the requests to start now, and reserves what each of them needs. due is the earliest
-// moment at which another one may start; zero if none waits for a moment.
+// time at which another one may start; zero if none waits for a set time.
 func (r *run) pick() (begins []int, due time.Time) {
 	if r.share == nil {
 		return r.choose()
@@ -33,8 +33,8 @@ func (r *run) pick() (begins []int, due time.Time) {
 	return begins, due
 }
 
-// choose takes the requests that wait for another attempt first, then those whose dependencies have
-// ended, then the others in their order.
+// choose is pick without the report to extras. It considers the requests that wait for another
+// attempt first, then those whose dependencies have ended, then the others in their order.
 func (r *run) choose() (begins []int, due time.Time) {
 	r.later = time.Time{}
 	if r.phase != active || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
@@ -61,10 +61,11 @@ func (r *run) choose() (begins []int, due time.Time) {
 	if r.graph != nil {
 		begins = r.unblock(begins, now)
 	}
-	// In order, a request is considered only once everything before it has ended.
+	// In a batch that runs in order, width is 1, so this considers a request only once all requests
+	// before it have ended.
 	for ; r.next < len(r.requests) && r.phase < halted && r.inflight+len(begins) < r.width; r.next++ {
 		if r.width == 1 && len(r.waits) > 0 {
-			break // in order, whatever follows a waiting request waits too
+			break // the batch runs in order, so the requests after a waiting one wait too
 		}
 		if r.requests[r.next].state != 0 {
 			continue
@@ -111,17 +112,17 @@ func (r *run) unblock(begins []int, now time.Time) []int {
 	return begins
 }
 
-// choice is what becomes of a request that could start.
+// choice says what tryStart did with a request.
 type choice int
 
 const (
-	chosen  choice = iota // it starts, and has everything that it needs
-	ended                 // it has ended without being sent
-	refused               // it can't start now
+	chosen  choice = iota // the request has everything that it needs and will start
+	ended                 // the request has ended without being sent
+	refused               // the request can't start now
 )
 
-// tryStart prepares request i and reserves what it needs. begins is the number of requests that are
-// to start with it.
+// tryStart prepares request i and reserves what it needs. begins is the number of requests that
+// have been chosen to start before it.
 func (r *run) tryStart(i, begins int, now time.Time) choice {
 	if is := r.prepare(i); is != chosen {
 		return is
@@ -132,9 +133,9 @@ func (r *run) tryStart(i, begins int, now time.Time) choice {
 	return chosen
 }
 
-// prepare fills the references of request i, all of whose dependencies have ended. It ends the request
-// if its condition doesn't hold, or a reference can't be filled. It refuses if storage hasn't
-// returned a value that the request needs.
+// prepare fills the references of request i after all its dependencies have ended. It ends the
+// request if its condition doesn't hold or a reference can't be filled. It returns refused if a
+// value that the request needs could not be read.
 func (r *run) prepare(i int) choice {
 	req := &r.c.Requests[i]
 	if req.Links == nil || r.requests[i].outgoing != nil {
@@ -176,7 +177,7 @@ func (r *run) prepare(i int) choice {
 	return chosen
 }
 
-// endUnsent ends a request that is not sent. No value can be taken from such an end.
+// endUnsent ends a request that is not sent. References to it can't be filled.
 func (r *run) endUnsent(i int, result batch.Result) {
 	m := storage.Mark{Index: i, State: storage.Done, Tries: r.requests[i].tries, Result: result}
 	r.e.Observer.Ended(r.c.Store, result.Status, m.InDoubt())
@@ -188,9 +189,12 @@ func (r *run) endUnsent(i int, result batch.Result) {
 }
 
 // reserve takes what an attempt at request i needs: the governor's permission, an outbound place and
-// memory for the answer. It takes all of it or nothing. The first attempt of a batch with nothing in
-// flight waits for a place and for memory, after recording the answers so far. Further attempts
-// don't wait: they get another chance when an attempt ends.
+// memory for the answer. It takes either all of these or none. If nothing is in flight, it records
+// the answers so far and waits for a place and for memory. Otherwise it doesn't wait, because the
+// run tries again when an attempt ends.
+//
+// If the governor refuses, r.later says when it allows an attempt. Until choose resets r.later,
+// reserve refuses every request.
 func (r *run) reserve(i, begins int, now time.Time) bool {
 	n := r.inflight + begins
 	if n >= r.width || !r.later.IsZero() {
@@ -222,18 +226,18 @@ func (r *run) reserve(i, begins int, now time.Time) bool {
 	return true
 }
 
-// stand waits in line for one of the slots that the governor leaves to the credential. It gives up
-// if the batch is halted or paused, the node shuts down, or the queue's turn is over.
+// stand waits in line for one of the credential's places in flight. It gives up if the batch is
+// halted or paused, the node shuts down, or the queue's turn is over.
 func (r *run) stand() (later time.Time, ok bool) {
-	if r.record(r.pending) != nil { // the next record fails in the same way
+	if r.record(r.pending) != nil { // start records again and returns the error
 		return time.Time{}, false
 	}
-	slot := r.upstream.Line()
+	waiter := r.upstream.Line()
 	over := time.NewTicker(shortTurn)
 	defer over.Stop()
 	for {
 		select {
-		case <-slot.Granted:
+		case <-waiter.Granted:
 			return r.upstream.Claim(r.e.drain, r.c.Queue)
 		case <-r.news:
 			if r.readSignals(); r.phase == active {
@@ -245,13 +249,13 @@ func (r *run) stand() (later time.Time, ok bool) {
 			}
 		case <-r.e.drain.Done():
 		}
-		r.upstream.Leave(slot)
+		r.upstream.Leave(waiter)
 		return time.Time{}, false
 	}
 }
 
-// takePlace takes an outbound place. A batch's further attempts use only a part of the places, so
-// that parallel batches leave some for the first attempts of others.
+// takePlace takes an outbound place. An attempt that isn't its batch's first in flight also takes
+// one of the extras, so that parallel batches leave places for the first attempts of others.
 func (r *run) takePlace(first bool) bool {
 	if first {
 		return r.e.outbound.TryAcquire(1) || r.record(r.pending) == nil && r.e.outbound.Acquire(r.e.drain, 1) == nil
@@ -266,7 +270,7 @@ func (r *run) takePlace(first bool) bool {
 	return true
 }
 
-// takeMemory takes the memory that an attempt at request i has for its answer before it begins.
+// takeMemory reserves memory for the answer to request i before the attempt begins.
 func (r *run) takeMemory(i int, first bool) bool {
 	memory := r.e.answers.Share(r.c.Store)
 	if !memory.TryGrow(r.e.advance) && (!first || r.record(r.pending) != nil || memory.Grow(r.e.drain, r.e.advance) != nil) {
@@ -276,15 +280,15 @@ func (r *run) takeMemory(i int, first bool) bool {
 	return true
 }
 
-// detachMemory returns the memory that request i has for its answer, and takes it from the request.
+// detachMemory removes the memory for the answer from request i and returns it.
 func (r *run) detachMemory(i int) *budget.Share {
 	memory := r.requests[i].memory
 	r.requests[i].memory = nil
 	return memory
 }
 
-// isPatient reports whether a batch with nothing in flight waits for the moment that the governor has
-// named, instead of leaving its queue's place to others.
+// isPatient reports whether a batch with nothing in flight keeps its queue's place until the time
+// that the governor has named.
 func (r *run) isPatient(due time.Time) bool {
 	if r.later.IsZero() {
 		return false

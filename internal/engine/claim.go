@@ -9,8 +9,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// runQueue runs the queue's batches, oldest first, until there are no more, the queue's turn is over, or
-// its batch must wait.
+// runQueue runs the queue's batches, oldest first, until none is left, the queue's turn is over, or
+// a batch must wait.
 func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) followUp {
 	if !e.probation.enter(id) {
 		return followUp{again: true, notBefore: time.Now().Add(probationPause)}
@@ -28,20 +28,21 @@ func (e *Engine) runQueue(id storage.QueueID, news <-chan struct{}, t *term) fol
 		}
 	}
 	switch {
-	case e.drain.Err() != nil: // another node may run it
+	case e.drain.Err() != nil: // leave then offers the queue to other nodes
 		return followUp{again: true}
-	case isGivenUp(err) && !errors.Is(err, storage.ErrNothing): // the node may own the queue, and then no scan finds it
+	case isGivenUp(err) && !errors.Is(err, storage.ErrNothing): // this node may own the queue, and then no scan finds the queue
 		e.Logger.Error("a store's queue can't be run at the moment", "queue", id, "error", err)
 		return followUp{again: true, notBefore: time.Now().Add(asidePause)}
-	case claimed && errors.Is(err, storage.ErrNotOwner): // try again: its new owner may be gone by then
+	case claimed && errors.Is(err, storage.ErrNotOwner): // try again later, because the new owner may die
 		return followUp{again: true, notBefore: time.Now().Add(scanInterval)}
 	}
-	// It has nothing to run, or another node owns it. A scan finds it if that changes.
+	// The queue has nothing to run, or another node owns it. If that changes, a scan finds the queue.
 	return followUp{}
 }
 
-// claim claims the queue, unless the node shuts down. A shutdown doesn't interrupt the call, because a
-// claim that nobody knows of would keep the queue from other nodes until Close.
+// claim claims the queue, unless the node shuts down. A shutdown doesn't interrupt a call that has
+// begun: if it made a claim that the engine doesn't know of, no other node could run the queue until
+// storage is closed.
 func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 	err = e.persist(e.drain, "claim a queue", "queue", id, func(context.Context) (err error) {
 		c, err = e.Storage.Claim(e.work, id)
@@ -53,9 +54,9 @@ func (e *Engine) claim(id storage.QueueID) (c *storage.Claim, err error) {
 	return c, err
 }
 
-// runBatch runs one batch as far as it can get in this turn. It takes the batch's memory before it loads
-// the batch. It returns the claim of the queue's next batch if the turn continues, and otherwise what
-// the queue does next.
+// runBatch runs one batch as far as it can get in this turn. It reserves memory for the batch before
+// it loads the batch. It returns the claim of the queue's next batch if the turn continues, and
+// otherwise what the queue does next.
 func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*storage.Claim, followUp, error) {
 	switch {
 	case c.Attempts > storage.MaxAttempts:
@@ -82,8 +83,8 @@ func (e *Engine) runBatch(c *storage.Claim, news <-chan struct{}, t *term) (*sto
 	return r.run()
 }
 
-// load reads the requests and the marks of a claimed batch. If the node shuts down, it returns the claim
-// to storage.
+// load reads the requests and the marks of a claimed batch. If the node shuts down, load returns the
+// claim to storage.
 func (e *Engine) load(c *storage.Claim) error {
 	err := e.persist(e.drain, "load a batch", "ticket", c.Ticket, func(ctx context.Context) error { return e.Storage.Load(ctx, c) })
 	if err == nil || errors.Is(err, storage.ErrNotOwner) || isGivenUp(err) {
@@ -92,9 +93,9 @@ func (e *Engine) load(c *storage.Claim) error {
 	return errors.Join(err, e.handBack(c, nil, time.Time{}))
 }
 
-// starve returns the claim to storage, so that another node can run the batch. It waits until enough
-// memory is free, takes it, and claims the queue again. If the queue's batch is then a larger one, it
-// waits again.
+// starve waits for the memory of a batch. Until then, it returns the claim to storage, so that
+// another node can run the batch. Once it has the memory, it claims the queue again. If the queue's
+// next batch is then a larger one, it waits again.
 func (e *Engine) starve(c *storage.Claim, memory *budget.Share) (*storage.Claim, error) {
 	for id := c.Queue; ; {
 		bytes := e.footprint(c)
@@ -119,17 +120,17 @@ func (e *Engine) starve(c *storage.Claim, memory *budget.Share) (*storage.Claim,
 	}
 }
 
-// footprint estimates the memory of a loaded batch, in bytes. It is at most what one batch may take,
-// so that the largest batch also runs.
+// footprint estimates the memory of a loaded batch, in bytes. The estimate never exceeds what one
+// batch may take, so that the largest batch can run too.
 func (e *Engine) footprint(c *storage.Claim) int64 {
-	each := int64(512) // a request's own structures
+	each := int64(512) // bytes of a request's data structures
 	if c.Marked {
 		each += 1 << 10 // a mark, with the reason phrase of its last answer
 	}
 	return min(c.Bytes+each*int64(c.Total), e.batches.Most())
 }
 
-// handBack returns a claim with its batch unfinished.
+// handBack releases a claim whose batch is unfinished. Nothing of the batch starts before due.
 func (e *Engine) handBack(c *storage.Claim, marks []storage.Mark, due time.Time) error {
 	ctx, cancel := e.lastWords()
 	defer cancel()
@@ -138,8 +139,8 @@ func (e *Engine) handBack(c *storage.Claim, marks []storage.Mark, due time.Time)
 	})
 }
 
-// lastWords returns the context for returning a batch to storage. It is e.work, or a short one if the
-// shutdown limit has ended e.work.
+// lastWords returns the context for ending or releasing a batch: e.work, or a context with a short
+// timeout if the shutdown limit has ended e.work.
 func (e *Engine) lastWords() (context.Context, context.CancelFunc) {
 	if e.work.Err() == nil {
 		return e.work, func() {}

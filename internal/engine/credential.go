@@ -10,14 +10,16 @@ import (
 
 // Errors that Unseal may return. After any other error the batch ends.
 var (
-	// ErrNoKey means that this node lacks the key. The batch waits, because another node may have it.
+	// ErrNoKey means that this node lacks the secret key. The batch waits, because another node may
+	// have the key.
 	ErrNoKey = errors.New("this node lacks the secret key of the credential")
-	// ErrUnknownSeal means that this build can't read the credential's form. The batch is set aside.
-	ErrUnknownSeal = errors.New("the credential has a form that this build does not know")
+	// ErrUnknownSeal means that this build can't read the credential's format. The batch is
+	// quarantined.
+	ErrUnknownSeal = errors.New("the credential has a format that this build does not know")
 )
 
-// unseal decrypts the batch's credential. A halted batch doesn't need it. A batch whose credential can't
-// be read is halted.
+// unseal decrypts the batch's credential. If the credential can't be read, unseal halts the batch. A
+// batch that is already halted doesn't need its credential.
 func (r *run) unseal() (err error) {
 	r.token, err = r.e.Unseal(r.c)
 	switch {
@@ -36,10 +38,10 @@ func (r *run) unseal() (err error) {
 	return nil
 }
 
-// keyPause is how long a batch waits if this node lacks its key.
+// keyPause is how long a batch whose secret key this node lacks waits before it is claimed again.
 const keyPause = 10 * time.Second
 
-// awaitKey returns the batch to storage, for a node that has its key.
+// awaitKey releases the batch, so that a node that has its secret key can run it.
 func (r *run) awaitKey(err error) (*storage.Claim, followUp, error) {
 	if n, due := r.e.keyless.Failed(time.Now()); due {
 		r.log.Warn("a batch waits for a node that has its secret key", "error", err, "since_last_log", n)

@@ -2,11 +2,11 @@ package engine
 
 import "github.com/sheafapi/sheaf/internal/storage"
 
-// If each token is an owner of its own, a store has a queue for each token, and so any number of
-// queues. Only a limited number of one store's queues are in the lines or hold places at the same
+// If each token is a separate owner, a store has a queue for each token, and so any number of
+// queues. Only a limited number of a store's queues are in the lines or hold places at the same
 // time. The others wait in the store's crowd.
 
-// crowds are the queues that wait behind others of their store. Guarded by Engine.mu.
+// crowds holds the queues that wait behind others of their store. Guarded by Engine.mu.
 type crowds struct {
 	admitted map[string]int    // by store: queues in a line or at a place; no zeros
 	waiting  map[string]*crowd // by store
@@ -16,20 +16,20 @@ type crowds struct {
 type crowd struct {
 	known     []storage.QueueID // the upstream has accepted their token
 	strangers []storage.QueueID
-	ahead     int // how many of known were served before the first of strangers
+	ahead     int // how many of known were served since the last stranger
 }
 
 func newCrowds() crowds { return crowds{admitted: map[string]int{}, waiting: map[string]*crowd{}} }
 
-// mostOfStore returns how many queues of one store may be in the lines or hold places.
+// mostOfStore returns how many of a store's queues may be in the lines or hold places.
 func (e *Engine) mostOfStore() int { return max(e.QueuesAtOnce/64, min(e.QueuesAtOnce, 64)) }
 
-// admit lets a queue into the lines. If too many queues of its store are there, it puts the queue
-// into the crowd and returns false. mu is held.
+// admit reports whether a queue may join a line. If too many queues of its store are in the lines
+// or hold places, it puts the queue into the store's crowd and returns false. mu is held.
 func (e *Engine) admit(id storage.QueueID, q *queue) bool {
 	a, met := e.strangers.met.Get(id)
 	if !met {
-		return true // its store is not known yet
+		return true // the store of the queue is not known yet
 	}
 	if e.crowds.admitted[a.store] < e.mostOfStore() {
 		q.store = a.store
@@ -49,8 +49,8 @@ func (e *Engine) admit(id storage.QueueID, q *queue) bool {
 	return false
 }
 
-// dismiss removes a queue that has returned its place from its store's count, and lets the next
-// queue of the crowd into the lines. mu is held.
+// dismiss removes a queue that has returned its place from its store's count, and moves the next
+// queue of the crowd into a line. mu is held.
 func (e *Engine) dismiss(q *queue) {
 	store := q.store
 	if store == "" {
@@ -71,7 +71,7 @@ func (e *Engine) dismiss(q *queue) {
 	e.line(id, e.queues[id])
 }
 
-// pop takes the next queue. There is one.
+// pop removes and returns the next queue. The crowd must not be empty.
 func (c *crowd) pop() (id storage.QueueID) {
 	from := &c.known
 	if len(c.known) == 0 || len(c.strangers) > 0 && c.ahead >= mostAhead {
@@ -83,7 +83,7 @@ func (c *crowd) pop() (id storage.QueueID) {
 	return id
 }
 
-// crowded reports whether queues of the same store wait for this one's place. mu is held.
+// crowded reports whether other queues of the same store wait for this queue's place. mu is held.
 func (e *Engine) crowded(id storage.QueueID) bool {
 	q := e.queues[id]
 	return q != nil && q.store != "" && e.crowds.waiting[q.store] != nil

@@ -10,17 +10,17 @@
 //
 // When storage fails, a running batch pauses. It sends nothing that it couldn't record, keeps the
 // answers that it has, and retries until storage answers or the node shuts down. When the process dies,
-// this node or another one claims the queue again. It reads from the batch's marks what was sent, and
-// continues.
+// this node or another one claims the queue again. The batch's marks show what was sent, and the batch
+// continues from there.
 //
-// A node can be taken for dead while it lives, because it was suspended or lost its connection to the
-// database. It then starts nothing more for its claims. Requests in flight finish, and their answers are
-// recorded if no other node has claimed the queue since.
+// A node may be considered dead although it is alive, because it was suspended or lost its connection
+// to the database. It then starts nothing more for its claims. Requests in flight finish, and their
+// answers are recorded unless another node has claimed the queue.
 //
-// Batches that wait aren't kept in memory. If a batch's next attempt is due later, or its turn is over,
+// Waiting batches aren't kept in memory. If a batch's next attempt is due later, or its turn is over,
 // it is released to storage and claimed again. Running batches share a limited amount of memory, and a
-// batch that doesn't fit waits. Answers share another amount, from the first byte that is read until
-// they are recorded. While that is used up, no request is sent, and answers are read more slowly.
+// batch that doesn't fit waits. Answers share a separate amount, from the first byte that is read until
+// they are recorded. While all of it is in use, no request is sent, and answers are read more slowly.
 package engine
 
 import (
@@ -43,8 +43,8 @@ import (
 )
 
 const (
-	// mostAdvance limits the memory, in bytes, that an attempt has for its answer before it begins.
-	// Most answers need no more, so attempts in flight rarely wait for memory.
+	// mostAdvance limits the memory, in bytes, that is reserved for an answer before the attempt
+	// begins. Most answers need no more, so attempts in flight rarely wait for memory.
 	mostAdvance = 16 << 10
 	// lastWords is how long the release of a batch may take after the shutdown limit.
 	lastWords = 5 * time.Second
@@ -73,14 +73,14 @@ type Options struct {
 	Policy   Policy
 	Rate     governor.Rate // of the requests with one credential, over all nodes
 
-	Strangers       bool // only the upstream judges tokens, and each token is an owner of its own
+	Strangers       bool // only the upstream checks tokens, and each token is a separate owner
 	QueuesAtOnce    int
 	MaxOutbound     int
 	MaxBody         int64       // bytes of a create's body; used if Memory is 0
 	MaxAnswer       int64       // bytes of an answer's body; used if Memory is 0
-	Memory          int64       // bytes for all running batches, without answers; 0: this limit and the next ones follow from MaxBody, MaxAnswer and GOMEMLIMIT
+	Memory          int64       // bytes for all running batches, without answers; 0: derive all limits on memory from MaxBody, MaxAnswer and GOMEMLIMIT
 	LargestBatch    int64       // bytes of Memory for one batch
-	CPU             *cpu.Shares // the processors, which stores share; nil: no limit
+	CPU             *cpu.Shares // shares the processors among stores; nil: no limit
 	Answers         int64       // bytes for all answers, from the first byte that is read until they are recorded
 	LargestAnswer   int64       // bytes of Answers for one answer
 	Retention       time.Duration
@@ -88,18 +88,18 @@ type Options struct {
 	Logger          *slog.Logger
 
 	Observer        Observer             // nil: none
-	Tracer          trace.Tracer         // nil: this node traces nothing, and only forwards callers' traces
-	TraceAttributes []attribute.KeyValue // of each attempt: the upstream's address
+	Tracer          trace.Tracer         // nil: this node records no traces and only forwards callers' traces
+	TraceAttributes []attribute.KeyValue // for each attempt: the upstream's address
 }
 
 // Engine runs batches. Make it with New.
 type Engine struct {
 	Options
 	outbound *semaphore.Weighted // places for attempts in flight
-	extras   *extras             // of these, the places for further attempts of parallel batches
+	extras   *extras             // the part of these places that parallel batches may use for further attempts
 	batches  *budget.Budget      // the memory of running batches
 	answers  *budget.Budget      // the memory of answers
-	advance  int64               // bytes that an attempt has for its answer before it begins
+	advance  int64               // bytes that are reserved for an answer before the attempt begins
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts in flight
 	silence  outage.Log   // attempts that got no answer
@@ -109,19 +109,19 @@ type Engine struct {
 	mu        sync.Mutex
 	strangers strangers
 	crowds    crowds
-	open      bool                       // between the start of Run and shut
+	open      bool                       // Run has begun, and shut has not been called
 	queues    map[storage.QueueID]*queue // ready, running or waiting on this node
 	hungry    int                        // queues that hold a place and wait for memory
 	fresh     []storage.QueueID          // the line of queues that were idle until a batch was created
 	ready     []storage.QueueID          // the line of the other queues
-	ahead     int                        // how many of fresh went ahead of the first of ready
-	offers    []storage.QueueID          // to be offered to other nodes once mu is unlocked
+	ahead     int                        // how many of fresh got a place since the last of ready
+	offers    []storage.QueueID          // offered to other nodes once mu is unlocked
 	running   int                        // queues that hold a place
 	idle      chan struct{}              // closed when open is false and running is 0
 	scanned   chan struct{}              // closed after the first full scan
-	work      context.Context            // of attempts; outlives drain
+	work      context.Context            // the context of attempts; outlives drain
 	abort     context.CancelFunc         // ends work
-	drain     context.Context            // the context of Run: nothing starts after it has ended
+	drain     context.Context            // Run's context; once it has ended, nothing starts
 }
 
 // New returns an engine that isn't running yet. Wake and Notify may be called before Run.
@@ -154,13 +154,13 @@ func (e *Engine) Ready() error {
 	case <-e.scanned:
 		return nil
 	default:
-		return errors.New("recovery is under way")
+		return errors.New("recovery is in progress")
 	}
 }
 
-// Run runs batches until ctx ends. It then starts nothing more, waits for requests in flight, at most
-// for the shutdown timeout, records their answers and returns. Requests that are still in flight then
-// are left to the next process, as after a crash. Run must be called only once.
+// Run runs batches until ctx ends. It then starts nothing more, waits for requests in flight for at
+// most ShutdownTimeout, records their answers and returns. Requests that are still in flight after
+// that are left to the next process, as after a crash. Run must be called only once.
 func (e *Engine) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
@@ -171,8 +171,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 
 	var helpers sync.WaitGroup
-	// Storage calls Notify for every stop, even if this engine doesn't know the queue. If the node owns
-	// a queue that nobody runs, it must claim it again to run it.
+	// Storage calls Notify for every stop, even if this engine doesn't know the queue. The node may own
+	// a queue that it doesn't run; only this node can claim that queue again and run it.
 	helpers.Go(func() { e.Storage.Watch(ctx, e.hint, e.Notify) })
 	helpers.Go(func() { e.scanLoop(ctx) })
 	helpers.Go(func() { e.governor.Run(ctx) })
@@ -188,13 +188,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		return nil
 	case <-limit.C:
 	}
-	e.Logger.Warn("shutdown limit reached; requests still in flight are left as after a crash", "limit", e.ShutdownTimeout.String())
+	e.Logger.Warn("shutdown limit reached; requests still in flight are abandoned, as after a crash", "limit", e.ShutdownTimeout.String())
 	abort()
 	<-e.idle
 	return nil
 }
 
-// shut gives out no more places, and offers the queues in the lines to other nodes.
+// shut stops giving out places, and offers the queues in the lines to other nodes.
 func (e *Engine) shut() {
 	e.mu.Lock()
 	defer e.unlock()

@@ -95,7 +95,7 @@ func TestFailure(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 404! 200")
 	})
-	scenario(t, "in parallel what is under way ends", func(t *testing.T, w *world) {
+	scenario(t, "in parallel requests in flight end", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), 2 * time.Second})
 		w.up.script(0, 1, step{answered(500), time.Second})
 		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(101)...)
@@ -262,7 +262,7 @@ func TestThrottle(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	scenario(t, "what is under way ends, the rest is not executed", func(t *testing.T, w *world) {
+	scenario(t, "requests in flight end, the rest is not executed", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(200), time.Minute})
 		a := w.create("s", stop, posts(3)...)
 		b := w.create("s", stop, "POST")
@@ -347,7 +347,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
-	scenario(t, "what is under way is recorded, nothing more starts", func(t *testing.T, w *world) {
+	scenario(t, "requests in flight are recorded, nothing more starts", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(200), 10 * time.Second})
 		a := w.create("s", stop, posts(3)...)
 		w.pass(time.Second)

@@ -9,12 +9,12 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// graph holds what a run knows of requests that depend on each other. A nil graph is one without
+// graph holds what a run knows about requests that depend on each other. A nil graph has no
 // dependencies.
 type graph struct {
 	values   *batch.Values
 	children [][]int // by request: the requests that depend on it
-	open     []int   // by request: how many of its dependencies have not ended
+	open     []int   // by request: how many of its dependencies haven't ended
 	blocked  []int   // requests that wait for their dependencies, ascending
 	skipped  int     // requests that were not executed because of how their dependencies ended
 }
@@ -39,7 +39,7 @@ func newGraph(requests []batch.Request) *graph {
 // isFree reports whether all dependencies of request i have ended.
 func (g *graph) isFree(i int) bool { return g == nil || g.open[i] == 0 }
 
-// end updates the graph for the end of request i.
+// end records the end of request i.
 func (g *graph) end(i int, status batch.ResultStatus) {
 	if g == nil {
 		return
@@ -54,7 +54,7 @@ func (g *graph) end(i int, status batch.ResultStatus) {
 }
 
 // takeRecorded takes the values that later requests need from answers that have just been recorded.
-// It stops when the node shuts down, which then needs none.
+// It stops when the node shuts down, because the node then sends no later request.
 func (r *run) takeRecorded(marks []storage.Mark) {
 	if r.graph == nil {
 		return
@@ -69,8 +69,8 @@ func (r *run) takeRecorded(marks []storage.Mark) {
 	}
 }
 
-// takeValues reads the values that later requests need from an answer. It waits for the store's turn
-// at the processors.
+// takeValues takes the values that later requests need from an answer. It first waits for the store's
+// turn at the processors.
 func (r *run) takeValues(i int, result *batch.Result) {
 	if !r.graph.values.Lacks(i) {
 		return
@@ -81,9 +81,9 @@ func (r *run) takeValues(i int, result *batch.Result) {
 	}
 }
 
-// gather takes the values that request i still needs. It records all answers first, so that a node
-// which dies or shuts down during this work has lost nothing. It returns storage.ErrNotFound if the
-// creator has deleted the batch since it was claimed.
+// gather takes the values that request i still needs. It first records all answers, so that nothing
+// is lost if the node dies or shuts down meanwhile. It returns storage.ErrNotFound if the creator has
+// deleted the batch since it was claimed.
 func (r *run) gather(i int) error {
 	refs := r.c.Requests[i].Links.Refs
 	lacks := func(ref batch.Ref) bool { return r.graph.values.Lacks(ref.From) }
@@ -107,18 +107,17 @@ func (r *run) gather(i int) error {
 // answerPage is how many bytes of recorded answers are read at a time.
 const answerPage = 1 << 20
 
-// errNoMemory means that memory is used up and the run must not wait for it.
-var errNoMemory = errors.New("no memory is free now")
+// errNoMemory means that all memory is in use and the run must not wait for more.
+var errNoMemory = errors.New("no memory is free")
 
-// readAnswers takes values from recorded answers: from that of request i and those that follow it on
-// the same page.
+// readAnswers takes values from a page of recorded answers, which begins with the answer to request i.
 func (r *run) readAnswers(i int) error {
 	memory := r.e.answers.Share(r.c.Store)
 	defer memory.Release()
 	most := r.e.answers.Most() // a page has at least one answer, of any size
 	if !memory.TryGrow(most) {
-		// Only this goroutine can release the memory of the batch's own answers. It must not
-		// wait while it holds any.
+		// Only this goroutine can release the memory of the batch's own answers. If it waited while
+		// it holds any, it might wait for itself.
 		if slices.ContainsFunc(r.requests, func(q request) bool { return q.memory != nil }) {
 			return errNoMemory
 		}
@@ -143,6 +142,6 @@ func (r *run) readAnswers(i int) error {
 	if err := r.e.drain.Err(); err != nil {
 		return err
 	}
-	r.graph.values.Take(i, &batch.Result{Status: batch.NotExecuted}) // if there is no result
+	r.graph.values.Take(i, &batch.Result{Status: batch.NotExecuted}) // counts only if i has no recorded result
 	return nil
 }

@@ -13,17 +13,18 @@ import (
 type Observer interface {
 	// Attempted reports an attempt and its outcome.
 	Attempted(outcome outbound.Outcome, code int, took time.Duration)
-	// Waits reports that a request waits after an answer 429 or another failure.
+	// Waits reports that a request waits for its next attempt. throttled means that the answer was
+	// 429.
 	Waits(throttled bool, pause time.Duration)
 	// Ended reports the end of a request. If inDoubt is set, the upstream may have carried it out.
 	Ended(store string, status batch.ResultStatus, inDoubt bool)
 	// BatchEnded reports the end of a batch, with how many requests failed or were not executed.
 	BatchEnded(c *storage.Claim, failed, notExecuted int, now time.Time)
-	// Quarantined reports that a batch was set aside.
+	// Quarantined reports that a batch was quarantined.
 	Quarantined(c *storage.Claim)
 	// Claimed reports that a queue was claimed.
 	Claimed()
-	// Lost reports that a batch stopped running because the node was taken for dead.
+	// Lost reports that a batch stopped running because the node was considered dead.
 	Lost()
 }
 
@@ -38,14 +39,14 @@ func (nobody) Quarantined(*storage.Claim)                           {}
 func (nobody) Claimed()                                             {}
 func (nobody) Lost()                                                {}
 
-// State is the state of an engine at one moment.
+// State describes an engine at one moment.
 type State struct {
 	Running     int // queues that hold a place
 	Places      int // places for queues
 	InFlight    int // requests in flight
 	MaxInFlight int
-	Held        int       // credentials whose requests all wait because the upstream asked to wait
-	HeldUntil   time.Time // the latest end of these waits; zero: none
+	Held        int       // credentials that must wait because the upstream asked for it
+	HeldUntil   time.Time // when the last of these waits ends; zero: none
 }
 
 // State returns the current state.

@@ -10,17 +10,18 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Limits on what persist retries while storage works otherwise.
+// Limits on how long persist retries an operation while other operations work.
 const (
 	// mostRefusals is how often storage may refuse a call before persist gives up.
 	mostRefusals = 5
-	// mostFailing is how long a call may fail in any other way.
+	// mostFailing is how long a call may fail in other ways before persist gives up.
 	mostFailing = 10 * time.Minute
 )
 
-// persist calls a storage operation until storage has answered, with growing pauses. Every operation
-// can be repeated. It returns certain errors at once. It gives up when ctx ends, or with a givenUpError
-// when only this operation keeps failing. Failures are logged at once and then once a minute.
+// persist calls a storage operation, which must be safe to repeat, until storage answers. The pauses
+// between the calls grow. persist returns final errors (see isFinal) at once. It gives up when ctx
+// ends, or with a givenUpError if only this operation keeps failing. The first failure is logged,
+// and then one a minute.
 func (e *Engine) persist(ctx context.Context, what, about string, id any, op func(context.Context) error) error {
 	const longest = time.Second
 	began, refusals := time.Now(), 0
@@ -43,7 +44,7 @@ func (e *Engine) persist(ctx context.Context, what, about string, id any, op fun
 			return &givenUpError{what, err}
 		}
 		if n, due := failures.Failed(time.Now()); due {
-			e.Logger.Error("storage failed; trying until it works", "operation", what, about, id, "error", err,
+			e.Logger.Error("storage failed; retrying until it works", "operation", what, about, id, "error", err,
 				"since_last_log", n, "for", time.Since(began).Round(time.Second).String())
 		}
 		select {
@@ -60,7 +61,7 @@ type givenUpError struct {
 	err  error
 }
 
-func (e *givenUpError) Error() string { return fmt.Sprintf("storage does not %s: %v", e.what, e.err) }
+func (e *givenUpError) Error() string { return fmt.Sprintf("storage could not %s: %v", e.what, e.err) }
 
 // isGivenUp reports whether an operation on a batch has failed permanently although the node owns the
 // queue. The batch can't continue.

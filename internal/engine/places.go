@@ -2,48 +2,49 @@ package engine
 
 import "sync"
 
-// leastOfStore is the number of extra places that every store may hold, if that many exist.
+// leastOfStore is the number of extra places that every store may hold, if there are that many.
 const leastOfStore = 128
 
-// extras are the places for the second and further attempts of parallel batches. They are a part of the
-// outbound places, so that the first attempt of every batch finds one. Batches share them evenly: a
-// batch that has its even part takes no more while one with less waits. The batches of one store share
-// a quarter, because a store may have any number of batches if each token is an owner.
+// extras are the places for the second and further concurrent attempts of parallel batches. They are
+// only a part of the outbound places, so that the first attempt of every batch finds one. Batches
+// share the extras evenly: a batch that has its equal share takes no more while a batch with less is
+// waiting. The batches of one store share a quarter of the extras, because a store can have any
+// number of batches if each token is a separate owner.
 type extras struct {
 	mu     sync.Mutex
 	all    int
-	most   int // of one store
+	most   int // maximum for one store
 	free   int
 	shares int // running parallel batches
 	poor   poor
-	stores map[string]*storeExtras // stores that have shares
+	stores map[string]*storeExtras // stores that have running parallel batches
 }
 
-// storeExtras is one store's part of the extras.
+// storeExtras is one store's share of the extras.
 type storeExtras struct {
 	held   int
 	shares int
-	poor   poor // refused because the store holds its limit
+	poor   poor // batches that were refused because the store has reached its maximum
 }
 
-// share is one batch's part of the extras.
+// share is one batch's share of the extras.
 type share struct {
 	store *storeExtras
-	name  string // of the store
+	name  string // the store's name
 	held  int
-	again chan struct{} // a place may be free now
+	again chan struct{} // signals that a place may be free
 
-	refused bool // the run's last attempt to take a place; only the run uses it
+	refused bool // the run's last call of take was refused; only the run uses this field
 }
 
-// poor are batches that were refused a place and hold less than their even part.
+// poor are the batches that were refused a place and hold less than their equal share.
 type poor map[*share]struct{}
 
 func newExtras(n int) *extras {
 	return &extras{all: n, most: max(min(n, leastOfStore), n/4), free: n, poor: poor{}, stores: map[string]*storeExtras{}}
 }
 
-// join adds a batch of a store to those that share the extras, until leave.
+// join adds a batch to those that share the extras, until it calls leave.
 func (x *extras) join(store string) *share {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -57,7 +58,7 @@ func (x *extras) join(store string) *share {
 	return &share{store: st, name: store, again: make(chan struct{}, 1)}
 }
 
-// leave returns the places that the batch still has.
+// leave removes the batch from those that share the extras, and returns its places.
 func (x *extras) leave(s *share) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -70,7 +71,8 @@ func (x *extras) leave(s *share) {
 	x.wake(s.store)
 }
 
-// take takes one place. After a refusal, share.again signals that a place may be free.
+// take takes one place, and reports whether it got one. If not, share.again signals when a place may
+// be free.
 func (x *extras) take(s *share) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -92,7 +94,7 @@ func (x *extras) take(s *share) bool {
 	return true
 }
 
-// give returns up to n places.
+// give returns n places, or all that the batch holds if these are fewer.
 func (x *extras) give(s *share, n int) {
 	if n = min(n, s.held); n == 0 {
 		return
@@ -111,7 +113,7 @@ func (x *extras) content(s *share) {
 	x.wake(s.store)
 }
 
-// put returns n places of a batch, or takes -n. mu is held.
+// put returns n of the batch's places. If n is negative, it takes -n places. mu is held.
 func (x *extras) put(s *share, n int) {
 	s.held -= n
 	s.store.held -= n
@@ -135,7 +137,7 @@ func (x *extras) wake(st *storeExtras) {
 	}
 }
 
-// wake signals one of them.
+// wake signals one of the batches.
 func (p poor) wake() {
 	for s := range p {
 		select {

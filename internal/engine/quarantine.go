@@ -10,32 +10,32 @@ import (
 
 // Quarantine and probation
 //
-// A batch that can't run is set aside, so that the next one of its queue runs. Its content can't be read,
-// storage doesn't record its results, or nodes die while they run it.
+// A batch that can't run is quarantined, so that the next batch of its queue can run. Either its
+// content can't be read, or storage can't record its results, or nodes die while they run it.
 //
-// When a node dies, every batch that it ran counts a death, unless an attempt of the batch has ended.
-// One batch that kills nodes must not take others with it. So a batch with two deaths runs in probation,
-// with at most one such batch at a time on a node. If the node dies again, no other suspicious batch
-// counts a death. Once an attempt has ended, whatever its outcome, the batch leaves probation and its
-// deaths are forgotten.
+// When a node dies, each batch that it ran counts a death, unless an attempt of the batch has ended.
+// A batch that kills nodes must not cause the quarantine of other batches. So a batch with two deaths
+// runs on probation: each node runs at most one such batch at a time. If the node then dies, no other
+// batch with two deaths counts another one. Once an attempt has ended, whatever its outcome, the batch
+// leaves probation and its deaths are forgotten.
 const (
-	// suspicious is the attempt from which on a batch needs probation, after two deaths.
+	// suspicious is the first attempt for which a batch needs probation, after two deaths.
 	suspicious = 3
-	// probationPause is how long a batch waits while another one is in probation.
+	// probationPause is how long a batch waits while another one is on probation.
 	probationPause = time.Second
-	// asidePause is how long a queue waits if its batch can't even be set aside.
+	// asidePause is how long a queue waits if its batch can't even be quarantined.
 	asidePause = time.Minute
 )
 
-// probation lets one suspicious batch run at a time. The zero value is free.
+// probation lets one suspicious batch run at a time. In its zero value, none runs.
 type probation struct {
 	mu       sync.Mutex
 	holder   storage.QueueID // 0: none
 	suspects map[storage.QueueID]struct{}
 }
 
-// enter reports whether a queue may be claimed. If its batch is known to be suspicious, the queue must
-// get probation first.
+// enter reports whether a queue may be claimed. If its batch is known to be suspicious, the queue
+// needs probation first.
 func (p *probation) enter(id storage.QueueID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +64,7 @@ func (p *probation) admit(c *storage.Claim) bool {
 	return false
 }
 
-// take gives probation to a queue, unless another queue has it. mu is held.
+// take puts a queue on probation and returns true, unless another queue is on probation. mu is held.
 func (p *probation) take(id storage.QueueID) bool {
 	if p.holder != 0 {
 		return p.holder == id
@@ -74,7 +74,7 @@ func (p *probation) take(id storage.QueueID) bool {
 	return true
 }
 
-// leave frees probation if the queue has it.
+// leave ends the queue's probation, if it is on probation.
 func (p *probation) leave(id storage.QueueID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,28 +88,28 @@ func (p *probation) free(id storage.QueueID) {
 	}
 }
 
-// setAside sets a claim's batch aside, or ends it if it was stopped. The queue continues with its next
-// batch.
+// setAside quarantines a claim's batch, or ends it if it was stopped. The queue continues with its
+// next batch.
 func (e *Engine) setAside(c *storage.Claim, reason string) (*storage.Claim, followUp, error) {
 	ctx, cancel := e.lastWords()
 	defer cancel()
-	err := e.persist(ctx, "set a batch aside", "ticket", c.Ticket, func(ctx context.Context) error {
+	err := e.persist(ctx, "quarantine a batch", "ticket", c.Ticket, func(ctx context.Context) error {
 		return e.Storage.Quarantine(ctx, c, reason)
 	})
 	switch {
 	case isGivenUp(err):
-		e.Logger.Error("a batch can't be run, and can't be set aside; its store waits", "ticket", c.Ticket, "store", c.Store, "reason", reason, "error", err)
+		e.Logger.Error("a batch can be neither run nor quarantined; its store waits", "ticket", c.Ticket, "store", c.Store, "reason", reason, "error", err)
 		return nil, followUp{again: true, notBefore: time.Now().Add(asidePause)}, nil
 	case err != nil:
 		return nil, followUp{}, err
 	}
-	e.Logger.Error("a batch was set aside; an operator must release or end it", "ticket", c.Ticket, "store", c.Store, "stopped", c.Signals.Stopped, "reason", reason)
+	e.Logger.Error("a batch was quarantined; an operator must release or end it", "ticket", c.Ticket, "store", c.Store, "stopped", c.Signals.Stopped, "reason", reason)
 	e.Observer.Quarantined(c)
 	return nil, followUp{again: true}, nil
 }
 
-// setAside gives up a run's batch, because storage doesn't record its marks or doesn't return an answer
-// that it needs. It waits for the attempts in flight, and keeps each answer that storage accepts.
+// setAside quarantines a run's batch, because storage can't record its marks or return an answer that
+// it needs. It waits for the attempts in flight, and records each answer that storage accepts.
 func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 	for r.inflight > 0 {
 		r.settle(<-r.answers)
@@ -122,8 +122,7 @@ func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 	return r.e.setAside(r.c, err.Error())
 }
 
-// progress reports to storage that an attempt has ended, if nodes died during earlier claims of the
-// batch.
+// progress reports to storage that an attempt has ended, so that storage forgets the batch's deaths.
 func (r *run) progress() {
 	if r.c.Attempts < 2 || !r.tally.answered {
 		return

@@ -16,22 +16,22 @@ const (
 	turn      = 2 * time.Second
 	shortTurn = time.Second
 	firstTurn = 250 * time.Millisecond
-	// mostAhead is how many queues that were idle get a place before one that was busy.
+	// mostAhead is how many queues that were idle get a place before one that was busy gets one.
 	mostAhead = 8
-	// maxKnown limits the queues that the engine keeps in memory. Later scans find the others.
+	// maxKnown limits how many queues the engine keeps in memory. Later scans find the others.
 	maxKnown = 100_000
 )
 
-// queue is what the engine knows of one queue. Guarded by Engine.mu.
+// queue is what the engine knows about one queue. Guarded by Engine.mu.
 type queue struct {
 	state    queueState
-	store    string        // ready, running: the store whose queues it counts among; empty: none
+	store    string        // ready, running: the store whose limit it counts towards; empty: none
 	fresh    bool          // ready: it was idle before
 	found    bool          // ready: a scan has found it
 	again    bool          // woken while it was running
-	stranger bool          // running: it counts as a stranger's
+	stranger bool          // running: it counts towards the strangers' limit
 	lost     bool          // its last claim was lost before an attempt ended
-	news     chan struct{} // running: its creator may have stopped or deleted the batch
+	news     chan struct{} // running: the batch's creator may have stopped, paused or deleted it
 	timer    *time.Timer   // waiting
 	until    time.Time     // waiting: the end of the wait
 }
@@ -64,7 +64,7 @@ func (e *Engine) Wake(id storage.QueueID) {
 	case q.state == running:
 		q.again = true
 	case q.state == ready:
-		if q.found { // a scan has found the batch before this call
+		if q.found { // a scan has found the new batch before this call
 			q.found, q.fresh = false, true
 			if i := slices.Index(e.ready, id); i >= 0 {
 				e.ready = slices.Delete(e.ready, i, i+1)
@@ -98,8 +98,8 @@ func (e *Engine) Notify(id storage.QueueID) {
 	}
 }
 
-// hint reports that another node has work in the queue and doesn't run it now. Without a free place
-// here, the hint is dropped: the other node may run the queue first, and otherwise a scan finds it.
+// hint reports that another node has work in the queue and doesn't run it now. If no place is free
+// here, the hint is dropped: either the other node runs the queue, or a scan finds it.
 func (e *Engine) hint(id storage.QueueID) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -108,7 +108,7 @@ func (e *Engine) hint(id storage.QueueID) {
 	case q != nil && q.state == running:
 		q.again = true
 	case q != nil && q.state == ready, e.stopping(), e.running >= e.QueuesAtOnce:
-	case q != nil: // it waited for a moment that no longer holds
+	case q != nil: // the end of its wait may have changed
 		q.timer.Stop()
 		e.enqueue(id, q)
 	default:
@@ -116,8 +116,8 @@ func (e *Engine) hint(id storage.QueueID) {
 	}
 }
 
-// enqueue puts a queue at the end of the line for a place. If it doesn't get one at once, it is
-// offered to other nodes. e.mu is held, and unlock sends the offer.
+// enqueue puts a queue at the end of its line. If the queue doesn't get a place at once, it is
+// offered to other nodes when unlock is called. e.mu is held.
 func (e *Engine) enqueue(id storage.QueueID, q *queue) {
 	e.line(id, q)
 	if q.state == ready {
@@ -142,13 +142,13 @@ func (e *Engine) line(id storage.QueueID, q *queue) {
 	e.fill()
 }
 
-// stopping reports whether no queue gets a place, because Run hasn't begun or its context has ended.
+// stopping reports whether no queue can get a place, because Run hasn't begun or its context has ended.
 // e.mu is held.
 func (e *Engine) stopping() bool { return !e.open || e.drain.Err() != nil }
 
 // fill gives free places to the queues at the heads of the lines. A queue that was idle doesn't wait
-// behind all busy queues (like the new flows of FQ-CoDel, RFC 8290). Many queues that were idle don't
-// block the busy ones. e.mu is held.
+// behind all busy queues (like a new flow in FQ-CoDel, RFC 8290). But busy queues also get places
+// while many queues that were idle wait. e.mu is held.
 func (e *Engine) fill() {
 	for !e.stopping() && e.running < e.QueuesAtOnce {
 		id, stranger, found := e.pop()
@@ -163,7 +163,7 @@ func (e *Engine) fill() {
 	}
 }
 
-// pop removes the queue that gets the next place from its line. e.mu is held.
+// pop chooses the queue that gets the next place and removes it from its line. e.mu is held.
 func (e *Engine) pop() (id storage.QueueID, stranger, found bool) {
 	others := len(e.ready)+len(e.fresh) > 0
 	if e.strangerWaits() && (!others || e.strangers.behind) {
@@ -227,8 +227,8 @@ func (e *Engine) count(counter *int, by int) {
 
 // followUp is what a queue does after it has returned its place.
 type followUp struct {
-	again     bool      // it may have more to run
-	notBefore time.Time // with again: the earliest moment; zero: its next turn
+	again     bool      // the queue may have more to run
+	notBefore time.Time // with again: when it may run; zero: in its next turn
 	lost      bool      // its claim was lost before an attempt ended
 }
 

@@ -7,11 +7,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// overdue is the delay of an attempt from which on it does not count as throttled.
+// overdue is how late an attempt may be before its delay no longer counts towards ThrottleLimit.
 const overdue = time.Minute
 
-// recover applies what earlier runs of the batch have recorded.
-func (r *run) recover() {
+// restore applies what earlier runs of the batch have recorded.
+func (r *run) restore() {
 	for _, m := range r.c.Marks {
 		if m.State == storage.Done {
 			r.apply(m)
@@ -37,8 +37,8 @@ func (r *run) recover() {
 	}
 }
 
-// correct repairs the times of a mark that was made while a clock was wrong. It reports whether it
-// changed any.
+// correct adjusts the times of a mark if a clock was wrong or the service was down. It reports
+// whether it changed any.
 func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
 	t := &m.Tries
 	if ahead := t.EndedAt.Sub(now); ahead > 0 { // the clock was ahead when the mark was made
@@ -50,8 +50,8 @@ func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
 	if latest := now.Add(r.e.Policy.longest()); m.NotBefore.After(latest) {
 		m.NotBefore, changed = latest, true
 	}
-	// The attempt may be late because the service was down or its clock was set forward. That time
-	// doesn't count towards the limit of answers 429.
+	// The attempt may be late because the service was down or its clock was set forward. That delay
+	// doesn't count towards ThrottleLimit.
 	if late := now.Sub(m.NotBefore); late > overdue && !t.ThrottledSince.IsZero() && !m.NotBefore.IsZero() {
 		t.ThrottledSince, m.NotBefore, changed = t.ThrottledSince.Add(late), now, true
 	}
@@ -61,13 +61,13 @@ func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
 	return changed
 }
 
-// apply updates the run for a mark that is recorded, or about to be.
+// apply updates the run for a mark that has been recorded or is about to be.
 func (r *run) apply(m storage.Mark) {
 	q := &r.requests[m.Index]
 	q.state, q.tries, q.notBefore, q.last = m.State, m.Tries, time.Time{}, batch.Result{}
 	switch m.State {
 	case storage.Waiting:
-		// By the monotonic clock, so that a change of the wall clock doesn't change the wait.
+		// Use the monotonic clock, so that a change of the wall clock doesn't change the wait.
 		if now := time.Now(); m.NotBefore.After(now) {
 			q.notBefore = now.Add(m.NotBefore.Sub(now))
 		}

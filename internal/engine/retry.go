@@ -15,24 +15,24 @@ import (
 )
 
 // Limits of the pause after an answer 429 (docs/contract.md#rate-limits).
-// leastThrottle keeps a Retry-After of 0 from becoming a busy loop.
 const (
-	leastThrottle = 100 * time.Millisecond
+	leastThrottle = 100 * time.Millisecond // prevents a busy loop if Retry-After is 0
 	firstThrottle = time.Second
 	mostThrottle  = storage.HoldLimit
 )
 
-// Policy decides what follows an attempt. Its decision depends only on the request, the attempts so far,
-// the answer and the time.
+// Policy decides what happens after an attempt. Its decision depends only on the request, the attempts
+// so far, the answer and the time.
 type Policy struct {
 	RetryLimit    int           // retries of one request after failures
 	RetryInterval time.Duration // pause before a retry
-	ThrottleLimit time.Duration // from a request's first answer 429: how long 429 isn't a failure
+	ThrottleLimit time.Duration // how long answers 429 are no failure, from a request's first one
 	Success       func(code int) bool
-	RetryInDoubt  bool // send a POST or PATCH again whose outcome is unknown
+	RetryInDoubt  bool // send a POST or PATCH again if its outcome is unknown
 }
 
-// judge returns the mark that an attempt leaves, either Done or Waiting. t already counts the attempt.
+// judge returns the mark that records an attempt, either Done or Waiting. t already counts the
+// attempt.
 func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, now time.Time) storage.Mark {
 	t.EndedAt = now
 	body := withoutMark(a.Body)
@@ -50,8 +50,8 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	return m
 }
 
-// withoutMark returns a body without the byte order mark that some servers put in front of
-// JSON, although JSON must not have one (RFC 8259, section 8.1). Other bodies stay as they are.
+// withoutMark removes the byte order mark that some servers put before JSON, although RFC 8259,
+// section 8.1, forbids it. It returns other bodies unchanged.
 func withoutMark(body []byte) []byte {
 	if text, found := bytes.CutPrefix(body, []byte("\ufeff")); found && batch.KindOf(text) == batch.JSONBody {
 		return text
@@ -59,20 +59,20 @@ func withoutMark(body []byte) []byte {
 	return body
 }
 
-// Texts after the reason phrase of an answer that doesn't say whether the request was carried out.
+// Texts that follow the reason phrase if the answer doesn't say whether the request was carried out.
 const (
 	outcomeUnknown  = "; it is not known whether the upstream carried the request out"
 	earlierMayCount = "; an earlier attempt may have succeeded"
 )
 
-// unknownOutcome reports whether an answer to a POST or PATCH doesn't say whether it was carried out,
-// because a gateway has answered and not the API behind it (RFC 9110, sections 15.6.3 and 15.6.5).
+// unknownOutcome reports whether an answer leaves open if a POST or PATCH was carried out, because a
+// gateway answered instead of the API behind it (RFC 9110, sections 15.6.3 and 15.6.5).
 func unknownOutcome(r *batch.Request, a *outbound.Answer) bool {
 	return a.Outcome == outbound.Answered && !r.Repeatable() && (a.Code == http.StatusBadGateway || a.Code == http.StatusGatewayTimeout)
 }
 
-// contradicts reports whether an answer may mean that an earlier attempt was carried out, because the
-// effect of that attempt made a precondition fail or caused a conflict.
+// contradicts reports whether an answer suggests that an earlier attempt was carried out: the effect
+// of that attempt may have made a precondition fail or caused a conflict.
 func contradicts(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	return a.Outcome == outbound.Answered && t.MaybeDone && !r.Safe() && (a.Code == http.StatusPreconditionFailed || a.Code == http.StatusConflict)
 }
@@ -83,8 +83,8 @@ func gone(r *batch.Request, t storage.Tries, code int) bool {
 }
 
 // inDoubt reports whether a failed request is in doubt: it is unknown whether the upstream carried
-// it out in this attempt or an earlier one. A lost answer puts only a POST or PATCH in
-// doubt, because another PUT or DELETE does no harm.
+// it out in this attempt or an earlier one. A lost answer puts only a POST or PATCH in doubt,
+// because repeating a PUT or DELETE does no harm.
 func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	switch {
 	case r.Safe():
@@ -99,7 +99,7 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	return t.InDoubt // this attempt doesn't change what is known
 }
 
-// throttle handles an answer 429, which isn't a failure until the limit has passed.
+// throttle handles an answer 429, which is no failure until ThrottleLimit has passed.
 func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	t := &m.Tries
 	if t.Throttles++; t.ThrottledSince.IsZero() {
@@ -112,7 +112,8 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
 }
 
-// fail handles a failure. Some requests are sent again, unless the batch stops on the first failure.
+// fail handles a failure. It decides whether the request is sent again. In a batch that stops on the
+// first failure, no request is.
 func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, now time.Time) {
 	unknown := unknownOutcome(r, a)
 	switch {
@@ -135,7 +136,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 		m.Tries.MaybeDone = true
 	case outbound.Refused: // the next attempt would be refused too
 	case outbound.TooLarge: // the next answer would be as large
-	case outbound.Withheld: // nothing was sent: never judged here
+	case outbound.Withheld: // can't happen: settle doesn't judge an attempt that was withheld
 	}
 	if again && !o.StopOnFailure && m.Tries.Retries < p.RetryLimit {
 		m.Tries.Retries++
@@ -144,13 +145,13 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	}
 }
 
-// longest returns the longest pause before any attempt. A stored moment further ahead was written while
-// the clock was wrong.
+// longest returns the longest possible pause before an attempt. If a stored time is further ahead, it
+// was written while the clock was wrong.
 func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInterval) }
 
-// throttlePause returns how long a request waits after its n-th answer 429: as long as Retry-After says.
-// Without a usable Retry-After, the pause starts at one second and doubles. If the upstream keeps
-// answering 0, the pause grows to one second.
+// throttlePause returns how long a request waits after its n-th answer 429. It follows Retry-After. If
+// the upstream keeps sending Retry-After: 0, the pause grows to one second. Without a usable
+// Retry-After, the pause starts at one second and doubles.
 func throttlePause(header http.Header, n int, now time.Time) time.Duration {
 	doubled := func(first, most time.Duration) time.Duration {
 		if shift := n - 1; shift < 16 {
@@ -164,9 +165,10 @@ func throttlePause(header http.Header, n int, now time.Time) time.Duration {
 	return doubled(firstThrottle, mostThrottle)
 }
 
-// retryAfter reads the longest usable Retry-After of an answer, and reports whether there is one
-// (RFC 9110, section 10.2.3). Seconds may have decimals. A date is compared with the answer's own
-// Date, so that a clock which differs from ours doesn't matter. A moment in the past is not usable.
+// retryAfter returns the longest usable Retry-After of an answer (RFC 9110, section 10.2.3), and
+// reports whether there is one. Seconds may have decimals. A date is compared with the answer's own
+// Date header, so that the upstream's clock may differ from this node's. A date in the past is not
+// usable.
 func retryAfter(header http.Header, now time.Time) (pause time.Duration, ok bool) {
 	if date, err := httpDate(header.Get("Date")); err == nil {
 		now = date
@@ -188,8 +190,8 @@ func retryAfter(header http.Header, now time.Time) (pause time.Duration, ok bool
 	return pause, ok
 }
 
-// httpDate reads a date in one of the three forms of HTTP (RFC 9110, section 5.6.7). Some
-// servers write UTC or an offset in place of GMT.
+// httpDate reads a date in one of HTTP's three formats (RFC 9110, section 5.6.7). It also accepts UTC
+// or an offset instead of GMT, because some servers send these.
 func httpDate(text string) (time.Time, error) {
 	text = strings.TrimSpace(text)
 	if date, err := time.Parse(time.RFC1123Z, text); err == nil {
@@ -233,8 +235,8 @@ func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	return out
 }
 
-// recovered returns the mark of a request that may have been in flight when the last run of its batch
-// ended. halted means that the batch starts nothing more.
+// recovered returns the new mark of a request that may have been in flight when the last run of its
+// batch ended. halted means that the batch starts nothing more.
 func (p *Policy) recovered(r *batch.Request, m storage.Mark, halted bool, now time.Time) storage.Mark {
 	m.Tries.MaybeDone, m.Tries.InDoubt = true, true
 	if !halted && (r.Repeatable() || p.RetryInDoubt) {

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// scanInterval is the time between two scans for queues that nobody runs, because their node died
-	// or a wake-up was lost.
+	// scanInterval is the time between two scans for queues that no node runs, for example because
+	// their node died or a wake-up was lost.
 	scanInterval  = time.Second
 	scanPage      = 1000
 	purgeInterval = time.Minute
-	// mostPurges limits the steps of one purge, in case every step reports that there is more.
+	// mostPurges limits the steps of one purge, in case every step reports that more remains.
 	mostPurges = 10_000
 )
 
-// scanLoop looks for queues that nobody runs.
+// scanLoop looks for queues that no node runs.
 func (e *Engine) scanLoop(ctx context.Context) {
 	var cursor storage.QueueID
 	var failures outage.Log
@@ -31,7 +31,7 @@ func (e *Engine) scanLoop(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			if n, due := failures.Failed(time.Now()); due {
-				e.Logger.Error("can't read from storage which queues have work; retrying every second", "error", err, "since_last_log", n)
+				e.Logger.Error("could not read from storage which queues have work; retrying every second", "error", err, "since_last_log", n)
 			}
 		} else if err == nil && failures.Recovered() > 0 {
 			e.Logger.Info("storage answers again")
@@ -44,8 +44,8 @@ func (e *Engine) scanLoop(ctx context.Context) {
 	}
 }
 
-// scan reads the runnable queues after the cursor. It returns the cursor of the next scan: the
-// beginning, or where it stopped because the engine knows maxKnown queues.
+// scan reads the runnable queues after the cursor. It returns the cursor for the next scan. This is 0
+// unless the scan stopped early, because it failed or because the engine knows maxKnown queues.
 func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.QueueID, error) {
 	for {
 		page, err := e.Storage.Runnable(ctx, cursor, scanPage)
@@ -62,9 +62,9 @@ func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.Queu
 	}
 }
 
-// take puts unknown queues into the line. It also corrects queues whose wait is shorter than the engine
-// believes, because another node has changed it and died since. It returns false if the engine knows
-// maxKnown queues.
+// take puts unknown queues into a line. It also shortens the wait of a queue that storage now says may
+// run earlier, which happens if another node changed the wait and then died. It returns false if the
+// engine knows maxKnown queues.
 func (e *Engine) take(page []storage.Runnable) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -86,7 +86,7 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
 			e.wait(r.Queue, &queue{}, pause)
 		} else {
-			e.line(r.Queue, &queue{found: true}) // other nodes scan too: no offer
+			e.line(r.Queue, &queue{found: true}) // without an offer, because other nodes scan too
 		}
 	}
 	return true
@@ -102,7 +102,7 @@ func (e *Engine) purgeLoop(ctx context.Context) {
 			more, err = e.Storage.Purge(ctx, e.Retention)
 		}
 		if err != nil && ctx.Err() == nil {
-			e.Logger.Error("expired batches can't be removed; trying again in a minute", "error", err)
+			e.Logger.Error("could not remove expired batches; retrying in a minute", "error", err)
 		}
 		select {
 		case <-ctx.Done():

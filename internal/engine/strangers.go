@@ -9,12 +9,12 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// If only the upstream judges tokens, anybody can make up tokens, and each has a queue of its own. An
-// owner is a stranger until the upstream has accepted its token. The queues of strangers wait in a line
-// of their own, in which stores take turns. While others wait, strangers get at most every second place,
-// and they never hold all places.
+// If only the upstream checks tokens, anybody can make up tokens, and each token has its own queue.
+// An owner is a stranger until the upstream has accepted its token. The queues of strangers wait in
+// a separate line, in which stores take turns. While other queues wait, strangers get at most every
+// second place, and they hold at most mostStrangers places.
 
-// refusedToken is the reason why the rest of a stranger's batch is not executed.
+// refusedToken is the reason for not executing the rest of a stranger's batch.
 const refusedToken = "the API refused the token with 401 and has never accepted it here"
 
 // strangers knows which owners are strangers. Guarded by Engine.mu.
@@ -23,7 +23,7 @@ type strangers struct {
 	known   *simplelru.LRU[batch.Owner, struct{}] // owners whose token the upstream has accepted
 	line    storeLine                             // strangers' queues that wait for a place
 	running int                                   // strangers' queues that hold a place
-	behind  bool                                  // the last place was not a stranger's
+	behind  bool                                  // the last place went to a queue that isn't a stranger's
 }
 
 // acquaintance is the owner of a queue.
@@ -64,7 +64,8 @@ func (e *Engine) Accepted(owner batch.Owner) bool {
 	return e.strangers.known.Contains(owner)
 }
 
-// stranger reports whether a queue is known to be a stranger's, and returns its store. mu is held.
+// stranger reports whether a queue is known to belong to a stranger, and returns its store. mu is
+// held.
 func (e *Engine) stranger(id storage.QueueID) (store string, is bool) {
 	a, met := e.strangers.met.Get(id)
 	return a.store, met && !e.strangers.known.Contains(a.owner)
@@ -73,13 +74,13 @@ func (e *Engine) stranger(id storage.QueueID) (store string, is bool) {
 // mostStrangers returns how many places strangers may hold. e.mu is held.
 func (e *Engine) mostStrangers() int { return max(e.QueuesAtOnce/4, min(e.QueuesAtOnce, 256)) }
 
-// strangerWaits reports whether a stranger could use a place. e.mu is held.
+// strangerWaits reports whether a stranger's queue waits and may have a place. e.mu is held.
 func (e *Engine) strangerWaits() bool {
 	return e.strangers.line.n > 0 && e.strangers.running < e.mostStrangers()
 }
 
-// learn reads from an answer whether the upstream accepts the owner's token. It halts the batch of a
-// stranger whose token is refused.
+// learn records whether an answer shows that the upstream accepts the owner's token. It halts the
+// batch of a stranger whose token is refused.
 func (r *run) learn(a *outbound.Answer) {
 	if !r.e.Strangers || a.Outcome != outbound.Answered {
 		return
@@ -96,7 +97,8 @@ func (r *run) learn(a *outbound.Answer) {
 	}
 }
 
-// accept makes an owner known, so that its running queue no longer counts as a stranger's.
+// accept records that the owner is no longer a stranger. Its running queue stops counting towards the
+// strangers' limit.
 func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -110,7 +112,7 @@ func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
 
 // storeLine is a line in which stores take turns. The queues of a store are served in order.
 type storeLine struct {
-	stores []string // the next one first
+	stores []string // in the order of their turns
 	queues map[string][]storage.QueueID
 	n      int
 }
@@ -126,7 +128,7 @@ func (l *storeLine) push(store string, id storage.QueueID) {
 	l.n++
 }
 
-// pop takes the first queue of the store whose turn it is. The line must not be empty.
+// pop removes and returns the first queue of the store whose turn it is. The line must not be empty.
 func (l *storeLine) pop() storage.QueueID {
 	store := l.stores[0]
 	l.stores = l.stores[1:]

@@ -18,11 +18,11 @@ import (
 // runTrace traces one run. The zero value traces nothing.
 type runTrace struct {
 	ctx     context.Context // of span
-	span    trace.Span      // nil: this node traces nothing, and only forwards the caller's trace
-	headers []batch.Header  // forward the caller's trace if span is nil
+	span    trace.Span      // nil: this node records no traces and only forwards the caller's trace
+	headers []batch.Header  // the headers that forward the caller's trace if span is nil
 }
 
-// startTrace starts to trace a run, if its batch was created within a trace.
+// startTrace begins the trace of a run if its batch was created within a trace.
 func (e *Engine) startTrace(c *storage.Claim) (t runTrace) {
 	if c.Trace == "" {
 		return t
@@ -48,15 +48,15 @@ func traceHeaders(ctx context.Context) []batch.Header {
 	if ok {
 		out = append(out, batch.Header{Name: tracing.State, Value: state})
 	}
-	return slices.Clip(out) // attempts append to it
+	return slices.Clip(out) // so that attempts can append to it concurrently
 }
 
-// isTraceHeader reports whether a header of a request sets the request's own trace.
+// isTraceHeader reports whether a header sets the trace of a request.
 func isTraceHeader(h batch.Header) bool {
 	return strings.EqualFold(h.Name, tracing.Parent) || strings.EqualFold(h.Name, tracing.State)
 }
 
-// recordWait traces how long the batch waited for its start. It is called at the end of the batch.
+// recordWait traces how long the batch waited before it started. It is called when the batch ends.
 func (t *runTrace) recordWait(e *Engine, c *storage.Claim) {
 	if t.span == nil || c.StartedAt.Before(c.CreatedAt) {
 		return
@@ -66,14 +66,14 @@ func (t *runTrace) recordWait(e *Engine, c *storage.Claim) {
 	waited.End(trace.WithTimestamp(c.StartedAt))
 }
 
-// attempt traces one attempt. headers forward the trace. The caller calls end with the outcome, unless
-// end is nil.
+// attempt begins the trace of one attempt. It returns the headers that forward the trace. Unless end is
+// nil, the caller must call end with the outcome.
 func (t *runTrace) attempt(e *Engine, req *batch.Request, index, resends int) (headers []batch.Header, end func(*outbound.Answer)) {
 	if t.span == nil {
 		return t.headers, nil
 	}
-	// These are the semantic conventions of OpenTelemetry for HTTP clients. Queries may hold secrets, so
-	// they are left out.
+	// The attributes follow OpenTelemetry's semantic conventions for HTTP clients. Queries are left out,
+	// because they may contain secrets.
 	ctx, span := e.Tracer.Start(t.ctx, req.Method, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(e.TraceAttributes...), trace.WithAttributes(
 		attribute.String("http.request.method", req.Method), attribute.String("url.path", pathOf(req.Path)), attribute.Int("sheaf.index", index)))
 	if resends > 0 {

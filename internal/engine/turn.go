@@ -14,17 +14,16 @@ import (
 
 // A run takes one claimed batch as far as it can get in its queue's turn. This file has the loop and
 // the ways in which a run ends. choose.go selects the requests to start. attempt.go sends them and
-// records the results. recover.go reads what earlier runs of the batch have recorded.
+// records the results. recover.go restores what earlier runs of the batch have recorded.
 
-// run belongs to one goroutine. The goroutines that send share its channels. They only read its
-// other fields.
+// run belongs to one goroutine. The senders share its channels and only read its other fields.
 type run struct {
 	// Set before the first attempt.
 	e        *Engine
 	c        *storage.Claim
 	log      *slog.Logger
 	news     <-chan struct{} // the creator may have stopped, paused or deleted the batch
-	term     *term           // of the queue
+	term     *term           // the time for which the queue holds its place
 	permit   func() bool     // reports whether a byte of a request may be written now
 	trace    runTrace
 	token    string
@@ -32,45 +31,45 @@ type run struct {
 
 	// The batch.
 	phase    phase
-	lost     bool   // the node was taken for dead after the claim, so it starts nothing more
-	stuck    error  // why an answer that a request needs can't be read
+	lost     bool   // the node was considered dead after the claim, so it starts nothing more
+	stuck    error  // why an answer that a request needs can't be read; nil: none is missing
 	reason   string // why the remaining requests were not executed
 	requests []request
 	tally    tally
 
 	// For choose.go.
-	width int       // the most requests in flight
+	width int       // maximum number of requests in flight
 	next  int       // all requests below this index have been considered
 	waits []int     // requests that wait for their next attempt
 	later time.Time // when the governor allows the next attempt; zero: it has not refused one
 	graph *graph    // nil: no request depends on another
-	share *share    // of the places beyond the first; nil: the batch is not parallel
+	share *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
 
 	// For attempt.go.
 	inflight int
-	pending  []storage.Mark  // marks that are not recorded yet
+	pending  []storage.Mark  // marks that have not been recorded
 	held     []*budget.Share // the memory of their answers, by index in pending; nil: none
 	senders  int             // goroutines that send
 	calls    chan int        // requests to send; has room for all that may be in flight
 	answers  chan answer
 }
 
-// phase says what a run may still start. Allowed transitions: from active to paused and back, and
-// from each phase to a later one. Nothing leads back from halted or cutOff.
+// phase says what a run may still start. A run can go from active to paused and back, and from each
+// phase to a later one. It never leaves cutOff, and leaves halted only for cutOff.
 type phase uint8
 
 const (
 	active phase = iota // requests start
 	paused              // nothing starts until the creator resumes the batch
-	halted              // nothing starts any more, after a failure, a stop or a delete: the batch ends
-	cutOff              // the shutdown has cut off an attempt in doubt: the next run judges it
+	halted              // nothing more starts, after a failure, a stop or a delete: the batch ends
+	cutOff              // the shutdown has cut off an attempt whose outcome is unknown; the next run decides about it
 )
 
 // tally counts requests that have ended.
 type tally struct {
 	ended    int
 	failed   int
-	inDoubt  int  // of failed
+	inDoubt  int  // included in failed
 	answered bool // an attempt has ended under this claim
 }
 
@@ -100,12 +99,12 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 	if r.width > 1 {
 		r.share = e.extras.join(c.Store)
 	}
-	// A copy, because the run's own goroutine changes the claim.
+	// permit needs a copy, because the run's goroutine changes the claim.
 	queue := &storage.Claim{Queue: c.Queue, Lease: c.Lease}
 	r.permit = func() bool { return e.Storage.Authorized(queue) }
 	r.calls, r.answers = make(chan int, r.width), make(chan answer, r.width)
 	r.heed(c.Signals)
-	r.recover()
+	r.restore()
 	r.trace = e.startTrace(c)
 	return r
 }
@@ -118,8 +117,12 @@ func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 //   - A run that was cut off never finishes, even if it is halted: an attempt is still in doubt.
 //   - A batch that is halted or complete finishes even if its creator has paused it.
 //   - Only then does pick choose requests. It takes a place, memory and the governor's permission for
-//     each. From there on, every way out starts the requests or gives all of that back.
+//     each. Every path from there either starts the requests or returns all of these.
 //   - pick can find that the batch is stuck. It can also end the last requests without sending them.
+//   - With nothing in flight and nothing to start, a run waits only for a short pause (isPatient).
+//     After a longer one, the batch is claimed again.
+//   - If start fails because the node is shutting down, the loop continues: pick then chooses
+//     nothing, and the batch is released once nothing is in flight.
 //   - Nothing returns while a request is in flight, except through setAside and abandon. These
 //     wait for the answers.
 func (r *run) run() (*storage.Claim, followUp, error) {
@@ -168,13 +171,13 @@ func (r *run) run() (*storage.Claim, followUp, error) {
 	}
 }
 
-// isOver reports whether nothing of the batch is left to start.
+// isOver reports whether the batch has nothing left to start.
 func (r *run) isOver() bool { return r.phase == halted || r.tally.ended == len(r.requests) }
 
 // enter enters a phase, unless the run is already in a later one.
 func (r *run) enter(p phase) { r.phase = max(r.phase, p) }
 
-// heed applies the creator's wishes.
+// heed applies the creator's signals.
 func (r *run) heed(s storage.Signals) {
 	switch {
 	case s.Stopped || s.Deleted:
@@ -186,8 +189,8 @@ func (r *run) heed(s storage.Signals) {
 	}
 }
 
-// await waits until an answer or a signal of the creator arrives, the moment due comes, another
-// batch frees a place, or the node shuts down.
+// await waits until an answer or a signal from the creator arrives, due is reached, another batch
+// frees a place, or the node shuts down.
 func (r *run) await(due time.Time) {
 	var timer <-chan time.Time
 	if !due.IsZero() {
@@ -220,15 +223,16 @@ func (r *run) await(due time.Time) {
 	}
 }
 
-// readSignals asks storage what the creator wants. After an error, the next record will say.
+// readSignals reads the creator's signals from storage. If that fails, the next call of record
+// returns the signals.
 func (r *run) readSignals() {
 	if s, err := r.e.Storage.Record(r.e.work, r.c, nil); err == nil {
 		r.heed(s)
 	}
 }
 
-// endWaits ends the requests that wait for another attempt with the answer that they have. A request
-// without an answer is not executed.
+// endWaits ends each request that waits for another attempt. Its last answer becomes its result. A
+// request without an answer is not executed.
 func (r *run) endWaits() {
 	for _, i := range r.waits {
 		q := &r.requests[i]
@@ -281,8 +285,8 @@ func (r *run) reportEnd() {
 	r.trace.recordWait(r.e, r.c)
 }
 
-// release returns the unfinished batch to storage: its turn is over, the node has lost it or shuts
-// down, or it can't start anything before the moment due.
+// release returns the unfinished batch to storage because its turn is over, the node has lost it or
+// is shutting down, or nothing can start before due.
 func (r *run) release(due time.Time) (*storage.Claim, followUp, error) {
 	ctx, cancel := r.e.lastWords()
 	defer cancel()
@@ -297,8 +301,8 @@ func (r *run) release(due time.Time) (*storage.Claim, followUp, error) {
 	return nil, followUp{again: true, notBefore: due, lost: r.lost && !r.tally.answered}, err
 }
 
-// abandon leaves a batch that another node runs now, or that can't be recorded because the node
-// shuts down. It waits for the attempts in flight, and drops their answers.
+// abandon leaves a batch whose queue this node no longer owns. It waits for the attempts in flight
+// and drops their answers.
 func (r *run) abandon() {
 	for ; r.inflight > 0; r.inflight-- {
 		a := <-r.answers
@@ -317,7 +321,7 @@ func (r *run) close() {
 	if r.upstream == nil {
 		return
 	}
-	if r.later.IsZero() { // otherwise the queue comes back for its slot
+	if r.later.IsZero() { // otherwise the queue still needs its slot
 		r.upstream.Forget(r.c.Queue)
 	}
 	r.upstream.Detach()
