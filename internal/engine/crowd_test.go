@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestCrowd has one store with five hundred tokens, all accepted by the upstream. The store runs a limited
-// number of batches at a time. Other stores don't wait for it, and a known owner of the store goes ahead
-// of new ones.
+// TestCrowd checks that a store with five hundred tokens, all accepted by the upstream, runs a limited
+// number of batches at a time. Other stores don't wait for it, and a known owner of the store goes before
+// new ones.
 func TestCrowd(t *testing.T) {
 	scenario(t, "one store, many tokens", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -27,7 +27,7 @@ func TestCrowd(t *testing.T) {
 		synctest.Wait()
 		most := w.engine.mostOfStore()
 		if most != 64 {
-			t.Fatalf("%d queues of one store may run of 640", most)
+			t.Fatalf("one store may run %d of 640 queues", most)
 		}
 		if n := len(strings.Fields(w.sent())) - 1; n != most {
 			t.Errorf("%d batches of one store run, want %d", n, most)
@@ -82,7 +82,7 @@ func TestExtrasOfStore(t *testing.T) {
 			n++
 		}
 		if n != want {
-			t.Errorf("a batch got %d places more, want %d", n, want)
+			t.Errorf("a batch got %d more places, want %d", n, want)
 		}
 	}
 	first, second := x.join("crowd"), x.join("crowd")
@@ -94,7 +94,7 @@ func TestExtrasOfStore(t *testing.T) {
 	default:
 		t.Error("the batch that was refused a place does not learn that one is free")
 	}
-	take(first, 75) // its even part, because the other one waits
+	take(first, 75) // its equal share, because the other batch waits
 	take(second, 125)
 	take(x.join("other"), 250)
 	x.leave(first)

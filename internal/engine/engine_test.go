@@ -89,7 +89,7 @@ func TestFailure(t *testing.T) {
 		expect(t, "outcome", w.outcome(a), "200 404! - -")
 		expect(t, "the next batch", w.outcome(b), "200")
 	})
-	scenario(t, "goes on", func(t *testing.T, w *world) {
+	scenario(t, "continues after a failure", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(404), 0})
 		a := w.create("s", goOn, posts(3)...)
 		synctest.Wait()
@@ -102,7 +102,7 @@ func TestFailure(t *testing.T) {
 		w.pass(3 * time.Second)
 		expect(t, "outcome", w.outcome(a), "200 500! "+strings.TrimSpace(strings.Repeat("200 ", 99)))
 	})
-	scenario(t, "in parallel what waits ends with its last answer", func(t *testing.T, w *world) {
+	scenario(t, "in parallel, a waiting request ends with its last answer", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
 		w.up.script(0, 1, step{answered(404), time.Second})
 		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(2)...)
@@ -148,7 +148,8 @@ func TestFailure(t *testing.T) {
 	})
 }
 
-// TestUnreadableCredential checks that nothing is sent, and that the batch says why.
+// TestUnreadableCredential checks that nothing is sent if the credential can't be read, and that the batch
+// says why.
 func TestUnreadableCredential(t *testing.T) {
 	scenario(t, "ends", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -163,7 +164,7 @@ func TestUnreadableCredential(t *testing.T) {
 }
 
 func TestThrottle(t *testing.T) {
-	scenario(t, "waits as told, in order, and survives a crash", func(t *testing.T, w *world) {
+	scenario(t, "waits as Retry-After says, in order, and survives a crash", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "100"), 0}, step{answered(429, "Retry-After", "100"), 0}, step{answered(200), 0})
 		a := w.create("s", stop, posts(2)...)
 		w.pass(50 * time.Second)
@@ -179,7 +180,7 @@ func TestThrottle(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 200")
 	})
-	scenario(t, "a clock that was ahead does not stretch it", func(t *testing.T, w *world) {
+	scenario(t, "a clock that was ahead does not extend the wait", func(t *testing.T, w *world) {
 		w.shutdown()
 		a := w.create("s", goOn, "GET")
 		c, err := w.node.Claim(t.Context(), a.queue)
@@ -195,12 +196,12 @@ func TestThrottle(t *testing.T) {
 		w.pass(10*time.Minute + time.Second)
 		expect(t, "outcome", w.outcome(a), "200")
 	})
-	scenario(t, "a clock that was an hour ahead does not change it", func(t *testing.T, w *world) {
+	scenario(t, "a clock that was an hour ahead does not change the limit", func(t *testing.T, w *world) {
 		w.shutdown()
 		a := w.create("s", goOn, "GET")
 		c, err := w.node.Claim(t.Context(), a.queue)
 		if err == nil {
-			wrong := time.Now().Add(time.Hour) // by the clock of a node that makes the request wait for 20 s
+			wrong := time.Now().Add(time.Hour) // the clock of the node that made the request wait for 20 s
 			mark := storage.Mark{
 				State: storage.Waiting, NotBefore: wrong.Add(20 * time.Second), Result: batch.Result{Status: batch.Failed, Code: 429},
 				Tries: storage.Tries{Attempts: 1, Throttles: 1, ThrottledSince: wrong, StartedAt: wrong, EndedAt: wrong},
@@ -216,7 +217,7 @@ func TestThrottle(t *testing.T) {
 		w.pass(2 * time.Second)
 		expect(t, "after", w.outcome(a), "200")
 	})
-	scenario(t, "a clock that was an hour behind does not end it", func(t *testing.T, w *world) {
+	scenario(t, "a clock that was an hour behind does not use up the limit", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.up.script(0, 0, step{answered(429, "Retry-After", "10"), 0}, step{answered(200), 0})
 		a := w.create("s", goOn, "GET")
@@ -299,7 +300,7 @@ func TestStop(t *testing.T) {
 		expect(t, "outcome", w.outcome(b), "- -")
 		w.pass(time.Minute)
 	})
-	scenario(t, "what was about to leave stays, and gives its places back", func(t *testing.T, w *world) {
+	scenario(t, "requests about to leave stay, and their places are returned", func(t *testing.T, w *world) {
 		w.node.SetFault(func(op string) storagetest.Fault {
 			if op == "Record" {
 				return storagetest.FailedNotStored
@@ -439,8 +440,8 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// TestStorageFails makes every storage operation of a run fail once: before it is stored, and after it.
-// Nothing may be lost or sent twice.
+// TestStorageFails makes every storage operation of a run fail once: before its change is stored, and
+// after it. Nothing may be lost or sent twice.
 func TestStorageFails(t *testing.T) {
 	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
 		for _, op := range []string{"Runnable", "Claim", "Record", "Finish", "Release", "Purge"} {
@@ -472,7 +473,7 @@ func TestStorageFails(t *testing.T) {
 	}
 }
 
-// TestStorageDown checks that nothing that needs an intent leaves while storage is down, and that answers
+// TestStorageDown checks that while storage is down, no request that needs an intent leaves, and answers
 // are kept.
 func TestStorageDown(t *testing.T) {
 	scenario(t, "an hour", func(t *testing.T, w *world) {
@@ -501,7 +502,7 @@ func TestStorageDown(t *testing.T) {
 	})
 }
 
-// hooked calls after when a batch has ended, before Finish returns.
+// hooked is storage that calls after when a batch has ended, before Finish returns.
 type hooked struct {
 	Storage
 	after func()
@@ -513,10 +514,10 @@ func (h *hooked) Finish(ctx context.Context, c *storage.Claim, marks []storage.M
 	return next, err
 }
 
-// TestWakeUp checks that a batch which is created while its queue is being released runs at once, without
+// TestWakeUp checks that a batch that is created while its queue is being released runs at once, without
 // waiting for a scan.
 func TestWakeUp(t *testing.T) {
-	scenario(t, "between the end and the leaving", func(t *testing.T, w *world) {
+	scenario(t, "after the batch ends, before its queue is released", func(t *testing.T, w *world) {
 		w.shutdown()
 		var b *testBatch
 		var once sync.Once
@@ -530,7 +531,7 @@ func TestWakeUp(t *testing.T) {
 	})
 }
 
-// TestPause checks that requests in flight finish, that nothing else starts, and that a resumed batch
+// TestPause checks that after a pause, requests in flight finish and nothing else starts. A resumed batch
 // continues where it stopped.
 func TestPause(t *testing.T) {
 	pause := func(w *world, p storage.PauseRequest) {
@@ -579,7 +580,7 @@ func TestPause(t *testing.T) {
 			})
 		}
 	}
-	scenario(t, "a stop ends what is paused", func(t *testing.T, w *world) {
+	scenario(t, "a stop ends a paused batch", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), time.Second})
 		a := w.create("s", stop, posts(3)...)
 		w.pass(500 * time.Millisecond)

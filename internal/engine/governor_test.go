@@ -132,7 +132,7 @@ func (w *world) await(t *testing.T, batches ...*testBatch) time.Duration {
 // TestGovernorPace has three stores make 300 calls to an upstream that allows 10 a second.
 func TestGovernorPace(t *testing.T) {
 	const ideal, wasted = 30 * time.Second, 9 - 1
-	const wastedAtOnce = 24 // if the upstream always says "now", a second of answers comes first
+	const wastedAtOnce = 24 // refusals in the first second if the upstream always says "now"
 	for _, tt := range []struct {
 		name  string
 		limit func() limiter
@@ -172,13 +172,13 @@ func TestGovernorPace(t *testing.T) {
 				most = wastedAtOnce
 			}
 			if took > ideal*11/10 || up.refused > most {
-				t.Errorf("took %v with %d refused; want at most 1.1 of %v and %d", took, up.refused, ideal, most)
+				t.Errorf("took %v with %d refused; want at most 1.1 times %v and %d", took, up.refused, ideal, most)
 			}
 		})
 	}
 }
 
-// times returns when the upstream received requests since the given moment.
+// times returns when the upstream received requests after the given time.
 func (u *limited) times(since time.Time) (out []time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -188,7 +188,8 @@ func (u *limited) times(since time.Time) (out []time.Duration) {
 	return out
 }
 
-// TestGovernorTurns checks that a batch with a hundred requests at once gets the same pace as another.
+// TestGovernorTurns checks that a batch with a hundred requests in parallel gets no more of the pace than
+// a batch that runs in order.
 func TestGovernorTurns(t *testing.T) {
 	scenario(t, "wide and narrow", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -199,7 +200,7 @@ func TestGovernorTurns(t *testing.T) {
 		wide := w.create("wide", parallel, posts(100)...)
 		narrow := w.create("narrow", stop, posts(20)...)
 		if took := w.await(t, narrow); took > 4500*time.Millisecond {
-			t.Errorf("20 requests took %v, want about 4 s: every other slot of 100 ms", took)
+			t.Errorf("20 requests took %v, want about 4 s: every second slot of 100 ms", took)
 		}
 		if took := w.await(t, wide); took > 8500*time.Millisecond {
 			t.Errorf("the rest took %v, want about 8 s", took)
@@ -210,7 +211,7 @@ func TestGovernorTurns(t *testing.T) {
 			}
 		}
 	})
-	scenario(t, "a slot that nobody needs any more goes to the next", func(t *testing.T, w *world) {
+	scenario(t, "a slot that is no longer needed goes to the next queue", func(t *testing.T, w *world) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }}
 		w.options.Upstream, w.options.Rate = up, governor.Rate{N: 1, Per: 10 * time.Second}
@@ -256,7 +257,7 @@ func TestGovernorHold(t *testing.T) {
 		synctest.Wait()
 		expect(t, "another store", w.outcome(b), "200")
 	})
-	scenario(t, "as 503 says", func(t *testing.T, w *world) {
+	scenario(t, "a 503 with Retry-After", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(503, "Retry-After", "200"), 0}, step{answered(200), 0})
 		a := w.create("a", goOn, posts(2)...)
 		w.pass(199 * time.Second)
@@ -267,7 +268,8 @@ func TestGovernorHold(t *testing.T) {
 	})
 }
 
-// TestGovernorRandom checks that the pace doesn't keep falling if the upstream's 429 doesn't depend on it.
+// TestGovernorRandom checks that the pace doesn't keep falling if the upstream's answers 429 don't depend
+// on it.
 func TestGovernorRandom(t *testing.T) {
 	scenario(t, "one in a hundred", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -319,10 +321,10 @@ func (s counted) Reserve(ctx context.Context, o batch.Owner, d time.Duration) (t
 	return s.Storage.Reserve(ctx, o, d)
 }
 
-// TestGovernorQuiet checks that many stores which wait for one credential cause little work in storage,
-// and take no place from a store with another credential.
+// TestGovernorQuiet checks that many stores that wait for one credential cause little work in storage, and
+// take no place from a store with another credential.
 func TestGovernorQuiet(t *testing.T) {
-	scenario(t, "hundred stores, ten a second", func(t *testing.T, w *world) {
+	scenario(t, "a hundred stores, ten requests a second", func(t *testing.T, w *world) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }}
 		var calls atomic.Int64
@@ -348,7 +350,7 @@ func TestGovernorQuiet(t *testing.T) {
 			t.Errorf("400 requests took 7 s and %v, want 40 s in all", took)
 		}
 		if n := calls.Load(); n > 4*401 {
-			t.Errorf("%d calls of storage for 401 requests", n)
+			t.Errorf("%d storage calls for 401 requests", n)
 		} else {
 			t.Logf("%d calls of storage for 401 requests", n)
 		}
@@ -360,7 +362,7 @@ type crowded struct {
 	room           int
 	mu             sync.Mutex
 	under, refused int
-	most           int // in flight at once since reset
+	most           int // the most requests in flight since reset
 }
 
 func (u *crowded) Do(context.Context, *outbound.Call) outbound.Answer {
@@ -416,7 +418,7 @@ func TestGovernorPlaces(t *testing.T) {
 			t.Errorf("took %v; the upstream could do it in 10 s", took)
 		}
 	})
-	scenario(t, "a stop is noticed by who waits for a place", func(t *testing.T, w *world) {
+	scenario(t, "a batch that waits for a place notices a stop", func(t *testing.T, w *world) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1, 0) }, after: atOnce, latency: time.Minute}
 		w.options.Upstream = up
@@ -425,7 +427,7 @@ func TestGovernorPlaces(t *testing.T) {
 		for i := range 12 {
 			w.create(fmt.Sprint("a", i), stop, posts(1)...)
 		}
-		w.pass(90 * time.Second) // eleven were refused: eight are sent again, and three wait
+		w.pass(90 * time.Second) // eleven were refused; now eight are sent again, and three wait
 		var line []*testBatch
 		for i := range 4 {
 			line = append(line, w.create(fmt.Sprint("c", i), stop, posts(2)...))

@@ -30,7 +30,7 @@ type linkedCall struct {
 	index    int
 	body     string
 	headers  []batch.Header
-	from, to time.Time // to is zero: cut off
+	from, to time.Time // to is zero if the call was cut off
 }
 
 func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
@@ -56,7 +56,7 @@ func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	return a
 }
 
-// made returns the calls that it has received.
+// made returns the calls that the upstream has received.
 func (u *linked) made() []linkedCall {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -95,8 +95,8 @@ func requests(graph []node) []batch.Request {
 	return out
 }
 
-// expected is the model. It returns how each request ends, and after how many seconds if everything runs
-// as early as possible. A request that isn't executed ends with the last of its parents.
+// expected is the model. It returns how each request ends, and after how many seconds if every request
+// starts as early as possible. A request that isn't executed ends with the last of its parents.
 func expected(graph []node, stops bool) (ends []batch.ResultStatus, codes, at []int) {
 	for _, n := range graph {
 		if stops && slices.Contains(ends, batch.Failed) {
@@ -157,7 +157,7 @@ func TestGraph(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		graph := drawGraph(rt)
 		isParallel := rapid.Bool().Draw(rt, "parallel")
-		stops := !isParallel && rapid.Bool().Draw(rt, "stops") // the model doesn't know which of several ends first
+		stops := !isParallel && rapid.Bool().Draw(rt, "stops") // in parallel, the model can't say which request ends first
 		if stops {
 			for i := range graph {
 				graph[i].runIf = batch.IfSuccess
@@ -195,7 +195,7 @@ func checkGraph(graph []node, calls []linkedCall, st *storage.Status, began time
 	ends, codes, at := expected(graph, stops)
 	got := make([]batch.Result, len(graph))
 	for i := range got {
-		got[i].Status = batch.NotExecuted // it has no result
+		got[i].Status = batch.NotExecuted // the default, because such a request has no result
 	}
 	for _, r := range st.Results {
 		got[r.Index] = r.Result
@@ -259,7 +259,7 @@ func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request
 	return m
 }
 
-// TestGraphStops checks that a reference which can't be filled is a failure that stops a batch with
+// TestGraphStops checks that a reference that can't be filled is a failure: it stops a batch with
 // stopOnFirstFailure.
 func TestGraphStops(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {

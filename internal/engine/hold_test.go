@@ -28,7 +28,7 @@ func (u *refusing) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	return answered(200)
 }
 
-// refuse restarts the world with such an upstream and one credential for all stores.
+// refuse restarts the world with a refusing upstream and one credential for all stores.
 func (w *world) refuse(after map[string]string) {
 	w.shutdown()
 	w.sharing()
@@ -39,7 +39,7 @@ func (w *world) refuse(after map[string]string) {
 // TestThrottledStore checks that a hold of one store delays other stores with the same credential by one
 // second, and that holds of several stores delay all of them.
 func TestThrottledStore(t *testing.T) {
-	scenario(t, "others go on", func(t *testing.T, w *world) {
+	scenario(t, "other stores continue", func(t *testing.T, w *world) {
 		w.refuse(map[string]string{"throttled": "999999999"})
 		a := w.create("throttled", stop, posts(1)...)
 		synctest.Wait()
@@ -51,7 +51,7 @@ func TestThrottledStore(t *testing.T) {
 		w.pass(time.Minute)
 		expect(t, "the throttled one after its wait", w.outcome(a), "200")
 	})
-	scenario(t, "on after a crash, too", func(t *testing.T, w *world) {
+	scenario(t, "also after a crash", func(t *testing.T, w *world) {
 		w.refuse(map[string]string{"throttled": "200"})
 		a := w.create("throttled", stop, posts(1)...)
 		w.pass(time.Second)

@@ -14,7 +14,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// simulated is an upstream that answers by a rule. It remembers when its last answer was due.
+// simulated is an upstream that answers by a rule. It records when its last answer was due.
 type simulated struct {
 	rule func(c *outbound.Call, n, inFlight int) (outbound.Answer, time.Duration)
 
@@ -59,7 +59,7 @@ func (u *simulated) run(t *testing.T, w *world, o batch.Options, n int) time.Dur
 	return u.last.Sub(began)
 }
 
-// once answers with a the first time, after latency, and then with 200.
+// once returns a rule that answers the first call with a, and all others with 200.
 func once(a outbound.Answer, at int, latency time.Duration) func(*outbound.Call, int, int) (outbound.Answer, time.Duration) {
 	return func(_ *outbound.Call, n, _ int) (outbound.Answer, time.Duration) {
 		if n == at {
@@ -69,7 +69,7 @@ func once(a outbound.Answer, at int, latency time.Duration) func(*outbound.Call,
 	}
 }
 
-// withUpstream is a scenario with one upstream for all stores.
+// withUpstream runs a scenario with one upstream for all stores.
 func withUpstream(t *testing.T, name string, u *simulated, f func(t *testing.T, w *world)) {
 	t.Helper()
 	scenario(t, name, func(t *testing.T, w *world) {
@@ -82,8 +82,9 @@ func withUpstream(t *testing.T, name string, u *simulated, f func(t *testing.T, 
 	})
 }
 
-// TestGovernorIdeal checks that a parallel batch takes at most 1.3 times as long as a hundred requests at
-// a time need, whatever the upstream did before. The upstream has no limit.
+// TestGovernorIdeal checks that a parallel batch takes at most 1.3 times as long as the ideal, which has a
+// hundred requests in flight all the time, whatever the upstream answered before. The upstream has no
+// limit.
 func TestGovernorIdeal(t *testing.T) {
 	const quick = 150 * time.Millisecond
 	dropped := outbound.Answer{Outcome: outbound.Doubt, Code: 502, Line: "the connection broke"}
@@ -153,8 +154,8 @@ func TestGovernorLatency(t *testing.T) {
 	})
 }
 
-// TestGovernorIndependent checks that failures which don't depend on the number of requests in flight
-// cost only their retries. The control run has 500 in place of 503, because 500 isn't about load.
+// TestGovernorIndependent checks that failures that don't depend on the number of requests in flight cost
+// only their retries. The control run has 500 instead of 503, because the governor ignores 500.
 func TestGovernorIndependent(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -69,8 +69,8 @@ func (s *slowDisk) Finish(ctx context.Context, c *storage.Claim, marks []storage
 // gets returns the methods of n GET requests.
 func gets(n int) []string { return slices.Repeat([]string{"GET"}, n) }
 
-// TestAnswersShareMemory checks that while storage fails, only as many requests are sent as there is
-// memory for answers. When storage works again, everything ends.
+// TestAnswersShareMemory checks that while storage fails, requests are sent only as long as there is memory
+// for their answers. When storage works again, all requests end.
 func TestAnswersShareMemory(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -90,11 +90,11 @@ func TestAnswersShareMemory(t *testing.T) {
 		}
 		w.pass(time.Minute)
 		if u := w.engine.answers.Usage(); u.Held > 2<<20 || up.calls.Load() < 10 {
-			t.Errorf("%+v of the memory is in use after %d requests", u, up.calls.Load())
+			t.Errorf("memory in use after %d requests: %+v", up.calls.Load(), u)
 		}
-		// Of 5,000, these are the answers that fit in memory and those that wait for memory.
+		// This is how many of the 5,000 answers fit in memory or wait for memory.
 		if n := up.calls.Load(); n > 1000 {
-			t.Errorf("%d requests were sent whose answers have no room", n)
+			t.Errorf("%d requests were sent without memory for their answers", n)
 		}
 		stuck.Store(false)
 		w.pass(10 * time.Minute)
@@ -104,7 +104,7 @@ func TestAnswersShareMemory(t *testing.T) {
 	})
 }
 
-// TestLargeAnswersTakeTurns checks that a large answer waits while other stores' large work has the
+// TestLargeAnswersTakeTurns checks that a large answer waits while large tasks of other stores use the
 // processors. Small answers don't wait.
 func TestLargeAnswersTakeTurns(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
@@ -124,8 +124,8 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 	})
 }
 
-// TestPortions checks that storage which can't store many large answers in time gets fewer at once, until
-// they fit.
+// TestPortions checks that if storage can't store many large answers in time, it gets fewer at a time until
+// it can.
 func TestPortions(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -138,7 +138,7 @@ func TestPortions(t *testing.T) {
 	})
 }
 
-// loads checks that memory is taken before a batch is loaded.
+// loads is storage that checks that memory is reserved before a batch is loaded.
 type loads struct {
 	Storage
 	t      *testing.T
@@ -152,12 +152,12 @@ func (s loads) Load(ctx context.Context, c *storage.Claim) error {
 		s.t.Error("a claim came with its requests")
 	}
 	if u := s.engine().batches.Usage(); u.Held < c.Bytes || u.Held > u.Total {
-		s.t.Errorf("a batch of %d bytes is loaded while %+v of the memory is in use", c.Bytes, u)
+		s.t.Errorf("a batch of %d bytes is loaded with this memory in use: %+v", c.Bytes, u)
 	}
 	return s.Storage.Load(ctx, c)
 }
 
-// TestMemoryBeforeLoad checks that loaded batches fit in the memory, however many stores have large
+// TestMemoryBeforeLoad checks that loaded batches fit in memory, no matter how many stores have large
 // batches.
 func TestMemoryBeforeLoad(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {

@@ -21,36 +21,36 @@ import (
 	"pgregory.net/rapid"
 )
 
-// plan is everything that happens in one run of the model. It is pure data, so that rapid can shrink a
-// failing one.
+// plan is everything that happens in one run of the model. It contains only data, so that rapid can shrink
+// a failing plan.
 type plan struct {
 	events []event
-	seed   uint64 // of the storage's faults
-	places int    // for queues at each node; 0: enough
-	memory int64  // of each node; 0: enough
+	seed   uint64 // selects storage's faults
+	places int    // each node's places for queues; 0: enough
+	memory int64  // each node's memory for batches; 0: enough
 }
 
 type event struct {
 	after   time.Duration
 	what    string // one of whats
-	node    int    // the host of the event, of two
+	node    int    // the host of the event: 0 or 1
 	store   string // create
 	options batch.Options
 	methods []string
 	scripts [][]step
 	dials   []time.Duration
-	target  int // stop, delete, pause, resume: number of the batch, whose store has the queue
+	target  int // stop, delete, pause, resume: number of the batch; its store's queue may be paused instead
 }
 
 // whats are the kinds of events. An uncertain node doesn't know whether it owns its queues. An expired
-// node is taken for dead. With deaf, messages between nodes are lost.
+// node is considered dead. A deaf node loses messages from other nodes.
 var whats = []string{
 	"create", "create", "create", "create", "create", "create", "stop", "delete", "crash", "restart", "faults", "calm",
 	"expire", "expire", "uncertain", "certain", "deaf", "hear", "pause", "pause", "resume", "pause queue", "resume queue",
 }
 
-// TestModel runs random plans. It checks the whole promise against the upstream's ledger and against a
-// model of each batch's result.
+// TestModel runs random plans. It checks the engine's guarantees against the upstream's ledger and a model
+// of each batch's result.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := plans.Draw(rt, "plan")
@@ -100,7 +100,7 @@ var steps = rapid.Custom(func(t *rapid.T) step {
 
 var pauses = rapid.Map(rapid.SampledFrom([]int{0, 0, 1, 1500, 4000}), func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
 
-// span is a time in which something was paused. to is zero while it lasts.
+// span is a period during which something was paused. to is zero until it ends.
 type span struct{ from, to time.Time }
 
 // trial is one run of a plan.
@@ -111,9 +111,9 @@ type trial struct {
 	stopped map[int]time.Time
 	deleted map[int]time.Time
 	paused  map[string][]span // by batch, "0", and by store, "a"
-	crashes []time.Time       // and the times at which a node was taken for dead
+	crashes []time.Time       // the times at which a node crashed or was considered dead
 	mu      sync.Mutex
-	faulty  bool // storage fails sometimes
+	faulty  bool // storage sometimes fails
 	random  *rand.Rand
 }
 
@@ -221,7 +221,7 @@ func (tr *trial) steer(what string, paused bool) {
 	s := insist(tr.world, func() (storage.StopResult, error) {
 		s, err := tr.node.Pause(context.Background(), p)
 		if errors.Is(err, storage.ErrNotFound) {
-			err = nil // deleted
+			err = nil // the batch was deleted
 		}
 		return s, err
 	})
@@ -233,14 +233,14 @@ func (tr *trial) steer(what string, paused bool) {
 	}
 }
 
-// wasPaused reports whether a batch, or its store, was paused at a moment.
+// wasPaused reports whether a batch or its store was paused at the given time.
 func (tr *trial) wasPaused(i int, store string, at time.Time) bool {
 	in := func(s span) bool { return at.After(s.from) && (s.to.IsZero() || at.Before(s.to)) }
 	return slices.ContainsFunc(tr.paused[fmt.Sprint(i)], in) || slices.ContainsFunc(tr.paused[store], in)
 }
 
-// end stops or deletes a batch. If storage fails although it has stored the change, no node is notified.
-// The run still sees the change with its next record.
+// end stops or deletes a batch. If storage stores the change but then fails, no node is notified. The run
+// still sees the change with its next record.
 func (tr *trial) end(what string, i int) {
 	m := tr.batches[i]
 	moments := tr.stopped
@@ -262,7 +262,7 @@ func (tr *trial) end(what string, i int) {
 	}
 }
 
-// untilEnd waits for the end of every batch. A request that is throttled up to its limit takes 20 minutes.
+// untilEnd waits for the end of every batch. A request that is always throttled takes 20 minutes.
 func (tr *trial) untilEnd() []string {
 	deadline := time.Now().Add(24 * time.Hour)
 	for i := range tr.batches {
@@ -277,7 +277,7 @@ func (tr *trial) untilEnd() []string {
 	return nil
 }
 
-// check checks the whole promise.
+// check checks all guarantees.
 func (tr *trial) check() (problems []string) {
 	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	tr.checkOrder(say)
@@ -300,7 +300,7 @@ func (tr *trial) check() (problems []string) {
 		}
 		for j, r := range results {
 			if len(tr.crashes) > 0 && m.reqs[j].Safe() && (r == nil || slices.ContainsFunc(sent[j], func(e *attempt) bool { return e.answer.Code == r.Code })) {
-				continue // a read leaves no mark, so after a crash nobody knows that it was sent again
+				continue // a read records no intent, so after a crash the recorded attempts may be too few
 			}
 			checkResult(say, fmt.Sprintf("request %d/%d", i, j), r, sent[j])
 		}
@@ -389,7 +389,7 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*attempt) {
 	}
 }
 
-// final returns why a request must not be sent again after an attempt, or an empty text if it may.
+// final returns why a request must not be sent again after an attempt; "": it may be sent again.
 func final(m *testBatch, j int, e *attempt) string {
 	repeatable := m.reqs[j].Repeatable()
 	switch {
@@ -420,8 +420,8 @@ func checkResult(say sayer, name string, r *batch.Result, sent []*attempt) {
 		say("%s: not executed, but sent %d times", name, len(sent))
 	case r == nil:
 	case r.Line == batch.OutcomeUnknown.Line:
-		// The last attempt was cut off, its answer was lost with its node, or it had not left
-		// yet.
+		// The last attempt was cut off, its answer was lost with its node, or its request had not
+		// left yet.
 	case len(sent) == 0:
 		say("%s: ended with %d, but was never sent", name, r.Code)
 	case sent[len(sent)-1].answer.Code != r.Code:
@@ -448,8 +448,8 @@ func model(e event, p Policy) string {
 	return strings.Join(words, " ")
 }
 
-// modelRequest returns the last answer of one request, and whether it is a success. A script that ends
-// with 429 repeats it until the throttle limit.
+// modelRequest returns the last answer to a request, and whether it is a success. If a script ends with 429,
+// the upstream repeats that answer until the throttle limit.
 func modelRequest(method string, script []step, stopOnFailure bool, p Policy) (code int, ok bool) {
 	repeatable := method != "POST" && method != "PATCH"
 	retries, maybeDone := 0, false

@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// pair runs a scenario with two running nodes. The scenario begins at the first one.
+// pair runs a scenario with two running nodes. The first one is the current host at the start.
 func pair(t *testing.T, name string, f func(t *testing.T, w *world, other *host)) {
 	t.Helper()
 	scenario(t, name, func(t *testing.T, w *world) {
@@ -50,7 +50,7 @@ func (w *world) nodesOf(batch int, first, second *host) string {
 	return strings.Join(out, " ")
 }
 
-// TestOtherNode checks that a node which the database takes for dead stops sending, and that its late
+// TestOtherNode checks that a node that the database considers dead stops sending, and that its late
 // answers change nothing.
 func TestOtherNode(t *testing.T) {
 	scenario(t, "takes over", func(t *testing.T, w *world) {
@@ -72,7 +72,7 @@ func TestOtherNode(t *testing.T) {
 	})
 }
 
-// TestOtherNodeParallel does the same with many requests in flight. Their places are returned, although
+// TestOtherNodeParallel is TestOtherNode with many requests in flight. Their places are returned, although
 // their answers are dropped.
 func TestOtherNodeParallel(t *testing.T) {
 	scenario(t, "takes over", func(t *testing.T, w *world) {
@@ -153,14 +153,14 @@ func TestOffer(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 200 200 200 200")
 		if busy, waited := w.nodesOf(0, w.host, other), w.nodesOf(1, w.host, other); strings.Contains(waited, busy[:1]) {
-			t.Errorf("the batch that waited was sent by node %q, and %q is busy", waited, busy)
+			t.Errorf("the waiting batch was sent by node %q, but %q is the busy node", waited, busy)
 		}
 		w.pass(2 * time.Minute)
 	})
 }
 
-// TestHandover checks that a node which shuts down releases each queue once its requests in flight are
-// recorded, and releases the queues in its line at once.
+// TestHandover checks that a node that shuts down releases each queue as soon as its requests in flight are
+// recorded, and offers the queues in its lines to other nodes at once.
 func TestHandover(t *testing.T) {
 	pair(t, "one by one", func(t *testing.T, w *world, other *host) {
 		w.restart(Options{QueuesAtOnce: 3})
@@ -188,7 +188,7 @@ func TestHandover(t *testing.T) {
 	})
 }
 
-// lateClaims answers a Claim one second after it was made.
+// lateClaims is storage that returns from Claim one second after it made the claim.
 type lateClaims struct{ Storage }
 
 func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
@@ -201,8 +201,8 @@ func (l *lateClaims) Claim(ctx context.Context, q storage.QueueID) (*storage.Cla
 	}
 }
 
-// TestHandoverOfNewClaim checks that a node also releases a queue that it is claiming when it shuts down,
-// although other work keeps the node running.
+// TestHandoverOfNewClaim checks that a node that shuts down while it claims a queue also releases that queue,
+// even while other work keeps the node running.
 func TestHandoverOfNewClaim(t *testing.T) {
 	pair(t, "at once", func(t *testing.T, w *world, _ *host) {
 		w.wrap = func(s Storage) Storage { return &lateClaims{s} }
@@ -220,8 +220,8 @@ func TestHandoverOfNewClaim(t *testing.T) {
 	})
 }
 
-// TestExpired checks that a node which is taken for dead lets its requests in flight finish. It records
-// them as long as no other node has claimed the queue.
+// TestExpired checks that a node that is considered dead lets its requests in flight finish. It records their
+// answers as long as no other node has claimed the queue.
 func TestExpired(t *testing.T) {
 	scenario(t, "one after the other", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(201), time.Minute})
@@ -317,7 +317,7 @@ func TestUncertain(t *testing.T) {
 			synctest.Wait()
 			want, nodes := "200 200", "2 2"
 			if method == "POST" {
-				want, nodes = "502! 200", "2" // its intent was recorded
+				want, nodes = "502! 200", "2" // the intent was recorded, so the first POST is in doubt
 			}
 			expect(t, "outcome", w.outcome(a), want)
 			expect(t, "sent by", w.nodesOf(0, w.host, other), nodes)
@@ -325,8 +325,8 @@ func TestUncertain(t *testing.T) {
 	}
 }
 
-// TestWithheld checks that a request isn't sent if its permission has ended when its connection is ready,
-// and that it certainly wasn't sent.
+// TestWithheld checks that a request isn't sent if its permission has ended when its connection is ready. The
+// engine then knows that it wasn't sent.
 func TestWithheld(t *testing.T) {
 	slow := func(w *world, options batch.Options, methods ...string) *testBatch {
 		w.up.dial(0, 0, 2*time.Second)
@@ -396,7 +396,7 @@ func TestWithheld(t *testing.T) {
 	})
 }
 
-// TestStopElsewhere checks that a stop through another node reaches the node that runs the batch.
+// TestStopElsewhere checks that a stop on another node reaches the node that runs the batch.
 func TestStopElsewhere(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		name := map[bool]string{false: "told at once", true: "the hint is lost"}[lost]

@@ -23,7 +23,7 @@ type answering struct {
 	Storage
 	op    string
 	err   error
-	times int // how often; negative: always
+	times int // how often to answer with the error; negative: always
 	batch batch.Ticket
 	queue storage.QueueID
 	mu    sync.Mutex
@@ -147,9 +147,9 @@ func (a *answering) Purge(ctx context.Context, retention time.Duration) (bool, e
 	return a.Storage.Purge(ctx, retention)
 }
 
-// TestEveryError makes storage answer each call for one batch with each error, once or always. The engine
-// makes a limited number of calls, other stores' batches run, and the node shuts down at once. After the
-// batch was set aside or has ended, the next one of its store runs.
+// TestEveryError makes each storage call for one batch fail with each error, once or always. The engine must
+// make a limited number of calls, run other stores' batches, and shut down at once. After the batch was
+// quarantined or has ended, the next batch of its store must run.
 func TestEveryError(t *testing.T) {
 	errs := map[string]error{
 		"not found": storage.ErrNotFound, "not owner": storage.ErrNotOwner, "nothing": storage.ErrNothing,
@@ -191,7 +191,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 	}
 	other := w.create("other", stop, "POST")
 	takes := 3 * time.Minute
-	if a.op == "Quarantine" { // it is retried once a minute
+	if a.op == "Quarantine" { // the engine retries it only once a minute
 		takes = 30 * time.Minute
 	}
 	w.pass(takes)
@@ -205,7 +205,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 		expect(t, "the next batch of the store", w.outcome(second), "200")
 	}
 	if !over && !always {
-		t.Errorf("the batch has neither ended nor was it set aside: %s", w.outcome(first))
+		t.Errorf("the batch has not ended and was not quarantined: %s", w.outcome(first))
 	}
 	began := time.Now()
 	w.shutdown()
@@ -222,7 +222,7 @@ func everyError(t *testing.T, w *world, a *answering) {
 	}
 }
 
-// quarantined returns the tickets of the batches that are set aside, with the reasons.
+// quarantined returns the tickets of the quarantined batches, with the reasons.
 func (w *world) quarantined() map[batch.Ticket]string {
 	out := map[batch.Ticket]string{}
 	for _, b := range insist(w, func() ([]storage.QuarantinedBatch, error) {
@@ -233,10 +233,10 @@ func (w *world) quarantined() map[batch.Ticket]string {
 	return out
 }
 
-// TestDamagedBatch checks that a batch which can't be read is set aside and its store continues. The batch
-// runs when it can be read again and an operator releases it.
+// TestDamagedBatch checks that a batch that can't be read is quarantined and its store continues. The batch
+// runs once it can be read again and an operator has released it.
 func TestDamagedBatch(t *testing.T) {
-	scenario(t, "set aside and released", func(t *testing.T, w *world) {
+	scenario(t, "quarantined and released", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), time.Second})
 		before := w.create("s", stop, "POST")
 		a, b := w.create("s", stop, "POST"), w.create("s", stop, "POST")
@@ -264,8 +264,8 @@ func TestDamagedBatch(t *testing.T) {
 	})
 }
 
-// TestDeadlyBatch checks that a batch which kills its nodes is set aside after five deaths. Batches that
-// ran beside it are not, although none of their attempts could end.
+// TestDeadlyBatch checks that a batch that kills its nodes is quarantined after five deaths. Batches that ran
+// at the same time are not, although none of their attempts could end.
 func TestDeadlyBatch(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		var innocent []*testBatch
@@ -296,8 +296,8 @@ func TestDeadlyBatch(t *testing.T) {
 	})
 }
 
-// TestRestartsAreNoDeaths checks that a batch isn't set aside by graceful restarts, or by crashes between
-// which its attempts end.
+// TestRestartsAreNoDeaths checks that a batch isn't quarantined after graceful restarts, or after crashes if
+// attempts end between them.
 func TestRestartsAreNoDeaths(t *testing.T) {
 	scenario(t, "restarts", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(503), time.Second})
@@ -328,8 +328,8 @@ func TestRestartsAreNoDeaths(t *testing.T) {
 	})
 }
 
-// TestMissingKey checks that a batch whose key this node lacks waits with a warning, and that a batch whose
-// credential has an unknown form is set aside.
+// TestMissingKey checks that a batch whose secret key this node lacks waits and a warning is logged. A batch
+// whose credential has an unknown format is quarantined.
 func TestMissingKey(t *testing.T) {
 	for name, of := range map[string]struct {
 		err   error
@@ -337,7 +337,7 @@ func TestMissingKey(t *testing.T) {
 		aside int
 	}{
 		"another node may have the key": {fmt.Errorf("%w: 0123", ErrNoKey), "QUEUED -", 0},
-		"the form is unknown":           {fmt.Errorf("%w: 9", ErrUnknownSeal), "QUEUED -", 1},
+		"the format is unknown":         {fmt.Errorf("%w: 9", ErrUnknownSeal), "QUEUED -", 1},
 		"the credential is damaged":     {errors.New("damaged"), "-", 0},
 	} {
 		scenario(t, name, func(t *testing.T, w *world) {
@@ -354,7 +354,7 @@ func TestMissingKey(t *testing.T) {
 			a := w.create("s", stop, "POST")
 			w.pass(time.Hour)
 			expect(t, "outcome", w.outcome(a), of.want)
-			expect(t, "set aside", fmt.Sprint(len(w.quarantined())), fmt.Sprint(of.aside))
+			expect(t, "quarantined", fmt.Sprint(len(w.quarantined())), fmt.Sprint(of.aside))
 			if !errors.Is(of.err, ErrNoKey) {
 				return
 			}

@@ -127,7 +127,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeWords checks that the status line says when a request may have been carried out although its
+// TestJudgeWords checks that the status line says so if a request may have been carried out although its
 // answer is a failure.
 func TestJudgeWords(t *testing.T) {
 	maybe := storage.Tries{MaybeDone: true}
@@ -160,7 +160,7 @@ func TestJudgeWords(t *testing.T) {
 	}
 }
 
-// TestJudgeByteOrderMark checks that JSON with a byte order mark is JSON. Other bodies keep their mark.
+// TestJudgeByteOrderMark checks that a byte order mark before JSON is removed. Other bodies keep theirs.
 func TestJudgeByteOrderMark(t *testing.T) {
 	p := Policy{Success: func(int) bool { return true }}
 	for body, want := range map[string]string{"\ufeff{\"id\":7}": "{\"id\":7}", "\ufeffplain": "\ufeffplain", "\ufeff": "\ufeff", "{}": "{}"} {
@@ -218,7 +218,7 @@ func TestRecovered(t *testing.T) {
 			t.Errorf("%+v: got %+v", tt, m)
 		}
 		if !m.Tries.MaybeDone || !m.Tries.InDoubt || m.InDoubt() != (tt.want == storage.Done) {
-			t.Errorf("%+v: a request that may have run before is not said to: %+v", tt, m.Tries)
+			t.Errorf("%+v: MaybeDone isn't set for a request that may have run before: %+v", tt, m.Tries)
 		}
 	}
 }

@@ -39,13 +39,13 @@ func TestStrangersWaitBehindOthers(t *testing.T) {
 			t.Errorf("%d attempts, want one for each made-up token and two", n)
 		}
 		if e := w.engine; e.strangers.running != 0 || e.strangers.line.n != 0 {
-			t.Errorf("%d strangers run and %d wait at the end", e.strangers.running, e.strangers.line.n)
+			t.Errorf("at the end, %d strangers run and %d wait", e.strangers.running, e.strangers.line.n)
 		}
 	})
 }
 
-// TestStrangersAreServed checks that a stranger gets a place although others always have work, and is no
-// longer a stranger once the upstream has accepted its token.
+// TestStrangersAreServed checks that a stranger gets a place although others always have work. Once the
+// upstream has accepted its token, it is no longer a stranger.
 func TestStrangersAreServed(t *testing.T) {
 	scenario(t, "beside busy owners", func(t *testing.T, w *world) {
 		w.shutdown()

@@ -12,7 +12,7 @@ import (
 
 // TestPlaces checks that parallel batches whose upstream hangs leave places for other stores.
 func TestPlaces(t *testing.T) {
-	scenario(t, "for everybody's first request", func(t *testing.T, w *world) {
+	scenario(t, "for the first requests of other stores", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.MaxOutbound = 40
 		w.start()
@@ -24,7 +24,7 @@ func TestPlaces(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := len(strings.Fields(w.sent())); n < 30 || n > 33 {
-			t.Errorf("%d requests under way, want about three quarters of 40", n)
+			t.Errorf("%d requests in flight, want about three quarters of 40", n)
 		}
 		for range 5 {
 			b := w.create("quick", stop, posts(1)...)
@@ -34,14 +34,14 @@ func TestPlaces(t *testing.T) {
 		w.pass(10 * time.Minute)
 		for b := range 3 {
 			if st := w.status(w.batches[b]); st.Completed != 100 {
-				t.Errorf("batch %d has ended %d requests", b, st.Completed)
+				t.Errorf("%[2]d requests of batch %[1]d have ended", b, st.Completed)
 			}
 		}
 	})
 }
 
 func TestTurns(t *testing.T) {
-	scenario(t, "a busy store hands its place over after its turn", func(t *testing.T, w *world) {
+	scenario(t, "a busy store returns its place after its turn", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce = 1
 		w.start()
@@ -61,7 +61,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// TestTurnsBetweenBatches is TestTurns for a store with many batches instead of many requests.
+// TestTurnsBetweenBatches is TestTurns with a store that has many batches instead of one with many requests.
 func TestTurnsBetweenBatches(t *testing.T) {
 	scenario(t, "many small batches", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -79,8 +79,8 @@ func TestTurnsBetweenBatches(t *testing.T) {
 	})
 }
 
-// TestMemory checks that batches which don't fit in memory together take turns, and that a batch larger
-// than all of it also runs.
+// TestMemory checks that batches that don't fit in memory together take turns, and that a batch larger than
+// all of the memory also runs.
 func TestMemory(t *testing.T) {
 	scenario(t, "turns", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -107,8 +107,8 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// TestFresh checks that a store that was idle starts within one turn, however many stores are busy. Many
-// stores that were idle don't block a busy one.
+// TestFresh checks that a store that was idle starts within one turn, no matter how many stores are busy. A
+// busy store also makes progress while many stores that were idle start.
 func TestFresh(t *testing.T) {
 	scenario(t, "behind many that are busy", func(t *testing.T, w *world) {
 		w.shutdown()
@@ -144,7 +144,7 @@ func TestFresh(t *testing.T) {
 			w.pass(time.Second)
 		}
 		if n := w.status(busy).Completed; n < 60 {
-			t.Errorf("the busy store has got %d requests through in 30 s", n)
+			t.Errorf("the busy store has completed %d requests in 30 s", n)
 		}
 		w.pass(5 * time.Minute)
 	})
@@ -168,10 +168,11 @@ func TestShares(t *testing.T) {
 			w.create(store, parallel, posts(500)...)
 		}
 		w.pass(20 * latency)
-		// 75 places beyond the first one of each: 18.75 each, and 19.75 every latency.
+		// Of the 75 extra places, each batch gets 18.75. With its first place, it completes 19.75
+		// requests per latency.
 		for _, b := range w.batches[1:] {
 			if n := w.status(b).Completed; n < 320 || n > 450 {
-				t.Errorf("a batch that came later has got %d requests through in 20 times the latency; 395 is its part", n)
+				t.Errorf("a later batch has completed %d requests in 20 times the latency; its equal share is 395", n)
 			}
 		}
 		if n := w.status(first).Completed; n > 500 {
@@ -179,7 +180,7 @@ func TestShares(t *testing.T) {
 		}
 		w.pass(time.Minute)
 	})
-	scenario(t, "all of them to one that is alone", func(t *testing.T, w *world) {
+	scenario(t, "a single batch gets all of them", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.MaxOutbound = 40
 		w.start()

@@ -27,8 +27,8 @@ func linkedReads(n, few int) []batch.Request {
 	return out
 }
 
-// linkedWorld starts a world with an upstream that answers the requests of linkedReads. Calls of the
-// storage operation stuck last until their context ends.
+// linkedWorld starts a world with an upstream that answers the requests of linkedReads. Calls of the storage
+// operation named stuck block until their context ends.
 func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
 	w.shutdown()
 	up, stuck = &linked{codes: make([]int, n+1)}, new(atomic.Value)
@@ -47,8 +47,8 @@ func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
 	return up, stuck
 }
 
-// TestAnswersAreRecordedBeforeValuesAreTaken checks that no request that takes values from answers is sent
-// before these are recorded, and that a node which shuts down doesn't wait for that.
+// TestAnswersAreRecordedBeforeValuesAreTaken checks that a request that takes values from answers is sent
+// only once these answers are recorded. A node that shuts down doesn't wait for that.
 func TestAnswersAreRecordedBeforeValuesAreTaken(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		up, stuck := linkedWorld(w, 1)
@@ -68,8 +68,8 @@ func TestAnswersAreRecordedBeforeValuesAreTaken(t *testing.T) {
 	})
 }
 
-// TestOnlyNeededAnswersAreRead checks that a batch that is claimed again reads only the answers from which
-// its next request takes values.
+// TestOnlyNeededAnswersAreRead checks that when a batch is claimed again, only the answers from which its next
+// request takes values are read.
 func TestOnlyNeededAnswersAreRead(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		const n, few = 12, 3
@@ -103,7 +103,7 @@ func TestOnlyNeededAnswersAreRead(t *testing.T) {
 	})
 }
 
-// TestShutdownEndsTheReadingOfAnswers checks that a node which reads recorded answers shuts down at once.
+// TestShutdownEndsTheReadingOfAnswers checks that a node shuts down at once while it reads recorded answers.
 func TestShutdownEndsTheReadingOfAnswers(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		up, _ := linkedWorld(w, 1)

@@ -37,12 +37,12 @@ type attempt struct {
 	key    string
 	began  time.Time // when its connection was requested
 	at     time.Time
-	end    time.Time // zero: the sender died first
+	end    time.Time // zero: the sender died before the answer came
 	answer outbound.Answer
 }
 
-// upstream answers by script and keeps a ledger. The path of a request is "BATCH/INDEX". A script repeats
-// its last step.
+// upstream answers by script and keeps a ledger. The path of a request is "BATCH/INDEX". At its end, a script
+// repeats its last step.
 type upstream struct {
 	db       *storagetest.Memory
 	mu       sync.Mutex
@@ -95,7 +95,7 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 		u.withheld++
 		return outbound.Answer{Outcome: outbound.Withheld, Code: 502}
 	}
-	if u.db.Owner(strings.TrimPrefix(c.Token, "token of ")) != u.node { // a queue has its token's name
+	if u.db.Owner(strings.TrimPrefix(c.Token, "token of ")) != u.node { // the token contains the name of the queue
 
 		u.foreign = append(u.foreign, c.Path)
 	}
@@ -142,19 +142,19 @@ type world struct {
 	db *storagetest.Memory
 	*host
 	policy  Policy
-	options Options               // that differ from the defaults of start
-	wrap    func(Storage) Storage // nil: the node itself
+	options Options               // options that differ from the defaults of start
+	wrap    func(Storage) Storage // wraps each node's storage; nil: not wrapped
 	batches []*testBatch
 }
 
 // host runs one engine at a time, each on a new node.
 type host struct {
 	node    *storagetest.Node
-	left    *storagetest.Node // one that was shut down; tests still read from it
+	left    *storagetest.Node // a node that was shut down; tests still read from it
 	engine  *Engine
 	stop    context.CancelFunc
 	ended   chan struct{}
-	zombies []chan struct{} // the ends of engines that crashed
+	zombies []chan struct{} // for each engine that crashed: closed when it has ended
 }
 
 // at makes another host the current one, and returns the previous one.
@@ -255,7 +255,7 @@ func (e *Engine) checkPlaces(t testing.TB) {
 		"outbound": {e.outbound, int64(e.MaxOutbound)},
 	} {
 		if !of.places.TryAcquire(of.all) {
-			t.Errorf("the engine has ended and not given back all of %s", what)
+			t.Errorf("the engine has ended without returning all of %s", what)
 			continue
 		}
 		of.places.Release(of.all)
@@ -277,7 +277,7 @@ func (e *Engine) checkPlaces(t testing.TB) {
 // crash kills the node. Nothing that it does is stored from now on, and its attempts in flight are cut
 // off.
 func (w *world) crash() {
-	w.up.mu.Lock() // no attempt is between its permit and its leaving
+	w.up.mu.Lock() // so that no attempt has been permitted but not sent
 	w.db.Kill(w.node)
 	w.up.mu.Unlock()
 	w.engine.abortNow()
@@ -285,7 +285,7 @@ func (w *world) crash() {
 	w.zombies = append(w.zombies, w.ended)
 }
 
-// expire makes the database take the node for dead, although the node still lives.
+// expire makes the database consider the node dead, although the node is alive.
 func (w *world) expire() {
 	w.up.mu.Lock()
 	defer w.up.mu.Unlock()
@@ -324,7 +324,7 @@ func (w *world) status(m *testBatch) *storage.Status {
 	return insist(w, func() (*storage.Status, error) { return w.node.Status(context.Background(), m.key, 1<<30) })
 }
 
-// insist calls storage until it doesn't fail by injection.
+// insist repeats a storage call until no fault is injected.
 func insist[T any](w *world, call func() (T, error)) T {
 	for {
 		v, err := call()
@@ -338,7 +338,7 @@ func insist[T any](w *world, call func() (T, error)) T {
 	}
 }
 
-// outcome renders a batch's results. "200 404! -" is a success, a failure and a request that was not
+// outcome returns a batch's results as text. "200 404! -" is a success, a failure and a request that was not
 // executed. If the batch has not ended, its state comes first.
 func (w *world) outcome(m *testBatch) string {
 	s := w.status(m)
@@ -373,7 +373,7 @@ func (w *world) stopBatch(m *testBatch) int {
 	return s.Count
 }
 
-// sent renders the ledger. "0/1 0/2" are attempts at requests 1 and 2 of batch 0.
+// sent returns the ledger as text. "0/1 0/2" are attempts at requests 1 and 2 of batch 0.
 func (w *world) sent() string {
 	w.up.mu.Lock()
 	defer w.up.mu.Unlock()
@@ -384,13 +384,13 @@ func (w *world) sent() string {
 	return strings.Join(out, " ")
 }
 
-// sentOf renders the ledger of one batch.
+// sentOf returns the ledger of one batch as text.
 func (w *world) sentOf(batch string) string {
 	words := strings.Fields(w.sent())
 	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return !strings.HasPrefix(s, batch+"/") }), " ")
 }
 
-// abortNow cuts off the attempts in flight, as the death of the process does.
+// abortNow cuts off the attempts in flight, as if the process had died.
 func (e *Engine) abortNow() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
