@@ -110,7 +110,7 @@ func (b *bench) polls(ctx context.Context) ([]figure, error) {
 	return []figure{
 		{Name: fmt.Sprintf("polls with responses=false, %d connections", pollConnections), Value: value(polls), Unit: "/s", Least: b.goal(20_000, 0)},
 		{Name: fmt.Sprintf("polls with %d responses of 1 KiB, 4 connections", pollRequests), Value: value(median(full)), Unit: "/s"},
-		{Name: "for comparison: a server that only copies as many bytes", Value: value(median(bare)), Unit: "/s"},
+		{Name: "for comparison: a server that only copies the same number of bytes", Value: value(median(bare)), Unit: "/s"},
 		{Name: "memory at the peak, 4 readers", Value: megabytes(few), Unit: "MB"},
 		{Name: fmt.Sprintf("memory at the peak, %d readers", pollReaders), Value: megabytes(many), Unit: "MB", Goal: 300},
 	}, nil
