@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// audit compares what the service reports with what the upstream's ledger says.
+// audit compares the service's reports with the upstream's ledger.
 type audit struct {
 	t      *testing.T
 	load   *load
@@ -19,18 +19,18 @@ type audit struct {
 
 	tickets     int
 	requests    int
-	lost        int // tickets without an answer, or with an incomplete one
-	twice       int // POST and PATCH that arrived again although they may have been carried out
+	lost        int // tickets whose batch is missing or incomplete
+	twice       int // POST and PATCH that arrived again although an earlier attempt may have been carried out
 	inDoubt     int // POST and PATCH reported as unknown
-	doubtDone   int // those that the upstream had carried out
+	doubtDone   int // those in doubt that the upstream had carried out
 	interrupted int // requests of any method that a dying process left unknown
 	notSent     int // POST and PATCH reported as not sent, because there was no connection
 	repeated    int // GET, HEAD, PUT and DELETE that arrived again without an earlier refusal
-	unreported  int // GET and HEAD that arrived, and were reported as NOT_EXECUTED after a crash
+	unreported  int // GET and HEAD that arrived but were reported as NOT_EXECUTED after a crash
 }
 
-// auditLoad checks the whole invariant. Every violation is an error of the test. The order of
-// arrivals that are listed as late isn't checked.
+// auditLoad checks every promise about a load. Each violation fails the test. late lists the Seq of
+// arrivals whose order isn't checked.
 func auditLoad(ctx context.Context, t *testing.T, l *load, ledger *Ledger, late ...int) *audit {
 	t.Helper()
 	a := &audit{t: t, load: l, byPath: map[string][]Arrival{}, late: late}
@@ -45,27 +45,27 @@ func auditLoad(ctx context.Context, t *testing.T, l *load, ledger *Ledger, late 
 		a.order(store, arrivals)
 	}
 	t.Logf("%d tickets with %d requests, %d arrivals at the upstream", a.tickets, a.requests, len(arrivals))
-	t.Logf("tickets lost: %d; POST and PATCH made twice: %d", a.lost, a.twice)
-	t.Logf("POST and PATCH in doubt: %d, of which the upstream had carried out %d; for certain not sent: %d",
+	t.Logf("tickets lost: %d; POST and PATCH sent twice: %d", a.lost, a.twice)
+	t.Logf("POST and PATCH in doubt: %d, of which the upstream had carried out %d; known not to have been sent: %d",
 		a.inDoubt, a.doubtDone, a.notSent)
 	t.Logf("requests that a dying process left unknown: %d", a.interrupted)
-	t.Logf("GET, HEAD, PUT and DELETE sent again: %d; GET and HEAD sent and then not executed: %d", a.repeated, a.unreported)
+	t.Logf("GET, HEAD, PUT and DELETE sent again: %d; GET and HEAD sent but reported as NOT_EXECUTED: %d", a.repeated, a.unreported)
 	return a
 }
 
-// safe reports whether a method only reads.
-func safe(method string) bool { return method == "GET" || method == "HEAD" }
+// isSafe reports whether a method only reads.
+func isSafe(method string) bool { return method == "GET" || method == "HEAD" }
 
-// once reports whether a request must not be sent again when its outcome is unknown.
-func once(method string) bool { return method == "POST" || method == "PATCH" }
+// mustNotRepeat reports whether a request must not be sent again when its outcome is unknown.
+func mustNotRepeat(method string) bool { return method == "POST" || method == "PATCH" }
 
-// refused reports whether an arrival was certainly refused, so that sending the request again
+// wasRefused reports whether the upstream refused an arrival, so that sending the request again
 // repeats nothing.
-func refused(a Arrival) bool {
+func wasRefused(a Arrival) bool {
 	return a.Answered && (a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable)
 }
 
-// keys checks that a request has one Idempotency-Key of its own for all attempts.
+// keys checks that each request has its own Idempotency-Key and uses it for all attempts.
 func (a *audit) keys(arrivals []Arrival) {
 	a.t.Helper()
 	paths := map[string]string{}
@@ -86,10 +86,10 @@ func (a *audit) repetitions() {
 	for path, arrivals := range a.byPath {
 		for i, earlier := range arrivals[:len(arrivals)-1] {
 			switch {
-			case refused(earlier):
-			case once(earlier.Method):
+			case wasRefused(earlier):
+			case mustNotRepeat(earlier.Method):
 				a.twice++
-				a.t.Errorf("%s %s came again after %+v, as %+v", earlier.Method, path, earlier, arrivals[i+1])
+				a.t.Errorf("%s %s arrived again after %+v, as %+v", earlier.Method, path, earlier, arrivals[i+1])
 			default:
 				a.repeated++
 			}
@@ -124,12 +124,12 @@ func (a *audit) store(ctx context.Context, store int) {
 		a.t.Fatal(err)
 	}
 	if !slices.Equal(found, handed) {
-		a.t.Errorf("store %d has %d batches and handed out %d tickets", store, len(found), len(handed))
+		a.t.Errorf("store %d has %d batches but handed out %d tickets", store, len(found), len(handed))
 	}
 }
 
 // batch checks the responses of one batch.
-func (a *audit) batch(store int, b sent, s *status) {
+func (a *audit) batch(store int, b loadBatch, s *status) {
 	a.t.Helper()
 	ran, failed := 0, false
 	for i, r := range s.Responses {
@@ -148,7 +148,7 @@ func (a *audit) batch(store int, b sent, s *status) {
 				b.requests[i].Method, r.ID, r.Status, r.Code, r.Line, err, a.byPath[path(store, b.requests[i])])
 		}
 		if r.Status == "NOT_EXECUTED" && !failed && !slices.ContainsFunc(s.Responses, func(r result) bool { return r.Status == "FAILED" }) {
-			a.t.Errorf("store %d, %s: not executed, and nothing failed", store, r.ID)
+			a.t.Errorf("store %d, %s: not executed although nothing failed", store, r.ID)
 		}
 	}
 	if ran != s.CompletedRequests {
@@ -169,12 +169,12 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 	}
 	switch got.Status {
 	case "COMPLETED":
-		if once(r.Method) && executed != 1 {
+		if mustNotRepeat(r.Method) && executed != 1 {
 			return fmt.Errorf("carried out %d times", executed)
 		}
-		return answeredBy(r, arrivals, got)
+		return checkAnswer(r, arrivals, got)
 	case "NOT_EXECUTED":
-		if len(arrivals) > 0 && !safe(r.Method) {
+		if len(arrivals) > 0 && !isSafe(r.Method) {
 			return fmt.Errorf("it arrived")
 		}
 		if len(arrivals) > 0 {
@@ -186,9 +186,9 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 			a.interrupted++
 		}
 		if got.Code != http.StatusBadGateway {
-			return answeredBy(r, arrivals, got)
+			return checkAnswer(r, arrivals, got)
 		}
-		if !once(r.Method) {
+		if !mustNotRepeat(r.Method) {
 			return nil
 		}
 		if strings.Contains(got.Line, "connection could not be made") {
@@ -201,16 +201,16 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 		a.inDoubt++
 		a.doubtDone += executed
 		if executed > 1 || !strings.Contains(got.Line, "not known") {
-			return fmt.Errorf("carried out %d times, and the line has to say that the outcome is not known", executed)
+			return fmt.Errorf("carried out %d times; the line must say that the outcome is not known", executed)
 		}
 		return nil
 	}
 	return fmt.Errorf("unknown status")
 }
 
-// answeredBy checks that the response is the answer that the ledger gave, or the part that it
-// gave before it hung up.
-func answeredBy(r request, arrivals []Arrival, got result) error {
+// checkAnswer checks that the response is an answer from the ledger, or the part of one that the
+// upstream sent before it hung up.
+func checkAnswer(r request, arrivals []Arrival, got result) error {
 	if strings.Contains(got.Line, "; the answer is incomplete: the connection broke") {
 		if slices.ContainsFunc(arrivals, func(a Arrival) bool { return !a.Answered && a.Status == got.Code }) {
 			return nil
@@ -230,7 +230,7 @@ func answeredBy(r request, arrivals []Arrival, got result) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no such answer was given")
+	return fmt.Errorf("the upstream gave no such answer")
 }
 
 // order checks the order in which a store's requests arrived.
@@ -255,8 +255,8 @@ func (a *audit) order(store int, arrivals []Arrival) {
 			batch, last = b, -1
 		}
 		parallel := b < len(a.load.stores[store]) && a.load.stores[store][b].parallel
-		if i < last && !parallel && (arrival.Nth == 1 || !safe(arrival.Method)) {
-			a.t.Errorf("store %d, batch %d: request %d came after request %d: %+v", store, b, i, last, arrival)
+		if i < last && !parallel && (arrival.Nth == 1 || !isSafe(arrival.Method)) {
+			a.t.Errorf("store %d, batch %d: request %d arrived after request %d: %+v", store, b, i, last, arrival)
 		}
 		last = max(last, i)
 	}

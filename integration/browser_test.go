@@ -17,16 +17,16 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var screenshots = flag.String("screenshots", "", "a folder that the dashboard's views are to be shown in")
+var screenshots = flag.String("screenshots", "", "the folder in which to save screenshots of the dashboard")
 
-// browser is a real Chromium with a page of one user. It fails the test if an expected event
+// browser is one user's page in a real Chromium. Its methods fail the test if an expected event
 // doesn't happen.
 type browser struct {
 	*testing.T
 	ctx context.Context
 }
 
-// chromium returns the path of a Chromium.
+// chromium returns the path of an installed Chromium.
 func chromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"} {
@@ -34,35 +34,35 @@ func chromium(t *testing.T) string {
 			return path
 		}
 	}
-	t.Fatal("there is no Chromium here: make browser-ready installs it, or says how")
+	t.Fatal("Chromium is missing: make INSTALL=1 test installs it")
 	return ""
 }
 
-// newBrowser starts a Chromium that the test's end closes.
+// newBrowser starts a Chromium that is closed when the test ends.
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, // root has none
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, // the sandbox doesn't work for root
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 	allocated, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
 	ctx, leave := chromedp.NewContext(allocated)
 	t.Cleanup(leave)
-	return opened(ctx, t)
+	return openPage(ctx, t)
 }
 
-// another returns a page of another user, with separate cookies.
-func (b *browser) another() *browser {
+// newUser returns a page of another user, with separate cookies.
+func (b *browser) newUser() *browser {
 	b.Helper()
 	ctx, leave := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
 	b.Cleanup(leave)
-	return opened(ctx, b.T)
+	return openPage(ctx, b.T)
 }
 
-// opened opens a page. It closes when the context of this first call ends.
-func opened(ctx context.Context, t *testing.T) *browser {
+// openPage opens a page. The page closes when ctx ends.
+func openPage(ctx context.Context, t *testing.T) *browser {
 	t.Helper()
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1200, 900)); err != nil {
-		t.Fatalf("the browser does not start: %v", err)
+		t.Fatalf("the browser didn't start: %v", err)
 	}
 	return &browser{t, ctx}
 }
@@ -76,7 +76,7 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// open goes to an address and waits until it is loaded.
+// open goes to an address and waits until the page is loaded.
 func (b *browser) open(address string) {
 	b.Helper()
 	b.do(chromedp.Navigate(address))
@@ -89,7 +89,7 @@ func eval[T any](b *browser, expression string) (T, error) {
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// value is eval, and fails the test on an error.
+// value returns the value of an expression. An error fails the test.
 func value[T any](b *browser, expression string) T {
 	b.Helper()
 	v, err := eval[T](b, expression)
@@ -99,7 +99,7 @@ func value[T any](b *browser, expression string) T {
 	return v
 }
 
-// until waits for a condition, also while the browser moves to other pages.
+// until waits for a condition, even across page loads.
 func (b *browser) until(condition string) {
 	b.Helper()
 	end := time.After(patience)
@@ -113,7 +113,7 @@ func (b *browser) until(condition string) {
 		select {
 		case <-end:
 			text, _ := eval[string](b, "location.href + '\\n' + document.body.innerText")
-			b.Fatalf("never came true (%v): %s\nthe page:\n%.3000s", err, condition, text)
+			b.Fatalf("the condition never held (%v): %s\nthe page:\n%.3000s", err, condition, text)
 		case <-tick.C:
 		}
 	}
@@ -131,12 +131,13 @@ func (b *browser) has(text string) bool {
 	return value[bool](b, "document.body.innerText.includes("+quote(text)+")")
 }
 
-// quote is a text as JavaScript writes it.
+// quote returns s as a JavaScript template literal.
 func quote(s string) string {
 	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`", "$", "\\$").Replace(s) + "`"
 }
 
-// press clicks the only button or link with this text, and waits until the next page has loaded.
+// press waits for a visible button, link or summary whose text begins with text, and clicks the
+// first one.
 func (b *browser) press(text string) {
 	b.Helper()
 	find := "[...document.querySelectorAll('button, a, summary')].filter(e => e.innerText.trim().startsWith(" + quote(text) + ") && e.checkVisibility())"
@@ -144,20 +145,20 @@ func (b *browser) press(text string) {
 	value[bool](b, "(() => { document.documentElement.dataset.old = 1; "+find+"[0].click(); return true })()")
 }
 
-// follow is press for a link or button that leads to another page.
+// follow presses a link or button and waits until the page that it leads to has loaded.
 func (b *browser) follow(text string) {
 	b.Helper()
 	b.press(text)
 	b.until("!document.documentElement.dataset.old && document.readyState === 'complete'")
 }
 
-// keys presses keys.
+// keys types text into the focused element.
 func (b *browser) keys(text string) {
 	b.Helper()
 	b.do(chromedp.KeyEvent(text))
 }
 
-// signIn signs in by the form, with the keyboard alone.
+// signIn signs in with the form, using only the keyboard.
 func (b *browser) signIn(base, store, token string) {
 	b.Helper()
 	b.open(base + "/ui/")
@@ -170,7 +171,7 @@ func (b *browser) signIn(base, store, token string) {
 	b.until("location.pathname !== '/ui/' && location.pathname !== '/ui/sign-in' && document.readyState === 'complete'")
 }
 
-// scripts turns JavaScript off or on, for pages that are opened from now on.
+// scripts turns JavaScript on or off for pages that are opened afterwards.
 func (b *browser) scripts(on bool) {
 	b.Helper()
 	b.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -179,7 +180,7 @@ func (b *browser) scripts(on bool) {
 	}))
 }
 
-// dark turns the dark colors on or off.
+// dark turns the dark color scheme on or off.
 func (b *browser) dark(on bool) {
 	b.Helper()
 	scheme := map[bool]string{true: "dark", false: "light"}[on]
@@ -191,7 +192,7 @@ func (b *browser) dark(on bool) {
 	}))
 }
 
-// shoot saves a picture of the page if the flag -screenshots is set.
+// shoot saves a screenshot of the page if the flag -screenshots is set.
 func (b *browser) shoot(name string) {
 	b.Helper()
 	if *screenshots == "" {
@@ -206,7 +207,8 @@ func (b *browser) shoot(name string) {
 	}
 }
 
-// axe is axe-core, which checks the accessibility of pages. It is downloaded once.
+// axe returns the script axe-core, which checks the accessibility of pages. It downloads the script
+// only once.
 var axe = sync.OnceValues(func() (string, error) {
 	folder, err := os.MkdirTemp("", "sheaf-axe-")
 	if err != nil {
@@ -225,9 +227,9 @@ var axe = sync.OnceValues(func() (string, error) {
 	return string(text), err
 })
 
-// accessible checks the page with axe, in both color schemes, and that nothing is wider than a
+// checkAccessible checks the page with axe, in both color schemes. It also checks that the page fits a
 // small phone.
-func (b *browser) accessible(view string) {
+func (b *browser) checkAccessible(view string) {
 	b.Helper()
 	script, err := axe()
 	if err != nil {
@@ -245,7 +247,7 @@ func (b *browser) accessible(view string) {
 	b.dark(false)
 	b.do(chromedp.EmulateViewport(360, 800))
 	if wide := value[int](b, "document.documentElement.scrollWidth"); wide > 360 {
-		b.Errorf("%s is %d wide on a screen of 360", view, wide)
+		b.Errorf("%s is %d px wide on a screen of 360 px", view, wide)
 	}
 	if view == "batch" {
 		b.shoot(view + "-small")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestCallbackSurvivesKill9: the callback arrives although the process died between the end of
-// the batch and the receiver's answer.
+// TestCallbackSurvivesKill9: the callback arrives even if the process dies between the end of the
+// batch and the receiver's answer.
 func TestCallbackSurvivesKill9(t *testing.T) { onEach(t, callbackSurvivesKill9) }
 
 func callbackSurvivesKill9(t *testing.T, database string) {
@@ -33,7 +33,7 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 		t.Fatal(err)
 	}
 	// The first attempt has failed or will fail. In both cases the next process tries again.
-	if _, err := c.ended(ctx, "1", ticket); err != nil {
+	if _, err := c.awaitEnd(ctx, "1", ticket); err != nil {
 		t.Fatal(err)
 	}
 	type list struct {
@@ -55,7 +55,7 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 		t.Helper()
 		for !ok(deliveries()) {
 			if !pause(ctx) {
-				t.Fatalf("waited in vain until the delivery is %s", what)
+				t.Fatalf("the delivery was never %s", what)
 			}
 		}
 	}
@@ -66,24 +66,24 @@ func callbackSurvivesKill9(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan string, 10)
+	bodies := make(chan string, 10)
 	receiver := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
 		}
-		told <- string(body)
+		bodies <- string(body)
 	})}
 	go func() { _ = receiver.Serve(listener) }()
 	defer receiver.Close()
 	s.restart(t)
 	select {
-	case body := <-told:
+	case body := <-bodies:
 		if !strings.Contains(body, ticket) {
-			t.Errorf("told %s", body)
+			t.Errorf("the callback doesn't name the ticket: %s", body)
 		}
-	case <-time.After(2 * time.Minute): // after the process dies, its attempt is repeated in one minute
-		t.Fatal("nobody was told")
+	case <-time.After(2 * time.Minute): // an attempt that died with its process is repeated after a minute
+		t.Fatal("the callback did not arrive")
 	}
 	until("delivered", func(l list) bool { return l.Items[0].Status == "DELIVERED" })
 }

@@ -18,24 +18,24 @@ import (
 	"time"
 )
 
-// pollInterval is the pause between two polls, or two attempts of one call.
+// pollInterval is the pause between two polls, or between two attempts of one call.
 const pollInterval = 10 * time.Millisecond
 
-// callTimeout limits one call, so that clients don't wait for a node that hangs. They then avoid
-// that node for leaveOut, like a load balancer.
+// callTimeout limits one call, so that clients don't wait for a node that hangs. After a timeout, a
+// client avoids the node for avoidTime, like a load balancer.
 const (
 	callTimeout = 4 * time.Second
-	leaveOut    = 20 * time.Second
+	avoidTime   = 20 * time.Second
 )
 
 // client calls the service as one caller.
 type client struct {
 	bases []string  // the nodes' addresses; each call goes to one of them
 	token string    // empty: a different one for each store
-	hung  *sync.Map // when an address last let a call hang
+	hung  *sync.Map // for each address, when a call there last timed out
 
-	// lost, if set, receives the reason for each repeated call. Each call then has a connection
-	// of its own, because a kept one may be closed while a call is written.
+	// lost, if set, is called with the error of each call that is repeated. Each call then uses
+	// its own connection, because the service can close an idle one just as a call is written.
 	lost func(error)
 }
 
@@ -58,7 +58,7 @@ func (c client) tokenOf(path string) string {
 func (c client) base() string {
 	answering := slices.DeleteFunc(slices.Clone(c.bases), func(base string) bool {
 		when, hung := c.hung.Load(base)
-		return hung && time.Since(when.(time.Time)) < leaveOut
+		return hung && time.Since(when.(time.Time)) < avoidTime
 	})
 	if len(answering) == 0 {
 		answering = c.bases
@@ -82,7 +82,7 @@ type status struct {
 	Responses         []result `json:"responses"`
 }
 
-// result is how one request ended.
+// result is the result of one request.
 type result struct {
 	ID       string          `json:"id"`
 	Status   string          `json:"status"`
@@ -94,7 +94,7 @@ type result struct {
 	Reason   string          `json:"reason"`
 }
 
-// refusal is an answer without success.
+// refusal is an answer other than 200.
 type refusal struct {
 	code  int
 	after string // Retry-After
@@ -111,11 +111,12 @@ func newKey() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// do makes one call and decodes its answer.
+// do makes one call to a store's batches and decodes the answer.
 func (c client) do(ctx context.Context, method, store string, query url.Values, body []byte, answer any) error {
 	return c.call(ctx, method, store+"/batch", query, body, answer)
 }
 
+// call makes one call to a path below /api/v3 and decodes the answer.
 func (c client) call(ctx context.Context, method, path string, query url.Values, body []byte, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -155,7 +156,7 @@ func (c client) create(ctx context.Context, store string, query url.Values, requ
 	if !keyed.Has("deduplicationKey") {
 		keyed.Set("deduplicationKey", newKey())
 	}
-	err = c.surely(ctx, func() error {
+	err = c.retry(ctx, func() error {
 		ticket, err = c.tryCreate(ctx, store, keyed, requests)
 		return err
 	})
@@ -171,8 +172,8 @@ func (c client) tryCreate(ctx context.Context, store string, query url.Values, r
 	return answer.Ticket, err
 }
 
-// encode writes a create body with the bodies of the requests byte for byte, which
-// json.Marshal would compact.
+// encode returns the body of a create. It copies the requests' bodies byte for byte; json.Marshal
+// would compact them.
 func encode(requests []request) []byte {
 	out := []byte{'['}
 	for i, r := range requests {
@@ -188,12 +189,12 @@ func encode(requests []request) []byte {
 	return append(out, ']')
 }
 
-// ended waits until a batch is COMPLETED and returns it with its responses.
-func (c client) ended(ctx context.Context, store, ticket string) (*status, error) {
+// awaitEnd waits until a batch is COMPLETED and returns it with its responses.
+func (c client) awaitEnd(ctx context.Context, store, ticket string) (*status, error) {
 	query := url.Values{"ticket": {ticket}, "responses": {"false"}}
 	for {
 		var s status
-		if err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) }); err != nil {
+		if err := c.retry(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) }); err != nil {
 			return nil, fmt.Errorf("ticket %s of store %s: %w", ticket, store, err)
 		}
 		if s.Status == "COMPLETED" {
@@ -213,7 +214,7 @@ func (c client) status(ctx context.Context, store, ticket string, more ...string
 		query.Set(name, "true")
 	}
 	var s status
-	err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) })
+	err := c.retry(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &s) })
 	return &s, err
 }
 
@@ -227,7 +228,7 @@ func (c client) tickets(ctx context.Context, store string) (all []string, err er
 			} `json:"items"`
 		}
 		query := url.Values{"status": {"COMPLETED"}, "limit": {fmt.Sprint(page)}, "offset": {fmt.Sprint(len(all))}}
-		if err := c.surely(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &found) }); err != nil {
+		if err := c.retry(ctx, func() error { return c.do(ctx, http.MethodGet, store, query, nil, &found) }); err != nil {
 			return nil, err
 		}
 		for _, item := range found.Items {
@@ -241,15 +242,15 @@ func (c client) tickets(ctx context.Context, store string) (all []string, err er
 
 // stop stops a batch.
 func (c client) stop(ctx context.Context, store, ticket string) error {
-	return c.surely(ctx, func() error {
+	return c.retry(ctx, func() error {
 		var counts json.RawMessage
 		return c.call(ctx, http.MethodPost, store+"/batch/cancel-group", url.Values{"ticket": {ticket}}, nil, &counts)
 	})
 }
 
-// surely repeats a call until it is answered, like a client of a service that may be down. A
-// refusal is final, unless it asks to retry later.
-func (c client) surely(ctx context.Context, call func() error) error {
+// retry repeats a call until it is answered, because the service may be down. A refusal is final
+// unless it is 503.
+func (c client) retry(ctx context.Context, call func() error) error {
 	for {
 		err := call()
 		r, refused := errors.AsType[*refusal](err)

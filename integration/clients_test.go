@@ -29,7 +29,7 @@ func TestOpenAPIGeneratorClients(t *testing.T) {
 		{"ruby", "ruby", []string{"ruby"}, [][]string{{"ruby", "-I", "client/lib", "main.rb", s.base}}},
 		{"php", "php", []string{"php"}, [][]string{{"php", "main.php", s.base}}},
 		{"rust", "rust", []string{"rust"}, [][]string{{"cargo", "build", "--quiet", "--locked"}, {"target/debug/sheafclient", s.base}}},
-		// Without a list it also generates an API for the webhook, which doesn't compile.
+		// Without this list, openapi-generator also generates an API for the webhook, which doesn't compile.
 		{"typescript", "typescript-fetch", []string{"typescript-fetch", "--additional-properties=importFileExtension=.js", "--global-property=apis,models,supportingFiles"}, [][]string{
 			{"npm", "ci", "--no-audit", "--no-fund"},
 			{"node_modules/.bin/tsc", "--project", "."},
@@ -45,7 +45,7 @@ func TestOpenAPIGeneratorClients(t *testing.T) {
 	}
 }
 
-// TestOpenAPIGeneratorCSharp: openapi-generator makes a client for C#. No compiler is needed for this.
+// TestOpenAPIGeneratorCSharp: openapi-generator generates a client for C#. It isn't compiled.
 func TestOpenAPIGeneratorCSharp(t *testing.T) {
 	folder := t.TempDir()
 	runSteps(t, folder, generate(t, "csharp"))
@@ -54,7 +54,7 @@ func TestOpenAPIGeneratorCSharp(t *testing.T) {
 	}
 }
 
-// generate returns the step that makes a client in the folder client.
+// generate returns the step that generates a client into the folder client.
 func generate(t *testing.T, args ...string) []string {
 	t.Helper()
 	return slices.Concat([]string{"openapi-generator-cli", "generate", "-i", description(t), "-o", "client", "-g"}, args)

@@ -12,8 +12,8 @@ import (
 )
 
 // TestClockIsSet changes the clock of a running service by an hour, and starts the service again
-// with a clock that is an hour off. Waits for the upstream and for receivers keep their length,
-// and a deduplication key still finds its batch.
+// with a clock that is an hour off. The waits before the next call to the upstream or to a receiver
+// keep their length, and a deduplication key still finds its batch.
 func TestClockIsSet(t *testing.T) {
 	clockBinary := newClockBinary(t)
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
@@ -32,13 +32,13 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 		}
 		return Reply{}
 	})
-	told := make(chan int, 100)
+	answered := make(chan int, 100)
 	calls := 0
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if calls++; calls == 1 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		told <- calls
+		answered <- calls
 	}))
 	t.Cleanup(receiver.Close)
 	secret := filepath.Join(t.TempDir(), "hooks.secret")
@@ -71,7 +71,7 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 	}
 	ends := func(store, ticket string) {
 		t.Helper()
-		if _, err := c.ended(ctx, store, ticket); err != nil {
+		if _, err := c.awaitEnd(ctx, store, ticket); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,20 +83,20 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 	<-arrives
 	clock.set(t, step)
 	if again := create("1", key, "throttled/1", nil); again != ticket {
-		t.Errorf("after the step the key led to %s, want %s", again, ticket)
+		t.Errorf("after the clock change, the key led to %s, want %s", again, ticket)
 	}
 	ends("1", ticket)
 	ends("2", create("2", newKey(), "free", nil))
 	for got := 0; got < 2; {
 		select {
-		case got = <-told:
+		case got = <-answered:
 		case <-time.After(patience):
 			t.Fatal("the receiver was not called again after it answered 503")
 		}
 		clock.set(t, 0)
 	}
 
-	// The service starts again with the right clock after it ran with a wrong one.
+	// The service restarts with the right clock after it ran with a wrong one.
 	clock.set(t, step)
 	arrives = ledger.After(1)
 	key = newKey()
@@ -105,9 +105,9 @@ func clockIsSet(t *testing.T, clockBinary, database string, step time.Duration) 
 	s.kill9(t)
 	clock.set(t, 0)
 	launch()
-	if step > 0 || isPostgres(database) { // a SQLite file doesn't show that its clock was behind
+	if step > 0 || isPostgres(database) { // a SQLite file doesn't show that the clock was behind
 		if again := create("3", key, "throttled/2", nil); again != ticket {
-			t.Errorf("after the restart the key led to %s, want %s", again, ticket)
+			t.Errorf("after the restart, the key led to %s, want %s", again, ticket)
 		}
 	}
 	ends("4", create("4", newKey(), "free", nil))

@@ -36,7 +36,7 @@ func newClockBinary(t *testing.T) string {
 	}
 	const begin = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	if bytes.Count(source, []byte(begin)) != 1 {
-		t.Fatalf("time.Now of %s is not as this test knows it", runtime.Version())
+		t.Fatalf("time.Now of %s isn't written as this test expects", runtime.Version())
 	}
 	dir := t.TempDir()
 	write := func(name string, content []byte) string {
@@ -99,7 +99,7 @@ func newClockFile(t *testing.T, offset time.Duration) clockFile {
 	return c
 }
 
-// set sets the clock ahead of the machine's.
+// set sets how far the clock is ahead of the machine's.
 func (c clockFile) set(t *testing.T, offset time.Duration) {
 	t.Helper()
 	f, err := os.OpenFile(string(c), os.O_WRONLY|os.O_CREATE, 0o600)
@@ -120,10 +120,10 @@ func (c clockFile) environ() []string { return []string{clockVariable + "=" + st
 func TestClocksDiffer(t *testing.T) {
 	r := newRow("`kill -9` of nodes whose clocks are 7 minutes ahead, right, 7 minutes behind", takeoverKilled)
 	clockBinary := newClockBinary(t)
-	r.repeat(t, times(3), func(t *testing.T, times int) { killUnequal(t, r, clockBinary, times) })
+	r.repeat(t, times(3), func(t *testing.T, times int) { killWithUnequalClocks(t, r, clockBinary, times) })
 }
 
-func killUnequal(t *testing.T, r *row, clockBinary string, times int) {
+func killWithUnequalClocks(t *testing.T, r *row, clockBinary string, times int) {
 	ctx := t.Context()
 	const asked = time.Second
 	ledger := newLedger(t, func(a Arrival) Reply {
@@ -140,26 +140,26 @@ func killUnequal(t *testing.T, r *row, clockBinary string, times int) {
 	}
 	f.up()
 	for i, n := range f.nodes {
-		n.clockIs(t, offsets[i])
+		n.checkClock(t, offsets[i])
 	}
 	f.withLoad(ctx, 8, func(*load) {
 		for i := range times {
-			victim := f.busy(ctx, 60, f.nodes[i%len(f.nodes)])
+			victim := f.awaitBusy(ctx, 60, f.nodes[i%len(f.nodes)])
 			hit := f.kill9(victim)
-			f.takenOver(ctx, hit)
+			f.awaitTakeover(ctx, hit)
 			f.start(victim)
 		}
 	})
-	f.waitsLast(asked)
+	f.checkWaits(asked)
 }
 
-// clockIs checks that the node's clock has the intended offset.
-func (n *node) clockIs(t *testing.T, off time.Duration) {
+// checkClock checks that the node's clock has the intended offset.
+func (n *node) checkClock(t *testing.T, off time.Duration) {
 	t.Helper()
 	var line struct {
 		Time time.Time `json:"time"`
 	}
-	first, _, _ := strings.Cut(n.logged(), "\n")
+	first, _, _ := strings.Cut(n.logText(), "\n")
 	if err := json.Unmarshal([]byte(first), &line); err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,8 @@ func (n *node) clockIs(t *testing.T, off time.Duration) {
 	}
 }
 
-// waitsLast checks the time from each 429 to the next attempt of the request.
-func (f *fleet) waitsLast(asked time.Duration) {
+// checkWaits checks the time from each 429 to the next attempt of the request.
+func (f *fleet) checkWaits(asked time.Duration) {
 	f.t.Helper()
 	throttled := map[string]Arrival{}
 	var waits []time.Duration
@@ -182,9 +182,9 @@ func (f *fleet) waitsLast(asked time.Duration) {
 			if a.Node != before.Node {
 				moved++
 			}
-			// Nodes measure the database's clock. On a busy machine they are wrong by some 10 ms.
+			// Nodes measure the database's clock. On a busy machine, they can be wrong by about 10 ms.
 			if wait < asked-200*time.Millisecond {
-				f.t.Errorf("after %+v, which asked to wait %v, came, %v later, %+v", before, asked, wait, a)
+				f.t.Errorf("%+v arrived %v after %+v, which had asked for a wait of %v", a, wait, before, asked)
 			}
 			checkPromise(f.t, fmt.Sprintf("from a 429 with a wait of %v to the next attempt", asked), wait, asked+takeoverKilled+time.Second)
 			delete(throttled, a.Key)
@@ -193,8 +193,8 @@ func (f *fleet) waitsLast(asked time.Duration) {
 			throttled[a.Key] = a
 		}
 	}
-	f.t.Logf("waits of %v: %d, of which %d ended on another node; they lasted %v (median, most)", asked, len(waits), moved, spread(waits))
+	f.t.Logf("waits of %v: %d, of which %d ended on another node; they lasted %v (median, maximum)", asked, len(waits), moved, spread(waits))
 	if len(waits) == 0 || moved == 0 {
-		f.t.Error("no wait went from one node to another: the test is too gentle")
+		f.t.Error("no wait moved from one node to another: the test proves nothing")
 	}
 }

@@ -9,17 +9,17 @@ import (
 	"testing"
 )
 
-// Callers that hold more connections than the process may have open files block neither the API
-// nor the probes, and batches run.
+// TestConnectionsBeyondTheLimitOfFiles: even if callers hold more connections than the process may
+// open files, the API and the probes answer, and batches run.
 func TestConnectionsBeyondTheLimitOfFiles(t *testing.T) {
 	t.Parallel()
-	upstream := holding(t)
+	upstream := newHoldingLedger(t)
 	address := freeAddress(t)
 	args := append([]string{"-c", `ulimit -n 400 && exec "$0" "$@"`, binary}, serveArgs(address, upstream.URL, filepath.Join(t.TempDir(), "sheaf.db"))...)
 	s := launchBinary(t, "/bin/sh", nil, args...)
 	s.base = "http://" + address
 	s.waitReady(t)
-	ticket := s.hand(t, "", "GET /hold")
+	ticket := s.createBatch(t, "", "GET /hold")
 	for i := range 600 {
 		c, err := net.Dial("tcp", address)
 		if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestKill9UnderLoad repeatedly kills the service after a number of requests has reached the
-// upstream, and restarts it on the remaining files.
+// TestKill9UnderLoad repeatedly kills the service after a number of requests have reached the
+// upstream, and restarts it with the same database.
 func TestKill9UnderLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, database string) {
 		n := 8
@@ -28,16 +28,16 @@ func kill9UnderLoad(t *testing.T, database string, kills int) {
 	s := start(t, ledger.URL+"/api/{storeId}", database)
 	l := startLoad(ctx, caller(s.base), 8)
 
-	// After few arrivals the kill hits the recovery, after many the middle of the work.
+	// A kill after few arrivals hits the recovery; a kill after many hits normal work.
 	points := []int{250, 100, 1, 180, 20, 300, 3}
 	var ready, working []time.Duration
 	for i := range kills {
-		arrived(ctx, t, ledger.After(points[i%len(points)]))
+		awaitArrivals(ctx, t, ledger.After(points[i%len(points)]))
 		s.kill9(t)
 		first := ledger.After(1)
 		s = s.restart(t)
 		ready = append(ready, time.Since(s.started))
-		working = append(working, arrived(ctx, t, first).Sub(s.started))
+		working = append(working, awaitArrivals(ctx, t, first).Sub(s.started))
 	}
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
@@ -65,7 +65,7 @@ func kill9WhileCreating(t *testing.T, database string) {
 		for i, ticket := range tickets {
 			again, err := c.create(ctx, "1", keys[i], onePUT)
 			if err != nil || ticket != "" && ticket != again {
-				t.Errorf("the create that was answered with %q is answered with %q, %v", ticket, again, err)
+				t.Errorf("the create that returned %q now returns %q, %v", ticket, again, err)
 			}
 			if ticket != "" {
 				answered++
@@ -74,7 +74,7 @@ func kill9WhileCreating(t *testing.T, database string) {
 		}
 	}
 	for _, ticket := range all {
-		if _, err := c.ended(ctx, "1", ticket); err != nil {
+		if _, err := c.awaitEnd(ctx, "1", ticket); err != nil {
 			t.Error(err)
 		}
 	}
@@ -122,9 +122,9 @@ func upstreamDies(t *testing.T, database string) {
 	s := start(t, ledger.URL+"/api/{storeId}", database)
 	l := startLoad(ctx, caller(s.base), 4)
 	for range 10 {
-		arrived(ctx, t, ledger.After(60))
+		awaitArrivals(ctx, t, ledger.After(60))
 		ledger.Down()
-		for range 3 { // shorter than the retries last, longer than a request takes
+		for range 3 { // shorter than all retries together, longer than a request
 			pause(ctx)
 		}
 		if err := ledger.Up(); err != nil {
@@ -134,11 +134,11 @@ func upstreamDies(t *testing.T, database string) {
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
 	if a.inDoubt == 0 || a.notSent == 0 {
-		t.Errorf("no outage hit a POST or PATCH both under way and before it left: the test is too gentle")
+		t.Errorf("the outages didn't hit POST and PATCH both in flight and before they were sent: the test proves nothing")
 	}
 }
 
-// TestThrottleSurvivesKill9: the time that a Retry-After named still applies after a crash.
+// TestThrottleSurvivesKill9: a wait that Retry-After asked for still applies after a crash.
 func TestThrottleSurvivesKill9(t *testing.T) { onEach(t, throttleSurvivesKill9) }
 
 func throttleSurvivesKill9(t *testing.T, database string) {
@@ -158,9 +158,9 @@ func throttleSurvivesKill9(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	throttled := arrived(ctx, t, both)
-	// The batch goes back to storage with the GET's result and the POST's wait in one
-	// transaction, so whoever sees one also sees the other.
+	throttled := awaitArrivals(ctx, t, both)
+	// The GET's result and the POST's wait are stored in one transaction. So once the result is
+	// visible, the wait is stored too.
 	for done := 0; done == 0; {
 		got, err := c.status(ctx, "1", ticket)
 		if err != nil || !pause(ctx) {
@@ -171,16 +171,16 @@ func throttleSurvivesKill9(t *testing.T, database string) {
 	s.kill9(t)
 	again := ledger.After(1)
 	s.restart(t)
-	if gap := arrived(ctx, t, again).Sub(throttled); gap < wait-200*time.Millisecond {
-		t.Errorf("the POST came again after %v, the upstream had asked for %v", gap, wait)
+	if gap := awaitArrivals(ctx, t, again).Sub(throttled); gap < wait-200*time.Millisecond {
+		t.Errorf("the POST arrived again after %v; the upstream had asked for %v", gap, wait)
 	}
-	if got, err := c.ended(ctx, "1", ticket); err != nil || got.CompletedRequests != 2 || got.Responses[0].Status != "COMPLETED" {
+	if got, err := c.awaitEnd(ctx, "1", ticket); err != nil || got.CompletedRequests != 2 || got.Responses[0].Status != "COMPLETED" {
 		t.Errorf("the batch ended as %+v, %v", got, err)
 	}
 }
 
-// arrived waits until the ledger has a number of arrivals, and returns the time.
-func arrived(ctx context.Context, t *testing.T, point <-chan time.Time) (moment time.Time) {
+// awaitArrivals waits for a channel that Ledger.After returned, and returns the time from it.
+func awaitArrivals(ctx context.Context, t *testing.T, point <-chan time.Time) (moment time.Time) {
 	t.Helper()
 	select {
 	case moment = <-point:

@@ -21,9 +21,9 @@ const hostile = `<script>window.hacked=1</script><img src=x onerror="window.hack
 // stage is the API behind the service. The test controls it.
 type stage struct {
 	*httptest.Server
-	gate   chan struct{} // each answer at /held takes one
+	gate   chan struct{} // each answer at /held receives from it once
 	broken atomic.Bool   // /flaky fails
-	limits atomic.Int32  // the number of answers at /limited that are 429
+	limits atomic.Int32  // how many more answers at /limited are 429
 }
 
 func newStage(t *testing.T) *stage {
@@ -71,7 +71,7 @@ func quoteJSON(s string) string {
 	return string(b)
 }
 
-// askAPI asks the service's API.
+// askAPI makes one call to the service's API, expects 200 and returns the answer.
 func askAPI(t *testing.T, method, address, token, body string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
@@ -92,8 +92,9 @@ func askAPI(t *testing.T, method, address, token, body string) string {
 	return string(answer)
 }
 
-// hand creates a batch of ann's requests "METHOD path" in the store 1003 and returns its ticket.
-func (s *service) hand(t *testing.T, query string, requests ...string) string {
+// createBatch creates a batch as ann in the store 1003 and returns its ticket. Requests are written
+// as "METHOD path".
+func (s *service) createBatch(t *testing.T, query string, requests ...string) string {
 	t.Helper()
 	var all []map[string]any
 	for i, text := range requests {
@@ -115,7 +116,7 @@ func (s *service) hand(t *testing.T, query string, requests ...string) string {
 	return got.Ticket
 }
 
-// operatorKey makes a file with a key that may operate, and returns the key.
+// operatorKey creates a file with an operator key, and returns the key.
 func operatorKey(t *testing.T, secret, file string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), binary, "keys", "add", "--file", file, "--name", "night-shift", "--store", "*", "--right", "operate", "--secret-key-file", secret).CombinedOutput()
@@ -146,7 +147,7 @@ func TestDashboard(t *testing.T) {
 
 		b := newBrowser(t)
 		b.open(s.base + "/ui")
-		b.accessible("sign-in")
+		b.checkAccessible("sign-in")
 		b.signIn(s.base, "1003", "ann")
 		b.untilText("No batches queued or running.")
 
@@ -156,21 +157,21 @@ func TestDashboard(t *testing.T) {
 			requests = append(requests, "POST /held")
 		}
 		api.limits.Store(1)
-		ticket := s.hand(t, "?stopOnFirstFailure=false&groupId=spring", requests...)
-		queued := s.hand(t, "?groupId=spring", "POST /held")
+		ticket := s.createBatch(t, "?stopOnFirstFailure=false&groupId=spring", requests...)
+		queued := s.createBatch(t, "?groupId=spring", "POST /held")
 		b.untilText(ticket[:8])
 		b.untilText(queued[:8])
 		value[bool](b, "(window.same = true)")
 		b.until("document.querySelectorAll('#queue tbody tr').length === 2")
-		b.accessible("store-running")
+		b.checkAccessible("store-running")
 		b.follow(ticket[:8])
 		value[bool](b, "(window.same = true)")
 		b.untilText("running")
-		api.gate <- struct{}{} // now everything up to the next held one runs
+		api.gate <- struct{}{} // now all requests up to the next held one run
 		b.untilText("Failed\n2")
 		b.until("document.querySelector('#requests tbody tr:nth-child(4)').innerText.includes('(1 throttled)')")
-		b.accessible("batch-running")
-		for range 9 { // eight more of this batch, and the one behind it
+		b.checkAccessible("batch-running")
+		for range 9 { // the other eight of this batch, and the next batch's
 			api.gate <- struct{}{}
 		}
 		b.untilText("100 %")
@@ -179,7 +180,7 @@ func TestDashboard(t *testing.T) {
 			t.Error("the page was reloaded")
 		}
 		b.until("document.getElementById('announcement').textContent.includes('The batch has ended')")
-		b.accessible("batch")
+		b.checkAccessible("batch")
 
 		// The failure is found, and its markup is shown as text.
 		value[bool](b, "(document.querySelector('select[name=status]').value = 'FAILED', true)")
@@ -193,24 +194,24 @@ func TestDashboard(t *testing.T) {
 				t.Errorf("the failed request's page does not show %q", text)
 			}
 		}
-		b.accessible("request")
+		b.checkAccessible("request")
 		b.follow("Next request")
 		if !b.has("418 " + hostile) {
 			t.Error("the reason phrase is not shown")
 		}
 		if value[bool](b, "'hacked' in window") {
-			t.Error("an answer became more than text")
+			t.Error("the markup in an answer was not shown as text")
 		}
 		b.press("As a curl command")
 		if text := value[string](b, "document.getElementById('curl').textContent"); !strings.Contains(text, `curl "$API"'/raw'`) || strings.Contains(text, "ann") {
-			t.Errorf("as a command: %s", text)
+			t.Errorf("the curl command is %s", text)
 		}
 
 		// It is retried after a confirmation.
 		api.broken.Store(false)
 		b.follow("Back to batch")
 		b.follow("Retry failed")
-		b.accessible("confirm")
+		b.checkAccessible("confirm")
 		b.follow("Retry 2 requests")
 		b.untilText("This is the new batch")
 		b.untilText("retry of " + ticket)
@@ -218,10 +219,10 @@ func TestDashboard(t *testing.T) {
 
 		// All matching batches are counted, then retried.
 		for range 3 {
-			s.hand(t, "?groupId=autumn", "POST /held")
+			s.createBatch(t, "?groupId=autumn", "POST /held")
 		}
 		b.open(s.base + "/ui/stores/1003/search?groupId=autumn")
-		b.accessible("search")
+		b.checkAccessible("search")
 		b.follow("Cancel all matches")
 		b.untilText("This cancels 3 batches")
 		b.follow("Cancel 3 batches")
@@ -235,26 +236,26 @@ func TestDashboard(t *testing.T) {
 
 		// The queue is paused and resumed.
 		b.open(s.base + "/ui/stores/1003")
-		b.accessible("store")
+		b.checkAccessible("store")
 		b.follow("Pause queue")
 		b.follow("Pause queue")
 		b.untilText("Resume")
 		b.follow("Resume")
 		b.untilText("Resumed.")
 
-		others(t, b, s, ticket, operator)
-		withoutScripts(t, b, s, ticket)
+		checkOtherUsers(t, b, s, ticket, operator)
+		checkWithoutScripts(t, b, s, ticket)
 	})
 }
 
-// others: a user with another token sees nothing of the first one's batches; an operator sees all
-// stores and no batch.
-func others(t *testing.T, b *browser, s *service, ticket, operator string) {
+// checkOtherUsers checks that a user with another token doesn't see the first user's batches, and
+// that an operator sees all stores but no batches.
+func checkOtherUsers(t *testing.T, b *browser, s *service, ticket, operator string) {
 	page := s.base + "/ui/stores/1003/batches/" + ticket
-	bob := b.another()
+	bob := b.newUser()
 	bob.open(page)
 	bob.untilText("Sign in to see this page.")
-	bob.keys("") // the page takes the focus
+	bob.keys("") // gives the page the focus
 	bob.signIn(s.base, "1003", "bob")
 	bob.untilText("No batches queued or running.")
 	bob.open(page)
@@ -262,15 +263,15 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	bob.open(s.base + "/ui/operator")
 	bob.untilText("Something went wrong")
 	if bob.has("Token") || !bob.has("Sign out") {
-		t.Error("a caller who may not operate was signed out")
+		t.Error("a caller without operator access was signed out")
 	}
 	if bob.has("Longest queues") {
-		t.Error("a caller sees how the whole service does")
+		t.Error("a caller without operator access sees the state of the whole service")
 	}
 	bob.signIn(s.base, "", operator)
 	bob.untilText("Longest queues")
 	bob.untilText("Median")
-	bob.accessible("operator")
+	bob.checkAccessible("operator")
 	if !b.has("Pause queue") {
 		t.Error("the first user was signed out by the second one")
 	}
@@ -283,12 +284,12 @@ func others(t *testing.T, b *browser, s *service, ticket, operator string) {
 	b.signIn(s.base, "1003", "ann")
 }
 
-// withoutScripts: every page and every action works without JavaScript.
-func withoutScripts(t *testing.T, b *browser, s *service, ticket string) {
+// checkWithoutScripts checks that a batch's page works without JavaScript.
+func checkWithoutScripts(t *testing.T, b *browser, s *service, ticket string) {
 	b.scripts(false)
 	defer b.scripts(true)
 	b.open(s.base + "/ui/stores/1003/batches/" + ticket)
-	b.scripts(true) // for looking only: the page was loaded without
+	b.scripts(true) // for the checks only: the page was loaded without scripts
 	if !b.has("100 %") || !b.has("12 of 12") && !b.has("1 to 12 of 12") || !b.has("GET /flaky") {
 		t.Errorf("without scripts the batch's page is %.2000s", value[string](b, "document.body.innerText"))
 	}
@@ -297,7 +298,7 @@ func withoutScripts(t *testing.T, b *browser, s *service, ticket string) {
 	}
 }
 
-// TestDashboardIsOff: without the dashboard its paths aren't reserved.
+// TestDashboardIsOff: with --ui off, the dashboard's paths don't exist.
 func TestDashboardIsOff(t *testing.T) {
 	t.Parallel()
 	api := newStage(t)

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// settled is the longest time after the database's return until the nodes agree which of
+	// settleTime is the longest time from the database's return until the nodes agree which of
 	// them are alive.
-	settled = 20 * time.Second
-	// resumedIn is the longest time after that until every store runs again.
-	resumedIn = 15 * time.Second
+	settleTime = 20 * time.Second
+	// resumeLimit is the promised time from the database's return until every store runs again.
+	resumeLimit = 15 * time.Second
 )
 
-// newBase starts a PostgreSQL of the test's own and returns it with a database.
-func newBase(t *testing.T, o pgtest.Options) (base *pgtest.Cluster, database string) {
+// newPostgres starts a PostgreSQL server for this test and returns it with the URL of a database.
+func newPostgres(t *testing.T, o pgtest.Options) (base *pgtest.Cluster, database string) {
 	t.Helper()
 	base, err := pgtest.Start(t.Context(), o)
 	if err != nil {
@@ -42,19 +42,19 @@ func newBase(t *testing.T, o pgtest.Options) (base *pgtest.Cluster, database str
 	return base, database
 }
 
-// baseBack waits until every store of a load runs again after the database's return.
-func (f *fleet) baseBack(ctx context.Context, hit *fault, back time.Time, l *load) {
+// awaitRecovery waits until every store of a load runs again after the database's return.
+func (f *fleet) awaitRecovery(ctx context.Context, hit *fault, back time.Time, l *load) {
 	f.t.Helper()
 	all := map[string]bool{}
 	for i := range l.stores {
 		all[storeName(i)] = true
 	}
-	f.resumed(ctx, hit, back, all, func(Arrival) bool { return true })
-	hit.over(settled)
+	f.awaitStores(ctx, hit, back, all, func(Arrival) bool { return true })
+	hit.endAfter(settleTime)
 }
 
-// databaseUp starts PostgreSQL again and returns when it accepted connections.
-func (f *fleet) databaseUp(ctx context.Context, base *pgtest.Cluster) time.Time {
+// startPostgres starts PostgreSQL again and returns the time when it accepts connections.
+func (f *fleet) startPostgres(ctx context.Context, base *pgtest.Cluster) time.Time {
 	f.t.Helper()
 	if err := base.Up(ctx); err != nil {
 		f.t.Fatal(err)
@@ -64,21 +64,21 @@ func (f *fleet) databaseUp(ctx context.Context, base *pgtest.Cluster) time.Time 
 
 // TestPostgresKilled kills PostgreSQL under load and starts it again.
 func TestPostgresKilled(t *testing.T) {
-	r := newRow("`kill -9` of PostgreSQL, restarted within 1 s", resumedIn)
+	r := newRow("`kill -9` of PostgreSQL, restarted within 1 s", resumeLimit)
 	r.repeat(t, times(2), func(t *testing.T, times int) {
 		ctx := t.Context()
-		base, database := newBase(t, pgtest.Options{})
+		base, database := newPostgres(t, pgtest.Options{})
 		f := newFleet(t, r, newLedger(t, moody), database, 3)
 		f.up()
 		f.withLoad(ctx, 6, func(l *load) {
 			for range times {
-				arrived(ctx, t, f.ledger.After(150))
-				hit := f.strike("", baseKilled)
+				awaitArrivals(ctx, t, f.ledger.After(150))
+				hit := f.strike("", databaseKilled)
 				if err := base.Kill(); err != nil {
 					t.Fatal(err)
 				}
 				outage(ctx, rand.N(time.Second))
-				f.baseBack(ctx, hit, f.databaseUp(ctx, base), l)
+				f.awaitRecovery(ctx, hit, f.startPostgres(ctx, base), l)
 			}
 		})
 	})
@@ -95,45 +95,46 @@ func outage(ctx context.Context, d time.Duration) {
 // TestPostgresDown stops PostgreSQL for some seconds. Creates get 503, nothing is sent that
 // couldn't be recorded, and afterwards everything works.
 func TestPostgresDown(t *testing.T) {
-	r := newRow("PostgreSQL shut down, restarted after 3 s", resumedIn)
+	r := newRow("PostgreSQL shut down, restarted after 3 s", resumeLimit)
 	t.Parallel()
 	r.repeat(t, times(1), func(t *testing.T, times int) {
 		ctx := t.Context()
-		base, database := newBase(t, pgtest.Options{})
+		base, database := newPostgres(t, pgtest.Options{})
 		f := newFleet(t, r, newLedger(t, steady), database, 3)
 		f.up()
 		var silent []time.Duration
 		f.withLoad(ctx, 6, func(l *load) {
 			for range times {
-				arrived(ctx, t, f.ledger.After(150))
-				hit := f.strike("", baseDown)
+				awaitArrivals(ctx, t, f.ledger.After(150))
+				hit := f.strike("", databaseDown)
 				if err := base.Down(); err != nil {
 					t.Fatal(err)
 				}
 				outage(ctx, time.Second) // requests in flight end
 				before := f.ledger.Count()
 				for _, n := range f.nodes {
-					n.turnsReady(ctx, t, http.StatusServiceUnavailable)
-					f.refusesCreate(ctx, n)
+					n.awaitReadyStatus(ctx, t, http.StatusServiceUnavailable)
+					f.awaitRefusedCreate(ctx, n)
 				}
 				outage(ctx, 2*time.Second)
 				if sent := f.ledger.Since(before); len(sent) > 0 {
-					t.Errorf("%v after the database was gone %d requests were sent, such as %+v", sent[0].At.Sub(hit.at), len(sent), sent[0])
+					t.Errorf("%v after the database had stopped, %d requests were sent, such as %+v", sent[0].At.Sub(hit.at), len(sent), sent[0])
 				}
 				arrivals := f.ledger.Arrivals()
 				silent = append(silent, arrivals[len(arrivals)-1].At.Sub(hit.at))
-				f.baseBack(ctx, hit, f.databaseUp(ctx, base), l)
+				f.awaitRecovery(ctx, hit, f.startPostgres(ctx, base), l)
 				for _, n := range f.nodes {
-					n.turnsReady(ctx, t, http.StatusOK)
+					n.awaitReadyStatus(ctx, t, http.StatusOK)
 				}
 			}
 		})
-		t.Logf("without a database the nodes sent their last request after %v (median, most)", spread(silent))
+		t.Logf("without a database, the nodes sent their last request after %v (median, maximum)", spread(silent))
 	})
 }
 
-// refusesCreate waits until a node can't store batches, and checks its answer.
-func (f *fleet) refusesCreate(ctx context.Context, n *node) {
+// awaitRefusedCreate waits until a node refuses a create because it can't store the batch, and checks
+// the answer.
+func (f *fleet) awaitRefusedCreate(ctx context.Context, n *node) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -144,15 +145,15 @@ func (f *fleet) refusesCreate(ctx context.Context, n *node) {
 		switch {
 		case err == nil && pause(ctx): // there was room left
 		case !refused || r.code != http.StatusServiceUnavailable || r.after == "":
-			f.t.Fatalf("node %s without its database answers create %d with %v, want 503 and Retry-After", n.name, i, err)
+			f.t.Fatalf("node %s, without its database, answered create %d with %v, want 503 and Retry-After", n.name, i, err)
 		default:
 			return
 		}
 	}
 }
 
-// turnsReady waits until /readyz answers as wanted.
-func (s *service) turnsReady(ctx context.Context, t *testing.T, want int) {
+// awaitReadyStatus waits until /readyz answers with the wanted status.
+func (s *service) awaitReadyStatus(ctx context.Context, t *testing.T, want int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -178,14 +179,14 @@ func (s *service) turnsReady(ctx context.Context, t *testing.T, want int) {
 // TestPostgresFull fills PostgreSQL's disk under load, then frees it. Creates get 503 in the
 // meantime. If PostgreSQL stops because the disk is full, it is started again.
 func TestPostgresFull(t *testing.T) {
-	r := newRow("PostgreSQL's disk full until all nodes refuse creates", resumedIn)
+	r := newRow("PostgreSQL's disk full until all nodes refuse creates", resumeLimit)
 	r.repeat(t, times(1), func(t *testing.T, times int) {
 		ctx := t.Context()
 		disk := smallDisk(t)
 		if disk == "" {
 			return
 		}
-		base, database := newBase(t, pgtest.Options{
+		base, database := newPostgres(t, pgtest.Options{
 			Dir:      filepath.Join(disk, "postgres"),
 			Settings: map[string]string{"max_wal_size": "48MB", "min_wal_size": "32MB"},
 		})
@@ -194,12 +195,12 @@ func TestPostgresFull(t *testing.T) {
 		ended := 0
 		f.withLoad(ctx, 6, func(l *load) {
 			for range times {
-				arrived(ctx, t, f.ledger.After(150))
-				hit := f.strike("", baseFull)
+				awaitArrivals(ctx, t, f.ledger.After(150))
+				hit := f.strike("", databaseFull)
 				ballast := filepath.Join(disk, "ballast")
 				fill(t, ballast)
 				for _, n := range f.nodes {
-					f.refusesCreate(ctx, n)
+					f.awaitRefusedCreate(ctx, n)
 				}
 				if err := os.Remove(ballast); err != nil {
 					t.Fatal(err)
@@ -207,19 +208,19 @@ func TestPostgresFull(t *testing.T) {
 				back := time.Now()
 				if base.Pid() == 0 {
 					ended++
-					back = f.databaseUp(ctx, base)
+					back = f.startPostgres(ctx, base)
 				}
-				f.baseBack(ctx, hit, back, l)
+				f.awaitRecovery(ctx, hit, back, l)
 			}
 		})
-		t.Logf("PostgreSQL ended for want of room %d of %d times", ended, times)
+		t.Logf("the full disk stopped PostgreSQL %d of %d times", ended, times)
 	})
 }
 
-// smallDisk returns a folder on a separate file system, or nothing if the user may not mount one.
+// smallDisk returns a folder on a small file system, or "" if the user may not mount one.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sheaf-disk-") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("", "sheaf-disk-") // only root can enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// runClient runs steps in a copy of a folder in clients, and returns what the last one printed.
+// runClient runs steps in a copy of clients/NAME, and returns what the last one printed.
 func runClient(t *testing.T, name string, steps ...[]string) string {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), name)
@@ -52,8 +52,8 @@ func TestDescriptionIsValid(t *testing.T) {
 	)
 }
 
-// TestSchemathesis: the answers to calls that schemathesis generates from openapi.yaml, valid,
-// invalid and in sequences, conform to it.
+// TestSchemathesis: schemathesis generates valid and invalid calls, and sequences of calls, from
+// openapi.yaml. The service's answers conform to it.
 func TestSchemathesis(t *testing.T) {
 	t.Parallel()
 	api, folder := newStage(t), t.TempDir()

@@ -18,16 +18,16 @@ import (
 // documentTimeout limits all commands of one page.
 const documentTimeout = 2 * time.Minute
 
-// piece is a piece of a page that a reader would paste, with its expected output.
-type piece struct {
+// docExample is an example that a reader would paste into a shell, with its expected output.
+type docExample struct {
 	line           int
 	code           string
 	language, want string // text or json; empty: no expected output
 }
 
-// pieces reads the ```sh of a page, each with the ```text or ```json behind it. One
-// that stands behind <!-- not run: why --> is left out.
-func pieces(t *testing.T, page string) (out []piece) {
+// readExamples returns the sh blocks of a page, each with the text or json block that follows it.
+// A block after <!-- not run: REASON --> is skipped.
+func readExamples(t *testing.T, page string) (out []docExample) {
 	t.Helper()
 	text, err := os.ReadFile(page)
 	if err != nil {
@@ -51,11 +51,11 @@ func pieces(t *testing.T, page string) (out []piece) {
 			switch {
 			case skipped:
 			case language == "sh":
-				out = append(out, piece{line: begins, code: code})
+				out = append(out, docExample{line: begins, code: code})
 			case (language == "text" || language == "json") && len(out) > 0:
 				out[len(out)-1].language, out[len(out)-1].want = language, code
 			case language == "":
-				t.Errorf("%s:%d: a piece without a language that is not marked as not run", page, begins)
+				t.Errorf("%s:%d: this block has no language and isn't marked as not run", page, begins)
 			}
 			skipped = false
 		}
@@ -73,7 +73,7 @@ func TestDocuments(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	for page, begun := range map[string]bool{ // whether the page starts with a running service
+	for page, needsService := range map[string]bool{ // whether the page assumes a running service
 		"README.md":          false,
 		"docs/start.md":      false,
 		"docs/api.md":        true,
@@ -89,16 +89,16 @@ func TestDocuments(t *testing.T) {
 			}
 			addresses := strings.NewReplacer("127.0.0.1:8080", freeAddress(t), "127.0.0.1:9000", freeAddress(t), "/tmp/", folder+"/")
 			script := "cd " + folder + "\n"
-			if begun {
+			if needsService {
 				script += addresses.Replace(`store --listen 127.0.0.1:9000 >store.log &
 sheaf serve --listen 127.0.0.1:8080 --upstream 'http://127.0.0.1:9000/api/v3/{storeId}' --database sqlite:page.db 2>sheaf.log &
 until curl -fs -o /dev/null http://127.0.0.1:8080/readyz; do sleep 0.1; done
 export SHEAF_SERVER=http://127.0.0.1:8080 SHEAF_STORE=1003 SHEAF_TOKEN=my-token
 `)
 			}
-			all := pieces(t, filepath.Join("..", page))
+			all := readExamples(t, filepath.Join("..", page))
 			if len(all) == 0 {
-				t.Fatal("there is nothing to run")
+				t.Fatal("the page has no examples")
 			}
 			for i, p := range all {
 				script += fmt.Sprintf("{\n%s\n} >out.%d\n", addresses.Replace(p.code), i)
@@ -113,7 +113,7 @@ export SHEAF_SERVER=http://127.0.0.1:8080 SHEAF_STORE=1003 SHEAF_TOKEN=my-token
 			defer log.Close()
 			shell.Stdout, shell.Stderr = log, log
 			err = shell.Run()
-			// Programs that the page leaves running belong to the shell's session.
+			// This also ends the programs that the page left running: they belong to the shell's session.
 			exec.Command("pkill", "-KILL", "-s", fmt.Sprint(shell.Process.Pid)).Run()
 			if err != nil {
 				said, _ := os.ReadFile(log.Name())
@@ -123,16 +123,16 @@ export SHEAF_SERVER=http://127.0.0.1:8080 SHEAF_STORE=1003 SHEAF_TOKEN=my-token
 				got, err := os.ReadFile(filepath.Join(folder, fmt.Sprintf("out.%d", i)))
 				if err != nil {
 					t.Errorf("%s:%d was not reached", page, p.line)
-				} else if !p.printed(t, addresses.Replace(p.want), string(got)) {
-					t.Errorf("%s:%d prints\n%s\nand not\n%s", page, p.line, got, p.want)
+				} else if !p.isExpected(t, addresses.Replace(p.want), string(got)) {
+					t.Errorf("%s:%d prints\n%s\ninstead of\n%s", page, p.line, got, p.want)
 				}
 			}
 		})
 	}
 }
 
-// printed reports whether the output of a piece matches the page.
-func (p *piece) printed(t *testing.T, want, got string) bool {
+// isExpected reports whether the output of an example matches the page.
+func (p *docExample) isExpected(t *testing.T, want, got string) bool {
 	t.Helper()
 	switch p.language {
 	case "json":

@@ -13,20 +13,19 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// fleet is a number of nodes over one PostgreSQL.
+// fleet is a group of nodes that share one PostgreSQL database.
 type fleet struct {
 	t        *testing.T
 	row      *row
 	ledger   *Ledger
 	database string
 	lost     func(error) // see client
-	args     []string    // of every node, in addition to the necessary ones
+	args     []string    // additional arguments of every node
 	nodes    []*node
 	faults   []*fault
 }
 
-// node is a member of a fleet, and its current process. Each process has a name of its own in the
-// ledger.
+// node is a member of a fleet, and its current process. Each process has its own name in the ledger.
 type node struct {
 	*service
 	name     string
@@ -45,19 +44,19 @@ type fault struct {
 	healed time.Time // zero: not yet, or never
 }
 
-// over records that the fault has ended, or will end after some time.
-func (hit *fault) over(after time.Duration) { hit.healed = time.Now().Add(after) }
+// endAfter records that the fault ends after a time; 0 means now.
+func (hit *fault) endAfter(after time.Duration) { hit.healed = time.Now().Add(after) }
 
 type faultKind string
 
 const (
-	killed     faultKind = "kill -9"
-	stopped    faultKind = "SIGSTOP"
-	cut        faultKind = "network cut"
-	ended      faultKind = "SIGTERM"
-	baseKilled faultKind = "kill -9 of the database"
-	baseDown   faultKind = "database down"
-	baseFull   faultKind = "database full"
+	killed         faultKind = "kill -9"
+	stopped        faultKind = "SIGSTOP"
+	cut            faultKind = "network cut"
+	ended          faultKind = "SIGTERM"
+	databaseKilled faultKind = "kill -9 of the database"
+	databaseDown   faultKind = "database down"
+	databaseFull   faultKind = "database full"
 )
 
 // newFleet returns a fleet of n nodes that aren't started yet.
@@ -70,7 +69,8 @@ func newFleet(t *testing.T, r *row, ledger *Ledger, database string, n int, args
 	return f
 }
 
-// newDatabase returns a new database of the shared server, used with or without accelerators.
+// newDatabase returns the URL of a new database of the shared server. accelerators is "on" or
+// "off": whether Sheaf uses LISTEN and advisory locks there.
 func newDatabase(t *testing.T, accelerators string) string {
 	t.Helper()
 	database, err := url.Parse(pgtest.NewDatabase(t))
@@ -160,15 +160,15 @@ func (f *fleet) kill9(n *node) *fault {
 	return hit
 }
 
-// storeOf returns the store of an arrival, empty if it isn't part of a load.
+// storeOf returns the store of an arrival, or the empty string if it isn't part of a load.
 func storeOf(a Arrival) string {
 	rest, _ := strings.CutPrefix(a.Path, "/api/")
 	store, _, _ := strings.Cut(rest, "/")
 	return store
 }
 
-// owners returns the node that runs each store at a time: the one that sent its last request, if
-// the store is in the middle of a batch.
+// owners returns the node that runs each store at a given time. That is the node that sent the
+// store's last request, if the store is in the middle of a batch.
 func (f *fleet) owners(at time.Time) map[string]string {
 	owners := map[string]string{}
 	for _, a := range f.ledger.Since(f.ledger.Before(at.Add(-5 * time.Second))) {
@@ -177,30 +177,30 @@ func (f *fleet) owners(at time.Time) map[string]string {
 		}
 		store := storeOf(a)
 		delete(owners, store)
-		underWay := a.End.IsZero() || a.End.After(at)
-		if underWay || !lastOfBatch(a) && a.Status == 200 && at.Sub(a.End) < 50*time.Millisecond {
+		inFlight := a.End.IsZero() || a.End.After(at)
+		if inFlight || !isLastOfBatch(a) && a.Status == 200 && at.Sub(a.End) < 50*time.Millisecond {
 			owners[store] = a.Node
 		}
 	}
 	return owners
 }
 
-// lastOfBatch reports whether an arrival of a load is the last request of its batch.
-func lastOfBatch(a Arrival) bool {
+// isLastOfBatch reports whether an arrival of a load is the last request of its batch.
+func isLastOfBatch(a Arrival) bool {
 	var batch, index, of int
 	_, err := fmt.Sscanf(a.Path, "/api/"+storeOf(a)+"/items/%d/%d-of-%d", &batch, &index, &of)
 	return err != nil || index == of-1
 }
 
-// busy waits until some requests have arrived and then until one of the nodes (of all, if
-// none is named) runs stores. It returns the one that runs most.
-func (f *fleet) busy(ctx context.Context, arrivals int, among ...*node) *node {
+// awaitBusy waits until a number of requests have arrived, and then until one of the given nodes
+// (by default, any node) runs stores. It returns the node that runs the most.
+func (f *fleet) awaitBusy(ctx context.Context, arrivals int, among ...*node) *node {
 	f.t.Helper()
-	arrived(ctx, f.t, f.ledger.After(arrivals))
+	awaitArrivals(ctx, f.t, f.ledger.After(arrivals))
 	if len(among) == 0 {
 		among = f.nodes
 	}
-	for limit := time.After(patience); ; arrived(ctx, f.t, f.ledger.After(1)) {
+	for limit := time.After(patience); ; awaitArrivals(ctx, f.t, f.ledger.After(1)) {
 		stores := map[string]int{}
 		for _, name := range f.owners(time.Now()) {
 			stores[name]++
@@ -211,20 +211,20 @@ func (f *fleet) busy(ctx context.Context, arrivals int, among ...*node) *node {
 		}
 		select {
 		case <-limit:
-			f.t.Fatalf("no store is run by node %s", most.name)
+			f.t.Fatalf("node %s runs no store", most.name)
 		default:
 		}
 	}
 }
 
-// takeover is how long stores waited until they ran again.
+// takeover is a number of stores, and how long the last of them waited until it ran again.
 type takeover struct {
 	stores int
 	last   time.Duration
 }
 
-// takenOver waits until another node runs each store of the faulty one.
-func (f *fleet) takenOver(ctx context.Context, hit *fault) {
+// awaitTakeover waits until other nodes run all stores of the faulty node.
+func (f *fleet) awaitTakeover(ctx context.Context, hit *fault) {
 	f.t.Helper()
 	orphans := map[string]bool{}
 	for store, owner := range f.owners(hit.at) {
@@ -232,11 +232,11 @@ func (f *fleet) takenOver(ctx context.Context, hit *fault) {
 			orphans[store] = true
 		}
 	}
-	f.resumed(ctx, hit, hit.at, orphans, func(a Arrival) bool { return a.Node != hit.node })
+	f.awaitStores(ctx, hit, hit.at, orphans, func(a Arrival) bool { return a.Node != hit.node })
 }
 
-// resumed waits until each store has a wanted arrival after a given time.
-func (f *fleet) resumed(ctx context.Context, hit *fault, moment time.Time, stores map[string]bool, wanted func(Arrival) bool) {
+// awaitStores waits until each store has an arrival after the given moment that wanted accepts.
+func (f *fleet) awaitStores(ctx context.Context, hit *fault, moment time.Time, stores map[string]bool, wanted func(Arrival) bool) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -252,8 +252,8 @@ func (f *fleet) resumed(ctx context.Context, hit *fault, moment time.Time, store
 		}
 		if len(stores) > 0 && !pause(ctx) {
 			f.row.stuck += len(stores)
-			f.t.Fatalf("%v after %s %s, stores %v are not run by anybody", time.Since(moment), hit.kind, hit.node, stores)
+			f.t.Fatalf("%v after %s %s, no node runs the stores %v", time.Since(moment), hit.kind, hit.node, stores)
 		}
 	}
-	f.row.ranAgain(f.t, took)
+	f.row.addTakeover(f.t, took)
 }

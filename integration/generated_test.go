@@ -16,7 +16,7 @@ import (
 )
 
 // TestGeneratedClients: clients that public generators produce from openapi.yaml work with the
-// service. Each program in clients/ does the same things and prints the results.
+// service. Each program in clients/ makes the same calls and prints the results.
 func TestGeneratedClients(t *testing.T) {
 	t.Parallel()
 	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

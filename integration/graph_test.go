@@ -17,8 +17,8 @@ const chain = `[
 	{"id":"d","method":"DELETE","path":"d/{n}","refs":{"path:n":"c#/arrival"}},
 	{"id":"e","method":"POST","path":"e","dependsOn":["d"],"runIf":"failure"}]`
 
-// TestGraphSurvivesKill9: answers from before the process died are available to the requests that
-// need them.
+// TestGraphSurvivesKill9: a request that needs the answer to an earlier one gets it, even if the
+// process died in between.
 func TestGraphSurvivesKill9(t *testing.T) {
 	for _, at := range []string{"b", "c", "d"} {
 		onEach(t, func(t *testing.T, database string) {
@@ -39,19 +39,20 @@ func TestGraphSurvivesKill9(t *testing.T) {
 			if err := c.do(ctx, http.MethodPost, "1", query, []byte(chain), &created); err != nil {
 				t.Fatal(err)
 			}
-			arrived(ctx, t, point)
+			awaitArrivals(ctx, t, point)
 			s.kill9(t)
 			s.restart(t)
-			got, err := c.ended(ctx, "1", created.Ticket)
+			got, err := c.awaitEnd(ctx, "1", created.Ticket)
 			if err != nil || got.CompletedRequests != 4 || len(got.Responses) != 5 || got.Responses[4].Status != "NOT_EXECUTED" {
 				t.Fatalf("the batch ended as %+v, %v", got, err)
 			}
-			// Each path names the arrival whose answer was recorded, the last one of its request.
+			// Each path contains the number of the arrival whose answer was recorded, which is the last
+			// arrival of the request before.
 			last := map[string]Arrival{}
 			for _, a := range ledger.Arrivals() {
 				name, n, _ := strings.Cut(strings.TrimPrefix(a.Path, "/"), "/")
 				if before := string(rune(name[0] - 1)); name != "a" && n != fmt.Sprint(last[before].Seq) {
-					t.Errorf("arrival %d: %s, and the answer before was arrival %d", a.Seq, a.Path, last[before].Seq)
+					t.Errorf("arrival %d: %s, but the previous answer was to arrival %d", a.Seq, a.Path, last[before].Seq)
 				}
 				if name == "b" && a.Body != fmt.Sprintf(`{"of":%q}`, last["a"].Path) {
 					t.Errorf("arrival %d: body %s", a.Seq, a.Body)
@@ -59,13 +60,13 @@ func TestGraphSurvivesKill9(t *testing.T) {
 				last[name] = a
 			}
 			if n := len(ledger.Arrivals()); n != 5 {
-				t.Errorf("%d arrivals, want 5: the one that was cut off came again", n)
+				t.Errorf("%d arrivals, want 5: the request that was cut off arrives twice", n)
 			}
 		})
 	}
 }
 
-// TestWatchThroughAnotherNode: a caller that waits at one node learns what another node does.
+// TestWatchThroughAnotherNode: a caller that waits at one node sees the progress on another node.
 func TestWatchThroughAnotherNode(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -77,7 +78,7 @@ func TestWatchThroughAnotherNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	arrived(ctx, t, first)
+	awaitArrivals(ctx, t, first)
 	other := f.nodes[0]
 	if strings.HasPrefix(ledger.Arrivals()[0].Node, other.name) {
 		other = f.nodes[1]
@@ -97,6 +98,6 @@ func TestWatchThroughAnotherNode(t *testing.T) {
 	}
 	delays := spread(late)
 	const what = "from an answer of the upstream to its report by another node"
-	t.Logf("%s: %v (median, most)", what, delays)
+	t.Logf("%s: %v (median, maximum)", what, delays)
 	checkPromise(t, what, delays[0], time.Second)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/mccutchen/go-httpbin/v2/httpbin"
 )
 
-// httpbinCase is one request to go-httpbin, in a batch and a store of its own.
+// httpbinCase is one request to go-httpbin, in its own batch and store.
 type httpbinCase struct {
 	method, path, body string
 	retry              bool // stopOnFirstFailure=false
@@ -24,7 +24,7 @@ type httpbinCase struct {
 	status   string
 	code     int
 	line     string             // the reason phrase, or its beginning
-	arrivals int                // 0: 1
+	arrivals int                // 0 means 1
 	answer   func(result) error // checks the body; nil: no check
 }
 
@@ -93,7 +93,7 @@ func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorde
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.ended(ctx, store, ticket)
+	got, err := c.awaitEnd(ctx, store, ticket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorde
 		}
 	}
 
-	// The path is byte for byte what the batch said.
+	// The path arrives byte for byte as the batch has it.
 	calls := seen.of(test.method + " /" + test.path)
 	if want := max(test.arrivals, 1); len(calls) != want {
 		t.Fatalf("it arrived %d times, want %d", len(calls), want)
@@ -128,7 +128,7 @@ func (test *httpbinCase) run(t *testing.T, c client, store string, seen *recorde
 	}
 }
 
-// TestHTTPBinEscaped: escapedJson=true holds a body exactly as the upstream sent it.
+// TestHTTPBinEscaped: with escapedJson=true, a body is returned exactly as the upstream sent it.
 func TestHTTPBinEscaped(t *testing.T) { onEach(t, httpBinEscaped) }
 
 func httpBinEscaped(t *testing.T, database string) {
@@ -150,7 +150,7 @@ func httpBinEscaped(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.ended(ctx, "1", ticket); err != nil {
+	if _, err := c.awaitEnd(ctx, "1", ticket); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.status(ctx, "1", ticket, "escapedJson")
@@ -165,17 +165,17 @@ func httpBinEscaped(t *testing.T, database string) {
 // recorder remembers what an upstream received.
 type recorder struct {
 	mu    sync.Mutex
-	calls map[string][]recorded // by method and request URI
+	calls map[string][]receivedCall // by method and request URI
 }
 
-type recorded struct {
+type receivedCall struct {
 	header http.Header
 	body   string
 }
 
 // record returns a handler that remembers each request and lets next answer it.
 func (s *recorder) record(next http.Handler) http.Handler {
-	s.calls = map[string][]recorded{}
+	s.calls = map[string][]receivedCall{}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -184,13 +184,13 @@ func (s *recorder) record(next http.Handler) http.Handler {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		name := r.Method + " " + r.RequestURI
 		s.mu.Lock()
-		s.calls[name] = append(s.calls[name], recorded{r.Header.Clone(), string(body)})
+		s.calls[name] = append(s.calls[name], receivedCall{r.Header.Clone(), string(body)})
 		s.mu.Unlock()
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *recorder) of(name string) []recorded {
+func (s *recorder) of(name string) []receivedCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[name]
@@ -199,12 +199,12 @@ func (s *recorder) of(name string) []recorded {
 // none expects no body.
 func none(r result) error {
 	if r.Body != nil {
-		return fmt.Errorf("want none")
+		return fmt.Errorf("want no body")
 	}
 	return nil
 }
 
-// text expects a JSON string that holds want.
+// text expects a JSON string that contains want.
 func text(want string) func(result) error {
 	return func(r result) error {
 		var s string
@@ -218,7 +218,7 @@ func text(want string) func(result) error {
 	}
 }
 
-// bytesOf expects bytes in base64 with a beginning and a length (0: any).
+// bytesOf expects base64 of bytes with the given beginning and length (0: any length).
 func bytesOf(beginning string, length int) func(result) error {
 	return func(r result) error {
 		var s string
@@ -236,8 +236,8 @@ func bytesOf(beginning string, length int) func(result) error {
 	}
 }
 
-// field expects a JSON object with a value at a path. httpbin gives parameters as
-// lists; the first one counts.
+// field expects a JSON object. The last argument is the value at the path that the other arguments
+// name. httpbin returns parameters as lists, of which field checks the first element.
 func field(path ...string) func(result) error {
 	return func(r result) error {
 		var v any

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// Ledger is an upstream that records every request that it receives completely. Its methods may be
-// called from many goroutines.
+// Ledger is an upstream that records every request that it receives completely. Except for Down, Up
+// and Close, its methods are safe for concurrent use.
 type Ledger struct {
 	URL    string
 	server *httptest.Server // nil while it is down
@@ -35,16 +35,16 @@ type Ledger struct {
 
 // Arrival is one request that reached the upstream.
 type Arrival struct {
-	Seq    int    // place among all arrivals, from 1
+	Seq    int    // position among all arrivals, from 1
 	Nth    int    // 1 for the first arrival with its Idempotency-Key
 	Key    string // the Idempotency-Key
-	Node   string // the node that sent it, see For; empty: the only one
+	Node   string // the node that sent it (see For); empty if there is only one
 	Method string
 	Path   string
 	Body   string
 
 	Status   int       // of the answer
-	Executed bool      // it was carried out: neither refused nor a repetition
+	Executed bool      // it was carried out: its status is 200
 	Answered bool      // its answer was written completely
 	At       time.Time // when it had arrived completely
 	End      time.Time // just before its answer was written, or when it was cut off; zero: not yet
@@ -59,20 +59,20 @@ type Reply struct {
 	HangUp     bool            // break the connection halfway through the answer
 }
 
-// call is the call with one Idempotency-Key.
+// call is what the ledger knows about one Idempotency-Key.
 type call struct {
 	arrivals int
 	done     bool
 }
 
-// watch receives the time when the ledger has a number of arrivals.
+// watch waits for a number of arrivals. Then reached receives the time.
 type watch struct {
 	arrivals int
 	reached  chan time.Time
 }
 
-// NewLedger starts an upstream whose answers come from reply. wrap wraps its listener. reply is
-// called for one request at a time. Close the ledger when done.
+// NewLedger starts an upstream that answers as reply says. reply is called for one request at a
+// time. wrap wraps the listener. The caller must close the ledger.
 func NewLedger(reply func(Arrival) Reply, wrap func(net.Listener) net.Listener) (*Ledger, error) {
 	listener, err := listen()
 	if err != nil {
@@ -83,11 +83,11 @@ func NewLedger(reply func(Arrival) Reply, wrap func(net.Listener) net.Listener) 
 	return l, nil
 }
 
-// listen listens on a port below those that outgoing connections get, so that none
-// can take it while nobody listens there.
+// listen listens on a port below the range of outgoing connections, so that none of them takes the
+// port while nobody listens on it.
 func listen() (listener net.Listener, err error) {
 	for range 100 {
-		port := 20000 + rand.N(12000) //nolint:gosec // a port is no secret
+		port := 20000 + rand.N(12000) //nolint:gosec // a port isn't a secret
 		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return listener, nil
 		}
@@ -100,8 +100,8 @@ func (l *Ledger) serve(listener net.Listener) {
 	l.server.Start()
 }
 
-// Down stops the upstream like a crash: requests in flight are cut off, and connections refused.
-// The record remains.
+// Down stops the upstream like a crash: requests in flight are cut off, and connections are refused.
+// The ledger keeps its arrivals.
 func (l *Ledger) Down() {
 	l.server.Listener.Close()
 	l.server.CloseClientConnections()
@@ -109,7 +109,7 @@ func (l *Ledger) Down() {
 	l.server = nil
 }
 
-// Up starts the upstream again on its address.
+// Up starts the upstream again at the same address.
 func (l *Ledger) Up() error {
 	listener, err := net.Listen("tcp", strings.TrimPrefix(l.URL, "http://"))
 	if err == nil {
@@ -131,7 +131,7 @@ func (l *Ledger) For(node string) string { return l.URL + nodePrefix + node }
 
 const nodePrefix = "/from-"
 
-// splitNode takes the node off a path.
+// splitNode splits a request URI into the node and the path.
 func splitNode(uri string) (node, path string) {
 	rest, ours := strings.CutPrefix(uri, nodePrefix)
 	if !ours {
@@ -179,8 +179,8 @@ func (l *Ledger) After(n int) <-chan time.Time {
 	return w.reached
 }
 
-// ServeHTTP records a request and answers it. A 200 contains the arrival's Seq, so that an answer
-// can be found in the ledger.
+// ServeHTTP records a request and answers it. The answer contains the arrival's Seq, so that a test
+// can find the answer in the ledger.
 func (l *Ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// sent is a batch that got a ticket.
-type sent struct {
+// loadBatch is a batch of a load, with its ticket.
+type loadBatch struct {
 	ticket   string
 	requests []request
 	parallel bool
@@ -24,15 +24,15 @@ type sent struct {
 // load is a number of stores, each with a creator that creates one batch after another.
 type load struct {
 	client client
-	stores [][]sent // by store, in the order of creation; complete once finish returned
+	stores [][]loadBatch // by store, in the order of creation; complete once finish has returned
 	enough chan struct{}
 	cancel context.CancelFunc // stops the creators immediately
 	failed []error            // by store, why its creator stopped
 	all    sync.WaitGroup
 }
 
-// openBatches is how many unfinished batches a creator lets its store have. After
-// pauseAfter batches it lets the store run empty, so that any node may run it next.
+// openBatches is the maximum number of unfinished batches in a store. After every pauseAfter
+// batches, the creator waits until the store is empty, so that any node may run it next.
 const (
 	openBatches = 6
 	pauseAfter  = 15
@@ -40,7 +40,7 @@ const (
 
 // startLoad starts the creators. They keep trying while the service is down.
 func startLoad(ctx context.Context, c client, stores int) *load {
-	l := &load{client: c, stores: make([][]sent, stores), enough: make(chan struct{}), failed: make([]error, stores)}
+	l := &load{client: c, stores: make([][]loadBatch, stores), enough: make(chan struct{}), failed: make([]error, stores)}
 	ctx, l.cancel = context.WithCancel(ctx)
 	for store := range stores {
 		l.all.Go(func() { l.failed[store] = l.create(ctx, store) })
@@ -52,13 +52,13 @@ func startLoad(ctx context.Context, c client, stores int) *load {
 func storeName(store int) string { return "store-" + strconv.Itoa(store) }
 
 // batch returns the n-th batch of a store. It is empty if its create was never answered.
-func (l *load) batch(store string, n int) sent {
+func (l *load) batch(store string, n int) loadBatch {
 	for i, batches := range l.stores {
 		if storeName(i) == store && n < len(batches) {
 			return batches[n]
 		}
 	}
-	return sent{}
+	return loadBatch{}
 }
 
 // create creates batches for one store, one after the other, until the load ends.
@@ -75,7 +75,7 @@ func (l *load) create(ctx context.Context, store int) error {
 			open = 1
 		}
 		if n := len(made); n >= open {
-			if _, err := l.client.ended(ctx, storeName(store), made[n-open].ticket); err != nil {
+			if _, err := l.client.awaitEnd(ctx, storeName(store), made[n-open].ticket); err != nil {
 				return err
 			}
 		}
@@ -104,7 +104,7 @@ func (l *load) finish(ctx context.Context, t *testing.T) (stuck int) {
 	for store, batches := range l.stores {
 		err := l.failed[store]
 		if n := len(batches); err == nil && n > 0 {
-			_, err = l.client.ended(ctx, storeName(store), batches[n-1].ticket)
+			_, err = l.client.awaitEnd(ctx, storeName(store), batches[n-1].ticket)
 		}
 		if err != nil || len(batches) == 0 {
 			t.Errorf("store %d, after %d batches: %v", store, len(batches), err)
@@ -114,13 +114,13 @@ func (l *load) finish(ctx context.Context, t *testing.T) (stuck int) {
 	return stuck
 }
 
-// methods are the methods of requests, those more often that must not be repeated.
+// methods are the methods of the requests. Those that must not be repeated are more frequent.
 var methods = []string{"POST", "POST", "POST", "PATCH", "PATCH", "PUT", "PUT", "DELETE", "GET", "GET", "HEAD"}
 
-// newBatch returns a batch of 1 to 24 requests, the n-th of its store. Each request
-// has a path of its own, n/index-of-total.
-func newBatch(n int) sent {
-	b := sent{parallel: rand.N(3) == 0, stop: rand.N(2) == 0}
+// newBatch returns the n-th batch of a store, with 1 to 24 requests. Each request has its own path,
+// n/index-of-total.
+func newBatch(n int) loadBatch {
+	b := loadBatch{parallel: rand.N(3) == 0, stop: rand.N(2) == 0}
 	total := 1 + rand.N(24)
 	for i := range total {
 		name := fmt.Sprintf("%d/%d-of-%d", n, i, total)

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// documentedMemory is what a node needs at most (docs/operations.md#sizing), in bytes.
+// documentedMemory is the maximum memory of a node, in bytes (docs/operations.md#sizing).
 const documentedMemory = 512 << 20
 
 // memoryGroup creates a control group with the documented limit, below the test's own group, and
@@ -45,7 +45,7 @@ func memoryGroup(t *testing.T) (folder string, environ []string) {
 			os.Remove(folder)
 		}
 	}
-	t.Log("no control group can be made here: the limit is set by GOMEMLIMIT")
+	t.Log("can't create a control group: limiting memory with GOMEMLIMIT instead")
 	return "", []string{fmt.Sprintf("GOMEMLIMIT=%d", documentedMemory/10*9)}
 }
 
@@ -55,20 +55,20 @@ func (s *service) peak(t *testing.T) int {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(data)
 	if found == nil {
-		t.Fatalf("the peak of the process's memory is not told (%v); it has ended: %v", err, s.cmd.ProcessState)
+		t.Fatalf("can't read the process's peak memory (%v); process state: %v", err, s.cmd.ProcessState)
 	}
 	n, _ := strconv.Atoi(string(found[1]))
 	return n << 10
 }
 
-// largeAnswers is an upstream with answers of 5 MiB. Every fifth request fails at first.
+// largeAnswers is an upstream with answers of 5 MiB. Every tenth request fails at first.
 type largeAnswers struct {
 	body []byte
 
 	mu     sync.Mutex
 	failed map[string]bool
 	sent   int
-	more   chan struct{} // closed and replaced when an answer was sent
+	more   chan struct{} // closed and replaced when an answer has been sent
 }
 
 func (u *largeAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +88,7 @@ func (u *largeAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.more = make(chan struct{})
 }
 
-// after waits until a number of answers was sent.
+// after waits until a number of answers have been sent.
 func (u *largeAnswers) after(ctx context.Context, t *testing.T, s *service, n int) {
 	t.Helper()
 	for {
@@ -109,7 +109,7 @@ func (u *largeAnswers) after(ctx context.Context, t *testing.T, s *service, n in
 }
 
 // TestMemoryWithLargeAnswers: a batch with 200 answers of 5 MiB (500 in make chaos), a hundred at
-// once, runs to its end within the documented memory, although the node is killed twice.
+// once, runs to its end within the documented memory, even though the node is killed twice.
 func TestMemoryWithLargeAnswers(t *testing.T) { onEach(t, memoryWithLargeAnswers) }
 
 func memoryWithLargeAnswers(t *testing.T, database string) {
@@ -176,7 +176,7 @@ func memoryWithLargeAnswers(t *testing.T, database string) {
 	s.term(t)
 }
 
-// create stores a parallel batch.
+// create creates a parallel batch.
 func create(ctx context.Context, t *testing.T, s *service, requests string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+"/api/v3/1/batch?allowParallelMode=true&stopOnFirstFailure=false", strings.NewReader(requests))

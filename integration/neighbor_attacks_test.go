@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// attacks are what a tenant can do to each resource that it shares with others.
+// attacks are the attacks that a tenant can make, one on each resource that it shares with others.
 var attacks = []attack{
 	{resource: "connections", run: holdConnections},
 	{resource: "streams", prepare: prepareLarge, run: holdStreams},
@@ -33,9 +33,8 @@ var attacks = []attack{
 	{resource: "references", run: fillReferences},
 }
 
-// call makes one call as the attacker and returns the beginning of the answer. What is longer is
-// read and discarded.
-// The status is 0 if there is no answer.
+// call makes one call as the attacker and returns the beginning of the answer. It reads and discards
+// the rest. The status is 0 if there is no answer.
 func (a *attacker) call(ctx context.Context, method, path string, query url.Values, token string, body io.Reader) (status int, answer []byte) {
 	r, err := http.NewRequestWithContext(ctx, method, a.base+"/api/v3/"+attackerStore+"/batch"+path+"?"+query.Encode(), body)
 	if err != nil {
@@ -66,19 +65,19 @@ func (a *attacker) create(ctx context.Context, token string, query url.Values, b
 
 const attackerToken = "attacker-token"
 
-// attempts is how many more attempts a second all goroutines of an attack make together after
-// their first one. Without a limit the attacker, and not the service, would use up the machine.
+// attempts limits how many attempts per second all goroutines of an attack make together, after the
+// first attempt of each. Without a limit, the attacker itself would use up the machine.
 const attempts = 500
 
-// repeat runs a step in so many goroutines until ctx ends.
-func repeat(ctx context.Context, at int, step func(n int)) {
+// repeat repeats step in each of n goroutines until ctx ends.
+func repeat(ctx context.Context, n int, step func(n int)) {
 	tick := time.NewTicker(time.Second / attempts)
 	defer tick.Stop()
 	var all sync.WaitGroup
-	for n := range at {
+	for i := range n {
 		all.Go(func() {
 			for {
-				step(n)
+				step(i)
 				select {
 				case <-tick.C:
 				case <-ctx.Done():
@@ -104,7 +103,7 @@ func (a *attacker) raw(ctx context.Context, head string) (net.Conn, error) {
 	return c, nil
 }
 
-// hold keeps a connection, on which nothing more is written or read, until ctx ends.
+// hold opens a connection, writes the beginning of a call and then nothing more until ctx ends.
 func (a *attacker) hold(ctx context.Context, head string) {
 	c, err := a.raw(ctx, head)
 	if err != nil {
@@ -112,7 +111,7 @@ func (a *attacker) hold(ctx context.Context, head string) {
 	}
 	defer c.Close()
 	gone := make(chan struct{})
-	go func() { // returns when the service closes the connection, or when ctx has ended
+	go func() { // returns when the service answers or closes the connection, or when ctx has ended
 		defer close(gone)
 		var b [1]byte
 		_, _ = c.Read(b[:])
@@ -125,12 +124,12 @@ func (a *attacker) hold(ctx context.Context, head string) {
 	}
 }
 
-// holdConnections holds more idle connections than a process has files.
+// holdConnections holds thousands of idle connections.
 func holdConnections(ctx context.Context, a *attacker) {
 	repeat(ctx, 9000, func(int) { a.hold(ctx, "GET /api/v3/") })
 }
 
-// prepareLarge makes a batch of 20 large answers that has ended.
+// prepareLarge runs a batch with 20 large answers to its end.
 func prepareLarge(t *testing.T, a *attacker) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -147,7 +146,7 @@ func prepareLarge(t *testing.T, a *attacker) {
 	}
 }
 
-// gets encodes n requests.
+// gets returns the body of a create of n GETs.
 func gets(n int, path string) []byte {
 	requests := make([]request, n)
 	for i := range requests {
@@ -156,7 +155,7 @@ func gets(n int, path string) []byte {
 	return encode(requests)
 }
 
-// head is the head of a call that is written by hand.
+// head returns the head of a call that is written directly to a connection.
 func (a *attacker) head(method, query, more string) string {
 	return fmt.Sprintf("%s /api/v3/%s/batch?%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n", method, attackerStore, query, attackerToken, more)
 }
@@ -200,7 +199,7 @@ func readSlowly(ctx context.Context, a *attacker) {
 	})
 }
 
-// readPages reads all that can be read of a large batch, again and again.
+// readPages reads a large batch in every possible way, again and again.
 func readPages(ctx context.Context, a *attacker) {
 	calls := []struct {
 		path  string
@@ -217,7 +216,7 @@ func readPages(ctx context.Context, a *attacker) {
 	})
 }
 
-// searchFar searches with offsets that make the database count.
+// searchFar searches with huge offsets, for which the database must count.
 func searchFar(ctx context.Context, a *attacker) {
 	for range 50 {
 		a.create(ctx, attackerToken, nil, gets(1, "x"))
@@ -236,13 +235,13 @@ func runManyBatches(ctx context.Context, a *attacker) {
 	})
 }
 
-// createLarge creates batches as large as they may be.
+// createLarge creates batches of nearly the maximum size.
 func createLarge(ctx context.Context, a *attacker) {
 	body := encode([]request{{ID: "1", Method: http.MethodPost, Path: "/x", Body: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}})
 	repeat(ctx, 8, func(int) { a.create(ctx, attackerToken, nil, body) })
 }
 
-// callDeadReceivers ends batches whose callbacks nobody takes.
+// callDeadReceivers runs batches whose callback receiver never answers.
 func callDeadReceivers(ctx context.Context, a *attacker) {
 	body := gets(1, "x")
 	repeat(ctx, 8, func(int) {
@@ -250,7 +249,7 @@ func callDeadReceivers(ctx context.Context, a *attacker) {
 	})
 }
 
-// makeUpTokens creates a batch with each of thousands of tokens.
+// makeUpTokens creates thousands of batches, each with a different made-up token.
 func makeUpTokens(ctx context.Context, a *attacker) {
 	var made atomic.Int64
 	body := gets(50, "x")

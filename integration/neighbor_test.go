@@ -31,18 +31,18 @@ const (
 	largeAnswer    = 5 << 20               // bytes; the default limit of an answer
 )
 
-// slowdown is how much longer the victim's slowest batch in a hundred may take while the attack lasts.
+// slowdown limits the ratio of the victim's p99 under attack to its p99 alone.
 const slowdown = 3
 
-// TestNeighbor has one tenant do its worst with each resource that all tenants share, and
-// measures how long the batches of another tenant take, from create to the last answer.
-// Every batch of the victim must complete, and no node may lose its lease. With -faults, as
-// in make chaos, the victim's p99 must also stay within three times its value alone; on a
-// busy machine a few batches would not be a measurement.
+// TestNeighbor lets one tenant attack each resource that all tenants share, and measures how
+// long another tenant's batches take, from the create to the last answer. Every batch of the
+// victim must complete, and no node may lose its lease. With -faults, as in make chaos, the
+// victim's p99 must also stay within three times its value alone. Without it, a few batches on
+// a busy machine would prove nothing.
 func TestNeighbor(t *testing.T) {
 	for _, a := range attacks {
 		t.Run(a.resource, func(t *testing.T) {
-			onEach(t, func(t *testing.T, database string) { sufferFrom(t, a, database) })
+			onEach(t, func(t *testing.T, database string) { measureAttack(t, a, database) })
 		})
 	}
 }
@@ -72,8 +72,8 @@ type neighborhood struct {
 	callback *callbackSink // nil: the victim doesn't wait for callbacks
 }
 
-// sufferFrom measures the victim alone and under an attack.
-func sufferFrom(t *testing.T, a attack, database string) {
+// measureAttack measures the victim alone and under an attack.
+func measureAttack(t *testing.T, a attack, database string) {
 	n, enemy := newNeighborhood(t, a, database)
 	batches := 2
 	if *faults > 0 {
@@ -88,7 +88,7 @@ func sufferFrom(t *testing.T, a attack, database string) {
 	attacked := n.measure(batches)
 	end()
 
-	if log := n.service.logged(); strings.Contains(log, "considered dead") {
+	if log := n.service.logText(); strings.Contains(log, "considered dead") {
 		t.Error("the node lost its lease")
 	}
 	base, worst := p99(alone), p99(attacked)
@@ -138,7 +138,7 @@ func (n *neighborhood) measure(batches int) []time.Duration {
 		if err != nil {
 			n.t.Fatalf("the victim's batch is refused: %v", err)
 		}
-		s, err := n.victim.ended(ctx, victimStore, ticket)
+		s, err := n.victim.awaitEnd(ctx, victimStore, ticket)
 		if err != nil {
 			n.t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func newAttacker(base, dead string) *attacker {
 	}}}
 }
 
-// The environment of a process that attacks: the resource, and the fields of attacker.
+// The environment variables of an attacking process: the resource, and the fields of attacker.
 const (
 	attackEnv       = "SHEAF_TEST_ATTACK"
 	attackBaseEnv   = "SHEAF_TEST_ATTACK_BASE"
@@ -171,8 +171,8 @@ const (
 	attackTicketEnv = "SHEAF_TEST_ATTACK_TICKET"
 )
 
-// attack attacks in a process of its own until end is called. In this process its goroutines
-// would delay the victim's client and the API as well, which on their own machines they don't.
+// attack attacks in a separate process until end is called. In this process, its goroutines would
+// also delay the victim's client and the API, which in production run on other machines.
 func (a *attacker) attack(t *testing.T, with attack) (end func()) {
 	t.Helper()
 	self, err := os.Executable()
@@ -192,14 +192,14 @@ func (a *attacker) attack(t *testing.T, with attack) (end func()) {
 	end = sync.OnceFunc(func() {
 		stdin.Close()
 		if err := c.Wait(); err != nil {
-			t.Errorf("the process that attacks: %v", err)
+			t.Errorf("the attacking process: %v", err)
 		}
 	})
 	t.Cleanup(end)
 	return end
 }
 
-// attackUntilEOF is the main function of a process that attacks.
+// attackUntilEOF is the main function of an attacking process. It returns the exit code.
 func attackUntilEOF() int {
 	i := slices.IndexFunc(attacks, func(a attack) bool { return a.resource == os.Getenv(attackEnv) })
 	if i < 0 {
@@ -313,7 +313,7 @@ func newCallbackSink(t *testing.T) *callbackSink {
 	return s
 }
 
-// wait returns once the callback of a batch has come.
+// wait waits until the callback of a batch has arrived.
 func (s *callbackSink) wait(ctx context.Context, ticket string) error {
 	for {
 		s.mu.Lock()
@@ -325,7 +325,7 @@ func (s *callbackSink) wait(ctx context.Context, ticket string) error {
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return fmt.Errorf("the callback of %s did not come: %w", ticket, cmp.Or(context.Cause(ctx), ctx.Err()))
+			return fmt.Errorf("the callback of %s did not arrive: %w", ticket, cmp.Or(context.Cause(ctx), ctx.Err()))
 		}
 	}
 }

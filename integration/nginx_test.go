@@ -15,7 +15,7 @@ import (
 )
 
 // TestNginx runs the configuration of examples/nginx in a real nginx: batches go to the
-// service, everything else to the API, and events come as they happen.
+// service, everything else goes to the API, and events arrive as they happen.
 func TestNginx(t *testing.T) {
 	t.Parallel()
 	held := make(chan struct{})
@@ -28,7 +28,7 @@ func TestNginx(t *testing.T) {
 		_, _ = io.WriteString(w, `{"path":"`+r.URL.Path+`"}`)
 	}))
 	t.Cleanup(api.Close)
-	t.Cleanup(release) // before
+	t.Cleanup(release) // runs before api.Close, which waits for requests in flight
 	s := start(t, api.URL+"/api/v3/{storeId}", filepath.Join(t.TempDir(), "sheaf.db"), "--trusted-proxy", "127.0.0.1/32")
 
 	text, err := os.ReadFile("../examples/nginx/nginx.conf")
@@ -49,7 +49,7 @@ func TestNginx(t *testing.T) {
 	}
 	nginx := launchBinary(t, path, nil, "-p", folder, "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off; master_process off;")
 	nginx.base = "http://" + address
-	nginx.waitAnswer(t) // for the API, which answers everything
+	nginx.waitAnswer(t) // nginx passes /readyz on to the API, which answers every path
 
 	get := func(target string) string {
 		t.Helper()

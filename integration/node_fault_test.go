@@ -16,11 +16,11 @@ import (
 )
 
 var (
-	faults = flag.Int("faults", 0, "how often each fault strikes a fleet, after which a table is printed; 0: a few times each")
-	kills  = flag.Int("kills", 0, "how often TestKill9UnderLoad and TestTakeoverKilled kill the service; 0: some times each")
+	faults = flag.Int("faults", 0, "how often each fault strikes a fleet (0: a few times); if set, a table of the results is printed")
+	kills  = flag.Int("kills", 0, "how often TestKill9UnderLoad and TestTakeoverKilled kill the service (0: a few times)")
 )
 
-// The promised times until the stores of a node run elsewhere.
+// The promised times until the stores of a node run on another node.
 const (
 	takeoverEnded  = time.Second // at once; a lost hint costs up to a second
 	takeoverKilled = 3 * time.Second
@@ -50,7 +50,7 @@ func TestTakeoverKilled(t *testing.T) {
 	r.repeat(t, timesKilled(4), func(t *testing.T, times int) { killNodes(t, r, times, "on") })
 }
 
-// TestTakeoverWithoutAccelerators: without advisory locks the others notice a dead node later.
+// TestTakeoverWithoutAccelerators: without advisory locks, the others notice a dead node later.
 func TestTakeoverWithoutAccelerators(t *testing.T) {
 	r := newRow("`kill -9` of a node, without advisory locks (`sheaf_accelerators=off`)", takeoverCut)
 	t.Parallel()
@@ -62,15 +62,15 @@ func killNodes(t *testing.T, r *row, times int, accelerators string) {
 	f := newFleet(t, r, newLedger(t, moody), newDatabase(t, accelerators), 3)
 	f.up()
 	f.withLoad(ctx, 9, func(*load) {
-		// After few arrivals the kill hits the takeover, after many the middle of the work.
+		// A kill after few arrivals hits the takeover; a kill after many hits normal work.
 		points := []int{250, 1, 100, 20, 180}
 		for i := range times {
-			victim := f.busy(ctx, points[i%len(points)])
+			victim := f.awaitBusy(ctx, points[i%len(points)])
 			hit := f.kill9(victim)
 			if i%2 == 0 {
 				f.start(victim)
 			}
-			f.takenOver(ctx, hit)
+			f.awaitTakeover(ctx, hit)
 			if i%2 != 0 {
 				f.start(victim)
 			}
@@ -79,7 +79,7 @@ func killNodes(t *testing.T, r *row, times int, accelerators string) {
 }
 
 // TestTakeoverStopped stops a node with SIGSTOP until others run its stores, and continues it in
-// the middle of their work. It sends nothing more for those stores.
+// the middle of their work. The node then sends nothing more for those stores.
 func TestTakeoverStopped(t *testing.T) {
 	r := newRow("SIGSTOP of a node until its stores run elsewhere, then SIGCONT", takeoverCut)
 	t.Parallel()
@@ -88,21 +88,21 @@ func TestTakeoverStopped(t *testing.T) {
 		f := startFleet(t, r, newLedger(t, steady), 3)
 		f.withLoad(ctx, 6, func(*load) {
 			for range times {
-				victim := f.busy(ctx, 200)
+				victim := f.awaitBusy(ctx, 200)
 				hit := f.strike(victim.name, stopped)
 				victim.signal(t, syscall.SIGSTOP)
-				f.takenOver(ctx, hit)
-				arrived(ctx, t, f.ledger.After(50))
-				hit.over(0)
+				f.awaitTakeover(ctx, hit)
+				awaitArrivals(ctx, t, f.ledger.After(50))
+				hit.endAfter(0)
 				victim.signal(t, syscall.SIGCONT)
-				f.worksAgain(victim)
+				f.awaitWork(victim)
 			}
 		})
 	})
 }
 
-// worksAgain waits until a node that was considered dead runs stores again.
-func (f *fleet) worksAgain(n *node) {
+// awaitWork waits until a node that was considered dead runs stores again.
+func (f *fleet) awaitWork(n *node) {
 	f.t.Helper()
 	from, limit := time.Now(), time.After(patience)
 	for seen := f.ledger.Count(); ; {
@@ -110,13 +110,13 @@ func (f *fleet) worksAgain(n *node) {
 		seen += len(fresh)
 		for _, a := range fresh {
 			if a.Node == n.name {
-				f.t.Logf("node %s works again %v after it was let go on", n.name, a.At.Sub(from))
+				f.t.Logf("node %s works again %v after it could continue", n.name, a.At.Sub(from))
 				return
 			}
 		}
 		select {
 		case <-limit:
-			f.t.Fatalf("node %s never works again:\n%s", n.name, tail(n.logged(), 3000))
+			f.t.Fatalf("node %s never worked again:\n%s", n.name, tail(n.logText(), 3000))
 		case <-f.ledger.After(1):
 		}
 	}
@@ -138,22 +138,22 @@ func TestTakeoverCutOff(t *testing.T) {
 		var silent []time.Duration
 		f.withLoad(ctx, 6, func(*load) {
 			for range times {
-				victim := f.busy(ctx, 200)
+				victim := f.awaitBusy(ctx, 200)
 				hit := f.strike(victim.name, cut)
 				proxies[victim].cut()
-				f.takenOver(ctx, hit)
-				silent = append(silent, f.lastSent(victim).Sub(hit.at))
+				f.awaitTakeover(ctx, hit)
+				silent = append(silent, f.lastSendTime(victim).Sub(hit.at))
 				proxies[victim].heal()
-				hit.over(0)
-				f.worksAgain(victim)
+				hit.endAfter(0)
+				f.awaitWork(victim)
 			}
 		})
-		t.Logf("cut off, a node sent its last request after %v (median, most)", spread(silent))
+		t.Logf("a node sent its last request %v after it was cut off (median, maximum)", spread(silent))
 	})
 }
 
-// lastSent returns when the last request of a node arrived.
-func (f *fleet) lastSent(n *node) (last time.Time) {
+// lastSendTime returns when the last request of a node arrived.
+func (f *fleet) lastSendTime(n *node) (last time.Time) {
 	for _, a := range f.ledger.Arrivals() {
 		if a.Node == n.name {
 			last = a.At
@@ -169,28 +169,28 @@ func TestTakeoverRollingRestart(t *testing.T) {
 	r.repeat(t, times(3), func(t *testing.T, times int) {
 		ctx := t.Context()
 		f := startFleet(t, r, newLedger(t, steady), 3)
-		var unheard atomic.Int32
+		var repeated atomic.Int32
 		f.lost = func(err error) {
-			// A node that has stopped accepts nothing, and connections that the kernel accepted for
-			// it end without a byte.
-			if unheard.Add(1); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+			// A stopped node accepts no connections, and those that the kernel had already accepted
+			// for it end without a byte.
+			if repeated.Add(1); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 				t.Errorf("a call failed: %v", err)
 			}
 		}
 		var exit []time.Duration
 		a := f.withLoad(ctx, 6, func(*load) {
 			for i := range times {
-				n := f.busy(ctx, 100, f.nodes[i%len(f.nodes)])
+				n := f.awaitBusy(ctx, 100, f.nodes[i%len(f.nodes)])
 				hit := f.strike(n.name, ended)
 				n.term(t)
 				exit = append(exit, time.Since(hit.at))
-				f.takenOver(ctx, hit)
+				f.awaitTakeover(ctx, hit)
 				f.start(n)
 			}
 		})
-		t.Logf("until exit 0: %v; calls that found no node and were made again: %d", spread(exit), unheard.Load())
+		t.Logf("from SIGTERM to exit 0 (median, maximum): %v; calls that reached no node and were repeated: %d", spread(exit), repeated.Load())
 		if a.inDoubt+a.interrupted+a.repeated+a.unreported > 0 {
-			t.Errorf("a rolling restart left something unknown, or sent again: %+v", *a)
+			t.Errorf("a rolling restart left an outcome unknown or sent a request again: %+v", *a)
 		}
 	})
 }
@@ -222,7 +222,7 @@ func TestManyNodesAtOnce(t *testing.T) {
 				}
 			}
 			for store, ticket := range tickets {
-				got, err := f.client().ended(ctx, store, ticket)
+				got, err := f.client().awaitEnd(ctx, store, ticket)
 				if err != nil || got.Responses[0].Status != "COMPLETED" {
 					r.lost++
 					t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
@@ -236,9 +236,10 @@ func TestManyNodesAtOnce(t *testing.T) {
 	}
 }
 
-// TestLostStoresGetNothing stops a node, and cuts one off, while each of its stores waits for
-// an answer. When the answers arrive, another node has run the stores, and the first one sends
-// nothing more for them, although GETs come next, which need no record before they leave.
+// TestLostStoresGetNothing stops a node, or cuts it off from the database, while each of its stores
+// waits for an answer. Another node runs the stores before the answers arrive. After that, the
+// first node sends nothing more for them, not even GETs, which it doesn't record before it sends
+// them.
 func TestLostStoresGetNothing(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []faultKind{stopped, cut} {
@@ -275,7 +276,7 @@ func loseStores(t *testing.T, kind faultKind) {
 		}
 		tickets[storeName(i)] = ticket
 	}
-	arrived(ctx, t, held)
+	awaitArrivals(ctx, t, held)
 	f.start(second)
 	if kind == stopped {
 		first.signal(t, syscall.SIGSTOP)
@@ -283,7 +284,7 @@ func loseStores(t *testing.T, kind faultKind) {
 		network.cut()
 	}
 	for store, ticket := range tickets {
-		got, err := caller(second.base).ended(ctx, store, ticket)
+		got, err := caller(second.base).awaitEnd(ctx, store, ticket)
 		if err != nil || got.Responses[2].Status != "COMPLETED" {
 			t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
 		}
@@ -305,7 +306,7 @@ func loseStores(t *testing.T, kind faultKind) {
 	first.await(t, "was considered dead and registers again")
 	ticket, err := caller(first.base).create(ctx, "new", nil, onePUT)
 	if err == nil {
-		_, err = caller(first.base).ended(ctx, "new", ticket)
+		_, err = caller(first.base).awaitEnd(ctx, "new", ticket)
 	}
 	if err != nil {
 		t.Fatal(err)

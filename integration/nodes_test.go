@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// elsewhere has the promised times with and without accelerators: until a batch starts on an
-// idle node if its own node is full, and until a stop takes effect on another node. The
-// median must keep the promise.
-var elsewhere = map[string]struct{ start, stop time.Duration }{
+// promises has the promised times with and without accelerators: until a batch starts on an idle
+// node if its own node is full, and until a stop takes effect on another node. The median must
+// keep the promise.
+var promises = map[string]struct{ start, stop time.Duration }{
 	"on":  {100 * time.Millisecond, time.Second},
 	"off": {1500 * time.Millisecond, 2 * time.Second},
 }
 
-// TestIdleNodeStarts: a batch for which its node has no place starts on an idle node.
+// TestIdleNodeStarts: a batch that finds its node full starts on an idle node.
 func TestIdleNodeStarts(t *testing.T) {
-	for accelerators, promise := range elsewhere {
+	for accelerators, promise := range promises {
 		t.Run(accelerators, func(t *testing.T) {
 			ctx := t.Context()
-			ledger := holding(t)
+			ledger := newHoldingLedger(t)
 			f := newFleet(t, nil, ledger, newDatabase(t, accelerators), 2)
 			full, idle := f.nodes[0], f.nodes[1]
 			f.start(full, "--max-outbound", "1024,stores=1", "--request-timeout", "10m")
@@ -31,7 +31,7 @@ func TestIdleNodeStarts(t *testing.T) {
 			if _, err := caller(full.base).create(ctx, "busy", nil, []request{{Method: "POST", Path: "hold"}}); err != nil {
 				t.Fatal(err)
 			}
-			arrived(ctx, t, held)
+			awaitArrivals(ctx, t, held)
 			f.start(idle)
 			var took []time.Duration
 			for i := range 10 {
@@ -39,8 +39,8 @@ func TestIdleNodeStarts(t *testing.T) {
 				if _, err := caller(full.base).create(ctx, storeName(i), nil, onePUT); err != nil {
 					t.Fatal(err)
 				}
-				moment := arrived(ctx, t, first)
-				if i > 0 { // the full node may not know the other one before
+				moment := awaitArrivals(ctx, t, first)
+				if i > 0 { // only now does the full node know about the other one for certain
 					took = append(took, moment.Sub(began))
 				}
 			}
@@ -50,8 +50,8 @@ func TestIdleNodeStarts(t *testing.T) {
 				}
 			}
 			s := spread(took)
-			const what = "from a create on a full node to its first request from an idle one"
-			t.Logf("%s: %v (median, most)", what, s)
+			const what = "from a create on a full node to the batch's first request from an idle one"
+			t.Logf("%s: %v (median, maximum)", what, s)
 			checkPromise(t, what, s[0], promise.start)
 		})
 	}
@@ -60,7 +60,7 @@ func TestIdleNodeStarts(t *testing.T) {
 // TestStopThroughAnotherNode: any node can stop a batch, whichever node runs it.
 func TestStopThroughAnotherNode(t *testing.T) {
 	t.Parallel()
-	for accelerators, promise := range elsewhere {
+	for accelerators, promise := range promises {
 		t.Run(accelerators, func(t *testing.T) {
 			ctx := t.Context()
 			ledger := newLedger(t, func(a Arrival) Reply {
@@ -82,7 +82,7 @@ func TestStopThroughAnotherNode(t *testing.T) {
 				}
 				s := spread(took)
 				what := "from a stop through another node to the end of a batch that " + name
-				t.Logf("%s: %v (median, most)", what, s)
+				t.Logf("%s: %v (median, maximum)", what, s)
 				checkPromise(t, what, s[0], promise.stop)
 			}
 		})
@@ -107,12 +107,12 @@ func (f *fleet) stopThrough(ctx context.Context, store string, requests []reques
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	arrived(ctx, f.t, first)
+	awaitArrivals(ctx, f.t, first)
 	stopping := time.Now()
 	if err := other.stop(ctx, store, ticket); err != nil {
 		f.t.Fatal(err)
 	}
-	got, err := other.ended(ctx, store, ticket)
+	got, err := other.awaitEnd(ctx, store, ticket)
 	if err != nil || got.Responses[len(requests)-1].Status != "NOT_EXECUTED" {
 		f.t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
 	}
@@ -133,7 +133,7 @@ func TestPauseThroughAnotherNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		arrived(ctx, t, first)
+		awaitArrivals(ctx, t, first)
 		other := caller(f.nodes[i%2].base)
 		steer := func(what string) {
 			t.Helper()
@@ -144,7 +144,7 @@ func TestPauseThroughAnotherNode(t *testing.T) {
 		}
 		began := time.Now()
 		steer("pause")
-		// A POST is recorded before it leaves, and the runner sees the pause then.
+		// The runner learns of the pause when it records a POST, which is before it sends the POST.
 		var last time.Time
 		for quiet := 0; quiet < 20 && pause(ctx); quiet++ {
 			for _, a := range ledger.Arrivals() {
@@ -155,12 +155,12 @@ func TestPauseThroughAnotherNode(t *testing.T) {
 		}
 		took = append(took, max(last.Sub(began), 0))
 		steer("resume")
-		if got, err := other.ended(ctx, store, ticket); err != nil || got.CompletedRequests != 80 {
+		if got, err := other.awaitEnd(ctx, store, ticket); err != nil || got.CompletedRequests != 80 {
 			t.Errorf("the batch of %s ended as %+v, %v", store, got, err)
 		}
 	}
 	late := spread(took)
 	const what = "from a pause to the last request that left after it"
-	t.Logf("%s: %v (median, most)", what, late)
+	t.Logf("%s: %v (median, maximum)", what, late)
 	checkPromise(t, what, late[1], time.Second)
 }

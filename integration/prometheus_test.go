@@ -15,7 +15,7 @@ import (
 )
 
 // TestPrometheus: the alerts pass their tests. Every expression of the alerts and of the Grafana
-// dashboard is valid and uses metrics that the service has. Each alert has a section in the
+// dashboard is valid and uses metrics that the service exports. Each alert has a section in the
 // documentation.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
@@ -49,7 +49,7 @@ func TestPrometheus(t *testing.T) {
 
 	api := newStage(t)
 	s := start(t, api.URL, filepath.Join(t.TempDir(), "sheaf.db"), "--max-database", "1GiB")
-	s.hand(t, "", "GET /fine")
+	s.createBatch(t, "", "GET /fine")
 	s.await(t, `"batch ended"`)
 	resp, err := http.Get(s.base + "/metrics")
 	if err != nil {
@@ -63,14 +63,14 @@ func TestPrometheus(t *testing.T) {
 	lint := exec.CommandContext(t.Context(), "promtool", "check", "metrics")
 	lint.Stdin = strings.NewReader(string(metrics))
 	if out, err := lint.CombinedOutput(); err != nil {
-		t.Errorf("the names of metrics: %v\n%s", err, out)
+		t.Errorf("metric names: %v\n%s", err, out)
 	}
-	asked := regexp.MustCompile(`\b(?:sheaf|http_server|process)_\w+`)
+	metric := regexp.MustCompile(`\b(?:sheaf|http_server|process)_\w+`)
 	suffix := regexp.MustCompile(`_(?:bucket|count|sum)$`)
-	for _, name := range asked.FindAllString(strings.Join(expressions, "\n")+string(rules), -1) {
+	for _, name := range metric.FindAllString(strings.Join(expressions, "\n")+string(rules), -1) {
 		base := suffix.ReplaceAllString(name, "")
 		if !strings.Contains(string(metrics), "# TYPE "+base+" ") && !strings.Contains(string(metrics), "# TYPE "+name+" ") {
-			t.Errorf("%s is asked for, and there is no such metric", name)
+			t.Errorf("%s is used, but there is no such metric", name)
 		}
 	}
 	guide, err := os.ReadFile("../docs/operations.md")
@@ -84,11 +84,11 @@ func TestPrometheus(t *testing.T) {
 	alerts := regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(string(rules), -1)
 	for _, alert := range alerts {
 		if !strings.Contains(string(tested), `alertname="`+alert[1]+`"`) {
-			t.Errorf("no test has the alert %s fire", alert[1])
+			t.Errorf("no test makes the alert %s fire", alert[1])
 		}
 	}
 	if n := strings.Count(string(rules), "runbook: docs/operations.md#"); n != len(alerts) {
-		t.Errorf("%d alerts have %d sections", len(alerts), n)
+		t.Errorf("%d alerts link to %d sections", len(alerts), n)
 	}
 	for _, anchor := range regexp.MustCompile(`operations\.md#([\w-]+)`).FindAllStringSubmatch(string(rules), -1) {
 		heading := strings.ReplaceAll(anchor[1], "-", " ")
@@ -122,8 +122,8 @@ func panels(t *testing.T) (out []string) {
 	return out
 }
 
-// TestTracesOfTheBinary: the flag, and OpenTelemetry's own variables, send traces. The remaining
-// ones are sent at the end. A missing collector is logged and has no other effect.
+// TestTracesOfTheBinary: OpenTelemetry's environment variables turn traces on and off. The remaining
+// spans are sent at shutdown. A missing collector is logged and has no other effect.
 func TestTracesOfTheBinary(t *testing.T) {
 	t.Parallel()
 	api := newStage(t)
@@ -142,7 +142,7 @@ func TestTracesOfTheBinary(t *testing.T) {
 		s := launchBinary(t, binary, environ, serveArgs(address, api.URL, filepath.Join(t.TempDir(), "sheaf.db"))...)
 		s.base = "http://" + address
 		s.waitReady(t)
-		s.hand(t, "", "GET /fine")
+		s.createBatch(t, "", "GET /fine")
 		s.await(t, `"batch ended"`)
 		s.term(t)
 		return s
@@ -176,7 +176,7 @@ func TestTracesOfTheBinary(t *testing.T) {
 	run([]string{endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0"})
 	run([]string{endpoint, "OTEL_SDK_DISABLED=true"})
 	if len(got) > 0 {
-		t.Error("traces are sent that nobody asked for")
+		t.Error("traces are sent although they are off")
 	}
 	away := run([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freeAddress(t)})
 	away.await(t, "traces can't be sent")

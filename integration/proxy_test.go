@@ -19,7 +19,7 @@ type proxy struct {
 	conns map[net.Conn]bool
 }
 
-// newProxy starts a proxy to the database and returns it with the URL that leads through it.
+// newProxy starts a proxy to the database and returns it with the database's URL through it.
 func newProxy(t *testing.T, database string) (p *proxy, through string) {
 	t.Helper()
 	u, err := url.Parse(database)
@@ -56,10 +56,10 @@ func newProxy(t *testing.T, database string) (p *proxy, through string) {
 	return p, u.String()
 }
 
-// serve connects both sides.
+// serve connects a node to the database.
 func (p *proxy) serve(node net.Conn) {
 	defer node.Close()
-	p.passing()
+	p.awaitOpen()
 	database, err := net.Dial("tcp", p.target)
 	if err != nil {
 		return
@@ -78,20 +78,20 @@ func (p *proxy) serve(node net.Conn) {
 	p.mu.Unlock()
 }
 
-// passing waits until data may pass.
-func (p *proxy) passing() {
+// awaitOpen waits until data may pass.
+func (p *proxy) awaitOpen() {
 	p.mu.Lock()
 	open := p.open
 	p.mu.Unlock()
 	<-open
 }
 
-// pass copies in one direction. It delays the end of a connection like data.
+// pass copies data in one direction. Like data, the end of a connection waits while the proxy is cut.
 func (p *proxy) pass(to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		p.passing()
+		p.awaitOpen()
 		if n > 0 {
 			if _, werr := to.Write(buffer[:n]); werr != nil {
 				err = werr
@@ -105,14 +105,14 @@ func (p *proxy) pass(to, from net.Conn) {
 	}
 }
 
-// cut drops everything from now on.
+// cut stops all traffic.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = make(chan struct{})
 }
 
-// heal lets everything pass again.
+// heal lets traffic pass again.
 func (p *proxy) heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

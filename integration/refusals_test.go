@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// TestRefusalsAreReadable: clients that send all of a large body before they read receive its
+// TestRefusalsAreReadable: clients that send a whole large body before they read still receive the
 // refusal, over plain connections, TLS and HTTP/2.
 func TestRefusalsAreReadable(t *testing.T) {
 	t.Parallel()

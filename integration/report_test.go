@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// row holds the results of all runs of one fault. It is a line of the table that `make chaos`
-// prints, and belongs to one test.
+// row holds the results of all runs of one fault. Each test has one row, which is a line of the
+// table that `make chaos` prints.
 type row struct {
 	fault   string
 	promise time.Duration // the longest time until a store runs again; 0: no promise
@@ -39,12 +39,12 @@ func (r *row) repeat(t *testing.T, times int, strike func(t *testing.T, times in
 		t.Run(fmt.Sprintf("%d left", left), func(t *testing.T) { strike(t, min(left, faultsPerFleet)) })
 	}
 	if len(r.took) > 0 {
-		t.Logf("%s: %d times; until the last store ran again: %v (median, most)", r.fault, r.runs, spread(r.took))
+		t.Logf("%s: %d times; until the last store ran again: %v (median, maximum)", r.fault, r.runs, spread(r.took))
 	}
 }
 
-// ranAgain records how long stores waited, and checks the promise.
-func (r *row) ranAgain(t *testing.T, took takeover) {
+// addTakeover records how long stores waited, and checks the promise.
+func (r *row) addTakeover(t *testing.T, took takeover) {
 	t.Helper()
 	if took.stores == 0 {
 		return // no batch was running where the fault struck
@@ -55,8 +55,8 @@ func (r *row) ranAgain(t *testing.T, took takeover) {
 	}
 }
 
-// checkPromise fails a test that took longer than promised, in make chaos only. A machine that
-// also does other work proves nothing about durations.
+// checkPromise fails a test that took longer than promised, but only in make chaos: on a busy
+// machine, durations prove nothing.
 func checkPromise(t *testing.T, what string, took, promise time.Duration) {
 	t.Helper()
 	if *faults > 0 && took > promise {
@@ -71,7 +71,7 @@ func (r *row) add(f *fleet, a *audit) {
 	r.twice += a.twice
 	for _, hit := range f.faults {
 		r.runs++
-		if hit.kind == killed || hit.kind == baseKilled {
+		if hit.kind == killed || hit.kind == databaseKilled {
 			r.kills++
 		}
 	}

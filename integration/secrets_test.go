@@ -14,10 +14,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// heldBatch starts a service on the database, creates a batch whose first request
-// the upstream holds, and kills the service. The batch has a request in flight and one
-// that was never sent.
-func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database string) (s *service, ticket string) {
+// createHeldBatch starts a service on the database, creates a batch whose first request the upstream
+// holds, and kills the service. The batch then has a request in flight and one that was never
+// sent.
+func createHeldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database string) (s *service, ticket string) {
 	t.Helper()
 	s = start(t, upstream.URL, database)
 	point := upstream.After(1)
@@ -28,13 +28,13 @@ func heldBatch(ctx context.Context, t *testing.T, upstream *Ledger, database str
 	if err != nil {
 		t.Fatal(err)
 	}
-	arrived(ctx, t, point)
+	awaitArrivals(ctx, t, point)
 	s.kill9(t)
 	return s, ticket
 }
 
-// TestWithoutItsKey: if the key of a database is missing or a different one, the service doesn't
-// start and says what to do. Only --abandon-credentials abandons the requests that were not sent.
+// TestWithoutItsKey: if the key of a database is missing or different, the service doesn't start
+// and says what to do. Only --abandon-credentials abandons the requests that were not sent.
 func TestWithoutItsKey(t *testing.T) {
 	for name, replace := range map[string]bool{"missing": false, "another": true} {
 		t.Run(name, func(t *testing.T) {
@@ -45,8 +45,8 @@ func TestWithoutItsKey(t *testing.T) {
 
 func withoutItsKey(t *testing.T, database string, replace bool) {
 	ctx := t.Context()
-	upstream := holding(t)
-	s, ticket := heldBatch(ctx, t, upstream, database)
+	upstream := newHoldingLedger(t)
+	s, ticket := createHeldBatch(ctx, t, upstream, database)
 	key := s.keyFile()
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
@@ -55,10 +55,10 @@ func withoutItsKey(t *testing.T, database string, replace bool) {
 		command(t, "secret", "new", key)
 	}
 
-	said := refuses(t, s.args...)
+	said := runRefused(t, s.args...)
 	for _, word := range []string{key, "restore the key file", "--abandon-credentials"} {
 		if !strings.Contains(said, word) {
-			t.Errorf("the refusal does not speak of %q: %s", word, said)
+			t.Errorf("the refusal does not mention %q: %s", word, said)
 		}
 	}
 	if n := strings.Count(said, "\n"); n != 1 {
@@ -69,15 +69,15 @@ func withoutItsKey(t *testing.T, database string, replace bool) {
 		command(t, "secret", "new", key)
 	}
 	s = s.restart(t, "--abandon-credentials")
-	got, err := caller(s.base).ended(ctx, "1", ticket)
+	got, err := caller(s.base).awaitEnd(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r := got.Responses[0]; r.Status != "FAILED" || r.Code != 502 || !strings.Contains(r.Line, "not known") {
-		t.Errorf("what was in flight is %+v, want FAILED, 502, not known", r)
+		t.Errorf("the request in flight is %+v, want FAILED, 502, not known", r)
 	}
 	if r := got.Responses[1]; r.Status != "NOT_EXECUTED" || !strings.Contains(r.Reason, "credential") {
-		t.Errorf("what was not sent is %+v, want NOT_EXECUTED and a reason", r)
+		t.Errorf("the request that was not sent is %+v, want NOT_EXECUTED and a reason", r)
 	}
 	if n := len(upstream.Arrivals()); n != 1 {
 		t.Errorf("%d requests arrived, want 1", n)
@@ -87,7 +87,7 @@ func withoutItsKey(t *testing.T, database string, replace bool) {
 	again.restart(t).term(t)
 }
 
-// keyFile returns where the service's secret key is.
+// keyFile returns the path of the service's secret key.
 func (s *service) keyFile() string {
 	if i := slices.Index(s.args, "--secret-key-file"); i >= 0 {
 		return s.args[i+1]
@@ -100,8 +100,8 @@ func (s *service) keyFile() string {
 func command(t *testing.T, args ...string) {
 	t.Helper()
 	p := launch(t, args...)
-	if state := p.exited(t); !state.Success() {
-		t.Fatalf("sheaf %s: %v\n%s", strings.Join(args, " "), state, p.logged())
+	if state := p.awaitExit(t); !state.Success() {
+		t.Fatalf("sheaf %s: %v\n%s", strings.Join(args, " "), state, p.logText())
 	}
 }
 
@@ -113,11 +113,11 @@ func TestNothingLeaks(t *testing.T) {
 		nothingLeaks(t, filepath.Join(dir, "sheaf.db"), dir)
 	})
 	t.Run("postgres", func(t *testing.T) {
-		dir, err := os.MkdirTemp("", "sheaf-postgres-") // t.TempDir is root's alone
+		dir, err := os.MkdirTemp("", "sheaf-postgres-") // only root can enter t.TempDir
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, database := newBase(t, pgtest.Options{Dir: dir})
+		_, database := newPostgres(t, pgtest.Options{Dir: dir})
 		nothingLeaks(t, database, dir)
 	})
 }
@@ -164,15 +164,15 @@ func nothingLeaks(t *testing.T, database, dir string) {
 			t.Fatal(err)
 		}
 		if i == 1 {
-			arrived(ctx, t, point)
-			mustNotHold(t, dir, token) // while the credential is in use
+			awaitArrivals(ctx, t, point)
+			checkFiles(t, dir, token) // while the credential is in use
 			s.kill9(t)
 			s = s.restart(t)
 		}
-		if _, err := c.ended(ctx, "1", ticket); err != nil {
+		if _, err := c.awaitEnd(ctx, "1", ticket); err != nil {
 			t.Fatal(err)
 		}
-		logs(t, s, token, body, query)
+		checkLog(t, s, token, body, query)
 	}
 	// A create that is refused must not be quoted in the log either.
 	err := c.do(ctx, "POST", "1", nil, []byte(`[{"method":"`+body+`","path":"x?q=`+query+`"}]`), nil)
@@ -180,58 +180,58 @@ func nothingLeaks(t *testing.T, database, dir string) {
 		t.Errorf("a wrong method: %v, want a refusal", err)
 	}
 	s.term(t)
-	logs(t, s, token, body, query)
-	mustNotHold(t, dir, token)
-	told, err := os.ReadFile(audit)
+	checkLog(t, s, token, body, query)
+	checkFiles(t, dir, token)
+	audited, err := os.ReadFile(audit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(told), `"action":"create"`); n != 4 {
-		t.Errorf("the audit log tells of %d creates, want 4", n)
+	if n := strings.Count(string(audited), `"action":"create"`); n != 4 {
+		t.Errorf("the audit log has %d creates, want 4", n)
 	}
 	for _, word := range []string{token, body, query} {
-		if strings.Contains(string(told), word) {
-			t.Errorf("the audit log has %q: %s", word, told)
+		if strings.Contains(string(audited), word) {
+			t.Errorf("the audit log contains %q: %s", word, audited)
 		}
 	}
 }
 
-// logs checks that the log isn't empty and contains none of the words.
-func logs(t *testing.T, s *service, words ...string) {
+// checkLog checks that the log isn't empty and contains none of the words.
+func checkLog(t *testing.T, s *service, words ...string) {
 	t.Helper()
-	text := s.logged()
+	text := s.logText()
 	if text == "" {
 		t.Error("the log is empty")
 	}
 	for _, word := range words {
 		if i := strings.Index(text, word); i >= 0 {
-			t.Errorf("the log has %q: …%s…", word, text[max(0, i-200):min(len(text), i+100)])
+			t.Errorf("the log contains %q: …%s…", word, text[max(0, i-200):min(len(text), i+100)])
 		}
 	}
 }
 
-// mustNotHold checks that no file in the database's folder holds the word.
-func mustNotHold(t *testing.T, dir, word string) {
+// checkFiles checks that no file in the database's folder contains the word.
+func checkFiles(t *testing.T, dir, word string) {
 	t.Helper()
 	files := 0
 	err := filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return gone(err)
+			return ignoreRemoved(err)
 		}
 		content, err := os.ReadFile(file)
 		if bytes.Contains(content, []byte(word)) {
-			t.Errorf("%s holds the token in clear", file)
+			t.Errorf("%s contains the token in plain text", file)
 		}
 		files++
-		return gone(err)
+		return ignoreRemoved(err)
 	})
 	if err != nil || files < 2 {
 		t.Fatalf("%d files of the database: %v", files, err)
 	}
 }
 
-// gone ignores an error because a file was removed in the meantime.
-func gone(err error) error {
+// ignoreRemoved returns err, or nil if it says that the file has been removed in the meantime.
+func ignoreRemoved(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

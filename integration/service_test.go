@@ -25,7 +25,7 @@ import (
 // patience limits every wait for an event. A test that reaches it fails.
 const patience = 30 * time.Second
 
-var logFolder = flag.String("logs", "", "a folder in which to keep the complete logs of all services")
+var logFolder = flag.String("logs", "", "the folder in which to keep the complete logs of all services")
 
 // binary is the service's executable, built by TestMain.
 var binary string
@@ -50,20 +50,20 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	flag.Parse()
-	if !given("test.parallel") {
+	if !isFlagSet("test.parallel") {
 		flag.Set("test.parallel", "8") // parallel tests mostly wait
 	}
 	code := pgtest.Main(m)
 	if len(neighborRows) > 0 {
 		printNeighbors(os.Stdout)
 	}
-	if len(rows) > 0 && (given("faults") || testing.Verbose()) {
+	if len(rows) > 0 && (isFlagSet("faults") || testing.Verbose()) {
 		printReport(os.Stdout)
 	}
 	return code
 }
 
-// build builds the service with more arguments of go build.
+// build builds the service with additional arguments for go build.
 func build(args ...string) error {
 	args = append([]string{"build", "-C", ".."}, append(args, "./cmd/sheaf")...)
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
@@ -85,13 +85,13 @@ type service struct {
 	changed chan struct{} // closed and replaced when log grows
 }
 
-// launch starts the binary and doesn't wait for it. The end of the test kills it.
+// launch starts the binary and returns at once. The process is killed when the test ends.
 func launch(t *testing.T, args ...string) *service {
 	t.Helper()
 	return launchBinary(t, binary, nil, args...)
 }
 
-// launchBinary starts one of several builds, with additional environment variables.
+// launchBinary is launch for any binary, with additional environment variables.
 func launchBinary(t *testing.T, binary string, environ []string, args ...string) *service {
 	t.Helper()
 	s := &service{
@@ -118,17 +118,17 @@ func launchBinary(t *testing.T, binary string, environ []string, args ...string)
 		<-s.ended
 		if *logFolder != "" {
 			name := fmt.Sprintf("%s-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), s.cmd.Process.Pid)
-			os.WriteFile(filepath.Join(*logFolder, name), []byte(s.logged()), 0o600)
+			os.WriteFile(filepath.Join(*logFolder, name), []byte(s.logText()), 0o600)
 		}
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logged(), 2000))
+			t.Logf("the log of %s:\n%s", strings.Join(args, " "), tail(s.logText(), 2000))
 		}
 	})
 	return s
 }
 
-// start starts sheaf serve on an address of its own and waits until it is ready. The
-// database is SQLite's file or PostgreSQL's URL.
+// start starts sheaf serve at a free address and waits until it is ready. The database is an SQLite
+// file or a PostgreSQL URL.
 func start(t *testing.T, upstream, database string, args ...string) *service {
 	t.Helper()
 	address := freeAddress(t)
@@ -144,13 +144,13 @@ func start(t *testing.T, upstream, database string, args ...string) *service {
 
 func isPostgres(database string) bool { return strings.HasPrefix(database, "postgres:") }
 
-// given reports whether a flag is on the command line.
-func given(name string) (found bool) {
+// isFlagSet reports whether a flag is on the command line.
+func isFlagSet(name string) (found bool) {
 	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
 	return found
 }
 
-// serveArgs returns the arguments that all services have.
+// serveArgs returns the arguments that all services have in common.
 func serveArgs(address, upstream, database string) []string {
 	if !isPostgres(database) {
 		database = "sqlite:" + database
@@ -161,7 +161,7 @@ func serveArgs(address, upstream, database string) []string {
 	}
 }
 
-// newKeyFile creates a secret key.
+// newKeyFile creates a file with a secret key and returns its path.
 func newKeyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
@@ -175,7 +175,7 @@ func onEach(t *testing.T, test func(t *testing.T, database string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.NewDatabase(t)) })
 }
 
-// restart starts another process with the same arguments, and additional ones.
+// restart starts another process with the same arguments, and more.
 func (s *service) restart(t *testing.T, more ...string) *service {
 	t.Helper()
 	next := launch(t, append(s.args[:len(s.args):len(s.args)], more...)...)
@@ -195,7 +195,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// newLedger starts a strict upstream that the end of the test closes. It allows incomplete
+// newLedger starts a strict upstream that is closed when the test ends. It allows incomplete
 // requests, because tests kill the service.
 func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
 	t.Helper()
@@ -207,8 +207,8 @@ func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
 	return l
 }
 
-// holding starts an upstream that never answers below /hold.
-func holding(t *testing.T) *Ledger {
+// newHoldingLedger starts an upstream that never answers below /hold.
+func newHoldingLedger(t *testing.T) *Ledger {
 	t.Helper()
 	never := make(chan struct{})
 	return newLedger(t, func(a Arrival) (r Reply) {
@@ -266,8 +266,8 @@ func (s *service) Write(b []byte) (int, error) {
 	return s.log.Write(b)
 }
 
-// logged returns the log so far.
-func (s *service) logged() string {
+// logText returns the log so far.
+func (s *service) logText() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.log.String()
@@ -286,14 +286,14 @@ func (s *service) await(t *testing.T, pattern string) {
 			return
 		}
 		if over {
-			t.Fatalf("the service ended (%v) and never logged %s:\n%s", s.cmd.ProcessState, pattern, s.logged())
+			t.Fatalf("the service ended (%v) and never logged %s:\n%s", s.cmd.ProcessState, pattern, s.logText())
 		}
 		select {
 		case <-changed:
 		case <-s.ended:
 			over = true // one last look: the log is complete now
 		case <-limit:
-			t.Fatalf("the service never logged %s:\n%s", pattern, s.logged())
+			t.Fatalf("the service never logged %s:\n%s", pattern, s.logText())
 		}
 	}
 }
@@ -306,13 +306,13 @@ func (s *service) signal(t *testing.T, sig os.Signal) {
 	}
 }
 
-// exited waits for the end of the process and returns how it ended.
-func (s *service) exited(t *testing.T) *os.ProcessState {
+// awaitExit waits for the end of the process and returns how it ended.
+func (s *service) awaitExit(t *testing.T) *os.ProcessState {
 	t.Helper()
 	select {
 	case <-s.ended:
 	case <-time.After(patience):
-		t.Fatal("the service does not end")
+		t.Fatal("the service did not end")
 	}
 	return s.cmd.ProcessState
 }
@@ -321,20 +321,20 @@ func (s *service) exited(t *testing.T) *os.ProcessState {
 func (s *service) kill9(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGKILL)
-	s.exited(t)
+	s.awaitExit(t)
 }
 
 // term asks the process to stop, and expects exit code 0.
 func (s *service) term(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGTERM)
-	if state := s.exited(t); state.ExitCode() != 0 {
+	if state := s.awaitExit(t); state.ExitCode() != 0 {
 		t.Fatalf("after SIGTERM: %v", state)
 	}
 }
 
-// refuses runs the binary, expects it to refuse to start, and returns its output.
-func refuses(t *testing.T, args ...string) string {
+// runRefused runs the binary, expects it to refuse to start, and returns its output.
+func runRefused(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestSIGTERMUnderLoad stops the service in the middle of its work. Requests in flight are
+// TestSIGTERMUnderLoad stops the service in the middle of its work. Requests in flight end and are
 // recorded, so that nothing is sent twice or left in doubt.
 func TestSIGTERMUnderLoad(t *testing.T) { onEach(t, sigtermUnderLoad) }
 
@@ -21,7 +21,7 @@ func sigtermUnderLoad(t *testing.T, database string) {
 
 	var stop []time.Duration
 	for range 5 {
-		arrived(ctx, t, ledger.After(100))
+		awaitArrivals(ctx, t, ledger.After(100))
 		began := time.Now()
 		s.term(t)
 		stop = append(stop, time.Since(began))
@@ -29,17 +29,17 @@ func sigtermUnderLoad(t *testing.T, database string) {
 	}
 	l.finish(ctx, t)
 	a := auditLoad(ctx, t, l, ledger)
-	t.Logf("%d shutdowns; from SIGTERM to exit 0 (median, max): %v", len(stop), spread(stop))
+	t.Logf("%d shutdowns; from SIGTERM to exit 0 (median, maximum): %v", len(stop), spread(stop))
 	if a.inDoubt+a.interrupted+a.repeated+a.unreported > 0 {
-		t.Errorf("a graceful shutdown left something unknown, or sent again: %+v", *a)
+		t.Errorf("a graceful shutdown left an outcome unknown or sent a request again: %+v", *a)
 	}
 }
 
-// hanging starts a service whose upstream never answers below /hold, and creates a
-// batch of a POST there and another request. It returns once the POST has arrived.
-func hanging(ctx context.Context, t *testing.T, database, limit string) (s *service, ledger *Ledger, ticket string) {
+// startHanging starts a service whose upstream never answers below /hold, and creates a batch of a
+// POST there and another request. It returns once the POST has arrived.
+func startHanging(ctx context.Context, t *testing.T, database, limit string) (s *service, ledger *Ledger, ticket string) {
 	t.Helper()
-	ledger = holding(t)
+	ledger = newHoldingLedger(t)
 	s = start(t, ledger.URL, database, "--shutdown-timeout", limit, "--request-timeout", "10m")
 	point := ledger.After(1)
 	ticket, err := caller(s.base).create(ctx, "1", nil, []request{
@@ -49,14 +49,14 @@ func hanging(ctx context.Context, t *testing.T, database, limit string) (s *serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	arrived(ctx, t, point)
+	awaitArrivals(ctx, t, point)
 	return s, ledger, ticket
 }
 
-// expectDoubt checks that the batch of hanging is reported as in doubt after a restart.
+// expectDoubt checks that the POST of startHanging is reported as in doubt after a restart.
 func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, ticket string) {
 	t.Helper()
-	got, err := caller(s.base).ended(ctx, "1", ticket)
+	got, err := caller(s.base).awaitEnd(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestSIGTERMLimit(t *testing.T) { onEach(t, sigtermLimit) }
 
 func sigtermLimit(t *testing.T, database string) {
 	ctx := t.Context()
-	s, ledger, ticket := hanging(ctx, t, database, "700ms")
+	s, ledger, ticket := startHanging(ctx, t, database, "700ms")
 	began := time.Now()
 	s.term(t)
 	if took := time.Since(began); took < 700*time.Millisecond {
@@ -90,18 +90,18 @@ func TestSecondSIGTERM(t *testing.T) { onEach(t, secondSIGTERM) }
 
 func secondSIGTERM(t *testing.T, database string) {
 	ctx := t.Context()
-	s, ledger, ticket := hanging(ctx, t, database, "10m")
+	s, ledger, ticket := startHanging(ctx, t, database, "10m")
 	s.signal(t, syscall.SIGTERM)
 	s.await(t, `"msg":"shutting down"`)
 	s.signal(t, syscall.SIGTERM)
-	if state := s.exited(t); state.Success() {
+	if state := s.awaitExit(t); state.Success() {
 		t.Errorf("after a second SIGTERM: %v, want a failure", state)
 	}
 	expectDoubt(ctx, t, s.restart(t), ledger, ticket)
 }
 
-// TestSIGTERMIdle: without work the service doesn't wait for its shutdown timeout of ten
-// minutes, although a client keeps its connection and a batch waits for a retry.
+// TestSIGTERMIdle: without work, the service doesn't wait for its shutdown timeout of ten minutes,
+// even though a client keeps its connection and a batch waits for a retry.
 func TestSIGTERMIdle(t *testing.T) { onEach(t, sigtermIdle) }
 
 func sigtermIdle(t *testing.T, database string) {
@@ -119,9 +119,9 @@ func sigtermIdle(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	arrived(ctx, t, point)
+	awaitArrivals(ctx, t, point)
 	s.term(t)
-	got, err := caller(s.restart(t).base).ended(ctx, "1", ticket)
+	got, err := caller(s.restart(t).base).awaitEnd(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}

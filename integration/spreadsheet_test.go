@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// The cells that spreadsheets are known to spoil: separators, quotes, line ends, leading
-// zeros, things that look like dates, numbers or formulas, and other scripts.
+// spoilable are cells that spreadsheets are known to corrupt: separators, quotes, line ends, leading
+// zeros, texts that look like dates, numbers or formulas, and other scripts.
 var spoilable = []string{
 	"Crème brûlée", `5" pipe, "black"`, "a;b\tc,d", "two\nlines", "007", "1-2", "3/4", "1e5", "TRUE", "-", "€ 5", "ß Ü ñ",
 	"'quoted", " spaces ", "100%", "+49 30 1", "=1+1 as text", "@home", "#REF", "{{name}}", `\n`, "12.50", "9,5", "00:30",
@@ -34,11 +34,11 @@ type spreadsheet struct {
 	profile string
 }
 
-// filters are LibreOffice's options of CSV: delimiter, quote, encoding, first line, formats
-// of columns (2: text), language, and whether all cells are quoted or stored as shown.
+// filters are LibreOffice's options for CSV: delimiter, quote, encoding, first line, formats of
+// columns (2: text), language, and whether all cells are quoted or stored as shown.
 var filters = map[string]struct {
 	options  string
-	encoding string // as --encoding; empty: the file says it
+	encoding string // for --encoding; empty: detected from the file
 }{
 	"UTF-8 with commas":           {"44,34,76,1,,0,false,true,false", ""},
 	"UTF-8 with semicolons":       {"59,34,76,1,,0,false,true,false", ""},
@@ -67,14 +67,13 @@ func (s *spreadsheet) convert(file, to, reading string) string {
 	return made[0]
 }
 
-// TestSpreadsheet exports 2,000 rows from a real spreadsheet, submits them, opens the results in it
-// again, corrects the failures and submits those. No cell changes, and no row is lost or sent
-// twice.
+// TestSpreadsheet exports 2,000 rows from a real spreadsheet, submits them, opens the results in the
+// spreadsheet and submits the failed rows again. No cell changes, and no row is lost or sent twice.
 func TestSpreadsheet(t *testing.T) {
 	t.Parallel()
 	const rows = 2000
 	sheet := &spreadsheet{t, t.TempDir()}
-	// A sheet of text, from CSV whose columns are all read as text.
+	// The sheet comes from CSV, all of whose columns are read as text.
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
 	_ = w.Write([]string{"sku", "name", "price"})
@@ -101,10 +100,10 @@ func TestSpreadsheet(t *testing.T) {
 			shop.refuse(func(sku string) bool { return strings.HasSuffix(sku, "7") })
 			results := submitTable(t, s, input, filter.encoding, 3)
 
-			// The results open in the spreadsheet. There the rows that failed are kept.
+			// The results are opened in the spreadsheet, and the rows that failed are kept.
 			read := "CSV:" + delimiterOf(t, filter.options) + "," + resultsEncoding(filter.encoding, filter.options) + ",1,1/2/2/2/3/2/4/2/5/2/6/2/7/2,0,false,false,false"
-			opened := sheet.convert(sheet.convert(results, "xlsx", read), "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false", "")
-			table := readTable(t, opened)
+			reopened := sheet.convert(sheet.convert(results, "xlsx", read), "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false", "")
+			table := readTable(t, reopened)
 			if len(table) != rows+1 {
 				t.Fatalf("the results have %d rows", len(table))
 			}
@@ -136,7 +135,7 @@ func TestSpreadsheet(t *testing.T) {
 	}
 }
 
-// submitTable submits a table of products and returns the file of results.
+// submitTable submits a table of products and returns the results file.
 func submitTable(t *testing.T, s *service, input, encoding string, exit int) string {
 	t.Helper()
 	args := []string{
@@ -173,7 +172,7 @@ func delimiterOf(t *testing.T, options string) string {
 	return parts[0] + "," + parts[1]
 }
 
-// resultsEncoding is LibreOffice's number of the encoding that results have.
+// resultsEncoding returns LibreOffice's number for the encoding of the results.
 func resultsEncoding(encoding, options string) string {
 	if encoding != "" {
 		return "76" // UTF-8
@@ -181,13 +180,13 @@ func resultsEncoding(encoding, options string) string {
 	return strings.Split(options, ",")[2]
 }
 
-// shop is an API that keeps products, and refuses some.
+// shop is an API that stores products, and refuses some.
 type shop struct {
 	*httptest.Server
 	mu      sync.Mutex
 	refused func(sku string) bool
 	names   map[string]string
-	puts    map[string]int // that were not refused
+	puts    map[string]int // by SKU, without those that were refused
 	wrong   []string
 }
 
@@ -205,7 +204,7 @@ func (s *shop) refuse(which func(sku string) bool) {
 	s.refused = which
 }
 
-// ServeHTTP takes a product.
+// ServeHTTP stores or refuses a product.
 func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var p struct {
 		SKU, Name string
@@ -229,7 +228,7 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{}`)
 }
 
-// check compares what arrived with what was in the sheet.
+// check compares the products that arrived with those in the sheet.
 func (s *shop) check(t *testing.T, want map[string]string) {
 	t.Helper()
 	s.mu.Lock()

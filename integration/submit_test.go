@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestSubmitSurvivesKill9 repeatedly kills sheaf submit while it hands over a file of POSTs, and
-// kills the service twice. When resumed to the end, every request has reached the upstream once or
-// is reported as in doubt, and every line of the file has its result.
+// TestSubmitSurvivesKill9 repeatedly kills sheaf submit while it submits a file of POSTs, and kills
+// the service twice. After the last --resume, every request has reached the upstream once or is
+// reported as in doubt, and every line of the file has its result.
 func TestSubmitSurvivesKill9(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -33,14 +33,14 @@ func TestSubmitSurvivesKill9(t *testing.T) {
 	}
 	p := submit()
 	for i := range kills {
-		arrived(ctx, t, ledger.After([]int{1, 400, 40, 700}[i%4]))
+		awaitArrivals(ctx, t, ledger.After([]int{1, 400, 40, 700}[i%4]))
 		p.kill9(t)
 		if i%3 == 2 {
 			s.kill9(t)
 			s = s.restart(t)
 		}
 		if i == kills-1 && ledger.Count() >= lines {
-			t.Fatal("all had arrived before the last kill: the test is too gentle to prove anything")
+			t.Fatal("all requests had arrived before the last kill: the test proves nothing")
 		}
 		p = submit("--resume")
 	}
@@ -50,7 +50,7 @@ func TestSubmitSurvivesKill9(t *testing.T) {
 		t.Fatal(ctx.Err())
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 && code != 3 {
-		t.Fatalf("exit code %d: %s", code, p.logged())
+		t.Fatalf("exit code %d: %s", code, p.logText())
 	}
 
 	results, err := os.ReadFile(strings.TrimSuffix(file, "ndjson") + "results.ndjson")
@@ -73,7 +73,7 @@ func TestSubmitSurvivesKill9(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n++; r.Line != n || r.Path != fmt.Sprintf("things/%d", n-1) {
-			t.Fatalf("result %d is of line %d: %s", n, r.Line, line)
+			t.Fatalf("result %d is for line %d: %s", n, r.Line, line)
 		}
 		got := arrivals["/"+r.Path]
 		switch {
@@ -85,7 +85,7 @@ func TestSubmitSurvivesKill9(t *testing.T) {
 		}
 	}
 	if n != lines {
-		t.Errorf("%d results of %d lines", n, lines)
+		t.Errorf("%d results for %d lines", n, lines)
 	}
 	t.Logf("%d kills of submit, 2 of the service: %d requests, %d of them in doubt", kills, n, doubts)
 }

@@ -14,7 +14,7 @@ import (
 
 // closer is an upstream that answers the first request of each connection, keeps the
 // connection alive, reads the next request completely and then closes silently. To a client it
-// looks exactly like a server that has just closed an idle connection, and then many transports
+// looks exactly like a server that has just closed an idle connection, after which many transports
 // send the request again.
 type closer struct {
 	net.Listener
@@ -100,7 +100,7 @@ func TestTransportNeverSendsAgain(t *testing.T) {
 		{"PATCH without a body, failures allowed", "PATCH", "", "false", 1, "FAILED"},
 		{"PUT stops the batch", "PUT", body, "true", 1, "FAILED"},
 		{"DELETE stops the batch", "DELETE", "", "true", 1, "FAILED"},
-		// Retried, on a connection of its own where it is the first request.
+		// Retried on a new connection, where it is the first request.
 		{"PUT, failures allowed", "PUT", body, "false", 2, "COMPLETED"},
 		{"DELETE, failures allowed", "DELETE", "", "false", 2, "COMPLETED"},
 		{"GET, failures allowed", "GET", "", "false", 2, "COMPLETED"},
@@ -122,7 +122,7 @@ func (test closerCase) run(t *testing.T, database string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.ended(ctx, "1", ticket)
+	got, err := c.awaitEnd(ctx, "1", ticket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func (test closerCase) run(t *testing.T, database string) {
 	}
 	once := test.method == "POST" || test.method == "PATCH"
 	if r.Status == "FAILED" && (r.Code != 502 || once != strings.Contains(r.Line, "not known")) {
-		t.Errorf("the result is %+v, want 502 and an honest line", r)
+		t.Errorf("the result is %+v, want 502, and \"not known\" for POST and PATCH only", r)
 	}
 	upstream.mu.Lock()
 	defer upstream.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 )
 
 // TestUpgradeWithTwoBinaries: a newer version expands the schema while nodes of this version run
-// batches. Then both run batches, also after a restart. Once the database records that a version
-// has removed something that this one uses, this one refuses to start.
+// batches. Then both versions run batches, even after a restart. Once the database records that
+// something that this version uses has been removed, this version refuses to start.
 func TestUpgradeWithTwoBinaries(t *testing.T) {
 	steps := []string{
 		"-- +goose Up\nALTER TABLE batches ADD COLUMN later text NOT NULL DEFAULT '';\n",
@@ -34,15 +34,15 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 	f.start(f.nodes[1])
 	older, other, newer := f.nodes[0], f.nodes[1], f.nodes[2]
 	f.withLoad(ctx, 6, func(*load) {
-		arrived(ctx, t, ledger.After(20))
+		awaitArrivals(ctx, t, ledger.After(20))
 		f.start(newer) // brings the schema up to date
-		arrived(ctx, t, ledger.After(20))
+		awaitArrivals(ctx, t, ledger.After(20))
 		stop(older)
 		stop(other)
-		arrived(ctx, t, ledger.After(20)) // from the newer version
-		f.start(older)                    // on the newer schema
+		awaitArrivals(ctx, t, ledger.After(20)) // from the newer version
+		f.start(older)                          // on the newer schema
 		stop(newer)
-		arrived(ctx, t, ledger.After(20)) // from the older version
+		awaitArrivals(ctx, t, ledger.After(20)) // from the older version
 	})
 	older.term(t)
 	db, err := pgx.Connect(ctx, f.database)
@@ -54,13 +54,13 @@ func TestUpgradeWithTwoBinaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.launch(older)
-	older.exited(t)
-	if code, log := older.cmd.ProcessState.ExitCode(), older.logged(); code != 1 || !strings.Contains(log, "it was made by a newer version of Sheaf") || !strings.Contains(log, "before schema 999") {
+	older.awaitExit(t)
+	if code, log := older.cmd.ProcessState.ExitCode(), older.logText(); code != 1 || !strings.Contains(log, "it was made by a newer version of Sheaf") || !strings.Contains(log, "before schema 999") {
 		t.Errorf("the older version on a schema that it can't use: exit code %d\n%s", code, log)
 	}
 }
 
-// buildLater builds the service as a later version, with more schema migrations.
+// buildLater builds the service as a later version, with additional schema migrations.
 func buildLater(t *testing.T, steps []string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,5 +1,5 @@
-// A program over the client that oapi-codegen makes of openapi.yaml. It creates, reads, searches,
-// cancels and deletes, and prints what described_test.go looks at.
+// A program that uses the client that oapi-codegen generates from openapi.yaml. It creates, reads,
+// searches, cancels and deletes, and prints what described_test.go expects.
 package main
 
 import (

@@ -1,7 +1,7 @@
 <?php
 
-// A program over the client that openapi-generator makes of openapi.yaml. It creates, reads,
-// searches, cancels and deletes, and prints what clients_test.go looks at.
+// A program that uses the client that openapi-generator generates from openapi.yaml. It creates,
+// reads, searches, cancels and deletes, and prints what clients_test.go expects.
 
 declare(strict_types=1);
 
@@ -20,7 +20,7 @@ spl_autoload_register(function (string $class): void {
         require_once $file;
     }
 });
-// All of the client is loaded, not only what is used here.
+// Load the whole client, not only the parts that are used here.
 foreach (glob(__DIR__ . '/client/lib/{,*/}*.php', GLOB_BRACE) as $file) {
     require_once $file;
 }

@@ -1,6 +1,6 @@
-"""A program over the client that is generated from openapi.yaml.
+"""A program that uses the client that openapi-python-client generates from openapi.yaml.
 
-It prints what ../../generated_test.go looks at.
+It prints what ../../generated_test.go expects.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Clients that send a whole body before they read: each must read the answer to a refused one.
+"""Checks that clients that send a whole body before they read still receive the refusal.
 
-It prints one line for each answer that isn't as expected. The arguments are addresses.
+The arguments are addresses. It prints one line for each unexpected answer.
 """
 
 import sys

@@ -1,5 +1,5 @@
-// A program over the client that is generated from openapi.yaml. The compiler checks it
-// against the description, and it prints what ../../generated_test.go looks at.
+// A program that uses the types that openapi-typescript generates from openapi.yaml. The compiler
+// checks it against them, and it prints what ../../generated_test.go expects.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./api.js";
 

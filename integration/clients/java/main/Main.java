@@ -10,8 +10,8 @@ import org.openapitools.client.model.Request;
 import org.openapitools.client.model.Status;
 
 /**
- * A program over the clients that openapi-generator makes of openapi.yaml. It creates, reads,
- * searches, cancels and deletes, and prints what clients_test.go looks at.
+ * A program that uses the clients that openapi-generator generates from openapi.yaml. It creates,
+ * reads, searches, cancels and deletes, and prints what clients_test.go expects.
  */
 public final class Main {
     private static final String STORE = "1003";
@@ -45,7 +45,7 @@ public final class Main {
         }
     }
 
-    /** Reads a batch, and waits for its end, or searches. */
+    /** Waits for the end of a batch and reads it. Without a ticket, it searches. */
     private static Status read(BatchesApi batches, String ticket, BatchStatus status) throws ApiException {
         Boolean details = ticket == null ? null : true;
         Integer wait = ticket == null ? null : 30;

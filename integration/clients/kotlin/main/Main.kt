@@ -1,5 +1,5 @@
-// A program over the client that openapi-generator makes of openapi.yaml. It creates, reads,
-// searches, cancels and deletes, and prints what clients_test.go looks at.
+// A program that uses the client that openapi-generator generates from openapi.yaml. It creates,
+// reads, searches, cancels and deletes, and prints what clients_test.go expects.
 
 import java.util.concurrent.TimeUnit
 import org.openapitools.client.apis.BatchesApi

@@ -1,5 +1,5 @@
-//! A program over the client that openapi-generator makes of openapi.yaml. It creates, reads,
-//! searches, cancels and deletes, and prints what clients_test.go looks at.
+//! A program that uses the client that openapi-generator generates from openapi.yaml. It creates,
+//! reads, searches, cancels and deletes, and prints what clients_test.go expects.
 
 use openapi::apis::batches_api::{create_batch, get_batch, GetBatchError};
 use openapi::apis::configuration::Configuration;
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Reads a batch, and waits for its end, or searches.
+/// Waits for the end of a batch and reads it. Without a ticket, it searches.
 async fn read(service: &Configuration, ticket: Option<&str>, status: Option<BatchStatus>) -> Result<Status, Error<GetBatchError>> {
     let (details, wait) = (ticket.map(|_| true), ticket.map(|_| 30));
     get_batch(service, STORE, ticket, None, None, None, None, details, None, None, None, wait, status, None, None, None, None).await
