@@ -25,13 +25,13 @@ type asynqCall struct {
 	Body json.RawMessage `json:"body"`
 }
 
-// asynqQueue is where its tasks are; asynqKept is how long their answers are kept.
+// asynqQueue is the queue of the tasks; asynqRetention is how long their answers are kept.
 const (
-	asynqQueue = "default"
-	asynqKept  = time.Hour
+	asynqQueue     = "default"
+	asynqRetention = time.Hour
 )
 
-// runAsynq has asynq do the calls, a task each, over a Redis of its own.
+// runAsynq makes the calls with asynq, one task per call, over its own Redis.
 func runAsynq(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet(asynqCommand, flag.ContinueOnError)
 	w := peerFlags(flags)
@@ -69,7 +69,7 @@ func runAsynq(ctx context.Context, args []string, stdout io.Writer) error {
 	defer client.Close()
 	defer inspector.Close()
 	return w.measure(ctx, stdout, func(ctx context.Context, n int) error {
-		// It enqueues tasks one by one; sixteen producers at once are faster than one.
+		// asynq enqueues tasks one by one, so sixteen producers are faster than one.
 		const producers = 16
 		err := atOnce(ctx, producers, func(ctx context.Context, worker int) error {
 			for i := worker; i < n; i += producers {
@@ -77,7 +77,7 @@ func runAsynq(ctx context.Context, args []string, stdout io.Writer) error {
 				if err != nil {
 					return err
 				}
-				if _, err := client.EnqueueContext(ctx, asynq.NewTask("call", payload), asynq.Retention(asynqKept)); err != nil {
+				if _, err := client.EnqueueContext(ctx, asynq.NewTask("call", payload), asynq.Retention(asynqRetention)); err != nil {
 					return err
 				}
 			}
@@ -101,7 +101,7 @@ func runAsynq(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 // asynqResults reads the answers and removes them, so that the next round finds only its
-// own. The last tasks are completed a moment after their handlers returned.
+// own. It first waits: the last tasks are completed a moment after their handlers return.
 func asynqResults(ctx context.Context, inspector *asynq.Inspector, n int) error {
 	for {
 		q, err := inspector.GetQueueInfo(asynqQueue)
@@ -127,7 +127,7 @@ func asynqResults(ctx context.Context, inspector *asynq.Inspector, n int) error 
 			}
 		}
 		if read += len(tasks); len(tasks) == 0 {
-			return fmt.Errorf("%d results of %d tasks", read, n)
+			return fmt.Errorf("%d results for %d tasks", read, n)
 		}
 	}
 	_, err := inspector.DeleteAllCompletedTasks(asynqQueue)
@@ -140,7 +140,7 @@ type redis struct {
 	cmd     *exec.Cmd
 }
 
-// startRedis starts a Redis of its own that syncs its file as told: everysec or always.
+// startRedis starts a private Redis with the given appendfsync policy: everysec or always.
 func (b *bench) startRedis(ctx context.Context, sync string) (*redis, error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {

@@ -14,13 +14,13 @@ const (
 	backlogRequests = 20 // a batch
 	backlogStores   = 100
 	idleStores      = 100
-	modelRequests   = 2 // of the finished batches
+	modelRequests   = 2 // a finished batch
 )
 
-// backlog measures what a long queue costs, and on PostgreSQL a long history beside it:
-// how much longer a create takes, and a request of an idle queue until it arrives, than
-// with an empty database; the memory, and how long a restart after kill -9 takes. The
-// upstream never answers the queued stores, so that nothing leaves their queues.
+// backlog measures the cost of a long queue and, on PostgreSQL, of a long history. It compares
+// the times of creates, and of claims in idle queues, with those in an empty database. It also
+// measures the memory, and how long a restart after kill -9 takes. The upstream never answers
+// the queued stores, so that nothing leaves their queues.
 func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	upstream := startBell()
 	defer upstream.stop()
@@ -51,7 +51,7 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 		return nil, fmt.Errorf("restart: %w", err)
 	}
 	defer again.kill()
-	// It takes the queues up; creates meanwhile have to work.
+	// The service takes over the queues. Creates must work in the meantime.
 	if _, err := again.timeCreates(ctx, heldStore(0), batchBody(backlogRequests), b.times/10); err != nil {
 		return nil, fmt.Errorf("after the restart: %w", err)
 	}
@@ -74,7 +74,7 @@ func (b *bench) backlog(ctx context.Context) ([]figure, error) {
 	}), nil
 }
 
-// backlogName says how much there is.
+// backlogName describes the size of the backlog.
 func (b *bench) backlogName() string {
 	name := table.Thousands(b.queued) + " queued"
 	if b.cluster != nil {
@@ -83,7 +83,7 @@ func (b *bench) backlogName() string {
 	return name
 }
 
-// compareBacklog times a service with a backlog and one with an empty database in turn.
+// compareBacklog alternately times a service with a backlog and one with an empty database.
 func (b *bench) compareBacklog(ctx context.Context, svc *service, upstream *bell, flags ...string) ([]figure, error) {
 	db, err := b.newDatabase(ctx, "empty")
 	if err != nil {
@@ -94,7 +94,7 @@ func (b *bench) compareBacklog(ctx context.Context, svc *service, upstream *bell
 		return nil, err
 	}
 	defer empty.kill()
-	var without, with times
+	var without, with samples
 	for range b.rounds {
 		if err := b.timeBoth(ctx, &without, empty, upstream); err != nil {
 			return nil, err
@@ -106,12 +106,12 @@ func (b *bench) compareBacklog(ctx context.Context, svc *service, upstream *bell
 	return b.compareTimes(without, with), nil
 }
 
-// times are those of creates and of claims.
-type times struct{ create, claim []time.Duration }
+// samples are the measured times of creates and of claims.
+type samples struct{ create, claim []time.Duration }
 
-// timeBoth times creates in a store whose queue does not move, and claims of idle queues,
-// each after a warm-up.
-func (b *bench) timeBoth(ctx context.Context, t *times, svc *service, upstream *bell) error {
+// timeBoth times creates in a store whose queue doesn't move, and claims in idle queues, each
+// after a warm-up.
+func (b *bench) timeBoth(ctx context.Context, t *samples, svc *service, upstream *bell) error {
 	body := batchBody(backlogRequests)
 	for _, warmUp := range []bool{true, false} {
 		n := b.times
@@ -134,7 +134,7 @@ func (b *bench) timeBoth(ctx context.Context, t *times, svc *service, upstream *
 }
 
 // compareTimes reports the times without and with the backlog.
-func (b *bench) compareTimes(without, with times) []figure {
+func (b *bench) compareTimes(without, with samples) []figure {
 	var figures []figure
 	for _, kind := range []struct {
 		name          string
@@ -162,8 +162,8 @@ func (b *bench) compareTimes(without, with times) []figure {
 	return figures
 }
 
-// fill adds the history, on PostgreSQL, and then the queues. It returns the last batch
-// of every queue.
+// fill adds the history (on PostgreSQL only) and then the queues. It returns the last batch of
+// every queue.
 func (b *bench) fill(ctx context.Context, svc *service, db database) ([]ticket, error) {
 	if db.url != "" {
 		if err := b.fillHistory(ctx, svc.client, db); err != nil {
@@ -177,7 +177,7 @@ func (b *bench) fill(ctx context.Context, svc *service, db database) ([]ticket, 
 	return last, err
 }
 
-// fillHistory adds finished batches, to the queues that are measured, too.
+// fillHistory adds finished batches, also to the queues that are measured.
 func (b *bench) fillHistory(ctx context.Context, c *client, db database) error {
 	body := batchBody(modelRequests)
 	err := atOnce(ctx, 8, func(ctx context.Context, worker int) error {
@@ -190,7 +190,7 @@ func (b *bench) fillHistory(ctx context.Context, c *client, db database) error {
 				return err
 			}
 		}
-		for store := worker; store < backlogStores; store += 8 { // so that their queues are there
+		for store := worker; store < backlogStores; store += 8 { // so that their queues exist
 			if _, err := c.create(ctx, heldStore(store), false, body); err != nil {
 				return err
 			}
@@ -203,7 +203,7 @@ func (b *bench) fillHistory(ctx context.Context, c *client, db database) error {
 	return db.addHistory(ctx, b.finished, func(done int) { b.say("%s finished batches are in the tables", table.Thousands(done)) })
 }
 
-// fillQueues creates the queued batches over 8 connections, each for stores of its own.
+// fillQueues creates the queued batches over 8 connections, each of which has its own stores.
 // It returns the last batch of every store.
 func (b *bench) fillQueues(ctx context.Context, c *client, body []byte) ([]ticket, error) {
 	const connections = 8
@@ -222,7 +222,7 @@ func (b *bench) fillQueues(ctx context.Context, c *client, body []byte) ([]ticke
 	return last, err
 }
 
-// checkQueued sees to it that batches are there and wait.
+// checkQueued checks that batches exist and are QUEUED.
 func (c *client) checkQueued(ctx context.Context, tickets []ticket) error {
 	for _, t := range tickets {
 		status, err := c.batchStatus(ctx, t)

@@ -11,16 +11,16 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// mostLoss is the share of a ratio that may be lost against the baseline.
-const mostLoss = 0.15
+// maxLoss is the largest accepted decrease of a ratio, relative to the baseline.
+const maxLoss = 0.15
 
-// baseline are the ratios that a release had: by database, then by scenario.
+// baseline holds the ratios of a release by database, then by scenario.
 type baseline map[string]map[string]float64
 
-// name is the scenario as a baseline names it.
+// name returns the scenario's key in a baseline.
 func (c *comparison) name() string { return c.Scenario + ", " + c.Upstream }
 
-// readBaseline reads a file; one that is not there yet is empty.
+// readBaseline reads a baseline. It is empty if the file doesn't exist yet.
 func readBaseline(file string) (baseline, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,7 +36,7 @@ func readBaseline(file string) (baseline, error) {
 	return out, nil
 }
 
-// renew puts the measured ratios into the file and leaves the others in it as they are.
+// renew writes the measured ratios to the file and keeps its other ratios.
 func (b baseline) renew(file, database string, measured []comparison) error {
 	if b[database] == nil {
 		b[database] = map[string]float64{}
@@ -51,8 +51,8 @@ func (b baseline) renew(file, database string, measured []comparison) error {
 	return os.WriteFile(file, append(text, '\n'), 0o644)
 }
 
-// check compares the measured ratios with the baseline's, prints a table and returns an
-// error if one lost too much, or has no baseline.
+// check compares the measured ratios with the baseline and prints a table. It returns an error if
+// one decreased too much or has no baseline.
 func (b baseline) check(w io.Writer, database string, measured []comparison) error {
 	t := table.New("scenario", "baseline", "now", "change", "")
 	failed := 0
@@ -65,19 +65,19 @@ func (b baseline) check(w io.Writer, database string, measured []comparison) err
 		}
 		change := c.Ratio/before - 1
 		verdict := "fine"
-		if change < -mostLoss {
+		if change < -maxLoss {
 			failed++
 			verdict = "LOST"
 		}
 		t.Add(c.name(), fmt.Sprintf("%.2f", before), fmt.Sprintf("%.2f", c.Ratio), fmt.Sprintf("%+.0f%%", 100*change), verdict)
 	}
-	fmt.Fprintf(w, "Ratios against the baseline, on %s; a loss of more than %.0f%% fails.\n", database, 100*mostLoss)
+	fmt.Fprintf(w, "Ratios compared with the baseline, on %s; a decrease of more than %.0f%% fails.\n", database, 100*maxLoss)
 	if err := t.Print(w); err != nil {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d ratios lost more than %.0f%% against the baseline, or have none: measure again on a quiet machine; "+
-			"if it stays so, find out which change did it, or take the new ratios with -renew and say why in the commit", failed, len(measured), 100*mostLoss)
+		return fmt.Errorf("%d of %d ratios are more than %.0f%% below the baseline or have none: measure again on a quiet machine; "+
+			"if the result is the same, find the change that caused it, or accept the new ratios with -renew and say why in the commit", failed, len(measured), 100*maxLoss)
 	}
 	return nil
 }

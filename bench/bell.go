@@ -13,11 +13,11 @@ import (
 // heldPrefix begins the names of stores whose requests are never answered.
 const heldPrefix = "held-"
 
-// bell is an upstream in this process. It tells when requests arrive.
+// bell is an upstream in this process. It reports when requests arrive.
 type bell struct {
 	server   *httptest.Server
 	template string
-	rings    chan time.Time // of requests that are answered; room for some that nobody waits for
+	rings    chan time.Time // when answered requests arrived; rings beyond its capacity are dropped
 }
 
 func startBell() *bell {
@@ -45,29 +45,29 @@ func (b *bell) answer(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, upstreamAnswer)
 }
 
-// stop ends the requests that are held, too.
+// stop stops the upstream and ends the requests that it holds.
 func (b *bell) stop() {
 	b.server.CloseClientConnections()
 	b.server.Close()
 }
 
-// quiet forgets the rings so far.
-func (b *bell) quiet() {
+// discard discards the rings so far.
+func (b *bell) discard() {
 	for len(b.rings) > 0 {
 		<-b.rings
 	}
 }
 
-// claimLimit is how long a request may take to arrive.
+// claimLimit is the longest time that a request may take to arrive.
 const claimLimit = 30 * time.Second
 
-// timeClaims creates batches of one request in idle queues, one after the other, and
-// returns how long after the create was sent each request arrived.
+// timeClaims creates batches of one request in idle queues, one after the other. For each it
+// returns the time from sending the create to the arrival of the request.
 func (b *bell) timeClaims(ctx context.Context, c *client, stores, n int) ([]time.Duration, error) {
 	body := batchBody(1)
 	times := make([]time.Duration, n)
 	for i := range times {
-		b.quiet()
+		b.discard()
 		start := time.Now()
 		t, err := c.create(ctx, idleStore(i%stores), false, body)
 		if err != nil {
@@ -88,8 +88,8 @@ func (b *bell) timeClaims(ctx context.Context, c *client, stores, n int) ([]time
 	return times, nil
 }
 
-// idleStore returns the id of a store in whose queue nothing waits.
+// idleStore returns the id of a store whose queue is empty.
 func idleStore(n int) string { return fmt.Sprint("idle-", n) }
 
-// heldStore returns the id of a store whose queue does not move.
+// heldStore returns the id of a store whose queue doesn't move.
 func heldStore(n int) string { return fmt.Sprint(heldPrefix, n) }

@@ -76,7 +76,7 @@ func TestComparison(t *testing.T) {
 	}
 }
 
-// Both sides have to do the same work: that of the issue's text.
+// TestScenarios checks the number of calls of each scenario, which both sides make.
 func TestScenarios(t *testing.T) {
 	want := map[string]int{
 		"parallel 0s": 10_000, "parallel 5ms": 10_000,
@@ -168,13 +168,13 @@ func TestFigure(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"-database oracle", "has to be sqlite or postgres"},
-		{"-only nodes", "on sqlite there are"},
+		{"-database oracle", "must be sqlite or postgres"},
+		{"-only nodes", "the themes on sqlite are"},
 		{"-only purge,nothing -database postgres", `names "nothing"`},
-		{"-nodes 1,x", `"x" is none`},
+		{"-nodes 1,x", `"x" isn't one`},
 		{"-rounds 0", "at least 1"},
 		{"-wave-requests 501", "1 to 500"},
-		{"-queued 1", "-queued has to be"},
+		{"-queued 1", "-queued must be"},
 		{"-plans file", "needs -database postgres"},
 		{"-renew", "needs -baseline"},
 		{"more", "no arguments"},
@@ -201,7 +201,7 @@ func TestBaseline(t *testing.T) {
 		return out.String(), err
 	}
 	if _, err := check(onSQLite, measured(1, 1)); err == nil {
-		t.Error("without a baseline nothing fails")
+		t.Error("without a baseline, the check did not fail")
 	}
 	b, err := readBaseline(file)
 	if err != nil {
@@ -211,7 +211,7 @@ func TestBaseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := check(onPostgres, measured(0.8, 0.4)); err == nil {
-		t.Error("one database's ratios are another's")
+		t.Error("the ratios of one database were used for another")
 	}
 	for _, c := range []struct {
 		parallel, stores float64
@@ -238,7 +238,7 @@ func TestParseStat(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}
 	if _, ok := parseStat("42 (cut off) S 7"); ok {
-		t.Error("a line that is cut off was read")
+		t.Error("a truncated line was parsed")
 	}
 }
 
@@ -266,7 +266,7 @@ x LOG:  duration: 0.125 ms  plan:
 	}
 }
 
-// TestSmall measures everything in little: real services, real databases.
+// TestSmall runs every measurement at a small scale, with real services and databases.
 func TestSmall(t *testing.T) {
 	for _, c := range []struct {
 		database string
@@ -283,7 +283,7 @@ func TestSmall(t *testing.T) {
 		}},
 	} {
 		t.Run(c.database, func(t *testing.T) {
-			t.Parallel() // what is measured here counts for nothing
+			t.Parallel() // the times measured here don't matter
 			plots := t.TempDir()
 			args := []string{"-database", c.database, "-small", "-plots", plots}
 			plans := filepath.Join(t.TempDir(), "plans.md")
@@ -311,7 +311,7 @@ func TestSmall(t *testing.T) {
 	}
 }
 
-// checkPlans sees to it that what a service does often is in the file of plans.
+// checkPlans checks that the file of plans has the statements that a service runs often.
 func checkPlans(t *testing.T, file string) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -324,7 +324,7 @@ func checkPlans(t *testing.T, file string) {
 	}
 }
 
-// TestMain stands in for the program where it starts itself.
+// TestMain runs main if a test has started this binary as one of the program's processes.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && slices.Contains([]string{upstreamCommand, plainCommand, riverCommand, asynqCommand}, os.Args[1]) {
 		main()

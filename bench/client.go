@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What every call of both sides carries.
+// The token and the path of every call, on both sides.
 const (
 	token       = "bench"
 	requestPath = "orders"
@@ -23,11 +23,11 @@ const (
 // requestBody is the body of every POST: 250 bytes of JSON.
 var requestBody = `{"note":"` + strings.Repeat("x", 250-len(`{"note":""}`)) + `"}`
 
-// pollPause is the pause between two polls of one driver. It bounds what driving
-// costs: at most 200 polls a second.
+// pollPause is the pause between two polls of one driver. It limits the cost of driving to at
+// most 200 polls a second.
 const pollPause = 5 * time.Millisecond
 
-// client calls the service, its nodes in turn. It may be used by many goroutines.
+// client calls the service's nodes in turn. It is safe for concurrent use.
 type client struct {
 	nodes []string // their addresses
 	turn  atomic.Uint64
@@ -39,7 +39,7 @@ func newClient(nodes ...string) *client { return &client{nodes: nodes, http: tun
 // storeName returns the id of the store with this number.
 func storeName(n int) string { return "store-" + strconv.Itoa(n) }
 
-// batchPath returns the resource of a store's batches, with a query.
+// batchPath returns the path of a store's batches, with a query.
 func batchPath(store, query string) string { return "/api/v3/" + store + "/batch?" + query }
 
 // batchBody returns the body that creates a batch of n POSTs, n at least 1.
@@ -68,7 +68,7 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) (code
 	return resp.StatusCode, answer, err
 }
 
-// ok makes one call that has to be answered 200.
+// ok makes one call and returns an error unless it is answered 200.
 func (c *client) ok(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	code, answer, err := c.do(ctx, method, path, body)
 	if err == nil && code != http.StatusOK {
@@ -77,7 +77,7 @@ func (c *client) ok(ctx context.Context, method, path string, body []byte) ([]by
 	return answer, err
 }
 
-// ticket is a batch and the store that it is in.
+// ticket identifies a batch and its store.
 type ticket struct{ store, id string }
 
 // create creates a batch.
@@ -96,7 +96,7 @@ func (c *client) create(ctx context.Context, store string, parallel bool, body [
 	return ticket{store, created.Ticket}, nil
 }
 
-// into makes one call that has to be answered 200, and decodes the answer.
+// into is ok and decodes the answer into v.
 func (c *client) into(ctx context.Context, method, path string, body []byte, v any) error {
 	answer, err := c.ok(ctx, method, path, body)
 	if err != nil {
@@ -108,8 +108,7 @@ func (c *client) into(ctx context.Context, method, path string, body []byte, v a
 	return nil
 }
 
-// status asks for a batch, with or without its responses, and returns the answer
-// undecoded.
+// status reads a batch, with or without its responses, and returns the undecoded answer.
 func (c *client) status(ctx context.Context, t ticket, responses bool) ([]byte, error) {
 	query := "ticket=" + t.id
 	if !responses {
@@ -118,7 +117,7 @@ func (c *client) status(ctx context.Context, t ticket, responses bool) ([]byte, 
 	return c.ok(ctx, http.MethodGet, batchPath(t.store, query), nil)
 }
 
-// batchStatus polls once.
+// batchStatus polls once and returns the batch's status.
 func (c *client) batchStatus(ctx context.Context, t ticket) (string, error) {
 	answer, err := c.status(ctx, t, false)
 	if err != nil {
@@ -146,8 +145,8 @@ func (c *client) await(ctx context.Context, t ticket) error {
 	}
 }
 
-// checkAnswers sees to it that a status with responses says that all n requests were
-// answered 201.
+// checkAnswers checks that, according to a status with responses, all n requests were answered
+// 201.
 func checkAnswers(status []byte, n int) error {
 	var batch struct {
 		Responses []struct {

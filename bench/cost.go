@@ -9,21 +9,21 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// cost is what a million sub-requests cost the database and the service.
+// cost is the cost of a million sub-requests for the database and the service.
 type cost struct {
-	Calls          int     `json:"calls"`       // that were measured, the warm-ups included
-	Rows           float64 `json:"rowsWritten"` // inserted, changed or removed
-	Commits        float64 `json:"commits"`     // reading transactions included
+	Calls          int     `json:"calls"`       // that were measured, including warm-ups
+	Rows           float64 `json:"rowsWritten"` // inserted, updated or deleted
+	Commits        float64 `json:"commits"`     // including read-only transactions
 	WAL            float64 `json:"walBytes"`
-	Tables         float64 `json:"tableBytes"`         // as long as nothing is purged
-	Indexes        float64 `json:"indexBytes"`         // the same
+	Tables         float64 `json:"tableBytes"`         // without any purge
+	Indexes        float64 `json:"indexBytes"`         // without any purge
 	ServiceCPU     float64 `json:"serviceCPUSeconds"`  // of all nodes; negative: not measured
 	DatabaseCPU    float64 `json:"databaseCPUSeconds"` // of all of PostgreSQL's processes
-	ServiceMemory  int64   `json:"servicePeakBytes"`   // of the node that took most; not for a million
-	DatabaseMemory int64   `json:"databaseBytes"`      // the most at the end of any round, pages that are shared counted once; not for a million
+	ServiceMemory  int64   `json:"servicePeakBytes"`   // the highest of any node; independent of the number of calls
+	DatabaseMemory int64   `json:"databaseBytes"`      // the highest at the end of any round, with shared pages counted once; independent of the number of calls
 }
 
-// meter measures what the work between two moments costs.
+// meter measures the cost of the work between two moments.
 type meter struct {
 	b        *bench
 	database database
@@ -33,14 +33,14 @@ type meter struct {
 	memory   int64
 }
 
-// usage is what was used until a moment.
+// usage is what has been used up to a moment.
 type usage struct {
 	wal, tables, indexes, rows, commits int64
 	service, database                   time.Duration // of CPU; negative: not known
 }
 
-// startMeter begins a measurement. On SQLite there is nothing to measure, and the meter
-// does nothing.
+// startMeter begins a measurement. On SQLite, there is nothing to measure, and the meter does
+// nothing.
 func (b *bench) startMeter(ctx context.Context, db database, services ...*service) (*meter, error) {
 	m := &meter{b: b, database: db, services: services, memory: -1}
 	if db.url == "" {
@@ -51,7 +51,7 @@ func (b *bench) startMeter(ctx context.Context, db database, services ...*servic
 	return m, err
 }
 
-// count counts calls, at the end of a round.
+// count adds the calls of a round at its end.
 func (m *meter) count(calls int) {
 	m.calls += calls
 	if m.database.url != "" {
@@ -59,8 +59,8 @@ func (m *meter) count(calls int) {
 	}
 }
 
-// read returns what the calls have cost; nil on SQLite. It ends the services: only then
-// PostgreSQL's statistics tell everything that their connections did.
+// read returns the cost of the calls, or nil on SQLite. It first ends the services, because
+// PostgreSQL's statistics are complete only when their connections are closed.
 func (m *meter) read(ctx context.Context) (*cost, error) {
 	if m.database.url == "" {
 		return nil, nil
@@ -94,7 +94,7 @@ func (m *meter) read(ctx context.Context) (*cost, error) {
 	}, nil
 }
 
-// usage looks at the database and at the processes.
+// usage reads the statistics of the database and of the processes.
 func (m *meter) usage(ctx context.Context) (u usage, err error) {
 	err = m.database.query(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint,
 		(SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
@@ -104,7 +104,7 @@ func (m *meter) usage(ctx context.Context) (u usage, err error) {
 	return u, err
 }
 
-// serviceTime returns the CPU time of all services; negative where it is not known.
+// serviceTime returns the CPU time of all services; negative if it isn't known.
 func (m *meter) serviceTime() time.Duration {
 	sum := time.Duration(0)
 	for _, s := range m.services {
@@ -117,7 +117,7 @@ func (m *meter) serviceTime() time.Duration {
 	return sum
 }
 
-// pause waits.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -127,18 +127,18 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-const costText = `What a million of these sub-requests cost, everything included (creates, polls, the reading of the answers).
-Memory is not a matter of their number: the most that one node had, and about what PostgreSQL had.
+const costText = `What a million of these sub-requests cost, including creates, polls and reading the answers.
+Memory doesn't depend on their number: it is the highest of any node, and approximately that of PostgreSQL.
 `
 
-// costed is a cost with what it is the cost of.
-type costed struct {
+// namedCost is the cost of a named scenario.
+type namedCost struct {
 	name string
 	*cost
 }
 
 // printCosts writes the table of costs.
-func printCosts(w io.Writer, costs []costed) error {
+func printCosts(w io.Writer, costs []namedCost) error {
 	fmt.Fprint(w, costText)
 	t := table.New("scenario", "rows written", "commits", "WAL", "tables", "indexes",
 		"CPU: service", "CPU: PostgreSQL", "memory: a node", "memory: PostgreSQL")

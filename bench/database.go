@@ -17,20 +17,20 @@ const (
 	onPostgres = "postgres"
 )
 
-// databasePause is the pause between two questions to the database.
+// databasePause is the pause between two polls of the database.
 const databasePause = 200 * time.Millisecond
 
-// serverSettings are those of the measured server that differ from what package pgtest
-// takes for tests: PostgreSQL's own defaults. Durability is at its defaults anyway.
+// serverSettings are PostgreSQL's defaults for the settings that package pgtest changes for
+// tests. pgtest doesn't change the settings for durability.
 var serverSettings = map[string]string{"shared_buffers": "128MB", "max_wal_size": "1GB"}
 
-// database is where the services of one measurement keep batches.
+// database is the database of the services of one measurement.
 type database struct {
-	flags []string // that name it to sheaf serve
-	url   string   // of PostgreSQL; empty: SQLite
+	flags []string // for sheaf serve
+	url   string   // empty: SQLite
 }
 
-// goal returns what is asked of the database that is measured.
+// goal returns the goal for the database that is measured.
 func (b *bench) goal(sqlite, postgres float64) float64 {
 	if b.cluster != nil {
 		return postgres
@@ -44,7 +44,7 @@ func (b *bench) startCluster(ctx context.Context) (err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	// The server may run as somebody else, who has to get there.
+	// The server may run as another user, who needs access to its directory.
 	if err := os.Chmod(b.dir, 0o711); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (b *bench) stopCluster() {
 	}
 }
 
-// describeDatabase returns what the report says of the database.
+// describeDatabase returns the report's description of the database.
 func (b *bench) describeDatabase(ctx context.Context) (string, error) {
 	if b.cluster == nil {
 		return "SQLite, embedded", nil
@@ -83,7 +83,7 @@ func (b *bench) describeDatabase(ctx context.Context) (string, error) {
 	return text, err
 }
 
-// newDatabase returns a new, empty database. The name is for its file.
+// newDatabase returns a new, empty database. name is the base name of an SQLite file.
 func (b *bench) newDatabase(ctx context.Context, name string) (database, error) {
 	if b.cluster == nil {
 		return database{flags: []string{"--database", "sqlite:" + filepath.Join(b.dir, name+".db")}}, nil
@@ -97,12 +97,12 @@ func (b *bench) newDatabase(ctx context.Context, name string) (database, error) 
 
 // query runs a statement in the database and scans its only row.
 func (d database) query(ctx context.Context, sql string, columns ...any) error {
-	return d.connected(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sql).Scan(columns...) })
+	return d.withConn(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sql).Scan(columns...) })
 }
 
-// exec runs statements in the database, each by itself.
+// exec runs statements in the database, each in its own transaction.
 func (d database) exec(ctx context.Context, statements ...string) error {
-	return d.connected(ctx, func(c *pgx.Conn) error {
+	return d.withConn(ctx, func(c *pgx.Conn) error {
 		for _, sql := range statements {
 			if _, err := c.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("%w in %s", err, sql)
@@ -112,8 +112,8 @@ func (d database) exec(ctx context.Context, statements ...string) error {
 	})
 }
 
-// connected calls f with a connection of its own.
-func (d database) connected(ctx context.Context, f func(c *pgx.Conn) error) error {
+// withConn calls f with a new connection.
+func (d database) withConn(ctx context.Context, f func(c *pgx.Conn) error) error {
 	c, err := pgx.Connect(ctx, d.url)
 	if err != nil {
 		return err
@@ -122,14 +122,14 @@ func (d database) connected(ctx context.Context, f func(c *pgx.Conn) error) erro
 	return f(c)
 }
 
-// awaitAlone waits until nobody else is connected to the database.
+// awaitAlone waits until there are no other connections to the database.
 func (d database) awaitAlone(ctx context.Context) error {
 	return d.await(ctx, `SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 }
 
-// await asks until the answer to a question is yes.
+// await repeats a query until it returns true.
 func (d database) await(ctx context.Context, question string) error {
-	return d.connected(ctx, func(c *pgx.Conn) error {
+	return d.withConn(ctx, func(c *pgx.Conn) error {
 		for {
 			var yes bool
 			if err := c.QueryRow(ctx, question).Scan(&yes); err != nil || yes {

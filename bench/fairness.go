@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// counter is an upstream in this process that counts by store, and may have a limit.
+// counter is an upstream in this process that counts requests by store and can have a rate limit.
 type counter struct {
 	server   *httptest.Server
 	template string
 	latency  time.Duration
-	limit    int // requests in each second from the first one on; 0: none
+	limit    int // requests per second, counted from the first request; 0: none
 
 	mu      sync.Mutex
 	first   time.Time
-	second  int // of the last request
-	used    int // in it
+	second  int // in which the last request arrived
+	used    int // requests in that second
 	refused int
 	arrived map[string][]time.Time
 }
@@ -72,7 +72,7 @@ func (u *counter) admit(store string, now time.Time) bool {
 	return true
 }
 
-// since returns how many requests of a store have arrived in a span of time.
+// since returns how many requests of a store arrived between two times.
 func (u *counter) since(store string, from, to time.Time) (n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -84,8 +84,8 @@ func (u *counter) since(store string, from, to time.Time) (n int) {
 	return n
 }
 
-// governor measures three stores with one credential in front of an upstream that allows ten
-// calls a second and answers 429 beyond, without and with a configured rate.
+// governor measures three stores that share a credential. The upstream allows ten calls a second and
+// answers 429 to the rest. It measures both with and without a configured rate.
 func (b *bench) governor(ctx context.Context) (out []figure, err error) {
 	const stores = 3
 	requests := 100
@@ -120,7 +120,7 @@ func (b *bench) governor(ctx context.Context) (out []figure, err error) {
 	return out, nil
 }
 
-// fairness measures what many and wide neighbours cost a store.
+// fairness measures how neighbors that are many, or that send many requests at once, slow a store.
 func (b *bench) fairness(ctx context.Context) ([]figure, error) {
 	var out []figure
 	for _, atOnce := range []string{"4096", "50"} {
@@ -134,8 +134,8 @@ func (b *bench) fairness(ctx context.Context) ([]figure, error) {
 	return append(out, f...), err
 }
 
-// newcomers measures how long the first request of a store takes to arrive that was idle,
-// while 200 others have work for all of the time.
+// newcomers measures how long the first request of an idle store takes to arrive while 200 other
+// stores are busy.
 func (b *bench) newcomers(ctx context.Context, atOnce string) ([]figure, error) {
 	busy, arrivals := 200, 30
 	if b.small {
@@ -172,15 +172,15 @@ func (b *bench) newcomers(ctx context.Context, atOnce string) ([]figure, error) 
 		u.mu.Unlock()
 	}
 	name := fmt.Sprintf("first request of a new store beside %d busy ones, %s at once", busy, atOnce)
-	b.say("%s: p50 %v, most %v", name, percentile(times, 50), slices.Max(times))
+	b.say("%s: p50 %v, longest %v", name, percentile(times, 50), slices.Max(times))
 	return []figure{
 		{Name: name + ", p50", Value: value(inMilliseconds(percentile(times, 50))), Unit: "ms"},
-		{Name: name + ", most of " + fmt.Sprint(arrivals), Value: value(inMilliseconds(slices.Max(times))), Unit: "ms", Goal: 2000},
+		{Name: name + ", longest of " + fmt.Sprint(arrivals), Value: value(inMilliseconds(slices.Max(times))), Unit: "ms", Goal: 2000},
 	}, nil
 }
 
-// shares measures what is left to a store beside eight that each have a hundred requests under
-// way at once, if they can, and came first.
+// shares measures how much throughput a store gets when it joins eight busy stores, each of which
+// tries to keep a hundred requests in flight.
 func (b *bench) shares(ctx context.Context) ([]figure, error) {
 	const hogs, outbound, latency = 8, 128, 20 * time.Millisecond
 	u := startCounter(latency, 0)

@@ -14,31 +14,31 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// growth are the curves of what the service costs over what it holds and does.
+// growth holds the curves of the service's times and memory over its batches and stores.
 type growth struct {
-	Batches []grownBatches `json:"batches"`
-	Stores  []grownStores  `json:"stores"`
+	Batches []batchesPoint `json:"batches"`
+	Stores  []storesPoint  `json:"stores"`
 }
 
-// grownBatches is what was measured with a number of batches in the database.
-type grownBatches struct {
+// batchesPoint holds the measurements with a number of batches in the database.
+type batchesPoint struct {
 	Batches int      `json:"batches"`
 	Create  quantile `json:"createMilliseconds"` // of 20 requests
 	Claim   quantile `json:"claimMilliseconds"`  // from the create to the arrival of an idle queue's request
 	Status  quantile `json:"statusMilliseconds"` // without responses
-	Memory  int64    `json:"memoryBytes"`        // of the service, after that; -1: not known
+	Memory  int64    `json:"memoryBytes"`        // of the service, after these calls; -1: not known
 }
 
-// grownStores is what was measured with a number of stores at work, each with one call
-// that takes growthLatency.
-type grownStores struct {
+// storesPoint holds the measurements with a number of busy stores, each with one call that takes
+// growthLatency.
+type storesPoint struct {
 	Stores  int     `json:"stores"`
 	Longest float64 `json:"longestWaitSeconds"` // from a create's answer to the arrival of its call
-	Ideal   float64 `json:"idealWaitSeconds"`   // of the last one, if nothing but the bound on calls under way cost time
+	Ideal   float64 `json:"idealWaitSeconds"`   // the longest wait if only the limit on calls in flight caused waits
 	Peak    int64   `json:"peakBytes"`          // of the service; -1: not known
 }
 
-// quantile is a distribution, in milliseconds.
+// quantile holds quantiles of a distribution, in milliseconds.
 type quantile struct{ P50, P99 float64 }
 
 func quantiles(times []time.Duration) quantile {
@@ -75,7 +75,7 @@ func (b *bench) growth(ctx context.Context, r *report) error {
 	return nil
 }
 
-// database names what is measured.
+// database returns the name of the kind of database.
 func (b *bench) database() string {
 	if b.cluster != nil {
 		return onPostgres
@@ -83,8 +83,8 @@ func (b *bench) database() string {
 	return onSQLite
 }
 
-// growBatches measures with more and more finished batches, as many over all stores of
-// the theme backlog, and a service that was just started.
+// growBatches measures with more and more finished batches, spread over the idle stores. It
+// restarts the service for each number.
 func (b *bench) growBatches(ctx context.Context, g *growth, sizes []int) error {
 	upstream := startBell()
 	defer upstream.stop()
@@ -111,7 +111,7 @@ func (b *bench) growBatches(ctx context.Context, g *growth, sizes []int) error {
 		if svc, err = b.startService(ctx, upstream.template, db); err != nil {
 			return err
 		}
-		at := grownBatches{Batches: size}
+		at := batchesPoint{Batches: size}
 		if at.Create, at.Claim, at.Status, err = b.timeAll(ctx, svc, upstream, ticket); err != nil {
 			return err
 		}
@@ -122,8 +122,8 @@ func (b *bench) growBatches(ctx context.Context, g *growth, sizes []int) error {
 	return nil
 }
 
-// models makes the finished batches that the history is copied from, one in each of the
-// stores that are measured.
+// models runs one batch in each of the measured stores. The history consists of copies of these
+// batches.
 func (b *bench) models(ctx context.Context, c *client) (t ticket, err error) {
 	for store := range idleStores {
 		if t, err = c.create(ctx, idleStore(store), false, batchBody(modelRequests)); err != nil {
@@ -136,7 +136,7 @@ func (b *bench) models(ctx context.Context, c *client) (t ticket, err error) {
 	return t, nil
 }
 
-// addHistory adds finished batches while no service has the database open.
+// addHistory adds finished batches. No service may have the database open.
 func (b *bench) addHistory(ctx context.Context, db database, n int) error {
 	say := func(done int) { b.say("%s more finished batches are in the tables", table.Thousands(done)) }
 	if db.url != "" {
@@ -169,8 +169,8 @@ func (b *bench) timeAll(ctx context.Context, svc *service, upstream *bell, t tic
 	return create, claim, status, nil
 }
 
-// growStores has as many stores at work at once and times how long each waits.
-func (b *bench) growStores(ctx context.Context, stores int) (g grownStores, err error) {
+// growStores keeps a number of stores busy at once and measures how long each waits.
+func (b *bench) growStores(ctx context.Context, stores int) (g storesPoint, err error) {
 	ctx, cancel := context.WithTimeout(ctx, growthLimit)
 	defer cancel()
 	var mu sync.Mutex
@@ -225,13 +225,13 @@ func (b *bench) growStores(ctx context.Context, stores int) (g grownStores, err 
 	for store, at := range created {
 		longest = max(longest, arrived[storeName(store)].Sub(at))
 	}
-	return grownStores{
+	return storesPoint{
 		Stores: stores, Longest: longest.Seconds(), Ideal: float64((stores-1)/growthOutbound) * growthLatency.Seconds(), Peak: svc.memory().peak,
 	}, nil
 }
 
-const growthText = `Growth: by the number of finished batches in the database (creates of 20 requests; claims from the create to the arrival of the
-request; polls without responses; milliseconds), and by the number of stores at work at once, each with one call that takes %v.
+const growthText = `Growth by the number of finished batches in the database, in milliseconds: creates of 20 requests, claims (from the create to the
+arrival of the request), and polls without responses. Growth by the number of stores at work at once, each with one call that takes %v.
 `
 
 // print writes the tables.
@@ -248,16 +248,16 @@ func (g *growth) print(w io.Writer) error {
 	if err := t.Print(w); err != nil {
 		return err
 	}
-	t = table.New("stores at work", "longest wait", "the last store's wait, if all come at once", "peak memory")
+	t = table.New("stores at work", "longest wait", "ideal wait of the last store", "peak memory")
 	for _, at := range g.Stores {
 		t.Add(table.Thousands(at.Stores), fmt.Sprintf("%.2f s", at.Longest), fmt.Sprintf("%.0f s", at.Ideal), memoryText(at.Peak))
 	}
 	return t.Print(w)
 }
 
-// figures are what the goals speak of.
+// figures returns the figures that have goals.
 func (g *growth) figures() []figure {
-	peak := slices.MaxFunc(g.Stores, func(a, b grownStores) int { return a.Stores - b.Stores })
+	peak := slices.MaxFunc(g.Stores, func(a, b storesPoint) int { return a.Stores - b.Stores })
 	return []figure{{
 		Name: fmt.Sprintf("memory with %s stores at work", table.Thousands(peak.Stores)), Value: megabytes(peak.Peak), Unit: "MB", Goal: 400,
 	}}

@@ -10,14 +10,14 @@ import (
 
 const (
 	historyStep  = 100_000 // batches in one transaction
-	historyReach = 6 * 24  // hours over which the ends lie: within the retention of a week
+	historyReach = 6 * 24  // hours over which the ends are spread; the retention is a week
 )
 
-// addHistory adds n finished batches by SQL: copies of those that have ended already,
-// with their requests and marks, spread over all queues. Every column is copied but those
-// that tell the batches apart, whatever columns there are.
+// addHistory adds n finished batches with SQL, spread over all queues. They are copies of
+// batches that have already ended, with their requests and marks. All columns are copied, except
+// those that identify a batch.
 func (d database) addHistory(ctx context.Context, n int, progress func(done int)) error {
-	return d.connected(ctx, func(c *pgx.Conn) error {
+	return d.withConn(ctx, func(c *pgx.Conn) error {
 		h := history{c: c}
 		if err := h.prepare(ctx); err != nil {
 			return fmt.Errorf("prepare the history: %w", err)
@@ -30,7 +30,7 @@ func (d database) addHistory(ctx context.Context, n int, progress func(done int)
 			done += step
 			progress(done)
 		}
-		// As it would be after a while: analysed, vacuumed and written down.
+		// Leave the tables as they would be after a while: analyzed, vacuumed and checkpointed.
 		_, err := c.Exec(ctx, "VACUUM (ANALYZE)", pgx.QueryExecModeSimpleProtocol)
 		if err == nil {
 			_, err = c.Exec(ctx, "CHECKPOINT")
@@ -42,20 +42,20 @@ func (d database) addHistory(ctx context.Context, n int, progress func(done int)
 // history writes finished batches over one connection.
 type history struct {
 	c       *pgx.Conn
-	columns map[string]string // of each table, those that are copied
+	columns map[string]string // the columns to copy, by table
 }
 
-// own are the columns of each table that are not copied.
-var own = map[string]string{
+// uncopiedColumns are the columns of each table that are not copied.
+var uncopiedColumns = map[string]string{
 	"batches":  "id, queue, store, owner, ticket, dedup_key, created_at, started_at, ended_at",
 	"requests": "batch",
 	"marks":    "batch",
 }
 
-// prepare notes what there is to copy, and the queues to copy it to.
+// prepare determines which columns and batches to copy, and to which queues.
 func (h *history) prepare(ctx context.Context) error {
 	h.columns = map[string]string{}
-	for table, without := range own {
+	for table, without := range uncopiedColumns {
 		var columns string
 		err := h.c.QueryRow(ctx, `SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position) FROM information_schema.columns
 			WHERE table_schema = current_schema() AND table_name = $1 AND is_generated = 'NEVER' AND NOT column_name = ANY ($2)`,

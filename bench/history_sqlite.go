@@ -10,8 +10,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// addSQLiteHistory adds n finished batches to a file that nobody has open, the way
-// addHistory does it on PostgreSQL.
+// addSQLiteHistory is database.addHistory for an SQLite file, which no process may have open.
 func addSQLiteHistory(ctx context.Context, file string, n int, progress func(done int)) error {
 	c, err := sqlite.OpenConn(file, sqlite.OpenReadWrite)
 	if err != nil {
@@ -37,7 +36,7 @@ func addSQLiteHistory(ctx context.Context, file string, n int, progress func(don
 // sqliteHistory writes finished batches over one connection.
 type sqliteHistory struct {
 	c       *sqlite.Conn
-	columns map[string]string // of each table, those that are copied
+	columns map[string]string // the columns to copy, by table
 }
 
 func (h *sqliteHistory) run(statements ...string) error {
@@ -49,7 +48,7 @@ func (h *sqliteHistory) run(statements ...string) error {
 	return nil
 }
 
-// prepare notes what there is to copy, and from what.
+// prepare determines which columns and batches to copy.
 func (h *sqliteHistory) prepare() error {
 	for table, without := range map[string]string{
 		"batches":  "id, queue, store, owner, ticket, dedup_key, created_at, started_at, ended_at",

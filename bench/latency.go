@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// createLatency measures creates of 500 requests, one after the other, while the
-// store's first batch runs against a slow upstream.
+// createLatency measures creates of 500 requests, one after the other, while the store's first
+// batch runs against a slow upstream.
 func (b *bench) createLatency(ctx context.Context) ([]figure, error) {
 	const creates, requests = 200, 500
 	w, err := b.setUp(ctx, "create", "-latency", "1s")
@@ -47,7 +47,7 @@ func (c *client) timeCreates(ctx context.Context, store string, body []byte, n i
 	return times, nil
 }
 
-// What is polled.
+// The amounts of polls.
 const (
 	pollRequests    = 500
 	pollAnswer      = 1 << 10 // bytes of each answer's body
@@ -55,9 +55,9 @@ const (
 	pollReaders     = 200
 )
 
-// polls measures how many polls of a finished batch the service answers, without its
-// responses and with all of them; the latter beside a server that only copies as many bytes.
-// The drivers cost little, as they share the machine with the service.
+// polls measures how many polls of a finished batch the service answers, without and with its
+// responses. For comparison with the latter, it also measures a server that only copies as many
+// bytes. The drivers are cheap, because they share the machine with the service.
 func (b *bench) polls(ctx context.Context) ([]figure, error) {
 	w, err := b.setUp(ctx, "polls", "-answer", strconv.Itoa(pollAnswer))
 	if err != nil {
@@ -116,7 +116,7 @@ func (b *bench) polls(ctx context.Context) ([]figure, error) {
 	}, nil
 }
 
-// pollRate polls for a while over a number of connections and returns the polls a second.
+// pollRate polls for b.length over a number of connections and returns the polls per second.
 func (b *bench) pollRate(ctx context.Context, node, target string, connections int) (float64, error) {
 	pollers := make([]*poller, connections)
 	for i := range pollers {
@@ -141,8 +141,8 @@ func (b *bench) pollRate(ctx context.Context, node, target string, connections i
 	return rate(int(calls.Load()), time.Since(start)), err
 }
 
-// rateOf has workers call f for a while and returns the calls a second. f gets a number,
-// another one each time.
+// rateOf calls f from a number of workers for a time and returns the calls per second. Each call
+// gets a different number.
 func rateOf(ctx context.Context, workers int, length time.Duration, f func(ctx context.Context, n int) error) (float64, error) {
 	var calls atomic.Int64
 	start := time.Now()

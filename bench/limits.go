@@ -10,19 +10,19 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/postgres"
 )
 
-// putMarks writes what the results of requests write: rows of about 350 bytes.
+// putMarks writes rows of about 350 bytes, like those of the results of requests.
 const putMarks = `INSERT INTO marks (batch, index, state, tries, not_before, status, code, kind, line, body)
 	SELECT $1, n, 3, '', 0, 1, 201, 1, 'HTTP/1.1 201 Created', convert_to(repeat('x', 250), 'UTF8') FROM generate_series(1, $2) AS n`
 
-// limits measures the database without the service: the duration of a lone commit, commits
-// a second, and rows a second when each commit has many.
+// limits measures the database without the service: the duration of a commit alone, commits per
+// second, and rows per second with many rows in each commit.
 func (b *bench) limits(ctx context.Context) ([]figure, error) {
 	const connections, rows = 8, 256
 	db, err := b.newDatabase(ctx, "limits")
 	if err != nil {
 		return nil, err
 	}
-	store, err := postgres.Open(ctx, db.url, postgres.Options{Logger: slog.New(slog.DiscardHandler)}) // makes the tables
+	store, err := postgres.Open(ctx, db.url, postgres.Options{Logger: slog.New(slog.DiscardHandler)}) // creates the tables
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (b *bench) limits(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	defer pool.Close()
-	var batch atomic.Int64 // another one for each commit
+	var batch atomic.Int64 // a different one for each commit
 	put := func(rows int) func(context.Context, int) error {
 		return func(ctx context.Context, _ int) error {
 			_, err := pool.Exec(ctx, putMarks, batch.Add(1), rows)

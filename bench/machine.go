@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// memory is what a process takes, in bytes; -1: not known on this system.
+// memory is the memory of a process, in bytes; -1: not known on this system.
 type memory struct {
 	resident int64
 	peak     int64
@@ -25,8 +25,8 @@ func memoryOf(pid int) memory {
 	return memory{resident: kibibytes(string(status), "VmRSS"), peak: kibibytes(string(status), "VmHWM")}
 }
 
-// kibibytes returns a line such as "VmRSS:    1234 kB" of a process's status in bytes;
-// -1 if it is not there.
+// kibibytes returns the value of a line such as "VmRSS:    1234 kB" of a process's status, in
+// bytes; -1 if there is no such line.
 func kibibytes(status, name string) int64 {
 	fields := strings.Fields(lineValue(status, name))
 	if len(fields) == 0 {
@@ -39,8 +39,8 @@ func kibibytes(status, name string) int64 {
 	return n << 10
 }
 
-// lineValue returns what follows "name:" (or "name=") in the first line that begins
-// so; empty if none does.
+// lineValue returns the text after "name:" or "name=" in the first line that begins with it, or
+// the empty string.
 func lineValue(text, name string) string {
 	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, name)
@@ -58,7 +58,7 @@ func lineValue(text, name string) string {
 	return ""
 }
 
-// above returns a - b, or -1 if one of them is not known.
+// above returns a - b, at least 0, or -1 if one of them isn't known.
 func above(a, b int64) int64 {
 	if a < 0 || b < 0 {
 		return -1
@@ -66,21 +66,21 @@ func above(a, b int64) int64 {
 	return max(a-b, 0)
 }
 
-// environment is the machine, as far as it explains the figures.
+// environment describes the machine, because the figures depend on it.
 type environment struct {
 	Date   string  `json:"date"`
 	Go     string  `json:"go"`
 	System string  `json:"system"`
 	CPU    string  `json:"cpu"`
 	CPUs   int     `json:"cpus"`
-	Load   string  `json:"load,omitempty"`      // of the last minute, before the run
-	End    string  `json:"loadAtEnd,omitempty"` // and after it
+	Load   string  `json:"load,omitempty"`      // average over the minute before the run
+	End    string  `json:"loadAtEnd,omitempty"` // average over its last minute
 	Sync   float64 `json:"syncMilliseconds"`
 
 	Database string `json:"database"`
 }
 
-// describe looks at the machine. dir is where the databases will be.
+// describe describes the machine. dir is the directory for the databases.
 func describe(dir string) (environment, error) {
 	sync, err := timeSync(dir)
 	if err != nil {
@@ -103,8 +103,7 @@ func describe(dir string) (environment, error) {
 	return e, nil
 }
 
-// load returns how many processes wanted to run, on average over the last minute;
-// empty if the system does not tell.
+// load returns the load average of the last minute, or the empty string if it isn't known.
 func load() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	load, _, _ := strings.Cut(string(text), " ")
@@ -120,8 +119,8 @@ func (e environment) String() string {
 	return s + "\nDatabase: " + e.Database
 }
 
-// timeSync returns the median time to append 4 KiB to a file and fsync it: what every
-// durable step costs at least.
+// timeSync returns the median time to append 4 KiB to a file and fsync it, which is the minimum
+// cost of a durable write.
 func timeSync(dir string) (time.Duration, error) {
 	f, err := os.Create(filepath.Join(dir, "sync"))
 	if err != nil {

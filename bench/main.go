@@ -1,7 +1,7 @@
-// Bench measures Sheaf: its throughput beside that of a plain net/http client, how
-// long a create takes, how many polls it answers, and what memory and a long queue
-// cost. Everything runs on this machine, each part in a process of its own: the
-// upstream, the plain client, the service, and this program, which drives them.
+// Bench measures Sheaf: its throughput compared with a plain net/http client, the time of a create,
+// the rate of polls, the memory, and the cost of a long queue. Everything runs on this machine, each
+// part in its own process: the upstream, the plain client, the service, and this program, which
+// drives them.
 //
 //	cd bench && go run .
 //	go run . -only stores,create -rounds 5 -json
@@ -10,14 +10,13 @@
 //	go run . -database postgres -small
 //	go run . -only parallel,stores,sequential -baseline baseline.json
 //
-// On PostgreSQL, for which it starts a private server, it measures too what the work costs
-// the database, what a long history costs, how several nodes share one, whether purging
-// bloats, and what the server takes by itself. That takes about ten minutes; -small
-// does everything in little within half a minute, to see whether it works. The report is
-// Markdown.
+// On PostgreSQL, for which it starts a private server, it also measures the cost of the work for the
+// database, the cost of a long history, several nodes on one database, whether purging causes bloat,
+// and the server alone. That takes about ten minutes. With -small, everything runs at a small scale
+// within half a minute, to check that it works. The report is Markdown.
 //
-// The figures of two runs compare only when nothing else used the machine; the
-// ratios are steadier, since both sides of a ratio are measured in turn.
+// Compare the figures of two runs only if nothing else used the machine. The ratios are more stable,
+// because both sides of a ratio are measured in turn.
 package main
 
 import (
@@ -50,7 +49,7 @@ func main() {
 	}
 }
 
-// run measures, or is one of the processes that are measured.
+// run runs the benchmark, or one of the processes that it starts.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
 		switch args[0] {
@@ -67,7 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return measure(ctx, args, stdout, stderr)
 }
 
-// bench is what every measurement needs.
+// bench holds the state and the settings of a run.
 type bench struct {
 	self     string // this program
 	sheaf    string // the service's program
@@ -80,20 +79,20 @@ type bench struct {
 
 	rounds       int
 	small        bool
-	queued       int // of the theme backlog
-	finished     int
+	queued       int    // batches of the theme backlog
+	finished     int    // batches of its history
 	plans        string // the file for the plans; empty: none
 	plots        string // the directory for the plots; empty: none
 	nodeCounts   []int
 	waves        int           // of the theme purge
-	kept         int           // of the waves
-	waveRequests int           // a batch
-	times        int           // that a create, or a claim, is timed
-	length       time.Duration // of what is measured for a while
+	kept         int           // how many waves are kept
+	waveRequests int           // requests in each batch of a wave
+	times        int           // how many creates, or claims, are timed
+	length       time.Duration // of each measurement of a rate
 }
 
-// themes are what -only can name, in the order in which they are measured; the last ones
-// are PostgreSQL's.
+// themes and postgresThemes are the themes that -only can name, in the order in which they are
+// measured.
 var (
 	themes         = []string{"parallel", "stores", "sequential", "create", "polls", "backlog", "growth", "governor", "fairness", "watchers", "submit"}
 	postgresThemes = []string{"nodes", "purge", "limits", "peers"}
@@ -113,28 +112,28 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	s := &settings{bench: bench{progress: stderr}}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.database, "database", onSQLite, "what the service keeps batches in: sqlite or postgres")
-	f.BoolVar(&s.small, "small", false, "everything in little, to see whether it works: other flags about amounts don't count")
-	f.IntVar(&s.rounds, "rounds", 3, "times that each comparison is measured; the median counts")
-	f.StringVar(&s.only, "only", "", "what to measure, with commas between (default: everything)")
+	f.StringVar(&s.database, "database", onSQLite, "the service's database: sqlite or postgres")
+	f.BoolVar(&s.small, "small", false, "run everything at a small scale, to check that it works; overrides the flags for amounts")
+	f.IntVar(&s.rounds, "rounds", 3, "rounds of each comparison; the median counts")
+	f.StringVar(&s.only, "only", "", "comma-separated themes to measure (default: all)")
 	f.BoolVar(&s.asJSON, "json", false, "print the report as JSON")
-	f.StringVar(&s.sheaf, "sheaf", "", "the service's program (default: built from the directory above)")
-	f.StringVar(&s.parent, "dir", "", "where databases are put for the time of the run (default: the system's directory for temporary files)")
-	f.IntVar(&s.queued, "queued", 10_000, "batches that are queued in the theme backlog")
-	f.IntVar(&s.finished, "finished", 1_000_000, "finished batches beside them, on PostgreSQL")
-	f.StringVar(&s.plans, "plans", "", "file to which the theme backlog writes how PostgreSQL carries the statements out (default: none)")
-	f.StringVar(&s.plots, "plots", "", "directory to which the theme growth writes its curves as a PNG file (default: none)")
-	f.StringVar(&s.nodes, "nodes", "1,2,4", "how many nodes the theme nodes measures")
+	f.StringVar(&s.sheaf, "sheaf", "", "path of the sheaf binary (default: build it from the parent directory)")
+	f.StringVar(&s.parent, "dir", "", "directory for the databases during the run (default: the system's directory for temporary files)")
+	f.IntVar(&s.queued, "queued", 10_000, "queued batches of the theme backlog")
+	f.IntVar(&s.finished, "finished", 1_000_000, "finished batches of the theme backlog, on PostgreSQL")
+	f.StringVar(&s.plans, "plans", "", "file for PostgreSQL's query plans, written by the theme backlog (default: none)")
+	f.StringVar(&s.plots, "plots", "", "directory for the PNG file with the curves of the theme growth (default: none)")
+	f.StringVar(&s.nodes, "nodes", "1,2,4", "comma-separated numbers of nodes for the theme nodes")
 	f.IntVar(&s.waves, "waves", 20, "waves of the theme purge")
-	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests of each of the 40 batches of a wave")
-	f.StringVar(&s.baseline, "baseline", "", "file with the ratios of an earlier run, to compare with: fails on a loss of more than 15% (default: none)")
-	f.BoolVar(&s.renew, "renew", false, "put the ratios into the file of -baseline instead")
+	f.IntVar(&s.waveRequests, "wave-requests", 500, "requests in each of the 40 batches of a wave")
+	f.StringVar(&s.baseline, "baseline", "", "file with the ratios of an earlier run; fail if a ratio is more than 15% lower (default: none)")
+	f.BoolVar(&s.renew, "renew", false, "write the ratios to the file of -baseline instead")
 	s.kept, s.times, s.length = 5, 200, 3*time.Second
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
 	}
 	if f.NArg() > 0 {
-		return nil, nil, errors.New("there are no arguments beside the flags")
+		return nil, nil, errors.New("bench takes no arguments, only flags")
 	}
 	if s.small {
 		s.rounds, s.queued, s.finished, s.nodes = 1, 2*backlogStores, 1000, "2"
@@ -145,7 +144,7 @@ func parse(args []string, stderr io.Writer) (*settings, []string, error) {
 	return s, chosen, err
 }
 
-// check looks at the flags' values and returns the themes.
+// check checks the flags and returns the chosen themes.
 func (s *settings) check() ([]string, error) {
 	known := themes
 	switch s.database {
@@ -153,7 +152,7 @@ func (s *settings) check() ([]string, error) {
 	case onPostgres:
 		known = slices.Concat(themes, postgresThemes)
 	default:
-		return nil, fmt.Errorf("-database is %q and has to be %s or %s", s.database, onSQLite, onPostgres)
+		return nil, fmt.Errorf("-database is %q but must be %s or %s", s.database, onSQLite, onPostgres)
 	}
 	chosen := known
 	if s.only != "" {
@@ -161,21 +160,21 @@ func (s *settings) check() ([]string, error) {
 	}
 	for _, name := range chosen {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("-only names %q; on %s there are %s", name, s.database, strings.Join(known, ", "))
+			return nil, fmt.Errorf("-only names %q; the themes on %s are %s", name, s.database, strings.Join(known, ", "))
 		}
 	}
 	for text := range strings.SplitSeq(s.nodes, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("-nodes has to be numbers with commas between, and %q is none", text)
+			return nil, fmt.Errorf("-nodes must be comma-separated numbers, but %q isn't one", text)
 		}
 		s.nodeCounts = append(s.nodeCounts, n)
 	}
 	switch {
 	case s.rounds < 1 || s.waves < 1 || s.waveRequests < 1 || s.waveRequests > 500:
-		return nil, errors.New("-rounds and -waves have to be at least 1, -wave-requests 1 to 500")
+		return nil, errors.New("-rounds and -waves must be at least 1, and -wave-requests 1 to 500")
 	case s.queued < 2*backlogStores || s.finished < 1: // one runs, and one waits
-		return nil, fmt.Errorf("-queued has to be at least %d, -finished at least 1", 2*backlogStores)
+		return nil, fmt.Errorf("-queued must be at least %d, and -finished at least 1", 2*backlogStores)
 	case s.renew && s.baseline == "":
 		return nil, errors.New("-renew needs -baseline FILE")
 	case s.plans != "" && s.database != onPostgres:
@@ -233,7 +232,7 @@ func measure(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	return base.check(stdout, s.database, r.Throughput)
 }
 
-// findPrograms finds this program and builds the service unless it is given.
+// findPrograms finds this program, and builds the service unless -sheaf names it.
 func (b *bench) findPrograms(ctx context.Context) (err error) {
 	if b.self, err = os.Executable(); err != nil || b.sheaf != "" {
 		return err
@@ -244,12 +243,12 @@ func (b *bench) findPrograms(ctx context.Context) (err error) {
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build sheaf from the directory above (run bench in its own directory, or name a program with -sheaf): %w\n%s", err, out)
+		return fmt.Errorf("build sheaf from the parent directory (run bench in its own directory, or name a binary with -sheaf): %w\n%s", err, out)
 	}
 	return nil
 }
 
-// themes measures what was chosen.
+// themes measures the chosen themes.
 func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err error) {
 	if b.environment, err = describe(b.dir); err != nil {
 		return nil, err
@@ -309,7 +308,7 @@ func (b *bench) themes(ctx context.Context, chosen []string) (r *report, err err
 	return r, nil
 }
 
-// single adds the figures of a measurement to the report.
+// single adapts a measurement so that it adds its figures to the report.
 func single(measure func(context.Context) ([]figure, error)) func(context.Context, *report) error {
 	return func(ctx context.Context, r *report) error {
 		figures, err := measure(ctx)

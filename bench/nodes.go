@@ -9,15 +9,15 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// scaling is what some nodes over one database achieved.
+// scaling holds the results of a number of nodes over one database.
 type scaling struct {
-	Nodes   int      `json:"nodes"`
-	Creates float64  `json:"createsPerSecond"` // of 20 requests
-	Runs    []scaled `json:"scenarios"`
+	Nodes   int          `json:"nodes"`
+	Creates float64      `json:"createsPerSecond"` // of 20 requests
+	Runs    []scalingRun `json:"scenarios"`
 }
 
-// scaled is one scenario on some nodes.
-type scaled struct {
+// scalingRun is one scenario on a number of nodes.
+type scalingRun struct {
 	Scenario string    `json:"scenario"`
 	Upstream string    `json:"upstream"`
 	Rates    []float64 `json:"callsPerSecond"` // by round
@@ -25,8 +25,8 @@ type scaled struct {
 	Cost     *cost     `json:"cost"`
 }
 
-// nodes measures how much some nodes over one database do, with creates and polls spread
-// over them in turn.
+// nodes measures the throughput of different numbers of nodes over one database. Creates and polls
+// go to the nodes in turn.
 func (b *bench) nodes(ctx context.Context, r *report) error {
 	for _, n := range b.nodeCounts {
 		s := scaling{Nodes: n}
@@ -59,7 +59,7 @@ type cluster struct {
 	upstream *upstream
 	database database
 	nodes    []*service
-	*client  // of all nodes in turn
+	*client  // calls the nodes in turn
 }
 
 func (c *cluster) end() {
@@ -91,9 +91,9 @@ func (b *bench) startNodes(ctx context.Context, n int, upstreamFlags ...string) 
 	return c, nil
 }
 
-// scale runs a scenario on n nodes, in as many rounds as asked for.
-func (b *bench) scale(ctx context.Context, n int, s scenario) (scaled, error) {
-	out := scaled{Scenario: s.name, Upstream: milliseconds(s.latency)}
+// scale runs a scenario on n nodes, in b.rounds rounds.
+func (b *bench) scale(ctx context.Context, n int, s scenario) (scalingRun, error) {
+	out := scalingRun{Scenario: s.name, Upstream: milliseconds(s.latency)}
 	c, err := b.startNodes(ctx, n, "-latency", s.latency.String())
 	if err != nil {
 		return out, err
@@ -116,8 +116,8 @@ func (b *bench) scale(ctx context.Context, n int, s scenario) (scaled, error) {
 	return out, err
 }
 
-// createRate returns how many batches of 20 requests a second n nodes take, over 8
-// connections, for many stores, while the upstream answers nothing.
+// createRate returns how many batches of 20 requests per second n nodes create, over 8
+// connections and for many stores, while the upstream never answers.
 func (b *bench) createRate(ctx context.Context, n int) (float64, error) {
 	const connections, stores = 8, 400
 	c, err := b.startNodes(ctx, n, "-silent")
@@ -135,11 +135,11 @@ func (b *bench) createRate(ctx context.Context, n int) (float64, error) {
 	})
 }
 
-const scalingText = `Nodes over one database, all on this machine: creates and polls go to them in turn. Sub-requests a second,
+const scalingText = `Nodes over one database, all on this machine. Creates and polls go to them in turn. Sub-requests per second,
 medians of %d rounds.
 `
 
-// printScaling writes the table of nodes, and what their work cost.
+// printScaling writes the table of nodes, and the cost of their work.
 func printScaling(w io.Writer, rounds int, all []scaling) error {
 	fmt.Fprintf(w, scalingText, rounds)
 	headings := []string{"nodes", "creates/s of 20"}
@@ -147,12 +147,12 @@ func printScaling(w io.Writer, rounds int, all []scaling) error {
 		headings = append(headings, run.Scenario+", "+run.Upstream)
 	}
 	t := table.New(headings...)
-	var costs []costed
+	var costs []namedCost
 	for _, s := range all {
 		cells := []string{strconv.Itoa(s.Nodes), whole(s.Creates)}
 		for _, run := range s.Runs {
 			cells = append(cells, whole(run.Median))
-			costs = append(costs, costed{fmt.Sprintf("nodes: %d, %s, %s", s.Nodes, run.Scenario, run.Upstream), run.Cost})
+			costs = append(costs, namedCost{fmt.Sprintf("nodes: %d, %s, %s", s.Nodes, run.Scenario, run.Upstream), run.Cost})
 		}
 		t.Add(cells...)
 	}

@@ -16,14 +16,14 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// peerChunk is how many jobs are inserted, or results read, at once: as many as a batch
-// may have requests.
+// peerChunk is how many jobs are inserted, or results read, at once: the maximum number of
+// requests in a batch.
 const peerChunk = 500
 
-// peerScenario is what everybody does: as many calls as the scenario parallel.
+// peerScenario is the work of every contestant: as many calls as the scenario parallel has.
 var peerScenario = scenarios[0]
 
-// peerWork is what a process of a peer is to do.
+// peerWork is the work of a peer's process.
 type peerWork struct {
 	upstream string
 	warmUp   int // calls before the clock starts
@@ -31,7 +31,7 @@ type peerWork struct {
 	workers  int // calls at the same time
 }
 
-// peerFlags adds the flags that every peer has.
+// peerFlags adds the flags that all peers have in common.
 func peerFlags(flags *flag.FlagSet) *peerWork {
 	w := &peerWork{}
 	flags.StringVar(&w.upstream, "upstream", "", "template of the upstream's address")
@@ -41,13 +41,13 @@ func peerFlags(flags *flag.FlagSet) *peerWork {
 	return w
 }
 
-// peerAnswer is what a peer keeps of an answer: what Sheaf keeps.
+// peerAnswer is the part of an answer that a peer stores, as Sheaf does.
 type peerAnswer struct {
 	Code int             `json:"code"`
 	Body json.RawMessage `json:"body"`
 }
 
-// peerCall makes one call as the plain client makes it.
+// peerCall makes one call like the plain client.
 func peerCall(ctx context.Context, client *http.Client, url, body string, n int64) (peerAnswer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
@@ -68,21 +68,21 @@ func peerCall(ctx context.Context, client *http.Client, url, body string, n int6
 	return peerAnswer{resp.StatusCode, answer}, err
 }
 
-// spent is what a number of calls took.
-type spent struct {
+// peerCost is the time and memory that a number of calls took.
+type peerCost struct {
 	Nanoseconds int64         `json:"nanoseconds"`
 	CPU         time.Duration `json:"cpu"`       // of the whole machine; negative: not known
 	Peak        int64         `json:"peakBytes"` // of the process; -1: not known
 }
 
-// measure warms up and prints what the calls took.
+// measure runs the warm-up and then the calls, and prints their cost.
 func (w *peerWork) measure(ctx context.Context, stdout io.Writer, round func(ctx context.Context, calls int) error) error {
 	if w.warmUp > 0 {
 		if err := round(ctx, w.warmUp); err != nil {
 			return fmt.Errorf("warm-up: %w", err)
 		}
 	}
-	s, err := measured(func() error { return round(ctx, w.calls) })
+	s, err := timeCall(func() error { return round(ctx, w.calls) })
 	if err != nil {
 		return err
 	}
@@ -90,37 +90,37 @@ func (w *peerWork) measure(ctx context.Context, stdout io.Writer, round func(ctx
 	return json.NewEncoder(stdout).Encode(s)
 }
 
-// measured calls f and returns what that took.
-func measured(f func() error) (spent, error) {
+// timeCall calls f and returns the time that it took.
+func timeCall(f func() error) (peerCost, error) {
 	cpu, start := machineTime(), time.Now()
 	if err := f(); err != nil {
-		return spent{}, err
+		return peerCost{}, err
 	}
-	s := spent{Nanoseconds: time.Since(start).Nanoseconds(), CPU: -1}
+	s := peerCost{Nanoseconds: time.Since(start).Nanoseconds(), CPU: -1}
 	if after := machineTime(); cpu >= 0 && after >= 0 {
 		s.CPU = after - cpu
 	}
 	return s, nil
 }
 
-// contestant is one way to get the calls made.
+// contestant is one way to make the calls.
 type contestant struct {
 	name  string
 	lacks string // missing features
-	run   func(ctx context.Context) (spent, error)
+	run   func(ctx context.Context) (peerCost, error)
 }
 
-// peerResult is what was measured of a contestant.
+// peerResult holds the measurements of a contestant.
 type peerResult struct {
 	Name  string    `json:"name"`
 	Lacks string    `json:"lacks"`
 	Rates []float64 `json:"callsPerSecond"` // by round
-	Share []float64 `json:"shareOfPlain"`   // by round; of the plain client's with as many calls at once
+	Share []float64 `json:"shareOfPlain"`   // by round; relative to the plain client with as many calls at once
 	CPU   []float64 `json:"cpuSecondsPer10000"`
-	Peak  int64     `json:"peakBytes"` // of its process, without a database server's; the most of all rounds
+	Peak  int64     `json:"peakBytes"` // of its process, without a database server; the highest of all rounds
 }
 
-// The contestants that the goal speaks of.
+// The contestants that have a part in the goal.
 const (
 	sheafOnSQLite = "Sheaf, SQLite"
 	riverName     = "River, PostgreSQL"
@@ -128,7 +128,7 @@ const (
 	asynqAlways   = "asynq, Redis, fsync always"
 )
 
-// peers measures what people would use instead beside Sheaf, all in turn.
+// peers compares Sheaf with its alternatives, all in turn.
 func (b *bench) peers(ctx context.Context, r *report) error {
 	s := peerScenario
 	if b.small {
@@ -169,7 +169,7 @@ func (b *bench) peers(ctx context.Context, r *report) error {
 	return nil
 }
 
-// peerGoal compares Sheaf with the faster one of the queues, round by round.
+// peerGoal compares Sheaf with the fastest of the queues, round by round.
 func peerGoal(results []peerResult) figure {
 	rates := map[string][]float64{}
 	for _, p := range results {
@@ -182,7 +182,8 @@ func peerGoal(results []peerResult) figure {
 	return figure{Name: "Sheaf on SQLite : the fastest of River and asynq, parallel", Value: value(median(times)), Unit: "times", Least: 4}
 }
 
-// contestants starts what they need. end stops it again, also after an error.
+// contestants returns the contestants and starts the services that they need. The caller must call
+// end to stop them, even after an error.
 func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field []contestant, end func(), err error) {
 	var stops []func()
 	end = func() {
@@ -190,11 +191,11 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 			stop()
 		}
 	}
-	const nothingKept = "order per store across crashes, stop on failure, stored answers, deduplication; everything is lost with the process"
+	const nothingKept = "order per store across crashes, stop on failure, stored answers, deduplication; everything is lost if the process dies"
 	for _, workers := range []int{1, 50, 100} {
 		field = append(field, contestant{
 			name: fmt.Sprintf("plain client, %d at once", workers), lacks: nothingKept,
-			run: func(ctx context.Context) (spent, error) { return b.plainPeer(ctx, u, s, workers) },
+			run: func(ctx context.Context) (peerCost, error) { return b.plainPeer(ctx, u, s, workers) },
 		})
 	}
 	postgres, err := b.newDatabase(ctx, "")
@@ -211,12 +212,12 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 			return nil, end, err
 		}
 		stops = append(stops, svc.kill)
-		field = append(field, contestant{name: sheaf.name, lacks: "", run: func(ctx context.Context) (spent, error) {
+		field = append(field, contestant{name: sheaf.name, lacks: "", run: func(ctx context.Context) (peerCost, error) {
 			if _, err := svc.run(ctx, s.warmUp()); err != nil {
-				return spent{}, fmt.Errorf("warm-up: %w", err)
+				return peerCost{}, fmt.Errorf("warm-up: %w", err)
 			}
 			var took time.Duration
-			out, err := measured(func() (err error) {
+			out, err := timeCall(func() (err error) {
 				took, err = svc.client.run(ctx, s)
 				return err
 			})
@@ -224,11 +225,11 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 			return out, err
 		}})
 	}
-	const queues = "order per store, stop on failure, reporting a POST in doubt after a crash (it is sent again)"
-	field = append(field, contestant{name: riverName, lacks: queues + "; fairness between stores", run: func(ctx context.Context) (spent, error) {
+	const queues = "order per store, stop on failure, reporting a POST whose outcome is unknown after a crash (it is sent again)"
+	field = append(field, contestant{name: riverName, lacks: queues + "; fairness between stores", run: func(ctx context.Context) (peerCost, error) {
 		db, err := b.newDatabase(ctx, "") // a new one each time, as jobs stay in the table
 		if err != nil {
-			return spent{}, err
+			return peerCost{}, err
 		}
 		return b.peer(ctx, u, s, riverCommand, "-database", db.url)
 	}})
@@ -236,10 +237,10 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 		{asynqName, "everysec", "; the last second after a power cut"},
 		{asynqAlways, "always", ""},
 	} {
-		field = append(field, contestant{name: q.name, lacks: queues + "; fairness between stores" + q.lost, run: func(ctx context.Context) (spent, error) {
+		field = append(field, contestant{name: q.name, lacks: queues + "; fairness between stores" + q.lost, run: func(ctx context.Context) (peerCost, error) {
 			r, err := b.startRedis(ctx, q.sync)
 			if err != nil {
-				return spent{}, err
+				return peerCost{}, err
 			}
 			defer r.stop()
 			return b.peer(ctx, u, s, asynqCommand, "-redis", r.address)
@@ -248,8 +249,8 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 	return field, end, nil
 }
 
-// peer runs a peer in a process of its own.
-func (b *bench) peer(ctx context.Context, u *upstream, s scenario, command string, flags ...string) (out spent, err error) {
+// peer runs a peer in its own process.
+func (b *bench) peer(ctx context.Context, u *upstream, s scenario, command string, flags ...string) (out peerCost, err error) {
 	args := append([]string{
 		command, "-upstream", u.template, "-calls", strconv.Itoa(s.calls()), "-workers", strconv.Itoa(s.workers),
 		"-warm-up", strconv.Itoa(s.calls() / 10),
@@ -262,20 +263,20 @@ func (b *bench) peer(ctx context.Context, u *upstream, s scenario, command strin
 }
 
 // plainPeer runs the plain client with a number of calls at once.
-func (b *bench) plainPeer(ctx context.Context, u *upstream, s scenario, workers int) (out spent, err error) {
+func (b *bench) plainPeer(ctx context.Context, u *upstream, s scenario, workers int) (out peerCost, err error) {
 	s = scenario{stores: 1, batches: 1, requests: s.calls(), workers: workers}
 	cpu := machineTime()
 	took, err := b.plain(ctx, u.template, s)
 	if err != nil {
 		return out, err
 	}
-	// Its warm-up, a tenth of the calls, and its start are in its CPU time.
-	out = spent{Nanoseconds: took.Nanoseconds(), CPU: time.Duration(float64(machineTime()-cpu) / 1.1), Peak: -1}
+	// The CPU time includes the warm-up, which is a tenth of the calls.
+	out = peerCost{Nanoseconds: took.Nanoseconds(), CPU: time.Duration(float64(machineTime()-cpu) / 1.1), Peak: -1}
 	return out, nil
 }
 
-const peersText = `Beside what people would use instead: %s calls of 250 bytes, 100 at once where not said otherwise, all of them in turn over
-the same upstream; from the first enqueuing until every answer was read once. CPU is that of the whole machine, upstream included, for 10,000 calls.
+const peersText = `Alternatives to Sheaf: %s calls of 250 bytes, 100 at once unless the name says otherwise, all in turn with the same upstream, timed
+from the first enqueued call until every answer has been read once. CPU is that of the whole machine, including the upstream, for 10,000 calls.
 Memory is that of the process that makes the calls, without a database server.
 `
 

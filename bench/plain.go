@@ -15,8 +15,8 @@ import (
 
 const plainCommand = "plain"
 
-// plainWork is what the plain client does: the same calls as the service, with no
-// queue, no disk and no order beyond that of each worker.
+// plainWork is the work of the plain client: the same calls as the service makes, with no
+// queue, no disk and no order except within each worker.
 type plainWork struct {
 	upstream string // a template, as for the service
 	stores   int
@@ -24,8 +24,8 @@ type plainWork struct {
 	workers  int // a store
 }
 
-// runPlain is the plain client. It prints how many nanoseconds its calls took,
-// without the warm-up.
+// runPlain is the plain client. It prints how many nanoseconds its calls took, without the
+// warm-up.
 func runPlain(ctx context.Context, args []string, stdout io.Writer) error {
 	var w plainWork
 	flags := flag.NewFlagSet(plainCommand, flag.ContinueOnError)
@@ -51,13 +51,13 @@ func runPlain(ctx context.Context, args []string, stdout io.Writer) error {
 	return err
 }
 
-// tunedClient returns a client that keeps its connections: net/http keeps 2 a host
-// by default and would dial for most calls.
+// tunedClient returns a client that keeps its connections. By default, net/http keeps 2 per host
+// and would dial for most calls.
 func tunedClient(conns int) *http.Client {
 	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: conns, DisableCompression: true}}
 }
 
-// run makes the calls. The first failure ends it.
+// run makes the calls and stops at the first failure.
 func (w plainWork) run(ctx context.Context, client *http.Client) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -82,8 +82,7 @@ func (w plainWork) run(ctx context.Context, client *http.Client) error {
 	return context.Cause(ctx)
 }
 
-// plainCall makes one call as the service makes it: the same headers, and the whole
-// answer read.
+// plainCall makes one call like the service: it sends the same headers and reads the whole answer.
 func plainCall(ctx context.Context, client *http.Client, url string, store int, n int64) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(requestBody))
 	if err != nil {

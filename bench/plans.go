@@ -15,15 +15,15 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// queriesFile has the statements by name, seen from the directory of this program.
+// queriesFile has the statements and their names. The path is relative to bench.
 var queriesFile = filepath.Join("..", "internal", "storage", "postgres", "queries.sql")
 
-// hotTables are those that a long queue and a long history fill. Statements that touch
-// none of them have no plan worth reading.
+// hotTables matches the tables that a long queue or history fills. The plans of statements that
+// use none of them aren't interesting.
 var hotTables = regexp.MustCompile(`\b(queues|owners|batches|requests|marks)\b`)
 
-// writePlans has a service do everything that it does often, over the full tables, and
-// writes down how PostgreSQL carried out each statement: as auto_explain saw it, with the
+// writePlans lets a service do everything that it often does, over the full tables, and writes
+// the plans with which PostgreSQL executed its statements. They come from auto_explain, with the
 // service's own settings and arguments.
 func (b *bench) writePlans(ctx context.Context, db database, upstream *bell) error {
 	text, err := os.ReadFile(queriesFile)
@@ -42,16 +42,16 @@ func (b *bench) writePlans(ctx context.Context, db database, upstream *bell) err
 	if err := db.exec(ctx, expire, "VACUUM (ANALYZE)", on); err != nil {
 		return err
 	}
-	logged := len(b.cluster.Log())
+	start := len(b.cluster.Log())
 	b.say("writing the plans to %s", b.plans)
 	if err := b.exercise(ctx, db, upstream); err != nil {
 		return err
 	}
-	seen := parsePlans(b.cluster.Log()[logged:], parseQueries(string(text)))
-	return os.WriteFile(b.plans, []byte(b.planText(seen)), 0o644)
+	statements := parsePlans(b.cluster.Log()[start:], parseQueries(string(text)))
+	return os.WriteFile(b.plans, []byte(b.planText(statements)), 0o644)
 }
 
-// exercise has a service create, run, show, find, stop, delete and purge batches.
+// exercise lets a service create, run, read, search, cancel, delete and purge batches.
 func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error {
 	svc, err := b.startService(ctx, upstream.template, db, "--request-timeout", "1h")
 	if err != nil {
@@ -75,7 +75,7 @@ func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error
 		}
 		key := fmt.Sprintf("groupId=%s&deduplicationKey=00000000-0000-4000-8000-%012d", group, i)
 		var first, second struct{ Ticket string }
-		for _, into := range []any{&first, &second} { // the second is the repetition of the first
+		for _, into := range []any{&first, &second} { // the second call repeats the first
 			if err := svc.into(ctx, http.MethodPost, batchPath(held, key), body, into); err != nil {
 				return err
 			}
@@ -97,22 +97,22 @@ func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error
 			}
 		}
 	}
-	return pause(ctx, 2500*time.Millisecond) // what is done every second, too
+	return pause(ctx, 2500*time.Millisecond) // so that the service also does what it does every second
 }
 
-// plan is how a statement was carried out once.
+// plan is one execution of a statement.
 type plan struct {
 	took time.Duration
 	text string
 }
 
-// statement is one of queries.sql and its plans.
+// statement is a statement of queries.sql and its plans.
 type statement struct {
 	name, sql string
 	plans     []plan
 }
 
-// parseQueries splits a file of statements, each with a line "-- name: NAME" before.
+// parseQueries splits a file of statements, each of which follows a line "-- name: NAME".
 func parseQueries(file string) []statement {
 	var out []statement
 	for _, part := range strings.Split(file, "-- name: ")[1:] {
@@ -122,8 +122,8 @@ func parseQueries(file string) []statement {
 	return out
 }
 
-// entry begins what auto_explain writes into the log of a statement's plan. The rest of
-// it are lines that begin with a tab.
+// entry matches the first line of a plan that auto_explain logs. The other lines of the plan
+// begin with a tab.
 var entry = regexp.MustCompile(`duration: ([0-9.]+) ms  plan:$`)
 
 // parsePlans finds the statements' plans in a server's log.
@@ -160,7 +160,7 @@ It has every statement of internal/storage/postgres/queries.sql that ran and tha
 |---|---|---|---|---|
 `
 
-// planText returns the file about the plans.
+// planText returns the content of the file of plans.
 func (b *bench) planText(statements []statement) string {
 	var summary, body strings.Builder
 	for _, s := range statements {
@@ -179,8 +179,8 @@ func (b *bench) planText(statements []statement) string {
 
 var buffers = regexp.MustCompile(`Buffers: shared((?: [a-z]+=\d+)+)`)
 
-// pagesOf returns how many pages a plan touched: those of its root, which counts all
-// below it; of a statement with parts that write, PostgreSQL counts them there too.
+// pagesOf returns how many pages a plan touched. It reads the count of the plan's root, which
+// includes all nodes below it and the parts that write.
 func pagesOf(text string) int {
 	match := buffers.FindStringSubmatch(text)
 	if match == nil {

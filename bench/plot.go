@@ -21,7 +21,7 @@ type curve struct {
 	points plotter.XYs
 }
 
-// Colours that people with a colour vision deficiency tell apart, too (Okabe and Ito).
+// Colors that people with color blindness can tell apart (Okabe and Ito).
 var (
 	blue   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
 	orange = color.RGBA{0xd5, 0x5e, 0x00, 0xff}
@@ -63,7 +63,7 @@ func (g *growth) plot(dir, database string) error {
 	return writePlots(filepath.Join(dir, "growth-"+database+".png"), times, stores, mem)
 }
 
-// newPlot returns a plot with a logarithmic horizontal axis. Its vertical one begins at 0.
+// newPlot returns a plot with a logarithmic horizontal axis and a vertical axis that begins at 0.
 func newPlot(title, x, y string, curves ...curve) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
@@ -88,7 +88,7 @@ func newPlot(title, x, y string, curves ...curve) (*plot.Plot, error) {
 			most = max(most, at.Y)
 		}
 	}
-	// The legend is above the highest line.
+	// Leave room for the legend above the highest line.
 	p.Y.Min, p.Y.Max = 0, max(most*(1.15+0.1*float64(len(curves))), 1)
 	return p, nil
 }

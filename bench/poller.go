@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// poller asks for one address over and over on one connection. It understands no more of
-// HTTP than the answers of this benchmark need, so that it costs little.
+// poller repeats one GET on one connection. It understands only as much HTTP as the answers in this
+// benchmark need, so that it is cheap.
 type poller struct {
 	conn    net.Conn
 	in      *bufio.Reader
@@ -32,8 +32,7 @@ var (
 	chunked       = []byte("Transfer-Encoding: chunked")
 )
 
-// poll asks once and reads the whole answer, whose length has to be told or which comes
-// in chunks.
+// poll polls once and reads the whole answer, which must have a Content-Length or be chunked.
 func (p *poller) poll() error {
 	if _, err := p.conn.Write(p.request); err != nil {
 		return err
@@ -80,7 +79,7 @@ func (p *poller) chunks() error {
 	}
 }
 
-// line reads a line without its end.
+// line reads a line and returns it without the line ending.
 func (p *poller) line() ([]byte, error) {
 	line, err := p.in.ReadSlice('\n')
 	return bytes.TrimRight(line, "\r\n"), err

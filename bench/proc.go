@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// clockTick is the unit of CPU times in /proc: Linux has told user space 100 a second
-// for ever.
+// clockTick is the unit of CPU times in /proc. Linux has always reported 100 ticks per second to
+// user space.
 const clockTick = 10 * time.Millisecond
 
 // processStat is a part of /proc/PID/stat.
 type processStat struct {
 	parent   int
 	own      time.Duration // CPU time, user and system
-	children time.Duration // of those that have ended and were waited for
+	children time.Duration // of children that have ended and been waited for
 }
 
-// statOf reads the state of a process. It reports false where there is none to read.
+// statOf reads the state of a process. It reports false if it can't be read.
 func statOf(pid int) (processStat, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -46,7 +46,7 @@ func parseStat(text string) (processStat, bool) {
 	}, true
 }
 
-// processTime returns the CPU time of a process; negative where it is not known.
+// processTime returns the CPU time of a process; negative if it isn't known.
 func processTime(pid int) time.Duration {
 	s, ok := statOf(pid)
 	if !ok {
@@ -55,8 +55,8 @@ func processTime(pid int) time.Duration {
 	return s.own
 }
 
-// familyTime returns the CPU time of a process and its children, those that have ended
-// included; negative where it is not known.
+// familyTime returns the CPU time of a process and its children, including those that have ended;
+// negative if it isn't known.
 func familyTime(pid int) time.Duration {
 	s, ok := statOf(pid)
 	if !ok {
@@ -71,7 +71,7 @@ func familyTime(pid int) time.Duration {
 	return sum
 }
 
-// childrenOf returns the processes that a process has started and that still run.
+// childrenOf returns the running children of a process.
 func childrenOf(pid int) []int {
 	var children []int
 	files, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
@@ -87,8 +87,8 @@ func childrenOf(pid int) []int {
 	return children
 }
 
-// sharedMemory returns about the memory of a process and its children, pages that they
-// share counted once; -1 where it is not known.
+// sharedMemory returns the approximate memory of a process and its children, with the pages that
+// they share counted once; -1 if it isn't known.
 func sharedMemory(pid int) int64 {
 	sum := int64(0)
 	for _, p := range append(childrenOf(pid), pid) {
@@ -108,8 +108,8 @@ func sharedMemory(pid int) int64 {
 	return sum
 }
 
-// machineTime returns the CPU time that all processes and the kernel took since the
-// machine started; negative where it is not known.
+// machineTime returns the CPU time that all processes and the kernel have used since the machine
+// started; negative if it isn't known.
 func machineTime() time.Duration {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// readyLimit is how long a process may take until it serves.
+	// readyLimit is the longest time that a process may take until it is ready.
 	readyLimit = time.Minute
-	// readyPause is the pause between two questions whether the service is ready, and
-	// so how exactly its start is timed.
+	// readyPause is the pause between two checks whether the service is ready. It is also the
+	// precision of the measured start times.
 	readyPause = 2 * time.Millisecond
 )
 
@@ -29,7 +29,7 @@ func (b *bench) command(ctx context.Context, program string, args ...string) *ex
 	return c
 }
 
-// withStderr adds what a process said last to the error that it ended with.
+// withStderr adds a process's stderr to the error with which it ended.
 func withStderr(err error) error {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
@@ -76,7 +76,7 @@ type service struct {
 	*client
 	cmd     *exec.Cmd
 	started time.Duration // from its start until it was ready
-	stderr  bytes.Buffer  // to be read after ended
+	stderr  bytes.Buffer  // read it only after ended is closed
 	ended   chan struct{}
 }
 
@@ -107,7 +107,7 @@ func (b *bench) startService(ctx context.Context, upstream string, db database, 
 	return s, nil
 }
 
-// awaitReady asks until the service says that it is ready.
+// awaitReady polls until the service reports that it is ready.
 func (s *service) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyLimit, fmt.Errorf("not ready after %v", readyLimit))
 	defer cancel()
@@ -120,14 +120,14 @@ func (s *service) awaitReady(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-s.ended:
-			return errors.New("it ended at its start")
+			return errors.New("it ended during startup")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// kill ends the service as a power failure would. Its database stays.
+// kill kills the service. Its database stays.
 func (s *service) kill() {
 	s.cmd.Process.Kill()
 	<-s.ended
@@ -136,7 +136,7 @@ func (s *service) kill() {
 
 func (s *service) memory() memory { return memoryOf(s.cmd.Process.Pid) }
 
-// freeAddress returns an address on which nobody listens at this moment.
+// freeAddress returns an address that is free at the moment.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

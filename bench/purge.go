@@ -13,17 +13,17 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/postgres"
 )
 
-// churn is how large the tables are while batches come and are purged.
+// churn holds the size of the tables while batches are created and purged.
 type churn struct {
 	Requests int       `json:"requestsPerWave"`
 	Kept     int       `json:"wavesKept"`
 	Waves    []wave    `json:"waves"`
 	Purges   []float64 `json:"purgedPerSecond"` // sub-requests, by wave
-	Packed   wave      `json:"packed"`          // the same data at the end, written anew by VACUUM FULL
+	Packed   wave      `json:"packed"`          // the same data at the end, rewritten by VACUUM FULL
 }
 
-// wave is what the tables hold after a wave and its purge: sizes in bytes, indexes and
-// dead rows included.
+// wave describes the tables after a wave and its purge. Sizes are in bytes and include indexes and
+// dead rows.
 type wave struct {
 	Batches  int   `json:"batches"`
 	Heap     int64 `json:"heap"`
@@ -35,19 +35,19 @@ type wave struct {
 
 func (w wave) total() int64 { return w.Heap + w.Index + w.Toast }
 
-// Of a wave.
+// The size of a wave.
 const (
 	waveStores  = 20
 	waveBatches = 2 // a store
 )
 
-// vacuumPatience is how long autovacuum is waited for. Sometimes it leaves dead rows until
-// the next wave: what is removed while it is at work on a table, it forgets to count.
+// vacuumPatience limits the wait for autovacuum. Sometimes autovacuum leaves dead rows until the next
+// wave, because it doesn't count rows that are deleted while it processes their table.
 const vacuumPatience = 15 * time.Second
 
-// purge measures whether purging bloats: a service runs waves of batches, and after each
-// wave those of the oldest one kept are purged. A wave stands for a day; so autovacuum,
-// which looks every minute, looks every second here, and gets the time that it needs.
+// purge measures whether purging causes bloat. A service runs waves of batches, and after each wave,
+// the oldest wave is purged. A wave represents a day. So autovacuum, which by default runs every
+// minute, runs every second here, and the measurement waits for it.
 func (b *bench) purge(ctx context.Context, r *report) error {
 	const often, usual = "ALTER SYSTEM SET autovacuum_naptime = '1s'", "ALTER SYSTEM RESET autovacuum_naptime"
 	const reload = "SELECT pg_reload_conf()"
@@ -99,8 +99,8 @@ func (b *bench) churn(ctx context.Context, db database, upstream *bell) (*churn,
 	return c, err
 }
 
-// runWave has a service run a wave. The service ends with it: from then on autovacuum
-// knows of all that was done, which it would learn up to 10 s late otherwise.
+// runWave runs a wave on a service and then kills the service. This makes the changes visible to
+// autovacuum at once, which would otherwise see them up to 10 s later.
 func (b *bench) runWave(ctx context.Context, db database, upstream *bell, work scenario) error {
 	svc, err := b.startService(ctx, upstream.template, db)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b *bench) runWave(ctx context.Context, db database, upstream *bell, work s
 	return err
 }
 
-// purge removes the batches that had ended by a moment, and returns how long that took.
+// purge removes the batches that ended before end, and returns how long that took.
 func (d database) purge(ctx context.Context, end time.Time) (time.Duration, error) {
 	store, err := postgres.Open(ctx, d.url, postgres.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -125,7 +125,7 @@ func (d database) purge(ctx context.Context, end time.Time) (time.Duration, erro
 	return time.Since(start), err
 }
 
-// afterWave gives autovacuum its time and looks at the tables.
+// afterWave waits for autovacuum and returns the state of the tables.
 func (d database) afterWave(ctx context.Context) (wave, error) {
 	before, err := d.look(ctx)
 	if err != nil {
@@ -133,7 +133,7 @@ func (d database) afterWave(ctx context.Context) (wave, error) {
 	}
 	patient, cancel := context.WithTimeout(ctx, vacuumPatience)
 	defer cancel()
-	// Below this autovacuum leaves a table alone.
+	// Below this threshold, autovacuum skips a table.
 	err = d.await(patient, `SELECT bool_and(dead_tuple_count <= 50 + 0.02 * tuple_count) FROM pg_stat_user_tables, pgstattuple(relid)`)
 	if err != nil && (patient.Err() == nil || ctx.Err() != nil) {
 		return wave{}, err
@@ -143,7 +143,7 @@ func (d database) afterWave(ctx context.Context) (wave, error) {
 	return after, err
 }
 
-// look counts what is in the tables.
+// look measures the tables.
 func (d database) look(ctx context.Context) (w wave, err error) {
 	err = d.query(ctx, `SELECT (SELECT count(*) FROM batches), sum(pg_table_size(c.oid) - toast)::bigint, sum(pg_indexes_size(c.oid))::bigint,
 		sum(toast)::bigint, sum(dead_tuple_count)::bigint
@@ -152,8 +152,8 @@ func (d database) look(ctx context.Context) (w wave, err error) {
 	return w, err
 }
 
-// growth returns how much larger the tables are after the last wave than after the first
-// one at which as much was removed as came; nil with too few waves.
+// growth returns the size of the tables after the last wave relative to that after the first wave
+// with a purge. It returns nil if there are too few waves.
 func (c *churn) growth() *float64 {
 	if len(c.Waves) <= c.Kept+1 {
 		return nil
@@ -161,7 +161,7 @@ func (c *churn) growth() *float64 {
 	return value(float64(c.Waves[len(c.Waves)-1].total()) / float64(c.Waves[c.Kept].total()))
 }
 
-// figures judges the churn.
+// figures returns the figures of the churn, with their goals.
 func (c *churn) figures() []figure {
 	last := c.Waves[len(c.Waves)-1]
 	live := c.Requests * min(c.Kept, len(c.Waves))
@@ -177,10 +177,10 @@ func (c *churn) figures() []figure {
 	}
 }
 
-const churnText = `Purging: each wave is %s sub-requests, run by a service; the last %d waves are kept. After each, autovacuum had its time.
+const churnText = `Purging: each wave is %s sub-requests, run by a service; the last %d waves are kept. Sizes are measured after autovacuum.
 `
 
-// printChurn writes the sizes wave by wave.
+// printChurn writes the sizes after each wave.
 func printChurn(w io.Writer, c *churn) error {
 	fmt.Fprintf(w, churnText, table.Thousands(c.Requests), c.Kept)
 	t := table.New("wave", "batches", "all", "heap", "indexes", "toast", ": packed", "dead rows after the purge", "after autovacuum")

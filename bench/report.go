@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/bench/internal/table"
 )
 
-// report is all that was measured.
+// report holds all results of a run.
 type report struct {
 	Environment environment  `json:"environment"`
 	Small       bool         `json:"small,omitempty"`
@@ -33,8 +33,8 @@ type comparison struct {
 	Service       []float64 `json:"serviceCallsPerSecond"` // by round
 	PlainMedian   float64   `json:"plainMedian"`
 	ServiceMedian float64   `json:"serviceMedian"`
-	Ratio         float64   `json:"ratio"`       // the median of the rounds' ratios: both sides of each were measured within seconds
-	Lowest        float64   `json:"lowestRatio"` // of a single round; far from Ratio on a machine that was not quiet
+	Ratio         float64   `json:"ratio"`       // the median of the rounds' ratios; both sides of a round are measured within seconds
+	Lowest        float64   `json:"lowestRatio"` // of a single round; far from Ratio if the machine wasn't quiet
 	Highest       float64   `json:"highestRatio"`
 	Goal          float64   `json:"goal"`
 	Met           bool      `json:"met"`
@@ -42,7 +42,7 @@ type comparison struct {
 	Cost          *cost     `json:"cost,omitempty"`  // nil on SQLite
 }
 
-// conclude computes the medians and judges the ratio. There is at least one round.
+// conclude computes the medians and checks the ratio. There must be at least one round.
 func (c *comparison) conclude() {
 	c.PlainMedian, c.ServiceMedian = median(c.Plain), median(c.Service)
 	ratios := make([]float64, len(c.Plain))
@@ -58,13 +58,13 @@ type figure struct {
 	Name  string   `json:"name"`
 	Value *float64 `json:"value"` // nil: not measured on this system
 	Unit  string   `json:"unit"`
-	Goal  float64  `json:"goal,omitempty"`  // the most that it should be; 0: no such goal
-	Least float64  `json:"least,omitempty"` // the least that it should be; 0: no such goal
+	Goal  float64  `json:"goal,omitempty"`  // its maximum; 0: none
+	Least float64  `json:"least,omitempty"` // its minimum; 0: none
 }
 
 func value(v float64) *float64 { return &v }
 
-// megabytes returns bytes as a figure's value in units of 10⁶.
+// megabytes returns bytes as a figure's value in MB (10⁶ bytes), or nil if they aren't known.
 func megabytes(bytes int64) *float64 {
 	if bytes < 0 {
 		return nil
@@ -72,7 +72,7 @@ func megabytes(bytes int64) *float64 {
 	return value(float64(bytes) / 1e6)
 }
 
-// peakOf returns the most memory that the service took in any scenario.
+// peakOf returns the highest memory of the service in any scenario.
 func peakOf(comparisons []comparison) figure {
 	peak := int64(-1)
 	for _, c := range comparisons {
@@ -81,24 +81,24 @@ func peakOf(comparisons []comparison) figure {
 	return figure{Name: "peak memory of the service in these runs", Value: megabytes(peak), Unit: "MB", Goal: 120}
 }
 
-// The texts of the report that say what was measured.
+// Texts of the report that describe the measurements.
 const (
 	throughputText = `Throughput: the same 250-byte POSTs to the same loopback upstream. Medians of %d rounds, in turn.
 
 - plain: a tuned net/http client in its own process; from its first call to its last answer.
-- service: sheaf serve, default settings but for the log's level; from the first create until every batch
-  was seen COMPLETED and every answer was read once. Creating, queueing, fsync, storing and
-  reading are included; encoding the creates and decoding the answers are not.
+- service: sheaf serve with default settings, except for the log level; from the first create until
+  every batch was seen COMPLETED and every answer was read once. Creating, queueing, fsync, storing
+  and reading are included; encoding the creates and decoding the answers are not.
 - ratio: the median of the rounds' ratios.
 `
 	figuresText = "Single figures, one run each.\n"
 )
 
-// print writes the report for people.
+// print writes the report as Markdown.
 func (r *report) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\n", r.Environment)
 	if r.Small {
-		fmt.Fprint(w, "Everything in little: what follows shows that it works, and measures nothing.\n\n")
+		fmt.Fprint(w, "Run at a small scale: this shows only that the benchmark works. The figures mean nothing.\n\n")
 	}
 	for _, part := range []struct {
 		there bool
@@ -132,12 +132,12 @@ func (r *report) printThroughput(w io.Writer) error {
 	return t.Print(w)
 }
 
-// costs returns what the scenarios cost, where that was measured.
-func (r *report) costs() []costed {
-	var costs []costed
+// costs returns the costs of the scenarios for which they were measured.
+func (r *report) costs() []namedCost {
+	var costs []namedCost
 	for _, c := range r.Throughput {
 		if c.Cost != nil {
-			costs = append(costs, costed{c.Scenario + ", " + c.Upstream, c.Cost})
+			costs = append(costs, namedCost{c.Scenario + ", " + c.Upstream, c.Cost})
 		}
 	}
 	return costs
@@ -175,7 +175,7 @@ func (f figure) goal() string {
 	return sign + strconv.FormatFloat(bound, 'f', -1, 64) + " " + f.Unit
 }
 
-// judgement says whether the goal was met; empty where there is nothing to judge.
+// judgement says whether the goal was met; empty if there is no goal or no value.
 func (f figure) judgement() string {
 	switch {
 	case f.Value == nil:
@@ -188,7 +188,7 @@ func (f figure) judgement() string {
 	return ""
 }
 
-// whole returns a number without its fraction, with commas.
+// whole returns a number rounded to an integer, with commas.
 func whole(v float64) string { return table.Thousands(int(math.Round(v))) }
 
 func verdict(met bool) string {
@@ -198,5 +198,5 @@ func verdict(met bool) string {
 	return "MISSED"
 }
 
-// milliseconds returns a latency the way the tables name it.
+// milliseconds formats a latency for the tables.
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }

@@ -30,8 +30,8 @@ type riverCall struct {
 
 func (riverCall) Kind() string { return "call" }
 
-// riverWorker makes the call of a job and keeps the answer as the job's output, which
-// is stored when the job is completed: River has no cheaper place.
+// riverWorker makes the call of a job and keeps the answer as the job's output, which is stored when
+// the job is completed. River has no cheaper way to store it.
 type riverWorker struct {
 	river.WorkerDefaults[riverCall]
 	upstream string
@@ -46,7 +46,7 @@ func (w *riverWorker) Work(ctx context.Context, job *river.Job[riverCall]) error
 	return river.RecordOutput(ctx, a)
 }
 
-// runRiver has River do the calls, a job each, over a database of its own.
+// runRiver makes the calls with River, one job per call, over its own database.
 func runRiver(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet(riverCommand, flag.ContinueOnError)
 	w := peerFlags(flags)
@@ -76,8 +76,8 @@ func runRiver(ctx context.Context, args []string, stdout io.Writer) error {
 	river.AddWorker(workers, &riverWorker{upstream: strings.ReplaceAll(w.upstream, "{storeId}", storeName(0)), client: tunedClient(w.workers)})
 	client, err := river.NewClient(driver, &river.Config{
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: w.workers}},
-		// Its own 100 ms would let it fetch ten times a second: a third of the speed. This
-		// is the least that it takes.
+		// With its default of 100 ms, River would fetch only ten times a second and reach a third
+		// of the speed. This is the minimum that it accepts.
 		FetchCooldown:     time.Millisecond,
 		FetchPollInterval: 50 * time.Millisecond,
 		Workers:           workers,
@@ -97,7 +97,7 @@ func runRiver(ctx context.Context, args []string, stdout io.Writer) error {
 	return w.measure(ctx, stdout, func(ctx context.Context, n int) error { return riverRound(ctx, client, completed, n) })
 }
 
-// riverRound does n calls: from the first insert until every output was read.
+// riverRound makes n calls, from the first insert until every output has been read.
 func riverRound(ctx context.Context, client *river.Client[pgx.Tx], completed <-chan *river.Event, n int) error {
 	for from := 0; from < n; from += peerChunk {
 		var jobs []river.InsertManyParams
@@ -133,7 +133,7 @@ func riverRound(ctx context.Context, client *river.Client[pgx.Tx], completed <-c
 		}
 	}
 	if len(jobs.Jobs) != n {
-		return fmt.Errorf("%d outputs of %d jobs", len(jobs.Jobs), n)
+		return fmt.Errorf("%d outputs for %d jobs", len(jobs.Jobs), n)
 	}
 	return nil
 }

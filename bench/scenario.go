@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// scenario is the same work for the plain client and the service: POSTs to the same
-// upstream.
+// scenario is the work of both the plain client and the service: POSTs to the same upstream.
 type scenario struct {
 	theme    string
 	name     string
@@ -18,7 +17,7 @@ type scenario struct {
 	requests int // a batch
 	parallel bool
 	workers  int     // calls of a store that the plain client makes at the same time
-	goal     float64 // the least share of the plain client's calls a second
+	goal     float64 // the minimum ratio of the service's calls per second to the plain client's
 	postgres float64 // the goal on PostgreSQL
 }
 
@@ -40,16 +39,15 @@ var scenarios = []scenario{
 // calls returns how many POSTs the scenario makes.
 func (s scenario) calls() int { return s.stores * s.batches * s.requests }
 
-// warmUp returns a tenth of the scenario, one batch a store. Both sides do it before
-// each round, so that connections are open and caches filled.
+// warmUp returns a tenth of the scenario, with one batch per store. Both sides run it before each
+// round, so that connections are open and caches are filled.
 func (s scenario) warmUp() scenario {
 	s.requests = max(s.batches*s.requests/10, 1)
 	s.batches = 1
 	return s
 }
 
-// compare measures both sides in turn, in as many rounds as asked for, against one
-// upstream and one service.
+// compare measures both sides in turn, in b.rounds rounds, with one upstream and one service.
 func (b *bench) compare(ctx context.Context, s scenario) (comparison, error) {
 	c := comparison{Scenario: s.name, Upstream: milliseconds(s.latency), Calls: s.calls(), Goal: b.goal(s.goal, s.postgres)}
 	w, err := b.setUp(ctx, s.theme+"-"+s.latency.String(), "-latency", s.latency.String())
@@ -90,10 +88,9 @@ func (c *client) round(ctx context.Context, s scenario) (time.Duration, error) {
 	return c.run(ctx, s)
 }
 
-// run has the service do the scenario's work and returns how long that took: from
-// the first create, over all the POSTs, until every batch has been seen COMPLETED and
-// every answer has been read once. What is not included: encoding the creates and
-// decoding the answers.
+// run runs the scenario on the service and returns how long that took: from the first create until
+// every batch has been seen COMPLETED and every answer has been read once. The time doesn't include
+// encoding the creates and decoding the answers.
 func (c *client) run(ctx context.Context, s scenario) (time.Duration, error) {
 	body := batchBody(s.requests)
 	start := time.Now()
@@ -119,9 +116,9 @@ func (c *client) run(ctx context.Context, s scenario) (time.Duration, error) {
 	return took, nil
 }
 
-// createAll creates the scenario's batches over 4 connections, those of one store one
-// after the other. It returns them in the order in which they can be expected to end:
-// every store's first batch, then every store's second.
+// createAll creates the scenario's batches over 4 connections, those of each store one after the
+// other. It returns them in the order in which they should end: every store's first batch, then
+// every store's second, and so on.
 func (c *client) createAll(ctx context.Context, s scenario, body []byte) ([]ticket, error) {
 	const connections = 4
 	tickets := make([]ticket, s.stores*s.batches)
@@ -140,8 +137,8 @@ func (c *client) createAll(ctx context.Context, s scenario, body []byte) ([]tick
 	return tickets, err
 }
 
-// atOnce runs f n times at the same time and returns the first error, which also ends
-// the others' context.
+// atOnce runs f n times at once and returns the first error, which also cancels the context of the
+// others.
 func atOnce(ctx context.Context, n int, f func(ctx context.Context, worker int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

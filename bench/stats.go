@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// percentile returns the smallest of the times that at least p percent of them do not
-// exceed (the nearest rank); 0 without times.
+// percentile returns the smallest of the times that at least p percent of them don't exceed (the
+// nearest rank), or 0 if there are none.
 func percentile(times []time.Duration, p float64) time.Duration {
 	if len(times) == 0 {
 		return 0
@@ -17,8 +17,8 @@ func percentile(times []time.Duration, p float64) time.Duration {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// median returns the middle value, or the mean of the two in the middle; 0 without
-// values.
+// median returns the middle value, or the mean of the two in the middle. It returns 0 if there are
+// no values.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -31,7 +31,7 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// rate returns n things in a time as things a second.
+// rate returns n per second, for n things in the time took.
 func rate(n int, took time.Duration) float64 { return float64(n) / took.Seconds() }
 
 func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -15,14 +15,14 @@ import (
 	sheafclient "github.com/sheafapi/sheaf/client"
 )
 
-// submitBatch is how many requests sheaf submit puts into a batch.
+// submitBatch is the number of requests that sheaf submit puts into a batch.
 const submitBatch = 500
 
-// submitTemplate makes requests of the rows.
+// submitTemplate turns a row into a request.
 const submitTemplate = `{"method":"PUT","path":"/products/{{id}}","body":{"name":{{name}},"price":{{price:number}}}}`
 
-// submit measures what sheaf submit adds to the time that the service takes for the same
-// batches, and what memory a long file takes.
+// submit measures the time that sheaf submit adds to the service's time for the same batches, and
+// the memory that it needs for a long file.
 func (b *bench) submit(ctx context.Context) ([]figure, error) {
 	rows, many, latency := 4000, 100_000, "5ms"
 	if b.small {
@@ -53,13 +53,13 @@ func (b *bench) submit(ctx context.Context) ([]figure, error) {
 	}
 	b.say("%d rows in parallel: %v, %d MB", many, took, peak/1e6)
 	return []figure{
-		{Name: fmt.Sprintf("sheaf submit: its time for %d rows in order, of that of the same batches created and waited for", rows), Value: value(median(ratios)), Goal: 1.05},
+		{Name: fmt.Sprintf("sheaf submit: time for %d rows in order, relative to creating and awaiting the same batches", rows), Value: value(median(ratios)), Goal: 1.05},
 		{Name: fmt.Sprintf("sheaf submit: memory at the peak, with %d rows", many), Value: megabytes(peak), Unit: "MB", Goal: 80},
 	}, nil
 }
 
-// runSubmit has sheaf submit send a table, and returns how long that took and its memory at
-// the peak, in bytes.
+// runSubmit submits a table with sheaf submit. It returns how long that took and the peak memory in
+// bytes.
 func (b *bench) runSubmit(ctx context.Context, server, store string, rows int, flags ...string) (took time.Duration, peak int64, err error) {
 	file := filepath.Join(b.dir, store+".csv")
 	var table bytes.Buffer
@@ -78,13 +78,13 @@ func (b *bench) runSubmit(ctx context.Context, server, store string, rows int, f
 	}
 	took = time.Since(began)
 	if usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		peak = usage.Maxrss << 10 // Linux tells KiB
+		peak = usage.Maxrss << 10 // Linux reports KiB
 	}
 	return took, peak, nil
 }
 
-// createAndWait hands over the same requests in batches made before, as many ahead, and waits for
-// each. It returns how long that took.
+// createAndWait creates the same batches from bodies that it has encoded before, and waits for all of
+// them. It returns how long that took, without the encoding.
 func (b *bench) createAndWait(ctx context.Context, server, store string, rows int) (time.Duration, error) {
 	var batches [][]byte
 	for first := 0; first < rows; first += submitBatch {
@@ -118,7 +118,7 @@ func (b *bench) createAndWait(ctx context.Context, server, store string, rows in
 			return 0, err
 		}
 		if done.CompletedRequests == 0 {
-			return 0, errors.New("nothing of a batch was carried out")
+			return 0, errors.New("no request of a batch was carried out")
 		}
 	}
 	return time.Since(began), nil

@@ -19,12 +19,12 @@ const upstreamCommand = "upstream"
 // upstreamAnswer is the body of every answer.
 const upstreamAnswer = `{"id":1234567,"updateCount":1,"status":"created"}`
 
-// serveUpstream is the API that both sides call: it answers every request 201 after
-// a pause, or never. It prints its address and ends with its parent.
+// serveUpstream is the API that both sides call. It answers every request with 201 after a pause, or
+// never answers. It prints its address and ends when its parent ends.
 func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet(upstreamCommand, flag.ContinueOnError)
 	latency := flags.Duration("latency", 0, "pause before each answer")
-	size := flags.Int("answer", 0, "bytes of each answer's body (default: those of a short one)")
+	size := flags.Int("answer", 0, "bytes of each answer's body (0: a short body)")
 	silent := flags.Bool("silent", false, "never answer")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -55,7 +55,7 @@ func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	})}
 	fmt.Fprintln(stdout, listener.Addr())
 	go func() {
-		endOfParent(ctx)
+		awaitParent(ctx)
 		server.Close()
 	}()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -64,9 +64,9 @@ func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// endOfParent returns when ctx ends or the parent process does: it holds the other
-// end of stdin.
-func endOfParent(ctx context.Context) {
+// awaitParent returns when ctx ends or the parent process ends, which holds the other end of
+// stdin.
+func awaitParent(ctx context.Context) {
 	gone := make(chan struct{})
 	go func() {
 		io.Copy(io.Discard, os.Stdin)

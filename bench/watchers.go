@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// watchers measures what clients cost that wait for news of a batch, and how soon they are told.
+// watchers measures the cost of clients that wait for changes of a batch, and how soon they get them.
 func (b *bench) watchers(ctx context.Context) ([]figure, error) {
 	many := 5000
 	if b.small {
@@ -45,7 +45,7 @@ func (b *bench) watchers(ctx context.Context) ([]figure, error) {
 		}
 	}
 	var first, last time.Time
-	select { // until all of them wait; the batch's first answer comes after 3 s
+	select { // until all of them wait; the batch's first answer arrives after 3 s
 	case <-time.After(time.Second):
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -61,10 +61,10 @@ func (b *bench) watchers(ctx context.Context) ([]figure, error) {
 		}
 		most = max(most, svc.memory().peak)
 	}
-	b.say("%d watchers: %d MB above %d MB while they wait; all were told %v after the first", many, (waiting-idle)/1e6, idle/1e6, last.Sub(first))
+	b.say("%d watchers: %d MB above %d MB while they wait; the last was answered %v after the first", many, (waiting-idle)/1e6, idle/1e6, last.Sub(first))
 	return []figure{
-		{Name: fmt.Sprintf("memory of %d watchers that wait, above idle", many), Value: megabytes(waiting - idle), Unit: "MB", Goal: 200},
-		{Name: "memory at the peak, when all of them are told at once", Value: megabytes(most), Unit: "MB"},
-		{Name: fmt.Sprintf("from the first of %d watchers told to the last", many), Value: value(inMilliseconds(last.Sub(first))), Unit: "ms"},
+		{Name: fmt.Sprintf("memory of %d waiting watchers, above idle", many), Value: megabytes(waiting - idle), Unit: "MB", Goal: 200},
+		{Name: "memory at the peak, when all of them are answered at once", Value: megabytes(most), Unit: "MB"},
+		{Name: fmt.Sprintf("from the first answer to %d watchers to the last", many), Value: value(inMilliseconds(last.Sub(first))), Unit: "ms"},
 	}, nil
 }

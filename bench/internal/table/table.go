@@ -1,5 +1,5 @@
-// Package table writes tables in Markdown whose columns are also aligned, for who reads
-// them in a terminal.
+// Package table writes Markdown tables whose columns are aligned, so that they can also be read in a
+// terminal.
 package table
 
 import (
@@ -18,7 +18,7 @@ type Table struct {
 // New returns a table with the headings of its columns.
 func New(headings ...string) *Table { return &Table{[][]string{headings}} }
 
-// Add adds a row, of as many cells as there are headings or fewer.
+// Add adds a row, which has at most as many cells as there are headings.
 func (t *Table) Add(cells ...string) { t.rows = append(t.rows, cells) }
 
 // Print writes the table, with an empty line before and after it.
@@ -50,7 +50,7 @@ func (t *Table) Print(w io.Writer) error {
 	return err
 }
 
-// cell returns a row's cell; empty where the row is shorter.
+// cell returns a row's cell, or an empty one if the row is shorter.
 func cell(row []string, column int) string {
 	if column >= len(row) {
 		return ""
@@ -58,7 +58,7 @@ func cell(row []string, column int) string {
 	return row[column]
 }
 
-// Thousands returns a number as people write it. It is not negative.
+// Thousands returns n with commas between groups of three digits. n must not be negative.
 func Thousands(n int) string {
 	if n < 1000 {
 		return strconv.Itoa(n)
