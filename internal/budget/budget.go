@@ -11,8 +11,8 @@
 //     another owner's consumer no more than an owner with a few.
 //   - Consumers that hold a part and wait for the rest never deadlock. A part of the total, the
 //     reserve, belongs to one favored share at a time: the one that had waited longest when the reserve
-//     became free. It grows without waiting until it is released. So every Grow returns, as long as each
-//     share is released some time after its last Grow.
+//     became free. The favored share grows without waiting until it is released. So every Grow returns,
+//     as long as each share is eventually released after its last Grow.
 //   - No share grows beyond the reserve, so the reserve must cover the needs of any one consumer. Grow
 //     returns ErrTooLarge for more instead of waiting forever.
 //
@@ -29,7 +29,7 @@ import (
 )
 
 // ErrTooLarge is returned when a share would grow beyond the reserve.
-var ErrTooLarge = errors.New("one consumer may not hold so much memory")
+var ErrTooLarge = errors.New("one consumer must not hold so much memory")
 
 // Budget is an amount of memory to share. Use New to create it.
 type Budget struct {
@@ -84,7 +84,7 @@ func New(total, reserve int64) *Budget {
 	return &Budget{reserve: reserve, common: total - reserve, owners: map[string]*owner{}}
 }
 
-// Most returns how many bytes one share may hold at most.
+// Most returns the maximum number of bytes that one share may hold.
 func (b *Budget) Most() int64 { return b.reserve }
 
 // Usage returns how much of the budget is in use.

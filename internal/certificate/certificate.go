@@ -39,17 +39,19 @@ func (p *Pair) Reload() error {
 	return nil
 }
 
-// ForClients is a tls.Config's GetCertificate.
+// ForClients implements tls.Config.GetCertificate: it returns the certificate that this process shows to
+// clients.
 func (p *Pair) ForClients(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.current.Load(), nil
 }
 
-// ForServer is a tls.Config's GetClientCertificate.
+// ForServer implements tls.Config.GetClientCertificate: it returns the certificate that this process shows
+// to a server.
 func (p *Pair) ForServer(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return p.current.Load(), nil
 }
 
-// Authorities reads a PEM file of the certificates of authorities.
+// Authorities reads a PEM file with the certificates of certificate authorities.
 func Authorities(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -10,7 +10,7 @@
 //   - A name gets at most half of each half, and never more than remains free for others.
 //   - Waiting tasks are served round-robin by their first names.
 //
-// Tasks are not interrupted. So a task must not wait for anything other than the processor.
+// Tasks are not interrupted, so a task must not wait for anything except the processor.
 package cpu
 
 import (

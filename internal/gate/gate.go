@@ -3,8 +3,8 @@
 //
 // A caller has one or more names, such as its owner and its network. A name may hold at most a fixed
 // amount, and never more than remains free for others. So one greedy name gets half of the total, n
-// greedy names get 1/(n+1) each, and the same amount remains free for the next name. Waiting callers
-// are served round-robin by name, so many waiting calls of one name don't delay the first of another.
+// greedy names get 1/(n+1) each, and the same amount remains free for the next name. Waiting callers are
+// served round-robin by name, so many waiting calls of one name don't delay the first call of another.
 package gate
 
 import (
@@ -92,8 +92,8 @@ func (g *Gate[K]) Enter(ctx context.Context, n int64, names ...K) error {
 	return ctx.Err()
 }
 
-// Leave releases n that Try or Enter acquired for the same names. It may be called several times with
-// parts of that amount.
+// Leave releases n, which Try or Enter acquired for the same names. The amount may also be released in
+// parts, by several calls.
 func (g *Gate[K]) Leave(n int64, names ...K) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

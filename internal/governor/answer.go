@@ -33,7 +33,7 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	if a.Kind == Silent {
 		return time.Time{}
 	}
-	now := time.Now() // all requests in flight were allowed before now
+	now := time.Now() // not a.Ended, because all requests in flight must have been allowed before
 	until := a.Ended.Add(a.Pause)
 	wide := true
 	switch {
@@ -56,15 +56,15 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	return held
 }
 
-// busy reports whether the upstream, and not demand, limits the pace: many requests are in flight,
-// or one had to wait within the last seconds.
+// busy reports whether the upstream, and not demand, limits the pace: many requests are in flight, or a
+// request had to wait within the last few seconds.
 func (c *Credential) busy(now time.Time) bool {
 	return c.inflight >= minLimit || now.Sub(c.waitedUntil) <= soon
 }
 
-// teach adjusts the pace after an answer 429. The first one only holds requests back. A second one
-// changes the pace if it is in the same burst of many requests or comes soon after the hold. A pace
-// that demand limited is ignored, and so are more answers to a burst that has changed the pace.
+// teach adjusts the pace after an answer 429. A first one only holds requests back. A second one changes
+// the pace if it belongs to the same burst of many requests or comes soon after the hold. teach ignores
+// a pace that only demand limited, and further answers to a burst that has already changed the pace.
 func (c *Credential) teach(a *Answer, until, now time.Time) {
 	fresh := a.Asked.After(c.at) && !a.Asked.Before(c.from)
 	many := c.inflight >= minLimit

@@ -84,7 +84,7 @@ func (c *Credential) Leave(w *Waiter) {
 	c.grant()
 }
 
-// Claim is Try for a waiter that was granted a place. Unless ok, the place is returned.
+// Claim is Try for a waiter that was granted a place. If it returns false, it has given up the place.
 func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,8 +8,8 @@
 //     a time. Without a rate, or below it, each node learns the pace from how many requests the
 //     upstream accepted between repeated answers 429.
 //   - The limit on requests in flight. There is none until the upstream answers 429 or 503, or times
-//     out, while many requests are in flight. Then the limit is cut to 70%; it recovers within a few
-//     round trips.
+//     out, while many requests are in flight. The limit is then 70% of that number, and it recovers
+//     within a few round trips.
 //
 // A slot is the time for one request on a schedule. A place is the right to have one request in
 // flight. Each queue holds at most one slot in advance, so a batch with a hundred requests in
@@ -28,7 +28,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Shared is the state that nodes share through storage, see storage.Pacing.
+// Shared is the state that nodes share through storage. See storage.Pacing.
 type Shared interface {
 	Hold(ctx context.Context, h storage.Hold) error
 	Holds(ctx context.Context) ([]storage.Hold, error)
@@ -62,7 +62,7 @@ const (
 	pollInterval = 500 * time.Millisecond
 	// sweepInterval is how often a node forgets unused credentials.
 	sweepInterval = time.Minute
-	// memoryOf is how long a learned pace is used.
+	// memoryOf is how long a learned pace stays in use.
 	memoryOf = 5 * time.Minute
 )
 
@@ -100,11 +100,11 @@ func (g *Governor) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case h := <-g.announcements:
-			// The wall clock may have been set since the answer came, so use the remaining time.
+			// Use the remaining time, because the wall clock may have been set since the answer.
 			now := time.Now()
 			h.Until = storage.CeilMillis(now.Add(h.Until.Sub(now)))
 			if err := g.shared.Hold(ctx, h); err != nil && ctx.Err() == nil {
-				g.log.Warn("could not tell other nodes that an upstream credential must wait", "until", h.Until, "error", err)
+				g.log.Warn("could not announce to other nodes that an upstream credential must wait", "until", h.Until, "error", err)
 			}
 		case <-poll.C:
 			g.Poll(ctx)
@@ -142,8 +142,8 @@ func (g *Governor) Poll(ctx context.Context) {
 	}
 }
 
-// monotonic returns a stored time as a reading of the monotonic clock, so that the wait stays the
-// same when the wall clock is set. The wait is at most storage.HoldLimit.
+// monotonic returns a stored time as a reading of the monotonic clock, so that setting the wall clock
+// doesn't change the wait. The wait is at most storage.HoldLimit.
 func monotonic(t, now time.Time) time.Time {
 	return now.Add(min(t.Sub(now), storage.HoldLimit))
 }
@@ -195,8 +195,8 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 	return c
 }
 
-// Leftovers describes the credentials that are still in use, for tests: there are none after the
-// last Detach.
+// Leftovers describes the credentials that are still in use. It is for tests: after the last Detach,
+// there must be none.
 func (g *Governor) Leftovers() (out []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

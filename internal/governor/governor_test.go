@@ -68,8 +68,8 @@ var key = batch.OwnerOf("the credential")
 
 func newGovernor(s Shared, r Rate) *Governor { return New(s, r, 1000, slog.New(slog.DiscardHandler)) }
 
-// TestPace checks that two nodes never exceed the rate together in any span of time, whatever their
-// queues do. The allowance is for requests that use their slots late or early.
+// TestPace checks that two nodes together never exceed the rate in any span of time, whatever their queues
+// do. It allows for requests that use their slots late or early.
 func TestPace(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rate := rapid.SampledFrom([]Rate{{10, time.Second}, {7, time.Second}, {1000, time.Second}, {600, time.Minute}, {1, 10 * time.Second}}).Draw(rt, "rate")
@@ -124,7 +124,7 @@ func TestPace(t *testing.T) {
 				case s.pass > time.Second:
 					<-time.After(time.Until(next))
 					if again, ok := c.Try(t.Context(), q, time.Now()); !ok {
-						rt.Fatalf("a queue that came when its slot was due must wait for another %v", time.Until(again))
+						rt.Fatalf("a queue that came when its slot was due must wait %v more", time.Until(again))
 					}
 					send(s.node, q)
 				}

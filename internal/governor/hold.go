@@ -7,25 +7,25 @@ import (
 )
 
 const (
-	// widenAfter is how many stores must be refused, without a success in between, for the whole
-	// credential to be held.
+	// widenAfter is how many stores must be refused, without a success in between, before the whole
+	// credential is held.
 	widenAfter = 2
 	// probePause is the time between probes while the credential is held. A probe is a request of a
-	// store that isn't held itself. One that succeeds ends the credential's hold.
+	// store that isn't held itself. If it succeeds, the credential's hold ends.
 	probePause = 5 * time.Second
-	// firstHold is how long the first refused store holds the others too. The limit is often the
-	// credential's, and a second refused store soon shows that.
+	// firstHold is how long the first refused store also holds the others. The limit often applies to
+	// the whole credential, and a second refused store soon shows that.
 	firstHold = time.Second
-	// ownStrikes is how often a store must be refused while others succeed before its answers
-	// concern that store alone.
+	// ownStrikes is how often a store must be refused while others succeed before its refusals count
+	// for that store only.
 	ownStrikes = 2
 	// maxStores is the number of holds above which the expired ones are removed.
 	maxStores = 1000
 )
 
-// hold is the time for which the upstream has asked to wait. It belongs to the store that was
-// refused, because one store's limit must not stop all stores that share the credential. When
-// several stores are refused, it belongs to the credential. Guarded by Credential.mu.
+// hold is how long the upstream has asked to wait. It applies to the store that was refused, because
+// one store's limit must not stop all stores that share the credential. When several stores are
+// refused, it applies to the whole credential. Guarded by Credential.mu.
 type hold struct {
 	stores       map[string]time.Time       // when each store's hold ends
 	allUntil     time.Time                  // when the hold of all stores ends
@@ -33,13 +33,13 @@ type hold struct {
 	refused      map[string]bool            // stores that were refused since the last success
 	refusedSince time.Time                  // when the first of these was refused
 	allSince     time.Time                  // when the hold of all stores last began
-	sole         string                     // the store that last held all stores alone
+	sole         string                     // the store that last caused a hold of all stores by itself
 	soleAt       time.Time                  // when it did
 	queues       map[storage.QueueID]string // the stores of the queues in use
 	strikes      map[string]int             // how often a store was refused while others succeeded, since its own last success
 }
 
-// add records that a store was refused. It reports whether that concerns the whole credential.
+// add records that a store was refused. It reports whether the refusal counts for the whole credential.
 func (h *hold) add(store string, until, now time.Time) (wide bool) {
 	if len(h.stores) > maxStores {
 		for name, t := range h.stores {
@@ -64,7 +64,7 @@ func (h *hold) add(store string, until, now time.Time) (wide bool) {
 	if h.strikes[store] >= ownStrikes || len(h.refused) < widenAfter && store == h.sole && now.Sub(h.soleAt) < soon {
 		return false
 	}
-	if len(h.refused) < widenAfter { // the limit may be this store's alone, so the others soon try
+	if len(h.refused) < widenAfter { // the limit may apply to this store only, so let the others try soon
 		h.sole, h.soleAt = store, now
 		until = earlier(until, now.Add(firstHold))
 	}
@@ -94,8 +94,8 @@ func (h *hold) alone(store string) bool {
 	return true
 }
 
-// succeed records that the upstream accepted a request of a store that was allowed at the given
-// time. A store that is refused repeatedly while others succeed has a limit of its own.
+// succeed records that the upstream accepted a store's request that was allowed at the given time. If
+// another store is refused repeatedly while this one succeeds, that store has its own limit.
 func (h *hold) succeed(store string, allowed time.Time) {
 	if allowed.After(h.refusedSince) {
 		for other := range h.refused {
@@ -128,7 +128,7 @@ func (h *hold) until(q storage.QueueID) time.Time {
 	return t
 }
 
-// sent records that a request is sent.
+// sent records that a request was sent.
 func (h *hold) sent(now time.Time) {
 	if now.Before(h.allUntil) {
 		h.probeAt = now.Add(probePause)

@@ -6,18 +6,18 @@ const (
 	// minMeasure is the shortest time over which a pace is measured, because an upstream's limit
 	// applies to a second or longer.
 	minMeasure = time.Second
-	// minAccepted is the fewest accepted requests that a pace is measured by. With fewer, only
+	// minAccepted is how many requests must be accepted before a pace is measured. Until then, only
 	// holds slow requests down.
 	minAccepted = 5
 	// soon is how long after a lesson another answer 429 means that the pace is still too fast.
 	soon = 5 * time.Second
-	// plateau is how long the pace takes to approach the peak. The curve is CUBIC's (RFC 9438).
+	// plateau is how long the pace takes to reach the peak. The curve is CUBIC's (RFC 9438).
 	plateau = 10 * time.Second
 	// probing is how long the pace then takes to grow by probeGain beyond the peak.
 	probing = 30 * time.Second
 	// firstProbing is how long the pace takes to grow by probeGain while no peak is known.
 	firstProbing = 15 * time.Second
-	// probeGain is the part of the pace by which it grows in one time of probing.
+	// probeGain is how much the pace grows during probing, as a fraction of the pace.
 	probeGain = 0.25
 )
 
@@ -31,7 +31,7 @@ const (
 	// soonBase and soonPeak apply when the pace failed soon after a lesson, or too soon to measure.
 	// Nothing shows how far the limit is, so the pace backs off by 10% and stays 5% below.
 	soonBase, soonPeak = 0.9, 0.95
-	// soonFloor is the least base that a measurement may suggest then. A measurement includes the
+	// soonFloor is the lowest base that a measurement may suggest then. A measurement includes the
 	// pause, so over a short time it can be far too low.
 	soonFloor = 0.75
 
@@ -47,7 +47,7 @@ const (
 	// lateMargin is how much the peak may exceed the rate of accepted requests, because that
 	// measurement can be slightly too low.
 	lateMargin = 1.03
-	// lateBase is the least base then, as a part of the peak: the pace hardly drops, because it
+	// lateBase is the lowest base then, as a fraction of the peak: the pace hardly drops, because it
 	// worked for a while.
 	lateBase = 0.97
 )
@@ -68,9 +68,9 @@ type learnedPace struct {
 	peak   float64   // the pace to approach; 0: unknown
 }
 
-// A streak is a series of lessons, none of which was followed by a much longer time of success. When
-// the pace falls below collapse in a streak, the answers 429 don't depend on the pace. Then no pace
-// is used for a while, and only holds slow requests down.
+// A streak is a series of lessons without a much longer period of success between them. If the pace
+// falls below collapse during a streak, the answers 429 don't depend on the pace. Then no pace is used
+// for a while, and only holds slow requests down.
 type streak struct {
 	lessons  int
 	first    float64   // the pace after the first lesson
@@ -81,9 +81,10 @@ type streak struct {
 const (
 	// minStreak is how many lessons a streak must have before it counts.
 	minStreak = 6
-	// muchLonger ends a streak: this many times as many requests were accepted as ever before in it.
+	// muchLonger ends a streak: between two lessons, so many times more requests were accepted than
+	// ever before in the streak.
 	muchLonger = 4
-	// collapse is the part of the streak's first pace below which the pace is given up.
+	// collapse is the fraction of the streak's first pace below which the pace is given up.
 	collapse = 0.5
 )
 
@@ -130,8 +131,8 @@ func (l *learnedPace) interval(now time.Time) time.Duration {
 	return time.Duration(float64(time.Second) / l.speed(now))
 }
 
-// sent records that a request is sent. The count starts over while demand alone limits the pace, and
-// after a time without demand.
+// sent records that a request was sent. The count starts over as long as only demand limits the pace,
+// and after a period without demand.
 func (l *learnedPace) sent(now time.Time, busy, idle bool) {
 	if !busy || idle && now.Sub(l.lastSent) > minMeasure || l.countedFrom.IsZero() {
 		l.countedFrom, l.accepted = now, 0
@@ -139,8 +140,8 @@ func (l *learnedPace) sent(now time.Time, busy, idle bool) {
 	l.lastSent = now
 }
 
-// warn records an answer 429 that doesn't change the pace yet. Nothing is sent before until. counts
-// says whether requests that were accepted earlier count if a lesson follows.
+// warn records an answer 429 that doesn't change the pace yet. Nothing is sent before until. If a lesson
+// follows, counts says whether it counts requests that were accepted before this answer.
 func (l *learnedPace) warn(now, until time.Time, counts bool) {
 	l.warned, l.at, l.credit = true, now, 0
 	if !l.learned(now) {

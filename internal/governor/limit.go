@@ -8,13 +8,12 @@ const (
 	minLimit = 8
 	// cutTo is the part of the limit that remains after a cut, as in CUBIC (RFC 9438).
 	cutTo = 0.7
-	// memoryOfCut is how long a cut lasts. After a cut that didn't help, no other follows for as
-	// long.
+	// memoryOfCut is how long a cut lasts. It is also how long no cut follows one that didn't help.
 	memoryOfCut = time.Minute
 	// tooMany is the share of failures above which a cut is never undone.
 	tooMany = 1.0 / 3
-	// helpful is the part of the former share of failures that must not be reached after a cut.
-	// Otherwise the failures don't depend on the number of requests in flight.
+	// helpful is the fraction of the former share of failures below which the share must fall after a
+	// cut. Otherwise the failures don't depend on the number of requests in flight.
 	helpful = 0.5
 	// tallyWindows is how many times the limit a tally counts before old answers lose weight.
 	tallyWindows = 2
@@ -23,19 +22,19 @@ const (
 // limit is how many requests may be in flight at once. There is none until the upstream answers 429
 // or 503, or times out. Guarded by Credential.mu.
 //
-// A cut is on trial for as many answers as the limit allows requests. If the share of failures
-// hasn't halved by then, the failures don't depend on the number of requests. Then the old limit is
-// restored and isn't cut for a minute.
+// A cut is on trial until as many answers have come as the limit allows requests. If the share of
+// failures hasn't halved by then, the failures don't depend on the number of requests. Then the old
+// limit is restored and isn't cut for a minute.
 type limit struct {
 	inflight int
 	peakLoad int       // the most requests in flight since the last time that there were none
 	allowed  float64   // the limit; 0: none
-	failedAt float64   // the limit that failed last; until just below it, the limit doubles
-	cutAt    time.Time // answers to requests sent before say nothing about the current limit
+	failedAt float64   // the limit that failed last; the limit doubles until just below it
+	cutAt    time.Time // the time of the last cut; answers to earlier requests say nothing about the current limit
 	fullAt   time.Time // when a request last found no free place
 
 	before, since tally     // answers to requests sent before and after the last cut
-	restore       float64   // the limit before a cut that is on trial; 0: no cut is
+	restore       float64   // the limit before the cut that is on trial; 0: none is
 	noCutBefore   time.Time // set when a cut didn't help
 }
 
@@ -112,8 +111,8 @@ func (l *limit) inForce() float64 {
 	return float64(l.peakLoad)
 }
 
-// helped reports whether a much smaller share of the requests has failed since the cut, or so many
-// failed before that the cut stays anyway.
+// helped reports whether a much smaller share of the requests has failed since the cut. It also returns
+// true if so many failed before the cut that it stays anyway.
 func (l *limit) helped() bool {
 	return l.before.rate() > tooMany || l.since.failures == 0 || l.since.rate() < helpful*l.before.rate()
 }

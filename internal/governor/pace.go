@@ -11,12 +11,12 @@ import (
 const (
 	// early is how long before its time a slot may be used, because timers are not exact.
 	early = time.Millisecond
-	// late is how long after its time a slot is valid. After that, the request must also conform to
-	// the pace of the requests sent in the meantime.
+	// late is how long a slot stays valid after its time. After that, the request must also conform to
+	// the pace of the requests that were sent in the meantime.
 	late = 100 * time.Millisecond
 	// piece is how much of the shared schedule a node reserves at a time.
 	piece = 250 * time.Millisecond
-	// slotRetry is when a queue tries again whose slot another queue took first.
+	// slotRetry is how long a queue waits before it tries again after another queue took its slot.
 	slotRetry = 5 * time.Millisecond
 	// refillPause is how long a queue waits after storage could not reserve slots.
 	refillPause = 250 * time.Millisecond
@@ -29,7 +29,7 @@ type pace struct {
 	next    time.Time                     // the next slot of the learned schedule
 	ahead   map[storage.QueueID]time.Time // the slot that each queue holds
 	free    []time.Time                   // slots that were given up, earliest first
-	arrival time.Time                     // when the next request conforms to the pace (GCRA, ITU-T I.371)
+	arrival time.Time                     // from when on the next request conforms to the pace (GCRA, ITU-T I.371)
 }
 
 // slots are evenly spaced times.
@@ -62,7 +62,7 @@ func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
 	return t, ok && !t.Before(c.hold.until(q))
 }
 
-// starved reports whether the queue can only get a slot after storage has reserved more.
+// starved reports whether the queue can get a slot only after storage has reserved more slots.
 func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
 	if c.governor.rate.N == 0 || now.Before(c.hold.until(q)) {
 		return false
@@ -116,8 +116,8 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// nextSlot removes and returns the next slot of the schedule. It reports false if storage must
-// reserve more.
+// nextSlot removes and returns the next slot of the schedule. It returns false if storage must reserve
+// more slots first.
 func (c *Credential) nextSlot(now, held time.Time) (time.Time, bool) {
 	earliest := now.Add(-late)
 	if held.After(earliest) {

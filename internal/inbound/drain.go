@@ -23,10 +23,9 @@ const (
 	drainPiece = 32 << 10
 )
 
-// drains drains the bodies of refused requests: it reads what has not arrived yet. Otherwise the server
-// would close the connection with bytes unread, or reset the stream. Clients that send the whole body
-// before they read would then report a broken connection instead of the answer. Bodies beyond the
-// limits are not drained.
+// drains reads the bodies of refused requests to their end. Otherwise the server would close the
+// connection with bytes unread, or reset the stream. Clients that send the whole body before they read
+// would then report a broken connection instead of the answer. Bodies beyond the limits are not drained.
 type drains struct {
 	max   int64 // the size of a body, in bytes
 	time  time.Duration

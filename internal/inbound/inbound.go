@@ -2,12 +2,12 @@
 //
 // Every connection is accepted at once, so no caller waits behind the connections of others. When too
 // many are open, the one that has been idle longest is closed. A single address can hold at most half
-// of what is free. Beyond that, it loses its own connections and not those of others. Connections of
-// trusted proxies carry many callers and are exempt from that limit.
+// of what is free. If it opens more, its own connections are closed and not those of others.
+// Connections of trusted proxies carry many callers and are exempt from that limit.
 //
 // The number of concurrent requests is limited and shared fairly among client addresses. Behind a
 // trusted proxy, the client address is the forwarded one. Requests beyond an address's share get 429
-// at once. Health probes have their own limit, so they are answered when the service is full.
+// at once. Health probes have their own limit, so they are answered even when the service is full.
 //
 // If a request is refused before its body has arrived, the rest of the body is read first, within
 // limits. Otherwise many clients could not read the answer.
@@ -29,7 +29,7 @@ import (
 
 const (
 	// leastShare is the divisor for the part of all connections (1/32) that an address may always
-	// hold, however few are free.
+	// hold, even if fewer are free.
 	leastShare = 32
 	// maxProbes is how many probes are answered at the same time.
 	maxProbes = 256

@@ -15,9 +15,9 @@ import (
 // maxLine is the longest reason phrase, in bytes.
 const maxLine = 1 << 10
 
-// read reads an answer whose header has come. It calls hold before it allocates memory for the body.
-// With an error, the answer has the part of the body that came. read doesn't close the body, because
-// that would read the rest of it.
+// read reads an answer whose header has arrived. It calls hold before it allocates memory for the body.
+// If it returns an error, the answer has the part of the body that arrived. read doesn't close the body,
+// because that would read the rest of it.
 func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error) (Answer, error) {
 	a := Answer{Outcome: Answered, Code: resp.StatusCode, Line: line(resp), Header: resp.Header}
 	if resp.Body == http.NoBody || call.Method == http.MethodHead || resp.StatusCode == http.StatusSwitchingProtocols {
@@ -33,8 +33,8 @@ func (c *Client) read(call *Call, resp *http.Response, hold func(n int64) error)
 	return a, err
 }
 
-// incomplete returns the Answer if only a part of it came. The request isn't in doubt, because the
-// status line came and reports its outcome.
+// incomplete returns the Answer if only a part of it arrived. The request isn't in doubt, because the
+// status line reports its outcome.
 func (c *Client) incomplete(a Answer, err error) Answer {
 	a.Incomplete = true
 	a.Line += "; the answer is incomplete: " + c.missing(err)
@@ -58,7 +58,7 @@ func withheld() Answer {
 	}
 }
 
-// size formats a number of bytes, with a unit if that is exact: 5 MiB.
+// size formats a number of bytes, with a unit if that is exact, as in 5 MiB.
 func size(n int64) string {
 	switch {
 	case n%(1<<20) == 0:
@@ -72,8 +72,8 @@ func size(n int64) string {
 // firstRead is how many bytes of a body are read before its buffer grows.
 const firstRead = 16 << 10
 
-// trust is how many times as much memory as the upstream has already sent is allocated for a body
-// of known length.
+// trust limits the memory that is allocated for a body of known length, as a multiple of what the
+// upstream has already sent.
 const trust = 32
 
 // scratch holds buffers for the beginnings of bodies.
@@ -82,13 +82,13 @@ var scratch = sync.Pool{New: func() any {
 	return &b
 }}
 
-// readBody reads a body, up to one byte more than limit. It returns nil for an empty body. With an
-// error, it returns the part that came. It calls hold with the size of each buffer before it
-// allocates it.
+// readBody reads a body, up to one byte more than limit. It returns nil for an empty body. If it returns
+// an error, it also returns the part that arrived. It calls hold with the size of each buffer before it
+// allocates the buffer.
 //
-// The buffer grows with what has come, so an upstream that announces much but sends little takes
-// little memory. Once it has sent a part of what it announced, the buffer grows faster, which saves
-// copies.
+// The buffer grows with what has arrived, so an upstream that announces much but sends little takes
+// little memory. Once the upstream has sent a part of what it announced, the buffer grows faster, which
+// saves copies.
 func readBody(resp *http.Response, limit int64, hold func(n int64) error) ([]byte, error) {
 	maxRead := limit + 1
 	if resp.ContentLength >= 0 {
@@ -161,7 +161,7 @@ func line(resp *http.Response) string {
 	return s
 }
 
-// plain reports whether s is printable ASCII, as nearly every phrase is.
+// plain reports whether s is printable ASCII. Nearly every reason phrase is.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {

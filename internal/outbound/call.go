@@ -48,7 +48,7 @@ type Outcome uint8
 const (
 	Answered Outcome = iota + 1 // an answer came, or at least its status line
 	NotSent                     // no byte of the request was written
-	Doubt                       // bytes were written, and no answer came
+	Doubt                       // bytes were written or may have been written, and no answer came
 	TooLarge                    // the answer exceeded the limit and was not read to its end
 	Withheld                    // no byte of the request was written, because Permit refused
 	Refused                     // no byte of the request was written, because the request is invalid
@@ -62,7 +62,7 @@ type Answer struct {
 	Body    []byte      // nil: empty
 	Header  http.Header // nil if no answer came
 
-	// Incomplete means that a part of the answer didn't come or can't be read. Code is still the
+	// Incomplete means that a part of the answer is missing or can't be read. Code is still the
 	// upstream's, and Line says what is missing.
 	Incomplete bool
 }

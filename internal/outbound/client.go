@@ -64,8 +64,8 @@ type Options struct {
 
 	RequestHeaders []string // headers that calls may have besides the usual ones
 
-	// TrustsProxy reports whether a connection, by its http.Request.RemoteAddr, comes from a proxy
-	// whose forwarding headers are believed; nil: none does. For Forward.
+	// TrustsProxy reports whether an http.Request.RemoteAddr belongs to a proxy whose X-Forwarded
+	// headers Forward trusts; nil: none does.
 	TrustsProxy func(remote string) bool
 
 	Logger *slog.Logger // logs panics of Handler; nil: slog.Default()

@@ -19,8 +19,8 @@ type conn struct {
 	made   time.Time
 	used   bool // has carried an earlier exchange
 	reader *bufio.Reader
-	// pending holds bytes that reader returns before it reads the connection again. It is set after
-	// a head was read line by line.
+	// pending holds bytes that reader returns before it reads from the connection again. It is set
+	// after a head was read line by line.
 	pending *bytes.Reader
 	room    int64 // how many more bytes may be read
 
@@ -83,9 +83,9 @@ func (c *conn) nothingDecrypted() bool {
 	return isTimeout(err)
 }
 
-// nothingWritten reports whether it is certain that a failed write has written nothing. With TLS, a
-// part of the record may have been sent, unless the connection was closed before; then Write returns
-// net.ErrClosed itself. After a write of 0 bytes without an error, nothing is certain.
+// nothingWritten reports whether a failed write has certainly written nothing. With TLS, a part of the
+// record may have been sent, unless Write returns net.ErrClosed itself because the connection was
+// already closed. After a write of 0 bytes without an error, nothing is certain.
 func (c *conn) nothingWritten(n int, err error) bool {
 	return n == 0 && !errors.Is(err, io.ErrShortWrite) &&
 		(!c.secure || err == net.ErrClosed) //nolint:errorlint // a wrapped error may follow a partial write

@@ -21,10 +21,10 @@ const maxCodings = 2
 // errUndecodable means that a body doesn't match its Content-Encoding.
 var errUndecodable = errors.New("the body isn't what its Content-Encoding says")
 
-// decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding
-// stays unchanged, with its header. So does a body that can't be decoded; its line says so. The
-// decoded body is limited like any other. The call's share of memory holds it in addition to the
-// encoded one.
+// decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding stays
+// unchanged, and so does its header. The same applies to a body that can't be decoded; the answer's line
+// then says so. The decoded body is limited like any other. The call's share of memory holds it in
+// addition to the encoded one.
 func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 	var codings []string
 	for _, value := range a.Header["Content-Encoding"] {
@@ -76,7 +76,7 @@ func readDeflate(r io.Reader) (io.ReadCloser, error) {
 	return flate.NewReader(b), nil
 }
 
-// zstdWindow is the most memory that a zstd stream may ask for (RFC 9659).
+// zstdWindow limits the window, in bytes, that a zstd stream may ask for (RFC 9659).
 const zstdWindow = 8 << 20
 
 func readZstd(r io.Reader) (io.ReadCloser, error) {
@@ -87,8 +87,8 @@ func readZstd(r io.Reader) (io.ReadCloser, error) {
 	return d.IOReadCloser(), nil
 }
 
-// decodeOne decodes a body, up to one byte more than the limit of an answer. held is how many bytes
-// the share holds for the encoded body.
+// decodeOne decodes a body, up to one byte more than the limit of an answer. held is how many bytes the
+// share already holds for the encoded body.
 func (c *Client) decodeOne(ctx context.Context, call *Call, open func(io.Reader) (io.ReadCloser, error), body []byte, held int64) ([]byte, error) {
 	r, err := open(bytes.NewReader(body))
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *Client) decodeOne(ctx context.Context, call *Call, open func(io.Reader)
 	}
 }
 
-// growTo makes sure that the call's share of memory holds n bytes.
+// growTo makes the call's share of memory hold at least n bytes.
 func growTo(ctx context.Context, call *Call, n int64) error {
 	share := call.Memory
 	if share == nil || n <= share.Held() || share.TryGrow(n-share.Held()) {

@@ -58,7 +58,7 @@ func (x *exchange) cause(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, errWithheld):
 		return errInterrupted
-	case !time.Now().Before(x.deadline): // err may be about the part of a header that came in time
+	case !time.Now().Before(x.deadline): // err may be about the incomplete header instead
 		return errTimeout
 	}
 	return err
@@ -173,8 +173,8 @@ func write(c *conn, p []byte) (int, error) {
 // between the two and resumes later, it writes at most this one buffer too late.
 func (x *exchange) permitted() bool { return x.call.Permit == nil || x.call.Permit() }
 
-// read reads the answer. whole reports whether the connection can carry another exchange. With an
-// error, the answer is the part that was read; its code is 0 if nothing was.
+// read reads the answer. whole reports whether the connection can carry another exchange. If read returns
+// an error, the answer is the part that was read; its code is 0 if nothing was read.
 func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err error) {
 	c.room = maxHeadRead
 	resp, f, err := response(c, x.call.Method, &x.ending) //nolint:bodyclose // see Client.read
@@ -201,8 +201,8 @@ func (x *exchange) read(ctx context.Context, c *conn) (a Answer, whole bool, err
 	return a, whole, err
 }
 
-// hold makes sure that the call's share of memory holds n bytes. The time that it waits for memory
-// is added to the attempt's deadline, because the upstream isn't the cause.
+// hold makes the call's share of memory hold at least n bytes. The time that it waits for memory is added
+// to the attempt's deadline, because the upstream isn't the cause.
 func (x *exchange) hold(ctx context.Context, c *conn, n int64) error {
 	share := x.call.Memory
 	if share == nil || n <= share.Held() || share.TryGrow(n-share.Held()) {

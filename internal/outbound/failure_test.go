@@ -61,7 +61,7 @@ func TestNeverSentTwice(t *testing.T) {
 				if last != "" {
 					expect(t, a, Answered, 200, "OK; the answer is incomplete: the connection broke")
 				} else {
-					expect(t, a, Doubt, 502, "Bad Gateway: the connection broke before a complete answer came")
+					expect(t, a, Doubt, 502, "Bad Gateway: the connection broke before the answer was complete")
 				}
 				if a.Incomplete != (last != "") || strings.HasSuffix(a.Line, unknown) != (last == "" && (v.method == "POST" || v.method == "PATCH")) {
 					t.Errorf("%s: the line is %q", name, a.Line)
@@ -270,7 +270,7 @@ func TestInterrupted(t *testing.T) {
 	})
 	c := newClient(t, u.addr())
 	expect(t, c.Do(ctx, newCall("POST", "/a", "{}")), Doubt, 502,
-		"Bad Gateway: the service was interrupted before a complete answer came"+unknown)
+		"Bad Gateway: the service was interrupted before the answer was complete"+unknown)
 	expect(t, c.Do(ctx, newCall("POST", "/a", "{}")), NotSent, 502,
 		"Bad Gateway: the service was interrupted before the request was sent")
 	if n := u.conns.Load(); n != 1 {
@@ -477,7 +477,7 @@ func TestIdleConnectionsAreSwept(t *testing.T) {
 	})
 }
 
-// The answer of an upstream that answers before it has read the request is used.
+// If an upstream answers before it has read the request, the answer is used.
 func TestEarlyAnswer(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		_, c := start(func(_ int, c net.Conn, r *bufio.Reader) {

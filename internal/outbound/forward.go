@@ -39,7 +39,7 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request, store, path str
 		return &ForwardError{http.StatusBadRequest, "the path can't be sent as it is"}
 	}
 	if left, ok := maxForwards(r); ok && left == 0 {
-		w.WriteHeader(http.StatusNoContent) // this service is the last recipient
+		w.WriteHeader(http.StatusNoContent) // Max-Forwards is 0, so this service is the last recipient
 		return nil
 	}
 	out := &forwardWriter{ResponseWriter: w, control: http.NewResponseController(w)}

@@ -9,8 +9,8 @@ import (
 )
 
 // Guard allows connections to public addresses only. It refuses addresses of this machine, of private
-// networks and of cloud metadata services, and multicast addresses. It checks each address right
-// before the connection is made, after the name has been resolved, so DNS rebinding can't bypass it.
+// networks and of cloud metadata services, and multicast addresses. It checks each address after the name
+// has been resolved, right before the connection is made, so DNS rebinding can't bypass it.
 type Guard struct {
 	Allow []netip.Prefix // addresses that are allowed although they are not public
 }

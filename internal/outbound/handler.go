@@ -25,7 +25,7 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 	defer cancel()
 	req, err := c.served(ctx, call, target)
 	if err != nil {
-		// An HTTP server refuses this before any handler sees it.
+		// An HTTP server refuses such a request before any handler sees it.
 		return Answer{Outcome: Answered, Code: http.StatusBadRequest, Line: http.StatusText(http.StatusBadRequest)}
 	}
 	w := &writer{header: http.Header{}, head: call.Method == http.MethodHead, limit: c.maxAnswer}
@@ -46,7 +46,7 @@ func (c *Client) serve(parent context.Context, call *Call, target string) Answer
 		return c.failure(call, true, errTimeout)
 	case errors.Is(err, errWithheld):
 		return withheld()
-	case w.tooLarge: // whether or not the handler panicked over it
+	case w.tooLarge: // even if the handler panicked because of that
 		return c.tooLarge(w.code)
 	case err != nil:
 		return c.failure(call, true, err)
@@ -185,8 +185,8 @@ type watch struct {
 	timer    *time.Timer
 }
 
-// hold makes sure that the call's share of memory holds n bytes. As in exchange.hold, the time that
-// it waits for memory doesn't count.
+// hold makes the call's share of memory hold at least n bytes. As in exchange.hold, the time that it waits
+// for memory doesn't count.
 func (w *watch) hold(n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

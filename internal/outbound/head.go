@@ -23,8 +23,8 @@ const (
 	fieldCost = 32
 )
 
-// isRegular reports whether b begins with a complete head that every implementation reads in the same
-// way: net/http reads it without an error and knows where its body ends.
+// isRegular reports whether b begins with a complete head that every implementation reads in the same way.
+// net/http reads such a head without an error and knows where the body ends.
 func isRegular(b []byte) bool {
 	status, rest, found := bytes.Cut(b, []byte("\n"))
 	found = found && bytes.HasPrefix(status, []byte("HTTP/1.1 "))
@@ -137,8 +137,8 @@ func (f *flaws) String() (s string) {
 	return s
 }
 
-// readLeniently reads a head. It replaces the connection's reader with one that begins with a regular
-// head of the same meaning. If the head ends early, resp has the part that came.
+// readLeniently reads a head. It replaces the connection's reader with one that begins with a regular head
+// of the same meaning. If the head ends early, resp has the part that arrived.
 func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, err error) {
 	h := &lenientHead{}
 	line, _, err := c.readLine()

@@ -11,16 +11,16 @@ import (
 const (
 	idleTimeout   = 90 * time.Second // how long a connection may be idle
 	freshTimeout  = 4 * time.Second  // how long a connection for a POST or PATCH may have been idle
-	maxAge        = 5 * time.Minute  // how long a connection is used, because its name may resolve to another address
+	maxAge        = 5 * time.Minute  // how long a connection is used, because the host's address may change
 	sweepInterval = 15 * time.Second // how often idle connections are checked
 )
 
-// owner identifies whose connection it is. Connections are never shared between owners, so whatever a
-// caller makes the upstream send out of turn stays with that caller. It is a hash of store and token,
-// so that the pool holds no tokens.
+// owner identifies the store and token that a connection belongs to. Connections are never shared between
+// owners, so data that a caller makes the upstream send out of turn never reaches another caller. An
+// owner is a hash, so that the pool holds no tokens.
 type owner [sha256.Size]byte
 
-// pool holds the idle connections and counts those in use. When both together exceed max, it closes
+// pool holds the idle connections and counts those in use. If there are more than max in total, it closes
 // idle ones, beginning with the oldest one of the owner that has the most.
 type pool struct {
 	max int

@@ -39,7 +39,7 @@ func Receiver(guard *Guard, timeout time.Duration) *http.Client {
 	}
 }
 
-// errCrowded means that an address already has as many connections as it may have.
+// errCrowded means that an address already has the maximum number of connections.
 var errCrowded = errors.New("too many concurrent calls to its address")
 
 // IsCrowded reports whether a call was not made because there are already too many concurrent calls

@@ -19,11 +19,11 @@ const (
 // errMalformed means that an answer isn't valid HTTP.
 var errMalformed = errors.New("the answer is malformed")
 
-// response reads the head of an answer to a request with the method, and skips empty lines and
-// informational answers before it. written must be true once the last write of the request has begun;
-// an answer that comes before is odd. Unless the answer is odd, the next one on the connection is
-// certain to begin where the body of this one ends. With an error, resp is the part of the final
-// answer that was read; nil if not even its status line was.
+// response reads the head of an answer to a request with the method. It skips empty lines and
+// informational answers before that head. written must return true once the last write of the request has
+// begun; an answer that comes earlier is odd. Unless an answer is odd, the next one on the connection
+// certainly begins where the body of this one ends. If response returns an error, resp is the part of the
+// final answer that was read; nil if not even its status line was read.
 func response(c *conn, method string, written *atomic.Bool) (resp *http.Response, f flaws, err error) {
 	req := &http.Request{Method: method}
 	clean := true

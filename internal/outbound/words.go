@@ -17,11 +17,11 @@ func (c *Client) unanswered(err error) string {
 	case errors.Is(err, errTimeout):
 		return "no complete answer within " + c.timeout.String()
 	case errors.Is(err, errInterrupted):
-		return "the service was interrupted before a complete answer came"
+		return "the service was interrupted before the answer was complete"
 	case errors.Is(err, errPanicked):
 		return "the upstream failed before its answer was complete"
 	case broken(err):
-		return "the connection broke before a complete answer came"
+		return "the connection broke before the answer was complete"
 	}
 	return "the upstream's answer could not be read"
 }
@@ -96,7 +96,7 @@ func dialFailure(err error) string {
 	return ""
 }
 
-// broken reports whether the other side or the network ended a connection.
+// broken reports whether err means that the other side or the network ended a connection.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrShortWrite) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, net.ErrClosed)

@@ -12,7 +12,7 @@ import (
 // Database creates an empty database with a random name and returns its URL.
 func (c *Cluster) Database(ctx context.Context) (string, error) { return c.create(ctx, "template1") }
 
-// create creates a database as a copy of another one, to which nobody may be connected.
+// create creates a database as a copy of another one, which must have no connections.
 func (c *Cluster) create(ctx context.Context, template string) (string, error) {
 	name := "sheaf_test_" + strings.ToLower(rand.Text()[:16])
 	if err := c.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {

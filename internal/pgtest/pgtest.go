@@ -43,7 +43,7 @@ var settings = map[string]string{
 }
 
 const (
-	startPatience = 60 * time.Second // crash recovery included
+	startPatience = 60 * time.Second // includes crash recovery
 	stopPatience  = 30 * time.Second
 	pollInterval  = 10 * time.Millisecond
 )
@@ -59,7 +59,7 @@ type Cluster struct {
 	// Of a private server:
 	programs programs
 	account  *account // that the server runs as; nil: the caller's
-	dir      string   // empty: the server is not ours
+	dir      string   // empty: the tests did not start the server
 	port     int
 	settings []string // of the command line
 
@@ -115,7 +115,7 @@ func (c *Cluster) begin(ctx context.Context, o Options) error {
 	for name, value := range o.Settings {
 		c.settings = append(c.settings, "--"+name+"="+value)
 	}
-	slices.Sort(c.settings) // the command line is always the same
+	slices.Sort(c.settings) // so that the command line is always the same
 	return c.choosePort(ctx)
 }
 
@@ -168,7 +168,8 @@ func (c *Cluster) prepare(cmd *exec.Cmd) {
 // URL returns the address of the database postgres, for the superuser.
 func (c *Cluster) URL() string { return c.url.String() }
 
-// Pid returns the process id of the postmaster, 0 while the server is down or not ours.
+// Pid returns the process id of the postmaster. It is 0 while the server is down, or if the tests did not
+// start it.
 func (c *Cluster) Pid() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -243,7 +244,7 @@ func accepts(ctx context.Context, url string) error {
 	return conn.Close(ctx)
 }
 
-// launch starts the postmaster on a thread that waits for it, so that they die together.
+// launch starts the postmaster on a thread that waits for it, so that the server dies with this process.
 func (c *Cluster) launch() (*process, error) {
 	out, err := os.OpenFile(c.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

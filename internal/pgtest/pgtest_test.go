@@ -66,8 +66,8 @@ func newCluster(t *testing.T, o Options) *Cluster {
 	return c
 }
 
-// TestKill: what was committed is there after a crash, in each database, and the
-// server can be stopped and started in every way.
+// TestKill checks that committed data survives a crash in every database, and that the server can be
+// stopped and started in every way.
 func TestKill(t *testing.T) {
 	ctx := t.Context()
 	c := newCluster(t, Options{Settings: map[string]string{"application_name": "told", "max_connections": "20"}})
@@ -130,13 +130,13 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestDiesWithParent: no server stays behind when the test binary is killed.
+// TestDiesWithParent checks that the server ends when the test binary is killed.
 func TestDiesWithParent(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Log("only Linux has a way")
 		return
 	}
-	dir, err := os.MkdirTemp("", "pgtest-") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("", "pgtest-") // only root can access t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,8 @@ func TestDiesWithParent(t *testing.T) {
 	}
 }
 
-// TestShared: databases of their own on one server, and errors where it is not ours.
+// TestShared checks that tests get separate databases on one server, and that a server that the tests did not
+// start can't be stopped.
 func TestShared(t *testing.T) {
 	var kept string
 	t.Run("database", func(t *testing.T) {
@@ -186,7 +187,7 @@ func TestShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := query(t, c.URL(), "SELECT count(*)::text FROM pg_database WHERE datname = '"+u.Path[1:]+"'"); n != "0" {
-		t.Errorf("the database is there after its test")
+		t.Errorf("the database still exists after its test")
 	}
 
 	t.Setenv(Environment, c.URL())
@@ -203,7 +204,7 @@ func TestShared(t *testing.T) {
 		}
 	}
 	if err := foreign.Close(); err != nil || c.Pid() == 0 && os.Getenv(Environment) == "" {
-		t.Errorf("Close of somebody else's server: %v", err)
+		t.Errorf("Close of a server that the tests did not start: %v", err)
 	}
 	t.Setenv(Environment, "localhost:5432")
 	if _, err := named(); err == nil {
@@ -211,7 +212,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestMissing: the error says what to install.
+// TestMissing checks that the error says what to install.
 func TestMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	saved := folders

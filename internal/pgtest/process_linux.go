@@ -55,7 +55,7 @@ func dieTogether(cmd *exec.Cmd) {
 
 func signal(pid int, how os.Signal) error { return syscall.Kill(pid, how.(syscall.Signal)) }
 
-// freeze suspends a process, so that it starts no more children.
+// freeze suspends a process so that it can't start more children.
 func freeze(pid int) error {
 	err := signal(pid, syscall.SIGSTOP)
 	for state := byte(0); err == nil && state != 'T'; {

@@ -20,7 +20,7 @@ type programs struct {
 	version          int
 }
 
-// folders are those of packages that don't change PATH.
+// folders are where packages install the programs without adding them to PATH.
 var folders = []string{
 	"/usr/lib/postgresql/*/bin",          // Debian
 	"/usr/pgsql-*/bin",                   // PostgreSQL's own RPMs

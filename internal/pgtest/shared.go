@@ -48,7 +48,7 @@ func named() (*Cluster, error) {
 	return &Cluster{url: u}, nil
 }
 
-// Main runs the tests of a binary. Its TestMain calls it. Afterwards Main drops the templates and
+// Main runs the tests of a binary. Call it from TestMain. After the tests, Main drops the templates and
 // stops the shared server, if the tests started one.
 func Main(m *testing.M) (code int) {
 	defer func() {
@@ -69,8 +69,8 @@ func Main(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// NewDatabase returns the URL of a new empty database on the shared server. The end of the test
-// drops it. Without PostgreSQL the test fails.
+// NewDatabase returns the URL of a new empty database on the shared server. It is dropped at the end of
+// the test. Without PostgreSQL, the test fails.
 func NewDatabase(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, func(context.Context, *Cluster) (string, error) { return "template1", nil })
@@ -79,7 +79,7 @@ func NewDatabase(t testing.TB) string {
 // Template is a database on the shared server that tests copy. Copying is much faster than
 // preparing a database for each test.
 type Template struct {
-	// Prepare fills the empty database, once, and closes its connections to it.
+	// Prepare fills the empty database. It is called once, and must close its connections.
 	Prepare func(ctx context.Context, url string) error
 
 	once sync.Once
@@ -87,7 +87,7 @@ type Template struct {
 	err  error
 }
 
-// New returns the URL of a new copy. The end of the test drops it.
+// New returns the URL of a new copy, which is dropped at the end of the test.
 func (p *Template) New(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, func(ctx context.Context, c *Cluster) (string, error) {

@@ -21,7 +21,7 @@ const (
 	Finish   Step = "finish"   // remove all keys except the one that seals
 )
 
-// ErrStep is wrapped by the error of a step that the file isn't ready for.
+// ErrStep is wrapped by the error that Rotate returns if the file isn't ready for the step.
 var ErrStep = errors.New("this step does not come next")
 
 // Rotate carries out one step of a rotation of the keys in a file, and returns the new keys. It

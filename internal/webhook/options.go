@@ -24,14 +24,14 @@ type Options struct {
 
 	UserAgent string
 	Logger    *slog.Logger
-	Observe   func(*storage.Delivery) // is called after each attempt; nil: nothing is
+	Observe   func(*storage.Delivery) // called after each attempt; may be nil
 }
 
 // Open returns the Deliverer of the options; nil if they turn callbacks off.
 func Open(o Options) (*Deliverer, error) {
 	if o.SecretFile == "" {
 		if o.URL != "" {
-			return nil, errors.New("the webhook's address needs a secret file that signs callbacks: make it with: sheaf webhooks new-secret FILE")
+			return nil, errors.New("the webhook's address needs a secret file that signs callbacks; create it with: sheaf webhooks new-secret FILE")
 		}
 		return nil, nil
 	}
@@ -53,8 +53,8 @@ func Open(o Options) (*Deliverer, error) {
 // CheckCallback reports whether a caller's callbackUrl may be called. An error completes a sentence.
 func (d *Deliverer) CheckCallback(url string) error { return CheckURL(url, d.hosts, d.allow) }
 
-// Default returns what is stored as the callback of batches that name none; empty if they have none.
-// It is not the operator's address, because callers can read what is stored with their batches.
+// Default returns the callback to store with batches that name none; "": they have none. It is a
+// placeholder for the operator's address, because callers can read what is stored with their batches.
 func (d *Deliverer) Default() string {
 	if d.OperatorURL == "" {
 		return ""

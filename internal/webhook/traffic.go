@@ -24,14 +24,14 @@ const (
 	maxHosts    = 4096 // how many hosts are remembered
 )
 
-// traffic counts the attempts that a node has in flight, and knows which receivers must not be called
-// now. It is safe for concurrent use.
+// traffic counts the attempts that a node has in flight, and tracks which receivers must not be called at
+// the moment. It is safe for concurrent use.
 type traffic struct {
 	mu     sync.Mutex
 	total  int
 	stores map[string]int
 	hosts  map[string]*host
-	asked  map[storage.Lane]time.Time // when the wait ends that a receiver asked for with Retry-After
+	asked  map[storage.Lane]time.Time // by lane: the end of the wait that a receiver requested with Retry-After
 }
 
 // host is a receiver's host and port.
@@ -69,7 +69,7 @@ func (t *traffic) busy(now time.Time) (free int, busy []storage.Lane) {
 	return atOnce - t.total, busy
 }
 
-// limit returns how many attempts a host may have in flight. While it doesn't answer, that is one.
+// limit returns how many attempts a host may have in flight: only one while the host doesn't answer.
 func (h *host) limit(name string) int {
 	switch {
 	case h.silent >= tripAfter:

@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// Timeout is how long a receiver may take for its whole answer.
+	// Timeout is how long a receiver may take to answer completely.
 	Timeout = 15 * time.Second
 	// lease is how long a node may take for an attempt and for storing its outcome.
 	lease = 4 * Timeout
