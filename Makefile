@@ -1,4 +1,4 @@
-# Sheaf. `make` lists what there is to do.
+# `make` lists the targets.
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -13,7 +13,7 @@ GOVULNCHECK   := .tools/govulncheck-v1.9.0
 GORELEASER := .tools/goreleaser-v2.15.1
 CYCLONEDX  := .tools/cyclonedx-gomod-v1.10.0
 
-# Modules beside the main one, which keep their dependencies out of its go.mod.
+# The other modules. They are separate to keep their dependencies out of the main go.mod.
 MODULES := $(patsubst %/go.mod,%,$(wildcard integration/go.mod bench/go.mod))
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/sheaf, one static binary, and the example store bin/store
+build: ## Build the static binary bin/sheaf, and the example store bin/store
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/sheafapi/sheaf.Version=$(VERSION)' -o bin/sheaf ./cmd/sheaf
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/store ./examples/store/cmd/store
 
@@ -31,15 +31,15 @@ build: ## Build bin/sheaf, one static binary, and the example store bin/store
 demo: ## Watch a batch of 60 requests, a batch of dependent requests, and one that survives kill -9
 	@$(GO) run ./examples/demo
 
-# The race detector is very slow in SQLite, which is translated from C. It watches the rest.
+# The race detector is very slow in SQLite, which is translated from C, so it checks only the rest.
 RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
-# The other modules mostly wait, so they run at the same time. They run without the race detector,
-# which would watch only the code of the tests themselves, and their results are never cached,
-# because Go doesn't see that they test a binary of this module. The main module comes last: a
-# reader, or CI, sees its result at the end.
+# The tests of the other modules mostly wait, so they run at the same time. They run without the race
+# detector, because it would check only the code of the tests themselves. Their results are never
+# cached, because Go doesn't know that they depend on a binary of this module. The main module comes
+# last, so that its result is at the end of the output.
 .PHONY: test
-test: ## Run all tests; more than go test ./...: PostgreSQL, browsers, generated clients, crashes, the race detector
+test: ## Run all tests: go test ./... with the race detector, and those that need PostgreSQL, browsers and other programs
 	@bash .ci/need race postgres servers clients browser prometheus spreadsheet
 	$(GO) vet -tags postgres ./...
 	@jobs=; for module in $(MODULES); do \
@@ -49,7 +49,7 @@ test: ## Run all tests; more than go test ./...: PostgreSQL, browsers, generated
 	$(GO) test -run Allocs -count=1 ./internal/... # the race detector itself allocates
 	CGO_ENABLED=1 $(GO) test $(RACE) -tags postgres -timeout 20m ./...
 
-# Sheaf is built for these, and released for all but the last.
+# Sheaf must build on all of these platforms. All but the last are released.
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 .PHONY: platforms
@@ -70,11 +70,12 @@ clients: ## Generate, compile and run clients in six languages; generate one for
 	PATH='$(abspath $(GENERATOR))/bin':"$$PATH" $(GO) -C integration test -tags clients -count=1 -v -timeout 40m -run OpenAPIGenerator .
 
 .PHONY: screenshots
-screenshots: ## Take the pictures of the dashboard in docs/screenshots
+screenshots: ## Take the screenshots of the dashboard in docs/screenshots
 	@bash .ci/need browser clients
 	$(GO) -C integration test -count=1 -run 'TestDashboard/sqlite' . -screenshots '$(abspath docs/screenshots)'
 
-# The number of times that each fault strikes in make chaos, and of other kills.
+# FAULTS is how often each fault strikes in make chaos. KILLS is how often TestKill9UnderLoad and
+# TestTakeoverKilled kill a process.
 FAULTS ?= 20
 KILLS  ?= 160
 # The number of random histories for each model of a database, and for sheaf submit.
@@ -82,14 +83,14 @@ CHECKS ?= 400
 CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode|Memory
 
 .PHONY: chaos
-chaos: ## Break nodes and their PostgreSQL under load, FAULTS times each; attack as a hostile tenant; check promised times; print tables
+chaos: ## Break nodes and PostgreSQL under load, FAULTS times each; attack as a hostile tenant; check the promised times; print tables
 	@bash .ci/need postgres servers
 	$(GO) test -tags postgres -count=1 -timeout 3h -run 'Model|JournalCrash|SmallJournal|AuthorityEnds|Deaths' \
 		./internal/storage/sqlite ./internal/storage/postgres ./internal/submit -rapid.checks $(CHECKS)
 	$(GO) -C integration test -count=1 -v -timeout 3h -run '$(CHAOS)' . -faults $(FAULTS) -kills $(KILLS)
 
 .PHONY: lint
-lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the linters, search for known vulnerabilities
+lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the formatting, run the linters, check for known vulnerabilities
 	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { printf '%s\n' "gofumpt would change these files; run 'make format':" "$$out"; exit 1; }
 	$(GOLANGCI_LINT) run ./...
 	@set -e; for module in $(MODULES); do \
@@ -98,12 +99,12 @@ lint: $(GOFUMPT) $(GOLANGCI_LINT) $(GOVULNCHECK) ## Check the format, run the li
 	done
 	@$(VULNERABILITIES)
 
-# govulncheck exits with 3 if it found something. If its database can't be reached, that is
-# reported and isn't a failure, so that work without a network is possible.
+# govulncheck exits with 3 if it finds a vulnerability. If its database can't be reached, make lint
+# only reports that, so that it also works without a network.
 define VULNERABILITIES
 out=$$($(GOVULNCHECK) ./... 2>&1); code=$$?; \
 if [ $$code -ne 0 ] && [ $$code -ne 3 ] && printf '%s' "$$out" | grep -q 'vuln\.go\.dev'; then \
-	echo "NOT CHECKED for known vulnerabilities: the database at vuln.go.dev can't be reached from here."; \
+	echo "NOT CHECKED for known vulnerabilities: the database at vuln.go.dev can't be reached."; \
 else \
 	printf '%s\n' "$$out"; exit $$code; \
 fi
@@ -126,7 +127,7 @@ fuzz: ## Fuzz every target for FUZZTIME (60s) each
 DATABASE ?= sqlite
 
 .PHONY: bench
-bench: ## Compare Sheaf with a plain client; DATABASE=postgres: on PostgreSQL
+bench: ## Run the benchmarks; with DATABASE=postgres, on PostgreSQL
 	cd bench && $(GO) run . -database $(DATABASE)
 
 .PHONY: bench-check
@@ -134,8 +135,8 @@ bench-check: ## Before a release: fail if a ratio is more than 15% below bench/b
 	cd bench && $(GO) run . -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 	cd bench && $(GO) run . -database postgres -rounds 7 -only parallel,stores,sequential -baseline baseline.json
 
-# By default nothing is signed or published: dist is for inspection. The release workflow clears
-# these flags. The same commit produces the same bytes.
+# By default, nothing is signed or published. The release workflow clears these flags. Builds are
+# reproducible: the same commit produces the same bytes.
 RELEASE_FLAGS ?= --snapshot --skip=publish,sign
 
 .PHONY: release
@@ -148,17 +149,17 @@ image: ## Build the container image sheaf (needs Docker)
 	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) -t sheaf:$(VERSION) .
 
 .PHONY: docs
-docs: ## Build the documentation's site in dist/docs (needs Python)
+docs: ## Build the documentation site in dist/docs (needs Python)
 	python3 -m venv .tools/mkdocs-1.6.1
 	.tools/mkdocs-1.6.1/bin/pip install --quiet --disable-pip-version-check mkdocs==1.6.1
 	.tools/mkdocs-1.6.1/bin/mkdocs build --quiet --strict
 
 .PHONY: clean
-clean: ## Remove everything that was built, including the tools
+clean: ## Remove everything that make has built, including the tools
 	rm -rf bin dist .tools
 
 define INSTALL_TOOL
-@echo "building $(@F), once; this can take some minutes"
+@echo "building $(@F); this can take some minutes, but only the first time"
 @mkdir -p .tools
 GOBIN='$(abspath .tools)' $(GO) install $(1)@$(lastword $(subst -, ,$(@F)))
 @mv '.tools/$(notdir $(1))' '$@'

@@ -1,4 +1,4 @@
-"""Adapts the pages for the website: its first page is start.html, and links to code lead to the repository."""
+"""Adapts the pages for the website: index.html redirects to start.html, and links to code lead to the repository."""
 
 import re
 from pathlib import Path
