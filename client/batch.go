@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Request is one HTTP request of a batch. Only Method and Path are required. Other servers than Sheaf
-// don't support the fields below Body.
+// Request is one HTTP request of a batch. Only Method and Path are required. Servers other
+// than Sheaf don't support the fields below Body.
 type Request struct {
 	ID     string `json:"id,omitempty"`   // returned with the response
 	Method string `json:"method"`         // GET, HEAD, POST, PUT, PATCH or DELETE
@@ -29,7 +29,7 @@ type Request struct {
 	Refs      map[string]string `json:"refs,omitempty"`      // values to fill in from earlier answers, such as "path:pid": "p#/id"
 }
 
-// MaxRequests is the most requests that a batch can have.
+// MaxRequests is the maximum number of requests in a batch.
 const MaxRequests = 500
 
 // CreateOptions are the options of a batch.
@@ -41,8 +41,8 @@ type CreateOptions struct {
 	ContinueOnFailure bool
 	// GroupID is a name that several batches share.
 	GroupID string
-	// DeduplicationKey is a UUID. For an hour, another Create with the same key returns the ticket
-	// of the first. Default: a new key for each call of Create.
+	// DeduplicationKey is a UUID. For an hour, another Create with the same key returns the first
+	// one's ticket. Default: a new key for each call of Create.
 	DeduplicationKey string
 	// CallbackURL is notified when the batch ends, if the server supports callbacks.
 	CallbackURL string
@@ -131,10 +131,10 @@ type Batch struct {
 	RetryOf    string    `json:"retryOf"` // the ticket of the batch that this one retries; "": none
 	Paused     bool      `json:"paused"`
 
-	QuarantinedAt    time.Time `json:"quarantinedAt"`    // when the batch was set aside because it can't be run; zero: it wasn't
-	QuarantineReason string    `json:"quarantineReason"` // why it was set aside
+	QuarantinedAt    time.Time `json:"quarantinedAt"`    // when the batch was quarantined because it can't be run; zero: it wasn't
+	QuarantineReason string    `json:"quarantineReason"` // why it was quarantined
 
-	WaitsUntil time.Time `json:"waitsUntil"` // nothing is sent before, because the upstream asked to wait or a retry is due then; zero: no wait
+	WaitsUntil time.Time `json:"waitsUntil"` // nothing is sent before this time, because the upstream asked to wait or a retry is due then; zero: no wait
 }
 
 // ResultStatus is the outcome of one request.
@@ -162,7 +162,7 @@ type Response struct {
 	Index        int             `json:"-"` // the request's position in the batch, from 0; -1: the server didn't send it
 	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
-	InDoubt      bool            `json:"inDoubt,omitempty"`          // the request Failed, and the upstream may have carried it out
+	InDoubt      bool            `json:"inDoubt,omitempty"`          // the request is Failed, but the upstream may have carried it out
 	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON unchanged, or other content as a JSON string; nil: no body
 	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64" if Body encodes bytes that aren't UTF-8
 	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 if no answer came; 0: not executed
@@ -177,7 +177,7 @@ type Response struct {
 	DurationMS int64             `json:"durationMs,omitempty"` // from the start of the first attempt to the end of the last, in milliseconds
 }
 
-// UnmarshalJSON decodes a response as the server sends it. It sets Index to -1 if there is none.
+// UnmarshalJSON decodes a response as the server sends it. It sets Index to -1 if the response has none.
 func (r *Response) UnmarshalJSON(text []byte) error {
 	type plain Response // has no UnmarshalJSON, which would recurse
 	var decoded struct {
@@ -231,7 +231,7 @@ func (r *Response) name() string {
 	return "#" + strconv.Itoa(r.Index)
 }
 
-// GetOptions select what is read of a batch. Servers other than Sheaf may ignore them. Then Results
+// GetOptions select what to read of a batch. Servers other than Sheaf may ignore them. Then Results
 // and Stream filter the responses themselves, but Get returns everything.
 type GetOptions struct {
 	NoResponses bool         // reads the status only
@@ -262,7 +262,7 @@ func (o *GetOptions) query(ticket string) url.Values {
 }
 
 // Get returns a batch with the responses of all requests that have ended. It holds them in memory
-// and fails if the answer is larger than 1 GiB; see Results for large batches.
+// and fails if the answer is larger than 1 GiB; use Results for large batches.
 func (c *Client) Get(ctx context.Context, ticket string, o GetOptions) (*Batch, error) {
 	b := &Batch{}
 	if err := c.ask(ctx, &call{method: http.MethodGet, query: o.query(ticket)}, b); err != nil {
@@ -276,11 +276,11 @@ func (c *Client) Get(ctx context.Context, ticket string, o GetOptions) (*Batch, 
 	return b, nil
 }
 
-// Cancel stops a batch. Requests in flight finish, and the rest are not executed. Cancel reports
-// whether this stopped the batch; false if it had already ended or been stopped.
+// Cancel stops a batch. Requests in flight finish, and the rest are not executed. Cancel returns
+// false if the batch had already ended or been stopped.
 //
-// If an answer is lost and the call is retried, Cancel, CancelGroup, Pause, Resume and Delete return
-// the result of the retry, which may find that nothing is left to do.
+// If an answer is lost, Cancel, CancelGroup, Pause, Resume and Delete retry the call and return the
+// retry's result. It may be false or 0, because the first attempt has already made the change.
 func (c *Client) Cancel(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/cancel-group", url.Values{"ticketId": {ticket}})
 	return n > 0, err
@@ -292,8 +292,8 @@ func (c *Client) CancelGroup(ctx context.Context, groupID string) (int, error) {
 }
 
 // Pause stops a batch from sending more requests until Resume. Requests in flight finish. If ticket
-// is empty, Pause applies to the caller's whole queue in the store. It reports whether the batch or
-// queue was not paused before.
+// is empty, Pause applies to the caller's whole queue in the store. It returns false if the batch or
+// queue was already paused.
 func (c *Client) Pause(ctx context.Context, ticket string) (bool, error) {
 	n, err := c.update(ctx, "/pause", ofBatch(ticket))
 	return n > 0, err
@@ -329,9 +329,9 @@ func (c *Client) Delete(ctx context.Context, ticket string) (bool, error) {
 	return deleted.Count > 0, err
 }
 
-// Retry creates a batch with the requests of another batch that failed or were not executed, and
-// returns its ticket. It leaves out requests in doubt. While the new batch is unfinished, more calls
-// return the same ticket.
+// Retry creates a batch with those requests of another batch that failed or were not executed, and
+// returns its ticket. It leaves out requests in doubt. While the new batch is unfinished, further
+// calls return the same ticket.
 //
 // If the error isn't an *Error, the new batch may or may not have been created. The client doesn't
 // retry the call in this case, because that could carry out requests twice.
@@ -343,8 +343,8 @@ func (c *Client) Retry(ctx context.Context, ticket string) (string, error) {
 	return created.Ticket, nil
 }
 
-// RetryInDoubt says what a retry does with requests in doubt, which the upstream may have carried
-// out.
+// RetryInDoubt says what a retry does with requests in doubt: those that the upstream may have
+// carried out.
 type RetryInDoubt string
 
 // The values of RetryInDoubt.
@@ -388,7 +388,7 @@ type Item struct {
 	Ticket string `json:"ticket"`
 	Status Status `json:"status"`
 
-	Quarantined bool `json:"quarantined,omitempty"` // set aside because it can't be run
+	Quarantined bool `json:"quarantined,omitempty"` // the batch can't be run and waits for an operator
 
 	// The counts are set only in a list of all batches.
 	FailedRequests  int `json:"failedRequests,omitempty"`
@@ -444,7 +444,7 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values)
 	}
 }
 
-// Group has the counts over the caller's batches of one group.
+// Group counts the caller's batches in a group, and their requests.
 type Group struct {
 	Batches           map[Status]int       `json:"batches"`
 	TotalRequests     int                  `json:"totalRequests"`
@@ -453,7 +453,7 @@ type Group struct {
 	InDoubtRequests   int                  `json:"inDoubtRequests"` // included in Responses[Failed]
 }
 
-// Group returns the counts over the caller's batches of a group. Only Sheaf supports it; other
+// Group counts the caller's batches in a group, and their requests. Only Sheaf supports it; other
 // servers answer with an *Error whose StatusCode is 404 or 405.
 func (c *Client) Group(ctx context.Context, groupID string) (*Group, error) {
 	g := &Group{}

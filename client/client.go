@@ -1,14 +1,15 @@
 // Package client creates batches of HTTP requests on a Sheaf service and reads their results. It
-// also works with other servers that implement the batch API of docs/contract.md. It does without
-// what Sheaf adds, such as long polling, events and NDJSON, if the server doesn't support it.
+// also works with other servers that implement the batch API of docs/contract.md. If such
+// a server doesn't support what Sheaf adds, such as long polling, events and NDJSON, the client does
+// without it.
 //
-// A call that fails for a temporary reason is retried: no connection, or a status of 408, 429, 502,
+// A call is retried if it fails for a temporary reason: no connection, or a status of 408, 429, 502,
 // 503 or 504. The client waits as long as Retry-After says, or else with exponential backoff, until
 // Options.RetryFor has passed or the context is done. A retry never carries out anything twice.
-// Create always sends a deduplication key and is not retried after servers may have forgotten the
-// key. Retry is only retried after an answer 429.
+// Create always sends a deduplication key and is not retried once servers may have forgotten the key.
+// Retry is retried only after a 429 answer.
 //
-// An unsuccessful answer of the server is returned as an *Error. The package depends only on the
+// An unsuccessful answer from the server is returned as an *Error. The package depends only on the
 // standard library.
 package client
 
@@ -70,8 +71,8 @@ const (
 	// dedupFor is how long Create is retried. Servers remember its key for an hour after the
 	// first attempt that reached them.
 	dedupFor = 50 * time.Minute
-	// maxAnswer is the size of an answer that is read into memory, in bytes. A status with 500
-	// answers of 5 MiB is larger; Results reads those.
+	// maxAnswer is the maximum size of an answer that is read into memory, in bytes. The status of
+	// a batch with 500 answers of 5 MiB is larger; Results can read it.
 	maxAnswer = 1 << 30
 )
 
@@ -105,7 +106,7 @@ func (o *Options) check() (*url.URL, error) {
 	return base, nil
 }
 
-// newClient returns a client that sends its calls below address.
+// newClient returns a client whose calls go to paths below address.
 func newClient(o Options, address string) *Client {
 	if o.RetryFor == 0 {
 		o.RetryFor = 2 * time.Minute
@@ -141,15 +142,15 @@ type call struct {
 	accept string
 	lastID string        // Last-Event-ID
 	wait   time.Duration // how long the server is asked to wait
-	once   bool          // carrying it out twice does harm, so it is only retried after a 429
+	once   bool          // carrying it out twice does harm, so it is retried only after a 429
 
-	validate bool   // sends tag, so that an unchanged answer is not sent again
+	validate bool   // send tag, so that an unchanged answer is not sent again
 	tag      string // the ETag of the last answer (RFC 9110, section 8.8.3)
 
 	creates bool // it has a deduplication key, so it is safe to retry for dedupFor
 }
 
-// open makes the call, retries it, and returns the successful answer. The caller must close its body.
+// open makes the call, with retries, and returns the successful answer. The caller must close its body.
 func (c *Client) open(ctx context.Context, what *call) (resp *http.Response, err error) {
 	err = c.retry(ctx, what, func() error {
 		resp, err = c.attempt(ctx, what) //nolint:bodyclose // the caller closes it
@@ -161,7 +162,7 @@ func (c *Client) open(ctx context.Context, what *call) (resp *http.Response, err
 // errNotModified means that the answer is the same as the last one.
 var errNotModified = errors.New("not modified")
 
-// ask makes the call, retries it, and decodes the answer into out. It also retries the call if the
+// ask makes the call, with retries, and decodes the answer into out. It also retries the call if the
 // answer ends early.
 func (c *Client) ask(ctx context.Context, what *call, out any) error {
 	return c.retry(ctx, what, func() error {
@@ -179,7 +180,7 @@ func (c *Client) ask(ctx context.Context, what *call, out any) error {
 		case err != nil:
 			return &transportError{server: c.options.Server, err: err}
 		case len(text) > maxAnswer:
-			return fmt.Errorf("the answer of %s is longer than %d bytes", c.options.Server, maxAnswer)
+			return fmt.Errorf("the answer from %s is longer than %d bytes", c.options.Server, maxAnswer)
 		}
 		if err := json.Unmarshal(text, out); err != nil {
 			return fmt.Errorf("%s answered %s, but not with JSON of the batch API (%w); check the server's URL", c.options.Server, resp.Status, err)
@@ -220,8 +221,8 @@ func (c *Client) newRetrier(what *call) *retrier {
 // reset forgets earlier failures after progress.
 func (r *retrier) reset() { r.failures, r.began = 0, time.Now() }
 
-// pause waits before the next attempt. It reports false if there must be none: the failure isn't
-// temporary, RetryFor has passed, or ctx is done.
+// pause waits before the next attempt. It returns false if no attempt must follow: the failure
+// isn't temporary, RetryFor has passed, or ctx is done.
 func (r *retrier) pause(ctx context.Context, err error) bool {
 	pause, ok := backoff(err, r.failures, r.once)
 	if !ok || ctx.Err() != nil || time.Since(r.began)+pause > r.retryFor {
@@ -325,7 +326,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// backoff reports whether a failure is temporary, and how long to wait after failures earlier ones.
+// backoff reports whether a failure is temporary, and how long to wait. failures counts the earlier ones.
 func backoff(err error, failures int, once bool) (pause time.Duration, ok bool) {
 	pause = min(firstPause<<min(failures, 10), lastPause)
 	pause = pause/2 + rand.N(pause/2+1) //nolint:gosec // jitter needs no secure randomness
@@ -348,7 +349,7 @@ func backoff(err error, failures int, once bool) (pause time.Duration, ok bool) 
 }
 
 // retryAfter returns the value of Retry-After (RFC 9110, section 10.2.3), at most a day if it is in
-// seconds; 0: there is none.
+// seconds; 0: the header is missing.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := h.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil && seconds >= 0 {

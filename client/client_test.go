@@ -368,8 +368,8 @@ func TestBrokenReads(t *testing.T) {
 	}
 }
 
-// TestParts checks that GetOptions select the responses, whether or not the server supports them and
-// connections break.
+// TestParts checks that GetOptions select the responses, whether or not the server supports the
+// options, and even if connections break.
 func TestParts(t *testing.T) {
 	for name, through := range map[string]func(http.Handler) http.Handler{
 		"sheaf": nil, "without additions": original, "broken": breaking(150, 1),
@@ -411,7 +411,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// original turns the service into one of the original batch API, without Sheaf's additions.
+// original limits the service to the original batch API, without Sheaf's additions.
 func original(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, more := range []string{"/group", "/retry", "/pause", "/resume"} {
@@ -483,7 +483,7 @@ func TestNoRetry(t *testing.T) {
 		{400, `{"errorMessage":"no","errorCode":"WRONG_PARAMETER"}`, 0, "WRONG_PARAMETER: no", 1},
 		{401, `{"errorMessage":"who?","errorCode":"MISSING_API_TOKEN"}`, 0, "MISSING_API_TOKEN: who?", 1},
 		{503, `{"errorMessage":"later","errorCode":"UNAVAILABLE"}`, -1, "UNAVAILABLE: later", 1},
-		{502, `<html>`, 100 * time.Millisecond, "answered 502 Bad Gateway, which isn't an answer of the batch API; check the server's URL", 1},
+		{502, `<html>`, 100 * time.Millisecond, "answered 502 Bad Gateway, which isn't an answer from the batch API; check the server's URL", 1},
 		{200, `<html>`, 0, "but not with JSON of the batch API", 1},
 		{301, ``, 0, "301 Moved Permanently", 1},
 	} {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The values of Error.Code. They are stable. A server may send others.
+// The values of Error.Code. They are stable. Servers may send others.
 const (
 	WrongParameter       = "WRONG_PARAMETER"
 	MissingAPIToken      = "MISSING_API_TOKEN"
@@ -29,10 +29,10 @@ const (
 	Unavailable          = "UNAVAILABLE"
 )
 
-// Error is an unsuccessful answer of the server.
+// Error is an unsuccessful answer from the server.
 type Error struct {
 	StatusCode int           // the HTTP status code
-	Code       string        // errorCode; empty if the answer isn't one of the batch API
+	Code       string        // errorCode; empty if the answer isn't from the batch API
 	Message    string        // errorMessage, or a description of the answer
 	RetryAfter time.Duration // the wait that the server asks for; 0: none
 }
@@ -45,12 +45,12 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Message
 }
 
-// maxErrorBody is how much is read of an unsuccessful answer, in bytes.
+// maxErrorBody is how many bytes of an unsuccessful answer are read.
 const maxErrorBody = 64 << 10
 
 func newError(resp *http.Response) *Error {
 	e := &Error{StatusCode: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // without the message, the status must do
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // if this fails, the error has only the status
 	var body struct {
 		Message string `json:"errorMessage"`
 		Code    string `json:"errorCode"`
@@ -59,7 +59,7 @@ func newError(resp *http.Response) *Error {
 		e.Code, e.Message = body.Code, body.Message
 		return e
 	}
-	e.Message = fmt.Sprintf("%s answered %s, which isn't an answer of the batch API; check the server's URL", resp.Request.URL.Host, resp.Status)
+	e.Message = fmt.Sprintf("%s answered %s, which isn't an answer from the batch API; check the server's URL", resp.Request.URL.Host, resp.Status)
 	return e
 }
 
@@ -77,7 +77,7 @@ func (e *RequestError) Error() string {
 
 var errTimeout = errors.New("timeout waiting for an answer")
 
-// transportError means that no complete answer came.
+// transportError means that no complete answer arrived.
 type transportError struct {
 	server string
 	err    error

@@ -41,7 +41,7 @@ func exampleServer() (url string, end func()) {
 	}
 }
 
-// Create a batch, wait for its end, and read the answers.
+// Create a batch, wait until it ends, and read the answers.
 func Example() {
 	server, end := exampleServer()
 	defer end()

@@ -46,7 +46,7 @@ type Stores struct {
 	WithWork           int         `json:"withWork"`
 	AtWork             int         `json:"atWork"` // stores that a node owns
 	UnfinishedBatches  int         `json:"unfinishedBatches"`
-	QuarantinedBatches int         `json:"quarantinedBatches"` // batches that were set aside for an operator
+	QuarantinedBatches int         `json:"quarantinedBatches"` // batches that can't be run and wait for an operator
 	Deepest            []StoreLoad `json:"deepest"`            // the stores with the most unfinished batches
 	Slowest            []StoreLoad `json:"slowest"`            // the stores whose oldest batch has waited longest
 }
@@ -88,7 +88,7 @@ func (o *Operator) Overview(ctx context.Context) (*Overview, error) {
 	return &out, nil
 }
 
-// Quarantined is a batch that was set aside because it can't be run.
+// Quarantined is a batch that can't be run and waits for an operator.
 type Quarantined struct {
 	Ticket        string    `json:"ticket"`
 	Store         string    `json:"storeId"`
@@ -99,7 +99,7 @@ type Quarantined struct {
 	Reason        string    `json:"reason"`
 }
 
-// Quarantine lists the batches that were set aside, oldest first.
+// Quarantine lists the quarantined batches, oldest first.
 func (o *Operator) Quarantine(ctx context.Context) ([]Quarantined, error) {
 	var all []Quarantined
 	for after := ""; ; {
@@ -121,12 +121,12 @@ func (o *Operator) Quarantine(ctx context.Context) ([]Quarantined, error) {
 	}
 }
 
-// ReleaseQuarantined makes a batch that was set aside the next one to run in its store.
+// ReleaseQuarantined puts a quarantined batch first in its store's queue.
 func (o *Operator) ReleaseQuarantined(ctx context.Context, ticket string) error {
 	return o.unquarantine(ctx, "release", ticket)
 }
 
-// EndQuarantined ends a batch that was set aside. Recorded results are kept.
+// EndQuarantined ends a quarantined batch. Recorded results are kept.
 func (o *Operator) EndQuarantined(ctx context.Context, ticket string) error {
 	return o.unquarantine(ctx, "end", ticket)
 }

@@ -18,7 +18,7 @@ import (
 // minPollInterval is the shortest time between two polls of a batch's status.
 const minPollInterval = 100 * time.Millisecond
 
-// longStream is how long a stream without any event must last for its end not to count as a failure.
+// longStream is how long a stream without events must last so that its end doesn't count as a failure.
 const longStream = time.Minute
 
 // Wait waits until a batch is Completed and returns its status without responses. If progress is not
@@ -55,7 +55,7 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err
 		}
-		// Only the first call returns at once.
+		// The first call returns at once; later ones wait for a change.
 		what.query.Set("wait", strconv.Itoa(waitFor))
 		what.wait = waitFor * time.Second
 	}
@@ -65,8 +65,7 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 // response at a time in memory. The iteration ends after the first error.
 //
 // If the connection breaks, Results resumes after the last response. That requires the indexes of the
-// responses: Sheaf always sends them, and with other servers they are known once the batch is
-// Completed.
+// responses: Sheaf always sends them; with other servers, they are known once the batch is Completed.
 func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		o.NoResponses = false
@@ -101,7 +100,7 @@ func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.
 	}
 }
 
-// results makes one call and passes its responses to accept until that reports false.
+// results makes one call and passes its responses to accept until accept returns false.
 func (c *Client) results(ctx context.Context, what *call, accept func(*Response) bool) error {
 	resp, err := c.open(ctx, what)
 	if err != nil {
@@ -211,10 +210,10 @@ func (c *Client) midway(err error) error {
 	return &midwayError{&transportError{server: c.options.Server, err: err}}
 }
 
-// Stream iterates over the responses of a batch as its requests end, each once, until the batch is
-// Completed. In a parallel batch they are not in request order. If the connection breaks, Stream
-// reconnects and resumes. If the server doesn't support events, Stream returns all responses once the
-// batch is Completed. The iteration ends after the first error.
+// Stream iterates over the responses of a batch as its requests end. It yields each response once and
+// ends when the batch is Completed. In a parallel batch, responses are not in request order. If the
+// connection breaks, Stream reconnects and resumes. If the server doesn't support events, Stream
+// yields all responses once the batch is Completed. The iteration ends after the first error.
 func (c *Client) Stream(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		s := &stream{c: c, call: call{method: http.MethodGet, query: o.query(ticket), accept: "text/event-stream, application/json;q=0.5"}, options: o, yield: yield}
@@ -253,11 +252,11 @@ func (c *Client) resultsAtEnd(ctx context.Context, ticket string, o GetOptions, 
 // stream reads the server-sent events of a batch (HTML standard, section 9.2).
 type stream struct {
 	c           *Client
-	call        call       // its lastID is that of the last event that was handled
+	call        call       // its lastID is the ID of the last event that was handled
 	options     GetOptions // applied here, because the server sends the events of all responses
 	yielded     int
 	yield       func(*Response, error) bool
-	unsupported bool // the server has no events
+	unsupported bool // the server doesn't support events
 }
 
 // connect makes one call and handles its events until the connection ends. over reports whether

@@ -31,13 +31,13 @@ type Delivery struct {
 }
 
 // Deliveries iterates over the callbacks of the caller's batches, newest first. If ticket is not
-// empty, it returns only the callback of that batch. Only Sheaf supports it. The iteration ends after
-// the first error.
+// empty, it returns only the callback of that batch. Only Sheaf supports this call. The iteration ends
+// after the first error.
 func (c *Client) Deliveries(ctx context.Context, ticket string) iter.Seq2[Delivery, error] {
 	return pages[Delivery](ctx, c, "/webhooks", ofBatch(ticket))
 }
 
-// Redeliver makes the service send the callback of a batch again. Only Sheaf supports it.
+// Redeliver makes the service send the callback of a batch again. Only Sheaf supports this call.
 func (c *Client) Redeliver(ctx context.Context, ticket string) error {
 	_, err := c.update(ctx, "/webhooks/resend", url.Values{"ticket": {ticket}})
 	return err

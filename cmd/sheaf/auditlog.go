@@ -20,7 +20,7 @@ func openAuditLog(name string) (*auditLog, error) {
 	return l, l.reopen()
 }
 
-// reopen opens the file again, for example after it was rotated. After an error the old file stays in
+// reopen opens the file again, for example after it was rotated. After an error, the old file stays in
 // use.
 func (l *auditLog) reopen() error {
 	file, err := os.OpenFile(l.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)

@@ -30,7 +30,7 @@ type report struct {
 	RetryOf     string        `json:"retryOf,omitempty"`
 	Paused      bool          `json:"paused,omitempty"`
 	WaitsUntil  time.Time     `json:"waitsUntil,omitzero"`
-	SetAsideAt  time.Time     `json:"quarantinedAt,omitzero"`
+	Quarantined time.Time     `json:"quarantinedAt,omitzero"`
 	Reason      string        `json:"quarantineReason,omitempty"`
 	CreatedAt   time.Time     `json:"createdAt,omitzero"`
 	StartedAt   time.Time     `json:"startedAt,omitzero"`
@@ -45,7 +45,7 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 	}
 	r := &report{
 		Ticket: ticket, Status: b.Status, Total: b.TotalRequests, Completed: b.CompletedRequests, GroupID: b.GroupID, RetryOf: b.RetryOf,
-		SetAsideAt: b.QuarantinedAt, Reason: b.QuarantineReason,
+		Quarantined: b.QuarantinedAt, Reason: b.QuarantineReason,
 		Paused: b.Paused, WaitsUntil: b.WaitsUntil, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
 	}
 	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
@@ -78,8 +78,8 @@ func (r *report) print(w io.Writer) error {
 	if r.Paused {
 		state += ", paused"
 	}
-	if !r.SetAsideAt.IsZero() {
-		state += ", set aside: waiting for the service's operator"
+	if !r.Quarantined.IsZero() {
+		state += ", quarantined: waiting for the service's operator"
 	}
 	if !r.WaitsUntil.IsZero() {
 		state += ", waiting for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
@@ -182,7 +182,7 @@ var only = map[string]client.ResultStatus{
 	"": "", "failed": client.Failed, "in-doubt": client.InDoubt, "not-executed": client.NotExecuted, "completed": client.Succeeded,
 }
 
-// show prints responses as a table, or as JSON with one object a line.
+// show prints responses as a table, or as JSON with one object per line.
 func (p *printer) show(w io.Writer, asJSON bool, responses iter.Seq2[*client.Response, error]) error {
 	if !asJSON {
 		fmt.Fprintln(w, "INDEX  STATUS        CODE  REQUEST / ANSWER")
@@ -232,11 +232,11 @@ func line(r *client.Response) string {
 	return clean(fmt.Sprintf("%5d  %-12s  %s  %s  %s", r.Index, status, code, what, why), 200)
 }
 
-// clean removes control characters, which could change the terminal, and shortens the text.
-func clean(text string, most int) string {
-	out := make([]rune, 0, most)
+// clean removes control characters, which could control the terminal, and shortens the text.
+func clean(text string, limit int) string {
+	out := make([]rune, 0, limit)
 	for _, r := range text {
-		if len(out) == most {
+		if len(out) == limit {
 			return string(append(out, '…'))
 		}
 		if batch.IsControl(r) {
@@ -253,8 +253,8 @@ func newResults(environ []string) *cobra.Command {
 	c := r.command(environ, ofTicket|hasJSON, &cobra.Command{
 		Use:   "results TICKET",
 		Short: "Print the responses of a batch, in the order of its requests",
-		Long: `Print the responses of a batch, in the order of its requests. An unfinished batch has only some of
-them. With --json, each response is a JSON object on a line, with its whole body.
+		Long: `Print the responses of a batch, in the order of its requests. If the batch is unfinished, print
+those that have arrived. With --json, each response is one line of JSON with its whole body.
 
 ` + exitCodes,
 		Example: `  sheaf results 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11 --only failed
@@ -262,7 +262,7 @@ them. With --json, each response is a JSON object on a line, with its whole body
 	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
 		status, ok := only[which]
 		if !ok {
-			return usagef("--only is %q and must be failed, in-doubt, not-executed or completed", which)
+			return usagef("--only is %q but must be failed, in-doubt, not-executed or completed", which)
 		}
 		b, err := service.Get(ctx, args[0], client.GetOptions{NoResponses: true})
 		if err != nil {
@@ -307,8 +307,8 @@ func newCancel(environ []string) *cobra.Command {
 	c := r.command(environ, 0, &cobra.Command{
 		Use:   "cancel TICKET | --group NAME",
 		Short: "Stop a batch, or all batches of a group",
-		Long: `Stop a batch, or all unfinished batches of a group. Requests in flight end and are recorded. The
-rest are not executed.
+		Long: `Stop a batch, or all unfinished batches of a group. Requests in flight finish and are recorded.
+The rest are not executed.
 
 ` + exitCodes,
 		Example: `  sheaf cancel 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11
@@ -351,11 +351,11 @@ func newRetry(environ []string) *cobra.Command {
 	c := r.command(environ, ofTicket, &cobra.Command{
 		Use:   "retry TICKET",
 		Short: "Create a batch that repeats the failed requests of another one, and print its ticket",
-		Long: `Create a batch that repeats the requests of another one that failed or were not executed. Print
-its ticket.
+		Long: `Create a batch that repeats those requests of another one that failed or were not executed, and
+print its ticket.
 
 Requests in doubt are left out, because the API may have carried them out. Check in the API first.
-Then --also-in-doubt or --only-in-doubt repeats them with their old Idempotency-Key.`,
+Then repeat them, with their old Idempotency-Key, by --also-in-doubt or --only-in-doubt.`,
 		Example: `  sheaf tail $(sheaf retry 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11)
   sheaf retry --dry-run 0b4a3f7e-3a46-4b9c-b9b0-9f1d5f0e7c11`,
 	}, func(ctx context.Context, service *client.Client, c *cobra.Command, args []string) error {
@@ -408,7 +408,7 @@ func newList(environ []string) *cobra.Command {
 		wanted, ok := map[string]client.Status{"": "", "queued": client.Queued, "in-progress": client.InProgress, "completed": client.Completed}[status]
 		switch {
 		case !ok:
-			return usagef("--status is %q and must be queued, in-progress or completed", status)
+			return usagef("--status is %q but must be queued, in-progress or completed", status)
 		case limit < 1:
 			return usagef("--limit must be at least 1")
 		}
@@ -432,15 +432,15 @@ func newList(environ []string) *cobra.Command {
 		return w.Flush()
 	})
 	c.Flags().StringVar(&status, "status", "", "queued, in-progress or completed (default: all)")
-	c.Flags().IntVar(&limit, "limit", 100, "the most batches to list")
+	c.Flags().IntVar(&limit, "limit", 100, "maximum number of batches to list")
 	return c
 }
 
-// note returns a remark about a listed batch, such as that it is set aside.
+// note returns a remark about a listed batch, such as that it is quarantined.
 func note(item *client.Item) string {
 	var notes []string
 	if item.Quarantined {
-		notes = append(notes, "set aside")
+		notes = append(notes, "quarantined")
 	}
 	if item.FailedRequests > 0 {
 		notes = append(notes, failures(item.FailedRequests, item.InDoubtRequests))

@@ -26,8 +26,8 @@ func addCompletions(c *cobra.Command, environ []string) {
 		addCompletions(sub, environ)
 	}
 	register := func(flag string, f cobra.CompletionFunc) {
-		if c.Flags().Lookup(flag) != nil { // only commands of this name that have the flag
-			_ = c.RegisterFlagCompletionFunc(flag, f) // fails without the flag, or twice
+		if c.Flags().Lookup(flag) != nil { // several commands share a name, and not all of them have the flag
+			_ = c.RegisterFlagCompletionFunc(flag, f) // fails only without the flag, or if it is registered twice
 		}
 	}
 	for flag, values := range flagWords[c.Name()] {
@@ -49,7 +49,7 @@ func contextNames(environ []string) cobra.CompletionFunc {
 
 // tickets completes the tickets of the newest batches, if the service answers in time.
 func (r *remote) tickets(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	const none, most = cobra.ShellCompDirectiveNoFileComp, 20
+	const none, limit = cobra.ShellCompDirectiveNoFileComp, 20
 	service, err := r.client(-1)
 	if err != nil || len(args) > 0 {
 		return nil, none
@@ -58,7 +58,7 @@ func (r *remote) tickets(c *cobra.Command, args []string, _ string) ([]cobra.Com
 	defer cancel()
 	var found []cobra.Completion
 	for b, err := range service.List(ctx, "") {
-		if err != nil || len(found) == most {
+		if err != nil || len(found) == limit {
 			break
 		}
 		found = append(found, cobra.CompletionWithDesc(b.Ticket, fmt.Sprint(b.Status)))

@@ -16,15 +16,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// origins hold where each setting comes from: its flag, its variable, a line of the file, or
+// origins say where each setting comes from: its flag, its variable, a line of the file, or
 // byDefault.
 type origins map[string]string
 
-// byDefault is the origin of a setting that nobody has set.
+// byDefault is the origin of a setting that isn't set.
 const byDefault = "default"
 
 // configure sets the flags that the command line doesn't set, from the environment or else from the
-// file. An empty file name is no file.
+// file. An empty file name means no file.
 func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, error) {
 	if err := refuseRemoved(vars); err != nil {
 		return nil, err
@@ -72,8 +72,9 @@ func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, 
 	return from, err
 }
 
-// readConfig reads a settings file: a YAML mapping whose keys are the flags' names. Values are what the
-// flags take. A value with commas may be a list. readConfig returns the values and the line of each.
+// readConfig reads a settings file: a YAML mapping whose keys are the flags' names. Values are
+// written as for the flags; a value with commas may also be a list. readConfig returns the values and the
+// line of each.
 func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map[string]int, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -91,7 +92,7 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
-		return nil, nil, usagef("%s:%d: a settings file has one setting a line, such as listen: 127.0.0.1:8080", file, top.Line)
+		return nil, nil, usagef("%s:%d: a settings file has one setting per line, such as listen: 127.0.0.1:8080", file, top.Line)
 	}
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		name, value := top.Content[i].Value, top.Content[i+1]
@@ -113,14 +114,14 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map
 		if err != nil {
 			return nil, nil, usagef("%s%s %w", place, name, err)
 		}
-		if text != "" { // as an empty variable, it counts as unset
+		if text != "" { // like an empty variable, it counts as unset
 			values[name], lines[name] = text, top.Content[i].Line
 		}
 	}
 	return values, lines, nil
 }
 
-// scalar returns the text of a value, or of a list of them.
+// scalar returns the text of a value or of a list of values.
 func scalar(n *yaml.Node) (string, error) {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -139,7 +140,7 @@ func scalar(n *yaml.Node) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	}
-	return "", errors.New("has settings below it and must be a value or a list of values")
+	return "", errors.New("has settings below it but must be a value or a list of values")
 }
 
 // printConfig prints the settings that apply as a settings file, with their origins. Secrets are
@@ -156,7 +157,7 @@ func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 
 var secretName = regexp.MustCompile(`(?i)pass|token|secret|key|sig|credential`)
 
-// masked hides passwords and other secrets in a text that may hold an address.
+// masked hides passwords and other secrets in a text that may contain a URL.
 func masked(text string) string {
 	before, rest, found := strings.Cut(text, "://")
 	if !found {

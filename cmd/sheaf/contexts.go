@@ -20,7 +20,7 @@ import (
 	"golang.org/x/term"
 )
 
-// contextsVariable names the file of contexts.
+// contextsVariable names the contexts file.
 const contextsVariable = "SHEAF_CONTEXTS"
 
 // storedContext is a service, a store and the token for it.
@@ -30,7 +30,7 @@ type storedContext struct {
 	Token  string `json:"token"`
 }
 
-// contexts are the file of sheaf login.
+// contexts is the content of the contexts file, which sheaf login writes.
 type contexts struct {
 	Current  string                   `json:"current"`
 	Contexts map[string]storedContext `json:"contexts"`
@@ -40,10 +40,10 @@ type contexts struct {
 
 func (c *contexts) names() []string { return slices.Sorted(maps.Keys(c.Contexts)) }
 
-// mostContexts is the largest size of the file in bytes.
-const mostContexts = 1 << 20
+// maxContexts is the maximum size of the file in bytes.
+const maxContexts = 1 << 20
 
-// readContexts reads the file of contexts. A missing file has none.
+// readContexts reads the contexts file. If it is missing, there are no contexts.
 func readContexts(vars map[string]string) (*contexts, error) {
 	all := &contexts{file: vars[contextsVariable], Contexts: map[string]storedContext{}}
 	if all.file == "" {
@@ -53,7 +53,7 @@ func readContexts(vars map[string]string) (*contexts, error) {
 		}
 		all.file = filepath.Join(dir, "sheaf", "contexts.json")
 	}
-	text, err := private.Read(all.file, mostContexts)
+	text, err := private.Read(all.file, maxContexts)
 	if errors.Is(err, fs.ErrNotExist) {
 		return all, nil
 	}
@@ -61,7 +61,7 @@ func readContexts(vars map[string]string) (*contexts, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(text, all); err != nil {
-		return nil, fmt.Errorf("%s can't be read as a file of contexts (%w): remove it and use sheaf login", all.file, err)
+		return nil, fmt.Errorf("%s is not a valid contexts file (%w): delete it and use sheaf login", all.file, err)
 	}
 	if all.Contexts == nil {
 		all.Contexts = map[string]storedContext{}
@@ -96,11 +96,11 @@ func newLogin(environ []string) *cobra.Command {
 		Use:   "login [NAME] --store STORE",
 		Short: "Store a server, a store and a token for the other commands",
 		Long: `Store a server, a store and a token under a name (default: the store's), and make this the current
-context. The token comes from --token-file or SHEAF_TOKEN. Otherwise the command prompts for it, or
-reads it from the standard input if that isn't a terminal. It checks the token with the service.
+context. The token comes from --token-file or SHEAF_TOKEN. Otherwise, the command prompts for it, or
+reads it from standard input if that isn't a terminal. It checks the token with the service.
 
-Contexts are in the file sheaf/contexts.json in your configuration directory, with mode 0600.
-SHEAF_CONTEXTS names another file. A context's token is sent only to that context's server.`,
+Contexts are stored in sheaf/contexts.json in your configuration directory, with mode 0600. Set
+SHEAF_CONTEXTS to use another file. A context's token is sent only to that context's server.`,
 		Example: `  sheaf login --server https://batch.example.com --store 1003
   sheaf login shop --store 1003 --token-file token.txt
   pass show shop | sheaf login shop --store 1003`,
@@ -161,7 +161,7 @@ SHEAF_CONTEXTS names another file. A context's token is sent only to that contex
 	return c
 }
 
-// askToken prompts for a token without showing it. Without a terminal it reads the standard input.
+// askToken prompts for a token without showing it. Without a terminal, it reads standard input.
 func askToken(c *cobra.Command) (string, error) {
 	in, ok := c.InOrStdin().(*os.File)
 	if ok && term.IsTerminal(int(in.Fd())) {
@@ -170,7 +170,7 @@ func askToken(c *cobra.Command) (string, error) {
 		fmt.Fprintln(c.ErrOrStderr())
 		return strings.TrimSpace(string(text)), err
 	}
-	text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), mostContexts))
+	text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxContexts))
 	return strings.TrimSpace(string(text)), err
 }
 
@@ -208,7 +208,7 @@ func newContexts(environ []string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "contexts",
-		Short:   "List contexts; use makes another one current",
+		Short:   "List contexts, or make another one current",
 		Example: `  sheaf contexts use staging`,
 		Args:    noCommand,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -262,7 +262,7 @@ func newContexts(environ []string) *cobra.Command {
 				return err
 			}
 			if _, ok := all.Contexts[args[0]]; !ok {
-				return usagef("there is no context %q; there are: %s", args[0], strings.Join(all.names(), ", "))
+				return usagef("there is no context %q; the contexts are: %s", args[0], strings.Join(all.names(), ", "))
 			}
 			all.Current = args[0]
 			return all.write()

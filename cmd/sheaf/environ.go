@@ -15,7 +15,7 @@ func variable(flag string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// variables returns the SHEAF_ variables that are not empty. If a name occurs twice the last value
+// variables returns the SHEAF_ variables that are not empty. If a name occurs twice, the last value
 // counts, as in os/exec.
 func variables(environ []string) map[string]string {
 	found := map[string]string{}
@@ -49,17 +49,17 @@ func unknown(f *pflag.FlagSet, vars map[string]string) []string {
 	return said
 }
 
-// ofOthers are variables that aren't settings: those of the client commands, and the one that names
+// ofOthers are variables that aren't settings: those of the client commands and the one that names
 // the settings file.
 var ofOthers = []string{variable("config"), serverVariable, storeVariable, tokenVariable, contextVariable, contextsVariable}
 
-// fromKubernetes reports whether Kubernetes sets this variable in every pod beside a Service named
+// fromKubernetes reports whether Kubernetes sets this variable in every pod when a Service is named
 // sheaf.
 func fromKubernetes(name string) bool {
 	return name == "SHEAF_PORT" || strings.HasPrefix(name, "SHEAF_PORT_") || strings.HasPrefix(name, "SHEAF_SERVICE_")
 }
 
-// nearest returns the known name that differs least from name if name may be a typing error; else "".
+// nearest returns the known name that is closest to name, or "" if name can't be a typo of any.
 func nearest(name string, known []string) string {
 	best, least := "", 4
 	for _, k := range known {

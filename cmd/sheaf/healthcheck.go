@@ -17,9 +17,9 @@ func newHealthcheck(environ []string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "healthcheck [URL]",
 		Short: "Check whether a service on this machine is alive",
-		Long: `Call a service and exit with 0 if it answers 200, else with 1. The command is for containers without
-a shell. By default it calls /healthz at the address that ` + variable("listen") + ` has, or at metrics=ADDRESS
-in it.`,
+		Long: `Call a service and exit with 0 if it answers 200, otherwise with 1. The command is for containers
+without a shell. By default, it calls /healthz at the address in ` + variable("listen") + `, or at the address of
+metrics= in it.`,
 		Example: "  sheaf healthcheck http://127.0.0.1:9090/readyz",
 		Args:    atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// sectionKey is the annotation of a flag with the heading it stands under in the help.
+// sectionKey is the annotation that holds a flag's heading in the help.
 const sectionKey = "section"
 
 // putUnder puts the flags that have no heading yet under this one.
@@ -20,7 +20,7 @@ func putUnder(f *pflag.FlagSet, heading string) {
 	})
 }
 
-// printUsage prints the usage of a command whose flags stand under headings, a line for each flag.
+// printUsage prints the usage of a command whose flags have headings, with one line per flag.
 func printUsage(c *cobra.Command) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:\n  %s\n\nExamples:\n%s\n", c.UseLine(), c.Example)

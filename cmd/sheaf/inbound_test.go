@@ -44,7 +44,7 @@ func TestOperatorsAddress(t *testing.T) {
 	}
 }
 
-// One HTTP/2 connection has limits on its requests and on bytes that nobody has read.
+// An HTTP/2 connection has limits on its open requests and on its unread bytes.
 func TestHTTP2IsBounded(t *testing.T) {
 	a := newAuthority(t)
 	dir := t.TempDir()

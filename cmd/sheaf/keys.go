@@ -15,8 +15,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// credentialVariable may have the upstream's credential for keys add. Otherwise it is read from stdin.
-const credentialVariable = "SHEAF_UPSTREAM_TOKEN" //nolint:gosec // a name, no credential
+// credentialVariable names the variable from which keys add takes the upstream's credential. If it is
+// unset, the credential is read from stdin.
+const credentialVariable = "SHEAF_UPSTREAM_TOKEN" //nolint:gosec // a name, not a credential
 
 func newKeys(environ []string) *cobra.Command {
 	c := &cobra.Command{
@@ -34,9 +35,9 @@ sheaf serve reads the file again on SIGHUP.`,
 	return c
 }
 
-// fileFlag adds the flag that names the file of keys.
+// fileFlag adds the flag that names the keys file.
 func fileFlag(c *cobra.Command, file *string) {
-	c.Flags().StringVar(file, "file", "keys.json", "the file of keys")
+	c.Flags().StringVar(file, "file", "keys.json", "the keys file")
 }
 
 func newKeysAdd(environ []string) *cobra.Command {
@@ -49,8 +50,8 @@ func newKeysAdd(environ []string) *cobra.Command {
 		Long: `Issue a key and print it. The key is not stored: if it is lost, issue another one.
 
 The credential that the upstream gets in its place is read from ` + credentialVariable + ` or stdin,
-because other users could see it on the command line. The right to operate shows the whole service.
-It needs --store '*', and no credential if it is the only right.`,
+because other users could see it on the command line. The operate right gives access to the whole
+service. It needs --store '*', and no credential if it is the only right.`,
 		Example: `  sheaf keys add --name importer --store 12345 --secret-key-file sheaf.key <upstream-token
   sheaf keys add --name reports --store '*' --right read --secret-key-file sheaf.key <upstream-token
   sheaf keys add --name night-shift --store '*' --right operate --secret-key-file sheaf.key`,
@@ -60,16 +61,16 @@ It needs --store '*', and no credential if it is the only right.`,
 			case name == "" || len(stores) == 0 || sealFile == "":
 				return usagef("--name, --store and --secret-key-file are required")
 			case expires < 0:
-				return usagef("--expires is %v and must be more than 0", expires)
+				return usagef("--expires is %v but must be more than 0", expires)
 			}
 			for _, s := range stores {
 				if s != "*" && !batch.ValidStoreID(s) {
-					return usagef("--store is %q and must be a store id, or * for all", s)
+					return usagef("--store is %q but must be a store id, or * for all", s)
 				}
 			}
 			for _, r := range rights {
 				if !slices.Contains(auth.Rights, r) {
-					return usagef("--right is %q and must be one of %s", r, strings.Join(auth.Rights, ", "))
+					return usagef("--right is %q but must be one of %s", r, strings.Join(auth.Rights, ", "))
 				}
 			}
 			seal, err := secret.Read(sealFile)
@@ -77,7 +78,7 @@ It needs --store '*', and no credential if it is the only right.`,
 				return fmt.Errorf("secret key: %w", err)
 			}
 			var credential string
-			if !slices.Equal(rights, []string{auth.Operate}) { // otherwise nothing is sent for the key
+			if !slices.Equal(rights, []string{auth.Operate}) { // such a key is never used to call the upstream
 				if credential, err = readCredential(environ, c.InOrStdin()); err != nil {
 					return err
 				}
@@ -90,7 +91,7 @@ It needs --store '*', and no credential if it is the only right.`,
 			key, issued := auth.Issue(seal, auth.Grant{Name: name, Stores: stores, Rights: rights, Credential: credential, Expires: until})
 			err = auth.ChangeIssued(file, func(keys []auth.Issued) ([]auth.Issued, error) {
 				if slices.ContainsFunc(keys, func(k auth.Issued) bool { return k.Name == name }) {
-					return nil, fmt.Errorf("%s has a key named %q already. Choose another name, or revoke that key first", file, name)
+					return nil, fmt.Errorf("%s already has a key named %q. Choose another name, or revoke that key first", file, name)
 				}
 				return append(keys, issued), nil
 			})
@@ -102,10 +103,10 @@ It needs --store '*', and no credential if it is the only right.`,
 		},
 	}
 	fileFlag(c, &file)
-	c.Flags().StringVar(&name, "name", "", "the key's name; each key needs its own")
-	c.Flags().StringSliceVar(&stores, "store", nil, "stores where it may be used, separated by commas; * for all")
+	c.Flags().StringVar(&name, "name", "", "the key's name, which must be unique")
+	c.Flags().StringSliceVar(&stores, "store", nil, "stores where the key may be used, separated by commas; * for all")
 	c.Flags().StringSliceVar(&rights, "right", auth.CallerRights, strings.Join(auth.Rights, ", "))
-	c.Flags().DurationVar(&expires, "expires", 0, "when it expires, from now; 0: never")
+	c.Flags().DurationVar(&expires, "expires", 0, "time until the key expires; 0: never")
 	c.Flags().StringVar(&sealFile, "secret-key-file", "", "the service's secret key, which encrypts the credential")
 	return c
 }
@@ -150,7 +151,7 @@ func newKeysList() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := auth.ReadIssued(file)
 			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("there is no file %s: name another with --file, or make it with sheaf keys add", file)
+				return fmt.Errorf("there is no file %s: name another with --file, or create it with sheaf keys add", file)
 			}
 			if err != nil {
 				return err
@@ -184,8 +185,8 @@ func newKeysRevoke() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke NAME|ID",
 		Short: "Revoke a key",
-		Long: `Revoke a key. A running sheaf serve refuses it after the next SIGHUP. Batches that were created with
-it continue, with the upstream credential that was stored with them.`,
+		Long: `Revoke a key. A running sheaf serve refuses it after the next SIGHUP. Batches created with it
+continue with the upstream credential that was stored with them.`,
 		Example: `  sheaf keys revoke partner-a && systemctl reload sheaf`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

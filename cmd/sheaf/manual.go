@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// newManual returns the command that makes the manual pages of packages.
+// newManual returns the command that writes the manual pages for packages.
 func newManual() *cobra.Command {
 	return &cobra.Command{
 		Use:    "manual FOLDER",
@@ -24,7 +24,7 @@ func newManual() *cobra.Command {
 			if _, err := os.Stat(args[0]); err != nil {
 				return err
 			}
-			released := time.Unix(0, 0).UTC() // the same pages from the same version
+			released := time.Unix(0, 0).UTC() // so that each version always has the same pages
 			return doc.GenManTree(c.Root(), &doc.GenManHeader{Title: "SHEAF", Section: "1", Source: "Sheaf", Manual: "Sheaf", Date: &released}, args[0])
 		},
 	}

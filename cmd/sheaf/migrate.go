@@ -14,16 +14,16 @@ func newMigrate(environ []string) *cobra.Command {
 	flags := pflag.NewFlagSet("migrate", pflag.ContinueOnError)
 	addDatabase(flags, &database)
 	c := &cobra.Command{
-		Use:   "migrate --database postgres://USER:PASSWORD@HOST:PORT/NAME",
+		Use:   "migrate --database postgres://USER@HOST:PORT/NAME",
 		Short: "Bring a PostgreSQL database's schema up to date",
 		Long: `Bring a PostgreSQL database's schema up to date.
 
-sheaf serve does this when it starts. With --migrate=off it doesn't, and you run this command before
-the first node of a new version starts. Running nodes are not disturbed. Migrations can't be undone,
+sheaf serve does this when it starts. With --migrate=off, it doesn't; run this command before you
+start the first node of a new version. Running nodes are not disturbed. Migrations can't be undone,
 but the previous version works with the new schema.
 
-Every user of this machine can see a command line. So put the password into a file that the URL
-names, postgres://USER@HOST/NAME?sheaf_password_file=FILE, or the URL into SHEAF_DATABASE.`,
+Every user of this machine can see a command line. So either keep the password in a file that
+the URL names (postgres://USER@HOST/NAME?sheaf_password_file=FILE), or set the URL in SHEAF_DATABASE.`,
 		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {

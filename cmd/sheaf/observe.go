@@ -18,8 +18,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// otelSays reports whether OpenTelemetry's variables turn traces on. Unsupported values are errors.
-func otelSays(environ []string) (on bool, err error) {
+// tracesEnabled reports whether OpenTelemetry's variables turn traces on. Unsupported values are errors.
+func tracesEnabled(environ []string) (on bool, err error) {
 	set := map[string]string{}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
@@ -42,9 +42,8 @@ func otelSays(environ []string) (on bool, err error) {
 	return true, nil
 }
 
-// sampler returns the sampler that decides which traces are recorded, unless OTEL_TRACES_SAMPLER
-// names one. It decides by the trace's ID alone: callers can't choose whether their traces are
-// recorded, and all nodes that run a batch make the same decision.
+// sampler returns the option that records every trace, whatever a caller's sampling flag says. It
+// returns nil if OTEL_TRACES_SAMPLER names a sampler.
 func sampler(environ []string) []sdktrace.TracerProviderOption {
 	named := func(entry string) bool {
 		value, ok := strings.CutPrefix(entry, "OTEL_TRACES_SAMPLER=")
@@ -58,10 +57,10 @@ func sampler(environ []string) []sdktrace.TracerProviderOption {
 		sdktrace.WithRemoteParentSampled(all), sdktrace.WithRemoteParentNotSampled(all)))}
 }
 
-// newTracing returns a provider that exports traces as OpenTelemetry's variables say; nil if they
-// name no collector.
+// newTracing returns a provider that exports traces as OpenTelemetry's variables say, or nil if they
+// turn traces off.
 func newTracing(ctx context.Context, environ []string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
-	if on, err := otelSays(environ); !on {
+	if on, err := tracesEnabled(environ); !on {
 		return nil, err
 	}
 	exporter, err := otlptracehttp.New(ctx)
@@ -90,7 +89,7 @@ const (
 	readyPath   = "/readyz"
 )
 
-// withMetrics serves /metrics at the API's address, unless metrics are off or elsewhere.
+// withMetrics serves /metrics at the API's address, unless metrics are off or have their own address.
 func withMetrics(where addresses, metrics, next http.Handler) http.Handler {
 	if where.metrics != "" {
 		return next
@@ -116,8 +115,8 @@ func onlyGet(next http.Handler) http.Handler {
 	})
 }
 
-// newMetricsServer returns a server of metrics and probes for operators, and its listener; nil if
-// metrics have no address of their own. Callers can't reach it, so they can't keep it busy.
+// newMetricsServer returns a server of metrics and probes for operators, and its listener, or nil
+// if metrics have no address of their own. Callers can't reach it, so they can't keep it busy.
 func newMetricsServer(where addresses, service *sheaf.Service, hosts []string, log *slog.Logger) (*http.Server, net.Listener, error) {
 	if where.metrics == "" || where.metrics == "off" {
 		return nil, nil, nil

@@ -30,7 +30,7 @@ func TestOpenTelemetryVariables(t *testing.T) {
 		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http " + endpoint, false, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is http,"},
 		{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", false, ""}, // for other programs: nothing is traced
 	} {
-		on, err := otelSays(strings.Fields(tt.environ))
+		on, err := tracesEnabled(strings.Fields(tt.environ))
 		if on != tt.on || (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
 			t.Errorf("%s: %v, %v", tt.environ, on, err)
 		}

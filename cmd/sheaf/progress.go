@@ -78,7 +78,7 @@ func rate(r float64) string {
 	return fmt.Sprintf("%.1f/s", r)
 }
 
-// left formats the time until the submission ends.
+// left formats the estimated time until the submission ends.
 func left(s submit.Snapshot, perSecond float64) string {
 	if perSecond <= 0 {
 		return ""
@@ -96,7 +96,7 @@ func left(s submit.Snapshot, perSecond float64) string {
 // hindrance says why no requests end.
 func hindrance(s submit.Snapshot, now time.Time) string {
 	if s.Problem != "" {
-		return fmt.Sprintf("trying again in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), visibleText(s.Problem))
+		return fmt.Sprintf("retrying in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), visibleText(s.Problem))
 	}
 	if wait := s.Waits.Sub(now).Round(time.Second); wait > 0 {
 		return fmt.Sprintf("waiting %s for the API", wait)

@@ -12,21 +12,21 @@ import (
 func newQuarantine(environ []string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "quarantine",
-		Short: "List, release and end batches that were set aside",
-		Long: `List, release and end batches that were set aside because they can't be run: their stored data can't
-be read, the database refuses their results, or the nodes that ran them died. Other batches of their
-stores continue to run.
+		Short: "List, release and end quarantined batches",
+		Long: `List, release and end quarantined batches. A batch is quarantined if it can't be run: its stored
+data can't be read, the database refuses its results, or the nodes that ran it died. Other batches of
+its store continue to run.
 
-The token must be a key with the right to operate: sheaf keys add --store '*' --right operate.`,
+The token must be a key with the operate right: sheaf keys add --store '*' --right operate.`,
 		Args: noCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newQuarantineList(environ),
-		newUnquarantine(environ, "release", "Resume a batch that was set aside", (*client.Operator).ReleaseQuarantined,
-			`Resume a batch that was set aside, once the cause is fixed. If it still can't be run, it is set
-aside again.`),
-		newUnquarantine(environ, "end", "End a batch that was set aside", (*client.Operator).EndQuarantined,
-			`End a batch that was set aside. Recorded results stay. A request that was in flight is FAILED with a
+		newUnquarantine(environ, "release", "Resume a quarantined batch", (*client.Operator).ReleaseQuarantined,
+			`Resume a quarantined batch once the cause is fixed. If the batch still can't be run, it is
+quarantined again.`),
+		newUnquarantine(environ, "end", "End a quarantined batch", (*client.Operator).EndQuarantined,
+			`End a quarantined batch. Recorded results are kept. A request that was in flight is FAILED with a
 message that its outcome is unknown. Requests that were never sent are NOT_EXECUTED.`))
 	return c
 }
@@ -35,7 +35,7 @@ func newQuarantineList(environ []string) *cobra.Command {
 	var r remote
 	return r.operatorCommand(environ, hasJSON, &cobra.Command{
 		Use:     "list",
-		Short:   "List the batches that were set aside, oldest first",
+		Short:   "List quarantined batches, oldest first",
 		Example: `  sheaf quarantine list --server https://batch.example.com --token-file operator.key`,
 		Args:    atMost(0),
 	}, func(ctx context.Context, operator *client.Operator, c *cobra.Command, _ []string) error {
@@ -47,7 +47,7 @@ func newQuarantineList(environ []string) *cobra.Command {
 			return writeJSON(c.OutOrStdout(), map[string]any{"batches": append([]client.Quarantined{}, found...)})
 		}
 		w := newTable(c.OutOrStdout())
-		fmt.Fprintln(w, "TICKET\tSTORE\tSET ASIDE\tREASON")
+		fmt.Fprintln(w, "TICKET\tSTORE\tQUARANTINED\tREASON")
 		for _, b := range found {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Ticket, b.Store, b.QuarantinedAt.Format(time.RFC3339), b.Reason)
 		}

@@ -82,13 +82,13 @@ func withService[S any](r *remote, has shape, c *cobra.Command, run func(context
 	return c
 }
 
-// flags are the flags of commands that call a service for a store.
+// flags adds the flags of commands that call a service for a store.
 func (r *remote) flags(c *cobra.Command, environ []string) {
 	c.Flags().StringVar(&r.store, "store", "", "the store ["+storeVariable+"]")
 	r.operatorFlags(c, environ)
 }
 
-// operatorFlags are the flags of commands for operators, which concern all stores.
+// operatorFlags adds the flags of commands for operators, which concern all stores.
 func (r *remote) operatorFlags(c *cobra.Command, environ []string) {
 	r.environ = environ
 	c.Flags().StringVar(&r.server, "server", "", "the service's address (default "+defaultServer+") ["+serverVariable+"]")
@@ -100,7 +100,7 @@ func (r *remote) operatorFlags(c *cobra.Command, environ []string) {
 // environment over the context. A context's token is sent only to that context's server.
 func (r *remote) resolve() (client.Options, error) { return r.resolveFor(true) }
 
-// resolveFor is resolve for a command that needs a store or doesn't.
+// resolveFor is like resolve; store says whether the command needs a store.
 func (r *remote) resolveFor(store bool) (client.Options, error) {
 	vars := variables(r.environ)
 	var o client.Options
@@ -139,7 +139,7 @@ func (r *remote) resolveFor(store bool) (client.Options, error) {
 // stored returns the context to use, or an empty one if there is none.
 func (r *remote) stored(vars map[string]string) (storedContext, error) {
 	if r.server != "" && r.store != "" && r.context == "" && (r.tokenFile != "" || vars[tokenVariable] != "") {
-		return storedContext{}, nil // not needed, so its errors don't matter
+		return storedContext{}, nil // no context is needed, so errors in the file don't matter
 	}
 	all, err := readContexts(vars)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *remote) stored(vars map[string]string) (storedContext, error) {
 	}
 	found, ok := all.Contexts[name]
 	if !ok {
-		return found, usagef("there is no context %q; there are: %s", name, strings.Join(all.names(), ", "))
+		return found, usagef("there is no context %q; the contexts are: %s", name, strings.Join(all.names(), ", "))
 	}
 	return found, nil
 }
@@ -245,5 +245,5 @@ func plural(n int, one, more string) string {
 	return fmt.Sprintf("%s %s", commas(n), more)
 }
 
-// newTable returns a writer of columns that tabs separate. Flush prints them.
+// newTable returns a writer of tab-separated columns. Flush prints them.
 func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }

@@ -6,7 +6,7 @@ import (
 )
 
 // removed are flags that sheaf serve once had, and what replaces them.
-var removed = map[string]string{ //nolint:gosec // names, no credentials
+var removed = map[string]string{ //nolint:gosec // names, not credentials
 	"auth-check-any-store":   "use --auth check-any-store=URL",
 	"upstream-allow":         "use --upstream-guard=NETWORKS",
 	"tls-cert":               "use --tls cert=FILE,key=FILE",
@@ -25,7 +25,7 @@ var removed = map[string]string{ //nolint:gosec // names, no credentials
 	"traces-sample":          "set OTEL_TRACES_SAMPLER=traceidratio and OTEL_TRACES_SAMPLER_ARG",
 	"stores-at-once":         "use --max-outbound COUNT,stores=COUNT",
 	"max-stored":             "use --max-database SIZE,queue=SIZE",
-	"max-body":               "creates take 10 MiB, and a program that embeds Sheaf can set Limits.MaxBody",
+	"max-body":               "creates take up to 10 MiB; a program that embeds Sheaf can set Limits.MaxBody",
 	"log-level":              "use --log-format FORMAT,LEVEL",
 }
 

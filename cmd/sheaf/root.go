@@ -34,7 +34,7 @@ type endsWith int
 
 func (e endsWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// exitCode returns the code that stands for an error.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	if code, ok := errors.AsType[endsWith](err); ok {
 		return int(code)
@@ -60,8 +60,8 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// run runs the command and returns its exit code. args don't include the program's name, and environ is
-// as os.Environ returns it.
+// run runs the command and returns its exit code. args don't include the program's name. environ
+// has the form of os.Environ's result.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	stdout, stderr = visible(stdout, false), visible(stderr, true)
 	root := newRoot(environ)
@@ -104,7 +104,7 @@ batch endpoint. The batches of each store run in order.`,
 	return root
 }
 
-// flagError returns the error for a wrong flag.
+// flagError returns the error for an invalid flag.
 func flagError(c *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return usagef("--%s %w", invalid.GetFlag().Name, invalid.Unwrap())

@@ -16,8 +16,8 @@ func newKeysRotate() *cobra.Command {
 		Use:   "rotate-secret KEYFILE",
 		Short: "Rotate the secret key that credentials are encrypted with",
 		Long: `Rotate the secret key that credentials are encrypted with. The service keeps running, and no batch
-loses its credential. KEYFILE is the file of sheaf serve --secret-key-file. Its first line encrypts,
-and every line decrypts what it has encrypted.
+loses its credential. KEYFILE is the file of sheaf serve --secret-key-file. The key in its first
+line encrypts; every key in it decrypts what it has encrypted.
 
 One service:
   1. sheaf keys rotate-secret KEYFILE                 then restart it
@@ -32,7 +32,7 @@ Several services with one database. After each step, copy KEYFILE to all of them
 A service doesn't start if batches need a key that KEYFILE no longer has. The last step moves the
 old key to KEYFILE.old. Remove that file when you don't need it.
 
-With --file, the credentials of issued keys in that file are encrypted again with the first line.
+With --file, the credentials of the issued keys in that file are encrypted again with the first key.
 Use it with every step, and copy that file too.`,
 		Example: `  sheaf keys rotate-secret sheaf.key --file keys.json`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -45,14 +45,14 @@ Use it with every step, and copy that file too.`,
 			switch secret.Step(step) {
 			case secret.Begin, secret.Prepare, secret.Activate, secret.Finish:
 			default:
-				return usagef("--step is %q and must be %s, %s or %s", step, secret.Prepare, secret.Activate, secret.Finish)
+				return usagef("--step is %q but must be %s, %s or %s", step, secret.Prepare, secret.Activate, secret.Finish)
 			}
-			if file != "" { // an unreadable file is an error before the key changes
+			if file != "" { // report an unreadable file before the key changes
 				if _, err := auth.ReadIssued(file); err != nil {
 					return err
 				}
 			}
-			// Before the last step, so that nothing in the file needs the old key.
+			// This comes before the last step, so that nothing in the file needs the old key any more.
 			if file != "" && secret.Step(step) == secret.Finish {
 				if err := reseal(c, file, args[0]); err != nil {
 					return err
@@ -65,19 +65,19 @@ Use it with every step, and copy that file too.`,
 			if err != nil {
 				return fmt.Errorf("secret key: %w", err)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s has %d keys; %s encrypts\n", args[0], key.Count(), key.ID())
+			fmt.Fprintf(c.OutOrStdout(), "%s has %d keys; new credentials are encrypted with %s\n", args[0], key.Count(), key.ID())
 			if file != "" && secret.Step(step) != secret.Finish {
 				return reseal(c, file, args[0])
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "file", "", "a file of issued keys whose credentials to encrypt again")
+	c.Flags().StringVar(&file, "file", "", "keys file whose credentials to encrypt again")
 	c.Flags().StringVar(&step, "step", "", "prepare, activate or finish (default: prepare and activate)")
 	return c
 }
 
-// reseal encrypts the credentials in a file of issued keys with the current key.
+// reseal encrypts the credentials in a keys file with the current key.
 func reseal(c *cobra.Command, file, keyFile string) error {
 	key, err := secret.Read(keyFile)
 	if err != nil {

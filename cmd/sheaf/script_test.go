@@ -208,7 +208,7 @@ func (p *process) await(ts *testscript.TestScript, pattern string) string {
 	return found
 }
 
-// logged is like await, but returns "" when the process ends or patience is over.
+// logged is like await, but returns "" when the process ends or patience has passed.
 func (p *process) logged(pattern string) string {
 	re := regexp.MustCompile(pattern)
 	expired := false

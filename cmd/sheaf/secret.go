@@ -21,7 +21,7 @@ func newSecret() *cobra.Command {
 		Short: "Create a secret key and print it, or write it to FILE with mode 0600",
 		Long: `Create a secret key: 32 random bytes in base64 on one line.
 
-Without FILE the key is printed. With FILE it is written there with mode 0600; an existing file is
+Without FILE, the key is printed. With FILE, it is written there with mode 0600; an existing file is
 not changed. Pass the file to sheaf serve with --secret-key-file.`,
 		Example: `  sheaf secret new sheaf.key`,
 		Args:    atMost(1),
@@ -40,11 +40,11 @@ not changed. Pass the file to sheaf serve with --secret-key-file.`,
 // longer be read.
 func createKey(file string) error {
 	if file == "" {
-		return usagef("the FILE of sheaf secret new is empty: name a file, or leave it out to print the key")
+		return usagef("the name of FILE is empty: name a file, or omit FILE to print the key")
 	}
 	_, err := secret.Create(file)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already and was not changed. Choose another name, or remove the file if no database needs that key", file)
+		return fmt.Errorf("%s already exists and was not changed. Choose another name, or remove the file if no database needs that key", file)
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func TestSampling(t *testing.T) {
 		parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1, 15: 1}, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true})
 		_, span := provider.Tracer("").Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), "call")
 		if !span.SpanContext().IsSampled() {
-			t.Errorf("a caller's flag %v decides", flags)
+			t.Errorf("a caller's flag %v decides whether the trace is recorded", flags)
 		}
 	}
 	if sampler([]string{"OTEL_TRACES_SAMPLER=traceidratio"}) != nil {
@@ -66,7 +66,7 @@ func TestSampling(t *testing.T) {
 func TestCredentialsDirectory(t *testing.T) {
 	t.Setenv(credentialsVariable, "")
 	if _, err := parseFile("$CREDENTIALS_DIRECTORY/sheaf.key"); err == nil {
-		t.Error("a credential is accepted that was not loaded")
+		t.Error("a credential that was not loaded is accepted")
 	}
 	t.Setenv(credentialsVariable, "/run/credentials/sheaf.service")
 	for text, want := range map[string]string{

@@ -27,7 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// limits are the times that one connection of a caller may take.
+// limits are the timeouts of a caller's connection.
 type limits struct {
 	header  time.Duration // for sending a request's header, and for the TLS handshake
 	request time.Duration // for sending a request, and again for reading the answer
@@ -41,12 +41,12 @@ const (
 	maxBody   = 10 << 20 // bytes of a create's body, the library's default
 	// maxConnections limits callers' connections if the process may open that many files.
 	maxConnections = 16384
-	// keptFiles is how many files the database, the log and the like may need, besides
-	// connections to the upstream.
+	// keptFiles is how many open files are reserved for the database, the log and so on, in addition
+	// to connections to the upstream.
 	keptFiles = 256
 	// maxStreams limits the open requests of one HTTP/2 connection.
 	maxStreams = 100
-	// An HTTP/2 stream and connection may send this many bytes before anybody reads them.
+	// streamBuffer and connectionBuffer limit the unread bytes of an HTTP/2 stream and connection.
 	streamBuffer, connectionBuffer = 128 << 10, 256 << 10
 )
 
@@ -65,22 +65,22 @@ SHEAF_MAX_QUEUED and max-queued. The command line wins over the environment, and
 over the file. An empty value counts as unset. sheaf config check prints the settings that apply.
 
 Durations have a unit: 500ms, 30s, 20m, 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰),
-10MB (10·10⁶). Lists are separated by commas. Some values take more after a comma:
-  listen: :8080,metrics=127.0.0.1:9090  /metrics, /healthz and /readyz there, away from callers
+10MB (10·10⁶). Lists are separated by commas. Some values have optional parts after a comma:
+  listen: :8080,metrics=127.0.0.1:9090  /metrics, /healthz and /readyz on a separate address
   log-format: json,debug                the level: debug, info (default), warn or error
   max-database: 100GiB,queue=2GiB       also limits one queue's batches, finished ones included
-  max-outbound: 1024,stores=100         also limits the stores that are at work at the same time
+  max-outbound: 1024,stores=100         also limits how many stores run at the same time
   tls: cert=FILE,key=FILE,upstream-ca=FILE,upstream-cert=FILE,upstream-key=FILE
 
 Callers are admitted by --auth:
-  passthrough           all of them; a batch belongs to its token, and the upstream checks the token
-  check=URL             those whose token this address of the API accepts; it has {storeId}
+  passthrough           all callers; a batch belongs to its token, and the upstream checks the token
+  check=URL             those whose token the API accepts at URL, which must contain {storeId}
   check-any-store=URL   the same without {storeId}, so that every token may use every store
-  keys=FILE             those with a key made by sheaf keys
+  keys=FILE             those with a key issued by sheaf keys
 
-Addresses: /healthz answers 200 while the process lives, /readyz once the service is ready. /metrics
-has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by
-OTLP over HTTP if OpenTelemetry's variables name a collector, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+Paths: /healthz answers 200 while the process lives, and /readyz once the service is ready. /metrics
+has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by OTLP
+over HTTP if an OpenTelemetry variable, such as OTEL_EXPORTER_OTLP_ENDPOINT, names a collector.
 
 SIGHUP reloads the files of --auth keys=FILE, --operator-keys and --webhook-secret-file and the
 certificates of --tls, and reopens the audit log. SIGTERM and SIGINT stop the service: it starts no
@@ -100,7 +100,7 @@ once, and the next start continues as after a crash.`,
 			for _, sentence := range unknown(flags, vars) {
 				log.Warn("unknown setting in the environment", "problem", sentence)
 			}
-			quote(log)
+			captureStdLog(log)
 			return serve(c.Context(), s, environ, log)
 		},
 	}
@@ -117,9 +117,9 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// quote replaces the output of package log, to which net/http writes about connections that break the
-// protocol. The text itself isn't logged, because it may hold a part of an answer.
-func quote(logger *slog.Logger) {
+// captureStdLog replaces the output of package log, which net/http uses to report connections that break
+// the protocol. The text itself isn't logged, because it may contain part of an answer.
+func captureStdLog(logger *slog.Logger) {
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(writerFunc(func(p []byte) (int, error) {
 		logger.Debug("the HTTP library reported a connection that breaks the protocol", "bytes", len(p))
@@ -131,7 +131,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// serve runs the service until ctx ends, a signal comes or something fails. When it returns, all
+// serve runs the service until ctx ends, a signal arrives or something fails. When it returns, all
 // answers are recorded and the database is closed.
 func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger) (err error) {
 	options := s.serviceOptions(log)
@@ -183,7 +183,7 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	// Until here a signal ends the process as a crash would, which is harmless.
+	// Until here, a signal ends the process as a crash would, which is harmless.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	s.logAddresses(listener.Addr().String(), log)
@@ -203,7 +203,7 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	return nil
 }
 
-// logAddresses logs where the service listens, and the pages for people.
+// logAddresses logs where the service listens, and the URLs of its pages.
 func (s *settings) logAddresses(address string, log *slog.Logger) {
 	info, _ := debug.ReadBuildInfo()
 	pages := "http://" + local(address)
@@ -220,12 +220,12 @@ func (s *settings) logAddresses(address string, log *slog.Logger) {
 	log.Info("listening", attributes...)
 }
 
-// listenError says why the service can't listen on an address.
+// listenError returns the error of a service that can't listen on an address.
 func listenError(address, setting string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("the address %s is in use by another process: stop that one, or choose another with %s", address, setting)
+		return fmt.Errorf("the address %s is in use by another process: stop that process, or choose another address with %s", address, setting)
 	}
-	return fmt.Errorf("can't listen on %s: %w: choose another address with %s", address, err, setting)
+	return fmt.Errorf("can't listen on %s: %w; choose another address with %s", address, err, setting)
 }
 
 // forUpstream returns the base configuration of connections to the upstream.
@@ -248,7 +248,7 @@ func (t *tlsFiles) forUpstream(files *reloads) (*tls.Config, error) {
 	return config, nil
 }
 
-// forCallers returns the configuration that the API is served with; nil: without TLS.
+// forCallers returns the TLS configuration of the API, or nil without TLS.
 func (t *tlsFiles) forCallers(files *reloads) (*tls.Config, error) {
 	if t.cert == "" {
 		return nil, nil
@@ -261,8 +261,8 @@ func (t *tlsFiles) forCallers(files *reloads) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.ForClients}, nil
 }
 
-// runAll runs the engine and the HTTP server side by side. When ctx ends both drain, each within the
-// shutdown timeout. When one fails the other is stopped too. stop restores the default effect of
+// runAll runs the engine and the HTTP server side by side. When ctx ends, both drain, each within the
+// shutdown timeout. When one fails, the other is stopped too. stop restores the default effect of
 // signals, so that a second one ends the process.
 func runAll(ctx context.Context, stop func(), s *settings, log *slog.Logger, service *sheaf.Service, listener net.Listener, secure *tls.Config, files *reloads) error {
 	handler := openapi.Handler(service)
@@ -328,13 +328,13 @@ func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
 		spare := files - s.options.Limits.MaxOutbound - keptFiles
-		if s.options.Upstream.Passthrough { // as many forwarded calls
+		if s.options.Upstream.Passthrough { // forwarded calls have the same limit
 			spare -= s.options.Limits.MaxOutbound
 		}
 		connections = min(connections, max(spare, files/4))
 	}
 	if connections < maxConnections {
-		log.Warn("the limit on open files leaves few for callers' connections: raise it with ulimit -n or LimitNOFILE",
+		log.Warn("the limit on open files leaves few for callers' connections: raise the limit with ulimit -n or LimitNOFILE",
 			"connections", connections, "files", inbound.MaxFiles())
 	}
 	return inbound.Options{
@@ -365,8 +365,8 @@ func newServer(handler http.Handler, log *slog.Logger, l limits) *http.Server {
 	}
 }
 
-// closeUnclear closes the connection after an HTTP/1 request whose end a proxy in front may see
-// elsewhere (RFC 9112, section 6.1). The API does that on its own.
+// closeUnclear closes the connection after an HTTP/1 request if a proxy in front may disagree about where
+// the request ends (RFC 9112, section 6.1). The API also does this itself.
 func closeUnclear(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
@@ -386,13 +386,13 @@ func shut(server *http.Server, limit time.Duration, log *slog.Logger) {
 	}
 }
 
-// reloads are the functions that SIGHUP calls. One that fails leaves everything as it was.
+// reloads are the functions that SIGHUP calls. A function that fails changes nothing.
 type reloads struct {
 	hangups   chan os.Signal
 	functions []func() error
 }
 
-// newReloads returns reloads that catch the signal from now on.
+// newReloads returns reloads and starts to catch the signal.
 func newReloads() *reloads {
 	r := &reloads{hangups: make(chan os.Signal, 1)}
 	signal.Notify(r.hangups, syscall.SIGHUP)
@@ -414,14 +414,14 @@ func (r *reloads) run(ctx context.Context, log *slog.Logger) {
 			err = errors.Join(err, reload())
 		}
 		if err != nil {
-			log.Error("not everything was reloaded; the rest stays as before", "error", err)
+			log.Error("some files were not reloaded; their previous contents stay in use", "error", err)
 		} else {
 			log.Info("reloaded")
 		}
 	}
 }
 
-// announce logs the moment when the service becomes ready. It returns then, or when ctx ends.
+// announce logs that the service is ready, as soon as it is. It returns then, or when ctx ends.
 func announce(ctx context.Context, service *sheaf.Service, log *slog.Logger) {
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()

@@ -45,7 +45,7 @@ func TestUnclearEnd(t *testing.T) {
 			next.Body.Close()
 		}
 		if (err == nil) != open {
-			t.Errorf("%q: what stands behind it was answered: %v", first, err == nil)
+			t.Errorf("%q: the bytes after it were answered as a request: %v", first, err == nil)
 		}
 		conn.Close()
 	}

@@ -15,7 +15,7 @@ import (
 // settings are the settings of sheaf serve. Each is a flag, an environment variable and a key of
 // the settings file, and holds a checked value after parsing.
 type settings struct {
-	config  string // the settings file; empty: none, or the variable's
+	config  string // the value of --config; empty: the variable names the file, or there is none
 	options sheaf.Options
 
 	listen     addresses
@@ -23,7 +23,7 @@ type settings struct {
 	hosts      []string // names accepted in the Host header, besides this machine's own
 	ui         bool
 	migrate    bool
-	authChosen bool   // somebody set --auth
+	authChosen bool   // --auth is set explicitly
 	auditLog   string // a file; empty: none
 	log        logSettings
 }
@@ -48,14 +48,14 @@ type logSettings struct {
 
 // The limits of values.
 const (
-	leastDuration  = time.Millisecond // 0 would stand for the library's default
-	leastRetention = time.Hour        // see docs/contract.md
-	mostCount      = math.MaxInt32
-	// mostBytes: a value in SQLite holds less than 1 GB, and the JSON of an answer can be longer
-	// than the answer.
-	mostBytes = 512 << 20
-	// mostStored is more than a database of any size takes.
-	mostStored = 1 << 60
+	minDuration  = time.Millisecond // 0 would mean the library's default
+	minRetention = time.Hour        // see docs/contract.md
+	maxCount     = math.MaxInt32
+	// maxBytes is this low because a value in SQLite holds less than 1 GB, and the JSON of an answer
+	// can be longer than the answer.
+	maxBytes = 512 << 20
+	// maxStored is more than any database can hold.
+	maxStored = 1 << 60
 )
 
 // newSettings returns settings that hold the defaults, and the flags that change them.
@@ -65,35 +65,35 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	f.SortFlags = false
 
-	add(f, "listen", "127.0.0.1:8080", "address", "serve here; metrics=ADDRESS|off", withPair(into(&s.listen.api, parseAddress), "metrics", into(&s.listen.metrics, parseMetrics)))
+	add(f, "listen", "127.0.0.1:8080", "address", "address of the API; metrics=ADDRESS|off", withPair(into(&s.listen.api, parseAddress), "metrics", into(&s.listen.metrics, parseMetrics)))
 	add(f, "tls", "", "files", "certificates and keys in PEM files: cert=FILE,key=FILE", into(&s.tls, parseTLS))
 	add(f, "hosts", "", "names", "Host names to accept when --listen is a loopback address", into(&s.hosts, parseHosts))
-	add(f, "trusted-proxy", "", "networks", "proxies whose X-Forwarded-For to believe: 10.1.0.7/32", into(&o.Auth.TrustedProxies, parseNetworks))
+	add(f, "trusted-proxy", "", "networks", "trust X-Forwarded-* from these proxies: 10.1.0.7/32", into(&o.Auth.TrustedProxies, parseNetworks))
 	add(f, "passthrough", "off", "on|off", "forward all other calls to the upstream unchanged", into(&o.Upstream.Passthrough, parseSwitch))
 	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", into(&s.ui, parseSwitch))
 	add(f, "shutdown-timeout", "30s", "duration", "how long to wait for requests in flight at shutdown", into(&o.ShutdownTimeout, parseDuration))
 	putUnder(f, "Serving")
 
 	add(f, "auth", "passthrough", "mode", "passthrough, check=URL or keys=FILE", setAuth(&o.Auth))
-	add(f, "operator-keys", "", "file", "keys that may see the whole service", into(&o.Auth.OperatorKeysFile, parseFile))
-	add(f, "audit-log", "", "file", "append a JSON line to it for each call to the batch API", into(&s.auditLog, parseFile))
+	add(f, "operator-keys", "", "file", "keys with operator access to the whole service", into(&o.Auth.OperatorKeysFile, parseFile))
+	add(f, "audit-log", "", "file", "log each call to the batch API to this file, as a JSON line", into(&s.auditLog, parseFile))
 	putUnder(f, "Callers")
 
 	add(f, "upstream", "", "url", "the API, such as http://127.0.0.1:9000/api/v3/{storeId}; required", into(&o.Upstream.URL, parseUpstream))
-	add(f, "upstream-guard", "off", "on|off|nets", "connect to public addresses only, and these networks", setGuard(&o.Upstream))
+	add(f, "upstream-guard", "off", "on|off|nets", "connect only to public addresses and these networks", setGuard(&o.Upstream))
 	add(f, "request-headers", "", "names", "additional headers that requests may carry: X-Locale,X-Tenant", into(&o.Upstream.RequestHeaders, parseHeaders))
 	add(f, "request-timeout", "30s", "duration", "limit for one attempt, up to the answer's last byte", into(&o.Upstream.Timeout, parseDuration))
-	add(f, "rate", "", "rate", "most requests with one credential: 600/m, 10/s or 100/10s", into(&o.Upstream.Rate, parseRate))
+	add(f, "rate", "", "rate", "maximum rate per credential: 600/m, 10/s or 100/10s", into(&o.Upstream.Rate, parseRate))
 	add(f, "success", "2xx", "2xx|200", "answers that count as success",
 		into(&o.Upstream.Success, oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200})))
-	add(f, "max-outbound", "1024", "count", "requests in flight at once; stores=COUNT",
+	add(f, "max-outbound", "1024", "count", "maximum requests in flight; stores=COUNT",
 		withPair(into(&o.Limits.MaxOutbound, parseCount(1)), "stores", into(&o.Limits.StoresAtOnce, parseCount(1))))
 	putUnder(f, "Upstream")
 
 	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", into(&o.Retries.Limit, optional(parseCount(0))))
 	add(f, "retry-interval", "3s", "duration", "pause before a retry", into(&o.Retries.Interval, parseDuration))
 	add(f, "throttle-limit", "20m", "duration", "how long 429 answers may last before a request fails", into(&o.Retries.ThrottleLimit, parseDuration))
-	add(f, "in-doubt", "fail", "fail|retry", "unknown outcome; retry needs Idempotency-Key support",
+	add(f, "in-doubt", "fail", "fail|retry", "for unknown outcomes; retry needs Idempotency-Key support",
 		into(&o.Retries.InDoubt, oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true})))
 	putUnder(f, "Retries")
 
@@ -101,21 +101,21 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "secret-key-file", "", "file", "key that encrypts credentials; required with PostgreSQL", into(&o.Database.SecretKeyFile, parseFile))
 	add(f, "abandon-credentials", "off", "on|off", "start with a new secret key and drop unsent requests", into(&o.Database.AbandonCredentials, parseSwitch))
 	f.Lookup("abandon-credentials").NoOptDefVal = "on"
-	add(f, "migrate", "on", "on|off", "update PostgreSQL's schema at the start", into(&s.migrate, parseSwitch))
-	add(f, "retention", "168h", "duration", "how long batches are kept after their end", into(&o.Database.Retention, parseRetention))
+	add(f, "migrate", "on", "on|off", "update PostgreSQL's schema at startup", into(&s.migrate, parseSwitch))
+	add(f, "retention", "168h", "duration", "how long batches are kept after they end", into(&o.Database.Retention, parseRetention))
 	putUnder(f, "Database")
 
-	add(f, "max-answer", "5MiB", "size", "most bytes of one answer's body", into(&o.Limits.MaxAnswer, parseSize))
-	add(f, "max-queued", "10000", "count", "most unfinished batches of one queue; 0: no limit", into(&o.Limits.MaxQueued, optional(parseCount(0))))
-	add(f, "max-database", "0", "size", "most bytes of the database; queue=SIZE; 0: no limit", withPair(into(&o.Limits.MaxDatabase, parseStored), "queue", into(&o.Limits.MaxStored, parseStored)))
+	add(f, "max-answer", "5MiB", "size", "maximum size of an answer's body", into(&o.Limits.MaxAnswer, parseSize))
+	add(f, "max-queued", "10000", "count", "maximum unfinished batches in a queue; 0: no limit", into(&o.Limits.MaxQueued, optional(parseCount(0))))
+	add(f, "max-database", "0", "size", "maximum database size; queue=SIZE for each queue; 0: no limit", withPair(into(&o.Limits.MaxDatabase, parseStored), "queue", into(&o.Limits.MaxStored, parseStored)))
 	putUnder(f, "Limits")
 
 	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", into(&o.Webhooks.SecretFile, parseFile))
 	add(f, "webhook-url", "", "url", "callback for batches without a callbackUrl", into(&o.Webhooks.URL, parseCallback))
-	add(f, "webhook-allow", "", "names", "private networks to allow; host names allow only these hosts", setReceivers(&o.Webhooks))
+	add(f, "webhook-allow", "", "names", "private networks to allow; if hosts are listed, allow only those", setReceivers(&o.Webhooks))
 	putUnder(f, "Callbacks")
 
-	add(f, "log-format", "text", "format", "text or json, on stderr; level: json,debug", into(&s.log, parseLog))
+	add(f, "log-format", "text", "format", "text or json, on stderr; with a level: json,debug", into(&s.log, parseLog))
 	putUnder(f, "Logging")
 	return s, f
 }
@@ -136,28 +136,28 @@ func (s *settings) load(f *pflag.FlagSet, vars map[string]string) (origins, erro
 	return from, s.check()
 }
 
-// check returns what is wrong with settings that are right one by one.
+// check returns an error if settings that are valid one by one don't go together.
 func (s *settings) check() error {
 	t, a := &s.tls, &s.options.Auth
 	switch {
 	case s.options.Upstream.URL == "":
 		return usagef("--upstream (or %s) is required, such as http://127.0.0.1:9000/api/v3/{storeId}", variable("upstream"))
 	case (t.cert == "") != (t.key == ""):
-		return usagef("--tls needs both cert=FILE and key=FILE, and one of them is missing")
+		return usagef("--tls needs both cert=FILE and key=FILE, but one of them is missing")
 	case (t.upstreamCert == "") != (t.upstreamKey == ""):
-		return usagef("--tls needs both upstream-cert=FILE and upstream-key=FILE, and one of them is missing")
+		return usagef("--tls needs both upstream-cert=FILE and upstream-key=FILE, but one of them is missing")
 	case (t.upstreamCert != "" || t.upstreamCA != "") && !strings.HasPrefix(strings.ToLower(s.options.Upstream.URL), "https:"):
-		return usagef("--tls has files for an upstream with https://, but --upstream does not begin with https://")
+		return usagef("--tls has files for an https:// upstream, but --upstream does not begin with https://")
 	case !s.authChosen && !isLoopback(s.listen.api):
 		return usagef("--listen %s can be reached from other machines, and --auth is not set, so anybody could store batches with made-up tokens. "+
 			"Set --auth (or %s) to check=URL or keys=FILE, or to passthrough if anybody may", s.listen.api, variable("auth"))
 	case a.CheckURL != "" && !strings.Contains(a.CheckURL, "{storeId}") && !a.CheckAnyStore:
-		return usagef("--auth check=URL has no {storeId} in its address, so every valid token would own the batches of every store. " +
+		return usagef("--auth check=URL has no {storeId} in its URL, so every valid token would own the batches of every store. " +
 			"Put {storeId} into its path, or use check-any-store=URL if all callers may share everything")
 	case a.KeysFile != "" && s.options.Upstream.Passthrough:
-		return usagef("--passthrough does not go with --auth keys: the upstream does not know the keys")
+		return usagef("--passthrough can't be combined with --auth keys: the upstream does not know the keys")
 	case a.KeysFile != "" && a.OperatorKeysFile != "":
-		return usagef("--operator-keys does not go with --auth keys: put the operators' keys into %s", a.KeysFile)
+		return usagef("--operator-keys can't be combined with --auth keys: put the operators' keys into %s", a.KeysFile)
 	}
 	return nil
 }

@@ -20,13 +20,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// samples has for every flag a right value that isn't its default, and a wrong one with words of the
-// error.
+// samples has, for every flag, a valid value that isn't its default, an invalid value, and a part of
+// the error.
 var samples = map[string]struct{ right, wrong, says string }{
 	"listen":              {":0,metrics=127.0.0.1:9090", "8080", "a host and a port from 0 to 65535"},
 	"upstream":            {"http://localhost:1/{storeId}", "localhost:1", "begin with http:// or https://"},
 	"auth":                {"check-any-store=http://localhost:1/me", "http://localhost:1", "passthrough, check=URL"},
-	"hosts":               {"batch.example.com, example.org", "https://example.com", "names of hosts"},
+	"hosts":               {"batch.example.com, example.org", "https://example.com", "host names"},
 	"audit-log":           {"audit.log", "", "the name of a file"},
 	"trusted-proxy":       {"10.0.0.0/8", "10", "networks in CIDR notation"},
 	"passthrough":         {"on", "yes", "on or off"},
@@ -47,7 +47,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-database":        {"100GiB,queue=2GiB", "much", "a size such as"},
 	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
 	"webhook-url":         {"https://example.com/hooks", "example.com", "must be a URL such as"},
-	"webhook-allow":       {"127.0.0.0/8, example.com", "127.0.0.1", "networks in CIDR notation and names of hosts"},
+	"webhook-allow":       {"127.0.0.0/8, example.com", "127.0.0.1", "networks in CIDR notation and host names"},
 	"retention":           {"1h", "59m", "at least 1h"},
 	"max-outbound":        {"1,stores=2", "2147483648", "to 2147483647"},
 	"secret-key-file":     {"a.key", "", "the name of a file"},
@@ -141,7 +141,7 @@ func settingsFile(t *testing.T, name, text string) string {
 	return file
 }
 
-// A flag, a variable and a key of the file set the same. The flag wins over both, and the variable
+// A flag, a variable and a key of the file set the same value. The flag wins over both, and the variable
 // over the file.
 func TestVariable(t *testing.T) {
 	each(t, func(t *testing.T, flag *pflag.Flag, right, _, _ string) {
@@ -190,7 +190,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Values of several parts.
+// A value can have several parts.
 func TestParts(t *testing.T) {
 	s := parse(t, []string{
 		"--listen=:8443,metrics=:9090", "--tls=cert=a,key=b,upstream-ca=c,upstream-cert=d,upstream-key=e", "--max-outbound=7,stores=3",
@@ -265,7 +265,7 @@ func TestHelp(t *testing.T) {
 	})
 }
 
-// Settings that don't go together are refused before anything is done.
+// Settings that don't go together are refused before anything else is done.
 func TestTogether(t *testing.T) {
 	for args, want := range map[string]string{
 		"--tls=cert=a": "cert=FILE and key=FILE",
@@ -273,7 +273,7 @@ func TestTogether(t *testing.T) {
 		"--upstream=https://a --tls=upstream-cert=a": "upstream-cert=FILE and upstream-key=FILE",
 		"--tls=upstream-cert=a,upstream-key=b":       "does not begin with https://",
 		"--tls=upstream-ca=a":                        "does not begin with https://",
-		"--auth=keys=a --passthrough=on":             "does not go with",
+		"--auth=keys=a --passthrough=on":             "can't be combined with",
 	} {
 		if said := serveUsage(t, nil, append([]string{"--upstream=http://localhost:1"}, strings.Fields(args)...)...); !strings.Contains(said, want) {
 			t.Errorf("%s: said %q, want %q", args, said, want)

@@ -38,11 +38,11 @@ func newSubmit(environ []string) *cobra.Command {
 result of each, in the order of the file.
 
 FILE holds one request per line (NDJSON), an array of requests (JSON), or a table (CSV) whose first
-line names the columns. - reads the standard input. For a table, --template makes a request from
+line names the columns. - means standard input. For a table, --template makes a request from
 each row: {{column}} stands for the column's text. It becomes a JSON string in place of a whole
 value, escaped text inside a string, and percent-encoded text in the path. {{column:number}},
-{{column:bool}} and {{column:json}} check the text and insert such a value. With a ? at the end, as
-in {{column:number?}}, an empty text becomes null. Write literal braces as \u007b\u007b.
+{{column:bool}} and {{column:json}} check the text and insert it as that type. With a ? at the end,
+as in {{column:number?}}, an empty cell becomes null. Write literal braces as \u007b\u007b.
 
 Tables are read as spreadsheets write them. The delimiter, line ends and byte order mark are
 detected and kept in the results, and blank rows are skipped. A file that isn't UTF-8 and has no
@@ -64,7 +64,7 @@ whose outcome is unknown are not among them.
   sheaf submit prices.csv --resume`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
-				return usagef("sheaf submit takes the name of one file, or - for the standard input; see sheaf submit --help")
+				return usagef("sheaf submit takes the name of one file, or - for standard input; see sheaf submit --help")
 			}
 			return nil
 		},
@@ -88,16 +88,16 @@ whose outcome is unknown are not among them.
 	f.BoolVar(&o.Parallel, "parallel", false, "run up to 100 requests of a batch at once, in any order")
 	f.BoolVar(&o.StopOnFailure, "stop-on-failure", false, "start no request after the first failure")
 	f.StringVar(&o.GroupID, "group", "", "the group's name (default: a new one)")
-	f.StringVar(&o.Results, "results", "", "the file for results; - is the standard output")
+	f.StringVar(&o.Results, "results", "", "the results file; - means standard output")
 	f.StringVar(&s.resultsFormat, "results-format", "", "ndjson or csv (default: from --results and the input)")
 	f.StringVar(&o.FailedOnly, "failed-only", "", "a file for the requests that can be sent again")
-	f.BoolVar(&o.Overwrite, "overwrite", false, "replace existing files of results")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace existing results files")
 	f.BoolVar(&o.Raw, "raw", false, "write text from the API into CSV unchanged, formulas included")
 	f.BoolVar(&s.resume, "resume", false, "continue an unfinished submission")
 	f.BoolVar(&s.giveUp, "give-up", false, "with --resume: report requests of lost batches as UNKNOWN")
 	f.BoolVar(&s.dryRun, "dry-run", false, "check the file and send nothing")
 	f.BoolVar(&s.quiet, "quiet", false, "show no progress")
-	f.BoolVar(&s.asJSON, "json", false, "print the summary as JSON on the standard output")
+	f.BoolVar(&s.asJSON, "json", false, "print the summary as JSON on standard output")
 	return c
 }
 
@@ -106,7 +106,7 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	case s.giveUp && !s.resume:
 		return usagef("--give-up needs --resume")
 	case s.resume && s.dryRun:
-		return usagef("--dry-run checks a file before it is sent, so it does not go with --resume")
+		return usagef("--dry-run checks a file before it is sent, so it can't be combined with --resume")
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -148,22 +148,22 @@ func (s *submission) check() error {
 	switch o.Input.Format {
 	case "", submit.NDJSON, submit.JSON, submit.CSV:
 	default:
-		return usagef("--format is %q and must be ndjson, json or csv", s.format)
+		return usagef("--format is %q but must be ndjson, json or csv", s.format)
 	}
 	switch o.ResultsFormat {
 	case "", submit.NDJSON, submit.CSV:
 	default:
-		return usagef("--results-format is %q and must be ndjson or csv", s.resultsFormat)
+		return usagef("--results-format is %q but must be ndjson or csv", s.resultsFormat)
 	}
 	if d := strings.ReplaceAll(s.delimiter, `\t`, "\t"); d != "" {
 		r, size := utf8.DecodeRuneInString(d)
 		if size != len(d) || r == utf8.RuneError || strings.ContainsRune("\"\r\n", r) {
-			return usagef("--delimiter is %q and must be one character", s.delimiter)
+			return usagef("--delimiter is %q but must be one character", s.delimiter)
 		}
 		o.Input.Delimiter = r
 	}
 	if s.asJSON && o.Results == "-" {
-		return usagef("--json and --results - would both write to the standard output")
+		return usagef("--json and --results - would both write to standard output")
 	}
 	if file, ok := strings.CutPrefix(o.Input.Template, "@"); ok {
 		text, err := os.ReadFile(file)
@@ -175,11 +175,11 @@ func (s *submission) check() error {
 	return nil
 }
 
-// runSpooled submits the standard input. It first stores it in a file in the current folder, which
-// stays there if the submission isn't finished.
+// runSpooled submits standard input. It first stores the input in a file in the current directory. The
+// file stays there until the submission is finished.
 func (s *submission) runSpooled(ctx context.Context, c *cobra.Command) error {
 	if s.resume {
-		return usagef("--resume takes the name of the file that the standard input was stored in")
+		return usagef("--resume takes the name of the file in which standard input was stored")
 	}
 	path, err := s.spool(c.InOrStdin())
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *submission) runSpooled(ctx context.Context, c *cobra.Command) error {
 	return err
 }
 
-// spool stores the standard input in a file.
+// spool stores standard input in a file.
 func (s *submission) spool(in io.Reader) (path string, err error) {
 	path = "sheaf-stdin-" + strings.ReplaceAll(time.Now().UTC().Format("20060102T150405.000"), ".", "")
 	switch {
@@ -208,24 +208,24 @@ func (s *submission) spool(in io.Reader) (path string, err error) {
 	}
 	_, err = io.Copy(f, in)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return "", errors.Join(fmt.Errorf("store the standard input in %s: %w", path, err), os.Remove(path))
+		return "", errors.Join(fmt.Errorf("store standard input in %s: %w", path, err), os.Remove(path))
 	}
 	return path, nil
 }
 
-// allow returns an error if the submission that a journal describes must not be resumed. The token goes
-// only to the server and store that the user names. Only files are written that the user names, or
-// that lie beside the input under their usual name.
+// allow returns an error if the submission that a journal describes must not be resumed. The token is sent
+// only to the server and store that the user names. Only files that the user names, and files beside the
+// input with their default names, are written.
 func (s *submission) allow(c *cobra.Command, begun submit.Header) error {
 	o, err := s.resolve()
 	if err != nil {
 		return err
 	}
 	if !sameServer(o.Server, begun.Server) || o.Store != begun.Store {
-		return usagef("the submission was started with store %s at %s, and now it is store %s at %s: name the same with --store and --server", begun.Store, begun.Server, o.Store, o.Server)
+		return usagef("the submission was started with store %s at %s, but now it is store %s at %s: name the same store and server with --store and --server", begun.Store, begun.Server, o.Store, o.Server)
 	}
 	if name := s.differs(c, begun); name != "" {
-		return usagef("--resume continues a submission with the flags it was started with, and it was started with another --%s", name)
+		return usagef("--resume continues a submission with the flags it was started with, but it was started with another --%s", name)
 	}
 	if !c.Flags().Changed("results") && begun.Results != "-" && !begun.IsBeside(s.options.Input.Path) {
 		return usagef("the results go to %s: name it again with --results", begun.Results)
@@ -263,8 +263,8 @@ func (s *submission) start(c *cobra.Command) (*submit.Run, error) {
 	return p.Start(c.OutOrStdout())
 }
 
-// differs returns the name of a flag that differs from the start of the submission. The same command
-// line plus --resume resumes it.
+// differs returns the name of a flag whose value has changed since the start of the submission. The
+// original command line, with --resume added, is valid.
 func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
 	o := &s.options
 	for _, flag := range []struct {
@@ -297,7 +297,7 @@ func samePath(a, b string) bool {
 	return a == b || errA == nil && errB == nil && absA == absB
 }
 
-// skipped returns a text about rows without text.
+// skipped returns a text about blank rows.
 func skipped(blank int) string {
 	if blank == 0 {
 		return ""
@@ -370,7 +370,7 @@ func summarize(w io.Writer, s *submit.Summary) error {
 	return err
 }
 
-// short returns a path relative to the current folder if that is shorter.
+// short returns a path relative to the current directory if that is shorter.
 func short(path string) string {
 	here, err := os.Getwd()
 	if err != nil {

@@ -84,13 +84,14 @@ func (x *terminal) exit(t *testing.T) int {
 	select {
 	case <-x.over:
 	case <-time.After(patience):
-		t.Fatalf("it does not end:\n%q", x.text())
+		t.Fatalf("the command does not end:\n%q", x.text())
 	}
 	_ = x.cmd.Wait()
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// TestTerminal: a live bar, interrupted by Ctrl-C. The submission is resumed without a terminal.
+// TestTerminal: a live bar, interrupted by Ctrl-C. The submission is resumed in a narrower terminal
+// without colors.
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	gate := make(chan struct{})
@@ -120,7 +121,7 @@ func TestTerminal(t *testing.T) {
 	x := inTerminal(t, dir, 120, env, "submit", "calls.ndjson")
 	x.await(t, `1,300 of 1,500 .*━.*87 %.*\x1b\[31m · 1 failed\x1b\[0m · [0-9.,]+/s`)
 	if strings.Contains(x.text(), " requests, ") {
-		t.Errorf("there are lines beside the bar: %q", x.text())
+		t.Errorf("the bar is not the only output: %q", x.text())
 	}
 	if _, err := x.tty.WriteString("\x03"); err != nil { // Ctrl-C
 		t.Fatal(err)
@@ -140,11 +141,11 @@ func TestTerminal(t *testing.T) {
 	x.await(t, `1,500 requests in 3 batches: 1,499 completed, 1 failed, 0 not executed`)
 	x.await(t, ` 1 × 409 Conflict \(first: line 8\)`)
 	if strings.Contains(x.text(), "\x1b[31m") {
-		t.Errorf("NO_COLOR is set, and there is color: %q", x.text())
+		t.Errorf("the output is colored although NO_COLOR is set: %q", x.text())
 	}
 }
 
-// TestTerminalThrottled: the bar shows that the API asks to wait.
+// TestTerminalThrottled: the bar shows that Sheaf waits because the API asked it to.
 func TestTerminalThrottled(t *testing.T) {
 	dir := t.TempDir()
 	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -234,6 +235,6 @@ func TestTop(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	if !strings.Contains(x.text(), "\x1b[?1049l") {
-		t.Error("the terminal's own screen does not come back")
+		t.Error("the terminal's original screen is not restored")
 	}
 }

@@ -203,7 +203,7 @@ func TestTLS(t *testing.T) {
 	select {
 	case name := <-shown:
 		if name != "sheaf" {
-			t.Errorf("the upstream was shown %q", name)
+			t.Errorf("the upstream got the client certificate %q", name)
 		}
 	case <-time.After(patience):
 		t.Fatal("nothing reached the upstream")
@@ -234,7 +234,7 @@ func TestTLS(t *testing.T) {
 		config := &tls.Config{RootCAs: a.pool(), MinVersion: version, MaxVersion: version}
 		if c, err := tls.Dial("tcp", address, config); err == nil {
 			c.Close()
-			t.Errorf("%s is spoken", tls.VersionName(version))
+			t.Errorf("%s is accepted", tls.VersionName(version))
 		}
 	}
 }

@@ -28,7 +28,7 @@ func newTop(environ []string) *cobra.Command {
 it answers. In a terminal the view is live until you press q. Elsewhere, and with --once or --json,
 it is printed once.
 
-The token must be a key with the right to operate: sheaf keys add --store '*' --right operate.
+The token must be a key with the operate right: sheaf keys add --store '*' --right operate.
 
 ` + exitCodes,
 		Example: `  sheaf top --server https://batch.example.com --token-file operator.key
@@ -36,7 +36,7 @@ The token must be a key with the right to operate: sheaf keys add --store '*' --
 		Args: atMost(0),
 	}, func(ctx context.Context, operator *client.Operator, c *cobra.Command, _ []string) error {
 		if every < 100*time.Millisecond {
-			return usagef("--every is %v and must be at least 100ms", every)
+			return usagef("--every is %v but must be at least 100ms", every)
 		}
 		// The first call comes before the full-screen view, so that its error is printed as usual.
 		first, err := operator.Overview(ctx)
@@ -57,7 +57,7 @@ The token must be a key with the right to operate: sheaf keys add --store '*' --
 		}
 		return err
 	})
-	c.Flags().BoolVar(&once, "once", false, "print it once")
+	c.Flags().BoolVar(&once, "once", false, "print the state once")
 	c.Flags().DurationVar(&every, "every", 2*time.Second, "time between two updates")
 	return c
 }
@@ -69,7 +69,7 @@ type top struct {
 	server   string
 	every    time.Duration
 	last     *client.Overview
-	err      error // of the last update; nil: it succeeded
+	err      error // the error of the last update; nil: it succeeded
 	height   int
 }
 
@@ -126,7 +126,7 @@ func (t *top) View() tea.View {
 	return v
 }
 
-// overview formats an overview for people, with as many stores as fit into the height; 0: all.
+// overview formats an overview for people, with as many stores as fit into height lines; 0: all.
 func overview(o *client.Overview, height int) string {
 	var b strings.Builder
 	u := &o.Node.Upstream
@@ -134,7 +134,7 @@ func overview(o *client.Overview, height int) string {
 		plural(o.Stores.WithWork, "store", "stores"), commas(o.Stores.AtWork), plural(o.Stores.UnfinishedBatches, "unfinished batch", "unfinished batches"),
 		humanize.IBytes(uint64(max(o.Database.Bytes, 0))))
 	if n := o.Stores.QuarantinedBatches; n > 0 {
-		fmt.Fprintf(&b, "set aside: %s; for the reasons: sheaf quarantine list\n", plural(n, "batch", "batches"))
+		fmt.Fprintf(&b, "quarantined: %s; for the reasons: sheaf quarantine list\n", plural(n, "batch", "batches"))
 	}
 	fmt.Fprintf(&b, "this node: %s, %s in flight\n", plural(o.Node.StoresAtWork, "store", "stores"), plural(o.Node.RequestsUnderWay, "request", "requests"))
 	fmt.Fprintf(&b, "the API, last %s: %s, median %.1f ms, p99 %.1f ms", time.Duration(u.WindowSeconds)*time.Second, plural(u.Requests, "attempt", "attempts"), u.MedianMs, u.P99Ms)

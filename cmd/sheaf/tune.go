@@ -10,19 +10,19 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// Settings of the Go runtime, unless the environment has others. Their effect is in
-// docs/performance.md#experiments.
+// Settings of the Go runtime, unless the environment overrides them. Their effects are
+// described in docs/performance.md#experiments.
 const (
 	// diskThreads are threads for Go code in addition to one per CPU, because the database's writer
 	// holds one while the disk syncs.
 	diskThreads = 1
 	// gcPercent lets the heap grow to five times its live size before a collection (Go's default:
-	// twice), but only by garbagePercent of the memory limit. So a small heap is rarely collected, and
-	// a large one leaves room for memory outside of the runtime.
+	// twice), but by at most garbagePercent of the memory limit. So a small heap is rarely collected,
+	// and a large one leaves room for memory outside the runtime.
 	gcPercent      = 400
 	garbagePercent = 20
 	// memoryPercent is the runtime's share of the control group's memory limit. The rest is for
-	// memory outside of the runtime.
+	// memory outside the runtime.
 	memoryPercent = 90
 	// memoryLimit is the limit in bytes if the control group has none.
 	memoryLimit = 512 << 20
@@ -48,16 +48,15 @@ func tune(environ []string) {
 // tiny objects, which may never be collected alone.
 type sentinel struct{ _ *sentinel }
 
-// paceCollections lets the heap grow by gcPercent before each collection, but by at most this many
-// bytes.
-func paceCollections(most int64) {
+// paceCollections lets the heap grow by gcPercent before each collection, but by at most limit bytes.
+func paceCollections(limit int64) {
 	last := gcPercent
 	debug.SetGCPercent(last)
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	var pace func(s *sentinel)
 	pace = func(s *sentinel) {
 		metrics.Read(live)
-		percent := min(gcPercent, int(100*most/max(int64(live[0].Value.Uint64()), 1)))
+		percent := min(gcPercent, int(100*limit/max(int64(live[0].Value.Uint64()), 1)))
 		if percent = max(percent, 10); percent != last {
 			last = percent
 			debug.SetGCPercent(percent)

@@ -22,7 +22,7 @@ import (
 )
 
 // setter takes the text of a setting. Its errors continue a sentence that begins with the setting's
-// name, so they fit a flag, a variable and a key alike: `is "x" and must be …`. After an error the
+// name, so they fit a flag, a variable and a key alike: `is "x" but must be …`. After an error the
 // setting is unchanged.
 type setter func(text string) error
 
@@ -43,7 +43,7 @@ func withPair(first setter, name string, second setter) setter {
 		value, rest, more := strings.Cut(text, ",")
 		paired, ok := strings.CutPrefix(rest, name+"=")
 		if more && (!ok || paired == "") {
-			return wrong(text, "one value, and maybe ,"+name+"=VALUE")
+			return wrong(text, "one value, optionally followed by ,"+name+"=VALUE")
 		}
 		err := first(value)
 		if err == nil && more {
@@ -82,9 +82,9 @@ func add(f *pflag.FlagSet, name, byDefault, kind, usage string, set setter) {
 	f.Var(v, name, usage)
 }
 
-// wrong says what a text must be.
+// wrong returns the error for an invalid text. right says what the text must be.
 func wrong(text, right string) error {
-	return fmt.Errorf("is %q and must be %s", text, right)
+	return fmt.Errorf("is %q but must be %s", text, right)
 }
 
 // parseMetrics reads an address, or off.
@@ -129,7 +129,7 @@ func setGuard(u *sheaf.Upstream) setter {
 	}
 }
 
-// setReceivers reads networks in CIDR notation and names of hosts.
+// setReceivers reads networks in CIDR notation and host names.
 func setReceivers(w *sheaf.Webhooks) setter {
 	return func(text string) error {
 		var networks []netip.Prefix
@@ -142,7 +142,7 @@ func setReceivers(w *sheaf.Webhooks) setter {
 			}
 			host, err := parseHosts(part)
 			if _, bare := netip.ParseAddr(part); err != nil || bare == nil {
-				return wrong(text, "networks in CIDR notation and names of hosts, such as 10.1.0.0/16,hooks.example.com")
+				return wrong(text, "networks in CIDR notation and host names, such as 10.1.0.0/16,hooks.example.com")
 			}
 			hosts = append(hosts, host...)
 		}
@@ -154,7 +154,7 @@ func setReceivers(w *sheaf.Webhooks) setter {
 func parseLog(text string) (l logSettings, err error) {
 	format, level, more := strings.Cut(text, ",")
 	if l.json = format == "json"; !l.json && format != "text" || more && !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
-		return logSettings{}, wrong(text, "text or json, and maybe a level: text,debug, or info, warn, error")
+		return logSettings{}, wrong(text, "text or json, optionally with a level (debug, info, warn or error), such as json,debug")
 	}
 	if more {
 		err = l.level.UnmarshalText([]byte(level))
@@ -225,7 +225,7 @@ func parseDatabase(text string) (string, error) {
 		return text, err
 	}
 	// The text isn't quoted, because it may hold a password.
-	return "", errors.New("is of an unknown kind and must be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER:PASSWORD@HOST:PORT/NAME")
+	return "", errors.New("is of an unknown kind but must be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER@HOST:PORT/NAME")
 }
 
 // credentialsVariable names the directory where systemd puts the files of LoadCredential.
@@ -244,7 +244,7 @@ func parseFile(text string) (string, error) {
 		}
 		dir := os.Getenv(credentialsVariable)
 		if dir == "" {
-			return "", wrong(text, "another file, or a service started by systemd with LoadCredential: "+credentialsVariable+" is not set")
+			return "", wrong(text, "a name without "+credentialsVariable+", which is not set: systemd sets it for LoadCredential")
 		}
 		return filepath.Join(dir, name), nil
 	}
@@ -268,30 +268,30 @@ func parseNetworks(text string) (out []netip.Prefix, err error) {
 func parseCallback(text string) (string, error) {
 	local := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	if err := webhook.CheckURL(text, nil, local); err != nil {
-		return "", fmt.Errorf("is %q and %w", text, err)
+		return "", fmt.Errorf("is %q but %w", text, err)
 	}
 	return text, nil
 }
 
-// parseHosts reads names of hosts, separated by commas.
+// parseHosts reads host names, separated by commas.
 func parseHosts(text string) (out []string, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" || strings.ContainsAny(part, "/: ") {
-			return nil, wrong(text, "names of hosts, separated by commas, such as hooks.example.com,example.org")
+			return nil, wrong(text, "host names, separated by commas, such as hooks.example.com,example.org")
 		}
 		out = append(out, part)
 	}
 	return out, nil
 }
 
-// parseHeaders reads names of headers that requests may carry, separated by commas.
+// parseHeaders reads the names of headers that requests may carry, separated by commas.
 func parseHeaders(text string) ([]string, error) {
 	names := strings.Split(text, ",")
 	for i := range names {
 		names[i] = strings.TrimSpace(names[i])
 	}
 	if _, err := batch.AdmitHeaders(names...); err != nil {
-		return nil, fmt.Errorf("is %q and must be names of headers, separated by commas: %w", text, err)
+		return nil, fmt.Errorf("is %q but must be header names, separated by commas: %w", text, err)
 	}
 	return names, nil
 }
@@ -301,16 +301,16 @@ func parseDuration(text string) (time.Duration, error) {
 	switch {
 	case err != nil:
 		return 0, wrong(text, "a duration with its unit, such as 500ms, 30s or 20m")
-	case d < leastDuration:
-		return 0, wrong(text, fmt.Sprintf("at least %v", leastDuration))
+	case d < minDuration:
+		return 0, wrong(text, fmt.Sprintf("at least %v", minDuration))
 	}
 	return d, nil
 }
 
 func parseRetention(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
-	if err == nil && d < leastRetention {
-		err = wrong(text, "at least 1h, because tickets and deduplication keys are promised that long")
+	if err == nil && d < minRetention {
+		err = wrong(text, "at least 1h, because tickets and deduplication keys are guaranteed for that long")
 	}
 	return d, err
 }
@@ -321,24 +321,24 @@ func parseSize(text string) (int64, error) {
 	switch {
 	case err != nil:
 		return 0, wrong(text, "a size such as 10MiB, 512KiB, 5MB or 1048576")
-	case n < 1 || n > mostBytes:
-		return 0, wrong(text, fmt.Sprintf("from 1 byte to %s", humanize.IBytes(mostBytes)))
+	case n < 1 || n > maxBytes:
+		return 0, wrong(text, fmt.Sprintf("from 1 byte to %s", humanize.IBytes(maxBytes)))
 	}
 	return int64(n), nil
 }
 
-// parseStored reads a size that may be larger than memory; 0 is no limit.
+// parseStored reads a size that may be larger than memory; 0 means no limit.
 func parseStored(text string) (int64, error) {
 	n, err := humanize.ParseBytes(text)
-	if err != nil || n > mostStored {
-		return 0, wrong(text, "a size such as 500MiB or 2GiB, at most "+humanize.IBytes(mostStored)+"; 0: no limit")
+	if err != nil || n > maxStored {
+		return 0, wrong(text, "a size such as 500MiB or 2GiB, at most "+humanize.IBytes(maxStored)+"; 0: no limit")
 	}
 	return int64(n), nil
 }
 
 // parseRate reads a number of requests and a span of time.
 func parseRate(text string) (r sheaf.Rate, err error) {
-	const right = "a number of requests in a time, such as 600/m, 10/s, 5000/h or 100/10s, from 1/24h to 1000000/s"
+	const right = "a number of requests per time, such as 600/m, 10/s, 5000/h or 100/10s, from 1/24h to 1000000/s"
 	n, per, ok := strings.Cut(text, "/")
 	if per != "" && (per[0] < '0' || per[0] > '9') {
 		per = "1" + per
@@ -355,14 +355,14 @@ func parseRate(text string) (r sheaf.Rate, err error) {
 func parseCount(least int) func(string) (int, error) {
 	return func(text string) (int, error) {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < least || n > mostCount {
-			return 0, wrong(text, fmt.Sprintf("a whole number from %d to %d", least, mostCount))
+		if err != nil || n < least || n > maxCount {
+			return 0, wrong(text, fmt.Sprintf("a whole number from %d to %d", least, maxCount))
 		}
 		return n, nil
 	}
 }
 
-// optional returns a parser for a field that is a pointer because 0 is a value of its own.
+// optional returns a parser for a field that is a pointer because 0 doesn't mean unset.
 func optional[T any](parse func(string) (T, error)) func(string) (*T, error) {
 	return func(text string) (*T, error) {
 		v, err := parse(text)

@@ -37,7 +37,7 @@ func version(info *debug.BuildInfo) string {
 	return info.Main.Version
 }
 
-// commit returns the commit that was built, and marks it if the tree had changes. info may be nil.
+// commit returns the commit that was built, and marks it if the tree had uncommitted changes. info may be nil.
 func commit(info *debug.BuildInfo) string {
 	revision, mark := "unknown", ""
 	if info == nil {

@@ -18,7 +18,7 @@ type visibleWriter struct {
 	rest []byte // the beginning of a character that the next Write completes
 }
 
-// visible returns a visibleWriter, or the writer itself if a program reads the text.
+// visible returns a visibleWriter, or out itself if a program reads the text.
 func visible(out io.Writer, always bool) io.Writer {
 	if !always && !isTerminal(out) {
 		return out

@@ -22,7 +22,7 @@ func newWebhooks(environ []string) *cobra.Command {
 	var finish bool
 	rotate := &cobra.Command{
 		Use:   "rotate-secret FILE",
-		Short: "Add a new secret to FILE, so that both sign",
+		Short: "Add a new secret to FILE, so that the old and the new one both sign",
 		Long: `Add a new secret to FILE, as its first line. After the next SIGHUP of the services, both secrets
 sign callbacks. Give receivers the new one, then remove the old one with --finish.`,
 		Example: `  sheaf webhooks rotate-secret hooks.secret
@@ -45,7 +45,7 @@ sign callbacks. Give receivers the new one, then remove the old one with --finis
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := webhook.CreateSecret(args[0])
 			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%s exists already and was not changed", args[0])
+				return fmt.Errorf("%s already exists and was not changed", args[0])
 			}
 			return err
 		},

@@ -30,7 +30,7 @@ func catalogue(ctx context.Context, s *screen, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	s.say("  Sent in one call. The ticket came after %v: %s\n", time.Since(began).Round(time.Millisecond), ticket)
+	s.say("  Sent in one call. The ticket arrived after %v: %s\n", time.Since(began).Round(time.Millisecond), ticket)
 
 	done, err := conclude(ctx, s, c, ticket)
 	if err != nil {
@@ -40,14 +40,14 @@ func catalogue(ctx context.Context, s *screen, c *client.Client) error {
 	if err := asPlanned(batch, done); err != nil {
 		return err
 	}
-	s.say("\n  %s", s.paint(green, "All answers are the store's own, in order."))
+	s.say("\n  %s", s.paint(green, "All answers are exactly the store's, in order."))
 	return nil
 }
 
 // asPlanned compares the answers of a batch with the expected ones.
 func asPlanned(batch []request, done *client.Batch) error {
 	if done.Status != client.Completed || done.CompletedRequests != len(batch) || len(done.Responses) != len(batch) {
-		return fmt.Errorf("the batch of %d requests is %s with %d of them completed and %d answers", len(batch), done.Status, done.CompletedRequests, len(done.Responses))
+		return fmt.Errorf("the batch of %d requests is %s: %d of them completed, with %d answers", len(batch), done.Status, done.CompletedRequests, len(done.Responses))
 	}
 	for i, want := range batch {
 		got := done.Responses[i]
@@ -87,7 +87,7 @@ func linked(ctx context.Context, s *screen, c *client.Client, secret string) err
 	if !strings.Contains(body, ticket) {
 		return fmt.Errorf("the callback is about another batch: %s", body)
 	}
-	s.say("  The callback came too, with a valid signature: %s", body)
+	s.say("  The callback arrived too, with a valid signature: %s", body)
 	return nil
 }
 
@@ -136,7 +136,7 @@ func reconcile(ctx context.Context, s *screen, batch []request, done *client.Bat
 		return err
 	}
 	if done.CompletedRequests != len(batch) || len(done.Responses) != len(batch) {
-		return fmt.Errorf("the batch of %d requests ended with %d of them completed and %d answers", len(batch), done.CompletedRequests, len(done.Responses))
+		return fmt.Errorf("the batch of %d requests ended: %d of them completed, with %d answers", len(batch), done.CompletedRequests, len(done.Responses))
 	}
 	posts := 0
 	var inDoubt []client.Response

@@ -12,7 +12,7 @@ type request struct {
 	want int
 }
 
-// wire returns the requests as the client sends them.
+// wire returns the requests without their expected status codes, as the client sends them.
 func wire(batch []request) (out []client.Request) {
 	for _, r := range batch {
 		out = append(out, r.Request)
@@ -81,7 +81,7 @@ func catalogueBatch() []request {
 }
 
 // linkedBatch is the second batch. It creates a product, and variations that take the product's ID from
-// the answer.
+// the answer to its creation.
 func linkedBatch() []request {
 	var p plan
 	p.add(201, "apron", "POST", "/products", fields{"name": "Apron", "sku": "APR", "price": 24.5})

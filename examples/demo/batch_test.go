@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/examples/store"
 )
 
-// The expected answers of the first batch are those that the store sends to the same requests.
+// The expected answers of the first batch are the answers that the store sends to the same requests.
 func TestPlanAgreesWithStore(t *testing.T) {
 	api := store.New(store.Options{})
 	ids := map[string]bool{}

@@ -18,7 +18,7 @@ type hook struct {
 	bodies chan string // bodies with a valid signature
 }
 
-// listen starts a receiver with the store's secret. It stops when ctx is done.
+// listen starts a receiver with the store's secret. The receiver stops when ctx is done.
 func listen(ctx context.Context, secret string) (*hook, error) {
 	verifier, err := webhooks.NewWebhook(secret)
 	if err != nil {
@@ -51,8 +51,8 @@ func (h *hook) wait(ctx context.Context) (string, error) {
 	case body := <-h.bodies:
 		return body, nil
 	case <-time.After(limit / 2):
-		return "", errors.New("no callback with a valid signature came")
+		return "", errors.New("no callback with a valid signature arrived")
 	case <-ctx.Done():
-		return "", fmt.Errorf("no callback came: %w", context.Cause(ctx))
+		return "", fmt.Errorf("no callback arrived: %w", context.Cause(ctx))
 	}
 }

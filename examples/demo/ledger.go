@@ -26,7 +26,7 @@ func ledger(ctx context.Context, store string) (map[string]int, error) {
 		} `json:"items"`
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("read the store's ledger: it answered %s", resp.Status)
+		return nil, fmt.Errorf("read the store's ledger: the store answered %s", resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
 		return nil, fmt.Errorf("read the store's ledger: %w", err)

@@ -3,7 +3,7 @@
 // on purpose, and a batch of requests that need each other's answers. Then it kills the service in the
 // middle of a third batch, restarts it, and compares the service's results with what arrived at the store.
 //
-// It exits with 0 if everything went as promised, and leaves no files.
+// It exits with 0 if all results are as expected, and leaves no files behind.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 const (
 	token   = "demo"
 	limit   = time.Minute           // for everything after the build
-	latency = 50 * time.Millisecond // the store's, slow enough to watch
+	latency = 50 * time.Millisecond // of the store, slow enough to watch
 )
 
 func main() { os.Exit(demo()) }
@@ -39,7 +39,7 @@ func demo() int {
 	err := run(ctx, newScreen(os.Stdout))
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; everything was stopped and removed")
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; all processes were stopped and all files removed")
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 	default:
@@ -126,7 +126,7 @@ func serveStore(ctx context.Context) (string, error) {
 	return "http://" + listener.Addr().String(), nil
 }
 
-// freeAddress returns a loopback address that nobody listens on.
+// freeAddress returns a loopback address with a free port.
 func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
-// screen prints what the demo does. A terminal gets a progress bar and colors, and other outputs get
+// screen prints what the demo does. A terminal gets a progress bar and colors; other outputs get
 // plain lines.
 type screen struct {
 	out      io.Writer
@@ -162,6 +162,6 @@ func (s *screen) next() {
 
     curl -H 'Authorization: Bearer me' http://127.0.0.1:9000/api/v3/1/ledger
 
-  Send the batch again: the SKU already exists now. Kill the service while it runs a
-  batch, restart it, and read the status.`)
+  Send the batch again: its POST fails, because the SKU already exists. Kill the
+  service while it runs a batch, restart it, and read the status.`)
 }

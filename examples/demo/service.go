@@ -68,7 +68,7 @@ func (s *service) awaitReady(ctx context.Context) error {
 	}
 }
 
-// kill kills the process as kill -9 does, and waits for its end.
+// kill kills the process as kill -9 does, and waits until it has ended.
 func (s *service) kill() {
 	_ = s.process.Process.Kill() // fails only if the process has already ended
 	<-s.ended

@@ -1,5 +1,5 @@
-// Command embedded is an API with a batch endpoint in the same process. The requests of batches go to its
-// own http.ServeMux, without a socket. Its batches survive crashes of the process.
+// Command embedded is an API with a batch endpoint in the same process. Requests of batches go to the
+// program's own http.ServeMux, without a socket. Batches survive crashes of the process.
 package main
 
 import (
@@ -21,8 +21,8 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "`address` to listen on")
-	database := flag.String("database", "sqlite:embedded.db", "where batches are kept")
-	latency := flag.Duration("latency", 0, "how long a request takes to be carried out, such as 50ms")
+	database := flag.String("database", "sqlite:embedded.db", "`URL` of the database for batches")
+	latency := flag.Duration("latency", 0, "how long each request takes, such as 50ms")
 	flag.Parse()
 	if err := run(*listen, *database, *latency); err != nil {
 		fmt.Fprintln(os.Stderr, "embedded:", err)
@@ -58,10 +58,10 @@ func run(listen, database string, latency time.Duration) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
-	fmt.Printf("The API listens on http://%s/api/v3/{storeId}/ and takes batches at …/batch\n", listener.Addr())
+	fmt.Printf("The API listens on http://%s/api/v3/{storeId}/ and accepts batches at …/batch\n", listener.Addr())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
-	// Shut both down. Requests in flight finish, and their results are recorded.
+	// When ctx ends, shut both down. Requests in flight finish, and their results are recorded.
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return service.Run(ctx) })
 	all.Go(func() error {

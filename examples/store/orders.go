@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// order is a customer's order. Its total uses the prices at the time of the order.
+// order is a customer's order. Its total is based on the prices when it was placed.
 type order struct {
 	ID     int64   `json:"id"`
 	Email  string  `json:"email"`
@@ -64,7 +64,7 @@ func (c *call) createOrder() (any, error) {
 	return created{o.ID}, nil
 }
 
-// reserve removes the items from stock, all or none, and returns their total price.
+// reserve removes all items from stock, or none, and returns their total price.
 func (s *shop) reserve(items []item) (total float64, err error) {
 	left := map[*int]int{}
 	for i, it := range items {

@@ -21,8 +21,8 @@ type shop struct {
 	posts    []post
 	answers  map[string]postAnswer // by Idempotency-Key
 
-	second   int64 // the second of the clock that requests belongs to
-	requests int
+	second   int64 // the current second, in Unix time
+	requests int   // the number of requests in this second
 }
 
 func newShop() *shop {
@@ -85,7 +85,7 @@ func (c *call) once(operation func(*call) (any, error)) answer {
 	return a
 }
 
-// claim assigns a SKU to an owner and frees the owner's old one. It returns an error if another owner has
+// claim assigns a SKU to an owner and frees the owner's previous SKU. It returns an error if another owner has
 // the SKU. An empty SKU means no SKU.
 func (s *shop) claim(owner, old, sku string) error {
 	if by, taken := s.skus[sku]; sku != "" && taken && by != owner {

@@ -1,10 +1,10 @@
 // Package store is a small store API to try Sheaf with. It has products with variations, and orders, for
-// any number of stores. It keeps everything in memory. It validates requests, and what they create can
-// be read.
+// any number of stores. It keeps everything in memory. It validates requests, and you can read what they
+// create.
 //
 // Requests need a Bearer token. A POST with an Idempotency-Key takes effect once: the same key gets the
 // same answer. GET /api/v3/{storeId}/ledger lists every authorized POST as it arrived, including refused
-// and repeated ones, so that a client's promises can be checked.
+// and repeated ones, so that you can check what a client promises.
 package store
 
 import (
@@ -20,15 +20,15 @@ import (
 	"time"
 )
 
-const maxBody = 1 << 20 // the size of a request's body, in bytes
+const maxBody = 1 << 20 // the maximum size of a request's body, in bytes
 
 // Options configure an API. The zero value works.
 type Options struct {
 	// Latency is how long a request takes. Default: 0. A request is carried out even if the client
 	// disconnects in the meantime.
 	Latency time.Duration
-	// RequestsPerSecond is how many requests each store accepts in a second of the clock. More get 429
-	// with Retry-After. Default: no limit.
+	// RequestsPerSecond is how many requests each store accepts in a second of the clock. Further requests
+	// get 429 with Retry-After. Default: no limit.
 	RequestsPerSecond int
 	// Token is the only valid token. Others get 403. Default: all tokens are valid.
 	Token string

@@ -10,7 +10,7 @@ type variation struct {
 	ID       int64    `json:"id"`
 	Options  []option `json:"options"`
 	SKU      string   `json:"sku,omitempty"`
-	Price    *float64 `json:"price,omitempty"`    // absent: the product's
+	Price    *float64 `json:"price,omitempty"`    // absent: the product's price
 	Quantity *int     `json:"quantity,omitempty"` // in stock; absent: unlimited
 }
 

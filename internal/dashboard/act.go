@@ -22,7 +22,7 @@ type confirmView struct {
 // confirmed reports whether the user has confirmed the action.
 func confirmed(r *http.Request) bool { return r.PostFormValue("confirmed") == "yes" }
 
-// form parses the request's form, of at most 64 KiB.
+// form parses the request's form. It limits the form to 64 KiB.
 func form(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	if err := r.ParseForm(); err != nil {
@@ -31,8 +31,8 @@ func form(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// done redirects to a page that shows a notice about what was done. n is the number of batches in
-// the notice; negative: the notice has none.
+// done redirects to a page that shows a notice about what was done. n is the number of batches that
+// the notice names; if n is negative, the notice has no number.
 func done(w http.ResponseWriter, r *http.Request, to, what string, n int) error {
 	q := url.Values{"notice": {what}}
 	if n >= 0 {
@@ -42,8 +42,8 @@ func done(w http.ResponseWriter, r *http.Request, to, what string, n int) error 
 	return nil
 }
 
-// notice returns the notice that the URL names; "": none. A URL only selects one of these texts, so
-// a link from elsewhere can't make the page say anything else.
+// notice returns the notice that the URL names, or "" for none. A URL only selects one of these texts,
+// so a link from elsewhere can't make the page say anything else.
 func notice(r *http.Request) string {
 	q := r.URL.Query()
 	n, err := strconv.Atoi(q.Get("n"))
@@ -174,7 +174,7 @@ func (d *Dashboard) askRetry(w http.ResponseWriter, r *http.Request, action, bac
 	}
 	v := confirmView{Action: r.URL.Path, Back: back}
 	if action == repeatInDoubt {
-		v.Question = fmt.Sprintf("%s in doubt: the API may have carried them out. If it has, a retry carries them out twice. Check there first. They keep their Idempotency-Key.", areRequests(got.InDoubtRequests))
+		v.Question = fmt.Sprintf("%s in doubt: the API may have carried them out. If it has, a retry carries them out twice. Check there first. The retry keeps their Idempotency-Key.", areRequests(got.InDoubtRequests))
 		if more := got.TotalRequests - got.InDoubtRequests; more > 0 {
 			v.Question += fmt.Sprintf(" The new batch also has %s that waited for them.", requests(more))
 		}

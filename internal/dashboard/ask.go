@@ -76,7 +76,7 @@ func (d *Dashboard) ask(r *http.Request, token, method, path string, query url.V
 		defer func() {
 			if v := recover(); v != nil {
 				if e, ok := v.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
-					panic(v) //nolint:forbidigo // passes on a panic of the API
+					panic(v) //nolint:forbidigo // passes on a panic in the API
 				}
 				err = errBroken
 			}
@@ -101,7 +101,7 @@ func (w *recorder) problem(path string) error {
 	return &problem{w.status, answer.ErrorMessage}
 }
 
-// forwarder forwards a successful answer as it is written, and records any other.
+// forwarder forwards a successful answer as it is written, and records any other answer.
 type forwarder struct {
 	recorder
 	to http.ResponseWriter
@@ -139,7 +139,7 @@ func (d *Dashboard) forward(w http.ResponseWriter, r *http.Request, path string,
 		return err
 	}
 	p := &forwarder{recorder{header: http.Header{}}, w}
-	d.api.ServeHTTP(p, c) // if the API aborts its answer, this one is aborted too
+	d.api.ServeHTTP(p, c) // if the API aborts its answer, the user's is aborted too
 	if p.status == http.StatusOK {
 		return nil
 	}

@@ -36,7 +36,7 @@ type progress struct {
 // inDoubt is the state that the pages show for a request that is FAILED and in doubt.
 const inDoubt = "IN_DOUBT"
 
-// Took returns the time from the start of the first attempt to the end of the last one.
+// Took returns the time from the start of the first attempt to the end of the last.
 func (p progress) Took() time.Duration {
 	if p.StartedAt.IsZero() || p.EndedAt.IsZero() {
 		return 0
@@ -54,14 +54,14 @@ type batchView struct {
 	Succeeded, Failed, InDoubt, NotExecuted, Unfinished int // Failed doesn't include InDoubt
 	QueuePaused                                         bool
 	Percent                                             int
-	Left                                                time.Duration // the estimated time that the batch still needs; 0: unknown
+	Left                                                time.Duration // the estimated remaining run time; 0: unknown
 	Wait, Run                                           time.Duration
 	Waterfall                                           waterfall
 	Rows                                                []row
 	Filter                                              struct{ Status, Code string }
 	Codes                                               []int
 	Matching                                            int
-	First, Last                                         int // positions of Rows among the matching requests, from 1
+	First, Last                                         int // the positions of the first and last of Rows among the matching requests, from 1
 	Previous, Next                                      string
 	Link                                                string
 }
@@ -184,7 +184,7 @@ type response struct {
 	Method, Path, EscapedHTTPBody       string
 	HTTPBodyEncoding                    string
 	HTTPStatusCode, Attempts, Throttles int
-	HTTPBodyBytes                       int // the body's length if it is truncated here
+	HTTPBodyBytes                       int // the length of the whole body if it is truncated here; otherwise 0
 	DurationMs                          int64
 	StartedAt                           time.Time
 	Headers                             map[string]string
@@ -222,7 +222,7 @@ type requestView struct {
 	Curl          string
 }
 
-// Previous and Next return the URLs of the neighboring requests' pages; "": there is none.
+// Previous and Next return the URLs of the neighboring requests' pages, or "" if there is none.
 func (v requestView) Previous() string { return v.pageOf(v.Index - 1) }
 func (v requestView) Next() string     { return v.pageOf(v.Index + 1) }
 
@@ -283,7 +283,7 @@ func one(ticket string, index int) url.Values {
 	return url.Values{"ticket": {ticket}, "after": {strconv.Itoa(index - 1)}, "limit": {"1"}, "bodyBytes": {strconv.Itoa(maxShown)}}
 }
 
-// response returns the response at an index (nil: none yet) and the batch's number of requests.
+// response returns the response at an index (nil: none yet) and the number of requests in the batch.
 func (d *Dashboard) response(r *http.Request, index int) (*response, int, error) {
 	q := one(r.PathValue("ticket"), index)
 	q.Set("details", "true")
@@ -319,7 +319,7 @@ func (a *response) body() []byte {
 	return []byte(a.EscapedHTTPBody)
 }
 
-// download sends the whole body of an answer or a request as a file, never as a page. It is
+// download sends the whole body of an answer or a request as a file, never as a page. The body is
 // streamed from the API.
 func (d *Dashboard) download(of string) page {
 	return func(w http.ResponseWriter, r *http.Request) error {

@@ -82,7 +82,7 @@ func New(api http.Handler, log *slog.Logger) *Dashboard {
 		"POST /ui/sign-in":  d.signIn,
 		"POST /ui/sign-out": d.signOut,
 		"GET /ui/operator":  d.build(d.operator),
-		"POST /ui/operator/quarantine/{ticket}/{action}":              d.actAside,
+		"POST /ui/operator/quarantine/{ticket}/{action}":              d.actQuarantined,
 		"GET /ui/stores/{store}":                                      d.build(d.store),
 		"GET /ui/stores/{store}/search":                               d.build(d.search),
 		"POST /ui/stores/{store}/queue/{action}":                      d.steerQueue,
@@ -150,10 +150,10 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.routes.ServeHTTP(w, r)
 }
 
-// page is a handler for one page. The caller shows an error that it returns.
+// page is a handler for one page. If it returns an error, the caller shows the error.
 type page func(w http.ResponseWriter, r *http.Request) error
 
-// problem is an error for the user to read.
+// problem is an error that is shown to the user.
 type problem struct {
 	status int
 	text   string // one or more sentences
@@ -172,7 +172,7 @@ func (d *Dashboard) serve(p page) http.Handler {
 		if !errors.As(err, &shown) {
 			d.log.Error("could not show a page of the dashboard", "path", r.URL.Path, "error", err)
 		}
-		// The token may still have other rights, so its user stays signed in.
+		// A signed-in user's token may still have other rights, so the user stays signed in.
 		if shown.status == http.StatusUnauthorized || shown.status == http.StatusForbidden && d.tokenOf(r) == "" {
 			d.askToken(w, r, shown)
 			return
@@ -187,7 +187,7 @@ func (d *Dashboard) serve(p page) http.Handler {
 const pageTimeout = 30 * time.Second
 
 // build limits how many pages are built at once, because a page's data takes more memory than the
-// page itself. The finished page no longer counts, so a slow browser doesn't block other pages.
+// page itself. A finished page no longer counts, so a slow browser doesn't block other pages.
 func (d *Dashboard) build(p page) page {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		select {
@@ -219,17 +219,17 @@ func (d *Dashboard) notFound(http.ResponseWriter, *http.Request) error {
 type frame struct {
 	Title    string
 	Stamp    string
-	Store    string // "" on pages that belong to no store
+	Store    string // "": the page belongs to no store
 	SignedIn bool
-	Operates bool   // the user has seen the page of all stores
+	Operates bool   // the user has seen the page of all stores, so it is linked
 	Here     string // the name of the page's template
-	Notice   string // what the user's last action did; "" if there was none
+	Notice   string // what the user's last action did; "": there was none
 	Every    int    // how often the page updates, in milliseconds; 0: never
 	Page     any    // the data of the page's own template
 }
 
 // refresher is the data of a page that updates automatically. every returns the interval in
-// milliseconds; 0: the page won't change any more.
+// milliseconds, or 0 if the page won't change any more.
 type refresher interface{ every() int }
 
 // show renders the whole page before it sends the first byte, so that an error can still be shown.

@@ -79,8 +79,8 @@ func moment(t time.Time) string {
 // iso formats a time for the datetime attribute.
 func iso(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// newBodyView prepares a body for the page. length is that of the whole body if body is only its
-// beginning, and otherwise 0.
+// newBodyView prepares a body for the page. If body is only the beginning, length is the length of
+// the whole body; otherwise it is 0.
 func newBodyView(body []byte, length int) bodyView {
 	t := bodyView{Kind: "text", Bytes: max(len(body), length), Text: string(body)}
 	switch {
@@ -153,7 +153,7 @@ const (
 type plot struct {
 	Columns                    []column
 	Completed, Failed, InDoubt int    // Failed doesn't include InDoubt
-	Most                       int    // the most requests in one minute
+	Most                       int    // the maximum number of requests in one minute
 	From                       string // the first minute
 	Complete                   bool
 }
@@ -196,7 +196,7 @@ func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }
 // axisWidth is the width of the time axis, in the units of its viewBox.
 const axisWidth = 1000
 
-// waterfall lays the requests of a batch out on a time axis.
+// waterfall lays out the requests of a batch on a time axis.
 type waterfall struct {
 	from, now time.Time
 	length    time.Duration
@@ -234,7 +234,7 @@ func newWaterfall(t *timeline, now time.Time) waterfall {
 	for i := range t.Requests {
 		p := &t.Requests[i]
 		if !p.StartedAt.IsZero() && p.StartedAt.Before(f.from) {
-			f.from = p.StartedAt // times from another node's clock can be earlier
+			f.from = p.StartedAt // another node's clock can be behind
 		}
 		for _, m := range []time.Time{p.EndedAt, p.NextAttemptAt} {
 			if m.After(end) && m.Sub(now) < time.Hour {

@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// peak runs f and returns by how many bytes the heap grows at most in the meantime.
+// peak runs f and returns by how many bytes the heap grew at most while it ran.
 func peak(f func()) uint64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	read := func() uint64 {
@@ -87,7 +87,7 @@ func (w *discard) Header() http.Header         { return w.header }
 func (w *discard) WriteHeader(status int)      { w.status = status }
 func (w *discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// TestLongBodiesAreCut checks that a page shows the beginning of a long body and links to the whole.
+// TestLongBodiesAreCut checks that a page shows the beginning of a long body and links to the whole body.
 func TestLongBodiesAreCut(t *testing.T) {
 	w := newWorld(t)
 	body := `{"text":"` + strings.Repeat("é", 100_000) + `"}`

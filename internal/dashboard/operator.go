@@ -40,11 +40,11 @@ type operatorView struct {
 			HeldUntil                                time.Time
 		}
 	}
-	Codes []codeCount        `json:"-"`
-	Aside []quarantinedBatch `json:"-"`
+	Codes       []codeCount        `json:"-"`
+	Quarantined []quarantinedBatch `json:"-"`
 }
 
-// quarantinedBatch is a batch that was set aside.
+// quarantinedBatch is a batch that can't be run and waits for an operator.
 type quarantinedBatch struct {
 	Ticket, StoreID, Reason  string
 	TotalRequests            int
@@ -56,7 +56,7 @@ func (b quarantinedBatch) Short() string { return short(b.Ticket) }
 
 func (operatorView) every() int { return 2000 }
 
-// codeCount is how many answers had one class of status codes.
+// codeCount counts the answers with one class of status codes.
 type codeCount struct {
 	Name    string
 	Count   int
@@ -83,21 +83,21 @@ func (d *Dashboard) operator(w http.ResponseWriter, r *http.Request) error {
 		if err := d.get(r, "/operator/quarantine", nil, &got); err != nil {
 			return err
 		}
-		v.Aside = got.Batches
+		v.Quarantined = got.Batches
 	}
 	remember(w, r, "", true)
 	return d.show(w, r, http.StatusOK, "operator", "All stores", v)
 }
 
-// actAside releases or ends a batch that was set aside. It needs an operator key.
-func (d *Dashboard) actAside(w http.ResponseWriter, r *http.Request) error {
+// actQuarantined releases or ends a quarantined batch. It needs an operator key.
+func (d *Dashboard) actQuarantined(w http.ResponseWriter, r *http.Request) error {
 	if err := form(w, r); err != nil {
 		return err
 	}
 	const back = prefix + "operator"
 	ticket, action := r.PathValue("ticket"), r.PathValue("action")
 	ask := map[string]confirmView{
-		"release": {Question: "Release batch " + ticket + "? It runs next in its store and continues where it stopped. If the cause persists, Sheaf sets it aside again.", Button: "Release batch"},
+		"release": {Question: "Release batch " + ticket + "? It runs next in its store and continues where it stopped. If the cause persists, Sheaf quarantines it again.", Button: "Release batch"},
 		"end":     {Question: "End batch " + ticket + "? Recorded results are kept. A request that was in flight is marked in doubt, and the rest is not executed. This can't be undone.", Button: "End batch", Danger: true},
 	}
 	q, ok := ask[action]

@@ -13,16 +13,16 @@ const (
 	cookieName       = "sheaf_session"
 	secureCookieName = "__Host-" + cookieName
 
-	maxToken = 3800 // the length of a token, in bytes
+	maxToken = 3800 // the maximum length of a token, in bytes
 )
 
-// isSecure reports whether the browser uses TLS. A proxy that terminates TLS sends a header. A
-// client that forges the header only loses its own cookie.
+// isSecure reports whether the browser uses TLS. A proxy that terminates TLS says so in a header.
+// A client that forges the header only loses its own cookie.
 func isSecure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// sessionOf returns the ID in the session cookie; "": there is none.
+// sessionOf returns the ID in the session cookie, or "" if there is none.
 func sessionOf(r *http.Request) string {
 	name := cookieName
 	if isSecure(r) {
@@ -35,7 +35,7 @@ func sessionOf(r *http.Request) string {
 	return c.Value
 }
 
-// tokenOf returns the signed-in user's token; "": the user isn't signed in.
+// tokenOf returns the signed-in user's token, or "" if the user isn't signed in.
 func (d *Dashboard) tokenOf(r *http.Request) string { return d.sessions.token(sessionOf(r)) }
 
 // setSession sets the session cookie. An empty ID removes it.
@@ -119,7 +119,7 @@ func (d *Dashboard) home(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// askToken shows the sign-in form in place of a page that the user may not see.
+// askToken shows the sign-in form in place of a page that the user isn't allowed to see.
 func (d *Dashboard) askToken(w http.ResponseWriter, r *http.Request, why *problem) {
 	p := signInPage{Store: r.PathValue("store"), Problem: why.text}
 	if r.Method == http.MethodGet {

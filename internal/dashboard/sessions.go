@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	sessionTime = 12 * time.Hour // counted from the sign-in
+	sessionTime = 12 * time.Hour // from sign-in to expiry
 	maxSessions = 4096
 )
 
 // sessions holds the sessions of the users who signed in on this node. The browser has a random ID;
 // the token stays here. When there are too many sessions, the network with the most sessions loses
-// its oldest one. So nobody can end other users' sessions by signing in often.
+// its oldest one. So a user can't end the sessions of other networks by signing in often.
 type sessions struct {
 	mu   sync.Mutex
 	byID map[string]session
@@ -41,7 +41,7 @@ func (s *sessions) begin(token, address string) string {
 	return id
 }
 
-// networkOf returns the network that counts as one user: an IPv4 address or an IPv6 /64.
+// networkOf returns the network that sessions are counted for: an IPv4 address or an IPv6 /64.
 func networkOf(address string) netip.Prefix {
 	from, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *sessions) makeRoom() {
 
 func (s *sessions) isExpired(x session) bool { return s.now().Sub(x.began) >= sessionTime }
 
-// token returns the token of a session; "": the session is unknown or has expired.
+// token returns the token of a session, or "" if the session is unknown or has expired.
 func (s *sessions) token(id string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

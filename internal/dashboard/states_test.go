@@ -180,7 +180,7 @@ func TestStoppedBatch(t *testing.T) {
 	w.lacks("the batch", page, "100 %")
 }
 
-// with requests a page with the cookies that an earlier answer set.
+// with requests a page, with the cookies that an earlier answer set.
 func (w *world) with(path, token string, from *httptest.ResponseRecorder) *httptest.ResponseRecorder {
 	w.Helper()
 	r := w.request("GET", path, token)
@@ -230,9 +230,9 @@ func TestSignedIn(t *testing.T) {
 	w.has("another page of an operator", w.with("/ui/stores/1003", "operator", all).Body.String(), "All stores")
 }
 
-// TestSetAside checks that only an operator can release or end a batch that was set aside, and only
-// after confirming it on this site.
-func TestSetAside(t *testing.T) {
+// TestQuarantine checks that only an operator can release or end a quarantined batch, and only after
+// confirming it on this site.
+func TestQuarantine(t *testing.T) {
 	w := newWorld(t)
 	tickets := make([]string, 2)
 	for i := range tickets {
@@ -248,7 +248,7 @@ func TestSetAside(t *testing.T) {
 	at := func(ticket, action string) string { return "/ui/operator/quarantine/" + ticket + "/" + action }
 	page := w.page("/ui/operator", "operator")
 	checkMarkup(t, "all stores", page)
-	w.has("all stores", page, "<h2 id=\"as\">Set aside</h2>", tickets[0], tickets[1], "<td>1003</td>")
+	w.has("all stores", page, "<h2 id=\"qu\">Quarantined batches</h2>", tickets[0], tickets[1], "<td>1003</td>")
 
 	for _, action := range []string{"release", "end"} {
 		if a := w.ask("POST", at(tickets[0], action), "ann", yes); a.Code != http.StatusForbidden {
@@ -274,6 +274,6 @@ func TestSetAside(t *testing.T) {
 	list := w.page("/ui/stores/1003", "ann")
 	w.has("the store", list, ">running</span>", ">cut short</span>")
 	if a := w.ask("POST", at(tickets[0], "end"), "operator", yes); a.Code != http.StatusNotFound {
-		t.Errorf("a batch that is not set aside: %d", a.Code)
+		t.Errorf("a batch that is not quarantined: %d", a.Code)
 	}
 }

@@ -22,7 +22,7 @@ type summary struct {
 	QueuePaused bool `json:"-"`
 }
 
-// CertainlyFailed returns how many requests failed and are not in doubt.
+// CertainlyFailed returns how many failed requests are not in doubt.
 func (s summary) CertainlyFailed() int { return s.FailedRequests - s.InDoubtRequests }
 
 // Short returns the first characters of the ticket.
@@ -51,7 +51,7 @@ func (s summary) Label() string {
 	case s.Status == "COMPLETED":
 		return "completed"
 	case s.Quarantined:
-		return "set aside"
+		return "quarantined"
 	case s.Paused, s.QueuePaused:
 		return "paused"
 	case s.Status == "IN_PROGRESS", !s.StartedAt.IsZero():
@@ -60,7 +60,7 @@ func (s summary) Label() string {
 	return "queued"
 }
 
-// list is the API's answer to a search. Next is the key of the next page; 0: there is none.
+// list is the API's answer to a search. Next is the key of the next page, or 0 if there is none.
 type list struct {
 	Items []summary
 	Next  int64
@@ -136,7 +136,7 @@ type filter struct {
 	Failed, InDoubt                               bool
 }
 
-// formTime is the layout of a datetime-local input. The dashboard takes its value as UTC.
+// formTime is the layout of a datetime-local input. The dashboard interprets its value as UTC.
 const formTime = "2006-01-02T15:04"
 
 // filterOf reads a filter from a form.
@@ -196,7 +196,7 @@ func utc(text string) string {
 type searchView struct {
 	Filter  filter
 	Found   list
-	Older   string // the URL of the next page; "": there is none
+	Older   string // the URL of the page with older batches; "": there is none
 	Problem string // what is wrong with the filter
 }
 

@@ -61,7 +61,7 @@ func (c *csvReader) read() (cells []string, line int, err error) {
 }
 
 // cell reads a cell and the delimiter or line ending after it. last reports whether it was the row's last
-// cell. If first, the end of the file before the cell is io.EOF.
+// cell. If first is set, the end of the file before the cell is the error io.EOF.
 func (c *csvReader) cell(first bool) (last bool, err error) {
 	r, err := c.next()
 	if errors.Is(err, io.EOF) && first {
@@ -72,13 +72,13 @@ func (c *csvReader) cell(first bool) (last bool, err error) {
 			return false, err
 		}
 		if r, err = c.next(); err == nil && r != c.comma && !c.endsRow(r) {
-			return false, c.wrong(c.line, c.column-1, "%q follows a closing quote: double a quote inside a quoted cell", r)
+			return false, c.wrong(c.line, c.column-1, "%q follows a closing quote: inside a quoted cell, write each quote twice", r)
 		}
 		return c.endCell(r, err)
 	}
 	for ; err == nil && r != c.comma && !c.endsRow(r); r, err = c.next() {
 		if r == '"' && c.comma != '\t' {
-			return false, c.wrong(c.line, c.column-1, "a cell contains a quote but doesn't begin with one: quote the whole cell, and double quotes inside it")
+			return false, c.wrong(c.line, c.column-1, "a cell contains a quote but doesn't begin with one: quote the whole cell, and write each quote inside it twice")
 		}
 		if err := c.add(r); err != nil {
 			return false, err
@@ -87,7 +87,7 @@ func (c *csvReader) cell(first bool) (last bool, err error) {
 	return c.endCell(r, err)
 }
 
-// endCell ends a cell after which r or an error was read.
+// endCell ends a cell. r or err is what was read after it.
 func (c *csvReader) endCell(r rune, err error) (last bool, _ error) {
 	c.ends = append(c.ends, len(c.text))
 	if errors.Is(err, io.EOF) {

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// dialect describes the syntax of a CSV file. The results use the same one.
+// dialect describes the syntax of a CSV file. The results are written in the same dialect.
 type dialect struct {
 	charset charset
 	comma   rune
@@ -89,8 +89,8 @@ func sepLine(sample []byte) (comma rune, line string, ok bool) {
 // canDelimit reports whether a character can be a delimiter.
 func canDelimit(r rune) bool { return r != utf8.RuneError && !strings.ContainsRune("\"\r\n\x00", r) }
 
-// sniffComma detects the delimiter: the one that splits all rows of the sample into the same number of
-// columns, and into the most. If there is none, the file has one column.
+// sniffComma detects the delimiter. Of those that split all rows of the sample into the same number of
+// columns, it chooses the one that yields the most. If there is none, the file has one column.
 func (d *dialect) sniffComma(path string, sample []byte, whole bool) (rune, error) {
 	best, most, tie := ',', 1, ' '
 	for _, comma := range delimiters {

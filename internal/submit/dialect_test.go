@@ -22,7 +22,7 @@ func TestDialects(t *testing.T) {
 		encoding     string // of the input
 		given        string // as --encoding
 		mark         string
-		resultsMark  string // "": as the input
+		resultsMark  string // "": as in the input
 		resultsPlain bool   // results are UTF-8
 	}{
 		"UTF-8":                {mark: ""},
@@ -75,7 +75,7 @@ func encoded(t *testing.T, name, text string) string {
 	return must(e.NewEncoder().String(text))
 }
 
-// Text in answers is not a formula in a spreadsheet, unless Raw is set.
+// Spreadsheets don't run text in answers as formulas, unless Raw is set.
 func TestFormulas(t *testing.T) {
 	for _, raw := range []bool{false, true} {
 		w, dir := start(t), t.TempDir()

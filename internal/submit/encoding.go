@@ -42,7 +42,7 @@ const otherEncodings = "specify the encoding of the file, such as --encoding win
 
 // decode returns the text of a file as UTF-8 without its byte order mark, and the file's encoding. If
 // name is "", the byte order mark determines the encoding; without one, it is UTF-8. Bytes that are
-// invalid in the encoding are an error with their position.
+// invalid in the encoding cause an error with their position.
 func decode(path string, r io.Reader, name string) (io.Reader, charset, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	set, err := charsetOf(in, name)
@@ -180,7 +180,7 @@ func (c *checkedText) wrong(b byte, r rune) error {
 	return &textError{fmt.Errorf("%s: the bytes here are not a character in %s: %s", place, c.set.name, otherEncodings)}
 }
 
-// textError is an error in a file's encoding. Its text has the position.
+// textError is an error in a file's encoding. Its text includes the position.
 type textError struct{ error }
 
 func (e *textError) Unwrap() error { return e.error }
@@ -193,9 +193,9 @@ func asTextError(err error) error {
 	return nil
 }
 
-// forOutput returns the encoding of a file that is written next to the input. It is the input's, unless
-// foreign text such as answers may have characters that the encoding lacks. Then it is UTF-8 with a byte
-// order mark, which spreadsheets recognize.
+// forOutput returns the encoding of an output file, which is usually the input's. But if the file also
+// gets foreign text, such as answers, that encoding may lack some characters. The encoding is then UTF-8
+// with a byte order mark, which spreadsheets recognize.
 func (s charset) forOutput(foreign bool) charset {
 	if foreign && s.encoding != nil && !strings.HasPrefix(s.name, "utf-") {
 		return charset{name: "utf-8", mark: true}
@@ -203,8 +203,8 @@ func (s charset) forOutput(foreign bool) charset {
 	return s
 }
 
-// writer returns a writer that encodes text. With begin, it first writes the byte order mark if there is
-// one.
+// writer returns a writer that encodes text. If begin is set, it first writes the byte order mark, if
+// there is one.
 func (s charset) writer(w io.Writer, begin bool) (io.Writer, error) {
 	if s.encoding != nil {
 		w = transform.NewWriter(w, s.encoding.NewEncoder())

@@ -27,10 +27,10 @@ type journal struct {
 	file *os.File
 	lock *flock.Flock
 
-	mu     sync.Mutex // guards the fields below, and writing
+	mu     sync.Mutex // guards the fields below and writes to file
 	states []chunkState
-	done   int   // how many chunks have their results written
-	ends   entry // the entry of the last of these, with the sizes of the files
+	done   int   // how many chunks have had their results written
+	ends   entry // the entry of the last such chunk, which has the sizes of the files
 }
 
 // Header describes a submission.
@@ -73,15 +73,15 @@ type entry struct {
 	Done    bool   `json:"done,omitempty"`    // the results are written
 
 	// These fields are set with Done.
-	Results int64   `json:"results,omitempty"` // the size of the file of results, in bytes
-	Failed  int64   `json:"failed,omitempty"`  // the size of the file of failures, in bytes
+	Results int64   `json:"results,omitempty"` // the size of the results file, in bytes
+	Failed  int64   `json:"failed,omitempty"`  // the size of the file of failed requests, in bytes
 	Counts  *Counts `json:"counts,omitempty"`
 	Groups  []Group `json:"groups,omitempty"`
 }
 
 // chunkState is what the journal says about a chunk.
 type chunkState struct {
-	sending time.Time // when the first attempt of unknown outcome began; zero: there is none
+	sending time.Time // when the first attempt whose outcome is unknown began; zero: there is none
 	ticket  string
 	unsent  bool
 	givenUp bool
@@ -190,7 +190,7 @@ func (j *journal) read() error {
 		good += int64(len(line))
 	}
 	if j.states == nil {
-		return fmt.Errorf("%s is empty: remove it and start over", j.path)
+		return fmt.Errorf("%s is empty: delete it and start over", j.path)
 	}
 	if err := j.file.Truncate(good); err != nil {
 		return err

@@ -27,25 +27,25 @@ type chunk struct {
 	Sum      string `json:"sum"` // a hash of the requests' text
 }
 
-// plannedRequest is what the planner needs to know of a request.
+// plannedRequest is what the planner needs to know about a request.
 type plannedRequest struct {
 	line, bytes int
-	back        int // the distance to the first request that it depends on; 0: it depends on none
+	back        int // the distance to the first request that it depends on; 0: none
 }
 
 // planner divides a file into as few batches as possible, with requests that depend on each other in
 // the same batch. It looks ahead as far as a dependency can reach.
 type planner struct {
 	path     string
-	maxBytes int              // the size of a batch
+	maxBytes int              // the maximum size of a batch
 	pending  []plannedRequest // requests that have no batch yet
 	planned  int              // the number of requests that have one
-	ids      map[string]int   // the last request with each ID, by its index in the file
-	last     []string         // the IDs of the latest requests, as far as others may depend on them
+	ids      map[string]int   // the index in the file of the last request with each ID
+	last     []string         // the IDs of the latest requests, which later ones may depend on
 	cuts     []int            // the number of requests in each batch
 }
 
-// links are the parts of a request that planning needs.
+// links are the parts of a request that the planner needs.
 type links struct {
 	ID        string            `json:"id"`
 	DependsOn []string          `json:"dependsOn"`
@@ -152,7 +152,7 @@ func (p *planner) cut() error {
 	return nil
 }
 
-// finish divides the rest into batches.
+// finish divides the remaining requests into batches.
 func (p *planner) finish() error {
 	for len(p.pending) > 0 {
 		if err := p.cut(); err != nil {
@@ -260,7 +260,7 @@ func (in *Input) check(chunks []chunk, o batch.Options) error {
 	return nil
 }
 
-// addProblems adds what a server would refuse, with its lines.
+// addProblems adds the mistakes that a server would refuse, with their lines.
 func (in *Input) addProblems(m *mistakes, part *part, err error) {
 	invalid, ok := errors.AsType[*batch.InvalidError](err)
 	if !ok {
@@ -273,7 +273,7 @@ func (in *Input) addProblems(m *mistakes, part *part, err error) {
 	m.more += invalid.More
 }
 
-// problem returns an error with the line of a place such as $[3].method.
+// problem turns a problem at a place such as $[3].method into an error with the line of the request.
 func (in *Input) problem(part *part, p batch.Problem) error {
 	place, found := strings.CutPrefix(p.Place, "$[")
 	index, field, _ := strings.Cut(place, "]")

@@ -25,7 +25,7 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
-// TestMistakes checks that mistakes are reported with their positions, and all those of a batch at once.
+// TestMistakes checks that mistakes are reported with their positions, and all mistakes in a batch at once.
 func TestMistakes(t *testing.T) {
 	const put = `{"method":"PUT","path":"/products/{{id}}","body":{"price":{{price:number}}}}`
 	for name, c := range map[string]struct {

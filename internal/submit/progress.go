@@ -12,24 +12,24 @@ type Progress struct {
 	batches  int
 	before   int // requests whose results were written when the run began
 	counts   Counts
-	current  int // completed requests of the batch that is being waited for
+	current  int // completed requests of the batch that the run waits for
 	sent     int // batches that this run has created
 	problem  string
 	until    time.Time
-	waits    time.Time // the service sends nothing before
+	waits    time.Time // the service sends nothing before this time
 }
 
-// Snapshot is the progress at one time.
+// Snapshot is the progress at one moment.
 type Snapshot struct {
 	Requests int // requests of the whole file
 	Done     int // requests that have ended
-	Before   int // the part of Done from before this run
-	Failed   int // the part of Done that failed, was not executed or is unknown, as far as results are written
+	Before   int // the part of Done that ended before this run
+	Failed   int // the part of Done that failed, was not executed or is unknown; counted once the results are written
 	InDoubt  int // the part of Failed that is in doubt
 	Sent     int // batches that this run has created
 	Batches  int
 
-	Problem string    // why there is no progress; "": there is
+	Problem string    // why there is no progress; "": there is progress
 	Until   time.Time // when the failed call is retried
 	Waits   time.Time // when the service continues, if it waits for the upstream; zero: it doesn't wait
 }
@@ -45,7 +45,7 @@ func (p *Progress) Snapshot() Snapshot {
 	}
 }
 
-// counted sets the counts after a batch's results were written.
+// counted sets the counts after a batch's results have been written.
 func (p *Progress) counted(c *Counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,7 +74,7 @@ func (p *Progress) created() {
 	p.problem = ""
 }
 
-// retries records a failure after which a call is retried.
+// retries records the failure of a call that will be retried.
 func (p *Progress) retries(err error, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,7 +24,7 @@ type Counts struct {
 	Failed      int `json:"failed"`
 	NotExecuted int `json:"notExecuted"`
 	InDoubt     int `json:"inDoubt"` // the part of Failed that may have been carried out
-	Unknown     int `json:"unknown"` // the outcome can't be determined any more
+	Unknown     int `json:"unknown"` // the outcome can no longer be determined
 }
 
 func (c *Counts) add(o *Counts) {
@@ -44,10 +44,10 @@ type Group struct {
 	Code    int    `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
 	Count   int    `json:"count"`
-	Line    int    `json:"line"` // the first one's line in the input
+	Line    int    `json:"line"` // the line of the first one in the input
 }
 
-// unknownStatus is the status of a request whose outcome can't be determined any more.
+// unknownStatus is the status of a request whose outcome can no longer be determined.
 const unknownStatus = "UNKNOWN"
 
 // outcome is one line of the results.
@@ -108,7 +108,7 @@ type tally struct {
 	index  map[Group]int
 }
 
-// maxGroups is how many groups of failures are distinguished.
+// maxGroups is the maximum number of groups of failures.
 const maxGroups = 100
 
 func (t *tally) add(o *outcome) {
@@ -174,8 +174,8 @@ type output struct {
 	size int64         // the size after the last flush
 }
 
-// openOutput opens a file and truncates it to size. With begin, it creates the file and replaces an
-// existing one.
+// openOutput opens a file and truncates it to size. If begin is set, it creates the file and
+// replaces an existing one.
 func openOutput(path string, size int64, begin bool, stdout io.Writer) (*output, error) {
 	if path == "-" {
 		return &output{path: path, out: bufio.NewWriter(stdout)}, nil
@@ -266,8 +266,8 @@ type resultWriter struct {
 	record []string
 }
 
-// newResultWriter returns a writer to an output. columns are the input's column names, if it is CSV. A
-// new CSV file gets a header.
+// newResultWriter returns a writer of results to an output. columns are the names of the input's columns,
+// if the input is CSV. A new CSV file gets a header.
 func newResultWriter(o *output, h *Header, in *Input, columns []string) (*resultWriter, error) {
 	w := &resultWriter{output: o, raw: h.Raw}
 	if h.ResultsFormat == NDJSON {
@@ -295,7 +295,7 @@ func newResultWriter(o *output, h *Header, in *Input, columns []string) (*result
 	return w, w.csv.write(append(w.input(columns), resultColumns...))
 }
 
-// input begins a record with cells of the input.
+// input begins a record with the input's cells.
 func (w *resultWriter) input(cells []string) []string {
 	if w.kept == nil {
 		return append(w.record[:0], cells...)
@@ -311,7 +311,7 @@ func (w *resultWriter) input(cells []string) []string {
 	return w.record
 }
 
-// write writes an outcome. columns is the input's row, if it is CSV.
+// write writes an outcome. columns are the cells of the input's row, if the input is CSV.
 func (w *resultWriter) write(o *outcome, columns []string) error {
 	if w.json != nil {
 		return w.json.Encode(o)
@@ -335,7 +335,7 @@ func (w *resultWriter) write(o *outcome, columns []string) error {
 }
 
 // harmless keeps spreadsheets from evaluating text from answers as a formula (OWASP, CSV Injection). It
-// adds an apostrophe in front, which makes it text.
+// adds a leading apostrophe, which marks the cell as text.
 func (w *resultWriter) harmless(text string) string {
 	if w.raw {
 		return text
@@ -370,8 +370,8 @@ func (o *output) asCSV(d dialect) (*csvWriter, error) {
 	return &csvWriter{out: o.text, comma: d.comma, end: d.end}, nil
 }
 
-// requestWriter writes the failed requests that can be sent again, in the input's format. If that is a
-// JSON array, it writes one request per line.
+// requestWriter writes the failed requests that can be sent again, in the input's format. If the
+// input is a JSON array, it writes one request per line.
 type requestWriter struct {
 	*output
 	csv  *csvWriter

@@ -11,22 +11,23 @@ import (
 	"github.com/sheafapi/sheaf/client"
 )
 
-// sender creates batches, one after the other.
+// sender creates batches, one after another.
 type sender struct {
 	*Run
 	once    *client.Client // doesn't retry
 	patient *client.Client // retries for a long time
 }
 
-// certain is how long after the first attempt a create may be repeated, because servers remember its
+// certain is how long after its first attempt a create can safely be repeated. Servers remember its
 // deduplication key for an hour.
 const certain = 50 * time.Minute
 
-// clockError is how far in the future a recorded time may be, because clocks are corrected.
+// clockError is how far in the future a recorded time may lie, because the clock may have been set back
+// since.
 const clockError = time.Minute
 
-// send creates the remaining batches in order, and sends the index of each to created. It receives
-// from free before each batch.
+// send creates the remaining batches in order and sends the index of each to created. Before each batch,
+// it waits for a value from free.
 func (s *sender) send(ctx context.Context, free <-chan struct{}, created chan<- int) error {
 	in, err := s.input.reader(s.journal.Chunks)
 	if err != nil {
@@ -58,7 +59,7 @@ func (s *sender) send(ctx context.Context, free <-chan struct{}, created chan<- 
 	}
 }
 
-// create creates one batch, unless the journal says that it was created.
+// create creates one batch, unless the journal says that it exists or must not be created.
 func (s *sender) create(ctx context.Context, p *part) error {
 	known := s.journal.state(p.index)
 	switch {
@@ -69,7 +70,7 @@ func (s *sender) create(ctx context.Context, p *part) error {
 	case s.stopped.Load() && known.sending.IsZero():
 		return s.journal.write(entry{Chunk: p.index, Unsent: true})
 	}
-	began := known.sending // when the first attempt of unknown outcome began
+	began := known.sending // when the first attempt whose outcome is unknown began
 	uncertain := !began.IsZero()
 	for n := 0; ; n++ {
 		if began.IsZero() {
@@ -107,7 +108,7 @@ func (s *sender) create(ctx context.Context, p *part) error {
 	}
 }
 
-// recent reports whether the service certainly still remembers the key of a batch that was sent at that
+// recent reports whether the service must still remember the key of a batch that was first sent at this
 // time. A time in the future comes from a wrong clock and proves nothing.
 func recent(sent time.Time) bool {
 	age := time.Since(sent)
@@ -134,8 +135,8 @@ func judge(err error, n int) (pause time.Duration, again, refused bool) {
 	return pause, e.StatusCode != http.StatusNotImplemented, false
 }
 
-// find finds out whether a batch was created after the service may have forgotten its key. It looks for
-// the batch in a list of the caller's batches, newest first, which Sheaf supports.
+// find looks for a batch whose create got no answer, once the service may have forgotten its key. It
+// searches the list of all the caller's batches, newest first, which only Sheaf has.
 func (s *sender) find(ctx context.Context, p *part, since time.Time) error {
 	known := map[string]bool{}
 	for i := range s.journal.Chunks {
@@ -168,7 +169,7 @@ func (s *sender) find(ctx context.Context, p *part, since time.Time) error {
 	if s.giveUp {
 		return s.journal.write(entry{Chunk: p.index, Given: true})
 	}
-	return fmt.Errorf("it is unknown whether batch %d of %d (lines %d to %d) was created on %s: no answer came, and the service has since forgotten its key; with --resume --give-up its requests are reported as UNKNOWN and the rest continues",
+	return fmt.Errorf("it is unknown whether batch %d of %d (lines %d to %d) was created on %s: no answer came, and the service has since forgotten its key; to report its requests as UNKNOWN and continue, use --resume --give-up",
 		p.index+1, s.batches, p.lines[0], p.lines[len(p.lines)-1], since.Local().Format("2006-01-02 15:04"))
 }
 

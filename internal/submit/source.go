@@ -37,7 +37,7 @@ type Input struct {
 	dialect dialect
 }
 
-// maxRow is the longest text of a request in the file, in bytes.
+// maxRow is the maximum length of a request's text in the file, in bytes.
 const maxRow = 64 << 20
 
 // row is one request.
@@ -49,8 +49,8 @@ type row struct {
 
 // rows reads requests in order.
 type rows interface {
-	// next returns the next request, or io.EOF. It is valid until the next call. After a lineError
-	// with more set, the next call returns the following row.
+	// next returns the next request, or io.EOF. The request is valid until the next call. After a
+	// lineError with more set, the next call returns the following row.
 	next() (*row, error)
 	// header returns the first row of CSV.
 	header() []string
@@ -58,7 +58,7 @@ type rows interface {
 	blank() int
 }
 
-// lineError is an error at a line of the file.
+// lineError is an error in a line of the file.
 type lineError struct {
 	path string
 	line int
@@ -86,7 +86,7 @@ func (in *Input) sniff() error {
 	case in.Format == CSV && in.Template == "":
 		return fmt.Errorf("%s is CSV and needs a template that turns each row into a request, such as --template '{\"method\":\"PUT\",\"path\":\"/products/{{id}}\",\"body\":{\"price\":{{price:number}}}}'", in.Path)
 	case in.Format != CSV && in.Template != "":
-		return fmt.Errorf("%s is not CSV, and only CSV has rows for a template. If it is CSV, say so with --format csv", in.Path)
+		return fmt.Errorf("%s is not CSV, but only CSV takes a template. If it is CSV, add --format csv", in.Path)
 	case in.Format != CSV:
 		return nil
 	}
@@ -158,7 +158,7 @@ func (in *Input) open() (rows, io.Closer, error) {
 	case CSV:
 		r, err = newTable(in, text)
 	default:
-		err = fmt.Errorf("the format is %q and must be ndjson, json or csv", in.Format)
+		err = fmt.Errorf("the format is %q but must be ndjson, json or csv", in.Format)
 	}
 	if err != nil {
 		f.Close()
@@ -203,7 +203,7 @@ func (l *lines) next() (*row, error) {
 	}
 }
 
-// read reads a line including its line ending. It is valid until the next call.
+// read reads a line including its line ending. The line is valid until the next call.
 func (l *lines) read() ([]byte, error) {
 	l.text = l.text[:0]
 	for {
@@ -217,8 +217,8 @@ func (l *lines) read() ([]byte, error) {
 	}
 }
 
-// object returns an error if text is not a JSON object. It allows repeated names, which the check of the
-// request reports.
+// object returns an error if text is not a JSON object. It allows repeated names, which a later
+// check of the request reports.
 func object(text []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true))
 	value, err := d.ReadValue()
@@ -311,11 +311,11 @@ func (a *array) broken(err error) error {
 	return &lineError{path: a.path, line: a.lines.at(offset), err: err}
 }
 
-// lineCounter finds the line of a byte.
+// lineCounter finds the line that contains a byte.
 type lineCounter struct {
 	in   io.Reader
 	read int64
-	ends []int64 // offsets of line endings from the last position on
+	ends []int64 // offsets of the line endings after the last position
 	line int     // the line of the last position
 }
 
@@ -330,7 +330,8 @@ func (c *lineCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// at returns the line of a byte, from 1. Offsets must not decrease from call to call.
+// at returns the number, from 1, of the line that contains a byte. Offsets must not decrease from call to
+// call.
 func (c *lineCounter) at(offset int64) int {
 	n := 0
 	for n < len(c.ends) && c.ends[n] < offset {

@@ -3,8 +3,10 @@
 //
 // If the process dies, nothing is lost and nothing is carried out twice. A journal next to the input
 // records which batches were created and how much of the results has been written. Each batch has a
-// deduplication key that never changes. The input is read three times: to check it, to send it, and to
-// write it next to the results. So memory doesn't grow with the size of the input.
+// deduplication key that never changes.
+//
+// The input is read three times: to check it, to send it, and to copy its rows into the results. So
+// memory doesn't grow with the size of the input.
 package submit
 
 import (
@@ -32,17 +34,17 @@ type Options struct {
 	Input         Input
 	Server, Store string
 	GroupID       string // default: a unique one
-	Parallel      bool   // up to 100 requests of a batch run at the same time
-	StopOnFailure bool   // nothing is started after the first failure
+	Parallel      bool   // run up to 100 requests of a batch at the same time
+	StopOnFailure bool   // start no request after the first failure
 	Results       string // default: a file next to the input; "-": standard output
 	ResultsFormat Format // NDJSON or CSV; default: from the name of Results, or else CSV if the input is CSV
-	FailedOnly    string // a file for the requests to send again; "": none
-	Overwrite     bool   // replace existing files of results
+	FailedOnly    string // a file for the failed requests that can be sent again; "": none
+	Overwrite     bool   // replace existing results files
 	Raw           bool   // write answers to CSV unchanged, including formulas
 }
 
-// ahead is how many batches are created before the oldest of them is finished. The service should never
-// run out of work, and should not be flooded either.
+// ahead is how many batches may be unfinished at the same time: enough that the service never runs out
+// of work, but not so many that they flood it.
 const ahead = 8
 
 // Plan is a checked input.
@@ -51,7 +53,7 @@ type Plan struct {
 	chunks   []chunk
 	Requests int
 	Batches  int
-	Blank    int // rows without text, which are skipped
+	Blank    int // blank rows, which are skipped
 }
 
 // NewPlan reads and checks the whole file, and sends nothing. The error lists the first mistakes with
@@ -83,7 +85,7 @@ type Run struct {
 	stopped atomic.Bool // a failure stopped the submission
 	tally   tally
 	results *resultWriter
-	failed  *requestWriter // nil: not wanted
+	failed  *requestWriter // nil: FailedOnly is not set
 }
 
 // Start begins a submission and creates its journal.
@@ -125,10 +127,10 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 }
 
 func alreadyStarted(input string) error {
-	return fmt.Errorf("the submission of %s was started before and is not finished: continue it with --resume, or remove %s to start over", input, JournalPath(input))
+	return fmt.Errorf("an unfinished submission of %s exists: continue it with --resume, or delete %s to start over", input, JournalPath(input))
 }
 
-// resultsBeside returns the default name of the file of results.
+// resultsBeside returns the default name of the results file.
 func resultsBeside(input string, format Format) string {
 	return strings.TrimSuffix(input, filepath.Ext(input)) + ".results." + string(format)
 }
@@ -139,7 +141,7 @@ func (h *Header) IsBeside(input string) bool {
 	return err == nil && path == h.Results
 }
 
-// files sets the files of results in the header and checks them.
+// files sets the names of the results files in the header and checks them.
 func (o *Options) files(h *Header) (err error) {
 	h.ResultsFormat = o.ResultsFormat
 	if h.ResultsFormat == "" {
@@ -151,7 +153,7 @@ func (o *Options) files(h *Header) (err error) {
 		}
 	}
 	if h.ResultsFormat != CSV && h.ResultsFormat != NDJSON {
-		return fmt.Errorf("the format of results is %q and must be ndjson or csv", h.ResultsFormat)
+		return fmt.Errorf("the results format is %q but must be ndjson or csv", h.ResultsFormat)
 	}
 	h.Results = o.Results
 	if h.Results == "" {
@@ -181,8 +183,10 @@ func (o *Options) files(h *Header) (err error) {
 }
 
 // Resume continues the submission of an input. It calls allow with the journal's header before it opens
-// a file for writing or sends anything. If allow returns an error, Resume returns it. A batch whose
-// outcome can't be determined any more is an error, unless giveUp is set; then its requests are UNKNOWN.
+// a file for writing or sends anything. If allow returns an error, Resume returns it.
+//
+// If the outcome of a batch can no longer be determined, Do fails. With giveUp, it reports the batch's
+// requests as UNKNOWN instead.
 func Resume(input string, giveUp bool, allow func(Header) error, stdout io.Writer) (*Run, error) {
 	j, err := openJournal(JournalPath(input))
 	if err != nil {
@@ -209,8 +213,8 @@ func Resume(input string, giveUp bool, allow func(Header) error, stdout io.Write
 	return r, nil
 }
 
-// newRun opens the files of results at the sizes that the journal has recorded. With begin, it creates
-// them.
+// newRun opens the results files and truncates them to the sizes in the journal. If begin is set, it
+// creates them.
 func newRun(j *journal, in Input, begin bool, stdout io.Writer) (*Run, error) {
 	r := &Run{journal: j, input: in, stdout: stdout}
 	var columns []string
@@ -256,15 +260,15 @@ type Summary struct {
 	Requests   int
 	Batches    int
 	GroupID    string
-	Blank      int     // rows without text, which were skipped
+	Blank      int     // blank rows, which were skipped
 	Groups     []Group // the failures, grouped
 	Results    string
 	FailedOnly string
 }
 
 // Do creates the remaining batches, waits for them, and writes the results. clients returns a client
-// with the given options (see client.Options). If ctx is done or something fails, the journal stays, and
-// Resume can continue.
+// with the given options (see client.Options). If ctx is done or something fails, Do
+// calls Close. The journal then stays for Resume, unless no batch can have been created.
 func (r *Run) Do(ctx context.Context, clients func(retryFor time.Duration, onRetry func(error, time.Duration)) (*client.Client, error)) (*Summary, error) {
 	if err := r.do(ctx, clients); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -291,7 +295,7 @@ func (r *Run) Begun() bool {
 }
 
 // Close closes the files and leaves the submission to Resume. If no batch can have been created, it
-// removes the files instead. Do calls Close if it fails.
+// removes the files instead.
 func (r *Run) Close() error {
 	err := r.closeResults()
 	if r.Begun() {
@@ -299,7 +303,7 @@ func (r *Run) Close() error {
 	}
 	for _, path := range []string{r.journal.Results, r.journal.FailedOnly} {
 		if path != "" && path != "-" {
-			err = errors.Join(err, os.Remove(path)) // it has at most a header
+			err = errors.Join(err, os.Remove(path)) // the file has at most a header
 		}
 	}
 	return errors.Join(err, r.journal.remove())
@@ -328,7 +332,7 @@ func (r *Run) do(ctx context.Context, clients func(time.Duration, func(error, ti
 	r.stopped.Store(r.journal.StopOnFailure && r.tally.counts.Total() > r.tally.counts.Completed)
 	limit := ahead
 	if r.journal.StopOnFailure {
-		limit = 1 // no other batch may have started when one fails
+		limit = 1 // so that nothing else has started when a batch fails
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -449,7 +453,7 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	}
 	if missing, ok := errors.AsType[*client.Error](err); ok && missing.StatusCode == http.StatusNotFound {
 		if !w.giveUp {
-			return fmt.Errorf("the service has no batch %s (lines %d to %d of the input): it was deleted, its retention has ended, or the token is not the one that created it; with --resume --give-up its requests are reported as UNKNOWN: %w",
+			return fmt.Errorf("the service has no batch %s (lines %d to %d of the input): it was deleted, its retention has ended, or the token is not the one that created it; to report its requests as UNKNOWN and continue, use --resume --give-up: %w",
 				ticket, w.part.lines[0], w.part.lines[len(w.part.lines)-1], err)
 		}
 		err = nil
@@ -460,11 +464,11 @@ func (w *chunkWriter) all(ctx context.Context, c *client.Client) error {
 	return w.rest(unknownStatus, "the service no longer has the batch")
 }
 
-// stall is how long no request may end before the submission asks the service for the reason.
+// stall is how long a submission makes no progress before it asks the service why.
 const stall = 2 * time.Second
 
-// explain asks the service, while no request ends, whether the batch waits for the upstream, until ctx
-// is done. It asks only once if the server doesn't support details.
+// explain runs until ctx is done. Whenever no request has ended for a while, it asks the service whether
+// the batch is waiting for the upstream. It asks only once if the server doesn't support details.
 func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket string) {
 	tick := time.NewTicker(stall)
 	defer tick.Stop()
@@ -501,7 +505,7 @@ func (w *chunkWriter) expect(index int) error {
 	return nil
 }
 
-// rest writes the remaining requests, which have no response.
+// rest writes results for the remaining requests, which have no response.
 func (w *chunkWriter) rest(status, why string) error {
 	for w.next < len(w.part.lines) {
 		var r *client.Response

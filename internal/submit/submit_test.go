@@ -31,8 +31,8 @@ type world struct {
 	url   string
 	mu    sync.Mutex
 	calls map[string]int    // by method and path
-	fails map[string]int    // paths that are answered with this code
-	says  map[string]string // the JSON that paths are answered with
+	fails map[string]int    // the status codes with which paths are answered
+	says  map[string]string // the JSON with which paths are answered
 	sent  map[string]string // the last body by method and path
 }
 
@@ -268,7 +268,7 @@ func TestStopOnFailure(t *testing.T) {
 	}
 }
 
-// dying simulates the death of a process at one of its calls, before or after it is carried out.
+// dying simulates the death of a process at one of its calls, before or after the call is carried out.
 type dying struct {
 	left   atomic.Int64
 	before bool
@@ -296,8 +296,7 @@ func (d *dying) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestDeaths checks that each request is sent once and has one result, in the order of the input,
 // wherever the process dies and whatever it was writing.
 //
-// It runs 25 checks, because each takes as long as all checks of other properties. make chaos runs more,
-// with -rapid.checks.
+// It runs only 25 checks, because each one is slow. make chaos runs more, with -rapid.checks.
 func TestDeaths(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
 		checks.Value.Set("25")
@@ -340,7 +339,7 @@ func TestDeaths(t *testing.T) {
 				appendTo(t, journal, `{"chunk":0,"at":"2026`)
 				appendTo(t, filepath.Join(dir, store+".results.ndjson"), strings.Repeat(`{"line":1,"meth`, 30_000))
 			}
-			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was started before") {
+			if _, err := p.Start(io.Discard); err == nil || !strings.Contains(err.Error(), "an unfinished submission") {
 				t.Fatalf("started again: %v", err)
 			}
 			if run, err = submit.Resume(in, false, allowed, io.Discard); err != nil {
@@ -474,7 +473,7 @@ func TestLongAgo(t *testing.T) {
 	}
 
 	again := submit.Options{Input: submit.Input{Path: in}, Overwrite: true}
-	die(t, w, begin(t, w, "2", again), "2", 1, true) // the batch was not created, but the journal can't say so
+	die(t, w, begin(t, w, "2", again), "2", 1, true) // the batch was not created, but the journal can't know that
 	backdate(t, submit.JournalPath(in), 2*time.Hour)
 	for range 2 {
 		if _, err := must(submit.Resume(in, false, allowed, io.Discard)).Do(t.Context(), w.clients("2", nil)); err == nil || !strings.Contains(err.Error(), "is unknown") {
@@ -487,7 +486,7 @@ func TestLongAgo(t *testing.T) {
 	}
 }
 
-// TestForgotten checks that a batch that the service no longer has is an error, unless giveUp is set.
+// TestForgotten checks that a batch that the service no longer has causes an error, unless giveUp is set.
 func TestForgotten(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	in := file(t, dir, "a.ndjson", `{"method":"POST","path":"/a","body":{}}`)
@@ -536,7 +535,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := submit.Resume(in, false, allowed, io.Discard); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "was started before") {
+	if _, err := plan(o).Start(io.Discard); err == nil || !strings.Contains(err.Error(), "an unfinished submission") {
 		t.Errorf("got %v", err)
 	}
 	// No batch was created, so Close removes all files.
@@ -578,7 +577,7 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// A journal or a file of results that another user may have planted is refused, and nothing is written or
+// A journal or results file that another user may have planted is refused, and nothing is written or
 // sent.
 func TestPlanted(t *testing.T) {
 	w, elsewhere := start(t), filepath.Join(t.TempDir(), "precious")
@@ -633,7 +632,7 @@ func TestPlanted(t *testing.T) {
 			}
 		})
 	}
-	// A symbolic link in place of the results is replaced and not followed.
+	// A symbolic link in place of the results is replaced, not followed.
 	in := file(t, t.TempDir(), "b.ndjson", `{"method":"GET","path":"/a"}`)
 	_ = os.Remove(elsewhere)
 	target := file(t, t.TempDir(), "target", "precious")

@@ -15,9 +15,9 @@ import (
 )
 
 // template turns a row of CSV into a request. It is JSON with placeholders. {{column}} stands for the
-// text of a column: as a JSON string if it is a whole value, as escaped text inside a string, and
-// percent-encoded in the path. {{column:number}}, {{column:bool}} and {{column:json}} check the text and
-// insert a value of that type. With ? after the type, an empty text becomes null. Braces that aren't a
+// text of a column: as a JSON string if the placeholder is a whole value, as escaped text inside a string,
+// and percent-encoded in the path. {{column:number}}, {{column:bool}} and {{column:json}} check the text
+// and insert a value of that type. With ? after the type, an empty cell becomes null. Braces that aren't a
 // placeholder are written \u007b\u007b, as JSON allows.
 type template struct {
 	pieces []piece
@@ -30,7 +30,7 @@ type piece struct {
 	column int
 	name   string
 	kind   kind
-	empty  bool // an empty text is null
+	empty  bool // an empty cell becomes null
 	where  where
 
 	decimalComma bool // numbers are written as 1.234,50
@@ -138,7 +138,7 @@ func (p *piece) resolve(columns []string) error {
 // JSON object or has a placeholder in a name.
 func (t *template) findPath() error {
 	d := jsontext.NewDecoder(bytes.NewReader(t.sample()))
-	n := 0 // placeholders so far
+	n := 0 // the placeholders found so far
 	for name := ""; ; {
 		token, err := d.ReadToken()
 		if errors.Is(err, io.EOF) && d.StackDepth() == 0 && d.InputOffset() > 0 {
@@ -189,7 +189,7 @@ func (t *template) findPath() error {
 // sampleText replaces each placeholder while a template is parsed.
 const sampleText = "\ue000place\ue000"
 
-var errAmbiguous = errors.New("has private use characters (U+E000), which a template can't have")
+var errAmbiguous = errors.New("contains the private-use character U+E000, which is not allowed in templates")
 
 // sample returns the template with sampleText in place of its placeholders.
 func (t *template) sample() []byte {
@@ -205,7 +205,7 @@ func (t *template) sample() []byte {
 	return append(b, t.end...)
 }
 
-// append appends the request of a row.
+// append appends the request for a row.
 func (t *template) append(dst []byte, columns []string) ([]byte, error) {
 	for i := range t.pieces {
 		p := &t.pieces[i]
@@ -253,8 +253,8 @@ func (p *piece) append(dst []byte, text string) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-// decimalCommaNumber matches a number such as 1.234.567,89 or 1 234,5: a decimal comma, and one kind of
-// separator between groups of three digits. The separator may be a no-break space.
+// decimalCommaNumber matches a number such as 1.234.567,89 or 1 234,5: a decimal comma, and at most
+// one kind of separator between groups of three digits. The separator may be a no-break space.
 var decimalCommaNumber = regexp.MustCompile(`^[+-]?(\d+|\d{1,3}(\.\d{3})+|\d{1,3}( \d{3})+|\d{1,3}(\x{a0}\d{3})+|\d{1,3}(\x{202f}\d{3})+|\d{1,3}('\d{3})+)(,\d+)?$`)
 
 // withPoint returns a number with a decimal point instead of a comma, and without separators.

@@ -61,7 +61,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// Numbers with a decimal comma keep their value, and ambiguous numbers are refused.
+// Numbers with a decimal comma keep their value, and ambiguous ones are refused.
 func TestDecimalComma(t *testing.T) {
 	tmpl, err := parseTemplate(`{"body":{{n:number}}}`, []string{"n"}, true)
 	if err != nil {
@@ -82,7 +82,7 @@ func TestDecimalComma(t *testing.T) {
 	}
 }
 
-// TestTemplateText checks that any text of a column arrives unchanged and changes nothing else in the
+// TestTemplateText checks that any text in a column arrives unchanged and changes nothing else in the
 // request.
 func TestTemplateText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
