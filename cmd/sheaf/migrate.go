@@ -22,8 +22,8 @@ sheaf serve does this when it starts. With --migrate=off, it doesn't; run this c
 start the first node of a new version. Running nodes are not disturbed. Migrations can't be undone,
 but the previous version works with the new schema.
 
-Every user of this machine can see a command line. So either keep the password in a file that
-the URL names (postgres://USER@HOST/NAME?sheaf_password_file=FILE), or set the URL in SHEAF_DATABASE.`,
+Every user of this machine can see a command line. So either keep the password in a file that the
+URL names (postgres://USER@HOST/NAME?sheaf_password_file=FILE), or set the URL in SHEAF_DATABASE.`,
 		Example: `  SHEAF_DATABASE=postgres://sheaf@db.internal/sheaf sheaf migrate`,
 		Args:    atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -14,8 +14,8 @@ func newQuarantine(environ []string) *cobra.Command {
 		Use:   "quarantine",
 		Short: "List, release and end quarantined batches",
 		Long: `List, release and end quarantined batches. A batch is quarantined if it can't be run: its stored
-data can't be read, the database refuses its results, or the nodes that ran it died. Other batches of
-its store continue to run.
+data can't be read, the database refuses its results, or the nodes that ran it died. Other batches
+of its store continue to run.
 
 The token must be a key with the operate right: sheaf keys add --store '*' --right operate.`,
 		Args: noCommand,

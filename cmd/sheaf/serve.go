@@ -79,8 +79,8 @@ Callers are admitted by --auth:
   keys=FILE             those with a key issued by sheaf keys
 
 Paths: /healthz answers 200 while the process lives, and /readyz once the service is ready. /metrics
-has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by OTLP
-over HTTP if an OpenTelemetry variable, such as OTEL_EXPORTER_OTLP_ENDPOINT, names a collector.
+has metrics for Prometheus, /docs describes the API, and /ui/ is a dashboard. Traces are sent by
+OTLP over HTTP if an OpenTelemetry variable, such as OTEL_EXPORTER_OTLP_ENDPOINT, names a collector.
 
 SIGHUP reloads the files of --auth keys=FILE, --operator-keys and --webhook-secret-file and the
 certificates of --tls, and reopens the audit log. SIGTERM and SIGINT stop the service: it starts no

@@ -241,7 +241,7 @@ func TestSignIn(t *testing.T) {
 	for name, form := range map[string]url.Values{
 		"Enter a token.":                {"store": {"1003"}},
 		"too long for the dashboard":    {"store": {"1003"}, "token": {strings.Repeat("x", maxToken+1)}},
-		"a Bearer token can&#39;t have": {"store": {"1003"}, "token": {"a b"}},
+		"allowed in a Bearer token":     {"store": {"1003"}, "token": {"a b"}},
 		"The store id in the path must": {"store": {"a b"}, "token": {token}},
 		"This key may not operate.":     {"token": {token}},
 	} {
