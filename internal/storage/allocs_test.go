@@ -4,8 +4,8 @@ package storage
 
 import "testing"
 
-// The race detector allocates too, so this test is built without it. make test also runs it without
-// the race detector.
+// The race detector allocates too, so this test is built only without it. make test also runs it
+// that way.
 func TestPackAllocs(t *testing.T) {
 	requests := manyRequests()
 	packed := Pack(requests)

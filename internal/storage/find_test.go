@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// TestFilter: a filter's conditions on a summary, each at its edge, and when what follows is too old.
+// TestFilter checks each condition of a filter at its edge, and when all later batches are too old.
 func TestFilter(t *testing.T) {
 	at := time.UnixMilli(1_900_000_000_000)
 	s := Summary{Status: batch.Completed, GroupID: "g", Failed: 1, CreatedAt: at}
@@ -20,7 +20,7 @@ func TestFilter(t *testing.T) {
 		"from a moment later":       {Filter{From: at.Add(1)}, false, false},
 		"from an hour later":        {Filter{From: at.Add(ClockError)}, false, false},
 		"from more than that":       {Filter{From: at.Add(ClockError + 1)}, false, true},
-		"the same of open ones":     {Filter{From: at.Add(ClockError + 1), Open: true}, false, false}, // those are oldest first
+		"the same of open ones":     {Filter{From: at.Add(ClockError + 1), Open: true}, false, false}, // open batches are read oldest first
 		"until that moment":         {Filter{To: at}, false, false},
 		"until a moment later":      {Filter{To: at.Add(1)}, true, false},
 		"open":                      {Filter{Open: true}, false, false},

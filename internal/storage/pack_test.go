@@ -93,7 +93,7 @@ func TestPackSize(t *testing.T) {
 	}
 }
 
-// manyRequests returns as many requests as a batch may have.
+// manyRequests returns the maximum number of requests of a batch.
 func manyRequests() []batch.Request {
 	out := make([]batch.Request, batch.MaxRequests)
 	for i := range out {

@@ -12,7 +12,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// TestServerClock sets the server's clock under a node whose clock is right.
+// TestServerClock changes the server's clock while the node's clock is right.
 func TestServerClock(t *testing.T) {
 	storagetest.RunClock(t, func(t *testing.T) storagetest.Clocked {
 		return serverClock{open(t, migrated.New(t), Options{timing: &still})}
@@ -21,7 +21,7 @@ func TestServerClock(t *testing.T) {
 
 type serverClock struct{ *DB }
 
-// SetClock implements storagetest.Clocked. The node notices it at its next renewal.
+// SetClock implements storagetest.Clocked. The node notices the change at its next renewal.
 func (c serverClock) SetClock(t *testing.T, ahead time.Duration) {
 	t.Helper()
 	_, err := c.pool.Exec(t.Context(), fmt.Sprintf(`CREATE OR REPLACE FUNCTION sheaf_now() RETURNS bigint LANGUAGE sql VOLATILE AS
@@ -37,8 +37,8 @@ func (c serverClock) SetClock(t *testing.T, ahead time.Duration) {
 // Now implements storagetest.Clocked.
 func (c serverClock) Now() time.Time { return time.Now() }
 
-// TestNodeClock sets a node's clock under a server whose clock is right: at once, before the
-// node asks the server again, its moments mean what they meant before.
+// TestNodeClock changes a node's clock while the server's clock is right. Stored times keep their
+// meaning at once, before the node reads the server's clock again.
 func TestNodeClock(t *testing.T) {
 	url := migrated.New(t)
 	a, b := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})

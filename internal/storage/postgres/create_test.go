@@ -10,9 +10,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestCreatesTakeTurns: of two creates in one queue the second one waits for the first
-// one's commit, though that takes its time after it has drawn its id. Else a larger id
-// could be seen, and run, before a smaller one, and both would count the same quota.
+// TestCreatesTakeTurns: of two creates in one queue, the second one waits for the first one's
+// commit, even if that commit is slow and the first one already has its id. Otherwise a larger id
+// could be seen, and run, before a smaller one, and both creates would count against the same
+// quota.
 func TestCreatesTakeTurns(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -38,7 +39,7 @@ func TestCreatesTakeTurns(t *testing.T) {
 	exec(`CREATE TRIGGER hold BEFORE INSERT ON batches FOR EACH ROW WHEN (NEW.group_id = 'slow') EXECUTE FUNCTION hold()`)
 	exec(`SELECT pg_advisory_lock(42)`)
 
-	create(t, db, newBatch("s", 1)) // whoever makes the queue waits for that alone
+	create(t, db, newBatch("s", 1)) // creates the queue, so that the creates below wait only for each other
 	first, second := newBatch("s", 1), newBatch("s", 1)
 	first.GroupID, first.Quota, second.Quota = "slow", 2, 2
 	created := func(b *storage.NewBatch) <-chan error {

@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// TestDamage: a damaged row hurts its own batch alone.
+// TestDamage: a damaged row affects only its own batch.
 func TestDamage(t *testing.T) {
 	ways := map[string]string{
 		"form":             `UPDATE requests SET packed = '\x7f'::bytea || substr(packed, 2) WHERE batch = $1`,

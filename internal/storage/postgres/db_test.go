@@ -87,8 +87,7 @@ func (c *cluster) Node(t *testing.T) storage.Storage {
 	return open(t, c.url, c.options)
 }
 
-// Die ends everything of a node but its row, and waits until another node has removed
-// that.
+// Die ends everything of a node except its row, and waits until another node has removed the row.
 func (c *cluster) Die(t *testing.T, n storage.Storage) {
 	t.Helper()
 	db := n.(*DB)
@@ -99,7 +98,7 @@ func (c *cluster) Die(t *testing.T, n storage.Storage) {
 	})
 }
 
-// crash ends a node as the death of its process does.
+// crash ends a node as if its process had died.
 func (db *DB) crash() {
 	db.gate.Shut()
 	db.stop()
@@ -111,7 +110,7 @@ func (db *DB) crash() {
 	db.pool.Close()
 }
 
-// Expire removes the node's row while the node lives on, as if its time had run out.
+// Expire removes the node's row while the node is alive, as if its lease had expired.
 func (c *cluster) Expire(t *testing.T, n storage.Storage) {
 	t.Helper()
 	l := &n.(*DB).lease
@@ -121,7 +120,7 @@ func (c *cluster) Expire(t *testing.T, n storage.Storage) {
 	execute(t, c.url, "DELETE FROM nodes WHERE id = $1", l.node())
 }
 
-// connection returns a connection of the test's own.
+// connection returns a connection for the test itself.
 func connection(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(context.WithoutCancel(t.Context()), url)
@@ -131,10 +130,10 @@ func connection(t *testing.T, url string) *pgx.Conn {
 	return c
 }
 
-// execute runs SQL the way another program would.
+// execute runs SQL as another program would.
 func execute(t *testing.T, url, sql string, args ...any) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // also while the test cleans up
+	ctx := context.WithoutCancel(t.Context()) // works during cleanup too
 	c := connection(t, url)
 	defer c.Close(ctx)
 	if _, err := c.Exec(ctx, sql, args...); err != nil {
@@ -154,7 +153,7 @@ func number(t *testing.T, url, sql string, args ...any) (n int) {
 	return n
 }
 
-// eventually waits until something is so.
+// eventually waits until so returns true.
 func eventually(t *testing.T, otherwise string, so func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -16,7 +16,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// unsure is a node behind a network that loses and delays, beside one that sees all.
+// unsure is a node on a network that loses and delays calls, with a second node that isn't
+// affected.
 type unsure struct {
 	*DB
 	net   *proxy
@@ -30,11 +31,11 @@ func newUnsure(t *testing.T) *unsure {
 	return &unsure{DB: open(t, p.url, Options{timing: &still}), net: p, sight: open(t, url, Options{timing: &still})}
 }
 
-// TestLostAnswers: where the answer to a call is lost that was carried out, it is made again
-// without harm, by Storage itself or by its caller.
+// TestLostAnswers: if a call was carried out but its answer was lost, Storage itself or its caller
+// can safely repeat the call.
 func TestLostAnswers(t *testing.T) {
 	ctx := t.Context()
-	// twice makes a call again that has failed because its answer was lost.
+	// twice makes a call that fails because its answer is lost, and then repeats it.
 	twice := func(t *testing.T, n *unsure, statement string, call func() error) error {
 		t.Helper()
 		r := n.net.loseAnswer(statement)
@@ -167,8 +168,7 @@ func TestLostAnswers(t *testing.T) {
 	})
 }
 
-// TestLateCalls: a call that was given up and is delivered after the one that followed
-// it changes nothing.
+// TestLateCalls: a call that was given up, and is delivered after the next call, changes nothing.
 func TestLateCalls(t *testing.T) {
 	ctx := t.Context()
 	// late makes a call that hangs in the network.
@@ -228,7 +228,7 @@ func TestLateCalls(t *testing.T) {
 		}
 		must(t, n.Release(ctx, c, nil, time.Time{}))
 	})
-	// It would take the queue from whoever has it, or for a node that knows nothing of it.
+	// A late claim would take the queue from its owner, or for a node that doesn't know of it.
 	for name, next := range map[string]func(n *unsure) *DB{
 		"Claim, another node was next":   func(n *unsure) *DB { return n.sight },
 		"Claim, the same node was next":  func(n *unsure) *DB { return n.DB },
@@ -238,7 +238,7 @@ func TestLateCalls(t *testing.T) {
 			n := newUnsure(t)
 			q := create(t, n.DB, newBatch("s", 1))
 			r := n.net.delay("own_queue")
-			c, err := n.Claim(ctx, q) // it is repeated at once
+			c, err := n.Claim(ctx, q) // Claim repeats the lost call at once
 			must(t, err)
 			h := r.wait(t)
 			must(t, n.Release(ctx, c, nil, time.Time{}))
@@ -261,7 +261,7 @@ func TestLateCalls(t *testing.T) {
 		n := newUnsure(t)
 		x := newBatch("s", 1)
 		r := n.net.delay("insert_batch")
-		q := create(t, n.DB, x) // it is repeated at once
+		q := create(t, n.DB, x) // Create repeats the lost call at once
 		h := r.wait(t)
 		c, err := n.Claim(ctx, q)
 		must(t, err)
@@ -284,8 +284,8 @@ func TestLateCalls(t *testing.T) {
 		must(t, record(n, c, "a")())
 		expect(t, "outcome", outcome(t, n.sight, x), "IN_PROGRESS 0:a")
 	})
-	// The row must not name the lock of a session that is gone, while the node believes
-	// that it names the lock of the one that it has.
+	// The row must not name the lock of a session that is gone while the node believes that it
+	// names the lock of the current one.
 	t.Run("naming a lock", func(t *testing.T) {
 		n := newUnsure(t)
 		r := n.net.delay("lock_node")
@@ -301,8 +301,8 @@ func TestLateCalls(t *testing.T) {
 	})
 }
 
-// TestSessionThatDies: a session that ends between taking its lock and the look at it was no
-// lock that a server only seems to take.
+// TestSessionThatDies: if a session ends after it has taken its lock and before that is checked,
+// the node doesn't conclude that the server lacks working locks.
 func TestSessionThatDies(t *testing.T) {
 	url := migrated.New(t)
 	p := newProxy(t, url)
@@ -316,7 +316,7 @@ func TestSessionThatDies(t *testing.T) {
 	}
 	var log logs
 	db, err := Open(t.Context(), p.url, Options{timing: &still, Logger: log.logger()})
-	if err == nil { // it made another one
+	if err == nil { // Open opened another session
 		db.Close()
 	}
 	if !ended.Load() || strings.Contains(log.String(), "accelerator") {
@@ -324,8 +324,8 @@ func TestSessionThatDies(t *testing.T) {
 	}
 }
 
-// TestBrokenAnswers: what has arrived of an answer that breaks off is forgotten when the
-// call is made again.
+// TestBrokenAnswers: if an answer is cut off, a repeated call discards the rows that it has already
+// read.
 func TestBrokenAnswers(t *testing.T) {
 	ctx := t.Context()
 	n := newUnsure(t)
@@ -353,7 +353,7 @@ func TestBrokenAnswers(t *testing.T) {
 			return len(results), err
 		},
 	} {
-		if _, err := read(); err != nil { // that prepares the statement
+		if _, err := read(); err != nil { // prepares the statement
 			t.Fatal(err)
 		}
 		r := n.net.breakOff(statement)
@@ -366,9 +366,9 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
-// TestBrokenConnections: calls whose connections the server ends in their midst are made
-// again, or fail and can be. The next break waits for a mark that has come through: breaks
-// at fixed times end each try of a slow machine.
+// TestBrokenConnections: if the server ends connections during calls, the calls are repeated or
+// fail and can be repeated. The next break waits for a recorded mark, because on a slow machine,
+// breaks at fixed intervals would end every attempt.
 func TestBrokenConnections(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{timing: &still})
@@ -390,7 +390,7 @@ func TestBrokenConnections(t *testing.T) {
 			}
 			select {
 			case recorded <- struct{}{}:
-			default: // a break is on its way
+			default: // a break is already due
 			}
 		}
 	}()

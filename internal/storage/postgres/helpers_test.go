@@ -18,7 +18,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// quick is the timing of nodes that find each other dead in a second.
+// quick is the timing of nodes that detect each other's death within a second.
 var quick = timing{
 	lease: 1200 * time.Millisecond, send: 900 * time.Millisecond, renew: 200 * time.Millisecond,
 	grace: 600 * time.Millisecond, proof: 400 * time.Millisecond,
@@ -26,7 +26,7 @@ var quick = timing{
 	look: 100 * time.Millisecond,
 }
 
-// still is the timing of nodes that let each other live, whatever comes.
+// still is the timing of nodes that never consider each other dead.
 var still = timing{
 	lease: time.Hour, send: time.Hour, renew: time.Hour, grace: time.Hour, proof: time.Hour,
 	busyPing: 20 * time.Millisecond, idlePing: 20 * time.Millisecond, look: 50 * time.Millisecond,
@@ -45,7 +45,7 @@ func key(b *storage.NewBatch) storage.Key {
 	return storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket}
 }
 
-// done is the mark of a request that has ended.
+// done returns the mark of a request that has ended.
 func done(i int, body string) storage.Mark {
 	return storage.Mark{
 		Index: i, State: storage.Done, Tries: storage.Tries{Attempts: 1},
@@ -107,7 +107,7 @@ func authorize(t *testing.T, db *DB, c *storage.Claim) {
 	}
 }
 
-// logs keeps what is logged.
+// logs collects what is logged.
 type logs struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -127,7 +127,7 @@ func (l *logs) String() string {
 
 func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// withHost returns a database's URL at another address.
+// withHost returns a database's URL with another host.
 func withHost(t *testing.T, address, host string) string {
 	t.Helper()
 	u, err := url.Parse(address)

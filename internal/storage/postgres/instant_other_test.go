@@ -4,5 +4,5 @@ package postgres
 
 import "time"
 
-// ago returns the moment that long before now.
+// ago returns the instant that was d ago.
 func ago(d time.Duration) instant { return instant{time.Now().Add(-d)} }

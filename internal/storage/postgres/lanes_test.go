@@ -16,22 +16,22 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
-// Statements that wait in the server until a lock is free, however long that takes.
+// Statements that wait in the server until a lock is free, without a time limit.
 const (
 	noLimits = "test_no_limits"
 	slowCall = "test_slow_call"
 	slowLock = 4711
 )
 
-func init() { //nolint:gochecknoinits // before any test prepares its statements
+func init() { //nolint:gochecknoinits // must run before any test prepares its statements
 	queries[noLimits] = "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
 	queries[slowCall] = "SELECT pg_advisory_xact_lock_shared($1)"
 }
 
 var mallory = storage.Caller{Store: "m", Owner: batch.OwnerOf("mallory")}
 
-// hold runs a statement in a transaction that stays open until the test ends, on a
-// connection that is not the node's.
+// hold runs a statement in a transaction that stays open until the test ends, on a connection that
+// doesn't belong to the node.
 func hold(t *testing.T, url, sql string, args ...any) {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
@@ -48,8 +48,8 @@ func hold(t *testing.T, url, sql string, args ...any) {
 	}
 }
 
-// stick makes calls that the server does not answer until the test ends, as many as may
-// run in a lane and more. It returns when they run. by names the caller of each.
+// stick makes more calls than may run in a lane, which the server doesn't answer until the test
+// ends. It returns once as many as possible are running. by returns the caller of each call.
 func stick(t *testing.T, url string, db *DB, l lane, running int, by func(i int) storage.Caller) {
 	t.Helper()
 	db.readTimeout = time.Hour
@@ -72,12 +72,12 @@ func stick(t *testing.T, url string, db *DB, l lane, running int, by func(i int)
 
 func sameCaller(int) storage.Caller { return mallory }
 
-// madeUp names another caller each time, of as many stores.
+// madeUp returns a different caller, in a store of its own, for each i.
 func madeUp(i int) storage.Caller {
 	return storage.Caller{Store: fmt.Sprint("m", i), Owner: batch.OwnerOf(fmt.Sprint(i))}
 }
 
-// await returns when the server has so many connections of the node in a state.
+// await returns once the server has the wanted number of the node's connections in a state.
 func await(t *testing.T, url string, db *DB, want int, state string) {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
@@ -97,7 +97,7 @@ func await(t *testing.T, url string, db *DB, want int, state string) {
 	}
 }
 
-// node makes a node's own calls and another caller's, each of which has to end well.
+// node makes a node's own calls and those of another caller. All of them must succeed.
 type node struct {
 	t       *testing.T
 	db      *DB
@@ -113,7 +113,7 @@ func newNode(t *testing.T, db *DB) *node {
 
 func (n *node) do(what string, call func(ctx context.Context) error) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute) // for the test to end; it takes milliseconds
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute) // so that the test ends; a call takes milliseconds
 	defer cancel()
 	if err := call(ctx); err != nil {
 		n.t.Errorf("%s: %v", what, err)
@@ -177,8 +177,8 @@ func (n *node) othersRead() {
 	})
 }
 
-// TestReadsLeaveConnections: reads that the server does not answer don't keep the node from
-// its work, nor callers from creating; and those of one caller not others from reading.
+// TestReadsLeaveConnections: reads that the server doesn't answer keep neither the node from its
+// work nor callers from creating. The reads of one caller don't keep others from reading.
 func TestReadsLeaveConnections(t *testing.T) {
 	for _, connections := range []int{4, 5, 6, 8} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
@@ -210,8 +210,8 @@ func TestReadsLeaveConnections(t *testing.T) {
 	}
 }
 
-// TestCreatesLeaveConnections: creates that the server does not answer don't keep the node
-// from its work; and those of one caller not others from creating.
+// TestCreatesLeaveConnections: creates that the server doesn't answer don't keep the node from its
+// work. The creates of one caller don't keep others from creating.
 func TestCreatesLeaveConnections(t *testing.T) {
 	for _, connections := range []int{4, 8} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
@@ -241,8 +241,8 @@ func TestCreatesLeaveConnections(t *testing.T) {
 	}
 }
 
-// TestClaimsLeaveConnections: claims that the server does not answer don't keep results
-// from being recorded.
+// TestClaimsLeaveConnections: claims that the server doesn't answer don't keep results from being
+// recorded.
 func TestClaimsLeaveConnections(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -252,8 +252,8 @@ func TestClaimsLeaveConnections(t *testing.T) {
 	n.records()
 }
 
-// TestNothingKeepsTheLease: whatever all connections of the pool are busy with, the node
-// renews its registration.
+// TestNothingKeepsTheLease: the node renews its registration even if all connections of the pool
+// are busy.
 func TestNothingKeepsTheLease(t *testing.T) {
 	for _, connections := range []int{4, 8} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
@@ -267,7 +267,7 @@ func TestNothingKeepsTheLease(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded: a node has no more connections than it may, also while calls
+// TestConnectionsAreBounded: a node never exceeds its limit of connections, not even while calls
 // are given up and their connections end.
 func TestConnectionsAreBounded(t *testing.T) {
 	const connections = 6
@@ -299,7 +299,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestTooManyCalls: a caller whose line is full is refused, and others are not.
+// TestTooManyCalls: a caller with too many waiting calls is refused, and others are not.
 func TestTooManyCalls(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -322,7 +322,7 @@ func TestTooManyCalls(t *testing.T) {
 	calls.Wait()
 }
 
-// TestLongReadsEnd: a read does not hold its connection for ever.
+// TestLongReadsEnd: a read doesn't hold its connection forever.
 func TestLongReadsEnd(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -333,8 +333,8 @@ func TestLongReadsEnd(t *testing.T) {
 	}
 }
 
-// TestWaitingEnds: a caller for whom no connection comes free in time learns that the
-// database is busy, which is no failure of the database.
+// TestWaitingEnds: a caller that gets no connection in time learns that the database is busy. This
+// doesn't count as a failure of the database.
 func TestWaitingEnds(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})

@@ -30,7 +30,7 @@ func runSQL(t *testing.T, c *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// largeMarks returns the ends of requests, from the first one on, with large answers.
+// largeMarks returns the marks of n ended requests with large answers, starting with request first.
 func largeMarks(first, n int) (out []storage.Mark) {
 	body := bytes.Repeat([]byte("0123456789abcdef"), 2<<20/16)
 	for i := range n {
@@ -42,8 +42,8 @@ func largeMarks(first, n int) (out []storage.Mark) {
 	return out
 }
 
-// TestStatementsAreBounded: however much one call records, no statement has more than a few
-// large answers. The end of a request and the intent of the next are in one statement.
+// TestStatementsAreBounded: no statement has more than a few large answers, however much one call
+// records. The end of a request and the intent of the next one are in the same statement.
 func TestStatementsAreBounded(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -77,8 +77,8 @@ func TestStatementsAreBounded(t *testing.T) {
 	expect(t, "completed", s.Completed, 50)
 }
 
-// TestLargeRecordsDelayNoSmallOnes: while large answers of two stores can't be written, as on
-// a slow disk, results of a third store are.
+// TestLargeRecordsDelayNoSmallOnes: results of a third store are recorded while large answers of
+// two stores can't be written, as on a slow disk.
 func TestLargeRecordsDelayNoSmallOnes(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{})
@@ -97,7 +97,7 @@ func TestLargeRecordsDelayNoSmallOnes(t *testing.T) {
 			recorded <- err
 		}()
 	}
-	for waiting := 0; waiting < 2; { // both are at the server
+	for waiting := 0; waiting < 2; { // until both wait at the server
 		if err := other.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&waiting); err != nil {
 			t.Fatal(err)
 		}

@@ -13,15 +13,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-// judging is the timing of a node that judges others as it does in earnest, when it is told
-// to look.
+// judging is the timing of a node with the normal limits that looks at others only when the test
+// tells it to.
 func judging() *timing {
 	t := still
 	t.lease, t.send, t.grace, t.proof, t.look = normal.lease, normal.send, normal.grace, normal.proof, time.Hour
 	return &t
 }
 
-// neighbour makes the row of another node, and returns whether it is still there.
+// neighbour inserts the row of another node. there reports whether the row still exists.
 func neighbour(t *testing.T, c *pgx.Conn, o other) (there func() bool) {
 	t.Helper()
 	var lock *int64
@@ -41,8 +41,8 @@ func neighbour(t *testing.T, c *pgx.Conn, o other) (there func() bool) {
 	}
 }
 
-// TestJudge: a node is dead when it was silent for the lease or its lock was free for the
-// grace, and not before; what it has said meanwhile saves it.
+// TestJudge: a node is dead once it was silent for the lease, or its lock was free for the grace,
+// and not before. A renewal in the meantime keeps it alive.
 func TestJudge(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
@@ -55,7 +55,7 @@ func TestJudge(t *testing.T) {
 	lease, grace := normal.lease, normal.grace
 	for name, tt := range map[string]struct {
 		row, seen    other
-		silent, free time.Duration // ago; free: 0: it is held
+		silent, free time.Duration // how long ago; free: 0 if the lock is held
 		dead, soon   bool
 	}{
 		"silent":                       {silent: lease, dead: true},
@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// randomOf returns an id, a new one for 0.
+// randomOf returns id, or a new one if id is 0.
 func randomOf(id int64) int64 {
 	if id == 0 {
 		id = randomID()
@@ -105,8 +105,8 @@ func randomOf(id int64) int64 {
 	return id
 }
 
-// TestLook: what a node remembers of others begins when it has seen it, begins anew when
-// they have changed, and is forgotten where it could not look.
+// TestLook: a node observes others from when it first sees them. It starts over when they change,
+// and forgets them if it can't look.
 func TestLook(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
@@ -121,7 +121,7 @@ func TestLook(t *testing.T) {
 		expect(t, "nodes that were seen", len(watched), 1)
 		return watched[o.node]
 	}
-	age := func() { // all that was seen
+	age := func() { // makes all observations older
 		seen := watched[o.node]
 		seen.silent, seen.free = ago(normal.lease-time.Second), ago(normal.grace/2)
 		watched[o.node] = seen
@@ -155,8 +155,8 @@ func TestLook(t *testing.T) {
 	expect(t, "the dead node is there", there(), false)
 }
 
-// TestAuthorityEndsFirst: whatever the delays, and with clocks that run wrong by a fourth, a
-// node that another one buries may not send any more.
+// TestAuthorityEndsFirst: a node that another one removes may no longer send, whatever the delays and
+// even if the clocks' speeds differ by a quarter.
 func TestAuthorityEndsFirst(t *testing.T) {
 	url := migrated.New(t)
 	db := open(t, url, Options{timing: judging()})
@@ -190,7 +190,7 @@ func TestAuthorityEndsFirst(t *testing.T) {
 	}
 }
 
-// lone opens a node behind a network of its own, with a claim.
+// lone opens a node on its own network, with a claim.
 func lone(t *testing.T, o Options) (*DB, *proxy, *storage.Claim) {
 	t.Helper()
 	p := newProxy(t, migrated.New(t))
@@ -200,9 +200,9 @@ func lone(t *testing.T, o Options) (*DB, *proxy, *storage.Claim) {
 	return db, p, c
 }
 
-// TestCutOff: a node that the database does not answer stops sending in time, by its
-// session or, without one, by its renewals; and goes on with what it has when it answers
-// again, unless it was taken for dead.
+// TestCutOff: a node that gets no answers from the database stops sending in time, because of its
+// session or, without one, because of its renewals. When the database answers again, the node
+// continues with its claims, unless it was considered dead.
 func TestCutOff(t *testing.T) {
 	session, renewals := still, still
 	session.proof = 300 * time.Millisecond
@@ -228,7 +228,7 @@ func TestCutOff(t *testing.T) {
 			}
 			execute(t, withHost(t, p.url, p.target), "DELETE FROM nodes")
 			p.thaw()
-			<-ended // nobody really buries it before it knows
+			<-ended // Authorize's outcome is open: the row may be deleted before or after it looks
 			if err := db.renew(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -239,8 +239,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestHungRenewal: a renewal whose connection hangs is made again on another one before the
-// node may no longer send.
+// TestHungRenewal: a renewal whose connection hangs is repeated on another connection before the
+// node must stop sending.
 func TestHungRenewal(t *testing.T) {
 	short := still
 	short.send, short.renew = 3*time.Second, 300*time.Millisecond // a call may take 10 s
@@ -257,8 +257,8 @@ func TestHungRenewal(t *testing.T) {
 	}
 }
 
-// TestLostSession: a node that loses its session makes another one, whose lock its row
-// names then, and keeps what it has claimed.
+// TestLostSession: a node that loses its session opens another one, names that one's lock in its
+// row, and keeps its claims.
 func TestLostSession(t *testing.T) {
 	db, p, c := lone(t, Options{timing: &still})
 	for range 3 {
@@ -272,14 +272,14 @@ func TestLostSession(t *testing.T) {
 	}
 }
 
-// TestClock: moments are translated for a node whose clock is wrong, and kept to the
-// millisecond for one whose clock is right.
+// TestClock: times are translated for a node whose clock is wrong, and kept to the millisecond for
+// one whose clock is right.
 func TestClock(t *testing.T) {
 	now := time.UnixMilli(1_900_000_000_123)
 	after := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
 	for name, tt := range map[string]struct {
-		database time.Duration // its clock is ahead
-		answer   time.Duration // took so long
+		database time.Duration // how far its clock is ahead
+		answer   time.Duration // how long the answer took
 		want     time.Duration
 	}{
 		"right":                       {0, 2 * time.Millisecond, 0},
@@ -296,7 +296,7 @@ func TestClock(t *testing.T) {
 			expect(t, "read", c.in(after(tt.want)), now)
 			expect(t, "nothing stored", c.out(time.Time{}), 0)
 			expect(t, "nothing read", c.in(0), time.Time{})
-			c.set(now, after(tt.answer/2), now.Add(tt.answer)) // it was set right
+			c.set(now, after(tt.answer/2), now.Add(tt.answer)) // the clock was set right
 			if tt.want != 0 {
 				expect(t, "stored after", c.out(now), after(0))
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// TestManyStartAtOnce: ten nodes that find an empty database at once all get to work in it.
+// TestManyStartAtOnce: ten nodes that start at once on an empty database can all work in it.
 func TestManyStartAtOnce(t *testing.T) {
 	const nodes = 10
 	url := pgtest.NewDatabase(t)
@@ -38,8 +38,8 @@ func TestManyStartAtOnce(t *testing.T) {
 	expect(t, "nodes", number(t, url, "SELECT count(*) FROM nodes"), nodes)
 }
 
-// TestMigrate: the schema is made apart from a node, as often as one likes and while
-// nodes run; a node that is to make none takes it as it is.
+// TestMigrate: the schema can be created without a node, any number of times, and while nodes run.
+// A node that must not change the schema accepts it.
 func TestMigrate(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	first, err := Migrate(t.Context(), url)
@@ -60,8 +60,8 @@ func TestMigrate(t *testing.T) {
 	}
 }
 
-// TestMigrateOnImpatientServer: timeouts that the server has for everybody end neither the
-// lock of the schema nor the wait for it.
+// TestMigrateOnImpatientServer: timeouts that the server sets for all clients end neither the
+// schema lock nor the wait for it.
 func TestMigrateOnImpatientServer(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	execute(t, url, `CREATE TABLE sheaf_lock (id integer PRIMARY KEY); INSERT INTO sheaf_lock VALUES (1);
@@ -80,8 +80,8 @@ func TestMigrateOnImpatientServer(t *testing.T) {
 	all.Wait()
 }
 
-// TestFailedMigration: a step of the schema that fails leaves nothing of itself, and is made
-// when its obstacle is gone.
+// TestFailedMigration: a step that fails leaves nothing behind, and succeeds once its obstacle is
+// gone.
 func TestFailedMigration(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	execute(t, url, "CREATE TABLE marks (somebody text)") // the last table of the step
@@ -99,8 +99,8 @@ func TestFailedMigration(t *testing.T) {
 	create(t, open(t, url, Options{}), newBatch("s", 1))
 }
 
-// TestMigrationUnderWay: calls go on whose statements were prepared before a column
-// got another type.
+// TestMigrationUnderWay: calls whose statements were prepared before a column changed its type
+// still succeed.
 func TestMigrationUnderWay(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	db := open(t, url, Options{timing: &still})
@@ -108,7 +108,7 @@ func TestMigrationUnderWay(t *testing.T) {
 	c := claimed(t, db, x)
 	reads := func() {
 		var wg sync.WaitGroup
-		for range 2 * DefaultConnections { // each connection has prepared its own
+		for range 2 * DefaultConnections { // each connection has its own prepared statement
 			wg.Go(func() { expect(t, "outcome", outcome(t, db, x), "QUEUED") })
 		}
 		wg.Wait()

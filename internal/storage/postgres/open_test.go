@@ -17,13 +17,13 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// planted is a password that has to stay out of every error and log line.
+// planted is a password that must not appear in any error or log line.
 const planted = "hunter2horse"
 
 // private starts a server that the test may break. The user sheaf needs its password.
 func private(t *testing.T) *pgtest.Cluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sheaf-hba-") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("", "sheaf-hba-") // only root can read t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +46,8 @@ func private(t *testing.T) *pgtest.Cluster {
 	return c
 }
 
-// newDatabase returns a new database of a private server, whose user is sheaf, and
-// its URL for the superuser.
+// newDatabase creates a database on a private server. It returns its URL for the user sheaf and for
+// the superuser.
 func newDatabase(t *testing.T, c *pgtest.Cluster) (address, root string) {
 	t.Helper()
 	root, err := c.Database(t.Context())
@@ -58,7 +58,7 @@ func newDatabase(t *testing.T, c *pgtest.Cluster) (address, root string) {
 	return withUser(t, root, url.UserPassword("sheaf", planted)), root
 }
 
-// set changes a setting of the whole server and waits until new connections have it.
+// set changes a setting of the whole server and waits until it applies to new connections.
 func set(t *testing.T, c *pgtest.Cluster, name, value string) {
 	t.Helper()
 	execute(t, c.URL(), fmt.Sprintf("ALTER SYSTEM SET %s = '%s'", name, value))
@@ -68,8 +68,8 @@ func set(t *testing.T, c *pgtest.Cluster, name, value string) {
 	})
 }
 
-// everything renders what is in a database: its tables, the steps of its schema, and how
-// many rows it holds.
+// everything describes the content of a database: its tables, the steps of its schema, and the
+// number of its rows.
 func everything(t *testing.T, address string) (out string) {
 	t.Helper()
 	c := connection(t, address)
@@ -89,8 +89,8 @@ func everything(t *testing.T, address string) (out string) {
 	return out
 }
 
-// TestRefusals: a database in which a node could not keep its promises is refused, with
-// what to do about it, and left as it is.
+// TestRefusals: Open refuses a database in which a node can't keep its guarantees. It says what to
+// do and changes nothing.
 func TestRefusals(t *testing.T) {
 	c := private(t)
 	nothing := func(*testing.T, string) {}
@@ -185,8 +185,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestAddressErrors: an address that can't be read is not repeated, as it may hold a password
-// anywhere.
+// TestAddressErrors: an address that can't be parsed is not repeated, because any part of it may be
+// the password.
 func TestAddressErrors(t *testing.T) {
 	for _, address := range []string{
 		"postgres://u:" + planted + "%zz@h/db",
@@ -240,7 +240,7 @@ func pooler(t *testing.T, address, mode string) string {
 	if word, ok := u.User.Password(); ok {
 		password = "password='" + word + "'"
 	}
-	account := "" // it refuses to run as root
+	account := "" // PgBouncer refuses to run as root
 	if os.Getuid() == 0 {
 		account = "user = nobody"
 	}
@@ -279,8 +279,8 @@ pool_mode = %s
 	return u.String()
 }
 
-// TestPoolerOfTransactions: a pooler that gives each transaction another session is
-// refused, idle or busy with other clients' transactions.
+// TestPoolerOfTransactions: a pooler that gives each transaction another session is refused,
+// whether it is idle or busy with other clients' transactions.
 func TestPoolerOfTransactions(t *testing.T) {
 	root := pgtest.NewDatabase(t)
 	address := pooler(t, root, "transaction")
@@ -315,7 +315,7 @@ func TestPoolerOfTransactions(t *testing.T) {
 	expect(t, "the database", everything(t, root), "")
 }
 
-// TestPoolerOfSessions: one that gives each client a session of its own does no harm.
+// TestPoolerOfSessions: a pooler that gives each client its own session is accepted.
 func TestPoolerOfSessions(t *testing.T) {
 	root := pgtest.NewDatabase(t)
 	address := pooler(t, root, "session")

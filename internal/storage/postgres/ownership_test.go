@@ -17,15 +17,14 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// turn is one event in a queue's history of owners: a node takes the queue, or gives it up.
+// turn is an event in the history of a queue's owners: a node takes the queue or gives it up.
 type turn struct {
 	queue storage.QueueID
 	node  int
 	takes bool
 }
 
-// lock is what a queue is to nodes: it has one owner at most. A node may take again what it
-// has.
+// lock models a queue as a lock with at most one owner. The owner may take it again.
 var lock = porcupine.Model{
 	Partition: func(history []porcupine.Operation) (parts [][]porcupine.Operation) {
 		queues := map[storage.QueueID][]porcupine.Operation{}
@@ -38,7 +37,7 @@ var lock = porcupine.Model{
 		}
 		return parts
 	},
-	Init: func() any { return -1 }, // nobody
+	Init: func() any { return -1 }, // no owner
 	Step: func(owner, input, _ any) (bool, any) {
 		switch e := input.(turn); {
 		case e.takes:
@@ -49,7 +48,7 @@ var lock = porcupine.Model{
 	},
 }
 
-// history is what nodes did with queues.
+// history records how nodes took queues and gave them up.
 type history struct {
 	begin time.Time
 	mu    sync.Mutex
@@ -64,7 +63,7 @@ func (h *history) add(from, to int64, what turn) {
 	h.ops = append(h.ops, porcupine.Operation{ClientId: what.node, Input: what, Call: from, Return: to})
 }
 
-// changes returns how often a queue was taken by another node than before.
+// changes returns how often a queue changed its owner.
 func (h *history) changes() (n int) {
 	last := map[storage.QueueID]int{}
 	for _, op := range h.ops {
@@ -78,13 +77,13 @@ func (h *history) changes() (n int) {
 	return n
 }
 
-// TestOwnershipModel: the check finds two owners.
+// TestOwnershipModel: the model detects two owners.
 func TestOwnershipModel(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"0+0-1 0-2-3 1+4-5 1-6-9":       true,  // one after the other
-		"0+0-1 0-2-9 1+3-5 1-6-9":       true,  // the first one's last authorised moment was 2
+		"0+0-1 0-2-9 1+3-5 1-6-9":       true,  // the first one was last authorized at 2
 		"0+0-1 0+2-3 0-4-9 1+5-6 1-7-9": true,  // its claim was repeated
-		"0+0-1 1+2-3 0-4-9 1-5-9":       false, // the first one was authorised when the second one claimed
+		"0+0-1 1+2-3 0-4-9 1-5-9":       false, // the first one was still authorized when the second one claimed
 		"0+0-1 0-2-3 1+4-5 0-6-7 1-8-9": false, // given up twice
 		"0+0-9 1+0-9":                   false, // never given up
 	} {
@@ -97,20 +96,20 @@ func TestOwnershipModel(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.add(from, to, turn{queue: 1, node: node, takes: sign == '+'})
-			h.add(from, to, turn{queue: storage.QueueID(node + 2), node: node, takes: sign == '+'}) // as it should be
+			h.add(from, to, turn{queue: storage.QueueID(node + 2), node: node, takes: sign == '+'}) // a correct one
 		}
 		expect(t, text, porcupine.CheckOperations(lock, h.ops), ok)
 	}
 }
 
-// hasty is the timing of nodes that lose what they own often.
+// hasty is the timing of nodes that often lose their queues.
 var hasty = timing{
 	lease: 800 * time.Millisecond, send: 600 * time.Millisecond, renew: 100 * time.Millisecond,
 	grace: 300 * time.Millisecond, proof: 150 * time.Millisecond,
 	busyPing: 30 * time.Millisecond, idlePing: 50 * time.Millisecond, look: 50 * time.Millisecond,
 }
 
-// member is a node that takes part. It is closed and opened again now and then.
+// member is a node in the test. From time to time, it is closed and reopened.
 type member struct {
 	id  int
 	net *proxy
@@ -119,7 +118,7 @@ type member struct {
 	db *DB
 }
 
-// reopen closes the node and opens another one in its place.
+// reopen replaces the node by a new one.
 func (m *member) reopen(t *testing.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,7 +135,7 @@ func (m *member) reopen(t *testing.T) {
 	})
 }
 
-// own claims queues and gives them up until ctx ends, and notes when it did.
+// own claims queues and gives them up until ctx ends, and records the history.
 func (m *member) own(ctx context.Context, h *history, store string) {
 	q := storage.QueueID(0)
 	for ctx.Err() == nil {
@@ -153,7 +152,7 @@ func (m *member) own(ctx context.Context, h *history, store string) {
 	}
 }
 
-// once claims a queue, if it is free, uses it for a while, and gives it up.
+// once claims a queue if it is free, uses it for a while, and gives it up.
 func (m *member) once(ctx context.Context, h *history, q storage.QueueID) error {
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -163,7 +162,7 @@ func (m *member) once(ctx context.Context, h *history, q storage.QueueID) error 
 		return err
 	}
 	h.add(from, h.now(), turn{q, m.id, true})
-	last := from // the latest moment at which it could have sent
+	last := from // the latest time at which the node could have sent
 	for end := time.Now().Add(time.Duration(rand.IntN(60)) * time.Millisecond); time.Now().Before(end); wait(ctx, time.Millisecond) {
 		if now := h.now(); m.db.Authorized(c) {
 			last = now
@@ -172,12 +171,12 @@ func (m *member) once(ctx context.Context, h *history, q storage.QueueID) error 
 	switch rand.IntN(4) {
 	case 0:
 		_, err = m.db.Finish(ctx, c, []storage.Mark{done(0, "")}, "", true)
-	case 1: // another node will have to take it for dead, or it claims it again
+	case 1: // the queue is free once this node is considered dead, or claims it again
 		_, err = m.db.Record(ctx, c, []storage.Mark{done(0, "")})
 	default:
 		err = m.db.Release(ctx, c, nil, time.Time{})
 	}
-	// Where the outcome is not known, the node may be the owner for as long as it may send.
+	// If the outcome is unknown, the node may own the queue for as long as it may send.
 	for now := h.now(); !errors.Is(err, storage.ErrNotOwner) && err != nil && m.db.Authorized(c) && ctx.Err() == nil; now = h.now() {
 		last = now
 		err = m.db.Release(ctx, c, nil, time.Time{})
@@ -186,7 +185,7 @@ func (m *member) once(ctx context.Context, h *history, q storage.QueueID) error 
 	return err
 }
 
-// fault does something bad to a node.
+// fault disturbs a node.
 func (m *member) fault(ctx context.Context, t *testing.T, url string) string {
 	m.mu.RLock()
 	process, node := m.db.process, m.db.lease.node()
@@ -214,9 +213,9 @@ func (m *member) fault(ctx context.Context, t *testing.T, url string) string {
 	}
 }
 
-// TestOwnership: nodes that claim, use and give up the same queues, while their connections
-// break and freeze and they close, never own one at once: no node claims a queue before the
-// last moment at which another one could have sent for it.
+// TestOwnership: nodes claim, use and give up the same queues, while their connections break and
+// freeze and the nodes are closed. No node claims a queue before the last time at which another one
+// could have sent for it.
 func TestOwnership(t *testing.T) {
 	const nodes, queues = 3, 4
 	url := migrated.New(t)

@@ -13,10 +13,9 @@ import (
 	"time"
 )
 
-// proxy is the network between a node and its server. It can lose and delay what goes
-// through.
+// proxy is the network between a node and its server. It can lose and delay calls.
 type proxy struct {
-	url      string // of the database, through it
+	url      string // the database's URL through the proxy
 	listener net.Listener
 	target   string
 	ended    sync.WaitGroup
@@ -24,7 +23,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	pairs map[*pair]struct{}
-	open  chan struct{} // closed while bytes go through
+	open  chan struct{} // closed while the network isn't frozen
 	rule  *rule
 	alter func(call []byte) []byte
 }
@@ -33,10 +32,10 @@ type proxy struct {
 type pair struct {
 	client, server net.Conn
 	breaks         chan fate     // at the next answer
-	ended          chan struct{} // closed when the server has done all that it was sent
+	ended          chan struct{} // closed once the server has finished everything that it received
 }
 
-// rule is what happens to the next call with a statement.
+// rule says what happens to the next call with a statement.
 type rule struct {
 	name []byte // of the prepared statement
 	text []byte // its SQL
@@ -44,17 +43,17 @@ type rule struct {
 	hit  chan *held
 }
 
-// fate is what becomes of a call. In each but the last one its connection breaks.
+// fate is what happens to a call. In all cases except hangs, its connection breaks.
 type fate int
 
 const (
-	isLate      fate = iota // it is held back
-	losesAnswer             // it is carried out
-	losesRest               // it is carried out, and the first part of the answer arrives
-	hangs                   // it is lost without a sign: the connection stays open
+	isLate      fate = iota // the call is held back
+	losesAnswer             // the call is carried out, but its answer is lost
+	losesRest               // the call is carried out, but only the first part of its answer arrives
+	hangs                   // the call is lost silently; the connection stays open
 )
 
-// held is a call that hangs in the network. Its node has lost the connection.
+// held is a call that is held in the network. Its node has lost the connection.
 type held struct {
 	pair    *pair
 	deliver chan struct{}
@@ -105,10 +104,10 @@ func (p *proxy) accept() {
 	}
 }
 
-// up carries what the node says.
+// up forwards what the node sends.
 func (p *proxy) up(c *pair) {
 	defer c.server.(*net.TCPConn).CloseWrite()
-	buffer := make([]byte, 1<<20) // a call is one write of the node's
+	buffer := make([]byte, 1<<20) // the node sends a call in one write
 	for {
 		n, err := c.client.Read(buffer)
 		if err != nil {
@@ -138,7 +137,7 @@ func (p *proxy) up(c *pair) {
 	}
 }
 
-// down carries what the server says.
+// down forwards what the server sends.
 func (p *proxy) down(c *pair) {
 	defer func() {
 		c.client.Close()
@@ -156,13 +155,13 @@ func (p *proxy) down(c *pair) {
 		}
 		<-p.gate()
 		select {
-		case f := <-c.breaks: // the server has answered: if it is short, the transaction has ended
+		case f := <-c.breaks: // the server has answered; after a short answer, the transaction has ended
 			if f == losesRest {
 				c.client.Write(buffer[:n])
 			}
 			c.client.Close()
 		default:
-			c.client.Write(buffer[:n]) // it may be gone: the server goes on
+			c.client.Write(buffer[:n]) // the client may be gone; the server continues
 		}
 	}
 }
@@ -173,7 +172,7 @@ func (p *proxy) gate() chan struct{} {
 	return p.open
 }
 
-// pass waits while the network is frozen, and returns the call and the rule for it.
+// pass waits while the network is frozen. It returns the call and the rule that applies to it.
 func (p *proxy) pass(call []byte) ([]byte, *rule) {
 	<-p.gate()
 	p.mu.Lock()
@@ -183,13 +182,13 @@ func (p *proxy) pass(call []byte) ([]byte, *rule) {
 	}
 	r := p.rule
 	if r == nil || !bytes.Contains(call, r.name) || bytes.Contains(call, r.text) {
-		return call, nil // or it only prepares the statement
+		return call, nil // no rule applies, or the call only prepares the statement
 	}
 	p.rule = nil
 	return call, r
 }
 
-// prepared is how pgx names a statement that it prepares.
+// prepared returns the name that pgx gives to a prepared statement.
 func prepared(statement string) []byte {
 	sum := sha256.Sum256([]byte(queries[statement]))
 	return []byte("stmtcache_" + hex.EncodeToString(sum[:24]))
@@ -204,19 +203,19 @@ func (p *proxy) next(statement string, f fate) *rule {
 	return r
 }
 
-// loseAnswer lets the next call with a statement be carried out, and loses the answer.
+// loseAnswer loses the answer to the next call with a statement. The call is carried out.
 func (p *proxy) loseAnswer(statement string) *rule { return p.next(statement, losesAnswer) }
 
-// delay holds the next call with a statement back; its connection breaks.
+// delay holds back the next call with a statement. Its connection breaks.
 func (p *proxy) delay(statement string) *rule { return p.next(statement, isLate) }
 
-// breakOff lets the first part of the answer to the next call with a statement arrive.
+// breakOff cuts off the answer to the next call with a statement after its first part.
 func (p *proxy) breakOff(statement string) *rule { return p.next(statement, losesRest) }
 
 // hang loses the next call with a statement, on a connection that stays open.
 func (p *proxy) hang(statement string) *rule { return p.next(statement, hangs) }
 
-// wait waits until the rule has been followed.
+// wait waits until the rule was applied.
 func (r *rule) wait(t *testing.T) *held {
 	t.Helper()
 	select {
@@ -234,7 +233,7 @@ func (h *held) arrive() {
 	<-h.pair.ended
 }
 
-// freeze stops everything that goes through, thaw lets it arrive.
+// freeze stops all traffic; thaw lets it continue.
 func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

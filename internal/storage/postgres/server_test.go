@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestRestart: while the server is down calls fail and say so; afterwards they succeed, what
-// was acknowledged is there, and each queue has one owner.
+// TestRestart: while the server is down, calls fail and say so. Afterwards they succeed, everything
+// acknowledged is still there, and each queue has one owner.
 func TestRestart(t *testing.T) {
 	ctx := t.Context()
 	server := private(t)
@@ -55,7 +55,7 @@ func TestRestart(t *testing.T) {
 			eventually(t, "calls fail for good", func() bool { return db.Ping(ctx) == nil })
 		}
 		expect(t, "the batch that was acknowledged", outcome(t, a, y), "QUEUED")
-		// The node may have been taken for dead. Then another one may claim, once.
+		// The node may have been considered dead. Then another one may claim the queue, once.
 		taken, err := b.Claim(ctx, c.Queue)
 		_, late := a.Record(ctx, c, []storage.Mark{done(2, "c")})
 		switch {
@@ -80,11 +80,11 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestAsynchronousCommits: where somebody turns synchronous_commit off under a node that
-// runs, what it acknowledges survives a crash of the server as before.
+// TestAsynchronousCommits: if synchronous_commit is turned off while a node runs, what the node
+// acknowledges still survives a crash of the server.
 func TestAsynchronousCommits(t *testing.T) {
 	server := private(t)
-	set(t, server, "wal_writer_delay", "10s") // so late is on disk what waits for nobody
+	set(t, server, "wal_writer_delay", "10s") // an asynchronous commit reaches the disk this late
 	url, root := newDatabase(t, server)
 	db := open(t, url, Options{timing: &still})
 	x := newBatch("s", 30)
@@ -121,8 +121,7 @@ func TestAsynchronousCommits(t *testing.T) {
 	expect(t, "the second batch", outcome(t, db, y), "QUEUED")
 }
 
-// TestClose: a node that was closed leaves no goroutine and no connection, and its calls
-// fail.
+// TestClose: a closed node leaves no goroutine and no connection behind, and its calls fail.
 func TestClose(t *testing.T) {
 	for name, o := range map[string]Options{"accelerated": {}, "plain SQL": {NoAccelerators: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -154,8 +153,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestLostClaim: a standby that takes over without the last commits lets another node claim
-// what was claimed before. The first one's results are refused all the same.
+// TestLostClaim: after a failover to a standby without the last commits, another node can claim a
+// queue that was already claimed. The first node's results are still refused.
 func TestLostClaim(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	first, second := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
@@ -178,16 +177,15 @@ func TestLostClaim(t *testing.T) {
 	}
 }
 
-// TestServerDefaults: what the server's owner has set for everybody does not change how a
-// node works.
+// TestServerDefaults: settings that the server has for all clients don't change how a node works.
 func TestServerDefaults(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	execute(t, url, `DO $$ BEGIN EXECUTE format(
 		'ALTER DATABASE %I SET default_transaction_isolation = ''serializable''', current_database()); END $$`)
 	db := open(t, url, Options{timing: &still})
 	q := create(t, db, newBatch("s", 1))
-	// In a snapshot of before the wait for the queue's lock, the release would not see
-	// the batch that came meanwhile, or would be refused again and again.
+	// With a snapshot from before the wait for the queue's lock, the release would not see the
+	// batch that was created in the meantime, or would be refused again and again.
 	for range 20 {
 		c, err := db.Claim(t.Context(), q)
 		if err != nil {

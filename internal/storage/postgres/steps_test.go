@@ -16,7 +16,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/pgtest"
 )
 
-// TestSteps holds the rules for the steps of the schema. See migrationFiles.
+// TestSteps checks the rules for the steps of the schema. See migrationFiles.
 func TestSteps(t *testing.T) {
 	names, err := fs.Glob(migrationFiles, "migrations/*.sql")
 	if err != nil || len(names) < 19 {
@@ -85,9 +85,9 @@ const (
 	index = "-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY IF NOT EXISTS batches_later ON batches (total);\n"
 )
 
-// TestMigrationBehindOthers: a transaction that reads the tables, such as a dump, delays a
-// step. Calls of nodes don't wait behind the step. When it gives up, it names the one that
-// it waited for. When that has ended, the step is made.
+// TestMigrationBehindOthers: a transaction that reads the tables, such as a dump, delays a step.
+// Nodes' calls don't wait for the step. If the step gives up, it names the transaction that it
+// waited for. Once that has ended, the step succeeds.
 func TestMigrationBehindOthers(t *testing.T) {
 	for what, step := range map[string]string{"a column": widen, "an index": index} {
 		t.Run(what, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestMigrationBehindOthers(t *testing.T) {
 			eventually(t, "the step waits for nobody", func() bool {
 				return number(t, url, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0") > 0
 			})
-			create(t, db, newBatch("t", 1)) // fails if it is kept waiting for longer than a call may take
+			create(t, db, newBatch("t", 1)) // fails if it waits for longer than a call may take
 			read(t, reader, "COMMIT")
 			if err := <-made; err != nil {
 				t.Error(err)
@@ -133,8 +133,8 @@ func read(t *testing.T, c *pgx.Conn, sql string) {
 	}
 }
 
-// TestMigrationBehindOldWaiter: nodes of earlier versions wait for the lock of the schema in
-// a statement, with a snapshot. An index is still built.
+// TestMigrationBehindOldWaiter: nodes of earlier versions wait for the schema lock in a statement,
+// which has a snapshot. An index is still built.
 func TestMigrationBehindOldWaiter(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	open(t, url, Options{timing: &still})
@@ -167,7 +167,7 @@ func TestMigrationBehindOldWaiter(t *testing.T) {
 	}
 }
 
-// TestUnfinishedIndex: what a crash has left of an index is removed, and the index built.
+// TestUnfinishedIndex: the remains of an index after a crash are removed, and the index is built.
 func TestUnfinishedIndex(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	open(t, url, Options{timing: &still})
@@ -179,8 +179,8 @@ func TestUnfinishedIndex(t *testing.T) {
 	expect(t, "the index is valid and the step's", number(t, url, "SELECT count(*) FROM pg_index WHERE indexrelid = 'batches_later'::regclass AND indisvalid AND pg_get_indexdef(indexrelid) LIKE '%(total)%'"), 1)
 }
 
-// TestResumedMigration: a migration that ended after any of its steps is resumed there, also
-// when the step was made and not noted.
+// TestResumedMigration: a migration that ended after any of its steps is resumed there, even if the
+// step was made but not recorded.
 func TestResumedMigration(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	whole := later(t, url)
@@ -194,7 +194,7 @@ func TestResumedMigration(t *testing.T) {
 		if version, err := m.migrate(t.Context()); err != nil || version != int64(n) {
 			t.Fatal(n, version, err)
 		}
-		if whole.indexOf(int64(n)) != "" { // it is built outside of a transaction
+		if whole.indexOf(int64(n)) != "" { // the index is built outside a transaction
 			execute(t, url, fmt.Sprintf("DELETE FROM sheaf_schema WHERE version_id = %d", n))
 			if version, err := m.migrate(t.Context()); err != nil || version != int64(n) {
 				t.Fatal(n, version, err)
@@ -204,8 +204,8 @@ func TestResumedMigration(t *testing.T) {
 	create(t, open(t, url, Options{NoMigrations: true, timing: &still}), newBatch("s", 1))
 }
 
-// TestNewerSchema: this version works with a schema that a newer one has expanded, and
-// refuses one from which a newer version has removed something, or one that it doesn't know.
+// TestNewerSchema: this version works with a schema that a newer one has expanded. It refuses a
+// schema that it doesn't know, or from which a newer version has removed something that it needs.
 func TestNewerSchema(t *testing.T) {
 	url := pgtest.NewDatabase(t)
 	first := open(t, url, Options{timing: &still})

@@ -13,10 +13,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// watcher is what a node's Watch tells.
+// watcher is the calls that a node's Watch has made.
 type watcher struct{ woken, notified chan storage.QueueID }
 
-// watch listens to a node's Watch until the test ends.
+// watch runs a node's Watch until the test ends.
 func watch(t *testing.T, db *DB) watcher {
 	t.Helper()
 	w := watcher{make(chan storage.QueueID, 1000), make(chan storage.QueueID, 1000)}
@@ -46,7 +46,7 @@ func watch(t *testing.T, db *DB) watcher {
 	return w
 }
 
-// acquaint waits until a node knows that it is not alone: before, it gives no hints.
+// acquaint waits until a node knows that it is not alone. Before that, it sends no hints.
 func acquaint(t *testing.T, db *DB) {
 	t.Helper()
 	eventually(t, "the node does not see another one", func() bool {
@@ -67,7 +67,7 @@ func receive(t *testing.T, c chan storage.QueueID) storage.QueueID {
 	}
 }
 
-// receiveQueue waits until a queue is among those that are reported.
+// receiveQueue waits until the queue is reported.
 func receiveQueue(t *testing.T, c chan storage.QueueID, queue storage.QueueID) {
 	t.Helper()
 	for got := receive(t, c); got != queue; got = receive(t, c) {
@@ -75,8 +75,8 @@ func receiveQueue(t *testing.T, c chan storage.QueueID, queue storage.QueueID) {
 	}
 }
 
-// TestHints: with LISTEN other nodes receive offers and stops as notifications; without it they
-// find both at their next look.
+// TestHints: with LISTEN, other nodes receive offers and stops as notifications. Without it, they
+// find both at their next poll.
 func TestHints(t *testing.T) {
 	listening, looking := still, quick
 	listening.look = time.Hour // too late for this test
@@ -111,7 +111,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestLastOffers: what a node offers before it closes is heard.
+// TestLastOffers: other nodes receive what a node offers just before it closes.
 func TestLastOffers(t *testing.T) {
 	url := migrated.New(t)
 	a, b := open(t, url, Options{timing: &still}), open(t, url, Options{timing: &still})
@@ -125,8 +125,8 @@ func TestLastOffers(t *testing.T) {
 	expect(t, "the queue that was offered", receive(t, woken), q)
 }
 
-// TestLackingAccelerators: a server that has no advisory locks, or seeming ones, or no
-// LISTEN is done without the one that it lacks, and that is told once.
+// TestLackingAccelerators: if a server has no LISTEN, or no advisory locks that work, a node works
+// without the one that is missing and logs this once.
 func TestLackingAccelerators(t *testing.T) {
 	shadow := func(body string) string {
 		return `CREATE SCHEMA shadow; CREATE FUNCTION shadow.pg_advisory_lock(bigint) RETURNS void LANGUAGE plpgsql AS 'BEGIN ` + body + ` END';

@@ -10,9 +10,9 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestAllocs: a group's row costs one allocation, however many marks it holds; what is
-// kept of each is a part of it. The count holds without the race detector, which
-// allocates itself; make test runs this test once without it.
+// TestAllocs: the row of a group costs one allocation, however many marks it holds, because each
+// mark in memory is a slice of it. The race detector allocates too, so make test runs this test
+// once without it.
 func TestAllocs(t *testing.T) {
 	j := newJournal()
 	marks := []storage.Mark{
@@ -29,7 +29,7 @@ func TestAllocs(t *testing.T) {
 			}
 		}
 		j.written++
-		j.rows = j.rows[:0] // what a real one deletes now and then
+		j.rows = j.rows[:0] // a real journal deletes them now and then
 		j.commit()
 	}
 	group()

@@ -23,8 +23,8 @@ func (c clocked) SetClock(_ *testing.T, ahead time.Duration) { c.clock.Set(ahead
 // Now implements storagetest.Clocked.
 func (c clocked) Now() time.Time { return c.clock.Now() }
 
-// TestReservationOfUnknownAge: what an earlier version reserved under a clock that was ahead
-// delays nobody.
+// TestReservationOfUnknownAge: reservations that an earlier version made while its clock was ahead
+// delay nothing.
 func TestReservationOfUnknownAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)

@@ -10,7 +10,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// TestDamage: a damaged row hurts its own batch alone.
+// TestDamage: a damaged row affects only its own batch.
 func TestDamage(t *testing.T) {
 	ways := map[string]string{
 		"form":             `UPDATE requests SET packed = CAST(x'7f' || substr(packed, 2) AS BLOB) WHERE batch = ?1`,

@@ -78,7 +78,7 @@ func create(t *testing.T, db *DB, b *storage.NewBatch) storage.QueueID {
 	return c.Queue
 }
 
-// script runs SQL on a file, the way another program would.
+// script runs SQL on a file as another program would.
 func script(t *testing.T, path, sql string) {
 	t.Helper()
 	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
@@ -181,8 +181,8 @@ func TestOneProcess(t *testing.T) {
 	open(t, link)
 }
 
-// TestFirstStartKilled: a process that died in the very first transaction, before the log
-// was switched on, leaves a rollback journal. The next start undoes that transaction.
+// TestFirstStartKilled: a process that died in its very first transaction, before it switched on
+// the log, leaves a rollback journal. The next start rolls that transaction back.
 func TestFirstStartKilled(t *testing.T) {
 	dir := t.TempDir()
 	c, err := sqlite.OpenConn(filepath.Join(dir, "dying.db"), sqlite.OpenReadWrite|sqlite.OpenCreate)
@@ -210,8 +210,8 @@ func TestFirstStartKilled(t *testing.T) {
 	create(t, open(t, path), newBatch(1))
 }
 
-// TestDurable looks at what the writer's connection says of itself, and that one that
-// would not sync is refused.
+// TestDurable checks the settings of the writer's connection, and that a connection that would not
+// sync is refused.
 func TestDurable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	c, err := openWriter(t.Context(), path)
@@ -267,9 +267,9 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestPlans holds every statement to an index: none walks through a table, whatever
-// the table's size. Those of Abandon and the small settings table are bounded
-// otherwise.
+// TestPlans checks that every statement uses an index, so that none reads a whole table. The
+// statements of Abandon, and those on the small settings table, are exceptions because their work
+// is limited in another way.
 func TestPlans(t *testing.T) {
 	c, err := openWriter(t.Context(), filepath.Join(t.TempDir(), "sheaf.db"))
 	if err != nil {
@@ -294,17 +294,17 @@ func TestPlans(t *testing.T) {
 			}
 			step := s.ColumnText(3)
 			switch name {
-			case "read_journal", "release_queues": // when a file is opened, and once after a restore: the whole table
+			case "read_journal", "release_queues": // read the whole table, but only when a file is opened or after a restore
 				continue
-			case "search_all", "find_any", "find_open": // at most three pages are put together
+			case "search_all", "find_any", "find_open": // combine at most three pages
 				continue
-			case "used_size": // three numbers of the file, and no table
+			case "used_size": // reads three numbers of the file, and no table
 				continue
-			case "loads", "count_queues", "file_size": // an operator's look: the queues that have work
+			case "loads", "count_queues", "file_size": // read the queues that have work, for an operator
 				continue
-			case "seals": // once at the start, the batches that have not ended
+			case "seals": // reads the unfinished batches, once at startup
 				continue
-			case "holds", "delete_holds": // a row for each credential that was held back in the last minutes
+			case "holds", "delete_holds": // read a row for each credential that was held back in the last minutes
 				continue
 			}
 			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "INDEX batches_open") && !strings.Contains(step, "INDEX queues_open") && step != "SCAN CONSTANT ROW" || strings.Contains(step, "TEMP B-TREE") {
@@ -317,8 +317,8 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// TestDiskFull fills the file to a limit: what fails says why, what was acknowledged
-// stays, and with more room it goes on.
+// TestDiskFull fills the file up to a limit. What fails says why, what was acknowledged stays, and
+// with more room, work continues.
 func TestDiskFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)
@@ -363,7 +363,7 @@ func TestDiskFull(t *testing.T) {
 	create(t, db, newBatch(50))
 }
 
-// TestGroupFailure: one operation of a group that fails does not hurt the others.
+// TestGroupFailure: an operation that fails doesn't fail the others in its group.
 func TestGroupFailure(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	entered, goOn := make(chan struct{}), make(chan struct{})
@@ -438,7 +438,7 @@ func TestCancelledWrite(t *testing.T) {
 	}
 }
 
-// TestSpace: the file does not grow without end.
+// TestSpace: the file doesn't grow without limit.
 func TestSpace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)
@@ -481,7 +481,7 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// TestDedupWindow: an hour after the first create its key leads nowhere.
+// TestDedupWindow: an hour after the first create, its key no longer leads to its batch.
 func TestDedupWindow(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	first := newBatch(1)
@@ -506,8 +506,8 @@ func TestDedupWindow(t *testing.T) {
 	}
 }
 
-// TestWhatIsRemoved: at a batch's end its credential goes from the row, and what was
-// deleted is purged whatever the retention.
+// TestWhatIsRemoved: when a batch ends, its credential is removed from the row. A deleted batch is
+// purged whatever the retention.
 func TestWhatIsRemoved(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	ended, deleted, unfinished := newBatch(1), newBatch(1), newBatch(1)
@@ -542,9 +542,9 @@ func TestWhatIsRemoved(t *testing.T) {
 	}
 }
 
-// TestVersion1 opens a database of the first version, with a batch of each state, and
-// finds everything. testdata/v1.sql was dumped from one and is never changed: it fails
-// here when a released migration is edited.
+// TestVersion1 opens a database of the first version, with a batch in each state, and finds
+// everything. testdata/v1.sql is a dump of such a database and never changes. The test fails if a
+// released migration is edited.
 func TestVersion1(t *testing.T) {
 	dump, err := os.ReadFile(filepath.Join("testdata", "v1.sql"))
 	if err != nil {
@@ -603,8 +603,8 @@ func schema(t *testing.T, path string) string {
 	return out.String()
 }
 
-// TestLongReader: a reader that stays, such as a backup, lets the log grow but nobody
-// fail; when it has gone, the log is cut.
+// TestLongReader: a long reader, such as a backup, makes the log grow, but nothing fails. Once it
+// has gone, the log is cut.
 func TestLongReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)
@@ -621,7 +621,7 @@ func TestLongReader(t *testing.T) {
 	}
 	work := func() {
 		t.Helper()
-		for i := range 300 { // the log is looked at every 256 commits
+		for i := range 300 { // the log's length is checked every 256 commits
 			if err := db.PutSetting(t.Context(), "name", fmt.Sprint(i)); err != nil {
 				t.Fatal(err)
 			}
@@ -629,7 +629,7 @@ func TestLongReader(t *testing.T) {
 	}
 	reader("BEGIN")
 	reader("SELECT count(*) FROM batches")
-	// As if it had grown to this by commits: behind the log's end zeros mean nothing.
+	// As if commits had made the log grow to this size. SQLite ignores zeros after the log's end.
 	if err := os.Truncate(path+"-wal", logLimit+1<<20); err != nil {
 		t.Fatal(err)
 	}

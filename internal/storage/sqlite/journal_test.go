@@ -20,16 +20,16 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// smallBounds make everything that happens to a journal happen often.
+// smallBounds make everything that can happen to a journal happen often.
 var smallBounds = []bounds{
 	{table: 300, call: 1 << 20, trimAfter: 1},
 	{table: 1 << 20, call: 40, trimAfter: 2},
 	{table: 100, call: 60, trimAfter: 3},
 }
 
-// TestSmallJournal: what reads and claims see does not depend on where marks are.
+// TestSmallJournal: what reads and claims see doesn't depend on where the marks are.
 func TestSmallJournal(t *testing.T) {
-	t.Parallel() // most of the package's time, and half of that is waiting for the disk
+	t.Parallel() // takes most of the package's time, half of it waiting for the disk
 	for i, b := range smallBounds {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
@@ -38,7 +38,7 @@ func TestSmallJournal(t *testing.T) {
 				db.journal.bounds = b
 				return db
 			}
-			if i == len(smallBounds)-1 { // which bounds all; the suite takes long
+			if i == len(smallBounds)-1 { // these limit everything; the suite takes long
 				storagetest.Run(t, open)
 			}
 			storagetest.RunModel(t, open)
@@ -46,8 +46,7 @@ func TestSmallJournal(t *testing.T) {
 	}
 }
 
-// crash copies a database as its process would leave it if it died now, and opens the
-// copy.
+// crash copies a database as it would be if the process died now, and opens the copy.
 func crash(t rapid.TB, path, to string) *DB {
 	t.Helper()
 	for _, suffix := range []string{"", "-wal"} {
@@ -66,8 +65,8 @@ func crash(t rapid.TB, path, to string) *DB {
 	return db
 }
 
-// TestJournalCrash: whatever was recorded, given up, ended and moved meanwhile, what a
-// process that died has acknowledged is what the next one claims.
+// TestJournalCrash: the next process claims exactly what a process that died had acknowledged,
+// whatever was recorded, given up, ended and moved before.
 func TestJournalCrash(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -133,7 +132,7 @@ func TestJournalCrash(t *testing.T) {
 			},
 			"finish": func(t *rapid.T) {
 				if len(claims) == 1 {
-					redraw(t) // one has to be left
+					redraw(t) // at least one must be left
 				}
 				i := rapid.IntRange(0, len(claims)-1).Draw(t, "claim")
 				if _, err := db.Finish(ctx, claims[i], nil, "", true); err != nil {
@@ -144,7 +143,7 @@ func TestJournalCrash(t *testing.T) {
 			},
 			"crash": func(t *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(t, "one in four") > 0 {
-					redraw(t) // opening a file takes much longer than everything else here
+					redraw(t) // rarely, because opening a file takes much longer than everything else here
 				}
 				crashes++
 				next := filepath.Join(dir, fmt.Sprintf("crash%d.db", crashes))
@@ -204,8 +203,8 @@ func TestJournalCrash(t *testing.T) {
 	})
 }
 
-// redraw passes over an action that does not apply at this moment: rapid draws another
-// one. No test is skipped by it.
+// redraw rejects an action that doesn't apply in this state, so that rapid draws another one. It
+// doesn't skip the test.
 func redraw(t *rapid.T) { t.Skip("another action") }
 
 func drawMark(t *rapid.T, requests int) storage.Mark {
@@ -258,8 +257,8 @@ func journalRows(t rapid.TB, path string) (n int64) {
 	return n
 }
 
-// TestJournalBound: a batch that runs long does not let the journal, nor what it holds
-// in memory, grow without end while others come and go.
+// TestJournalBound: while a slow batch runs and others come and go, neither the journal nor its
+// part in memory grows without limit.
 func TestJournalBound(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	db.journal.bounds = bounds{table: 20_000, call: 10_000, trimAfter: 8}
@@ -324,7 +323,7 @@ func tableBytes(t *testing.T, db *DB) (n int64, err error) {
 	return n, err
 }
 
-// TestDamagedJournal: a file whose journal can't be read is not opened, and not changed.
+// TestDamagedJournal: a file with an unreadable journal is neither opened nor changed.
 func TestDamagedJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	if err := open(t, path).Close(); err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
-// TestNewerSchema: this version opens a file that a newer one has expanded, and refuses one
-// from which a newer one has removed what it needs.
+// TestNewerSchema: this version opens a file that a newer one has expanded, and refuses a file from
+// which a newer one has removed something that it needs.
 func TestNewerSchema(t *testing.T) {
 	schema, err := readSchema()
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 
 var mallory = storage.Caller{Store: "m", Owner: batch.OwnerOf("mallory")}
 
-// madeUp names another caller each time, of as many stores.
+// madeUp returns a different caller, in a store of its own, for each i.
 func madeUp(i int) storage.Caller {
 	return storage.Caller{Store: fmt.Sprint("m", i), Owner: batch.OwnerOf(fmt.Sprint(i))}
 }
@@ -35,8 +35,8 @@ func batchOf(store string) *storage.NewBatch {
 	}
 }
 
-// stick makes reads that don't end before the test does, as many as may run and more. It
-// returns when they run. by names the caller of each.
+// stick makes more reads than may run, none of which ends before the test does. It returns once as
+// many as possible are running. by returns the caller of each read.
 func stick(t *testing.T, db *DB, running int, by func(i int) storage.Caller) {
 	t.Helper()
 	db.callerTimeout = time.Hour
@@ -62,8 +62,8 @@ func stick(t *testing.T, db *DB, running int, by func(i int) storage.Caller) {
 	}
 }
 
-// TestReadsLeaveConnections: reads of callers that don't end keep no batch from running, and
-// nobody from creating; those of one caller don't keep others from reading.
+// TestReadsLeaveConnections: callers' reads that don't end keep neither batches from running nor
+// callers from creating. The reads of one caller don't keep others from reading.
 func TestReadsLeaveConnections(t *testing.T) {
 	t.Run("of many callers", func(t *testing.T) {
 		db := openNew(t).(*DB)
@@ -109,8 +109,8 @@ func TestReadsLeaveConnections(t *testing.T) {
 	})
 }
 
-// TestCreatesWaitInTurns: however many creates of one store wait for the writer, others are
-// not behind all of them.
+// TestCreatesWaitInTurns: however many creates of one store wait for the writer, other stores don't
+// wait for all of them.
 func TestCreatesWaitInTurns(t *testing.T) {
 	db := openNew(t).(*DB)
 	db.callerTimeout = time.Hour
@@ -155,11 +155,11 @@ func TestCreatesWaitInTurns(t *testing.T) {
 	calls.Wait()
 }
 
-// TestLargeOperationsInTurns: many large operations of one store delay another store's large
-// one by one of them, and a small operation likewise.
+// TestLargeOperationsInTurns: many large operations of one store delay a large operation of another
+// store by only one of them, and a small operation too.
 func TestLargeOperationsInTurns(t *testing.T) {
 	db := openNew(t).(*DB)
-	var order []string // of the operations; they run one after the other
+	var order []string // the order in which the operations ran, one after the other
 	var calls sync.WaitGroup
 	operate := func(store string, bytes int, run func()) {
 		err := db.operate(t.Context(), "write", &operation{bytes: bytes, by: storage.Caller{Store: store}, run: func(*sqlite.Conn) error {
@@ -200,8 +200,8 @@ func TestLargeOperationsInTurns(t *testing.T) {
 	}
 }
 
-// TestLargeCreatesLeaveSmallOnes: however many large creates wait for their turn, a small create
-// of another store is carried out.
+// TestLargeCreatesLeaveSmallOnes: a small create of another store succeeds, however many large
+// creates wait for their turn.
 func TestLargeCreatesLeaveSmallOnes(t *testing.T) {
 	db := openNew(t).(*DB)
 	db.callerTimeout = time.Hour
@@ -228,12 +228,12 @@ func TestLargeCreatesLeaveSmallOnes(t *testing.T) {
 	db.large.Release(driver.Results, storage.Caller{Store: "m"})
 }
 
-// TestLargeOperationsLeaveTheLog: what large operations have written is moved from the log into
-// the file, though nothing else happens.
+// TestLargeOperationsLeaveTheLog: what large operations have written is moved from the log into the
+// file, even if nothing else happens.
 func TestLargeOperationsLeaveTheLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	db := open(t, path)
-	const bytes = 8 << 20 // less than SQLite itself lets the log grow
+	const bytes = 8 << 20 // less than the size at which SQLite itself moves the log
 	err := db.operate(t.Context(), "write", &operation{bytes: bytes, run: func(c *sqlite.Conn) error {
 		return query(c, "put_setting", nil, "large", strings.Repeat("x", bytes))
 	}})
@@ -249,8 +249,8 @@ func TestLargeOperationsLeaveTheLog(t *testing.T) {
 	}
 }
 
-// TestLongReadsEnd: a read of a caller does not hold its connection for ever, and the
-// connection is as good as before.
+// TestLongReadsEnd: a caller's read doesn't hold its connection forever, and the connection works
+// afterwards.
 func TestLongReadsEnd(t *testing.T) {
 	db := openNew(t).(*DB)
 	db.callerTimeout = 10 * time.Millisecond
@@ -268,8 +268,7 @@ func TestLongReadsEnd(t *testing.T) {
 	}
 }
 
-// TestWaitingEnds: a caller for whom no connection comes free in time learns that the
-// database is busy.
+// TestWaitingEnds: a caller that gets no connection in time learns that the database is busy.
 func TestWaitingEnds(t *testing.T) {
 	db := openNew(t).(*DB)
 	stick(t, db, callersReads, madeUp)

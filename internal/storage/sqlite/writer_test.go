@@ -14,10 +14,10 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// openLogged opens a database whose log lines are kept.
+// openLogged opens a database and returns its log.
 func openLogged(t *testing.T, path string, fatal func(error)) (*DB, *bytes.Buffer) {
 	t.Helper()
-	var log bytes.Buffer // only the writer writes, before it answers
+	var log bytes.Buffer // only the writer logs, before it answers
 	db, err := Open(t.Context(), path, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Fatal: fatal})
 	if err != nil {
 		t.Fatal(err)
@@ -26,8 +26,8 @@ func openLogged(t *testing.T, path string, fatal func(error)) (*DB, *bytes.Buffe
 	return db, &log
 }
 
-// TestSecondFailedSync: a commit whose sync failed is reported as failed. The second one
-// ends the process, and until it ends nothing is reported as stored.
+// TestSecondFailedSync: a commit whose sync failed is reported as failed. The second failed sync
+// ends the process. Until it ends, nothing more is reported as stored.
 func TestSecondFailedSync(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	var ends []error
@@ -47,8 +47,8 @@ func TestSecondFailedSync(t *testing.T) {
 	}
 }
 
-// TestFailedMove: an error of moving the log into the file ends the process at once, but a full
-// disk and a lock pass.
+// TestFailedMove: an error of moving the log into the file ends the process at once, unless the
+// disk is full or the file is locked.
 func TestFailedMove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	var ends []error
@@ -66,8 +66,7 @@ func TestFailedMove(t *testing.T) {
 	}
 }
 
-// TestFailedRollback: a connection that can't roll back is replaced, and the next change
-// works.
+// TestFailedRollback: a connection that can't roll back is replaced, and the next change succeeds.
 func TestFailedRollback(t *testing.T) {
 	db, log := openLogged(t, filepath.Join(t.TempDir(), "sheaf.db"), nil)
 	x := newBatch(1)
@@ -79,7 +78,7 @@ func TestFailedRollback(t *testing.T) {
 		if err := query(c, "put_setting", nil, "name", "half"); err != nil {
 			return err
 		}
-		c.SetInterrupt(ended) // whatever the connection does from now on fails
+		c.SetInterrupt(ended) // everything that the connection does from now on fails
 		return broken
 	})
 	if !errors.Is(err, broken) || !strings.Contains(log.String(), "can't roll back") {
@@ -98,7 +97,7 @@ func TestRemovedIsOverwritten(t *testing.T) {
 	const secret = "a sealed credential of the test"
 	keep := func() {
 		t.Helper()
-		for i := range 50 { // pages stay in use, so that the file is not cut
+		for i := range 50 { // these keep pages in use, so that the file is not shortened
 			if err := db.PutSetting(t.Context(), fmt.Sprint(i), strings.Repeat("kept", 1000)); err != nil {
 				t.Fatal(err)
 			}

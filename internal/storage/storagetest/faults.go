@@ -15,9 +15,9 @@ type Fault uint8
 // The ways in which a call can fail. Its caller sees ErrInjected in both cases and can't tell them
 // apart.
 const (
-	None            Fault = iota // it doesn't
+	None            Fault = iota // the call doesn't fail
 	FailedNotStored              // nothing happened
-	FailedButStored              // it was carried out; the answer was lost
+	FailedButStored              // the call was carried out, but its answer was lost
 )
 
 // String returns a name for test output.
@@ -41,8 +41,8 @@ type hooks struct {
 }
 
 // SetFault sets the function that decides, before each call, whether and how the call fails; nil:
-// none fails. op is the method's name, such as "Create". The function may be called from many
-// goroutines at once. Close never fails.
+// no call fails. op is the method's name, such as "Create". The function may be called
+// concurrently. Close never fails.
 func (h *hooks) SetFault(f func(op string) Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,7 +57,7 @@ func (h *hooks) SetGate(g func(ctx context.Context, op string) error) {
 	h.gate = g
 }
 
-// before lets a call pass the gate and returns the call's fault. After an error the call must not
+// before waits for the gate and returns the call's fault. If it returns an error, the call must not
 // be carried out.
 func (h *hooks) before(ctx context.Context, op string) (Fault, error) {
 	h.mu.Lock()

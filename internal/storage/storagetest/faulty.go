@@ -7,8 +7,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Faulty is a database whose calls fail or block when a test wants them to. That applies to what
-// callers do and to Unquarantine and Overview. All other calls go straight to the database.
+// Faulty is a database whose calls fail or block when a test wants them to. This applies to
+// callers' calls and to Unquarantine and Overview. All other calls go straight to the database.
 type Faulty struct {
 	storage.Storage
 	hooks
@@ -17,7 +17,7 @@ type Faulty struct {
 // NewFaulty returns a database that does what s does until SetFault or SetGate is called.
 func NewFaulty(s storage.Storage) *Faulty { return &Faulty{Storage: s} }
 
-// pass makes a call, unless a hook has other plans.
+// pass makes a call, unless a hook makes it fail.
 func pass[T any](ctx context.Context, f *Faulty, op string, call func() (T, error)) (T, error) {
 	var zero T
 	fault, err := f.before(ctx, op)

@@ -13,22 +13,22 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// everything is a maxBytes that bounds nothing.
+// everything is a maxBytes that limits nothing.
 const everything = 1 << 40
 
-// test is one sentence of the contract and what shows it.
+// test checks one sentence of the contract.
 type test struct {
 	name string
 	run  func(f *fixture)
 }
 
-// fixture is one test's storage with the calls that have to succeed.
+// fixture is one test's storage. Its methods make calls that must succeed.
 type fixture struct {
 	*testing.T
 	s storage.Storage
 }
 
-// runTests gives every test a database of its own.
+// runTests runs each test with its own database.
 func runTests(t *testing.T, theme string, open func(t *testing.T) storage.Storage, tests []test) {
 	t.Run(theme, func(t *testing.T) {
 		for _, tt := range tests {
@@ -37,7 +37,7 @@ func runTests(t *testing.T, theme string, open func(t *testing.T) storage.Storag
 	})
 }
 
-// newBatch returns a batch of n requests; its queue and its creator are the store's.
+// newBatch returns a batch of n requests. Its queue and its owner are named after the store.
 func newBatch(store string, n int) *storage.NewBatch {
 	b := &storage.NewBatch{
 		Ticket: uuid.New(), Store: store, Owner: batch.OwnerOf("token of " + store), Queue: store,
@@ -53,7 +53,7 @@ func key(b *storage.NewBatch) storage.Key {
 	return storage.Key{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket}
 }
 
-// done, begun and waiting return marks in which every field that matters is set.
+// done, begun and waiting return marks with all relevant fields set.
 func done(i int, body string) storage.Mark {
 	return storage.Mark{
 		Index: i, State: storage.Done, Tries: tries(1),
@@ -64,7 +64,7 @@ func done(i int, body string) storage.Mark {
 	}
 }
 
-// postponed returns the mark of a request that waits once more, with the answer that is stored.
+// postponed returns the mark of a request that waits again and keeps its stored answer.
 func postponed(i int) storage.Mark {
 	return storage.Mark{Index: i, State: storage.Waiting, Tries: tries(4), NotBefore: moment(95)}
 }
@@ -92,7 +92,7 @@ func tries(n int) storage.Tries {
 	}
 }
 
-// moment returns a moment that is s seconds after a fixed one.
+// moment returns a fixed time plus s seconds.
 func moment(s int) time.Time {
 	return time.UnixMilli(1_900_000_000_000).Add(time.Duration(s) * time.Second)
 }
@@ -190,7 +190,7 @@ func (f *fixture) delete(b *storage.NewBatch) storage.QueueID {
 	return q
 }
 
-// runnable returns every queue that could be run.
+// runnable returns all runnable queues.
 func (f *fixture) runnable() []storage.Runnable {
 	f.Helper()
 	r, err := f.s.Runnable(f.Context(), 0, 1000)
@@ -200,13 +200,13 @@ func (f *fixture) runnable() []storage.Runnable {
 	return r
 }
 
-// search returns the tickets of a batch's creator that have the status.
+// search returns the tickets of the batches of b's creator that have the status.
 func (f *fixture) search(b *storage.NewBatch, s batch.Status) []batch.Ticket {
 	f.Helper()
 	return f.searchPage(b, s, 100, 0)
 }
 
-// searchPage returns the tickets of the batches of one status, oldest first.
+// searchPage returns a page of the tickets of the batches with the status, oldest first.
 func (f *fixture) searchPage(b *storage.NewBatch, s batch.Status, limit, offset int) []batch.Ticket {
 	f.Helper()
 	found, err := search(f.Context(), f.s, b, s, limit, offset)
@@ -233,8 +233,8 @@ type finder interface {
 	Find(ctx context.Context, f storage.Filter) (storage.Page, error)
 }
 
-// search returns the batches of b's creator with a status, oldest first, or with any status,
-// newest first. It leaves out the first offset and reads as many pages as it needs.
+// search returns the batches of b's creator with a status, oldest first, or with any status, newest
+// first. It skips the first offset batches and reads as many pages as it needs.
 func search(ctx context.Context, s finder, b *storage.NewBatch, status batch.Status, limit, offset int) ([]match, error) {
 	out := []match{}
 	f := storage.Filter{Store: b.Store, Owner: b.Owner, Status: status, Oldest: status != 0}
@@ -266,7 +266,7 @@ func (f *fixture) purge(retention time.Duration) {
 	}
 }
 
-// gone checks that the batch is not found by any read.
+// gone checks that no read finds the batch.
 func (f *fixture) gone(b *storage.NewBatch, id storage.BatchID) {
 	f.Helper()
 	_, err := f.s.Status(f.Context(), key(b), 0)
@@ -285,7 +285,7 @@ func (f *fixture) gone(b *storage.NewBatch, id storage.BatchID) {
 	}
 }
 
-// outcome renders a batch: its status, and each request's code, "-" without a result.
+// outcome describes a batch: its status, and each request's code, or "-" if it has no result.
 func (f *fixture) outcome(b *storage.NewBatch) string {
 	f.Helper()
 	s := f.status(b)
@@ -306,13 +306,13 @@ func (f *fixture) outcome(b *storage.NewBatch) string {
 	return out
 }
 
-// expectMarks compares marks field by field. Moments are compared in milliseconds.
+// expectMarks compares marks field by field, with times in milliseconds.
 func expectMarks(t *testing.T, got []storage.Mark, want ...storage.Mark) {
 	t.Helper()
 	expect(t, "the marks", plainMarks(got), plainMarks(want))
 }
 
-// plainMarks returns marks in the one form that equal ones have.
+// plainMarks returns marks in a form in which equal ones are identical.
 func plainMarks(ms []storage.Mark) []storage.Mark {
 	out := make([]storage.Mark, len(ms))
 	for i, m := range ms {

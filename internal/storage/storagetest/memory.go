@@ -1,6 +1,6 @@
-// Package storagetest holds what tests need of a storage: Memory, a database in
-// memory that can fail on demand, and the suites that every storage.Storage has
-// to pass (Run, RunNodes, RunReopen, RunModel).
+// Package storagetest helps to test storage and the code that uses it. It has Memory, a database in
+// memory that can fail on demand, and the suites that every storage.Storage must pass (Run,
+// RunNodes, RunReopen, RunModel).
 package storagetest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Errors of a Node that is gone.
+// Errors of a Node that was killed or closed.
 var (
 	// ErrKilled is what a killed node's calls return. Nothing was stored.
 	ErrKilled = errors.New("the node was killed")
@@ -23,16 +23,16 @@ var (
 	ErrClosed = errors.New("the database is closed")
 )
 
-// Memory is a database in memory, shared by the nodes that Node makes. Like the
-// real ones it keeps moments in milliseconds and shares no memory with its
-// callers. Its clock is time.Now, so that it works inside testing/synctest; SetClock sets it.
+// Memory is a database in memory, shared by the nodes that Node returns. Like the real ones, it
+// stores times in milliseconds and shares no memory with its callers. Its clock is time.Now, so
+// that it works inside testing/synctest; SetClock changes it.
 //
-// Where the contract leaves room: a mark that is Done stays as it is; marks for a
-// batch that has ended are dropped; a node that was taken for dead is registered anew,
-// under another lease, by its next Claim.
+// Where the contract leaves a choice: a mark that is Done doesn't change; marks for an ended batch
+// are dropped; the next Claim of a node that was considered dead registers the node again, under
+// another lease.
 type Memory struct {
 	mu        sync.Mutex
-	nodes     []*Node // in the order in which they were made
+	nodes     []*Node // in the order of their creation
 	lastLease int64
 	deaf      bool // hints are lost
 	queues    map[storage.QueueID]*queue
@@ -40,7 +40,7 @@ type Memory struct {
 	batches   []*stored // by ID
 	settings  map[string]string
 	holds     map[storage.Hold]*hold // by credential and store
-	ahead     time.Duration          // by which the clock was set
+	ahead     time.Duration          // how far the clock was set ahead
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
 }
@@ -51,13 +51,13 @@ type queue struct {
 	m         *Memory
 	open      []*stored // unfinished, oldest first
 	owner     *Node     // nil: none
-	lease     int64     // the owner's, when it claimed the queue
+	lease     int64     // the owner's lease when it claimed the queue
 	epoch     int64     // of the newest claim
 	notBefore time.Time
 	paused    bool
 }
 
-// hold is what a credential has to wait for.
+// hold is the hold and the reservations of a credential.
 type hold struct{ until, next, setAt time.Time }
 
 // stored is the state of one batch.
@@ -71,13 +71,13 @@ type stored struct {
 	delivery  *storage.Delivery // nil: there is none
 	setAt     time.Time         // when the delivery was written
 	createdAt time.Time
-	born      time.Time // createdAt by a clock that nobody sets
+	born      time.Time // createdAt by a clock that can't be set
 	startedAt time.Time // zero: no node ever claimed it
 	endedAt   time.Time // zero: unfinished
-	bytes     int64     // of its results, once it has ended
+	bytes     int64     // size of its results, once it has ended
 	reason    string
 	attempts  int  // see storage.Claim
-	claimed   bool // the last claim was counted and did not end in order
+	claimed   bool // the last claim was counted and has not ended normally
 	aside     time.Time
 	damage    string // why Load fails; empty: it doesn't
 }
@@ -92,8 +92,7 @@ func NewMemory() *Memory {
 	}
 }
 
-// call runs one operation: fn, alone, unless the node is gone or a hook has other
-// plans.
+// call runs fn, one operation at a time, unless the node is gone or a hook makes the call fail.
 func call[T any](ctx context.Context, n *Node, op string, fn func(m *Memory) (T, error)) (T, error) {
 	var zero T
 	fault, err := n.hooks.before(ctx, op)
@@ -126,7 +125,7 @@ func (n *Node) locked(ctx context.Context, fn func() (any, error)) (any, error) 
 	return fn()
 }
 
-// Close implements storage.Storage. A call that a gate still holds fails.
+// Close implements storage.Storage. A call that still waits for a gate fails.
 func (n *Node) Close() error {
 	n.m.mu.Lock()
 	defer n.m.mu.Unlock()
@@ -181,8 +180,8 @@ func (n *Node) InitSetting(ctx context.Context, name, value string) (string, err
 	})
 }
 
-// hold returns what is kept of a credential and a store, without what a clock that was ahead
-// has left.
+// hold returns the state of a credential and a store, corrected if it was written by a clock that
+// was ahead.
 func (m *Memory) hold(credential batch.Owner, store string) *hold {
 	of := storage.Hold{Credential: credential, Store: store}
 	h := m.holds[of]
@@ -270,7 +269,7 @@ func (m *Memory) byID(id storage.BatchID) *stored {
 	return m.batches[i]
 }
 
-// owned reports whether a live node has the queue.
+// owned reports whether a live node owns the queue.
 func (q *queue) owned() bool {
 	return q.owner != nil && q.owner.state == live && q.owner.lease == q.lease
 }
@@ -281,14 +280,14 @@ func (b *stored) done(i int) (batch.Result, bool) {
 	return m.Result, ok && m.State == storage.Done
 }
 
-// completed counts the requests that ran to an end.
+// completed counts the requests that were executed.
 func (b *stored) completed() int {
 	completed, _, _ := b.counts()
 	return completed
 }
 
-// counts counts the requests that ran to an end, those of them that failed, and those of these
-// that are in doubt.
+// counts counts the requests that were executed, those of them that failed, and those of these that
+// are in doubt.
 func (b *stored) counts() (completed, failed, inDoubt int) {
 	for _, m := range b.marks {
 		if m.State != storage.Done || m.Result.Status == batch.NotExecuted {
@@ -305,7 +304,7 @@ func (b *stored) counts() (completed, failed, inDoubt int) {
 	return completed, failed, inDoubt
 }
 
-// status derives the batch's state from what is recorded of it.
+// status derives the batch's status from its marks.
 func (b *stored) status() batch.Status {
 	switch {
 	case !b.endedAt.IsZero():
@@ -331,13 +330,13 @@ func (b *stored) end(reason string) {
 	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
 }
 
-// now is the moment as it is stored. m.mu is held.
+// now returns the current time as it is stored. The caller holds m.mu.
 func (m *Memory) now() time.Time { return stamp(time.Now().Add(m.ahead)) }
 
-// now is the moment as a database with a right clock stores it.
+// now returns the current time as a database with a correct clock stores it.
 func now() time.Time { return stamp(time.Now()) }
 
-// stamp cuts a moment to what a database keeps of it.
+// stamp rounds a time to the precision that a database stores.
 func stamp(t time.Time) time.Time { return storage.FromMillis(storage.Millis(t)) }
 
 func cloneRequests(rs []batch.Request) []batch.Request {

@@ -26,7 +26,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 		if nb.Quota > 0 && len(q.open) >= nb.Quota {
 			return storage.CreateResult{}, &storage.QuotaError{Limit: nb.Quota}
 		}
-		// Pack is called only here: its encoders can't cross the bubbles of testing/synctest.
+		// Call Pack only here, because its encoders can't be shared between bubbles of testing/synctest.
 		if nb.QuotaBytes > 0 && m.bytesOf(q)+int64(len(storage.Pack(nb.Requests))) > nb.QuotaBytes {
 			return storage.CreateResult{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
 		}
@@ -40,7 +40,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 	})
 }
 
-// bytesOf adds up what a queue's batches take.
+// bytesOf returns the number of bytes that a queue's batches take.
 func (m *Memory) bytesOf(q *queue) (n int64) {
 	for _, b := range m.batches {
 		if b.queue == q {
@@ -50,8 +50,8 @@ func (m *Memory) bytesOf(q *queue) (n int64) {
 	return n
 }
 
-// earlier returns the batch that a Create leads to instead of a new one: its own,
-// if it is a repetition, or the one that its deduplication key stands for.
+// earlier returns the existing batch that a Create leads to: its own, if the call is a repetition,
+// or the one with the same deduplication key.
 func (m *Memory) earlier(nb *storage.NewBatch) *stored {
 	for _, b := range slices.Backward(m.batches) {
 		if b.Ticket == nb.Ticket {
@@ -144,8 +144,8 @@ func (n *Node) News(ctx context.Context, ids []storage.BatchID) ([]storage.News,
 	})
 }
 
-// results returns recorded results from an index on, as many as maxBytes of bodies
-// allow and at least one.
+// results returns the results from the index from on: as many as have bodies of at most maxBytes in
+// total, and at least one.
 func (b *stored) results(from, maxBytes int) []storage.IndexedResult {
 	var out []storage.IndexedResult
 	for i := max(from, 0); i < len(b.Requests); i++ {

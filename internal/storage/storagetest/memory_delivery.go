@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// told returns the batch's delivery as storage tells it.
+// told returns the batch's delivery as storage returns it.
 func (b *stored) told() storage.Delivery {
 	d := *b.delivery
 	d.ID, d.Ticket, d.Store, d.GroupID, d.URL, d.CreatedAt = int64(b.id), b.Ticket, b.Store, b.GroupID, b.Callback, b.endedAt
@@ -71,7 +71,7 @@ func (m *Memory) due(q storage.DueQuery) (out []storage.Delivery, next storage.L
 	return out, next
 }
 
-// correctDeliveries takes back what a clock that was ahead has left.
+// correctDeliveries corrects deliveries that were written by a clock that was ahead.
 func (m *Memory) correctDeliveries(now time.Time) {
 	latest := now.Add(storage.DeliveryLimit)
 	for _, b := range m.batches {

@@ -26,7 +26,7 @@ func (n *Node) Find(ctx context.Context, f storage.Filter) (storage.Page, error)
 			if looked++; looked > f.Look(false) {
 				return page, nil
 			}
-			page.Next = b.id // until the end is reached
+			page.Next = b.id // cleared when the end is reached
 			if !f.Matches(&s) || f.Code != 0 && !b.hasCode(f.Code) ||
 				!slices.ContainsFunc(b.Requests, func(r batch.Request) bool { return strings.Contains(r.Path, f.Path) }) {
 				continue

@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// lookAgain is how often a Watch looks for the stops of which the hint was lost.
+// lookAgain is how often a Watch looks for stops whose hints were lost.
 const lookAgain = time.Second
 
 // Node is one node's access to a Memory. Make it with Memory.Node.
@@ -20,9 +20,9 @@ type Node struct {
 	// Guarded by m.mu:
 	state     nodeState
 	lease     int64         // the number of its newest registration
-	uncertain bool          // it can't tell whether it is still taken for alive
-	changed   chan struct{} // closed, and made anew, when one of these changes
-	watches   []*watch      // the calls of Watch under way
+	uncertain bool          // the node can't tell whether it is still considered alive
+	changed   chan struct{} // closed and replaced when one of these changes
+	watches   []*watch      // the running calls of Watch
 }
 
 var _ storage.Storage = (*Node)(nil)
@@ -46,17 +46,17 @@ func (m *Memory) Node() *Node {
 	return n
 }
 
-// Kill lets the node die as a process does: from now on nothing that it calls is
-// stored, it has no authority to send, and its queues are free at once.
+// Kill makes the node die as a process does. From now on, none of its calls stores anything, it may
+// not send, and its queues are free.
 func (m *Memory) Kill(n *Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n.setState(killed)
 }
 
-// Expire lets the database take the node for dead: others may claim its queues, and
-// the node has no authority to send for them any more. It lives on, its calls still
-// reach the database, and its next Claim makes it a live node again.
+// Expire makes the database consider the node dead: others may claim its queues, and the node may
+// no longer send for them. The node lives on. Its calls still reach the database, and its next
+// Claim makes it a live node again.
 func (m *Memory) Expire(n *Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,14 +65,14 @@ func (m *Memory) Expire(n *Node) {
 	}
 }
 
-// DropHints sets whether what nodes tell each other is lost from now on.
+// DropHints sets whether the nodes' hints to each other are lost from now on.
 func (m *Memory) DropHints(drop bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.deaf = drop
 }
 
-// Owner returns the live node that has the queue of that name; nil: none.
+// Owner returns the live node that owns the named queue; nil: none.
 func (m *Memory) Owner(name string) *Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,8 +82,8 @@ func (m *Memory) Owner(name string) *Node {
 	return nil
 }
 
-// SetCertain sets whether the node knows that it is taken for alive. While it does not,
-// as when the database does not answer, Authorized is false and Authorize waits.
+// SetCertain sets whether the node knows that it is considered alive. While it doesn't, for example
+// because the database doesn't answer, Authorized returns false and Authorize waits.
 func (n *Node) SetCertain(certain bool) {
 	n.m.mu.Lock()
 	defer n.m.mu.Unlock()
@@ -91,19 +91,19 @@ func (n *Node) SetCertain(certain bool) {
 	n.change()
 }
 
-// setState, change and register are called with m.mu held.
+// The caller of setState, change and register holds m.mu.
 func (n *Node) setState(s nodeState) {
 	n.state = s
 	n.change()
 }
 
-// change lets every Authorize that waits look again.
+// change makes every waiting Authorize check again.
 func (n *Node) change() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-// register makes a node that was taken for dead a live one, under another lease.
+// register makes a node that was considered dead a live one again, under another lease.
 func (n *Node) register() {
 	if n.state == expired {
 		n.m.lastLease++
@@ -150,23 +150,23 @@ func (n *Node) Authorized(c *storage.Claim) bool {
 	return !n.uncertain && n.authorized(c)
 }
 
-// authorized reports whether the node was never taken for dead since it made the claim.
-// m.mu is held.
+// authorized reports whether the node has not been considered dead since it made the claim. The
+// caller holds m.mu.
 func (n *Node) authorized(c *storage.Claim) bool { return n.state == live && n.lease == c.Lease }
 
-// watch is a call of Watch under way.
+// watch is a running call of Watch.
 type watch struct {
 	hints []hint        // guarded by Memory.mu
 	news  chan struct{} // there are hints
 }
 
-// hint is what one node tells another of a queue.
+// hint is a notification from one node to another about a queue.
 type hint struct {
 	queue storage.QueueID
-	stop  bool // a batch was stopped; else: the queue has work
+	stop  bool // a batch was stopped; otherwise the queue has work
 }
 
-// tell passes a hint to the node, unless hints are lost. m.mu is held.
+// tell sends a hint to the node, unless hints are lost. The caller holds m.mu.
 func (n *Node) tell(h hint) {
 	if n.m.deaf || n.state == killed || n.state == closed {
 		return
@@ -180,8 +180,8 @@ func (n *Node) tell(h hint) {
 	}
 }
 
-// tellOwner tells the queue's owner, if that is another live node, that a batch was
-// stopped. m.mu is held.
+// tellOwner notifies the queue's owner, if that is another live node, that a batch was stopped. The
+// caller holds m.mu.
 func (n *Node) tellOwner(q *queue) {
 	if q.owned() && q.owner != n {
 		q.owner.tell(hint{q.id, true})
@@ -237,7 +237,7 @@ func (n *Node) Watch(ctx context.Context, wake, notify func(storage.QueueID)) {
 	}
 }
 
-// stopped returns the node's queues whose batch is to end.
+// stopped returns the node's queues whose batch must end.
 func (n *Node) stopped() []hint {
 	n.m.mu.Lock()
 	defer n.m.mu.Unlock()

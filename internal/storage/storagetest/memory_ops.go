@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// purgeStep is how many batches one Purge removes at most.
+// purgeStep is the maximum number of batches that one Purge removes.
 const purgeStep = 100
 
 // Stop implements storage.Storage.
@@ -39,8 +39,8 @@ func selected(sel storage.Selection, b *stored) bool {
 		(sel.GroupID == "" || sel.GroupID == b.GroupID)
 }
 
-// stop ends an unfinished batch that no node has started, or that was set aside. Any other gets the
-// signal, and its queue need not wait any longer; stop then returns true.
+// stop ends an unfinished batch that no node has started, or that is quarantined. For any other
+// batch, it sets the signal, makes the queue runnable at once, and returns true.
 func (b *stored) stop() (underWay bool) {
 	b.signals.Stopped = true
 	switch {
@@ -86,8 +86,8 @@ func (n *Node) Abandon(ctx context.Context, inDoubt batch.Result, reason string)
 	})
 }
 
-// endUnrun ends an unfinished batch that no node runs. A request that waits and was never
-// answered was not executed.
+// endUnrun ends an unfinished batch that no node runs. A waiting request without an answer counts
+// as not executed.
 func (b *stored) endUnrun(inDoubt batch.Result, reason string) {
 	for i, k := range b.marks {
 		switch {

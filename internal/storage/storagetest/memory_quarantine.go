@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Damage makes the content of a batch unreadable to those that claim it.
+// Damage makes the content of a batch unreadable for Load.
 func (m *Memory) Damage(ticket batch.Ticket, problem string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

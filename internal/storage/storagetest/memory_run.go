@@ -42,8 +42,8 @@ func (n *Node) Claim(ctx context.Context, id storage.QueueID) (*storage.Claim, e
 	})
 }
 
-// claim gives the queue's oldest open batch to the node, under the queue's epoch and
-// one of the node's leases. taken says that the node takes the queue over.
+// claim gives the queue's oldest open batch to the node, under the queue's epoch and the given
+// lease. With taken, the node takes over the queue.
 func (q *queue) claim(n *Node, lease int64, taken bool) *storage.Claim {
 	q.owner, q.lease, q.notBefore = n, lease, time.Time{}
 	b := q.open[0]
@@ -90,7 +90,7 @@ func (b *stored) unread() (out []storage.Mark) {
 	return out
 }
 
-// release gives the queue up.
+// release gives up the queue.
 func (q *queue) release(notBefore time.Time) { q.owner, q.notBefore = nil, stamp(notBefore) }
 
 // Record implements storage.Storage.
@@ -151,8 +151,8 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 	})
 }
 
-// running returns the queue and the batch of a claim that is its queue's newest.
-// The batch is nil if it was purged.
+// running returns the queue and the batch of a claim that is its queue's newest. The batch is nil
+// if it was purged.
 func (m *Memory) running(c *storage.Claim) (*queue, *stored, error) {
 	q := m.queues[c.Queue]
 	if q == nil || q.epoch != c.Epoch {
@@ -165,7 +165,7 @@ func (m *Memory) running(c *storage.Claim) (*queue, *stored, error) {
 	return q, b, nil
 }
 
-// record keeps the marks of an unfinished batch, all or none.
+// record stores all marks of an unfinished batch, or none.
 func (b *stored) record(marks []storage.Mark) error {
 	if !b.endedAt.IsZero() {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// wishes are what the creator wants of the batch.
+// wishes returns the creator's signals for the batch.
 func (b *stored) wishes() storage.Signals {
 	s := b.signals
 	s.Paused = !s.Stopped && (b.paused || b.queue.paused)

@@ -34,7 +34,7 @@ func (c cluster) Die(_ *testing.T, n storage.Storage) { c.Kill(n.(*Node)) }
 
 func (c cluster) Expire(_ *testing.T, n storage.Storage) { c.Memory.Expire(n.(*Node)) }
 
-// TestTime moves the clock, as the suites for real databases can't.
+// TestTime changes the clock, which the suites for real databases can't do.
 func TestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fixture{t, openMemory(t)}
@@ -73,8 +73,8 @@ func TestKill(t *testing.T) {
 	expectLarger(t, other.claim(c.Queue), c)
 }
 
-// TestUncertain: while a node can't tell whether it is taken for alive, it waits; it may
-// have lost its claims then, or not.
+// TestUncertain: a node waits while it can't tell whether it is considered alive. It may or may not
+// have lost its claims by then.
 func TestUncertain(t *testing.T) {
 	for _, expires := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestUncertain(t *testing.T) {
 	}
 }
 
-// TestLostHints: a stop is told all the same, in time; an offer is not.
+// TestLostHints: a stop is still reported in time; an offer is not.
 func TestLostHints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMemory()
@@ -136,7 +136,7 @@ func TestLostHints(t *testing.T) {
 	})
 }
 
-// TestFaults lets every call fail in both ways, and looks whether its change is there.
+// TestFaults makes every call fail in both ways, and checks whether its change was stored.
 func TestFaults(t *testing.T) {
 	changes := map[string]func(f *fixture, b *storage.NewBatch) bool{
 		"Create": func(f *fixture, b *storage.NewBatch) bool {
@@ -159,7 +159,7 @@ func TestFaults(t *testing.T) {
 			f := &fixture{t, n}
 			c := f.claimed(newBatch("s", 1))
 			b := newBatch("t", 1)
-			if op == "Redeliver" { // there has to be something to send again
+			if op == "Redeliver" { // Redeliver needs a delivery
 				b.Callback = "https://example.com"
 				f.finish(f.claimed(b))
 			} else if op != "Create" {

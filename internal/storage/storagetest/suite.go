@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Run is the conformance suite for one node. open opens a database of its own for
-// every call, empty, and closes it with t.Cleanup.
+// Run is the conformance suite for one node. Each call of open returns a new, empty database, which
+// it closes with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "create", open, createTests)
 	runTests(t, "order", open, orderTests)
@@ -67,7 +67,7 @@ var callTests = []test{
 	}},
 }
 
-// calls are all calls of a storage but Close, by name.
+// calls returns all calls of a storage except Close, by name.
 func calls(ctx context.Context, s storage.Storage, b *storage.NewBatch, c *storage.Claim) map[string]func() error {
 	return map[string]func() error{
 		"Create":        func() error { _, err := s.Create(ctx, b); return err },
@@ -162,7 +162,7 @@ func (f *fixture) putSetting(name, value string) {
 	}
 }
 
-// expectOneFirst checks that first values that come at once through both agree.
+// expectOneFirst checks that two concurrent first values lead to one stored value.
 func expectOneFirst(t *testing.T, a, b storage.Storage) {
 	t.Helper()
 	for round := range 10 {

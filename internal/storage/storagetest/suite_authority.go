@@ -9,12 +9,12 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// patience is how long a test waits for what the contract promises within seconds, or
-// only as soon as the database answers.
+// patience is how long a test waits for what the contract promises within seconds, or only as soon
+// as the database answers.
 const patience = 30 * time.Second
 
-// authorize checks that the node gets the right to send for the claim's queue. A
-// moment of uncertainty is allowed: a database may be slow.
+// authorize checks that the node gets the right to send for the claim's queue. It may be uncertain
+// for a while, because a database may be slow.
 func (f *fixture) authorize(c *storage.Claim) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), patience)
@@ -29,8 +29,7 @@ func (f *fixture) authorize(c *storage.Claim) {
 	}
 }
 
-// expectVoid checks that the node has lost the right to send for the claim's queue, and
-// knows it.
+// expectVoid checks that the node has lost the right to send for the claim's queue, and knows this.
 func (f *fixture) expectVoid(c *storage.Claim) {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), patience)
@@ -41,8 +40,8 @@ func (f *fixture) expectVoid(c *storage.Claim) {
 	}
 }
 
-// claimAgain claims a queue with a node that was taken for dead. It may have to find
-// that out first; whatever claim it gets then is a good one.
+// claimAgain claims a queue with a node that was considered dead. The node may first have to find
+// this out. Any claim that it then gets is valid.
 func (f *fixture) claimAgain(q storage.QueueID) *storage.Claim {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), patience)
@@ -80,7 +79,7 @@ var authorityTests = []test{
 	}},
 }
 
-// expiryTests are about a node that the database takes for dead while it lives.
+// expiryTests are about a node that the database considers dead although it is alive.
 var expiryTests = []nodeTest{
 	{"a node taken for dead may not send; what it had under way counts until another claims", func(t *testing.T, c Cluster, a, b *fixture) {
 		x := newBatch("s", 3)
@@ -167,7 +166,7 @@ var expiryTests = []nodeTest{
 	}},
 }
 
-// told is what a call of Watch has heard.
+// told is the queues that a call of Watch has reported.
 type told struct{ woken, notified chan storage.QueueID }
 
 // watched runs Watch until the test ends.
@@ -195,7 +194,7 @@ func (f *fixture) watched() told {
 	return w
 }
 
-// hears waits until the queue is told, and calls again before and now and then.
+// hears calls again repeatedly until the queue is reported.
 func (f *fixture) hears(what string, told <-chan storage.QueueID, q storage.QueueID, again func()) {
 	f.Helper()
 	limit := time.After(patience)
@@ -210,7 +209,7 @@ func (f *fixture) hears(what string, told <-chan storage.QueueID, q storage.Queu
 		case <-tick.C:
 			again()
 		case <-limit:
-			f.Fatalf("%s of queue %d was not told", what, q)
+			f.Fatalf("%s of queue %d was not reported", what, q)
 		}
 	}
 }

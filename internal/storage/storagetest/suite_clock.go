@@ -9,15 +9,15 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Clocked is a database whose clock a test sets.
+// Clocked is a database whose clock a test can set.
 type Clocked interface {
 	storage.Storage
 	SetClock(t *testing.T, ahead time.Duration) // ahead of the right time
-	Now() time.Time                             // as the storage's caller sees the time
+	Now() time.Time                             // the time that the storage's caller sees
 }
 
-// RunClock is the conformance suite for clocks that are set: whatever a wrong clock has left
-// counts no longer than its own limit. open opens an empty database whose clock is right.
+// RunClock is the conformance suite for clocks that are set: what was stored while a clock was
+// wrong counts no longer than its own limit. open opens an empty database whose clock is right.
 func RunClock(t *testing.T, open func(t *testing.T) Clocked) {
 	for _, tt := range clockTests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func (f *clocked) set(ahead time.Duration) {
 	f.c.SetClock(f.T, ahead)
 }
 
-// near fails unless a moment lies so far ahead of now.
+// near fails unless a time is this far ahead of now.
 func (f *clocked) near(what string, at time.Time, ahead time.Duration) {
 	f.Helper()
 	if got := at.Sub(f.c.Now()); (got - ahead).Abs() > 20*time.Second {

@@ -39,7 +39,7 @@ var concurrencyTests = []test{
 	}},
 }
 
-// crowded is a batch that was created, and its queue.
+// crowded is a created batch and its queue.
 type crowded struct {
 	*storage.NewBatch
 	queue storage.QueueID
@@ -59,7 +59,7 @@ func (f *fixture) fill(store string, made chan<- crowded) {
 	}
 }
 
-// drain runs a queue's batches, and checks that they come in their order.
+// drain runs a queue's batches and checks their order.
 func (f *fixture) drain(made <-chan crowded) {
 	for b := range made {
 		if err := f.runOne(b); err != nil {
@@ -98,7 +98,7 @@ func (f *fixture) runOne(b crowded) error {
 	return err
 }
 
-// watch reads a creator's batches until ctx ends, and checks that each one's state is
+// watch reads a creator's batches until ctx ends. It checks that the state of each one is
 // consistent and never goes back.
 func (f *fixture) watch(ctx context.Context, b *storage.NewBatch) {
 	seen := map[batch.Ticket]int{}

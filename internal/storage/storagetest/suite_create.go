@@ -12,7 +12,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// odd is text that a client or an upstream may send, and that a database may trip over.
+// odd is text that a client or an upstream may send and that a database might mishandle.
 const odd = "ä €😀 'quoted' \"x\" \\ % _ ; --\n\r\t\x00 end"
 
 var createTests = []test{
@@ -261,7 +261,7 @@ func withDedup(b *storage.NewBatch) *storage.NewBatch {
 	return b
 }
 
-// expectDuplicate checks that creating b leads to the first batch and stores nothing.
+// expectDuplicate checks that creating b returns the first batch and stores nothing.
 func (f *fixture) expectDuplicate(b, first *storage.NewBatch, q storage.QueueID) {
 	f.Helper()
 	c, err := f.s.Create(f.Context(), b)

@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// RunDamage checks that a damaged row hurts its own batch alone. open opens an empty database
-// and returns what damages a batch in it: harm has a way for each part that a batch consists of.
+// RunDamage checks that a damaged row affects only its own batch. open opens an empty database and
+// returns a function that damages one part of a batch, which ways name.
 func RunDamage(t *testing.T, ways []string, open func(t *testing.T) (s storage.Storage, harm func(way string, id storage.BatchID))) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {

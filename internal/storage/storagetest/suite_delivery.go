@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// calling returns a batch of the store whose end is told.
+// calling returns a batch of the store with a callback.
 func calling(store string, n int) *storage.NewBatch {
 	b := newBatch(store, n)
 	b.Callback, b.GroupID = "https://example.com/"+odd, "g"
@@ -46,7 +46,7 @@ func lanes(d []storage.Delivery) (out []string) {
 	return out
 }
 
-// callingTo ends a batch of the store whose end is told at an address.
+// callingTo ends a batch of the store with a callback to the address.
 func (f *fixture) callingTo(store, address string) {
 	f.Helper()
 	b := calling(store, 1)

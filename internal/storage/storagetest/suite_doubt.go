@@ -15,16 +15,16 @@ func doubtful(i int) storage.Mark {
 	return m
 }
 
-// formerlyDoubtful returns the mark of a request in doubt as recorded by versions that had only a
-// message for it.
+// formerlyDoubtful returns the mark of a request in doubt as recorded by versions that recorded
+// only a message.
 func formerlyDoubtful(i int) storage.Mark {
 	m := failure(i, batch.OutcomeUnknown.Code)
 	m.Result = batch.OutcomeUnknown
 	return m
 }
 
-// doubts returns which results are in doubt, and what each kind of count says: the number of
-// requests that have run, of those that failed, and of those that are in doubt.
+// doubts returns which results are in doubt, and the numbers that each kind of count returns:
+// requests that were executed, those that failed, and those in doubt.
 func (f *fixture) doubts(b *storage.NewBatch) string {
 	f.Helper()
 	st := f.status(b)

@@ -9,7 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// found goes through all pages of a filter and returns the batches' places in all.
+// found reads all pages of a filter and returns the positions of their batches in all.
 func (f *fixture) found(filter storage.Filter, all ...*storage.NewBatch) string {
 	f.Helper()
 	out := []int{}
@@ -31,12 +31,12 @@ func (f *fixture) found(filter storage.Filter, all ...*storage.NewBatch) string 
 	}
 }
 
-// filterOf returns a filter of all that the creator of a batch has.
+// filterOf returns a filter for all batches of a batch's creator.
 func filterOf(b *storage.NewBatch) storage.Filter {
 	return storage.Filter{Store: b.Store, Owner: b.Owner, Limit: 2}
 }
 
-// failure returns the mark of a request that was answered with a code that is a failure.
+// failure returns the mark of a request that failed with the given code.
 func failure(i, code int) storage.Mark {
 	m := done(i, "no")
 	m.Result.Status, m.Result.Code = batch.Failed, code
@@ -264,7 +264,7 @@ var lookTests = []test{
 		expect(f.T, "another one", another.Duplicate, false)
 		other := newBatch("t", 1)
 		other.RetryOf, other.Once = b.Ticket, true
-		f.create(other) // another creator's is none
+		f.create(other) // another creator's batch doesn't count
 	}},
 	{"a claim brings what its trace goes on from, and when it was made first", func(f *fixture) {
 		b := newBatch("s", 1)

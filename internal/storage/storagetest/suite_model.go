@@ -16,10 +16,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// RunModel drives a database and a Memory with the same random calls and compares
-// everything that they answer. open is called once; every check has stores of its own
-// and leaves nothing unfinished. A failure is printed as the shortest sequence of
-// calls that leads to it, with its seed.
+// RunModel makes the same random calls on a database and on a Memory and compares all their
+// answers. It calls open once. Every check has its own stores and leaves nothing unfinished. A
+// failure is printed as the shortest sequence of calls that causes it, with its seed.
 func RunModel(t *testing.T, open func(t *testing.T) storage.Storage) {
 	s := open(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -46,11 +45,11 @@ func RunModel(t *testing.T, open func(t *testing.T) storage.Storage) {
 	})
 }
 
-// model is one check: the two databases, and what both were told.
+// model is one check: the two databases and the calls made on both.
 type model struct {
 	actual  storage.Storage
 	memory  *Node
-	world   string // beginning of every name, so that checks don't meet
+	world   string // prefix of every name, so that checks don't share stores
 	batches []*storage.NewBatch
 	queues  map[string]*pair // by name
 }
@@ -76,7 +75,7 @@ func both[T any](t *rapid.T, m *model, what string, call func(s storage.Storage,
 	return actual, memory, err == nil
 }
 
-// class returns the part of an error that the contract speaks of.
+// class returns the part of an error that the contract defines.
 func class(err error) string {
 	var full *storage.QuotaError
 	switch {
@@ -140,7 +139,7 @@ func (m *model) createBoth(t *rapid.T, b *storage.NewBatch) (storage.CreateResul
 	return actual, ok
 }
 
-// createAgain repeats a Create, as a caller does whose answer was lost.
+// createAgain repeats a Create, as does a caller whose answer was lost.
 func (m *model) createAgain(t *rapid.T) {
 	b := m.anyBatch(t)
 	s, err := m.memory.Status(t.Context(), key(b), 0)
@@ -151,8 +150,8 @@ func (m *model) createAgain(t *rapid.T) {
 	same(t, "ticket", c.Ticket, s.Ticket)
 }
 
-// redraw passes over an action that does not apply at this moment: rapid draws another
-// one. No test is skipped by it.
+// redraw rejects an action that doesn't apply in this state, so that rapid draws another one. It
+// doesn't skip the test.
 func redraw(t *rapid.T, why string) { t.Skip(why) }
 
 func (m *model) anyBatch(t *rapid.T) *storage.NewBatch {
@@ -177,7 +176,7 @@ func (m *model) stop(t *rapid.T) {
 	same(t, "queues to tell", m.names(t, actual.Queues, 0), m.names(t, memory.Queues, 1))
 }
 
-// names translates one side's queues.
+// names returns the names of one side's queues.
 func (m *model) names(t *rapid.T, ids []storage.QueueID, side int) []string {
 	out := []string{}
 	for _, id := range ids {
@@ -234,7 +233,7 @@ func (m *model) look(t *rapid.T) {
 	}
 }
 
-// plainStatus leaves out what two databases can't agree on: ids and moments.
+// plainStatus leaves out what differs between two databases: ids and times.
 func plainStatus(s *storage.Status) string {
 	results := slices.Clone(s.Results)
 	for i := range results {
@@ -295,7 +294,7 @@ func (m *model) purge(t *rapid.T) {
 	}
 }
 
-// abandon is only allowed before anything is claimed.
+// abandon applies only before anything is claimed.
 func (m *model) abandon(t *rapid.T) {
 	for _, q := range m.queues {
 		if q.claim != nil {
@@ -332,7 +331,7 @@ func (m *model) compareRunnable(t *rapid.T) {
 	same(t, "runnable", sides[0], sides[1])
 }
 
-// cleanUp ends what the check left behind, for the next one.
+// cleanUp ends what the check has left unfinished.
 func (m *model) cleanUp(t *rapid.T) {
 	ctx := context.WithoutCancel(t.Context())
 	for _, name := range slices.Sorted(maps.Keys(m.queues)) {

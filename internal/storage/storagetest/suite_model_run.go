@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// anyQueue draws a queue that was used before.
+// anyQueue draws a queue that was used before and that fits.
 func (m *model) anyQueue(t *rapid.T, fits func(q *pair) bool) *pair {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(m.queues)) {
@@ -25,7 +25,7 @@ func (m *model) anyQueue(t *rapid.T, fits func(q *pair) bool) *pair {
 	return m.queues[rapid.SampledFrom(names).Draw(t, "queue")]
 }
 
-// claim claims a queue, also one that is claimed: the earlier claim is void then.
+// claim claims a queue, even if it is already claimed, which voids the earlier claim.
 func (m *model) claim(t *rapid.T) {
 	q := m.anyQueue(t, func(*pair) bool { return true })
 	actual, memory, ok := both(t, m, "Claim", func(s storage.Storage, side int) (*storage.Claim, error) { return s.Claim(t.Context(), q.ids[side]) })
@@ -38,7 +38,7 @@ func (m *model) claim(t *rapid.T) {
 	m.take(t, q, actual, memory)
 }
 
-// last returns the newest claim that there was, if any.
+// last returns the queue's most recent claim, if any.
 func (q *pair) last() *claims {
 	if q.claim != nil {
 		return q.claim
@@ -69,7 +69,7 @@ func (m *model) take(t *rapid.T, q *pair, actual, memory *storage.Claim) {
 	q.claim = &claims{actual, memory}
 }
 
-// plainClaim leaves out what two databases can't agree on: ids, epochs and moments.
+// plainClaim leaves out what differs between two databases: ids, epochs and times.
 func plainClaim(c *storage.Claim) string {
 	return fmt.Sprintf("%s %q %x %q %+v %d %+v %q %+v %+v", c.Ticket, c.Store, c.Owner, c.GroupID, c.Options, c.Total, c.Requests,
 		c.Credential, plainMarks(c.Marks), c.Signals)
@@ -77,8 +77,8 @@ func plainClaim(c *storage.Claim) string {
 
 func isClaimed(q *pair) bool { return q.claim != nil }
 
-// marks draws marks for requests that have not ended: an answer that was recorded is
-// never followed by anything.
+// marks draws marks for requests that have not ended. A recorded answer is never followed by
+// another mark.
 func (m *model) marks(t *rapid.T, q *pair) (out []storage.Mark) {
 	open, answered := map[int]bool{}, map[int]bool{}
 	b := m.memory.m.byID(q.claim.memory.ID)
@@ -108,7 +108,7 @@ func failed(i int) storage.Mark {
 	return m
 }
 
-// twice makes a call on the database again, as a caller does whose answer was lost.
+// twice repeats a call on the database, as does a caller whose answer was lost.
 func twice[T any](t *rapid.T, call func(s storage.Storage, side int) (T, error)) func(s storage.Storage, side int) (T, error) {
 	lost := rapid.IntRange(0, 2).Draw(t, "the answer is lost") == 0
 	return func(s storage.Storage, side int) (T, error) {
@@ -170,7 +170,7 @@ func (m *model) release(t *rapid.T) {
 	m.take(t, q, nil, nil)
 }
 
-// useStale tries a claim that is not its queue's newest any more.
+// useStale uses a claim that is no longer its queue's newest.
 func (m *model) useStale(t *rapid.T) {
 	q := m.anyQueue(t, func(q *pair) bool { return q.claim != nil && len(q.stale) > 0 })
 	c := q.stale[rapid.IntRange(0, len(q.stale)-1).Draw(t, "claim")]

@@ -13,18 +13,18 @@ import (
 
 // Cluster is a database that several nodes share.
 type Cluster interface {
-	// Node returns a new live node; the test's end closes it.
+	// Node returns a new live node, which is closed when the test ends.
 	Node(t *testing.T) storage.Storage
-	// Die lets a node's process die. When it returns, the database takes the node
-	// for dead. The node's Storage is not used afterwards.
+	// Die makes a node's process die. When it returns, the database considers the node dead. The
+	// node's Storage is not used afterwards.
 	Die(t *testing.T, n storage.Storage)
-	// Expire lets the database take a node for dead that lives on. When it returns,
-	// others may claim the node's queues.
+	// Expire makes the database consider a node dead that is alive. When it returns, others may
+	// claim the node's queues.
 	Expire(t *testing.T, n storage.Storage)
 }
 
-// RunNodes is the conformance suite for databases that several nodes share. open
-// opens an empty one for every call.
+// RunNodes is the conformance suite for databases that several nodes share. Each call of open
+// returns a new, empty one.
 func RunNodes(t *testing.T, open func(t *testing.T) Cluster) {
 	for _, tt := range slices.Concat(nodeTests, expiryTests, hintTests) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -34,7 +34,7 @@ func RunNodes(t *testing.T, open func(t *testing.T) Cluster) {
 	}
 }
 
-// nodeTest is a sentence of the contract that speaks of two nodes.
+// nodeTest checks a sentence of the contract about two nodes.
 type nodeTest struct {
 	name string
 	run  func(t *testing.T, c Cluster, a, b *fixture)
@@ -199,7 +199,7 @@ var nodeTests = []nodeTest{
 	}},
 }
 
-// together calls fn n times at once and returns what each call returned.
+// together makes n concurrent calls of fn and returns their errors.
 func together(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	ended := make(chan struct{})

@@ -26,7 +26,7 @@ func (f *fixture) unquarantine(b *storage.NewBatch, end bool) storage.QueueID {
 	return q
 }
 
-// quarantined returns the tickets that are set aside, with their reasons.
+// quarantined returns the tickets of the quarantined batches, with their reasons.
 func (f *fixture) quarantined() (out []string) {
 	f.Helper()
 	page, err := f.s.Quarantined(f.Context(), 0, 100)
@@ -42,7 +42,7 @@ func (f *fixture) quarantined() (out []string) {
 	return out
 }
 
-// counted returns how many open and set-aside batches the queue has.
+// counted returns how many open and quarantined batches the queue has.
 func (f *fixture) counted(queue string) (open, aside int) {
 	f.Helper()
 	q, err := f.s.Queue(f.Context(), queue)
@@ -210,7 +210,7 @@ var quarantineTests = []test{
 		for range 3 * storage.MaxAttempts {
 			c := f.claim(q)
 			expect(f.T, "attempts", c.Attempts, 1)
-			c = f.claim(q) // the node has it already
+			c = f.claim(q) // the node already owns the queue
 			expect(f.T, "attempts of a claim that was made again", c.Attempts, 1)
 			f.release(c, time.Time{})
 		}
@@ -219,8 +219,8 @@ var quarantineTests = []test{
 	}},
 }
 
-// expectEndedAside checks a batch of four requests, of which the first was done, the second
-// begun and the third waiting when it was set aside.
+// expectEndedAside checks a batch of four requests. When it was quarantined, the first one was
+// done, the second one begun and the third one waiting.
 func (f *fixture) expectEndedAside(b *storage.NewBatch, reason string) {
 	f.Helper()
 	s := f.status(b)
@@ -246,7 +246,7 @@ var diedTests = []reopenTest{
 		for i := range storage.MaxAttempts {
 			expect(f.T, "attempts", c.Attempts, i+1)
 			expect(f.T, "requests", c.Requests, b.Requests)
-			f.record(c, begun(0)) // that a request was begun is no progress
+			f.record(c, begun(0)) // beginning a request doesn't count as progress
 			c = die(f, reopen, c.Queue)
 		}
 		expect(f.T, "attempts", c.Attempts, storage.MaxAttempts+1)

@@ -12,8 +12,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// room fails unless exactly n bytes are left of the quota in the
-// queue of store s: a batch of one request that takes them fits, one more byte does not.
+// room fails unless exactly n bytes are left of the quota of store s: a batch of one request that
+// takes them fits, and one with a byte more doesn't.
 func (f *fixture) room(n int64) {
 	f.Helper()
 	_, err := f.s.Create(f.Context(), sized(n+1, quota))
@@ -30,22 +30,22 @@ func (f *fixture) room(n int64) {
 	f.purge(time.Hour) // deleted and ended: removed at once
 }
 
-// quota is the bytes that the queues may take here.
+// quota is the limit of each queue's bytes in these tests.
 const quota = 400
 
-// smallest is what a batch of one request with a body of one byte takes.
+// smallest is the size of a batch of one request with a body of one byte.
 var smallest = int64(len(storage.Pack(sizedRequest(0, 1))))
 
 func sizedRequest(id, body int) []batch.Request {
 	return []batch.Request{{ID: strings.Repeat("x", id), Method: "POST", Path: "p", Body: []byte(strings.Repeat("x", body))}}
 }
 
-// sized returns a batch of store s that takes exactly that many bytes, from smallest up
-// to what is not compressed yet.
+// sized returns a batch of store s that takes exactly that many bytes. They must be at least
+// smallest, and few enough not to be compressed.
 func sized(bytes, quota int64) *storage.NewBatch {
 	b := newBatch("s", 1)
 	b.QuotaBytes = quota
-	for id := 0; ; id++ { // where the length before the body grows by a byte, the id fills the gap
+	for id := 0; ; id++ { // if the length prefix of the body grows by a byte, a longer id fills the gap
 		b.Requests = sizedRequest(id, int(bytes-smallest)+1-2*id)
 		if int64(len(storage.Pack(b.Requests))) == bytes {
 			return b

@@ -74,7 +74,7 @@ var readTests = []test{
 			f.Helper()
 			var ids []storage.BatchID
 			for i, b := range batches {
-				id := storage.BatchID(1 << 40) // of a batch that is not there
+				id := storage.BatchID(1 << 40) // of a batch that doesn't exist
 				if b != nil {
 					id = f.status(b).ID
 				}
@@ -291,7 +291,7 @@ var readTests = []test{
 	}},
 }
 
-// oddResults returns a result of each kind, with every byte there is.
+// oddResults returns a result of each kind. Their bodies contain every byte.
 func oddResults() []batch.Result {
 	all := make([]byte, 256)
 	for i := range all {

@@ -9,10 +9,10 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// RunReopen checks that what was acknowledged is there after a restart. database
-// makes an empty database and returns what opens it: each call opens the same one
-// again, after the earlier Storage was closed, and the test's end closes it (a second
-// Close does no harm).
+// RunReopen checks that everything acknowledged is still there after a restart. database creates an
+// empty database and returns a function that opens it. Each call of that function opens the same
+// database again, after the earlier Storage was closed. The database is closed when the test ends;
+// a second Close must do no harm.
 func RunReopen(t *testing.T, database func(t *testing.T) (open func(t *testing.T) storage.Storage)) {
 	for _, tt := range slices.Concat(reopenTests, diedTests) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -29,7 +29,7 @@ func RunReopen(t *testing.T, database func(t *testing.T) (open func(t *testing.T
 	}
 }
 
-// reopenTest is a sentence of the contract that speaks of a restart.
+// reopenTest checks a sentence of the contract about a restart.
 type reopenTest struct {
 	name string
 	run  func(f *fixture, reopen func())

@@ -224,7 +224,7 @@ var runningTests = []test{
 					{postponed(0), done(1, "another"), postponed(2)},
 				} {
 					f.record(c, marks...)
-					if apart { // so that the marks are in their places, where a database has such
+					if apart { // so that the marks are in their places, if the database has a journal
 						f.release(c, time.Time{})
 						c = f.claim(c.Queue)
 					}
@@ -315,7 +315,7 @@ func (f *fixture) expectStale(c *storage.Claim) {
 	expectError(f.T, "Release", f.s.Release(f.Context(), c, marks, time.Time{}), storage.ErrNotOwner)
 }
 
-// repeatTests make calls again whose first answer may have been lost.
+// repeatTests repeat calls whose first answer may have been lost.
 var repeatTests = []test{
 	{"create", func(f *fixture) {
 		for _, b := range []*storage.NewBatch{newBatch("s", 1), withDedup(newBatch("t", 1)), withQuota(newBatch("u", 1), 1)} {

@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// pause pauses a batch, or lets it go on, and returns whether that changed something.
+// pause pauses or resumes a batch, and returns whether this changed something.
 func (f *fixture) pause(b *storage.NewBatch, paused bool) bool {
 	f.Helper()
 	return f.pausing(storage.PauseRequest{Key: key(b), Paused: paused})
@@ -33,7 +33,7 @@ func (f *fixture) pausing(p storage.PauseRequest) bool {
 	return s.Count == 1
 }
 
-// notBefore returns the moment of the one queue that is runnable.
+// notBefore returns the time of the only runnable queue.
 func (f *fixture) notBefore() time.Time {
 	f.Helper()
 	r := f.runnable()
@@ -117,7 +117,7 @@ var steerTests = []test{
 		expect(f.T, "not before", f.notBefore().IsZero(), true)
 		f.finish(f.claim(c.Queue))
 		f.purge(0)
-		expect(f.T, "paused", f.pauseQueue(b.Queue, true), true) // it is made anew
+		expect(f.T, "paused", f.pauseQueue(b.Queue, true), true) // the queue is created again
 		f.create(newBatch("s", 1))
 		expect(f.T, "signals", f.claim(f.runnable()[0].Queue).Signals, storage.Signals{Paused: true})
 	}},

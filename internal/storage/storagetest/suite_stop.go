@@ -12,7 +12,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// byTicket and byGroup select a batch in the two ways there are.
+// byTicket and byGroup select a batch in the two possible ways.
 func byTicket(b *storage.NewBatch) storage.Selection {
 	return storage.Selection{Store: b.Store, Owner: b.Owner, Ticket: b.Ticket}
 }
@@ -300,7 +300,7 @@ func (f *fixture) expectSeals(n int, want ...string) {
 	expect(f.T, fmt.Sprintf("the seals of %d bytes", n), strings.Join(got, " "), strings.Join(want, " "))
 }
 
-// inDoubt is how Abandon ends a request in flight.
+// inDoubt is the result with which Abandon ends a request in flight.
 var inDoubt = batch.Result{Status: batch.Failed, Code: 502, Line: "nobody knows"}
 
 func (f *fixture) abandon(want int) {
@@ -312,7 +312,7 @@ func (f *fixture) abandon(want int) {
 	expect(f.T, "abandoned", n, want)
 }
 
-// plain returns a result in the one form that equal ones have.
+// plain returns a result in a form in which equal ones are identical.
 func plain(r batch.Result) batch.Result {
 	if len(r.Body) == 0 {
 		r.Body = nil

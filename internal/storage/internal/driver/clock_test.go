@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestSteps: a clock that is set forward is noticed for the span that is asked about, one
-// that is set back or corrected slowly is not.
+// TestSteps: a clock that is set forward is noticed for the given span. A clock that is set back or
+// corrected slowly is not.
 func TestSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Steps
@@ -17,7 +17,7 @@ func TestSteps(t *testing.T) {
 				t.Errorf("set forward by %v, want %v", got, want)
 			}
 		}
-		s.Note(5 * time.Hour) // what was before the first look is nobody's concern
+		s.Note(5 * time.Hour) // steps before the first Note don't count
 		forward(0)
 		s.Note(5*time.Hour + 900*time.Millisecond)
 		forward(0)

@@ -17,7 +17,7 @@ func caller(store, token string) storage.Caller {
 	return storage.Caller{Store: store, Owner: batch.OwnerOf(token)}
 }
 
-// take acquires a slot that has to be free.
+// take acquires a slot that must be free.
 func take(t *testing.T, s *Scheduler, in Class, by storage.Caller) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -27,7 +27,7 @@ func take(t *testing.T, s *Scheduler, in Class, by storage.Caller) {
 	}
 }
 
-// waits reports whether a call has to wait, which is then given up.
+// waits reports whether a call has to wait. It then gives up the call.
 func waits(t *testing.T, s *Scheduler, in Class, by storage.Caller) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -39,8 +39,8 @@ func waits(t *testing.T, s *Scheduler, in Class, by storage.Caller) bool {
 	return errors.Is(err, context.Canceled)
 }
 
-// TestSchedulerKeepsSlotsForHigherClasses: whatever lower classes hold, each class still gets
-// a slot of its own.
+// TestSchedulerKeepsSlotsForHigherClasses: each class still gets a slot of its own, whatever lower
+// classes hold.
 func TestSchedulerKeepsSlotsForHigherClasses(t *testing.T) {
 	s := NewScheduler(Slots{Results: 6, Claims: 5, Creates: 4, Reads: 3})
 	for _, c := range []struct {
@@ -56,8 +56,8 @@ func TestSchedulerKeepsSlotsForHigherClasses(t *testing.T) {
 	}
 }
 
-// TestSchedulerLeavesASlotToOtherStores: one store does not hold all slots of its class,
-// whatever number of owners it has.
+// TestSchedulerLeavesASlotToOtherStores: one store doesn't hold all slots of its class, however
+// many owners it has.
 func TestSchedulerLeavesASlotToOtherStores(t *testing.T) {
 	s := NewScheduler(Slots{Results: 6, Claims: 5, Creates: 4, Reads: 3})
 	take(t, s, Reads, caller("a", "1"))
@@ -68,7 +68,7 @@ func TestSchedulerLeavesASlotToOtherStores(t *testing.T) {
 	take(t, s, Reads, caller("b", "1"))
 }
 
-// TestSchedulerTakesTurns: stores take turns, and in a store its owners.
+// TestSchedulerTakesTurns: stores take turns, and within a store its owners do.
 func TestSchedulerTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Slots{1, 1, 1, 1})
@@ -85,7 +85,7 @@ func TestSchedulerTakesTurns(t *testing.T) {
 				order = append(order, w.store+w.token)
 				s.Release(Reads, by)
 			}()
-			synctest.Wait() // it is in the line
+			synctest.Wait() // the call is in the line
 		}
 		s.Release(Reads, caller("holder", ""))
 		synctest.Wait()
@@ -95,8 +95,8 @@ func TestSchedulerTakesTurns(t *testing.T) {
 	})
 }
 
-// TestSchedulerBoundsLines: an owner, and a store, whose line is full is refused; others
-// are not, and neither is the service itself.
+// TestSchedulerBoundsLines: an owner or a store with a full line is refused. Others are not, and
+// neither is the service itself.
 func TestSchedulerBoundsLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -136,7 +136,7 @@ func TestSchedulerBoundsLines(t *testing.T) {
 	})
 }
 
-// TestSchedulerIsPatientNotForEver: a busy class delays a lower one, and does not shut it out.
+// TestSchedulerIsPatientNotForEver: a busy class delays a lower one but doesn't starve it.
 func TestSchedulerIsPatientNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Slots{1, 1, 1, 1})
@@ -162,8 +162,8 @@ func TestSchedulerIsPatientNotForEver(t *testing.T) {
 	})
 }
 
-// TestSchedulerModel: whatever comes, goes and is given up, no class holds more than its
-// slots, nobody waits for a slot that is free, and in the end nothing is left.
+// TestSchedulerModel: whatever calls come, end and are given up, no class holds more than its
+// slots, no call waits for a free slot, and nothing is left at the end.
 func TestSchedulerModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {

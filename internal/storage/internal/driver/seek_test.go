@@ -7,7 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestSeek: nothing that is looked for is left out, and little else is left in.
+// TestSeek: the result excludes no row that it should include, and includes few that it should
+// exclude.
 func TestSeek(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := rapid.SliceOfNDistinct(rapid.Int64Range(1, 100_000), 0, 50, rapid.ID[int64]).Draw(t, "rows")
