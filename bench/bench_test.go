@@ -319,7 +319,7 @@ func checkPlans(t *testing.T, file string) {
 	}
 	for _, name := range []string{"insert_batch", "own_queue", "start_next", "record", "end_batch", "status", "runnable", "purge"} {
 		if !strings.Contains(string(text), "\n## "+name+"\n") {
-			t.Errorf("there is no plan of %s", name)
+			t.Errorf("the plan of %s is missing", name)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (b *bench) startCluster(ctx context.Context) (err error) {
 	}
 	b.key = filepath.Join(b.dir, "secret.key")
 	if out, err := b.command(ctx, b.sheaf, "secret", "new", b.key).CombinedOutput(); err != nil {
-		return fmt.Errorf("make a secret key: %w\n%s", err, out)
+		return fmt.Errorf("create a secret key: %w\n%s", err, out)
 	}
 	return nil
 }

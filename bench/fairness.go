@@ -238,7 +238,7 @@ func (b *bench) shares(ctx context.Context) ([]figure, error) {
 		all += u.since(storeName(h), now.Add(-window), now)
 	}
 	mean := rate(all, window) / hogs
-	b.say("%d stores; one by one: alone %.0f/s, beside %d wide ones %.0f/s; wide: %.0f/s, the others' mean %.0f/s", stores, alone, hogs, narrow, wide, mean)
+	b.say("%d stores; sequential: %.0f/s alone, %.0f/s beside %d parallel stores; parallel: %.0f/s, mean of the others %.0f/s", stores, alone, narrow, hogs, wide, mean)
 	return []figure{
 		{Name: "a store with sequential requests beside 8 with 100 at once: share of its rate alone", Value: value(narrow / alone), Unit: "", Least: 0.8},
 		{Name: "a store with 100 at once that joins 8 such stores: share of their rate", Value: value(wide / mean), Unit: "", Least: 0.9},

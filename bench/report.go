@@ -175,7 +175,7 @@ func (f figure) goal() string {
 	return sign + strconv.FormatFloat(bound, 'f', -1, 64) + " " + f.Unit
 }
 
-// judgement says whether the goal was met; empty if there is no goal or no value.
+// judgement returns whether the goal was met, or the empty string if there is no goal or no value.
 func (f figure) judgement() string {
 	switch {
 	case f.Value == nil:

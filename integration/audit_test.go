@@ -71,12 +71,12 @@ func (a *audit) keys(arrivals []Arrival) {
 	paths := map[string]string{}
 	for _, arrival := range arrivals {
 		if path, known := paths[arrival.Key]; arrival.Key == "" || known && path != arrival.Path {
-			a.t.Errorf("Idempotency-Key %q came with %s and %s", arrival.Key, path, arrival.Path)
+			a.t.Errorf("Idempotency-Key %q was used for both %s and %s", arrival.Key, path, arrival.Path)
 		}
 		paths[arrival.Key] = arrival.Path
 	}
 	if len(paths) != len(a.byPath) {
-		a.t.Errorf("%d paths came with %d Idempotency-Keys", len(a.byPath), len(paths))
+		a.t.Errorf("%d paths, but %d Idempotency-Keys", len(a.byPath), len(paths))
 	}
 }
 

@@ -82,7 +82,7 @@ func kill9WhileCreating(t *testing.T, database string) {
 	slices.Sort(all)
 	slices.Sort(found)
 	if err != nil || !slices.Equal(found, all) {
-		t.Errorf("%d creates made %d batches, %v", len(all), len(found), err)
+		t.Errorf("%d creates left %d batches, %v", len(all), len(found), err)
 	}
 	t.Logf("%d kills, %d creates, %d of them answered before the kill; batches: %d", rounds, len(all), answered, len(found))
 }

@@ -226,7 +226,7 @@ func smallDisk(t *testing.T) string {
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "sheaf-test", dir).CombinedOutput(); err != nil {
 		os.Remove(dir)
-		t.Logf("NOT TESTED: a full disk. Only root can make a small one: %v: %s", err, out)
+		t.Logf("NOT TESTED: a full disk, because only root can mount a small one: %v: %s", err, out)
 		return ""
 	}
 	t.Cleanup(func() {
@@ -241,7 +241,7 @@ func smallDisk(t *testing.T) string {
 	return dir
 }
 
-// fill uses up the free space of a disk.
+// fill fills the free space of a disk with a file.
 func fill(t *testing.T, file string) {
 	t.Helper()
 	f, err := os.Create(file)

@@ -52,7 +52,7 @@ type Arrival struct {
 
 // Reply is the upstream's reaction to a request.
 type Reply struct {
-	Status     int             // 0: 200
+	Status     int             // 0 means 200
 	RetryAfter string          // of a 429; empty: "0"
 	Delay      time.Duration   // before the answer
 	Until      <-chan struct{} // no answer before it is closed; nil: don't wait

@@ -103,7 +103,8 @@ func (a *attacker) raw(ctx context.Context, head string) (net.Conn, error) {
 	return c, nil
 }
 
-// hold opens a connection, writes the beginning of a call and then nothing more until ctx ends.
+// hold opens a connection and writes the beginning of a call. It returns when ctx ends, or when the
+// service answers or closes the connection.
 func (a *attacker) hold(ctx context.Context, head string) {
 	c, err := a.raw(ctx, head)
 	if err != nil {
@@ -186,7 +187,7 @@ func uploadSlowly(ctx context.Context, a *attacker) {
 	repeat(ctx, 200, func(int) { a.hold(ctx, head+part) })
 }
 
-// readSlowly asks for 100 MiB of results and never reads them.
+// readSlowly asks for 100 MiB of results and reads only their first byte.
 func readSlowly(ctx context.Context, a *attacker) {
 	head := a.head(http.MethodGet, "ticket="+a.large, "")
 	stream := a.head(http.MethodGet, "ticket="+a.large, "Accept: application/x-ndjson\r\n")

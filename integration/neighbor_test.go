@@ -37,8 +37,8 @@ const slowdown = 3
 // TestNeighbor lets one tenant attack each resource that all tenants share, and measures how
 // long another tenant's batches take, from the create to the last answer. Every batch of the
 // victim must complete, and no node may lose its lease. With -faults, as in make chaos, the
-// victim's p99 must also stay within three times its value alone. Without it, a few batches on
-// a busy machine would prove nothing.
+// victim's p99 must also stay within three times its value alone. Without -faults, that isn't
+// checked, because a few batches on a busy machine prove nothing.
 func TestNeighbor(t *testing.T) {
 	for _, a := range attacks {
 		t.Run(a.resource, func(t *testing.T) {
@@ -203,7 +203,7 @@ func (a *attacker) attack(t *testing.T, with attack) (end func()) {
 func attackUntilEOF() int {
 	i := slices.IndexFunc(attacks, func(a attack) bool { return a.resource == os.Getenv(attackEnv) })
 	if i < 0 {
-		fmt.Fprintf(os.Stderr, "there is no attack %q\n", os.Getenv(attackEnv))
+		fmt.Fprintf(os.Stderr, "unknown attack %q\n", os.Getenv(attackEnv))
 		return 2
 	}
 	ctx, end := context.WithCancel(context.Background())

@@ -76,7 +76,7 @@ func TestNginx(t *testing.T) {
 		t.Errorf("a search: %s", got)
 	}
 	if got := get("/api/v3/1003/batches"); got != `{"path":"/api/v3/1003/batches"}` {
-		t.Errorf("a path that only begins like those of batches: %s", got)
+		t.Errorf("a path that only has the same prefix as those of batches: %s", got)
 	}
 
 	c := caller(nginx.base)

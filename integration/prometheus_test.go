@@ -70,7 +70,7 @@ func TestPrometheus(t *testing.T) {
 	for _, name := range metric.FindAllString(strings.Join(expressions, "\n")+string(rules), -1) {
 		base := suffix.ReplaceAllString(name, "")
 		if !strings.Contains(string(metrics), "# TYPE "+base+" ") && !strings.Contains(string(metrics), "# TYPE "+name+" ") {
-			t.Errorf("%s is used, but there is no such metric", name)
+			t.Errorf("%s is used, but the service doesn't export it", name)
 		}
 	}
 	guide, err := os.ReadFile("../docs/operations.md")

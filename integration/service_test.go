@@ -175,7 +175,7 @@ func onEach(t *testing.T, test func(t *testing.T, database string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.NewDatabase(t)) })
 }
 
-// restart starts another process with the same arguments, and more.
+// restart starts another process with the same arguments and additional ones.
 func (s *service) restart(t *testing.T, more ...string) *service {
 	t.Helper()
 	next := launch(t, append(s.args[:len(s.args):len(s.args)], more...)...)

@@ -62,7 +62,7 @@ func (s *spreadsheet) convert(file, to, reading string) string {
 	}
 	made, err := filepath.Glob(filepath.Join(out, "*"))
 	if err != nil || len(made) != 1 {
-		s.t.Fatalf("soffice made %v, %v:\n%s", made, err, text)
+		s.t.Fatalf("soffice wrote %v, %v:\n%s", made, err, text)
 	}
 	return made[0]
 }
