@@ -72,7 +72,7 @@ type decoder struct {
 	body     []byte
 	json     *jsontext.Decoder
 	requests []Request
-	index    int // of the element being read
+	index    int // index of the element being read
 	linked   []linkFields
 	read     int // bytes of bodies that were searched for places; for tests
 	values   Set // the elements whose body is a JSON value and not a string

@@ -71,7 +71,7 @@ type places struct {
 	headers     map[string]bool // the request's own headers, in lower case
 	admitted    HeaderPolicy
 	isJSON      bool            // the body is JSON and not a string
-	body        map[string]span // by pointer: the position of the value in the body
+	body        map[string]span // by pointer: where its value is in the body
 	taken       []span          // the places in the body that references fill
 }
 

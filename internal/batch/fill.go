@@ -198,8 +198,8 @@ func scalar(value []byte) (string, error) {
 	return text, nil
 }
 
-// checkSegmentValue returns an error if a value in a path could leave its segment, however often servers
-// decode the path.
+// checkSegmentValue returns an error if a value in a path could leave its segment, no matter how often
+// servers decode the path.
 func checkSegmentValue(text string) error {
 	if text == "" {
 		return errors.New("finds an empty value")

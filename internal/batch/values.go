@@ -60,7 +60,7 @@ func (v *Values) Take(i int, result *Result) {
 	needs := v.needed[i]
 	v.needed[i] = nil
 	var pointers []string
-	var into []need // with a pointer
+	var into []need // the needs with a pointer into the body
 	headers := map[string][]byte{}
 	for _, n := range needs {
 		switch ref := v.ref(n); {

@@ -57,7 +57,7 @@ type owner struct {
 	name    string
 	held    int64
 	waiters list.List // of *waiter, in order of arrival
-	index   int       // in the line; -1: not waiting
+	index   int       // the owner's index in the line; -1: not waiting
 }
 
 type waiter struct {
@@ -66,8 +66,8 @@ type waiter struct {
 	bytes   int64
 	nth     uint64        // its number in order of arrival
 	granted chan struct{} // closed when the share has grown
-	all     *list.Element // in Budget.waiting
-	own     *list.Element // in owner.waiters
+	all     *list.Element // the element in Budget.waiting
+	own     *list.Element // the element in owner.waiters
 }
 
 // Usage says how much of a budget is in use.
@@ -185,8 +185,8 @@ func (s *Share) tryGrow(n int64) bool {
 	return true
 }
 
-// adjust adds n bytes, which may be negative, to a share. A favored share that holds nothing any more
-// is no longer favored. mu is held.
+// adjust adds n bytes, which may be negative, to a share. A favored share that no longer holds anything
+// stops being favored. mu is held.
 func (b *Budget) adjust(s *Share, n int64) {
 	s.held += n
 	if b.favored != s {

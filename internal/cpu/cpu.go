@@ -1,6 +1,6 @@
 // Package cpu shares the processors fairly among stores.
 //
-// Some work takes long because a caller's data is large, such as decoding a body or extracting the
+// Some work takes a long time if a caller's data is large, such as decoding a body or extracting the
 // values of references from an answer. Go schedules goroutines in time slices of about 10 ms, so a
 // store with a hundred such goroutines would slow down all others a hundredfold. This package limits
 // such work:
@@ -19,7 +19,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/gate"
 )
 
-// Large is the number of bytes from which a task counts as large. Such a task takes 1 to 5 ms.
+// Large is the size in bytes at which a task counts as large. A task of this size takes 1 to 5 ms.
 const Large = 64 << 10
 
 // Shares limits tasks. Use New to create it. It is safe for concurrent use. A nil *Shares limits

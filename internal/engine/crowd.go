@@ -8,7 +8,7 @@ import "github.com/sheafapi/sheaf/internal/storage"
 
 // crowds holds the queues that wait behind others of their store. Guarded by Engine.mu.
 type crowds struct {
-	admitted map[string]int    // by store: queues in a line or at a place; no zeros
+	admitted map[string]int    // by store: how many queues are in a line or hold a place; no zeros
 	waiting  map[string]*crowd // by store
 }
 

@@ -71,7 +71,7 @@ type Options struct {
 	Upstream Upstream
 	Unseal   func(c *storage.Claim) (token string, err error) // see ErrNoKey and ErrUnknownSeal
 	Policy   Policy
-	Rate     governor.Rate // of the requests with one credential, over all nodes
+	Rate     governor.Rate // maximum rate of requests with one credential, over all nodes
 
 	Strangers       bool // only the upstream checks tokens, and each token is a separate owner
 	QueuesAtOnce    int

@@ -127,7 +127,7 @@ func TestFailure(t *testing.T) {
 		expect(t, "ledger", w.sent(), "0/0 0/0 0/0 0/0 0/0 0/0 0/1")
 		for i, e := range w.up.ledger[:6] {
 			if got := e.at.Sub(began); got != time.Duration(i)*3*time.Second {
-				t.Errorf("attempt %d after %v", i, got)
+				t.Errorf("attempt %d came after %v", i, got)
 			}
 			if e.key != w.up.ledger[0].key {
 				t.Error("the Idempotency-Key changed between attempts")
@@ -269,7 +269,7 @@ func TestStop(t *testing.T) {
 		b := w.create("s", stop, "POST")
 		w.pass(time.Second)
 		if n := w.stopBatch(a); n != 1 {
-			t.Errorf("stopped %d", n)
+			t.Errorf("%d batches were stopped", n)
 		}
 		synctest.Wait()
 		expect(t, "while it ends", w.outcome(a), "IN_PROGRESS 200 - -")

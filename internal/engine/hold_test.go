@@ -12,10 +12,10 @@ import (
 
 // refusing is an upstream that refuses the first attempts of some stores' requests.
 type refusing struct {
-	after map[string]string // the Retry-After by store
+	after map[string]string // by store: its Retry-After
 
 	mu    sync.Mutex
-	tried map[string]bool // by key
+	tried map[string]bool // by Idempotency-Key: the first attempt was refused
 }
 
 func (u *refusing) Do(_ context.Context, c *outbound.Call) outbound.Answer {

@@ -107,10 +107,10 @@ type span struct{ from, to time.Time }
 type trial struct {
 	*world
 	hosts   [2]*host
-	events  []event // of the batches, by number
+	events  []event // the events that created the batches, by number
 	stopped map[int]time.Time
 	deleted map[int]time.Time
-	paused  map[string][]span // by batch, "0", and by store, "a"
+	paused  map[string][]span // by batch (such as "0") or store (such as "a")
 	crashes []time.Time       // the times at which a node crashed or was considered dead
 	mu      sync.Mutex
 	faulty  bool // storage sometimes fails
@@ -273,7 +273,7 @@ func (tr *trial) untilEnd() []string {
 			tr.pass(10 * time.Second)
 		}
 	}
-	tr.pass(10 * time.Second) // for requests in flight of deleted batches
+	tr.pass(10 * time.Second) // until the requests in flight of deleted batches have ended
 	return nil
 }
 

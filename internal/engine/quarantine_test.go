@@ -27,7 +27,7 @@ type answering struct {
 	batch batch.Ticket
 	queue storage.QueueID
 	mu    sync.Mutex
-	calls int // of the operation, for the batch
+	calls int // how often the operation was called for the batch
 }
 
 func (a *answering) isOf(q storage.QueueID) bool {

@@ -26,7 +26,7 @@ const (
 type Policy struct {
 	RetryLimit    int           // retries of one request after failures
 	RetryInterval time.Duration // pause before a retry
-	ThrottleLimit time.Duration // how long answers 429 are no failure, from a request's first one
+	ThrottleLimit time.Duration // how long, from a request's first answer 429, such answers don't count as failures
 	Success       func(code int) bool
 	RetryInDoubt  bool // send a POST or PATCH again if its outcome is unknown
 }
@@ -94,12 +94,12 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	case a.Outcome == outbound.Doubt, a.Outcome == outbound.TooLarge, unknownOutcome(r, a):
 		return !r.Repeatable()
 	case a.Outcome == outbound.Answered && a.Code < 500:
-		return false // the API has judged the request
+		return false // the API has processed and rejected the request
 	}
 	return t.InDoubt // this attempt doesn't change what is known
 }
 
-// throttle handles an answer 429, which is no failure until ThrottleLimit has passed.
+// throttle handles an answer 429, which doesn't count as a failure until ThrottleLimit has passed.
 func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	t := &m.Tries
 	if t.Throttles++; t.ThrottledSince.IsZero() {
@@ -126,7 +126,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
-		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // carried out, but another attempt may get the whole answer
+		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // the request was carried out, but another attempt may get the whole answer
 		again = a.Code >= 500 && (!unknown || p.RetryInDoubt) || lost
 		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500 || lost
 	case outbound.NotSent:

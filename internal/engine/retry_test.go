@@ -41,8 +41,8 @@ func TestJudge(t *testing.T) {
 		stop   bool
 		tries  storage.Tries
 		answer outbound.Answer
-		want   batch.ResultStatus // of a Done mark
-		wait   time.Duration      // of a Waiting mark
+		want   batch.ResultStatus // the status of a Done mark
+		wait   time.Duration      // the pause of a Waiting mark
 	}{
 		{name: "200", method: "POST", answer: answered(200), want: ok},
 		{name: "204", method: "DELETE", answer: answered(204), want: ok},

@@ -17,7 +17,7 @@ import (
 
 // runTrace traces one run. The zero value traces nothing.
 type runTrace struct {
-	ctx     context.Context // of span
+	ctx     context.Context // the context with span
 	span    trace.Span      // nil: this node records no traces and only forwards the caller's trace
 	headers []batch.Header  // the headers that forward the caller's trace if span is nil
 }

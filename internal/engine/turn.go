@@ -81,7 +81,7 @@ type request struct {
 	last      batch.Result       // Waiting: the last answer; storage has its body and headers
 	allowed   time.Time          // when the governor allowed the attempt in flight
 	end       batch.ResultStatus // Done
-	memory    *budget.Share      // for the answer of the attempt in flight
+	memory    *budget.Share      // reserved for the answer to the attempt in flight
 	outgoing  *batch.Request     // the request with its references filled; nil: it has none
 }
 

@@ -8,8 +8,8 @@
 //     a time. Without a rate, or below it, each node learns the pace from how many requests the
 //     upstream accepted between repeated answers 429.
 //   - The limit on requests in flight. There is none until the upstream answers 429 or 503, or times
-//     out, while many requests are in flight. The limit is then 70% of that number, and it recovers
-//     within a few round trips.
+//     out, while many requests are in flight. The limit is then set to 70% of that number, and it
+//     recovers within a few round trips.
 //
 // A slot is the time for one request on a schedule. A place is the right to have one request in
 // flight. Each queue holds at most one slot in advance, so a batch with a hundred requests in

@@ -33,7 +33,7 @@ type hold struct {
 	refused      map[string]bool            // stores that were refused since the last success
 	refusedSince time.Time                  // when the first of these was refused
 	allSince     time.Time                  // when the hold of all stores last began
-	sole         string                     // the store that last caused a hold of all stores by itself
+	sole         string                     // the store whose refusal alone last held all stores
 	soleAt       time.Time                  // when it did
 	queues       map[storage.QueueID]string // the stores of the queues in use
 	strikes      map[string]int             // how often a store was refused while others succeeded, since its own last success

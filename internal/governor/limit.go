@@ -8,7 +8,8 @@ const (
 	minLimit = 8
 	// cutTo is the part of the limit that remains after a cut, as in CUBIC (RFC 9438).
 	cutTo = 0.7
-	// memoryOfCut is how long a cut lasts. It is also how long no cut follows one that didn't help.
+	// memoryOfCut is how long a cut lasts. After a cut that didn't help, it is also how long the limit
+	// isn't cut again.
 	memoryOfCut = time.Minute
 	// tooMany is the share of failures above which a cut is never undone.
 	tooMany = 1.0 / 3

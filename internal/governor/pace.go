@@ -29,7 +29,7 @@ type pace struct {
 	next    time.Time                     // the next slot of the learned schedule
 	ahead   map[storage.QueueID]time.Time // the slot that each queue holds
 	free    []time.Time                   // slots that were given up, earliest first
-	arrival time.Time                     // from when on the next request conforms to the pace (GCRA, ITU-T I.371)
+	arrival time.Time                     // the earliest time at which the next request conforms to the pace (GCRA, ITU-T I.371)
 }
 
 // slots are evenly spaced times.

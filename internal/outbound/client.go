@@ -79,10 +79,10 @@ type Client struct {
 	idle    pool
 	tls     *tls.Config
 	network *net.Dialer
-	dial    func(ctx context.Context) (net.Conn, error) // with its TLS handshake
+	dial    func(ctx context.Context) (net.Conn, error) // includes the TLS handshake
 
 	forwarding sync.Once
-	transport  *http.Transport // of Forward; nil: not used yet
+	transport  *http.Transport // used by Forward; nil: not used yet
 
 	timeout   time.Duration
 	maxAnswer int64

@@ -86,7 +86,8 @@ var leniences = []lenience{
 	{"no chunks", "Transfer-Encoding: chunked\r\n\r\n{\"ok\":true}\r\n", "", unreadable, true, false},
 }
 
-// An answer whose status line came keeps its code, whatever follows. Its connection isn't reused.
+// If the status line of an answer arrived, the answer keeps its code, whatever follows. Its connection isn't
+// reused.
 func TestLenience(t *testing.T) {
 	overBoth(t, func(t *testing.T, start func(func(int, net.Conn, *bufio.Reader)) (*rawUpstream, *Client)) {
 		for _, v := range leniences {

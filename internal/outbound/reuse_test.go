@@ -167,8 +167,8 @@ func TestConnectionsBelongToOneOwner(t *testing.T) {
 	}
 }
 
-// The number of kept connections is limited, however many tokens there are. The oldest of the owner with the
-// most is closed first, and owners without connections take no memory.
+// The number of idle connections is limited, no matter how many tokens there are. The oldest connection of the
+// owner that has the most is closed first, and owners without connections take no memory.
 func TestPoolIsBounded(t *testing.T) {
 	p := &pool{max: 8}
 	var conns []*conn

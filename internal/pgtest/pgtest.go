@@ -29,7 +29,7 @@ import (
 
 // Options configure Start. The zero value works.
 type Options struct {
-	Settings map[string]string // in postgresql.conf, such as synchronous_commit
+	Settings map[string]string // settings in postgresql.conf, such as synchronous_commit
 	Dir      string            // an empty folder, for the data; empty: a temporary one. Close removes it
 }
 
@@ -54,14 +54,14 @@ var errForeign = errors.New("SHEAF_TEST_POSTGRES names this server, and tests do
 // Cluster is a PostgreSQL server. Its methods may be called from many goroutines. Calls that stop
 // or start it wait for each other.
 type Cluster struct {
-	url *url.URL // of the database postgres
+	url *url.URL // the URL of the database postgres
 
 	// Of a private server:
 	programs programs
-	account  *account // that the server runs as; nil: the caller's
+	account  *account // the account that the server runs as; nil: the caller's
 	dir      string   // empty: the tests did not start the server
 	port     int
-	settings []string // of the command line
+	settings []string // the server's settings, as arguments
 
 	mu      sync.Mutex
 	process *process // nil while it is down

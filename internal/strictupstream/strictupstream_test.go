@@ -15,10 +15,10 @@ const (
 	many = "POST /a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nTransfer-Encoding: chunked\r\n\r\n2;\r\n"
 )
 
-// Valid streams are accepted and faults are found, however a stream is divided into reads.
+// Valid streams are accepted and faults are found, no matter how a stream is divided into reads.
 func TestStream(t *testing.T) {
 	chunked := strings.Replace(many, ";", "", 1) + "{}\r\n0\r\nX: y\r\n\r\n"
-	const answer = "" // stands for one in the lists below
+	const answer = "" // stands for an answer in the lists below
 	for name, v := range map[string]struct {
 		pieces []string
 		fault  string

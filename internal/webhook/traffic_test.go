@@ -119,7 +119,7 @@ func delivering(t *testing.T, test func(t *testing.T, n *network, node *storaget
 	})
 }
 
-// TestDeadReceivers checks that receivers that never answer don't delay others' callbacks, however many
+// TestDeadReceivers checks that receivers that never answer don't delay others' callbacks, no matter how many
 // there are, and that the number of calls to them is limited.
 func TestDeadReceivers(t *testing.T) {
 	t.Run("many callbacks to one", func(t *testing.T) {
