@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestWhoMayImportWhom checks the last column of the table in AGENTS.md.
+// TestWhoMayImportWhom checks that packages import only what the table in AGENTS.md allows.
 func TestWhoMayImportWhom(t *testing.T) {
 	const module = "github.com/sheafapi/sheaf"
 	rules := map[string][]string{
@@ -89,7 +89,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 			}
 		}
 		if !known && !strings.HasPrefix(room, "/examples/") {
-			t.Errorf("package %s has no line in this test and in AGENTS.md", p.ImportPath)
+			t.Errorf("package %s is missing in this test and in AGENTS.md", p.ImportPath)
 		}
 	}
 	for room := range rules {

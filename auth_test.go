@@ -20,8 +20,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// checked is a service whose callers are checked by an API. The API admits a token to the store that
-// the token names.
+// checked is a service that asks an API about tokens. The API admits a token to the store that the
+// token names.
 type checked struct {
 	t       *testing.T
 	address string
@@ -116,7 +116,7 @@ func TestAuthCheck(t *testing.T) {
 		}
 	}
 	if n := c.asked.Load(); n != 5 {
-		t.Errorf("the API was asked %d times about 5 tokens at stores", n)
+		t.Errorf("the API was asked %d times about 5 pairs of token and store", n)
 	}
 }
 
@@ -139,7 +139,7 @@ func TestAuthCheckStoresNothing(t *testing.T) {
 	}
 }
 
-// Guessing tokens is slowed down for the address that a trusted proxy reports, and for no other.
+// Only the address that a trusted proxy reports is slowed down when tokens from it are guessed.
 func TestAuthGuessing(t *testing.T) {
 	c := newChecked(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	guess := func(from, token string) (int, string) {
@@ -178,7 +178,7 @@ func TestAuthCheckAnyStore(t *testing.T) {
 	for name, v := range map[string]struct {
 		upstream, check string
 		anyStore        bool
-		says            string // empty: it starts
+		says            string // the error of New; empty: none
 	}{
 		"with a store":                   {"http://a/{storeId}", "http://a/{storeId}/me", false, ""},
 		"without one":                    {"http://a/{storeId}", "http://a/me", false, "every valid token would own the batches of every store"},

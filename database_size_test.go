@@ -15,8 +15,8 @@ import (
 	"github.com/sheafapi/sheaf"
 )
 
-// A full database refuses new batches. A repeated create still gets its ticket, and stored batches run
-// to their end with all results.
+// A full database refuses new batches. A repeated create still gets its ticket, and all requests of
+// stored batches run and have their results recorded.
 func TestMaxDatabase(t *testing.T) {
 	answer := make(chan struct{})
 	upstream := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -68,7 +68,7 @@ func TestMaxDatabase(t *testing.T) {
 		t.Fatalf("%d batches of 1 MiB were stored in 16 MiB", len(tickets))
 	}
 	if a := ask("POST", first, `[{"method":"PUT","path":"p"}]`); a.Code != http.StatusOK || !strings.Contains(a.Body.String(), tickets[0]) {
-		t.Errorf("a repetition got %d %s", a.Code, a.Body)
+		t.Errorf("a repeated create got %d %s", a.Code, a.Body)
 	}
 	close(answer)
 	for _, ticket := range tickets {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// newPostgres creates a PostgreSQL database and returns its URL. It is nil without the build
-// tag postgres, which make test sets.
+// newPostgres creates a PostgreSQL database and returns its URL. It is nil without the build tag
+// postgres, which the command make test sets.
 var newPostgres func(testing.TB) string
 
 // onEach runs a test with the options for a new database of each kind.

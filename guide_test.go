@@ -21,7 +21,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/webhook"
 )
 
-// block is an example of the guide and the JSON that it must print; nil: anything.
+// block is an example of the guide, and the JSON that the example must print; nil: any output.
 type block struct {
 	line int
 	code string
@@ -143,7 +143,7 @@ func TestGuide(t *testing.T) {
 	}
 	printed := strings.Split(string(stdout), end)
 	if len(printed) != len(pieces)+1 {
-		t.Fatalf("%d of %d examples ran:\n%s", len(printed)-1, len(pieces), stdout)
+		t.Fatalf("only %d of %d examples ran:\n%s", len(printed)-1, len(pieces), stdout)
 	}
 	checked := 0
 	for i, b := range pieces {

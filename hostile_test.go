@@ -42,15 +42,15 @@ func headers(lines ...string) string {
 func zipped(n int) string {
 	var out bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression)
-	_, _ = io.CopyN(z, zeros{}, int64(n))
+	_, _ = io.CopyN(z, spaces{}, int64(n))
 	_ = z.Close()
 	return out.String()
 }
 
-// zeros is an endless stream of spaces.
-type zeros struct{}
+// spaces is an endless stream of spaces.
+type spaces struct{}
 
-func (zeros) Read(p []byte) (int, error) {
+func (spaces) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = ' '
 	}
@@ -68,8 +68,8 @@ func sets(header string) string {
 	return create(`[{"method":"GET","path":"a","headers":{"` + header + `":"1"}}]`)
 }
 
-// hostile are malicious inputs and their answers: a status and, if Sheaf itself answers, an errorCode.
-// docs/security.md shows this table, and TestHostileTable compares them.
+// hostile lists malicious inputs and their answers: a status and, if Sheaf itself answers, an
+// errorCode. docs/security.md shows this table, and TestHostileTable compares them.
 var hostile = []struct {
 	kind, what string
 	send       string
@@ -153,8 +153,8 @@ var hostile = []struct {
 	{"framing", "a header with a NUL", headers(bearer, "X: a\x00b", asJSON, "Content-Length: 0"), 400, ""},
 }
 
-// TestHostile sends each input over a raw connection. None reaches the upstream or the database, and
-// all together take little memory.
+// TestHostile sends each input over a raw connection. None of them reaches the upstream or the
+// database, and together they take little memory.
 func TestHostile(t *testing.T) {
 	var asked atomic.Int64
 	dir := t.TempDir()
@@ -188,7 +188,7 @@ func TestHostile(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			go io.WriteString(conn, h.send) // what is refused early is not read to its end
+			go io.WriteString(conn, h.send) // an input that is refused early is not read to its end
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -57,8 +57,8 @@ func anchors(text string) map[string]bool {
 	return out
 }
 
-// brokenLinks returns a line for each link in a Markdown page that leads nowhere, and for each
-// reference to a page of docs/ in any other text file.
+// brokenLinks returns a line for each link in a Markdown page, and for each reference to a page of
+// docs/ in any other text file, that leads nowhere.
 func brokenLinks(root fs.FS) (broken []string, err error) {
 	known := map[string]map[string]bool{}
 	check := func(from, target string) {

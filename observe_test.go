@@ -27,7 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// collected receives traces by OTLP, like a collector.
+// collected receives traces over OTLP, like a collector.
 type collected struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -69,7 +69,7 @@ func (c *collected) provider(t *testing.T, sampler sdktrace.Sampler) *sdktrace.T
 	return p
 }
 
-// attribute returns an attribute of a span as text.
+// attributeOf returns an attribute of a span as text.
 func attributeOf(s *span.Span, key string) string {
 	for _, a := range s.Attributes {
 		if a.Key != key {
@@ -85,8 +85,9 @@ func attributeOf(s *span.Span, key string) string {
 	return ""
 }
 
-// running runs a service until stop is called or the test ends. ask calls its API. Metrics and traces
-// of a batch's end may come after a caller has seen the end; they are complete after stop.
+// running runs a service until stop is called or the test ends. ask calls its API. Metrics and
+// traces of a batch's end may be recorded after a caller has seen the end; they are complete after
+// stop.
 func running(t *testing.T, o Options) (s *Service, ask func(method, path string, headers http.Header, body string) string, stop func()) {
 	t.Helper()
 	s, err := New(o)
@@ -154,7 +155,7 @@ func traced(t *testing.T, o Options, headers http.Header) map[string]http.Header
 	return seen
 }
 
-// keyFile makes a file with a secret key.
+// keyFile creates a file with a secret key.
 func keyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret.key")
@@ -223,7 +224,7 @@ func checkSpans(t *testing.T, c *collected) {
 	}
 	for _, s := range append(queue, run...) {
 		if string(s.ParentSpanId) != string(create[0].SpanId) {
-			t.Errorf("%s has another parent than the create", s.Name)
+			t.Errorf("the parent of %s isn't the create", s.Name)
 		}
 	}
 	if queue[0].StartTimeUnixNano > queue[0].EndTimeUnixNano {
@@ -246,7 +247,7 @@ func checkSpans(t *testing.T, c *collected) {
 		}
 	}
 	if resent != 1 {
-		t.Errorf("%d attempts were repetitions, want 1", resent)
+		t.Errorf("%d attempts were repeated, want 1", resent)
 	}
 }
 

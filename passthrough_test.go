@@ -85,7 +85,8 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, r.Body)
 })
 
-// Calls that aren't about batches reach the upstream unchanged, and so do the answers the caller.
+// Calls that aren't about batches reach the upstream unchanged, and its answers reach the caller
+// unchanged.
 func TestPassthrough(t *testing.T) {
 	inProcess := func(o *sheaf.Options) { o.Upstream.Handler = echo }
 	for name, change := range map[string]func(*sheaf.Options){"over a socket": func(*sheaf.Options) {}, "in process": inProcess} {
@@ -123,8 +124,8 @@ func TestPassthrough(t *testing.T) {
 	}
 }
 
-// TestPassthroughHeaders: forwarding headers of a trusted proxy are kept and extended, those of a
-// caller are replaced, and the header Connection can't remove important headers.
+// TestPassthroughHeaders: the forwarding headers of a trusted proxy are kept and extended, and
+// those of a caller are replaced. The header Connection can't remove important headers.
 func TestPassthroughHeaders(t *testing.T) {
 	received := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = r.Header.Write(w)
@@ -222,8 +223,8 @@ func TestPassthroughMethods(t *testing.T) {
 	}
 }
 
-// TestUnclearEnd: if a proxy in front may see a request's end elsewhere, the bytes behind the request
-// are not run as another request, and the upstream gets exactly one length.
+// TestUnclearEnd: if a proxy in front of the service might disagree about where a request ends, the
+// bytes after it are not run as another request, and the upstream gets exactly one length.
 func TestUnclearEnd(t *testing.T) {
 	arrived := make(chan string, 10)
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -259,7 +260,7 @@ func TestUnclearEnd(t *testing.T) {
 		}
 		if next, err := http.ReadResponse(in, nil); err == nil {
 			next.Body.Close()
-			t.Errorf("%s: the bytes behind it were answered %d", name, next.StatusCode)
+			t.Errorf("%s: the bytes after it were answered %d", name, next.StatusCode)
 		}
 		conn.Close()
 		if v.arrives != "" {
@@ -319,7 +320,8 @@ func FuzzPassthrough(f *testing.F) {
 	})
 }
 
-// An answer is passed on event by event, and large bodies pass in both directions.
+// A stream of events is passed on event by event, and large bodies are passed on in both
+// directions.
 func TestPassthroughStreams(t *testing.T) {
 	goOn := make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -359,8 +361,8 @@ func TestPassthroughStreams(t *testing.T) {
 	}
 }
 
-// If the upstream is down or too slow, the caller gets an error in the API's form. If the upstream's
-// answer breaks off, the caller's answer does too.
+// If the upstream is down or too slow, the caller gets an error in Sheaf's format. If the
+// upstream's answer is cut off, so is the caller's.
 func TestPassthroughFailures(t *testing.T) {
 	held := make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -391,8 +393,8 @@ func TestPassthroughFailures(t *testing.T) {
 	}
 }
 
-// TestForwardedCallsAreShared: an address gets half of the free places for forwarded calls. Then it
-// gets 429, and other callers' calls are still forwarded.
+// TestForwardedCallsAreShared: an address gets at most half of the free places for forwarded calls.
+// Beyond that, it gets 429, while other callers' calls are still forwarded.
 func TestForwardedCallsAreShared(t *testing.T) {
 	arrived, held := make(chan struct{}), make(chan struct{})
 	address := forwarding(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -438,7 +440,7 @@ func TestPassthroughDoesNotUpgrade(t *testing.T) {
 	}
 }
 
-// Without the option nothing is forwarded.
+// Without the option, nothing is forwarded.
 func TestNoPassthrough(t *testing.T) {
 	address := forwarding(t, echo, func(o *sheaf.Options) { o.Upstream.Passthrough = false })
 	resp := raw(t, address, "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -51,7 +51,7 @@ func TestReadyChangesNothing(t *testing.T) {
 	}
 }
 
-// TestReadyTellsNothing: /readyz does not reveal the database's error. The log contains it.
+// TestReadyTellsNothing: /readyz does not reveal the database's error, but the log contains it.
 func TestReadyTellsNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, o Options) {
 		var log bytes.Buffer
@@ -61,7 +61,7 @@ func TestReadyTellsNothing(t *testing.T) {
 			runtime.Gosched() // until the batches of earlier processes have been found
 		}
 		stop()
-		if err := s.Close(); err != nil { // every call of the database fails from now on
+		if err := s.Close(); err != nil { // from now on, every call to the database fails
 			t.Fatal(err)
 		}
 		log.Reset()
@@ -82,8 +82,8 @@ func TestReadyTellsNothing(t *testing.T) {
 	})
 }
 
-// TestOperatorsAreAudited: without an audit log, operators' calls and sign-ins are logged in the
-// service's log: who did what from which address, but no token.
+// TestOperatorsAreAudited: without an audit log, the service's log says who signed in or called as
+// an operator, what they did and from which address. It contains no token.
 func TestOperatorsAreAudited(t *testing.T) {
 	var log bytes.Buffer
 	s, ask, stop := running(t, Options{

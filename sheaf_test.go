@@ -81,7 +81,8 @@ func TestSuccess(t *testing.T) {
 	}
 }
 
-// TestSecretKey: an SQLite database's key is made once, is required later, and can be abandoned.
+// TestSecretKey: the key of an SQLite database is created once, is required later, and can be
+// abandoned.
 func TestSecretKey(t *testing.T) {
 	dir := t.TempDir()
 	o := options(dir)
@@ -110,7 +111,7 @@ func TestSecretKey(t *testing.T) {
 	}
 	start("is missing")
 	if _, err := os.Stat(key); err == nil {
-		t.Fatal("a refused start made a key")
+		t.Fatal("a refused start created a key")
 	}
 	o.Database.AbandonCredentials = true
 	start("")

@@ -12,7 +12,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// constant is a database that answers every Status alike.
+// constant is a database that returns the same Status every time.
 type constant struct {
 	Storage
 	status *storage.Status
@@ -30,7 +30,7 @@ func (b *bare) WriteHeader(int)             {}
 func (b *bare) Write(p []byte) (int, error) { return len(p), nil }
 
 // TestAllocs counts the allocations of a poll outside of net/http and the database. The race
-// detector itself allocates, so make test runs this test once without it.
+// detector itself allocates, so the command make test runs this test once without it.
 func TestAllocs(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("", 3)

@@ -19,8 +19,8 @@ func auditTo(out io.Writer) *audit.Log {
 	return audit.New(out, discard, func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() })
 }
 
-// TestAudit: every call to a resource of batches is logged with its outcome. Health checks and
-// unknown paths aren't. A repeated read is logged once.
+// TestAudit: every call about batches is logged with its outcome. Health checks and calls to
+// unknown paths aren't logged. A repeated read is logged once.
 func TestAudit(t *testing.T) {
 	var mu sync.Mutex
 	var lines bytes.Buffer
@@ -54,7 +54,7 @@ func TestAudit(t *testing.T) {
 	w.do("GET", "/healthz")
 	w.do("GET", "/nothing")
 	w.do("PUT", base)
-	w.server.Close() // every call is over
+	w.server.Close() // so that every call is over
 	want := []audit.Event{
 		{Action: "create", Store: "12345", Who: who, Ticket: ticket, Group: "g", Status: 200},
 		{Action: "status", Store: "12345", Who: who, Ticket: ticket, Status: 200},
@@ -83,7 +83,7 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// TestAuditOfABrokenAnswer: an answer that breaks off has no status.
+// TestAuditOfABrokenAnswer: an answer that is cut off is logged with status 0.
 func TestAuditOfABrokenAnswer(t *testing.T) {
 	lines := make(chan []byte, 10)
 	w := newWorld(t, func(o *Options) {
@@ -96,7 +96,7 @@ func TestAuditOfABrokenAnswer(t *testing.T) {
 	ticket, _ := w.large(60, 50, 150_000)
 	<-lines // of the create
 	if _, err := try(w.request("GET", base+"?ticket="+ticket, nil)); err == nil {
-		t.Error("it did not break off")
+		t.Error("the answer was not cut off")
 	}
 	if line := <-lines; !bytes.Contains(line, []byte(`"action":"status"`)) || !bytes.Contains(line, []byte(`"status":0`)) {
 		t.Errorf("%s", line)

@@ -32,7 +32,7 @@ func (w *largest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// finished stores a batch of one request with a body that was answered with another body.
+// finished stores a batch of one request with a body, and an answer with another body.
 func finished(t *testing.T, s *API, ask func(method, target, body string) *httptest.ResponseRecorder, request, answer string) (ticket string) {
 	t.Helper()
 	rec := ask("POST", base, `[{"id":"i","method":"POST","path":"p","body":`+request+`}]`)
@@ -75,7 +75,7 @@ func TestLargeBodiesAreSentInPieces(t *testing.T) {
 	}
 }
 
-// TestPiecesMakeTheSameAnswer: an answer that is sent in pieces has the recorded bodies.
+// TestPiecesMakeTheSameAnswer: an answer that is sent in pieces contains the recorded bodies.
 func TestPiecesMakeTheSameAnswer(t *testing.T) {
 	s, ask := newBare(t)
 	for _, unit := range []string{"é", "\x01", "😀", `"\`, "\xff\xfe", "[[],\n0]", "x"} {
@@ -120,7 +120,7 @@ func TestPiecesMakeTheSameAnswer(t *testing.T) {
 	}
 }
 
-// TestBodyBytes: of a long body, the beginning and the length are sent.
+// TestBodyBytes: with bodyBytes, only the beginning and the length of a long body are sent.
 func TestBodyBytes(t *testing.T) {
 	s, ask := newBare(t)
 	ticket := finished(t, s, ask, `{"a":"`+strings.Repeat("é", 1000)+`"}`, `["`+strings.Repeat("é", 1000)+`"]`)

@@ -20,7 +20,7 @@ func decode(t *testing.T, c reply.Coding, body string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		z.Multistream(false) // there is one member: not every client reads a second one
+		z.Multistream(false) // expect a single member, because not every client reads a second one
 		plain = z
 	case reply.Zstd:
 		z, err := zstd.NewReader(plain)

@@ -49,16 +49,16 @@ var document = sync.OnceValue(func() (d description) {
 	return d
 })
 
-// held returns an error if an answer isn't as openapi.yaml describes it.
-func held(r *http.Request, a *response) error {
+// conforms returns an error if an answer isn't as openapi.yaml describes it.
+func conforms(r *http.Request, a *response) error {
 	if a.header.Get("Content-Encoding") != "" || r.Method == http.MethodHead {
-		return nil // the same without compression, or the body, is held elsewhere
+		return nil // other calls check the same answer uncompressed and with its body
 	}
 	mediaType, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
 	switch mediaType {
 	case "application/x-ndjson":
 		for line := range strings.Lines(a.body) {
-			if err := heldResponse(r, a, line); err != nil {
+			if err := conformsResponse(r, a, line); err != nil {
 				return err
 			}
 		}
@@ -66,7 +66,7 @@ func held(r *http.Request, a *response) error {
 	case "text/event-stream":
 		for line := range strings.Lines(a.body) {
 			if data, ok := strings.CutPrefix(line, "data: "); ok && strings.Contains(data, `"index"`) {
-				if err := heldResponse(r, a, data); err != nil {
+				if err := conformsResponse(r, a, data); err != nil {
 					return err
 				}
 			}
@@ -76,18 +76,18 @@ func held(r *http.Request, a *response) error {
 	return heldAs(r, a, mediaType, a.body)
 }
 
-// heldResponse checks one object of a status's responses.
-func heldResponse(r *http.Request, a *response, text string) error {
+// conformsResponse checks one object of a status's responses.
+func conformsResponse(r *http.Request, a *response, text string) error {
 	return heldAs(r, a, "application/json", `{"status":"IN_PROGRESS","totalRequests":1,"completedRequests":0,"responses":[`+text+`]}`)
 }
 
 func heldAs(r *http.Request, a *response, mediaType, body string) error {
 	item := document().model.Paths.PathItems.GetOrZero(template(r.URL.Path))
 	if item == nil || r.Method != strings.ToUpper(r.Method) || item.GetOperations().GetOrZero(strings.ToLower(r.Method)) == nil {
-		return heldError(a)
+		return conformsError(a)
 	}
 	plain := r.Clone(r.Context())
-	plain.URL.RawPath = "" // the validator does not decode what need not be encoded
+	plain.URL.RawPath = "" // the validator does not decode characters that need no encoding
 	resp := &http.Response{StatusCode: a.status, Header: a.header.Clone(), Body: io.NopCloser(strings.NewReader(body)), Request: plain}
 	if mediaType != "" {
 		resp.Header.Set("Content-Type", mediaType)
@@ -114,8 +114,8 @@ func template(path string) string {
 	return strings.Join(parts, "/")
 }
 
-// heldError checks the answer of a path that isn't described.
-func heldError(a *response) error {
+// conformsError checks the answer of a path that isn't described.
+func conformsError(a *response) error {
 	var e struct {
 		Message string `json:"errorMessage"`
 		Code    code   `json:"errorCode"`
@@ -134,7 +134,7 @@ func described() (codes []code) {
 	return codes
 }
 
-// TestDescribedRoutes: openapi.yaml has the service's routes and methods, and no others.
+// TestDescribedRoutes: openapi.yaml describes the service's routes and methods, and no others.
 func TestDescribedRoutes(t *testing.T) {
 	var got, want []string
 	for _, r := range routes {
@@ -150,7 +150,7 @@ func TestDescribedRoutes(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("described are\n%s\nand there are\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("openapi.yaml describes\n%s\nbut the service has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -174,11 +174,11 @@ func TestDescribedCodes(t *testing.T) {
 		}
 	}
 	if len(described()) != len(codes) {
-		t.Errorf("%d codes are described, and there are %d", len(described()), len(codes))
+		t.Errorf("openapi.yaml describes %d codes, but the source has %d", len(described()), len(codes))
 	}
 }
 
-// TestDescribedHosts: each call describes the answer for a host that isn't served.
+// TestDescribedHosts: each call's description has the answer for a host that isn't served.
 func TestDescribedHosts(t *testing.T) {
 	for path, item := range document().model.Paths.PathItems.FromOldest() {
 		for method, op := range item.GetOperations().FromOldest() {
@@ -243,14 +243,14 @@ func TestDescribedParameters(t *testing.T) {
 			slices.Sort(got)
 			slices.Sort(want)
 			if want = slices.Compact(want); !slices.Equal(got, want) {
-				t.Errorf("%s %s: described are %v, and there are %v", method, r.template, got, want)
+				t.Errorf("%s %s: openapi.yaml describes the parameters %v, but the route lists %v", method, r.template, got, want)
 			}
 		}
 	}
 }
 
-// hiddenAlias returns the name of the ticket that isn't described if a call requires a ticket: OpenAPI
-// can't say that one of two names is required.
+// hiddenAlias returns the name of the ticket that isn't described for a call that requires a
+// ticket, because OpenAPI can't say that one of two names is required.
 func hiddenAlias(described []string) string {
 	switch ticket, ticketID := slices.Contains(described, "ticket"), slices.Contains(described, "ticketId"); {
 	case ticket && !ticketID:
@@ -263,7 +263,7 @@ func hiddenAlias(described []string) string {
 
 // TestParametersRead: a call reads the parameters that its route lists, and no others.
 func TestParametersRead(t *testing.T) {
-	read := map[string]bool{"ticket": true, "ticketId": true} // in a loop
+	read := map[string]bool{"ticket": true, "ticketId": true} // read in a loop, so not found in the source
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -282,6 +282,6 @@ func TestParametersRead(t *testing.T) {
 		}
 	}
 	if got := slices.Sorted(maps.Keys(read)); !slices.Equal(got, knownParams) {
-		t.Errorf("read are %v, and listed %v", got, knownParams)
+		t.Errorf("the source reads %v, but the routes list %v", got, knownParams)
 	}
 }

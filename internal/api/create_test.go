@@ -119,8 +119,8 @@ func ofSize(n int) string {
 	return head + strings.Repeat("x", n-len(head)-len(tail)) + tail
 }
 
-// TestCreateByteOrderMark: a byte order mark before the body, compressed or not, isn't a part of it.
-// Elsewhere it is text.
+// TestCreateByteOrderMark: a byte order mark at the beginning of a body, compressed or not, is
+// skipped. Anywhere else, it is text.
 func TestCreateByteOrderMark(t *testing.T) {
 	w := newWorld(t, nil)
 	const mark = "\ufeff"
@@ -289,8 +289,8 @@ func TestCreateBodyBreaks(t *testing.T) {
 	}
 }
 
-// TestCreateWaitsForMemory: when the memory for bodies is taken, small bodies still get through. Large
-// ones wait and are then asked to retry; nothing of them is stored.
+// TestCreateWaitsForMemory: when the memory for large bodies is taken, small bodies still get
+// through. Creates with large ones wait and are then refused, and nothing of them is stored.
 func TestCreateWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := openDatabase(t)
@@ -348,7 +348,8 @@ func TestCreateQuota(t *testing.T) {
 	w.create("", 1)
 }
 
-// TestCreateQuotaBytes: batches that have ended count with their answers until they are deleted.
+// TestCreateQuotaBytes: batches that have ended count towards the quota, with their answers, until
+// they are deleted.
 func TestCreateQuotaBytes(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxStored = 1000 })
 	full := func(what string) {
@@ -368,7 +369,7 @@ func TestCreateQuotaBytes(t *testing.T) {
 	first := w.create("?deduplicationKey="+dedupKey, 1)
 	c := w.claim()
 	w.record(c, done(0, 200, `"`+strings.Repeat("y", 998)+`"`))
-	w.create("", 1) // its answers count when it ends
+	w.create("", 1) // its answers count once it has ended
 	w.finish(c, "")
 	full("after the end of a batch whose answer is as large as the quota")
 	if again := w.create("?deduplicationKey="+dedupKey, 1); again != first {
@@ -429,8 +430,8 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// TestCreateDedup: of many creates with one key at the same time, one stores a batch and wakes its queue.
-// Another caller's key is a different key.
+// TestCreateDedup: if many creates with one key arrive at the same time, only one stores a batch
+// and wakes its queue. The same key of another caller is a different key.
 func TestCreateDedup(t *testing.T) {
 	w := newWorld(t, nil)
 	tickets := make([]string, 20)
@@ -453,7 +454,8 @@ func TestCreateDedup(t *testing.T) {
 	}
 }
 
-// TestCreateFaults: a failed create is an error, and a batch that was stored nevertheless runs.
+// TestCreateFaults: a failed create is answered with an error. A batch that was stored nevertheless
+// runs.
 func TestCreateFaults(t *testing.T) {
 	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
 		t.Run(fault.String(), func(t *testing.T) {

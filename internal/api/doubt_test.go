@@ -68,8 +68,9 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
-// TestRetryInDoubt: a retry repeats requests that certainly were not carried out, and those in doubt only
-// if the caller wants that. Retries of both kinds together repeat each request once.
+// TestRetryInDoubt: a retry repeats requests that are known not to have been carried out, and those
+// in doubt only if the caller asks for them. Together, retries of both kinds repeat each request
+// once.
 func TestRetryInDoubt(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.ticket(w.post("?stopOnFirstFailure=false", `[
@@ -135,7 +136,7 @@ func TestRetryInDoubt(t *testing.T) {
 	ticket = w.create("?stopOnFirstFailure=false", 2)
 	w.complete(w.claim(), done(0, 200, ""), doubtful(1))
 	if a := retry(""); a.status != 409 || !strings.Contains(a.body, "in doubt: 1") || !strings.Contains(a.body, "inDoubt=only") {
-		t.Errorf("of a batch with nothing but doubt: %d %s", a.status, a.body)
+		t.Errorf("retry of a batch with only requests in doubt: %d %s", a.status, a.body)
 	}
 	if a := retry("&dryRun=true"); a.body != `{"valid":true,"totalRequests":0,"inDoubtRequests":1}` {
 		t.Errorf("its dry run: %s", a.body)

@@ -14,7 +14,7 @@ import (
 
 const formType = "application/x-www-form-urlencoded"
 
-// postForm sends a body of a type to a call; chunked means without a Content-Length.
+// postForm sends a body of a media type to a call. If chunked is set, it sends no Content-Length.
 func (w *world) postForm(target, mediaType, body string, chunked bool) response {
 	w.t.Helper()
 	r := w.request("POST", target, strings.NewReader(body))
@@ -53,8 +53,8 @@ func TestForm(t *testing.T) {
 	}
 }
 
-// TestFormTypes: the type of a form may be in upper case and have parameters. Its charset may be any that
-// clients send. Its parameters add to the query.
+// TestFormTypes: the type of a form may be in upper case and have parameters. Its charset may be
+// any that clients send. Its parameters are added to those of the query.
 func TestFormTypes(t *testing.T) {
 	w := newWorld(t, nil)
 	const stopped = `{"updateCount":1}`
@@ -92,8 +92,8 @@ func TestFormTypes(t *testing.T) {
 	}
 }
 
-// TestFormRefused: a body that can't be read as parameters is refused, and nothing changes. Without its
-// ticket, a call would pause the whole queue.
+// TestFormRefused: a body that can't be read as parameters is refused, and nothing changes. If the
+// ticket in it were ignored, a call would pause the whole queue.
 func TestFormRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	w.create("?groupId=g", 1)

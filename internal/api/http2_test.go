@@ -17,7 +17,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// slowPages is storage that takes longer for a page of results than a client may take to read it.
+// slowPages is storage that takes longer to return a page of results than a client may take to read
+// it.
 type slowPages struct{ Storage }
 
 func (s slowPages) Results(ctx context.Context, id storage.BatchID, from, bytes int) ([]storage.IndexedResult, error) {
@@ -36,8 +37,8 @@ func (l *closedOnce) Close() (err error) {
 	return err
 }
 
-// TestQuietStreamsOverHTTP2: an answer over HTTP/2 may pause as long as the service has nothing to send.
-// If a write deadline were left behind, it would reset the stream.
+// TestQuietStreamsOverHTTP2: an answer over HTTP/2 may pause as long as the service has nothing to
+// send. A write deadline that isn't removed would reset the stream.
 func TestQuietStreamsOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare(t)

@@ -25,7 +25,7 @@ import (
 func hog(t *testing.T, s *API) (release func()) {
 	t.Helper()
 	var shares []*budget.Share
-	for n := 0; ; n++ { // each gets half of what is free
+	for n := 0; ; n++ { // each call gets half of what is free
 		share := s.source.Reads.Share(fmt.Sprint(n))
 		for share.TryGrow(1 << 10) {
 			continue
@@ -46,7 +46,7 @@ func hog(t *testing.T, s *API) (release func()) {
 	}
 }
 
-// newBare returns the API without a server, and a function that calls it.
+// newBare returns an API without a server, and a function that calls it.
 func newBare(t testing.TB) (*API, func(method, target, body string) *httptest.ResponseRecorder) {
 	s := New(Options{
 		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
@@ -64,8 +64,8 @@ func newBare(t testing.TB) (*API, func(method, target, body string) *httptest.Re
 	}
 }
 
-// TestCreatesTakeTurns: a large create waits until other stores' large work leaves the
-// processors, compressed or not. A small one doesn't.
+// TestCreatesTakeTurns: a large create, compressed or not, waits until the CPU is free of other
+// stores' large work. A small one doesn't wait.
 func TestCreatesTakeTurns(t *testing.T) {
 	small := `[{"method":"POST","path":"p"}]`
 	large := `[{"method":"POST","path":"p","body":"` + strings.Repeat("x", cpu.Large) + `"}]`
@@ -108,8 +108,8 @@ func TestCreatesTakeTurns(t *testing.T) {
 	})
 }
 
-// TestAnswersWaitForMemory: when slow readers hold all memory of answers, other calls are asked to retry.
-// A status without responses needs no memory.
+// TestAnswersWaitForMemory: when slow readers hold all memory for answers, other calls are asked to
+// retry. A status without responses needs no memory.
 func TestAnswersWaitForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare(t)
@@ -140,8 +140,8 @@ func TestAnswersWaitForMemory(t *testing.T) {
 	})
 }
 
-// TestStalledClients: if a connection stalls, an upload is refused and a large answer is broken off, long
-// before the server's own limits.
+// TestStalledClients: on a stalled connection, an upload is refused and a large answer is cut off,
+// long before the server's own time limits.
 func TestStalledClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare(t)

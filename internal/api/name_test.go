@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestControlCharacters: names that other people read have no characters that control a terminal or a
-// page. The error names the character and its place.
+// TestControlCharacters: names that other people see may not contain characters that control a
+// terminal or a page. The error names the character and its place.
 func TestControlCharacters(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.CheckCallback = func(string) error { return nil } })
 	ended := w.create("", 1)
@@ -60,7 +60,7 @@ func TestControlCharacters(t *testing.T) {
 		}
 	}
 
-	// A group that an older version accepted can be stopped.
+	// A group that an older version accepted can still be stopped.
 	old := &storage.NewBatch{
 		Ticket: uuid.New(), Store: "12345", Owner: w.owner(), Queue: "old", GroupID: "a\x1b", Credential: []byte("sealed"),
 		Requests: []batch.Request{{Method: "GET", Path: "a"}},

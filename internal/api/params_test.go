@@ -40,7 +40,8 @@ func TestBoolean(t *testing.T) {
 	}
 }
 
-// TestWrongParameters: an error names a parameter that can't be read, and nothing is stored or stopped.
+// TestWrongParameters: the error for an invalid parameter names it, and nothing is stored or
+// stopped.
 func TestWrongParameters(t *testing.T) {
 	w := newWorld(t, nil)
 	const uuids = "deduplicationKey=123e4567-e89b-42d3-a456-426614174000&deduplicationKey=123e4567-e89b-42d3-a456-426614174001"
@@ -168,7 +169,7 @@ func FuzzParams(f *testing.F) {
 		p.err = nil
 		if _, given := p.values["deduplicationKey"]; given {
 			if key := p.dedupKey(); p.err == nil && key == uuid.Nil {
-				t.Error("a key was given and none was read")
+				t.Error("a key was given, but none was read")
 			}
 		}
 	})

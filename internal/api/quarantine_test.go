@@ -93,7 +93,8 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// TestDamaged: calls about a damaged batch get an error that names it, and that doesn't ask to retry.
+// TestDamaged: calls about a damaged batch get an error that names the batch and doesn't ask the
+// caller to retry.
 func TestDamaged(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Storage = &damaged{o.Storage} })
 	ticket := w.create("", 2)

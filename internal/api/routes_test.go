@@ -214,7 +214,7 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// TestRequestID: each answer has an id. It is the caller's own if that can be logged.
+// TestRequestID: each answer has an id. It is the caller's id if that can be logged.
 func TestRequestID(t *testing.T) {
 	w := newWorld(t, nil)
 	seen := map[string]bool{}

@@ -101,7 +101,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestCancelMatching: a dry run changes nothing. Then the matching batches are stopped, and no others.
+// TestCancelMatching: a dry run changes nothing. A real call stops the matching batches and no
+// others.
 func TestCancelMatching(t *testing.T) {
 	w := newWorld(t, nil)
 	var spring []string
@@ -128,7 +129,7 @@ func TestCancelMatching(t *testing.T) {
 	}
 }
 
-// TestCancelMatchingAlone: if the client goes away midway, the service keeps working.
+// TestCancelMatchingAlone: if the client disconnects midway, the service keeps working.
 func TestCancelMatchingAlone(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 5 {
@@ -151,8 +152,8 @@ func TestCancelMatchingAlone(t *testing.T) {
 	}
 }
 
-// TestRetryMatching: failed requests are retried once, however many calls there are. A quota that ends a
-// call midway loses nothing.
+// TestRetryMatching: failed requests are retried once, however many calls there are. If a quota
+// ends a call midway, the next call retries the rest.
 func TestRetryMatching(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxQueued = 5 })
 	var failed []string
@@ -200,8 +201,8 @@ func TestRetryMatching(t *testing.T) {
 	}
 }
 
-// TestRetryMatchingTwice: of two concurrent calls the later one retries nothing, even if the batches of
-// the other one have ended by then.
+// TestRetryMatchingTwice: the later of two concurrent calls retries nothing, even if the batches of
+// the other call have ended by then.
 func TestRetryMatchingTwice(t *testing.T) {
 	w := newWorld(t, nil)
 	w.create("", 1)
@@ -235,7 +236,8 @@ func TestRetryMatchingTwice(t *testing.T) {
 	}
 }
 
-// TestRequestsTextBodies: a body that was created as a JSON string is returned as one, with any text.
+// TestRequestsTextBodies: a body that was created as a JSON string is returned as a JSON string,
+// whatever its text.
 func TestRequestsTextBodies(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, text := range []string{"hello", "", `1},{"index":9,"method":"DELETE","path":"/forged"`, "\"", "\u0001", "{", "[1]x"} {
@@ -288,7 +290,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestQueueState: the state of a queue has its counts and whether it is paused or waiting.
+// TestQueueState: the state of a queue shows its counts, and whether it is paused or waiting.
 func TestQueueState(t *testing.T) {
 	w := newWorld(t, nil)
 	expect := func(want string) {
@@ -320,9 +322,9 @@ func TestActivity(t *testing.T) {
 	var minutes [span]float64
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	spread(&minutes, at, at.Add(30*time.Second), at.Add(2*time.Minute+30*time.Second), 8)
-	spread(&minutes, at, at.Add(-time.Minute), at.Add(time.Minute), 2)      // half of it is seen
-	spread(&minutes, at, at.Add(-2*time.Minute), at.Add(-time.Minute), 100) // nothing is
-	spread(&minutes, at, at.Add(59*time.Minute), at.Add(59*time.Minute), 7) // in no time
+	spread(&minutes, at, at.Add(-time.Minute), at.Add(time.Minute), 2)      // half of it is counted
+	spread(&minutes, at, at.Add(-2*time.Minute), at.Add(-time.Minute), 100) // none of it is counted
+	spread(&minutes, at, at.Add(59*time.Minute), at.Add(59*time.Minute), 7) // of no duration
 	spread(&minutes, at, at.Add(58*time.Minute), at.Add(62*time.Minute+time.Second), 0)
 	for i, want := range map[int]float64{0: 3, 1: 4, 2: 2, 3: 0, 58: 0, 59: 7} {
 		if minutes[i] < want-0.001 || minutes[i] > want+0.001 {
@@ -402,7 +404,7 @@ func TestOperator(t *testing.T) {
 	}
 }
 
-// TestTimeline: the timeline has the progress of each request.
+// TestTimeline: the timeline shows the progress of each request.
 func TestTimeline(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("?stopOnFirstFailure=false&allowParallelMode=true", 6)

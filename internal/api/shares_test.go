@@ -21,7 +21,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// fromHeader takes a network from a header, for callers from many addresses.
+// fromHeader reads the caller's network from a header, so that a test can have callers from many
+// addresses.
 func fromHeader(r *http.Request) netip.Prefix {
 	a, err := netip.ParseAddr(r.Header.Get("X-From"))
 	if err != nil {
@@ -73,8 +74,8 @@ func TestStreamsAreShared(t *testing.T) {
 		stream("ann", "192.0.2.1", true, 200)
 	}
 	stream("ann", "192.0.2.2", true, 429)     // the owner has half
-	stream("ann", "192.0.2.2", false, 429)    // and may not wait either
-	stream("made-up", "192.0.2.1", true, 429) // a new token from there changes nothing
+	stream("ann", "192.0.2.2", false, 429)    // so it can't wait for a status either
+	stream("made-up", "192.0.2.1", true, 429) // a new token from the same network doesn't help
 	stream("ben", "192.0.2.3", true, 200)
 	stream("ben", "192.0.2.3", true, 200)
 	stream("ben", "192.0.2.3", true, 429)
@@ -109,8 +110,8 @@ func serveBare(t *testing.T, s *API) func(request string) net.Conn {
 	}
 }
 
-// TestStreamEndsInOrder: a stream without events ends in order after a few minutes, so that its client
-// reconnects.
+// TestStreamEndsInOrder: a stream without events ends cleanly after a few minutes, so that its
+// client reconnects.
 func TestStreamEndsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare(t)
@@ -133,8 +134,8 @@ func TestStreamEndsInOrder(t *testing.T) {
 	})
 }
 
-// TestStalledCompressedUploads: compressed uploads that stall after their first bytes hold no memory, no
-// matter how much these bytes unpack to, and nobody waits for them.
+// TestStalledCompressedUploads: compressed uploads that stall after their first bytes hold no
+// memory, however large the decompressed bytes would be, and nobody waits for them.
 func TestStalledCompressedUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newBare(t)
@@ -157,7 +158,7 @@ func TestStalledCompressedUploads(t *testing.T) {
 		big := `[{"method":"PUT","path":"p","body":"` + strings.Repeat("x", 8<<20) + `"}]`
 		began := time.Now()
 		if a := ask("POST", base, big); a.Code != http.StatusOK || time.Since(began) > 0 {
-			t.Errorf("a neighbour: %d after %v, %s", a.Code, time.Since(began), a.Body)
+			t.Errorf("another caller: %d after %v, %s", a.Code, time.Since(began), a.Body)
 		}
 	})
 }
@@ -182,7 +183,7 @@ func TestAnswersAreSharedByOwner(t *testing.T) {
 		}
 		began := time.Now()
 		if code := status("modest"); code != 200 || time.Since(began) > 0 {
-			t.Errorf("a neighbour: %d after %v", code, time.Since(began))
+			t.Errorf("another caller: %d after %v", code, time.Since(began))
 		}
 		if code := status("greedy"); code != 503 {
 			t.Errorf("the owner itself: %d", code)
@@ -191,7 +192,8 @@ func TestAnswersAreSharedByOwner(t *testing.T) {
 }
 
 // TestSlowReaders: a client that reads a little slower than the minimum rate is cut off in the end,
-// because it gets its grace once for an answer and not for each piece. A faster client reads it all.
+// because it gets its grace once per answer, not once per piece. A faster client gets the whole
+// answer.
 func TestSlowReaders(t *testing.T) {
 	for _, c := range []struct {
 		rate  int // bytes a second

@@ -19,7 +19,7 @@ func (w *world) get(ticket, query string) response {
 	return w.do("GET", base+"?ticket="+ticket+query)
 }
 
-// check compares a status with the one that the test wants.
+// check compares a status with the one that the test expects.
 func (w *world) check(what, ticket, query, want string) {
 	w.t.Helper()
 	a := w.get(ticket, query)
@@ -69,7 +69,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestStatusNotFound: unknown, malformed and deleted tickets, and those of others, get the same answer.
+// TestStatusNotFound: unknown, malformed and deleted tickets, and those of other callers, get the
+// same answer.
 func TestStatusNotFound(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket, deleted := w.create("", 1), w.create("", 1)
@@ -100,8 +101,8 @@ func TestStatusNotFound(t *testing.T) {
 	}
 }
 
-// large creates a batch of n requests. Those before ended have been answered, each with a body of size
-// bytes.
+// large creates a batch of n requests. Those with an index below ended have been answered, each
+// with a body of size bytes.
 func (w *world) large(n, ended, size int) (ticket string, c *storage.Claim) {
 	w.t.Helper()
 	ticket = w.create("", n)
@@ -158,7 +159,7 @@ func (w *world) checkLarge(a response, escaped bool, ended int) {
 	}
 }
 
-// between is a database that calls do before the nth call of Results.
+// between is a database that calls do before the nth call to Results.
 type between struct {
 	Storage
 	n  int
@@ -185,7 +186,7 @@ func (l *lossy) Results(ctx context.Context, id storage.BatchID, from, maxBytes 
 	return l.Storage.Results(ctx, id, from, maxBytes)
 }
 
-// TestStatusIsOfOneMoment: requests that end while a status is being sent aren't in it.
+// TestStatusIsOfOneMoment: a status that is being sent doesn't include requests that end meanwhile.
 func TestStatusIsOfOneMoment(t *testing.T) {
 	pages := &between{n: 1}
 	w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
@@ -201,8 +202,8 @@ func TestStatusIsOfOneMoment(t *testing.T) {
 	w.checkLarge(a, false, 50)
 }
 
-// TestStatusBreaks: a status that can't be read to its end isn't taken for a whole one. Before its first
-// byte the answer is an error; after that, the connection breaks.
+// TestStatusBreaks: a client can't mistake a part of a status for the whole. If the rest can't be
+// read, the answer is an error before the first byte, and the connection breaks after it.
 func TestStatusBreaks(t *testing.T) {
 	for _, n := range []int{2, 3, 5} { // the first bytes leave after page 1
 		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "caused a panic"} {

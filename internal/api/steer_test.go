@@ -11,7 +11,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// TestWaitsUntil: the details of a batch say until when it waits.
+// TestWaitsUntil: the details of a batch show the time until which it waits.
 func TestWaitsUntil(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("", 2)
@@ -172,19 +172,19 @@ func TestRetry(t *testing.T) {
 	w.ticket(w.do("POST", base+"/retry?ticket="+conflict))
 	c = w.claim()
 	if l := c.Requests[0].Links; l == nil || len(l.Headers) != 1 || l.Headers[0].Value != batch.IdempotencyKey(uuid.MustParse(conflict), 0) || c.Requests[1].Links != nil {
-		t.Errorf("a conflict that an earlier attempt may have caused has lost its key: %+v, %+v", l, c.Requests[1].Links)
+		t.Errorf("a request whose conflict an earlier attempt may have caused has lost its key: %+v, %+v", l, c.Requests[1].Links)
 	}
 	w.complete(c, done(0, 200, ""), done(1, 200, ""))
 
 	well := w.create("", 1)
 	w.complete(w.claim(), done(0, 200, ""))
 	if a := w.do("POST", base+"/retry?ticket="+well); a.status != 409 || !strings.Contains(a.body, "nothing to retry") {
-		t.Errorf("of a batch without failures: %d %s", a.status, a.body)
+		t.Errorf("retry of a batch without failures: %d %s", a.status, a.body)
 	}
 	broken := w.ticket(w.post("?stopOnFirstFailure=false", `[{"id":"p","method":"POST","path":"/p"},{"method":"GET","path":"/{id}","refs":{"path:id":"p#/id"}}]`))
 	w.complete(w.claim(), done(0, 200, "{}"), end(1, 424, batch.Failed))
 	if a := w.do("POST", base+"/retry?ticket="+broken); a.status != 409 || !strings.Contains(a.body, "of request 1, the reference path:id from $[0]#/id finds nothing there") {
-		t.Errorf("of what can't be filled: %d %s", a.status, a.body)
+		t.Errorf("retry of a batch with a reference that can't be filled: %d %s", a.status, a.body)
 	}
 	for target, status := range map[string]int{"/retry": 400, "/retry?ticket=" + uuid.NewString(): 404, "/retry?ticket=x": 404} {
 		if a := w.do("POST", base+target); a.status != status {
@@ -193,8 +193,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestHeaders: the operator allows headers. A batch with a header that is no longer allowed can't be
-// retried, alone or with others.
+// TestHeaders: a batch with a header that the operator no longer allows can't be retried, alone or
+// with others.
 func TestHeaders(t *testing.T) {
 	admitted, err := batch.AdmitHeaders("X-Tenant")
 	if err != nil {
@@ -238,7 +238,7 @@ func TestHeaders(t *testing.T) {
 		t.Errorf("where it is admitted: %d %s", a.status, a.body)
 	}
 	if a := after.do("GET", base+"?details=true&ticket="+well); a.status != 200 {
-		t.Errorf("the batch that went well but for one: %d %s", a.status, a.body)
+		t.Errorf("the batch with one failure: %d %s", a.status, a.body)
 	}
 }
 

@@ -137,8 +137,8 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// TestFaults: if the database fails, every call gets a 503 that says when to retry, the failure is logged
-// once, and nothing changes.
+// TestFaults: if the database fails, every call gets a 503 that says when to retry. The failure is
+// logged once, and nothing changes.
 func TestFaults(t *testing.T) {
 	w := newWorld(t, nil)
 	ticket := w.create("?groupId=g", 1)
@@ -171,7 +171,7 @@ func TestFaults(t *testing.T) {
 	}
 	w.checkQueues("notified", &w.notified)
 
-	// A stop whose second half fails has stopped the batch and notified its queue.
+	// Even if the second half of a stop fails, the batch is stopped and its queue is notified.
 	c := w.claim()
 	w.node.SetFault(func(op string) storagetest.Fault {
 		if op == "Status" {

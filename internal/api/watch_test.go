@@ -20,7 +20,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// tried returns a mark with everything that details show.
+// tried returns a mark with all values that details show.
 func tried(i, code int, body string) storage.Mark {
 	m := done(i, code, body)
 	m.Result.Headers = []batch.Header{{Name: "Etag", Value: `"v1"`}}
@@ -251,8 +251,8 @@ func TestLongPoll(t *testing.T) {
 	w.watched(0)
 }
 
-// TestWatchElsewhere: a waiting call learns soon what another node does, and is answered when the service
-// shuts down.
+// TestWatchElsewhere: a waiting call soon learns of changes by another node. At shutdown, it is
+// answered.
 func TestWatchElsewhere(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -285,7 +285,7 @@ func TestWatchElsewhere(t *testing.T) {
 // event is an event of a stream.
 type event struct{ name, id, data string }
 
-// stream reads events until the connection ends, or there are enough.
+// stream sends the events of a batch to a channel until the connection ends.
 func (w *world) stream(ticket, last string, events chan<- event) {
 	r := w.request("GET", base+"?ticket="+ticket, nil)
 	r.Header.Set("Accept", "text/event-stream")
@@ -354,7 +354,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("an event after the end: %+v", e)
 	}
 
-	// A stream that is resumed after an event has exactly the other events; after the last one, none.
+	// A stream that is resumed after an event sends exactly the remaining events.
 	all := append(append([]event{first}, got...), rest...)
 	for n, e := range all {
 		again := make(chan event, 100)
@@ -447,7 +447,7 @@ func TestLinesAreFlat(t *testing.T) {
 	if total < 499<<20 {
 		t.Errorf("%d bytes arrived", total)
 	}
-	t.Logf("%d MB came, the service held %d MB at most", total>>20, most>>20)
+	t.Logf("%d MB arrived, and the service held at most %d MB", total>>20, most>>20)
 	if most > 16<<20 {
 		t.Errorf("the service held %d MB", most>>20)
 	}

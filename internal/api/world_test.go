@@ -119,7 +119,7 @@ func (r response) code(t testing.TB) string {
 	return e.ErrorCode
 }
 
-// request returns a request to the API with the caller's token. A body is JSON.
+// request returns a request to the API with the caller's token. If it has a body, the type is JSON.
 func (w *world) request(method, target string, body io.Reader) *http.Request {
 	w.t.Helper()
 	r, err := http.NewRequest(method, w.server.URL+target, body)
@@ -146,7 +146,7 @@ func try(r *http.Request) (response, error) {
 	body, err := io.ReadAll(resp.Body)
 	a := response{status: resp.StatusCode, header: resp.Header, body: string(body)}
 	if err == nil {
-		err = held(r, &a)
+		err = conforms(r, &a)
 	}
 	return a, err
 }

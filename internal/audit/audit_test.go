@@ -119,7 +119,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// Without a writer, operators' calls and sign-ins go to the service's own log, and other calls nowhere.
+// Without a writer, operators' calls and sign-ins are logged to the service's own log. Other calls
+// aren't logged.
 func TestWithoutWriter(t *testing.T) {
 	var own bytes.Buffer
 	l := newLog(nil, slog.New(slog.NewTextHandler(&own, nil)))

@@ -16,11 +16,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// fakeAPI answers checks with the code that the token begins with.
+// fakeAPI answers checks with the status code at the beginning of the token.
 type fakeAPI struct {
 	asked atomic.Int64
 	gate  chan struct{}                  // nil: answers at once
-	means func(token string) (int, bool) // overrides the token
+	means func(token string) (int, bool) // overrides the token's code
 }
 
 func (u *fakeAPI) Do(_ context.Context, c *outbound.Call) outbound.Answer {
@@ -78,8 +78,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckRemembers: every answer is remembered for a while. An admission lasts longest. A failed
-// check lasts only as long as a caller waits before it retries.
+// TestCheckRemembers: every answer is remembered for a while: an admission for the longest time,
+// and a failed check only as long as a caller waits before it retries.
 func TestCheckRemembers(t *testing.T) {
 	for token, remembered := range map[string]time.Duration{
 		"200": admittedFor, "401": refusedFor, "403": refusedFor, "404": refusedFor, "302": refusedFor, "429": unclearFor, "500": unclearFor, "none": unclearFor,
@@ -125,8 +125,8 @@ func TestCheckOfOneStore(t *testing.T) {
 	}
 }
 
-// Concurrent calls with one token share one check. The others still get their answer when one of
-// them goes away.
+// Concurrent calls with one token share one check. If one caller disconnects, the others still get
+// their answer.
 func TestCheckAsksOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &fakeAPI{gate: make(chan struct{})}
@@ -142,7 +142,7 @@ func TestCheckAsksOnce(t *testing.T) {
 		synctest.Wait()
 		leave()
 		if got := <-left; got != 0 {
-			t.Errorf("the caller that went away got %d", got)
+			t.Errorf("the caller that disconnected got %d", got)
 		}
 		close(u.gate)
 		for range cap(others) {
@@ -192,12 +192,12 @@ func TestSlowedAddress(t *testing.T) {
 		revoked = true
 		<-time.After(admittedFor)
 		ask(here, "200-good", 401)
-		ask(here, "200-unknown1", 200) // the minute is over
+		ask(here, "200-unknown1", 200) // because the minute is over
 	})
 }
 
-// TestParallelGuesses: guesses at the same time can't pass the limit together, and callers who
-// hang up don't get more of them.
+// TestParallelGuesses: concurrent guesses can't exceed the limit together, and callers that
+// disconnect don't get more guesses.
 func TestParallelGuesses(t *testing.T) {
 	for name, hangUp := range map[string]bool{"they wait": false, "they hang up": true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -387,7 +387,7 @@ func TestFrom(t *testing.T) {
 	p := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("fe80::/64")}
 	for _, c := range []struct{ remote, forwarded, want string }{
 		{"192.0.2.1:5", "", "192.0.2.1"},
-		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1"}, // not a trusted proxy: anybody can write this header
+		{"192.0.2.1:5", "198.51.100.7", "192.0.2.1"}, // not a trusted proxy: anybody can forge this header
 		{"10.0.0.1:5", "198.51.100.7", "198.51.100.7"},
 		{"10.0.0.1:5", "1.1.1.1, 198.51.100.7", "198.51.100.7"},
 		{"10.0.0.1:5", "1.1.1.1, 198.51.100.7, 10.0.0.2", "198.51.100.7"},

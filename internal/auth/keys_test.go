@@ -70,7 +70,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// An unusable file leaves the keys as they were.
+// If the file can't be used, the old keys stay in effect.
 func TestKeysReload(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	one := issue(t, file, seal, "one", []string{"*"}, Rights, nil)
@@ -168,7 +168,7 @@ func TestKeysCredentialCantBeMoved(t *testing.T) {
 	}
 }
 
-// Concurrent changes are all kept, and a failed one changes nothing.
+// No concurrent change is lost, and a failed one changes nothing.
 func TestConcurrentChanges(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	const n = 20
@@ -212,8 +212,8 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// TestKeysFromASlowedAddress: issued keys are judged whatever their address has done. A key that has
-// expired, or lacks the right or the store, doesn't count as a guess.
+// TestKeysFromASlowedAddress: issued keys are judged even if their address has used up its guesses.
+// A key that has expired, or lacks the right or the store, doesn't count as a guess.
 func TestKeysFromASlowedAddress(t *testing.T) {
 	file, seal := filepath.Join(t.TempDir(), "keys.json"), secret.New()
 	past := time.Now().Add(-time.Hour)

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestHealthWindow: attempts older than the window are forgotten, and no others.
+// TestHealthWindow: only attempts older than the window are forgotten.
 func TestHealthWindow(t *testing.T) {
 	var h recent
 	begin := time.Unix(1_900_000_000, 0)
@@ -28,7 +28,7 @@ func TestHealthWindow(t *testing.T) {
 	}
 }
 
-// TestQuantiles: the median and the 99th percentile are right within a bucket.
+// TestQuantiles: the median and the 99th percentile are off by at most one bucket.
 func TestQuantiles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h recent

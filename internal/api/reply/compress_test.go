@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A slow reader costs no memory.
+// A compressor keeps no memory between pieces, so that a slow reader costs none.
 func TestCompressorKeepsNothing(t *testing.T) {
 	piece := bytes.Repeat([]byte(`{"id":1,"text":"something"},`), 10_000)
 	for _, coding := range []Coding{Gzip, Zstd} {

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestEventIDs: an event's id says which responses the client has, and any text can be read.
+// TestEventIDs: an event's id says which responses the client has. Any other text stands for none.
 func TestEventIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s batch.Set

@@ -7,7 +7,7 @@ import (
 )
 
 func TestMediaType(t *testing.T) {
-	for accept, want := range map[string]string{ // lines, with | between
+	for accept, want := range map[string]string{ // header lines, separated by |
 		"":                                       jsonType,
 		"application/json":                       jsonType,
 		"text/event-stream":                      eventsType,
@@ -16,7 +16,7 @@ func TestMediaType(t *testing.T) {
 		"text/event-stream; charset=utf-8":       eventsType,
 		"application/json; charset=utf-8":        jsonType,
 		`text/event-stream; x="a,b;q=0"`:         eventsType,
-		"text/html":                              jsonType, // nothing that it accepts
+		"text/html":                              jsonType, // it accepts nothing that we send
 		"text/html, */*;q=0.8":                   jsonType,
 		"*/*":                                    jsonType,
 		"application/*":                          jsonType,
@@ -45,7 +45,7 @@ func TestMediaType(t *testing.T) {
 		"application/json;q=0.1|text/event-stream": eventsType,
 		"application/json|text/event-stream":       jsonType,
 		"text/html|application/x-ndjson;q=0.2":     linesType,
-		// What is malformed counts as absent, and takes nothing else with it.
+		// Malformed elements count as absent and don't affect the others.
 		"text/event-stream;q=abc":                 jsonType,
 		"text/event-stream;q=2":                   jsonType,
 		"text/event-stream;q=-1":                  jsonType,
@@ -87,7 +87,7 @@ func FuzzMediaType(f *testing.F) {
 
 func TestNegotiate(t *testing.T) {
 	for _, c := range []struct {
-		accept string // lines, with | between; "-": no header
+		accept string // header lines, separated by |; "-": no header
 		want   Coding
 	}{
 		{"-", Identity},

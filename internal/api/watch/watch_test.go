@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// states is a database of other nodes: the state of each batch.
+// states is a database that other nodes change. It holds the state of each batch.
 type states struct {
 	news  map[storage.BatchID]storage.News
 	err   error
@@ -59,7 +59,7 @@ func TestChanged(t *testing.T) {
 	expect(t, "any change", one, true)
 	expect(t, "any change", two, true)
 	stop()
-	stop() // again, without an effect
+	stop() // a second call has no effect
 	h.Changed(1)
 	expect(t, "after stop", one, false)
 	if n := h.Watchers(); n != 1 {
@@ -67,8 +67,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestRun: a change by another node, or a delete, is news after the next poll. A failure is retried. Nobody
-// polls for batches that aren't watched.
+// TestRun: the next poll reports a change by another node or a delete. A failed poll is retried.
+// Batches that aren't watched are not polled.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h Hub
@@ -87,7 +87,7 @@ func TestRun(t *testing.T) {
 		news, stop := h.Watch(1)
 		defer stop()
 		pass(2 * pollInterval)
-		received(news) // the first poll is a spurious hint
+		received(news) // the first poll gives a spurious hint
 		pass(2 * pollInterval)
 		expect(t, "without a change", news, false)
 		s.news[1] = storage.News{ID: 1, Completed: 1}
