@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// heldPrefix begins the names of stores whose requests are never answered.
+// heldPrefix is the prefix of the stores whose requests are never answered.
 const heldPrefix = "held-"
 
 // bell is an upstream in this process. It reports when requests arrive.

@@ -152,7 +152,7 @@ func (b *bench) newcomers(ctx context.Context, atOnce string) ([]figure, error) 
 		return nil, err
 	}
 	defer svc.kill()
-	// Three batches of 500 requests keep a store busy for 30 s and more.
+	// Three batches of 500 requests keep a store busy for at least 30 s.
 	if _, err := svc.createAll(ctx, scenario{stores: busy, batches: 3, requests: 500}, batchBody(500)); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ const (
 
 // addHistory adds n finished batches with SQL, spread over all queues. They are copies of
 // batches that have already ended, with their requests and marks. All columns are copied, except
-// those that identify a batch and its times.
+// those that identify a batch or hold its times.
 func (d database) addHistory(ctx context.Context, n int, progress func(done int)) error {
 	return d.withConn(ctx, func(c *pgx.Conn) error {
 		h := history{c: c}

@@ -227,7 +227,7 @@ func (b *bench) contestants(ctx context.Context, u *upstream, s scenario) (field
 	}
 	const queues = "order per store, stop on failure, reporting a POST whose outcome is unknown after a crash (it is sent again)"
 	field = append(field, contestant{name: riverName, lacks: queues + "; fairness between stores", run: func(ctx context.Context) (peerCost, error) {
-		db, err := b.newDatabase(ctx, "") // a new one each time, as jobs stay in the table
+		db, err := b.newDatabase(ctx, "") // a new one each time, because jobs stay in the table
 		if err != nil {
 			return peerCost{}, err
 		}

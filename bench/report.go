@@ -163,7 +163,7 @@ func (f figure) text() string {
 	return fmt.Sprintf("%.2f %s", *f.Value, f.Unit)
 }
 
-// goal returns the goal with its unit; empty without one.
+// goal returns the goal with its unit, or the empty string if there is none.
 func (f figure) goal() string {
 	sign, bound := "≤ ", f.Goal
 	if f.Least != 0 {

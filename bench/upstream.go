@@ -64,8 +64,8 @@ func serveUpstream(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// awaitParent returns when ctx ends or the parent process ends, which holds the other end of
-// stdin.
+// awaitParent returns when ctx or the parent process ends. It notices the latter because the
+// parent holds the other end of stdin.
 func awaitParent(ctx context.Context) {
 	gone := make(chan struct{})
 	go func() {

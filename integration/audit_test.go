@@ -21,9 +21,9 @@ type audit struct {
 	requests    int
 	lost        int // tickets whose batch is missing or incomplete
 	twice       int // POST and PATCH that arrived again although an earlier attempt may have been carried out
-	inDoubt     int // POST and PATCH reported as unknown
+	inDoubt     int // POST and PATCH whose outcome is reported as unknown
 	doubtDone   int // those in doubt that the upstream had carried out
-	interrupted int // requests of any method that a dying process left unknown
+	interrupted int // requests of any method whose outcome a dying process left unknown
 	notSent     int // POST and PATCH reported as not sent, because there was no connection
 	repeated    int // GET, HEAD, PUT and DELETE that arrived again without an earlier refusal
 	unreported  int // GET and HEAD that arrived but were reported as NOT_EXECUTED after a crash
@@ -80,7 +80,8 @@ func (a *audit) keys(arrivals []Arrival) {
 	}
 }
 
-// repetitions checks that no POST or PATCH arrived again after it may have been carried out.
+// repetitions checks that no POST or PATCH arrived again after an arrival that may have been carried
+// out.
 func (a *audit) repetitions() {
 	a.t.Helper()
 	for path, arrivals := range a.byPath {
@@ -159,7 +160,7 @@ func (a *audit) batch(store int, b loadBatch, s *status) {
 // path returns the path of a store's request in the ledger.
 func path(store int, r request) string { return "/api/" + storeName(store) + "/" + r.Path }
 
-// result checks one response against what arrived.
+// result checks one response against the arrivals of its request.
 func (a *audit) result(r request, arrivals []Arrival, got result) error {
 	executed := 0
 	for _, arrival := range arrivals {

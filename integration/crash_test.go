@@ -124,7 +124,7 @@ func upstreamDies(t *testing.T, database string) {
 	for range 10 {
 		awaitArrivals(ctx, t, ledger.After(60))
 		ledger.Down()
-		for range 3 { // shorter than all retries together, longer than a request
+		for range 3 { // longer than a request takes, but shorter than its retries last
 			pause(ctx)
 		}
 		if err := ledger.Up(); err != nil {

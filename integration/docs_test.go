@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// documentTimeout limits all commands of one page.
+// documentTimeout limits the time of all commands of one page together.
 const documentTimeout = 2 * time.Minute
 
 // docExample is an example that a reader would paste into a shell, with its expected output.

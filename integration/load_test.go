@@ -153,5 +153,5 @@ func moody(a Arrival) Reply {
 	return r
 }
 
-// steady is an upstream that takes up to 4 ms and has no other faults.
+// steady is an upstream that takes up to 4 ms and has no faults.
 func steady(Arrival) Reply { return Reply{Delay: rand.N(4 * time.Millisecond)} }

@@ -49,7 +49,7 @@ func memoryGroup(t *testing.T) (folder string, environ []string) {
 	return "", []string{fmt.Sprintf("GOMEMLIMIT=%d", documentedMemory/10*9)}
 }
 
-// peak returns the largest memory size that the process has had, in bytes.
+// peak returns the peak memory of the process, in bytes.
 func (s *service) peak(t *testing.T) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))

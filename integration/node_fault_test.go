@@ -27,7 +27,7 @@ const (
 	takeoverCut    = 15 * time.Second
 )
 
-// times returns the number of times that a fault strikes.
+// times returns how often a fault strikes.
 func times(byDefault int) int {
 	if *faults > 0 {
 		return *faults
@@ -35,7 +35,7 @@ func times(byDefault int) int {
 	return byDefault
 }
 
-// timesKilled returns the number of times that a service is killed.
+// timesKilled returns how often a service is killed.
 func timesKilled(byDefault int) int {
 	if *kills > 0 {
 		return *kills
@@ -43,7 +43,7 @@ func timesKilled(byDefault int) int {
 	return byDefault
 }
 
-// TestTakeoverKilled kills nodes under load. The others take over their stores, whether the node
+// TestTakeoverKilled kills nodes under load. Other nodes take over the stores of each, whether it
 // returns at once or later.
 func TestTakeoverKilled(t *testing.T) {
 	r := newRow("`kill -9` of a node", takeoverKilled)

@@ -40,7 +40,7 @@ func TestIdleNodeStarts(t *testing.T) {
 					t.Fatal(err)
 				}
 				moment := awaitArrivals(ctx, t, first)
-				if i > 0 { // only now does the full node know about the other one for certain
+				if i > 0 { // in the first round, the full node may not know yet that the idle one exists
 					took = append(took, moment.Sub(began))
 				}
 			}
