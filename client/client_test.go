@@ -299,8 +299,8 @@ func TestRetryIsNotRepeated(t *testing.T) {
 	}
 }
 
-// breaking breaks the connection after the given number of bytes of an answer to GET. It does so the
-// given number of times.
+// breaking breaks the connections of the first answers to GET, as many as times says, each after this
+// many bytes.
 func breaking(bytes, times int) func(next http.Handler) http.Handler {
 	var broken atomic.Int64
 	return func(next http.Handler) http.Handler {
@@ -518,7 +518,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestBodyForms checks that Bytes returns a body as the upstream sent it.
+// TestBodyForms checks that Bytes returns every form of body as the upstream sent it.
 func TestBodyForms(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"httpBody":{"n": 12345678901234567890}}`:        `{"n": 12345678901234567890}`,

@@ -260,7 +260,7 @@ type stream struct {
 }
 
 // connect makes one call and handles its events until the connection ends. over reports whether
-// there is nothing more to read.
+// the iteration is complete.
 func (s *stream) connect(ctx context.Context) (over bool, err error) {
 	resp, err := s.c.open(ctx, &s.call)
 	if err != nil {

@@ -401,7 +401,7 @@ func newList(environ []string) *cobra.Command {
 	c := r.command(environ, hasJSON, &cobra.Command{
 		Use:     "list",
 		Short:   "List your batches, newest first",
-		Long:    "List your batches, newest first. With --status, list those with one status, oldest first.",
+		Long:    "List your batches, newest first. With --status, list only those with that status, oldest first.",
 		Example: "  sheaf list --status in-progress",
 		Args:    atMost(0),
 	}, func(ctx context.Context, service *client.Client, c *cobra.Command, _ []string) error {

@@ -59,7 +59,7 @@ func fromKubernetes(name string) bool {
 	return name == "SHEAF_PORT" || strings.HasPrefix(name, "SHEAF_PORT_") || strings.HasPrefix(name, "SHEAF_SERVICE_")
 }
 
-// nearest returns the known name that is closest to name, or "" if name can't be a typo of any.
+// nearest returns the known name that is closest to name, or "" if none is close enough for a typo.
 func nearest(name string, known []string) string {
 	best, least := "", 4
 	for _, k := range known {

@@ -125,7 +125,7 @@ func readCredential(environ []string, stdin io.Reader) (string, error) {
 	case credential == "":
 		return "", usagef("the upstream's credential is missing: set %s, or write it to stdin", credentialVariable)
 	case len(credential) > batch.MaxToken || strings.ContainsFunc(credential, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return "", usagef("the upstream's credential must be one word of at most %d visible characters", batch.MaxToken)
+		return "", usagef("the upstream's credential must be at most %d visible ASCII characters without spaces", batch.MaxToken)
 	}
 	return credential, nil
 }

@@ -18,7 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// TestHosts: a service on a loopback address answers to this machine's names and those of --hosts.
+// TestHosts: a service on a loopback address answers only requests for this machine's names and those in --hosts.
 func TestHosts(t *testing.T) {
 	served := onlyHosts([]string{"batch.example.com"}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
 	for host, want := range map[string]int{

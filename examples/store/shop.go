@@ -158,8 +158,8 @@ type list[T any] struct {
 	Items  []T `json:"items"`
 }
 
-// page returns the part of a list that the query parameters offset (default 0) and limit (1 to 100,
-// default 100) select.
+// page returns the part of a list that the query parameters select: offset (default 0) and limit (1 to
+// 100, default 100).
 func page[T any](all []T, r *http.Request) (any, error) {
 	offset, err := number(r, "offset", 0)
 	if err != nil || offset < 0 {

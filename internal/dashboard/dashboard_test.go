@@ -84,7 +84,7 @@ func (w *world) ask(method, path, token string, form url.Values, headers ...stri
 	return out
 }
 
-// request returns the request that ask sends without a form.
+// request returns a request like ask's, without a form.
 func (w *world) request(method, path, token string) *http.Request {
 	r := httptest.NewRequest(method, "http://sheaf.example"+path, nil)
 	r.AddCookie(&http.Cookie{Name: cookieName, Value: w.d.sessions.begin(token, r.RemoteAddr)})

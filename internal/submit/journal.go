@@ -18,8 +18,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/private"
 )
 
-// journal records what a submission has done, in a file next to the input. The first line is the header
-// and each following line an entry, in JSON. Each entry is synced to disk before the submission
+// journal records what a submission has done, in a file next to the input. The first line is the header,
+// and each of the others is an entry, in JSON. Each entry is synced to disk before the submission
 // continues. An incomplete line at the end, which a crash leaves, is ignored.
 type journal struct {
 	Header

@@ -203,7 +203,7 @@ func (in *Input) plan(o batch.Options) (chunks []chunk, blank int, err error) {
 // maxMistakes is how many mistakes of a file are shown.
 const maxMistakes = 20
 
-// mistakes is an error with the first mistakes of a file and the number of the others.
+// mistakes is an error that holds the first mistakes in a file and counts the others.
 type mistakes struct {
 	shown []error
 	more  int

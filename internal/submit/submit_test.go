@@ -206,7 +206,7 @@ func expect(t *testing.T, got, want string) {
 }
 
 // TestNDJSON checks that results have the line numbers of the input, and that the failed requests of an
-// array are written as lines.
+// array are written one per line.
 func TestNDJSON(t *testing.T) {
 	w, dir := start(t), t.TempDir()
 	w.fails["/1/b"] = 400

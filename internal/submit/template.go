@@ -77,7 +77,7 @@ func parseTemplate(text string, columns []string, decimalComma bool) (*template,
 	return t, nil
 }
 
-// scan finds the placeholders, and whether they are inside a string.
+// scan finds the placeholders, and determines whether each is inside a string.
 func scan(text string) (*template, error) {
 	t := &template{}
 	quoted, begin := false, 0
