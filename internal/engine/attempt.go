@@ -28,8 +28,8 @@ import (
 //	After these commits, the node has confirmed that it owns
 //	the queue.                                                  TestExpired, TestUncertain
 //	When the connection is ready, the node still owns it.       TestWithheld
-//	If i is a POST or PATCH, certainly no earlier attempt at it
-//	was carried out, unless Policy.RetryInDoubt is set.         TestFailure, TestRecovered, TestModel
+//	If i is a POST or PATCH, no earlier attempt can have been
+//	carried out, unless Policy.RetryInDoubt is set.             TestFailure, TestRecovered, TestModel
 
 // start sends the requests. Before anything but a GET or HEAD leaves, every earlier answer becomes
 // durable, and then its intent, usually in one commit. That commit also returns a stop, so nothing

@@ -127,8 +127,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeWords checks that the status line says so if a request may have been carried out although its
-// answer is a failure.
+// TestJudgeWords checks what the status line says if a request may have been carried out although its answer
+// is a failure.
 func TestJudgeWords(t *testing.T) {
 	maybe := storage.Tries{MaybeDone: true}
 	p := Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(c int) bool { return c/100 == 2 }}
