@@ -37,7 +37,7 @@ type Operations interface {
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 
 	// Ping reports whether the database answers and, judging by recent changes, can be written to.
-	// It writes nothing while the database works.
+	// It normally writes nothing.
 	Ping(ctx context.Context) error
 
 	// Close gives up the node's queues and closes the database. It waits for running calls; later

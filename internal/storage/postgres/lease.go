@@ -74,7 +74,7 @@ type lease struct {
 	changed chan struct{} // closed and replaced when the grant changes
 }
 
-// grant is the state of the registration. A grant is immutable; update replaces it.
+// grant is the state of the registration. It is immutable; update replaces it.
 type grant struct {
 	node    int64
 	locked  bool    // the row names a lock

@@ -30,7 +30,7 @@ import (
 // places. The rows show which marks still count: an entry without marks means that all earlier
 // marks of its batch are in their places.
 //
-// A row holds one entry after the other: the batch's id and the number of marks (uvarint), then
+// A row is a sequence of entries: the batch's id and the number of marks (uvarint), then
 // each mark after its length (4 bytes, little endian).
 //
 // Only the writer calls the methods, except of.

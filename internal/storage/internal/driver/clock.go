@@ -24,7 +24,7 @@ func (c *Clock) Now() time.Time {
 // started is the time from which both the wall clock and the monotonic clock are counted.
 var started = time.Now()
 
-// Skew returns how far the wall clock was set since the process started. It compares it with the
+// Skew returns how far the wall clock has been set since the process started. It compares it with the
 // monotonic clock, which can't be set.
 func (c *Clock) Skew() time.Duration {
 	return c.Now().Sub(started.Round(0)) - time.Since(started)

@@ -47,7 +47,7 @@ type Scheduler struct {
 	classes [classes]class
 }
 
-// class is the running and waiting calls of one class.
+// class holds the running and waiting calls of one class.
 type class struct {
 	perStore int // maximum slots of one store; 0: no limit
 	stores   map[string]*store
@@ -55,7 +55,7 @@ type class struct {
 	free     []*store // to be reused
 }
 
-// store is the running and waiting calls of one store. It exists while there are any.
+// store holds the running and waiting calls of one store. It exists while there are any.
 type store struct {
 	name             string
 	running, waiting int

@@ -1,5 +1,5 @@
 -- +goose Up
--- Of an answer, beside its body: batch.PackHeaders; NULL: none, or stored before this step.
+-- The answer's headers: storage.PackHeaders; NULL: none, or stored before this step.
 ALTER TABLE marks ADD COLUMN headers bytea;
 
 -- +goose Down

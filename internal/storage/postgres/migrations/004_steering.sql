@@ -1,8 +1,8 @@
 -- +goose Up
 ALTER TABLE queues ADD COLUMN paused boolean NOT NULL DEFAULT false;
 ALTER TABLE batches ADD COLUMN paused boolean NOT NULL DEFAULT false;
-ALTER TABLE batches ADD COLUMN retry_of uuid;                          -- the ticket of the batch of which it repeats what failed
-ALTER TABLE batches ADD COLUMN failed smallint NOT NULL DEFAULT -1;    -- of its requests, when it has ended; -1: not counted, as it ended before this step
+ALTER TABLE batches ADD COLUMN retry_of uuid;                          -- the ticket of the batch whose failed requests this one repeats
+ALTER TABLE batches ADD COLUMN failed smallint NOT NULL DEFAULT -1;    -- failed requests, set when the batch ends; -1: it ended before this step
 
 CREATE INDEX batches_paused ON batches (queue) WHERE ended_at = 0 AND paused;
 CREATE INDEX queues_paused ON queues (id) WHERE paused;

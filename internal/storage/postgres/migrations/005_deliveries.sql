@@ -1,7 +1,7 @@
 -- +goose Up
-ALTER TABLE batches ADD COLUMN callback bytea NOT NULL DEFAULT ''; -- where its end is told; empty: nowhere
+ALTER TABLE batches ADD COLUMN callback bytea NOT NULL DEFAULT ''; -- the URL that is notified of its end; empty: none
 
--- The telling of batches' ends; a batch has at most one.
+-- Notifications of batches' ends; a batch has at most one.
 CREATE TABLE deliveries (
     batch    bigint PRIMARY KEY,
     state    smallint NOT NULL,            -- storage.DeliveryState

@@ -1,4 +1,4 @@
 -- +goose Up
--- When the row was written. A row from the future was written by a clock that was ahead: its
--- moments are moved back with this one. 0: the row was written before this column existed.
+-- When the row was written. A row from the future was written while a clock was ahead; its times
+-- are moved back by the same amount. 0: the row was written before this column existed.
 ALTER TABLE holds ADD COLUMN set_at bigint NOT NULL DEFAULT 0;

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- Answers are compressed by lz4 where the server has it: PostgreSQL's own method takes ten times
--- as long, which large answers make felt. Elsewhere they are stored as they are.
+-- Answers are compressed with lz4 if the server has it. PostgreSQL's own method takes ten times as
+-- long, which is noticeable with large answers. Without lz4, answers are not compressed.
 -- +goose StatementBegin
 DO $$
 BEGIN

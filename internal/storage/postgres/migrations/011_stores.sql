@@ -1,3 +1,3 @@
 -- +goose Up
--- Changed the key of holds, which nodes of the version before need. See 021_store_holds.sql.
+-- This step changed the key of holds, which nodes of the previous version need. See 021_store_holds.sql.
 SELECT 1;

@@ -1,6 +1,6 @@
 -- +goose Up
--- A request is in doubt if it failed, and whether the upstream carried it out is unknown. What a
--- version before these steps recorded has only the message. The same rule is in storage.Mark.InDoubt.
+-- A request is in doubt if it failed and it is unknown whether the upstream carried it out. Versions
+-- before these steps recorded only the message. storage.Mark.InDoubt has the same rule.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION sheaf_in_doubt(mark marks) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT mark.state = 3 AND mark.status = 2
