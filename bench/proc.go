@@ -36,7 +36,7 @@ func parseStat(text string) (processStat, bool) {
 		return processStat{}, false
 	}
 	number := func(i int) int {
-		n, _ := strconv.Atoi(fields[i]) // the kernel writes numbers
+		n, _ := strconv.Atoi(fields[i]) // the kernel always writes numbers here
 		return n
 	}
 	return processStat{
