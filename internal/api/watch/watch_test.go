@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,12 +13,15 @@ import (
 
 // states is a database that other nodes change. It holds the state of each batch.
 type states struct {
+	mu    sync.Mutex // guards the other fields
 	news  map[storage.BatchID]storage.News
 	err   error
 	calls int
 }
 
 func (s *states) News(_ context.Context, ids []storage.BatchID) (out []storage.News, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.calls++
 	for _, id := range ids {
 		if n, ok := s.news[id]; ok {
@@ -25,6 +29,13 @@ func (s *states) News(_ context.Context, ids []storage.BatchID) (out []storage.N
 		}
 	}
 	return out, s.err
+}
+
+// change changes the database while the hub runs.
+func (s *states) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 // received reports whether a channel has a value, and whether it is open.
@@ -90,14 +101,13 @@ func TestRun(t *testing.T) {
 		received(news) // the first poll gives a spurious hint
 		pass(2 * pollInterval)
 		expect(t, "without a change", news, false)
-		s.news[1] = storage.News{ID: 1, Completed: 1}
+		s.change(func() { s.news[1] = storage.News{ID: 1, Completed: 1} })
 		pass(2 * pollInterval)
 		expect(t, "after a change", news, true)
-		s.err = errors.New("the database is gone")
+		s.change(func() { s.err = errors.New("the database is gone") })
 		pass(2 * time.Second)
 		expect(t, "during a failure", news, false)
-		s.err = nil
-		delete(s.news, 1)
+		s.change(func() { s.err = nil; delete(s.news, 1) })
 		pass(2 * time.Second)
 		expect(t, "after a delete", news, true)
 		cancel()
