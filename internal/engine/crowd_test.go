@@ -15,6 +15,7 @@ func TestCrowd(t *testing.T) {
 	scenario(t, "one store, many tokens", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce, w.options.MaxOutbound, w.options.Strangers = 640, 640, true
+		w.options.Memory, w.options.LargestBatch = 64<<20, 1<<20 // enough for all, so that only places are scarce
 		w.start()
 		w.createAs("crowd", "crowd/known", stop, "GET")
 		w.pass(time.Second)
@@ -53,6 +54,7 @@ func TestCrowdTurns(t *testing.T) {
 	scenario(t, "all of a store's places are busy", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce, w.options.MaxOutbound, w.options.Strangers = 640, 640, true
+		w.options.Memory, w.options.LargestBatch = 64<<20, 1<<20 // enough for all, so that only places are scarce
 		w.start()
 		for i := range 65 {
 			for j := range 30 {

@@ -208,8 +208,10 @@ func (w *world) start() {
 	if o.MaxOutbound == 0 {
 		o.MaxOutbound = 1000
 	}
-	if o.LargestBatch = o.Memory; o.Memory == 0 {
+	if o.Memory == 0 {
 		o.Memory, o.LargestBatch = 4<<20, 1<<20
+	} else if o.LargestBatch == 0 {
+		o.LargestBatch = o.Memory
 	}
 	if o.Answers == 0 {
 		o.Answers, o.LargestAnswer = 64<<20, 1<<20
