@@ -133,8 +133,9 @@ type Retries struct {
 	InDoubt bool
 }
 
-// Limits keep one caller from using up what all share. A queue holds the batches of one store or,
-// if neither Auth.CheckURL nor Auth.KeysFile is set, those of one token in a store.
+// Limits keep one caller from using up resources that all callers share. A queue holds the batches
+// of one store or, if neither Auth.CheckURL nor Auth.KeysFile is set, those of one token in a
+// store.
 type Limits struct {
 	MaxBody   int64 // bytes of a create's body, decompressed. Default: 10 MiB
 	MaxAnswer int64 // bytes of one answer's body. Default: 5 MiB
@@ -169,8 +170,8 @@ type Webhooks struct {
 type Observe struct {
 	// AuditLog, if set, gets a JSON line for each call about batches or by operators: who created,
 	// read or canceled what. Each line is one call of Write. It has no tokens, bodies, paths or
-	// queries. Repeated reads by one caller are logged once a minute. If Write fails, the service
-	// logs that, and the audited call succeeds nevertheless.
+	// queries. Repeated reads by one caller are logged once a minute. A failed Write is logged and
+	// doesn't fail the call.
 	AuditLog io.Writer
 	// StoreClass returns the class in which a store is counted. Metrics have one set of values for
 	// each class, so use few classes. StoreClass is called with "" for stores that are not counted

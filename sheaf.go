@@ -96,7 +96,7 @@ func New(o Options) (*Service, error) {
 // userAgent names the service to the servers that it calls.
 func userAgent() string { return "sheaf/" + Version }
 
-// guard returns the guard of connections to the upstream; nil allows all addresses.
+// guard returns the guard for connections to the upstream. A nil guard allows all addresses.
 func (o *Options) guard() *outbound.Guard {
 	if !o.Upstream.Guard {
 		return nil

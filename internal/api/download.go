@@ -6,7 +6,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// body sends the body of an answer or, with of=request, of a request, as a file and byte for byte.
+// body sends the body of an answer as a file, byte for byte. With of=request, it sends the body of
+// a request instead.
 func (s *API) body(c *call) error {
 	ticket := c.query.requiredTicket("set it to the ticket of the batch whose body you want.")
 	index := c.query.integer("index", -1, 0, batch.MaxRequests-1)

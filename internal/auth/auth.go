@@ -20,7 +20,8 @@ const (
 	Read   = "read"   // read status and search
 	Cancel = "cancel" // stop and delete
 
-	// Operate allows reading the overview of all stores, and releasing quarantined batches.
+	// Operate allows reading the overview of all stores, and releasing and ending quarantined
+	// batches.
 	Operate = "operate"
 )
 

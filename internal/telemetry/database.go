@@ -16,7 +16,7 @@ type Database struct {
 	changed func(storage.BatchID)
 }
 
-// NewDatabase returns a Database that counts in m. It calls changed with each batch for which
+// NewDatabase returns a Database that reports to m. It calls changed with each batch for which
 // something was recorded. changed must not block.
 func NewDatabase(db storage.Storage, m *Metrics, changed func(storage.BatchID)) *Database {
 	return &Database{Storage: db, metrics: m, changed: changed}
