@@ -129,6 +129,9 @@ func (r *run) takeBack(begins []int) {
 // returnReserved gives back what pick has reserved for requests that have not left.
 func (r *run) returnReserved(begins []int) {
 	r.e.outbound.Release(int64(len(begins)))
+	if extra := r.inflight + len(begins) - 1; r.share != nil && extra > 0 {
+		r.e.extras.give(r.share, min(extra, len(begins))) // the first attempt takes no extra place
+	}
 	for _, i := range begins {
 		r.upstream.Undo(r.c.Queue)
 		r.detachMemory(i).Release()

@@ -531,6 +531,34 @@ func TestWakeUp(t *testing.T) {
 	})
 }
 
+// TestPauseAtStart checks that a pause that arrives with the intent of parallel requests returns all that
+// was reserved for them, while another request of the batch is still in flight.
+func TestPauseAtStart(t *testing.T) {
+	scenario(t, "a pause between choosing and sending", func(t *testing.T, w *world) {
+		w.up.script(0, 0, step{answered(200), time.Minute})
+		for i := range 200 {
+			w.up.script(0, 1+i, step{answered(200), time.Second})
+		}
+		a := w.create("s", parallel, posts(201)...)
+		w.pass(500 * time.Millisecond)
+		p := storage.PauseRequest{Key: a.key, Paused: true}
+		insist(w, func() (storage.StopResult, error) { return w.node.Pause(context.Background(), p) }) // without a hint to the engine
+		w.pass(time.Second)
+		x := w.engine.extras
+		x.mu.Lock()
+		free := x.free
+		x.mu.Unlock()
+		if free != x.all {
+			t.Errorf("%d of %d extra places are free, and only the batch's first request is in flight", free, x.all)
+		}
+		p.Paused = false
+		insist(w, func() (storage.StopResult, error) { return w.node.Pause(context.Background(), p) })
+		w.engine.Notify(a.queue)
+		w.pass(2 * time.Minute)
+		expect(t, "after the resume", w.outcome(a), strings.TrimSpace(strings.Repeat("200 ", 201)))
+	})
+}
+
 // TestPause checks that after a pause, requests in flight finish and nothing else starts. A resumed batch
 // continues where it stopped.
 func TestPause(t *testing.T) {
