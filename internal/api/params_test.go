@@ -78,7 +78,7 @@ func TestWrongParameters(t *testing.T) {
 		{"GET", "?status=QUEUED&offset=-1", "offset"},
 		{"GET", "?status=QUEUED&offset=10001", "offset must be at most 10000. To read on, call GET /api/v3/{storeId}/batch/search"},
 		{"GET", "?offset=2147483647", "offset must be at most 10000"},
-		{"GET", "/webhooks?offset=10001", "parameter after"},
+		{"GET", "/webhooks?offset=10001", "set after"},
 		{"GET", "/webhooks?after=0", "after"},
 		{"GET", "?status=QUEUED&offset=99999999999999999999", "offset"},
 		{"GET", "?status=QUEUED&x=%", "query"},

@@ -88,7 +88,7 @@ func TestQuarantine(t *testing.T) {
 	if a := operate("POST", "/operator/quarantine/end?ticket="+ticket); a.status != 200 {
 		t.Errorf("end: %d %s", a.status, a.body)
 	}
-	if a := w.do("GET", base+"?ticket="+ticket); !strings.Contains(a.body, `"status":"COMPLETED"`) || !strings.Contains(a.body, "an operator ended the batch") {
+	if a := w.do("GET", base+"?ticket="+ticket); !strings.Contains(a.body, `"status":"COMPLETED"`) || !strings.Contains(a.body, "an operator ended the quarantined batch") {
 		t.Errorf("status of the ended batch: %s", a.body)
 	}
 }
