@@ -154,7 +154,7 @@ func TestHealth(t *testing.T) {
 		{"/healthz", nil, 200, `{"status":"ok"}`},
 		{"/healthz", errors.New("down"), 200, `{"status":"ok"}`},
 		{"/readyz", nil, 200, `{"status":"ready"}`},
-		{"/readyz", errors.New(`recovery is "under way"`), 503, `{"status":"unavailable","reason":"recovery is \"under way\""}`},
+		{"/readyz", errors.New(`recovery is "running"`), 503, `{"status":"unavailable","reason":"recovery is \"running\""}`},
 	} {
 		w.ready = tt.ready
 		r := w.request("GET", tt.target, nil)

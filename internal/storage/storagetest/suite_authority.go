@@ -81,7 +81,7 @@ var authorityTests = []test{
 
 // expiryTests are about a node that the database considers dead although it is alive.
 var expiryTests = []nodeTest{
-	{"a node taken for dead may not send; what it had under way counts until another claims", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"a node that is considered dead may not send; what it had in flight counts until another claims", func(t *testing.T, c Cluster, a, b *fixture) {
 		x := newBatch("s", 3)
 		first := a.claimed(x)
 		a.authorize(first)
@@ -142,7 +142,7 @@ var expiryTests = []nodeTest{
 		a.authorize(again)
 		a.record(again, done(0, ""))
 	}},
-	{"it can be taken for dead more than once", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"it can be considered dead more than once", func(t *testing.T, c Cluster, a, b *fixture) {
 		last := a.claimed(newBatch("s", 1))
 		for range 3 {
 			c.Expire(t, a.s)

@@ -74,7 +74,7 @@ var createTests = []test{
 		f.create(withQuota(newBatch("t", 1), 2))
 		f.create(newBatch("s", 1))
 	}},
-	{"an ended batch does not count for the quota, one under way does", func(f *fixture) {
+	{"an ended batch does not count for the quota, a running one does", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		_, err := f.s.Create(f.Context(), withQuota(newBatch("s", 1), 1))
 		var full *storage.QuotaError
@@ -117,7 +117,7 @@ var createTests = []test{
 	{"a deduplication key is free after the batch was deleted", func(f *fixture) {
 		stages := map[string]func(q storage.QueueID){
 			"queued":    func(storage.QueueID) {},
-			"under way": func(q storage.QueueID) { f.claim(q) },
+			"running": func(q storage.QueueID) { f.claim(q) },
 			"ended":     func(q storage.QueueID) { f.finish(f.claim(q)) },
 		}
 		for store, begin := range stages {

@@ -193,7 +193,7 @@ var readTests = []test{
 		for i, r := range want {
 			f.record(c, storage.Mark{Index: i, State: storage.Done, Result: r})
 		}
-		for _, when := range []string{"under way", "ended"} {
+		for _, when := range []string{"running", "ended"} {
 			got := f.status(b).Results
 			if len(got) != len(want) {
 				f.Fatalf("%s: %d results, want %d", when, len(got), len(want))
@@ -204,7 +204,7 @@ var readTests = []test{
 					f.Errorf("%s, result %d: got %.200q, want %.200q", when, i, fmt.Sprint(r), fmt.Sprint(want[i]))
 				}
 			}
-			if when == "under way" {
+			if when == "running" {
 				f.finish(c)
 			}
 		}

@@ -108,7 +108,7 @@ var reopenTests = []reopenTest{
 		expect(f.T, "told", again.Signals, storage.Signals{Stopped: true})
 		expect(f.T, "the next claim", f.finish(again), (*storage.Claim)(nil))
 	}},
-	{"a delete of a batch under way", func(f *fixture, reopen func()) {
+	{"a delete of a running batch", func(f *fixture, reopen func()) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
 		f.delete(b)
@@ -123,7 +123,7 @@ var reopenTests = []reopenTest{
 		reopen()
 		f.expectSetting("name", odd)
 	}},
-	{"an abandon of what an earlier process had under way", func(f *fixture, reopen func()) {
+	{"an abandon of what an earlier process had in flight", func(f *fixture, reopen func()) {
 		b := newBatch("s", 3)
 		f.record(f.claimed(b), done(0, ""), begun(1))
 		reopen()

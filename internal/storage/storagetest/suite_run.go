@@ -58,7 +58,7 @@ var runningTests = []test{
 		f.create(newBatch("s", 1))
 		expect(f.T, "runnable afterwards", len(f.runnable()), 1)
 	}},
-	{"a claim tells all that was recorded", func(f *fixture) {
+	{"a claim has all that was recorded", func(f *fixture) {
 		b := newBatch("s", 4)
 		c := f.claimed(b)
 		expectMarks(f.T, c.Marks)

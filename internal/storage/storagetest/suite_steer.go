@@ -184,7 +184,7 @@ var steerTests = []test{
 		bad.Result.Status = batch.Failed
 		f.record(c, done(0, ""), bad, skipped(2))
 		f.record(d, skipped(4), waiting(0))
-		expect(f.T, "under way", group(all[0]), storage.GroupCounts{Queued: 2, InProgress: 1, Requests: 15, Succeeded: 1, Failed: 1, NotExecuted: 2})
+		expect(f.T, "running", group(all[0]), storage.GroupCounts{Queued: 2, InProgress: 1, Requests: 15, Succeeded: 1, Failed: 1, NotExecuted: 2})
 		f.finish(c, done(3, ""))
 		f.release(d, time.Time{}, bad)
 		expect(f.T, "one ended", group(all[0]), storage.GroupCounts{Queued: 1, InProgress: 1, Completed: 1, Requests: 15, Succeeded: 2, Failed: 2, NotExecuted: 3})

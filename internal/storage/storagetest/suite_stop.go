@@ -50,7 +50,7 @@ var stopTests = []test{
 		expectError(f.T, "Claim", err, storage.ErrNothing)
 		f.create(withQuota(newBatch("s", 1), 1))
 	}},
-	{"a batch under way is ended by its runner", func(f *fixture) {
+	{"a running batch is ended by its runner", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		got := f.stop(byTicket(b))
@@ -173,7 +173,7 @@ var deleteTests = []test{
 		f.gone(a, id)
 		expect(f.T, "the next claim", f.claim(q).Ticket, b.Ticket)
 	}},
-	{"a batch under way is hidden, and ended by its runner", func(f *fixture) {
+	{"a running batch is hidden, and ended by its runner", func(f *fixture) {
 		a, b := withGroup(newBatch("s", 2), "g"), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -185,7 +185,7 @@ var deleteTests = []test{
 		f.gone(a, c.ID)
 		expect(f.T, "the next claim", next.Ticket, b.Ticket)
 	}},
-	{"a batch under way still counts for the quota", func(f *fixture) {
+	{"a running batch still counts for the quota", func(f *fixture) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
 		f.delete(b)

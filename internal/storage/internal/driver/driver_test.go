@@ -16,7 +16,7 @@ func TestGate(t *testing.T) {
 		go func() { closed = g.Close() }()
 		synctest.Wait()
 		if closed {
-			t.Error("it was closed over a call under way")
+			t.Error("it was closed during a call")
 		}
 		if err := g.Enter(); !errors.Is(err, ErrClosed) {
 			t.Errorf("a call was let in while it closes: %v", err)
