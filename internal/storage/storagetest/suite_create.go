@@ -116,9 +116,9 @@ var createTests = []test{
 	}},
 	{"a deduplication key is free after the batch was deleted", func(f *fixture) {
 		stages := map[string]func(q storage.QueueID){
-			"queued":    func(storage.QueueID) {},
+			"queued":  func(storage.QueueID) {},
 			"running": func(q storage.QueueID) { f.claim(q) },
-			"ended":     func(q storage.QueueID) { f.finish(f.claim(q)) },
+			"ended":   func(q storage.QueueID) { f.finish(f.claim(q)) },
 		}
 		for store, begin := range stages {
 			first := withDedup(newBatch(store, 1))
