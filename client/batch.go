@@ -162,7 +162,7 @@ type Response struct {
 	Index        int             `json:"-"` // the request's position in the batch, from 0; -1: the server didn't send it
 	ID           string          `json:"id,omitempty"`
 	Status       ResultStatus    `json:"status"`
-	InDoubt      bool            `json:"inDoubt,omitempty"`          // the request is Failed, but the upstream may have carried it out
+	InDoubt      bool            `json:"inDoubt,omitempty"`          // the request is Failed, but the upstream may have carried it out; Stream sets it for each 502 and 504 of a server without Sheaf's additions
 	Body         json.RawMessage `json:"httpBody,omitempty"`         // JSON unchanged, or other content as a JSON string; nil: no body
 	BodyEncoding string          `json:"httpBodyEncoding,omitempty"` // "base64" if Body encodes bytes that aren't UTF-8
 	StatusCode   int             `json:"httpStatusCode,omitempty"`   // 504 or 502 if no answer came; 0: not executed

@@ -156,6 +156,8 @@ func (c *Client) readStatus(dec *json.Decoder, accept func(*Response) bool) erro
 				}
 				if r.Index < 0 && completed {
 					r.Index = i // the responses are complete and in order
+					// A server that sends no indexes doesn't report requests in doubt either.
+					r.InDoubt = r.Status == Failed && (r.StatusCode == http.StatusBadGateway || r.StatusCode == http.StatusGatewayTimeout)
 				}
 				if !accept(r) {
 					return nil

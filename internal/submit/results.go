@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -81,7 +82,7 @@ func newOutcome(line int, request []byte, ticket string, r *client.Response, why
 		return o, nil
 	}
 	o.Status, o.Code, o.Message, o.Body, o.Encoding, o.Reason = string(r.Status), r.StatusCode, r.StatusLine, r.Body, r.BodyEncoding, r.Reason
-	o.InDoubt = r.InDoubt
+	o.InDoubt = r.InDoubt && (q.Method == http.MethodPost || q.Method == http.MethodPatch) // others can be repeated
 	return o, nil
 }
 

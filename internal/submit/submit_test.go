@@ -240,6 +240,47 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
+// plainServer makes the service answer like a server without Sheaf's additions.
+type plainServer struct{}
+
+func (plainServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	q := r.URL.Query()
+	for _, name := range []string{"wait", "details", "after", "only", "limit"} {
+		q.Del(name)
+	}
+	r.URL.RawQuery = q.Encode()
+	for _, name := range []string{"Accept", "Prefer", "Accept-Encoding"} {
+		r.Header.Del(name)
+	}
+	resp, err := (&http.Transport{DisableCompression: true, DisableKeepAlives: true}).RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	body = bytes.ReplaceAll(body, []byte(`"inDoubt":true,`), nil)
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return resp, nil
+}
+
+// TestInDoubtOfPlainServer checks that a POST without an answer is not among the failed requests to send
+// again if the server doesn't report requests in doubt.
+func TestInDoubtOfPlainServer(t *testing.T) {
+	w, dir := start(t), t.TempDir()
+	w.fails["/1/doubt"], w.fails["/1/bad"] = 504, 400
+	in := file(t, dir, "a.ndjson", "{\"method\":\"POST\",\"path\":\"/doubt\"}\n{\"method\":\"PUT\",\"path\":\"/doubt\"}\n{\"method\":\"POST\",\"path\":\"/bad\"}\n")
+	o := submit.Options{Input: submit.Input{Path: in}, FailedOnly: filepath.Join(dir, "again.ndjson")}
+	s := must(begin(t, w, "1", o).Do(t.Context(), w.clients("1", plainServer{})))
+	if want := (submit.Counts{Failed: 3, InDoubt: 1}); s.Counts != want {
+		t.Errorf("%+v", s)
+	}
+	expect(t, string(must(os.ReadFile(o.FailedOnly))), `{"method":"PUT","path":"/doubt"}`+"\n"+`{"method":"POST","path":"/bad"}`+"\n")
+}
+
 // TestStopOnFailure checks that nothing is sent after the first failure, not even from later batches.
 func TestStopOnFailure(t *testing.T) {
 	w, dir := start(t), t.TempDir()

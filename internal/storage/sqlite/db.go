@@ -226,22 +226,21 @@ func (db *DB) write(ctx context.Context, what string, fn func(c *sqlite.Conn) er
 }
 
 // writeFor is write for a caller. bytes is about how much the operation writes. The operation waits
-// for its caller's turn before it enters the writer's queue. A large operation first waits for its
-// turn among large ones, so that those don't delay small ones.
+// for its caller's turn before it enters the writer's queue. Large operations have turns of their
+// own, so that they don't delay small ones.
 func (db *DB) writeFor(ctx context.Context, by storage.Caller, bytes int, what string, fn func(c *sqlite.Conn) error) error {
 	op := &operation{bytes: bytes, by: by, class: driver.Creates, run: fn}
+	turns := db.writes
+	if op.isLarge() {
+		turns = db.large
+	}
 	return db.entered(what, func() error {
 		limited, cancel := context.WithTimeoutCause(ctx, db.callerTimeout, errSlow)
 		defer cancel()
-		leave, err := db.turn(limited, op)
-		if err != nil {
+		if err := acquire(limited, turns, op.class, by); err != nil {
 			return db.failure(ctx, what, err)
 		}
-		defer leave()
-		if err := acquire(limited, db.writes, driver.Creates, by); err != nil {
-			return db.failure(ctx, what, err)
-		}
-		defer db.writes.Release(driver.Creates, by)
+		defer turns.Release(op.class, by)
 		return db.failure(ctx, what, db.writer.do(ctx, op))
 	})
 }
@@ -254,11 +253,12 @@ func callerOf(key storage.Key) storage.Caller {
 // operate is write for any operation of the service.
 func (db *DB) operate(ctx context.Context, what string, op *operation) error {
 	return db.entered(what, func() error {
-		leave, err := db.turn(ctx, op)
-		if err != nil {
-			return db.failure(ctx, what, err)
+		if op.isLarge() {
+			if err := acquire(ctx, db.large, op.class, op.by); err != nil {
+				return db.failure(ctx, what, err)
+			}
+			defer db.large.Release(op.class, op.by)
 		}
-		defer leave()
 		return db.failure(ctx, what, db.writer.do(ctx, op))
 	})
 }
@@ -270,17 +270,6 @@ func (db *DB) entered(what string, call func() error) error {
 	}
 	defer db.gate.Leave()
 	return call()
-}
-
-// turn waits until a large operation may enter the writer's queue. Stores take turns.
-func (db *DB) turn(ctx context.Context, op *operation) (leave func(), err error) {
-	if !op.isLarge() {
-		return func() {}, nil
-	}
-	if err := acquire(ctx, db.large, op.class, op.by); err != nil {
-		return nil, err
-	}
-	return func() { db.large.Release(op.class, op.by) }, nil
 }
 
 // failure returns the error of a call; see driver.Failure.

@@ -228,6 +228,50 @@ func TestLargeCreatesLeaveSmallOnes(t *testing.T) {
 	db.large.Release(driver.Results, storage.Caller{Store: "m"})
 }
 
+// TestLargeCreatesHoldNoTurn: a caller whose small creates use up its slots can't hold the turn of
+// large operations meanwhile.
+func TestLargeCreatesHoldNoTurn(t *testing.T) {
+	db := openNew(t).(*DB)
+	db.callerTimeout = time.Hour
+	mallory := storage.Caller{Store: "m"}
+	full, end := context.WithCancel(t.Context())
+	defer end()
+	var waiting sync.WaitGroup
+	for range callersWrites {
+		waiting.Go(func() {
+			if db.writes.Acquire(full, driver.Creates, mallory) == nil {
+				<-full.Done()
+				db.writes.Release(driver.Creates, mallory)
+			}
+		})
+	}
+	for db.writes.Waiting() == 0 {
+		runtime.Gosched()
+	}
+	limited, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if err := db.writeFor(limited, mallory, 1<<20, "write", func(*sqlite.Conn) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	end()
+	waiting.Wait()
+}
+
+// TestLargeCreatesWaitBriefly: a large create that gets no turn in time is refused as busy.
+func TestLargeCreatesWaitBriefly(t *testing.T) {
+	db := openNew(t).(*DB)
+	db.callerTimeout = time.Millisecond
+	other := storage.Caller{Store: "m"}
+	if err := db.large.Acquire(t.Context(), driver.Results, other); err != nil {
+		t.Fatal(err)
+	}
+	defer db.large.Release(driver.Results, other)
+	err := db.writeFor(t.Context(), madeUp(1), 1<<20, "write", func(*sqlite.Conn) error { return nil })
+	if !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("%v, want %v", err, storage.ErrBusy)
+	}
+}
+
 // TestLargeOperationsLeaveTheLog: what large operations have written is moved from the log into the
 // file, even if nothing else happens.
 func TestLargeOperationsLeaveTheLog(t *testing.T) {
