@@ -39,9 +39,6 @@ func (s *Service) Ready(ctx context.Context) error {
 	return s.storage.Ping(ctx)
 }
 
-// readyLogInterval is the minimum time between two log lines about a database that doesn't answer.
-const readyLogInterval = time.Minute
-
 // readyz is Ready for /readyz, which anybody may call. It logs the database's error instead of
 // returning it.
 func (s *Service) readyz(ctx context.Context) error {
@@ -50,11 +47,13 @@ func (s *Service) readyz(ctx context.Context) error {
 		return err
 	}
 	if err = s.storage.Ping(ctx); err == nil {
+		s.unready.Recovered()
 		return nil
 	}
-	now, last := time.Now().UnixNano(), s.readyLogged.Load()
-	if ctx.Err() == nil && now-last >= int64(readyLogInterval) && s.readyLogged.CompareAndSwap(last, now) {
-		s.log.Warn("the service is not ready: the database does not work", "error", err)
+	if ctx.Err() == nil {
+		if n, due := s.unready.Failed(time.Now()); due {
+			s.log.Warn("the service is not ready: the database does not work", "error", err, "since_last_log", n)
+		}
 	}
 	return errors.New("the service is not ready; see its log for the reason")
 }

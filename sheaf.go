@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/sheafapi/sheaf/internal/admission"
 	"github.com/sheafapi/sheaf/internal/api"
@@ -18,6 +17,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/database"
 	"github.com/sheafapi/sheaf/internal/engine"
 	"github.com/sheafapi/sheaf/internal/governor"
+	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/telemetry"
@@ -51,10 +51,10 @@ type Service struct {
 	tracer   trace.Tracer // nil: nothing is traced
 	log      *slog.Logger
 
-	readyLogged atomic.Int64   // when an unready database was last logged, in nanoseconds since 1970
-	closers     []func() error // close what was opened; Close calls them in reverse order
-	closing     sync.Once
-	closed      error // the result of Close
+	unready outage.Log     // checks of readiness that the database failed
+	closers []func() error // close what was opened; Close calls them in reverse order
+	closing sync.Once
+	closed  error // the result of Close
 }
 
 // New opens the database and returns a service that uses it. Close the service when done. If an option

@@ -77,6 +77,7 @@ type Governor struct {
 	credentials   map[batch.Owner]*Credential
 	held          map[batch.Owner][]storage.Hold // holds of credentials that aren't in use here
 	polls         outage.Log
+	unannounced   outage.Log // holds that other nodes don't know of
 	announcements chan storage.Hold
 }
 
@@ -103,8 +104,10 @@ func (g *Governor) Run(ctx context.Context) {
 			// Use the remaining time, because the wall clock may have been set since the answer.
 			now := time.Now()
 			h.Until = storage.CeilMillis(now.Add(h.Until.Sub(now)))
-			if err := g.shared.Hold(ctx, h); err != nil && ctx.Err() == nil {
-				g.log.Warn("could not announce to other nodes that an upstream credential must wait", "until", h.Until, "error", err)
+			if err := g.shared.Hold(ctx, h); err == nil {
+				g.unannounced.Recovered()
+			} else if n, due := g.unannounced.Failed(now); due && ctx.Err() == nil {
+				g.log.Warn("could not announce to other nodes that an upstream credential must wait", "until", h.Until, "error", err, "since_last_log", n)
 			}
 		case <-poll.C:
 			g.Poll(ctx)

@@ -19,7 +19,7 @@ type Filter struct {
 	InDoubt bool         // only those that have ended and have a request in doubt
 	Code    int          // only those with a request that ended with an answer of this code; 0: any
 	Path    string       // only those with a request whose path and query contain this text; empty: any
-	Oldest  bool         // oldest first, as with Open; needs a Status
+	Oldest  bool         // oldest first, as with Open; without a Status it has no effect
 	After   BatchID      // only those after this one in that order; 0: from the beginning
 	Limit   int          // maximum number of batches to return, at least 1
 }
@@ -46,7 +46,7 @@ func (f *Filter) Ends(s *Summary) bool {
 }
 
 // Ascending reports whether the filter's order is that of the batches' IDs.
-func (f *Filter) Ascending() bool { return f.Open || f.Oldest }
+func (f *Filter) Ascending() bool { return f.Open || f.Oldest && f.Status != 0 }
 
 // Look returns the maximum number of batches that one Find reads. The more a batch costs to check,
 // the fewer it reads. If exact is set, the database reads only batches with the filter's Status.

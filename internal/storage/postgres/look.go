@@ -54,9 +54,11 @@ func (db *DB) Find(ctx context.Context, f storage.Filter) (storage.Page, error) 
 	return page, nil
 }
 
-// look returns the maximum number of batches that one Find reads. The statements of candidates
-// don't distinguish queued batches from those in progress.
-func look(f *storage.Filter) int { return f.Look(f.Status == 0 || f.Status == batch.Completed) }
+// look returns the maximum number of batches that one Find reads. Of the statements of candidates, only
+// find_open distinguishes queued batches from those in progress.
+func look(f *storage.Filter) int {
+	return f.Look(f.Status == 0 || f.Status == batch.Completed || f.Ascending())
+}
 
 // candidates returns the batches to check, in order.
 func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Filter) (ids []int64, err error) {
@@ -74,7 +76,7 @@ func (db *DB) candidates(ctx context.Context, l lane, what string, f *storage.Fi
 	case f.Oldest && f.Status == batch.Completed:
 		name = "find_ended_oldest"
 	case f.Ascending():
-		name = "find_open"
+		name, args = "find_open", append(args, f.Status != 0, f.Status == batch.InProgress)
 	case f.GroupID != "":
 		name, args = "find_group", append(args, []byte(f.GroupID))
 	case f.Failed, f.InDoubt:

@@ -41,7 +41,7 @@ func endAside(ids []int64) []step {
 // Quarantined implements storage.Storage.
 func (db *DB) Quarantined(ctx context.Context, after storage.BatchID, limit int) ([]storage.QuarantinedBatch, error) {
 	var out []storage.QuarantinedBatch
-	err := db.read(ctx, readsOf(ctx), "list batches that were set aside", get("quarantined", func(r pgx.Rows) error {
+	err := db.read(ctx, readsOf(ctx), "list quarantined batches", get("quarantined", func(r pgx.Rows) error {
 		var b storage.QuarantinedBatch
 		var ticket uuid.UUID
 		var queue, group, reason []byte

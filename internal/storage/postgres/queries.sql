@@ -156,7 +156,9 @@ UNION ALL
 ORDER BY id DESC LIMIT $4;
 
 -- name: find_open
-SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id > $3 ORDER BY id LIMIT $4;
+SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id > $3
+    AND (NOT $5::boolean OR $6::boolean = (started_at <> 0 AND EXISTS (SELECT FROM marks WHERE batch = batches.id AND state = 3 AND status <> 3)))
+ORDER BY id LIMIT $4;
 
 -- name: find_unfinished
 SELECT id FROM batches WHERE store = $1 AND owner = $2 AND ended_at = 0 AND NOT deleted AND id < $3 ORDER BY id DESC LIMIT $4;

@@ -85,7 +85,7 @@ func candidates(c *sqlite.Conn, f *storage.Filter) (ids []storage.BatchID, err e
 	switch {
 	case f.Open:
 		err = query(c, "find_open", add, f.Store, f.Owner[:], int64(f.After), look)
-	case f.Oldest:
+	case f.Ascending():
 		err = query(c, "find_oldest", add, f.Store, f.Owner[:], int(f.Status), int64(f.After), look)
 	case f.GroupID != "":
 		err = query(c, "find_group", add, f.Store, f.Owner[:], f.GroupID, before, look)

@@ -80,7 +80,7 @@ func (db *DB) endAside(c *sqlite.Conn, id storage.BatchID, q storage.QueueID, re
 // Quarantined implements storage.Storage.
 func (db *DB) Quarantined(ctx context.Context, after storage.BatchID, limit int) ([]storage.QuarantinedBatch, error) {
 	var out []storage.QuarantinedBatch
-	err := db.read(ctx, "list batches that were set aside", func(c *sqlite.Conn) error {
+	err := db.read(ctx, "list quarantined batches", func(c *sqlite.Conn) error {
 		return query(c, "quarantined", func(s *sqlite.Stmt) error {
 			b := storage.QuarantinedBatch{
 				ID: storage.BatchID(s.ColumnInt64(0)), Store: s.ColumnText(2), Queue: s.ColumnText(3), GroupID: s.ColumnText(4), Total: s.ColumnInt(5),
