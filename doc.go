@@ -1,9 +1,10 @@
 // Package sheaf puts a durable, fair, asynchronous batch endpoint in front of any REST API.
 //
-// A client sends up to 500 HTTP requests for one store (a tenant) in one call and gets a ticket. With
-// the ticket it reads the batch's status and the answers. Once a client has its ticket, the batch is
-// on disk. Its requests run in order even if processes are killed, each answer is kept until it
-// expires, and a POST or PATCH whose outcome is unknown is not sent again.
+// A client sends up to 500 HTTP requests for one store (a tenant) in one call and gets a ticket. It
+// then uses the ticket to read the batch's status and the answers. Once a client has its ticket, the
+// batch is on disk and survives killed processes. Its requests run in order unless it allows parallel
+// mode. Each answer is kept until it expires. A POST or PATCH whose outcome is unknown is not sent
+// again, unless Retries.InDoubt is set.
 //
 // A Service is an http.Handler that serves the API. Its Run method runs the batches:
 //
