@@ -39,7 +39,7 @@ RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/l
 # cached, because Go doesn't know that they depend on a binary of this module. The main module comes
 # last, so that its result is at the end of the output.
 .PHONY: test
-test: ## Run all tests: go test ./... with the race detector, and those that need PostgreSQL, browsers and other programs
+test: ## Run all tests except make chaos, clients and fuzz: go test ./... with the race detector, and those that need PostgreSQL, browsers and other programs
 	@bash .ci/need race postgres servers clients browser prometheus spreadsheet
 	$(GO) vet -tags postgres ./...
 	@jobs=; for module in $(MODULES); do \
@@ -83,7 +83,7 @@ CHECKS ?= 400
 CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode|Memory
 
 .PHONY: chaos
-chaos: ## Break nodes and PostgreSQL under load, FAULTS times each; attack as a hostile tenant; check the promised times; print tables
+chaos: ## Inject each fault FAULTS times under load, attack as a hostile tenant, and fail if recovery takes longer than promised
 	@bash .ci/need postgres servers
 	$(GO) test -tags postgres -count=1 -timeout 3h -run 'Model|JournalCrash|SmallJournal|AuthorityEnds|Deaths' \
 		./internal/storage/sqlite ./internal/storage/postgres ./internal/submit -rapid.checks $(CHECKS)
@@ -115,7 +115,7 @@ format: $(GOFUMPT) ## Format the code
 	$(GOFUMPT) -w .
 
 .PHONY: fuzz
-fuzz: ## Fuzz every target for FUZZTIME (60s) each
+fuzz: ## Run each fuzz target for FUZZTIME (default 60s)
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n 1 dirname | sort -u | while read -r dir; do \
 		for target in $$(cat "$$dir"/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
 			echo "== $$dir $$target"; \
@@ -140,7 +140,7 @@ bench-check: ## Before a release: fail if a ratio is more than 15% below bench/b
 RELEASE_FLAGS ?= --snapshot --skip=publish,sign
 
 .PHONY: release
-release: $(GORELEASER) $(CYCLONEDX) ## Build dist: archives for every platform, deb and rpm, checksums, SBOMs
+release: $(GORELEASER) $(CYCLONEDX) ## Build dist: archives for every released platform, deb and rpm, checksums, SBOMs
 	ln -sf '$(abspath $(CYCLONEDX))' .tools/cyclonedx-gomod
 	PATH='$(abspath .tools)':"$$PATH" $(GORELEASER) release --clean $(RELEASE_FLAGS)
 

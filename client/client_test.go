@@ -188,7 +188,7 @@ func TestSteer(t *testing.T) {
 	}
 	<-w.held
 	if !must(w.Cancel(ctx, ticket)) || must(w.Cancel(ctx, ticket)) {
-		t.Error("cancelled twice, or not at all")
+		t.Error("canceled twice, or not at all")
 	}
 	close(w.gate)
 	if b := must(w.Wait(ctx, ticket, nil)); b.CompletedRequests != 1 {

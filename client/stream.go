@@ -64,8 +64,9 @@ func (c *Client) Wait(ctx context.Context, ticket string, progress func(*Batch))
 // Results iterates over the responses of the requests that have ended, in request order. It holds one
 // response at a time in memory. The iteration ends after the first error.
 //
-// If the connection breaks, Results resumes after the last response. That requires the indexes of the
-// responses: Sheaf always sends them; with other servers, they are known once the batch is Completed.
+// If the connection breaks, Results resumes after the last response. That requires the responses'
+// indexes. Sheaf always sends them. With other servers, they are known only once the batch is
+// Completed.
 func (c *Client) Results(ctx context.Context, ticket string, o GetOptions) iter.Seq2[*Response, error] {
 	return func(yield func(*Response, error) bool) {
 		o.NoResponses = false

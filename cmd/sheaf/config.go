@@ -23,8 +23,8 @@ type origins map[string]string
 // byDefault is the origin of a setting that isn't set.
 const byDefault = "default"
 
-// configure sets the flags that the command line doesn't set, from the environment or else from the
-// file. An empty file name means no file.
+// configure sets the flags that the command line doesn't set, from the environment or, failing that,
+// from the file. An empty file name means no file.
 func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, error) {
 	if err := refuseRemoved(vars); err != nil {
 		return nil, err

@@ -28,8 +28,8 @@ const (
 const exitCodes = `Exit codes: 0 success, 1 an error, 2 a mistake on the command line, 3 some requests failed or were
 not executed, 4 access denied, 8 not finished yet, 130 interrupted.`
 
-// endsWith is the error of a command that succeeded and whose exit code reports its finding. Nothing
-// more is printed.
+// endsWith is the error returned by a command that succeeded but reports its result as an exit code.
+// Nothing more is printed.
 type endsWith int
 
 func (e endsWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }

@@ -90,8 +90,8 @@ func (x *terminal) exit(t *testing.T) int {
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// TestTerminal: a live bar, interrupted by Ctrl-C. The submission is resumed in a narrower terminal
-// without colors.
+// TestTerminal: a live progress bar is shown until Ctrl-C interrupts the submission. It is resumed in a
+// narrower terminal without colors.
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	gate := make(chan struct{})

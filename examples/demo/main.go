@@ -83,7 +83,7 @@ func run(ctx context.Context, s *screen) (err error) {
 		return err
 	}
 	defer sheaf.kill()
-	s.say("The example store listens on %s, Sheaf in front of it on http://%s.", upstream, address)
+	s.say("The example store listens on %s, and Sheaf, in front of it, on http://%s.", upstream, address)
 
 	if err := play(ctx, s, sheaf, upstream); err != nil {
 		return sheaf.explain(err)
@@ -95,13 +95,13 @@ func run(ctx context.Context, s *screen) (err error) {
 // play plays the acts, each in its own store.
 func play(ctx context.Context, s *screen, sheaf *service, upstream string) error {
 	c := map[string]*client.Client{}
-	for _, store := range []string{"catalogue", "linked", "crash"} {
+	for _, store := range []string{"catalog", "linked", "crash"} {
 		var err error
 		if c[store], err = client.New(client.Options{Server: "http://" + sheaf.address, Store: store, Token: token}); err != nil {
 			return err
 		}
 	}
-	if err := catalogue(ctx, s, c["catalogue"]); err != nil {
+	if err := catalog(ctx, s, c["catalog"]); err != nil {
 		return err
 	}
 	secret, err := exec.CommandContext(ctx, sheaf.binary, "webhooks", "secret", "--store", "linked", sheaf.secret).Output()

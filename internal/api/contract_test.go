@@ -81,6 +81,8 @@ func conformsResponse(r *http.Request, a *response, text string) error {
 	return heldAs(r, a, "application/json", `{"status":"IN_PROGRESS","totalRequests":1,"completedRequests":0,"responses":[`+text+`]}`)
 }
 
+// heldAs returns an error if an answer with the given media type and body isn't as openapi.yaml
+// describes it. An empty mediaType leaves the answer's own unchanged.
 func heldAs(r *http.Request, a *response, mediaType, body string) error {
 	item := document().model.Paths.PathItems.GetOrZero(template(r.URL.Path))
 	if item == nil || r.Method != strings.ToUpper(r.Method) || item.GetOperations().GetOrZero(strings.ToLower(r.Method)) == nil {
@@ -105,7 +107,7 @@ func heldAs(r *http.Request, a *response, mediaType, body string) error {
 	return nil
 }
 
-// template returns the described path of a request path.
+// template returns the path in openapi.yaml that a request path matches.
 func template(path string) string {
 	parts := strings.Split(path, "/")
 	if len(parts) > 4 && parts[1] == "api" && parts[2] == "v3" && parts[4] == "batch" {

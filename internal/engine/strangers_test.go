@@ -44,7 +44,7 @@ func TestStrangersWaitBehindOthers(t *testing.T) {
 	})
 }
 
-// TestStrangersAreServed checks that a stranger gets a place although others always have work. Once the
+// TestStrangersAreServed checks that a stranger gets a place even when others always have work. Once the
 // upstream has accepted its token, it is no longer a stranger.
 func TestStrangersAreServed(t *testing.T) {
 	scenario(t, "beside busy owners", func(t *testing.T, w *world) {
@@ -71,8 +71,8 @@ func TestStrangersAreServed(t *testing.T) {
 	})
 }
 
-// TestStoreLine checks that stores take turns in the strangers' line. A thousand tokens of one store get
-// as many turns as one token of another.
+// TestStoreLine checks that stores take turns in the line of strangers (owners whose token the upstream
+// hasn't accepted yet). A thousand tokens of one store get as many turns as one token of another.
 func TestStoreLine(t *testing.T) {
 	var l storeLine
 	for i := range 1000 {

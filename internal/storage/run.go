@@ -20,8 +20,8 @@ type Queues interface {
 	// queue, and ErrNothing.
 	Claim(ctx context.Context, q QueueID) (*Claim, error)
 
-	// Authorize returns nil once the node may send for the claim's queue. It waits while this is
-	// uncertain, for example because the database doesn't answer. Errors: ErrNotOwner, if the node
+	// Authorize returns nil once the node may send for the claim's queue. It waits while it can't
+	// tell, for example because the database doesn't answer. Errors: ErrNotOwner, if the node
 	// was considered dead after it made the claim. The node must then start nothing more for the
 	// claim, but may record requests in flight.
 	Authorize(ctx context.Context, c *Claim) error
@@ -31,23 +31,23 @@ type Queues interface {
 	// after the claim has ended.
 	Authorized(c *Claim) bool
 
-	// Offer notifies the other nodes of a queue with work that this node doesn't run now. It
-	// doesn't wait. If the notification is lost, every node still finds the queue later by
+	// Offer notifies the other nodes of a queue that has work but isn't running on this node. It
+	// doesn't wait. If the notification is lost, every node still finds the queue later through
 	// Runnable.
 	Offer(q QueueID)
 
 	// Watch calls wake for queues that other nodes offer. It calls notify for queues that this node
-	// owns and in which another node has stopped or deleted a batch. Both must not block and may be
-	// called more than once for one event. A call of wake may be lost; a call of notify comes
-	// within 2 s. Watch returns when ctx ends.
+	// owns and in which another node has stopped or deleted a batch. Neither may block, and each
+	// may be called more than once for one event. A call to wake may be lost; a call to notify
+	// comes within 2 s. Watch returns when ctx ends.
 	Watch(ctx context.Context, wake, notify func(QueueID))
 }
 
 // Runs is how a node runs a batch that it has claimed.
 type Runs interface {
-	// Load fills in the requests and the marks of a claim. The claim's Bytes and Total tell roughly
-	// how much memory this takes. Load can be called again. Errors: ErrNotOwner, if the batch was
-	// ended under a newer claim and then purged.
+	// Load fills in the requests and the marks of a claim. The claim's Bytes and Total indicate
+	// roughly how much memory this takes. Load can be called again. Errors: ErrNotOwner, if the
+	// batch was ended under a newer claim and then purged.
 	Load(ctx context.Context, c *Claim) error
 
 	// Record makes marks durable, in their order, and returns the creator's signals. Without marks,
@@ -56,7 +56,7 @@ type Runs interface {
 	// ErrNotOwner.
 	Record(ctx context.Context, c *Claim, marks []Mark) (Signals, error)
 
-	// Progress reports that the batch makes progress, which resets its Attempts to 1. Errors:
+	// Progress reports that the batch is making progress, which resets its Attempts to 1. Errors:
 	// ErrNotOwner.
 	Progress(ctx context.Context, c *Claim) error
 
@@ -115,8 +115,8 @@ type Claim struct {
 	Bytes  int64 // memory that its requests take once they are loaded
 	Marked bool  // there may be marks
 
-	// Attempts counts this claim, and those since the batch's last progress that ended with the
-	// death of a node. A batch with more than MaxAttempts must not be loaded.
+	// Attempts counts this claim and every claim since the batch last made progress that ended
+	// because its node died. A batch with more than MaxAttempts must not be loaded.
 	Attempts int
 
 	// These two are filled in by Load.
@@ -153,8 +153,8 @@ type Pacing interface {
 
 	// Reserve takes the next free span in the credential's schedule, which all nodes share, and
 	// returns when the span begins. That is neither in the past nor before the end of an earlier
-	// span. A span that isn't used is lost. A repeated call takes another span, unlike with any
-	// other method.
+	// span. A span that isn't used is lost. Unlike the other methods, Reserve can't simply be
+	// repeated: each call takes another span.
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 }
 
