@@ -160,7 +160,7 @@ func TestFigure(t *testing.T) {
 		{figure{Value: megabytes(-1), Unit: "MB", Goal: 200}, "not measured: ≤ 200 MB: "},
 		{figure{Value: value(1), Unit: "s"}, "1.00 s: : "},
 	} {
-		if got := c.figure.text() + ": " + c.figure.goal() + ": " + c.figure.judgement(); got != c.want {
+		if got := c.figure.text() + ": " + c.figure.goal() + ": " + c.figure.judgment(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

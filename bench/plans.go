@@ -154,7 +154,7 @@ const planHeader = `# PostgreSQL query plans
 
 This page is written by %sgo run . -database postgres -only backlog -plans FILE%s in bench/. Measured on %s with %s, with %s finished and %s queued batches in the tables.
 
-It has every statement of internal/storage/postgres/queries.sql that ran and that touches batches or their queues, as auto_explain saw it while Sheaf created, ran, read, searched, cancelled, deleted and purged batches. For each statement, it shows the execution with the median duration. (Explaining makes it slower.) Costs are the planner's estimates. Buffers are pages of 8 KiB, found in memory (hit) or read from the system.
+It has every statement of internal/storage/postgres/queries.sql that ran and that touches batches or their queues, as auto_explain saw it while Sheaf created, ran, read, searched, canceled, deleted and purged batches. For each statement, it shows the execution with the median duration. (Explaining makes it slower.) Costs are the planner's estimates. Buffers are pages of 8 KiB, found in memory (hit) or read from the system.
 
 | statement | executions | median | longest | pages touched (median execution) |
 |---|---|---|---|---|

@@ -147,7 +147,7 @@ func (r *report) printFigures(w io.Writer) error {
 	fmt.Fprint(w, figuresText)
 	t := table.New("what", "measured", "goal", "")
 	for _, f := range r.Figures {
-		t.Add(f.Name, f.text(), f.goal(), f.judgement())
+		t.Add(f.Name, f.text(), f.goal(), f.judgment())
 	}
 	return t.Print(w)
 }
@@ -175,8 +175,8 @@ func (f figure) goal() string {
 	return sign + strconv.FormatFloat(bound, 'f', -1, 64) + " " + f.Unit
 }
 
-// judgement returns whether the goal was met, or the empty string if there is no goal or no value.
-func (f figure) judgement() string {
+// judgment returns whether the goal was met, or the empty string if there is no goal or no value.
+func (f figure) judgment() string {
 	switch {
 	case f.Value == nil:
 		return ""

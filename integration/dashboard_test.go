@@ -226,7 +226,7 @@ func TestDashboard(t *testing.T) {
 		b.follow("Cancel all matches")
 		b.untilText("This cancels 3 batches")
 		b.follow("Cancel 3 batches")
-		b.untilText("Cancelled 3 batches.")
+		b.untilText("Canceled 3 batches.")
 		b.open(s.base + "/ui/stores/1003/search?code=418")
 		b.follow("Retry all failed matches")
 		b.untilText("This retries 1 request of 1 batch") // the other one was retried above

@@ -21,9 +21,9 @@ func conclude(ctx context.Context, s *screen, c *client.Client, ticket string) (
 	return c.Get(ctx, ticket, client.GetOptions{})
 }
 
-// catalogue plays the first act: a batch that continues after failures.
-func catalogue(ctx context.Context, s *screen, c *client.Client) error {
-	batch := catalogueBatch()
+// catalog plays the first act: a batch that continues after failures.
+func catalog(ctx context.Context, s *screen, c *client.Client) error {
+	batch := catalogBatch()
 	s.heading(fmt.Sprintf("1. A batch of %d requests, some of which fail on purpose", len(batch)))
 	began := time.Now()
 	ticket, err := c.Create(ctx, wire(batch), client.CreateOptions{ContinueOnFailure: true})

@@ -29,9 +29,9 @@ func (p *plan) add(want int, id, method, path string, body any) {
 
 type fields map[string]any
 
-// catalogueBatch is the first batch. It fills an empty store with products and orders, and contains
+// catalogBatch is the first batch. It fills an empty store with products and orders, and contains
 // typical mistakes.
-func catalogueBatch() []request {
+func catalogBatch() []request {
 	var p plan
 	names := []string{
 		"Mug", "Teapot", "Kettle", "Tray", "Spoon", "Bowl", "Plate", "Jug", "Strainer", "Tin",
@@ -43,7 +43,7 @@ func catalogueBatch() []request {
 	}
 	p.add(409, "product-twice", "POST", "/products", fields{"name": "Mug", "sku": "TEA-01", "price": 4.5})
 	p.add(400, "product-price", "POST", "/products", fields{"name": "Napkin", "price": -2})
-	p.add(400, "product-colour", "POST", "/products", fields{"name": "Napkin", "colour": "red"})
+	p.add(400, "product-color", "POST", "/products", fields{"name": "Napkin", "color": "red"})
 	p.add(400, "product-nameless", "POST", "/products", fields{"price": 3})
 
 	for product := 1; product <= 4; product++ {

@@ -13,7 +13,7 @@ import (
 func TestPlanAgreesWithStore(t *testing.T) {
 	api := store.New(store.Options{})
 	ids := map[string]bool{}
-	for _, r := range catalogueBatch() {
+	for _, r := range catalogBatch() {
 		body, err := json.Marshal(r.Body)
 		if err != nil {
 			t.Fatal(err)

@@ -61,7 +61,7 @@ func TestProducts(t *testing.T) {
 		{"POST", "/products", `{"name":"Cup","price":-1}`, 400, `"errorMessage":"Field 'price' must not be negative","errorCode":"WRONG_PARAMETER"`},
 		{"POST", "/products", `{"price":1}`, 400, `'name' is required`},
 		{"POST", "/products", `{"name":"Cup","quantity":-1}`, 400, `'quantity' must not`},
-		{"POST", "/products", `{"name":"Cup","colour":"red"}`, 400, `unknown field \"colour\"`},
+		{"POST", "/products", `{"name":"Cup","color":"red"}`, 400, `unknown field \"color\"`},
 		{"POST", "/products", `{"name":"Cup"} {}`, 400, `continues after`},
 		{"POST", "/products", `{"name":`, 400, `BAD_BODY`},
 		{"POST", "/products", `{"name":"Cup","sku":"M"}`, 409, `SKU 'M' already belongs to product 1`},

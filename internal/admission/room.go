@@ -107,7 +107,7 @@ func (r *Room) measure() {
 	}
 }
 
-// Usage returns the bytes that count towards the limit, and the limit. Both are 0 if there is no
+// Usage returns the bytes that count toward the limit, and the limit. Both are 0 if there is no
 // limit.
 func (r *Room) Usage() (used, limit int64) {
 	if r.limit == 0 {

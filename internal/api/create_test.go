@@ -348,7 +348,7 @@ func TestCreateQuota(t *testing.T) {
 	w.create("", 1)
 }
 
-// TestCreateQuotaBytes: batches that have ended count towards the quota, with their answers, until
+// TestCreateQuotaBytes: batches that have ended count toward the quota, with their answers, until
 // they are deleted.
 func TestCreateQuotaBytes(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxStored = 1000 })

@@ -34,12 +34,12 @@ func hog(t *testing.T, s *API) (release func()) {
 			break
 		}
 	}
-	favoured := s.source.Reads.Share("favoured")
-	if err := favoured.Grow(t.Context(), s.source.Reads.Most()); err != nil {
+	favored := s.source.Reads.Share("favored")
+	if err := favored.Grow(t.Context(), s.source.Reads.Most()); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		favoured.Release()
+		favored.Release()
 		for _, share := range shares {
 			share.Release()
 		}

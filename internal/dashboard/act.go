@@ -52,7 +52,7 @@ func notice(r *http.Request) string {
 	}
 	switch q.Get("notice") {
 	case "cancel":
-		return "Batch cancelled. Requests in flight will finish; no more requests will be sent."
+		return "Batch canceled. Requests in flight will finish; no more requests will be sent."
 	case "cancel-late":
 		return "Nothing to cancel: the batch has already ended."
 	case "pause":
@@ -70,7 +70,7 @@ func notice(r *http.Request) string {
 	case "aside-end":
 		return "Batch ended."
 	case "cancelled-many":
-		return "Cancelled " + batches(n) + "."
+		return "Canceled " + batches(n) + "."
 	case "retried-many":
 		return "Created " + batches(n) + " to retry failed requests."
 	}

@@ -284,7 +284,7 @@ func TestOtherSites(t *testing.T) {
 	}
 	a := w.ask("POST", at+"/cancel", "ann", yes, "Sec-Fetch-Site", "same-origin", "Origin", "http://sheaf.example")
 	if a.Code != http.StatusSeeOther || !strings.Contains(w.page(at, "ann"), "ended") {
-		t.Errorf("cancelled by its own page: %d", a.Code)
+		t.Errorf("canceled by its own page: %d", a.Code)
 	}
 }
 

@@ -25,11 +25,11 @@ const (
 // queue is what the engine knows about one queue. Guarded by Engine.mu.
 type queue struct {
 	state    queueState
-	store    string        // ready, running: the store whose limit it counts towards; empty: none
+	store    string        // ready, running: the store whose limit it counts toward; empty: none
 	fresh    bool          // ready: it was idle before
 	found    bool          // ready: a scan has found it
 	again    bool          // woken while it was running
-	stranger bool          // running: it counts towards the strangers' limit
+	stranger bool          // running: it counts toward the strangers' limit
 	lost     bool          // its last claim was lost before an attempt ended
 	news     chan struct{} // running: the batch's creator may have stopped, paused or deleted it
 	timer    *time.Timer   // waiting

@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// overdue is how late an attempt may be before its delay no longer counts towards ThrottleLimit.
+// overdue is how late an attempt may be before its delay no longer counts toward ThrottleLimit.
 const overdue = time.Minute
 
 // restore applies what earlier runs of the batch have recorded.
@@ -51,7 +51,7 @@ func (r *run) correct(m *storage.Mark, now time.Time) (changed bool) {
 		m.NotBefore, changed = latest, true
 	}
 	// The attempt may be late because the service was down or its clock was set forward. That delay
-	// doesn't count towards ThrottleLimit.
+	// doesn't count toward ThrottleLimit.
 	if late := now.Sub(m.NotBefore); late > overdue && !t.ThrottledSince.IsZero() && !m.NotBefore.IsZero() {
 		t.ThrottledSince, m.NotBefore, changed = t.ThrottledSince.Add(late), now, true
 	}

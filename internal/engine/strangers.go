@@ -97,7 +97,7 @@ func (r *run) learn(a *outbound.Answer) {
 	}
 }
 
-// accept records that the owner is no longer a stranger. Its running queue stops counting towards the
+// accept records that the owner is no longer a stranger. Its running queue stops counting toward the
 // strangers' limit.
 func (e *Engine) accept(id storage.QueueID, owner batch.Owner) {
 	e.mu.Lock()

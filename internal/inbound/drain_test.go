@@ -75,9 +75,9 @@ func TestDrainsAreShared(t *testing.T) {
 			t.Fatalf("the answer is %d", code)
 		}
 	}
-	neighbour := w.dial("127.0.0.2")
-	neighbour.post(largeBody)
-	if code := neighbour.status(); code != http.StatusUnauthorized {
+	neighbor := w.dial("127.0.0.2")
+	neighbor.post(largeBody)
+	if code := neighbor.status(); code != http.StatusUnauthorized {
 		t.Errorf("the neighbor's answer is %d", code)
 	}
 	if held := maxDrains/2 - len(answered); held == 0 {

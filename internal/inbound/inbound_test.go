@@ -116,9 +116,9 @@ func (c *client) closed() bool {
 // connections.
 func TestAddressCantHoldAllConnections(t *testing.T) {
 	w := newWorld(t, nil)
-	neighbour := w.dial("127.0.0.2")
-	if code := neighbour.ask("/"); code != 200 {
-		t.Fatalf("the neighbour got %d", code)
+	neighbor := w.dial("127.0.0.2")
+	if code := neighbor.ask("/"); code != 200 {
+		t.Fatalf("the neighbor got %d", code)
 	}
 	var greedy []*client
 	for range 50 {
@@ -129,8 +129,8 @@ func TestAddressCantHoldAllConnections(t *testing.T) {
 			t.Fatalf("connection %d of 50 was kept", i)
 		}
 	}
-	if code := neighbour.ask("/"); code != 200 {
-		t.Errorf("the neighbour's connection: %d", code)
+	if code := neighbor.ask("/"); code != 200 {
+		t.Errorf("the neighbor's connection: %d", code)
 	}
 	for i := range 3 {
 		if code := w.dial(fmt.Sprint("127.0.0.", 3+i)).ask("/"); code != 200 {
@@ -192,7 +192,7 @@ func TestTrustedProxyIsNoAddress(t *testing.T) {
 		t.Errorf("a fifth request of one address: %d", code)
 	}
 	if code := proxied[4].ask("/", "X-Forwarded-For: 192.0.2.2"); code != 200 {
-		t.Errorf("a neighbour's: %d", code)
+		t.Errorf("a neighbor's: %d", code)
 	}
 	w.release()
 	for i := range 4 {
@@ -253,7 +253,7 @@ func TestBusyAddressIsAnswered(t *testing.T) {
 		}
 	}
 	if code := w.dial("127.0.0.2").ask("/"); code != 200 {
-		t.Errorf("a neighbour: %d", code)
+		t.Errorf("a neighbor: %d", code)
 	}
 }
 

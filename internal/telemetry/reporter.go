@@ -99,7 +99,7 @@ func newGauges(m *Metrics, sources Sources) *gauges {
 		places:      gauge("sheaf_stores_running_limit", "Queues that may run on this node at the same time."),
 		inFlight:    gauge("sheaf_requests_in_flight", "Requests in flight from this node."),
 		maxInFlight: gauge("sheaf_requests_in_flight_limit", "Requests that may be in flight from this node at the same time."),
-		used:        gauge("sheaf_database_used_bytes", "Bytes of the database that count towards --max-database, as last measured."),
+		used:        gauge("sheaf_database_used_bytes", "Bytes of the database that count toward --max-database, as last measured."),
 		limit:       gauge("sheaf_database_limit_bytes", "Limit on the size of the database: --max-database."),
 		heldBack:    gauge("sheaf_credentials_held", "Credentials in use on this node whose requests all wait because the API asked for a pause."),
 	}
