@@ -172,7 +172,7 @@ func IdempotencyKey(ticket Ticket, i int) string {
 }
 
 // ValidStoreID reports whether s can name a store: 1 to 64 of A-Z a-z 0-9 _ -
-// (docs/contract.md#addresses).
+// (docs/contract.md#urls).
 func ValidStoreID(s string) bool {
 	if s == "" || len(s) > MaxStoreID {
 		return false
