@@ -55,6 +55,7 @@ type Status struct {
 	RetryOf     batch.Ticket
 	Paused      bool            // the batch is paused, or its queue is
 	NotBefore   time.Time       // the time until which its queue was released; zero if there is none, for a pause, and once the batch has ended
+	Wait        Wait            // what its queue waits for; the zero value for a quarantined batch, and once the batch has ended
 	Reason      string          // why requests were not executed, if not just because the batch was stopped; or why it was quarantined
 	Quarantined time.Time       // when the batch was quarantined; zero: it isn't
 	IDs         []string        // the requests' ids, by index; nil if no request has one
@@ -100,4 +101,5 @@ type QueueState struct {
 	Held        int       // batches in any state that haven't been purged
 	Paused      bool      // no request starts until the queue is resumed
 	NotBefore   time.Time // the time until which it was released; zero if there is none, and for a pause
+	Wait        Wait
 }

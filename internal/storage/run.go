@@ -56,8 +56,8 @@ type Runs interface {
 	// ErrNotOwner.
 	Record(ctx context.Context, c *Claim, marks []Mark) (Signals, error)
 
-	// Progress reports that the batch is making progress, which resets its Attempts to 1. Errors:
-	// ErrNotOwner.
+	// Progress reports that the batch is making progress. It resets the batch's Attempts to 1, and
+	// records that the queue waits for nothing. Errors: ErrNotOwner.
 	Progress(ctx context.Context, c *Claim) error
 
 	// Finish records marks, ends the batch, removes its credential, and claims the queue's next
@@ -70,7 +70,8 @@ type Runs interface {
 	// Release records marks and gives up the queue with its batch unfinished. The claim no longer
 	// counts as one of the batch's Attempts. The queue becomes runnable again at the given time. It
 	// becomes runnable at once if the time is zero, if its batch was stopped, or if the time is
-	// Forever and the batch is no longer paused. Errors: ErrNotOwner.
+	// Forever and the batch is no longer paused. Release also stores what the queue waits for, the
+	// claim's Waits. Errors: ErrNotOwner.
 	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
 
 	// Quarantine quarantines the claim's batch for the given reason and gives up the queue. If the
@@ -83,6 +84,7 @@ type Runs interface {
 type Runnable struct {
 	Queue     QueueID
 	NotBefore time.Time // zero: now
+	Waits     WaitReason
 }
 
 // Signals are what a creator requested while a batch was running.
@@ -114,6 +116,8 @@ type Claim struct {
 	Total  int   // requests of the batch
 	Bytes  int64 // memory that its requests take once they are loaded
 	Marked bool  // there may be marks
+
+	Waits WaitReason // what the queue waited for before the claim; Release stores its new value
 
 	// Attempts counts this claim and every claim since the batch last made progress that ended
 	// because its node died. A batch with more than MaxAttempts must not be loaded.

@@ -71,3 +71,31 @@ func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Dur
 	}
 	return db.clock.in(from), nil
 }
+
+// Outages implements storage.Storage.
+func (db *DB) Outages(ctx context.Context) ([]storage.Outage, error) {
+	var out []storage.Outage
+	err := db.read(ctx, claims, "look for outages", get("outages", func(r pgx.Rows) error {
+		var o storage.Outage
+		var upstream []byte
+		var since, probeAt int64
+		err := r.Scan(&upstream, &since, &o.Probes, &probeAt)
+		o.Upstream, o.Since, o.ProbeAt = string(upstream), db.clock.in(since), db.clock.in(probeAt)
+		out = append(out, o)
+		return err
+	}).anew(func() { out = nil }))
+	return out, err
+}
+
+// PutOutage implements storage.Storage.
+func (db *DB) PutOutage(ctx context.Context, o storage.Outage) (bool, error) {
+	stored := false
+	err := db.write(ctx, claims, "store an outage",
+		get("put_outage", scan(&stored, new(int)), []byte(o.Upstream), db.clock.out(o.Since), o.Probes, db.clock.out(o.ProbeAt)))
+	return stored, err
+}
+
+// EndOutage implements storage.Storage.
+func (db *DB) EndOutage(ctx context.Context, upstream string) error {
+	return db.write(ctx, claims, "end an outage", do("end_outage", []byte(upstream)))
+}

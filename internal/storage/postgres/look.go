@@ -158,10 +158,10 @@ func (db *DB) holding(ctx context.Context, l lane, what string, ids []int64, tex
 // Queue implements storage.Storage.
 func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error) {
 	var out storage.QueueState
-	var notBefore int64
+	var notBefore, waitsSince int64
 	found := false
-	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore, &out.Quarantined), []byte(name)))
-	out.NotBefore = db.released(notBefore)
+	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore, &out.Wait.For, &waitsSince, &out.Quarantined), []byte(name)))
+	out.NotBefore, out.Wait.Since = db.released(notBefore), db.clock.in(waitsSince)
 	return out, err
 }
 

@@ -120,7 +120,9 @@ SELECT id, store, owner, group_id, total, completed, created_at, started_at, end
     m.done, CASE WHEN ended_at <> 0 THEN greatest(batches.failed, 0) ELSE m.failed END,
     CASE WHEN ended_at = 0 THEN m.in_doubt ELSE CASE WHEN batches.in_doubt >= 0 OR batches.failed = 0 THEN greatest(batches.in_doubt, 0) ELSE (SELECT count(*) FROM marks WHERE marks.batch = batches.id AND sheaf_in_doubt(marks)) END END,
     retry_of, ended_at = 0 AND NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = batches.queue AND queues.paused)),
-    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END, quarantined_at
+    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT not_before FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END, quarantined_at,
+    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT waits_for FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END,
+    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT waits_since FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END
 FROM batches CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) FILTER (WHERE status = 2) AS failed, count(*) FILTER (WHERE sheaf_in_doubt(marks)) AS in_doubt
     FROM marks WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0 AND batches.ended_at = 0
@@ -201,6 +203,7 @@ SELECT batch, packed FROM requests WHERE batch = ANY ($1::bigint[]);
 
 -- name: queue_state
 SELECT open, held, paused, coalesce((SELECT not_before FROM owners WHERE owners.queue = queues.id), 0),
+    coalesce((SELECT waits_for FROM owners WHERE owners.queue = queues.id), 0), coalesce((SELECT waits_since FROM owners WHERE owners.queue = queues.id), 0),
     (SELECT count(*) FROM batches WHERE batches.queue = queues.id AND quarantined_at <> 0)
 FROM queues WHERE name = $1;
 
@@ -313,7 +316,7 @@ WITH hit AS MATERIALIZED (
 SELECT hit.queue, hit.started_at <> 0 AND hit.ended_at = 0, owners.node FROM hit JOIN owners ON owners.queue = hit.queue;
 
 -- name: runnable
-SELECT queues.id, owners.not_before FROM queues JOIN owners ON owners.queue = queues.id
+SELECT queues.id, owners.not_before, owners.waits_for FROM queues JOIN owners ON owners.queue = queues.id
 WHERE queues.id > $1 AND queues.open > 0
     AND (owners.node IS NULL OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node))
 ORDER BY queues.id LIMIT $2;
@@ -351,7 +354,7 @@ WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarant
     AND NOT $3
 RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace,
-    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims;
+    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims, (SELECT waits_for FROM owners WHERE owners.queue = $1);
 
 -- name: next_requests
 -- Large requests are left to load_requests.
@@ -366,6 +369,9 @@ SELECT (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE
 -- name: leave_batch
 UPDATE batches SET claims = greatest(claims - 1, 0), claimed = false
 WHERE id = $1 AND claimed AND ended_at = 0 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
+
+-- name: end_wait
+UPDATE owners SET waits_for = 0, waits_since = 0 WHERE queue = $1 AND epoch = $2 AND waits_for <> 0;
 
 -- name: progressed
 UPDATE batches SET claims = 1 WHERE id = $1 AND claims > 1 AND EXISTS (SELECT FROM owners WHERE owners.queue = $2 AND epoch = $3);
@@ -487,7 +493,8 @@ UPDATE owners SET node = NULL,
     not_before = CASE
         WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0
         WHEN $6 AND NOT EXISTS (SELECT FROM batches WHERE batches.id = $5 AND paused) AND NOT EXISTS (SELECT FROM queues WHERE queues.id = $1 AND paused) THEN 0
-        ELSE $3::bigint END
+        ELSE $3::bigint END,
+    waits_for = $7::smallint, waits_since = CASE $7::smallint WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE sheaf_now() END
 WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0 AND quarantined_at = 0));
 
 -- name: lock_open_queues
@@ -668,6 +675,18 @@ SELECT credential, store, until, set_at > sheaf_now() OR set_at = 0 OR until > s
 INSERT INTO store_holds (credential, next, set_at) VALUES ($1, sheaf_now() + $2::bigint, sheaf_now())
 ON CONFLICT (credential, store) DO UPDATE SET next = greatest(store_holds.next, sheaf_now()) + $2::bigint, set_at = excluded.set_at
 RETURNING next - $2::bigint;
+
+-- name: outages
+SELECT upstream, since, probes, probe_at FROM outages;
+
+-- name: put_outage
+INSERT INTO outages (upstream, since, probes, probe_at)
+SELECT $1::bytea, $2::bigint, $3::integer, $4::bigint WHERE $3::integer = coalesce((SELECT probes + 1 FROM outages WHERE upstream = $1), 0)
+ON CONFLICT (upstream) DO UPDATE SET probes = excluded.probes, probe_at = excluded.probe_at WHERE outages.probes = excluded.probes - 1
+RETURNING 1;
+
+-- name: end_outage
+DELETE FROM outages WHERE upstream = $1;
 
 -- name: delete_holds
 DELETE FROM store_holds WHERE until <= sheaf_now() AND next <= sheaf_now();

@@ -58,10 +58,10 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 	out := &storage.Status{Ticket: key.Ticket}
 	var store string
 	var owner, group, reason, ids []byte
-	var created, started, ended, notBefore, quarantined int64
+	var created, started, ended, notBefore, quarantined, waitsSince int64
 	var done int
 	var retryOf *uuid.UUID
-	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &out.Failed, &out.InDoubt, &retryOf, &out.Paused, &notBefore, &quarantined)
+	err := r.Scan(&out.ID, &store, &owner, &group, &out.Total, &out.Completed, &created, &started, &ended, &reason, &ids, &done, &out.Failed, &out.InDoubt, &retryOf, &out.Paused, &notBefore, &quarantined, &out.Wait.For, &waitsSince)
 	if err != nil || !key.Covers(store, owner) {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 		out.RetryOf = *retryOf
 	}
 	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
-	out.Quarantined = db.clock.in(quarantined)
+	out.Quarantined, out.Wait.Since = db.clock.in(quarantined), db.clock.in(waitsSince)
 	if notBefore < storage.Forever.UnixMilli() {
 		out.NotBefore = db.clock.in(notBefore)
 	}

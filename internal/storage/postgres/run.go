@@ -18,7 +18,7 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 	err := db.read(ctx, claims, "look for waiting queues", get("runnable", func(r pgx.Rows) error {
 		var q storage.Runnable
 		var notBefore int64
-		err := r.Scan(&q.Queue, &notBefore)
+		err := r.Scan(&q.Queue, &notBefore, &q.Waits)
 		q.NotBefore = db.clock.in(notBefore)
 		out = append(out, q)
 		return err
@@ -114,7 +114,7 @@ func (n *next) row(r pgx.Rows) error {
 	var owner, group []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
 		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace,
-		&c.Total, &c.Marked, &c.Attempts)
+		&c.Total, &c.Marked, &c.Attempts, &c.Waits)
 	c.Ticket, c.GroupID = ticket, string(group)
 	copy(c.Owner[:], owner)
 	return err
@@ -295,7 +295,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 		steps := append(db.ending(c, marks),
 			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, next.steps()...)
-		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID, false))
+		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID, false, storage.NoWait))
 		if err := db.sendUnder(ctx, c, steps); err != nil {
 			return err
 		}
@@ -317,7 +317,7 @@ func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mar
 	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
 		steps := append(db.ending(c, marks),
 			do("leave_batch", c.ID, c.Queue, c.Epoch),
-			do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever)))
+			do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever), c.Waits))
 		return db.sendUnder(ctx, c, steps)
 	})
 }

@@ -78,3 +78,33 @@ func (db *DB) Reserve(ctx context.Context, credential batch.Owner, span time.Dur
 	}
 	return storage.FromMillis(from), nil
 }
+
+// Outages implements storage.Storage.
+func (db *DB) Outages(ctx context.Context) ([]storage.Outage, error) {
+	var out []storage.Outage
+	err := db.read(ctx, "look for outages", func(c *sqlite.Conn) error {
+		out = nil
+		return query(c, "outages", func(s *sqlite.Stmt) error {
+			out = append(out, storage.Outage{
+				Upstream: s.ColumnText(0), Since: storage.FromMillis(s.ColumnInt64(1)), Probes: s.ColumnInt(2), ProbeAt: storage.FromMillis(s.ColumnInt64(3)),
+			})
+			return nil
+		})
+	})
+	return out, err
+}
+
+// PutOutage implements storage.Storage.
+func (db *DB) PutOutage(ctx context.Context, o storage.Outage) (bool, error) {
+	var stored int64
+	err := db.write(ctx, "store an outage", func(c *sqlite.Conn) (err error) {
+		stored, err = queryInt(c, "put_outage", o.Upstream, storage.Millis(o.Since), o.Probes, storage.Millis(o.ProbeAt))
+		return err
+	})
+	return stored == 1, err
+}
+
+// EndOutage implements storage.Storage.
+func (db *DB) EndOutage(ctx context.Context, upstream string) error {
+	return db.write(ctx, "end an outage", func(c *sqlite.Conn) error { return query(c, "end_outage", nil, upstream) })
+}

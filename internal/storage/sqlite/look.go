@@ -207,11 +207,16 @@ func hasPath(c *sqlite.Conn, id storage.BatchID, text string) (ok bool, err erro
 func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, err error) {
 	err = db.readBy(ctx, "read a queue", func(c *sqlite.Conn) error {
 		return query(c, "queue_state", func(s *sqlite.Stmt) error {
-			out = storage.QueueState{Open: s.ColumnInt(0), Held: s.ColumnInt(1), Paused: s.ColumnBool(2), NotBefore: released(s.ColumnInt64(3)), Quarantined: s.ColumnInt(4)}
+			out = storage.QueueState{Open: s.ColumnInt(0), Held: s.ColumnInt(1), Paused: s.ColumnBool(2), NotBefore: released(s.ColumnInt64(3)), Wait: readWait(s, 4), Quarantined: s.ColumnInt(6)}
 			return nil
 		}, name)
 	})
 	return out, err
+}
+
+// readWait reads what a queue waits for from two columns.
+func readWait(s *sqlite.Stmt, column int) storage.Wait {
+	return storage.Wait{For: storage.WaitReason(s.ColumnInt(column)), Since: storage.FromMillis(s.ColumnInt64(column + 1))}
 }
 
 // released returns the time until which a queue was released; zero for a pause.

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -12,6 +13,9 @@ import (
 func (db *DB) Progress(ctx context.Context, cl *storage.Claim) error {
 	return db.write(ctx, "note a batch's progress", func(c *sqlite.Conn) error {
 		if _, err := owned(c, cl); err != nil {
+			return err
+		}
+		if err := query(c, "end_wait", nil, int64(cl.Queue)); err != nil {
 			return err
 		}
 		return query(c, "progressed", nil, int64(cl.ID))
@@ -30,7 +34,7 @@ func (db *DB) Quarantine(ctx context.Context, cl *storage.Claim, reason string) 
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), storage.Millis(storage.Forever))
+		return db.leave(c, cl, time.Time{}, storage.NoWait)
 	})
 }
 

@@ -62,6 +62,8 @@ SELECT id, store, owner, group_id, state, total, completed, created_at, started_
     (SELECT ids FROM requests WHERE batch = batches.id), retry_of,
     state < 3 AND stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)),
     CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT not_before FROM queues WHERE id = batches.queue) ELSE 0 END, quarantined_at,
+    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT waits_for FROM queues WHERE id = batches.queue) ELSE 0 END,
+    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT waits_since FROM queues WHERE id = batches.queue) ELSE 0 END,
     max(failed, 0), iif(batches.in_doubt >= 0 OR batches.failed = 0, max(batches.in_doubt, 0), (SELECT count(*) FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511 AND marks.in_doubt))
 FROM batches WHERE ticket = ? AND deleted = 0;
 
@@ -121,7 +123,7 @@ FROM batches WHERE id = ? AND deleted = 0;
 SELECT 1 FROM marks WHERE id BETWEEN ?1 * 512 AND ?1 * 512 + 511 AND state = 3 AND code = ?2 AND status <> 3 LIMIT 1;
 
 -- name: queue_state
-SELECT open, held, paused, not_before,
+SELECT open, held, paused, not_before, waits_for, waits_since,
     (SELECT count(*) FROM batches INDEXED BY batches_quarantined_of WHERE queue = queues.id AND quarantined_at <> 0)
 FROM queues WHERE name = ?;
 
@@ -254,7 +256,7 @@ UPDATE batches SET bytes = bytes + ?2 WHERE id = ?1;
 UPDATE queues SET open = open - 1, bytes = bytes + ?2 WHERE id = ?1;
 
 -- name: runnable
-SELECT id, not_before FROM queues
+SELECT id, not_before, waits_for FROM queues
 WHERE id > ? AND open > 0 AND owner <> ?
 ORDER BY id LIMIT ?;
 
@@ -272,7 +274,8 @@ UPDATE queues SET owner = 0,
     not_before = CASE
         WHEN EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND state < 3 AND stopped = 1) THEN 0
         WHEN ?2 = ?4 AND NOT (paused OR EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND batches.paused)) THEN 0
-        ELSE ?2 END
+        ELSE ?2 END,
+    waits_for = ?5, waits_since = CASE ?5 WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE ?6 END
 WHERE id = ?1;
 
 -- name: start_batch
@@ -283,6 +286,9 @@ UPDATE batches SET claims = max(claims - 1, 0), claimed = 0 WHERE id = ? AND cla
 
 -- name: progressed
 UPDATE batches SET claims = 1 WHERE id = ? AND claims > 1;
+
+-- name: end_wait
+UPDATE queues SET waits_for = 0, waits_since = 0 WHERE id = ? AND waits_for <> 0;
 
 -- name: quarantine
 UPDATE batches SET quarantined_at = ?2, reason = ?3, claims = 0, claimed = 0 WHERE id = ?1 AND state < 3 AND quarantined_at = 0;
@@ -340,7 +346,8 @@ SELECT marks FROM journal ORDER BY id;
 SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     (SELECT length(packed) FROM requests WHERE batch = batches.id),
     stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace, total,
-    EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511), claims
+    EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511), claims,
+    (SELECT waits_for FROM queues WHERE id = batches.queue)
 FROM batches WHERE id = ?;
 
 -- name: packed
@@ -420,6 +427,18 @@ RETURNING next - ?3;
 
 -- name: delete_holds
 DELETE FROM holds WHERE until <= ?1 AND next <= ?1;
+
+-- name: outages
+SELECT upstream, since, probes, probe_at FROM outages;
+
+-- name: put_outage
+INSERT INTO outages (upstream, since, probes, probe_at)
+SELECT ?1, ?2, ?3, ?4 WHERE ?3 = coalesce((SELECT probes + 1 FROM outages WHERE upstream = ?1), 0)
+ON CONFLICT (upstream) DO UPDATE SET probes = excluded.probes, probe_at = excluded.probe_at
+RETURNING 1;
+
+-- name: end_outage
+DELETE FROM outages WHERE upstream = ?;
 
 -- name: begin
 BEGIN IMMEDIATE;

@@ -81,7 +81,8 @@ func readStatus(c *sqlite.Conn, key storage.Key) (out *storage.Status, err error
 			out.NotBefore = storage.FromMillis(ms)
 		}
 		out.Quarantined = storage.FromMillis(s.ColumnInt64(15))
-		out.Failed, out.InDoubt = s.ColumnInt(16), s.ColumnInt(17)
+		out.Wait = readWait(s, 16)
+		out.Failed, out.InDoubt = s.ColumnInt(18), s.ColumnInt(19)
 		return err
 	}, key.Ticket[:])
 	if err == nil && out == nil {

@@ -20,6 +20,7 @@ func (db *DB) Runnable(ctx context.Context, after storage.QueueID, limit int) ([
 			out = append(out, storage.Runnable{
 				Queue:     storage.QueueID(s.ColumnInt64(0)),
 				NotBefore: storage.FromMillis(s.ColumnInt64(1)),
+				Waits:     storage.WaitReason(s.ColumnInt(2)),
 			})
 			return nil
 		}, int64(after), db.process, limit)
@@ -142,6 +143,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 			Total:      s.ColumnInt(15),
 			Marked:     s.ColumnBool(16) || marked,
 			Attempts:   s.ColumnInt(17),
+			Waits:      storage.WaitReason(s.ColumnInt(18)),
 		}
 		s.ColumnBytes(1, out.Ticket[:])
 		s.ColumnBytes(3, out.Owner[:])
@@ -324,7 +326,7 @@ func (db *DB) Finish(ctx context.Context, cl *storage.Claim, marks []storage.Mar
 			}
 		}
 		if next == 0 {
-			return query(c, "leave_queue", nil, int64(cl.Queue), 0, int64(cl.ID), storage.Millis(storage.Forever))
+			return db.leave(c, cl, time.Time{}, storage.NoWait)
 		}
 		return db.begin(c, cl.Queue, next, cl.Epoch, false)
 	}})
@@ -370,8 +372,13 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 				return err
 			}
 		}
-		return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever))
+		return db.leave(c, cl, notBefore, cl.Waits)
 	}})
+}
+
+// leave gives up the queue of a claim.
+func (db *DB) leave(c *sqlite.Conn, cl *storage.Claim, notBefore time.Time, waits storage.WaitReason) error {
+	return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever), int(waits), db.clock.Now().UnixMilli())
 }
 
 // uncertain returns err, or nil if it is an error of package storage.

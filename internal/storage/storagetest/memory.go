@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +41,8 @@ type Memory struct {
 	batches   []*stored // by ID
 	settings  map[string]string
 	holds     map[storage.Hold]*hold // by credential and store
-	ahead     time.Duration          // how far the clock was set ahead
+	outages   map[string]storage.Outage
+	ahead     time.Duration // how far the clock was set ahead
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
 }
@@ -54,6 +56,7 @@ type queue struct {
 	lease     int64     // the owner's lease when it claimed the queue
 	epoch     int64     // of the newest claim
 	notBefore time.Time
+	wait      storage.Wait
 	paused    bool
 }
 
@@ -89,6 +92,7 @@ func NewMemory() *Memory {
 		byName:   map[string]*queue{},
 		settings: map[string]string{},
 		holds:    map[storage.Hold]*hold{},
+		outages:  map[string]storage.Outage{},
 	}
 }
 
@@ -228,6 +232,35 @@ func (n *Node) Holds(ctx context.Context) ([]storage.Hold, error) {
 			}
 		}
 		return out, nil
+	})
+}
+
+// Outages implements storage.Storage.
+func (n *Node) Outages(ctx context.Context) ([]storage.Outage, error) {
+	return call(ctx, n, "Outages", func(m *Memory) ([]storage.Outage, error) { return slices.Collect(maps.Values(m.outages)), nil })
+}
+
+// PutOutage implements storage.Storage.
+func (n *Node) PutOutage(ctx context.Context, o storage.Outage) (bool, error) {
+	return call(ctx, n, "PutOutage", func(m *Memory) (bool, error) {
+		next := 0
+		if old, found := m.outages[o.Upstream]; found {
+			next, o.Since = old.Probes+1, old.Since
+		}
+		if o.Probes != next {
+			return false, nil
+		}
+		o.Since, o.ProbeAt = stamp(o.Since), stamp(o.ProbeAt)
+		m.outages[o.Upstream] = o
+		return true, nil
+	})
+}
+
+// EndOutage implements storage.Storage.
+func (n *Node) EndOutage(ctx context.Context, upstream string) error {
+	return run(ctx, n, "EndOutage", func(m *Memory) error {
+		delete(m.outages, upstream)
+		return nil
 	})
 }
 

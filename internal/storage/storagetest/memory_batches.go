@@ -84,6 +84,9 @@ func (n *Node) Status(ctx context.Context, key storage.Key, maxBytes int) (*stor
 			RetryOf: b.RetryOf, Paused: b.endedAt.IsZero() && b.wishes().Paused, Quarantined: b.aside,
 		}
 		_, s.Failed, s.InDoubt = b.counts()
+		if b.endedAt.IsZero() && b.aside.IsZero() {
+			s.Wait = b.queue.wait
+		}
 		if b.endedAt.IsZero() && b.aside.IsZero() && !b.queue.notBefore.Equal(storage.Forever) {
 			s.NotBefore = b.queue.notBefore
 		}

@@ -70,7 +70,7 @@ func (n *Node) Queue(ctx context.Context, name string) (storage.QueueState, erro
 		if q == nil {
 			return out, nil
 		}
-		out = storage.QueueState{Open: len(q.open), Paused: q.paused}
+		out = storage.QueueState{Open: len(q.open), Paused: q.paused, Wait: q.wait}
 		if !q.notBefore.Equal(storage.Forever) {
 			out.NotBefore = q.notBefore
 		}

@@ -78,7 +78,7 @@ func (n *Node) Abandon(ctx context.Context, inDoubt batch.Result, reason string)
 		for _, b := range m.batches {
 			if b.endedAt.IsZero() {
 				b.endUnrun(inDoubt, reason)
-				b.queue.release(time.Time{})
+				b.queue.release(time.Time{}, storage.NoWait)
 				count++
 			}
 		}

@@ -24,8 +24,9 @@ func (m *Memory) Damage(ticket batch.Ticket, problem string) {
 // Progress implements storage.Storage.
 func (n *Node) Progress(ctx context.Context, c *storage.Claim) error {
 	return run(ctx, n, "Progress", func(m *Memory) error {
-		_, b, err := m.running(c)
+		q, b, err := m.running(c)
 		if err == nil && b != nil {
+			q.wait = storage.Wait{}
 			b.attempts = min(b.attempts, 1)
 		}
 		return err
@@ -39,7 +40,7 @@ func (n *Node) Quarantine(ctx context.Context, c *storage.Claim, reason string) 
 		if err != nil {
 			return err
 		}
-		q.release(time.Time{})
+		q.release(time.Time{}, storage.NoWait)
 		switch {
 		case b == nil || !b.endedAt.IsZero() || !b.aside.IsZero():
 		case b.signals.Stopped:

@@ -19,7 +19,7 @@ func (n *Node) Runnable(ctx context.Context, after storage.QueueID, limit int) (
 		for _, id := range slices.Sorted(maps.Keys(m.queues)) {
 			q := m.queues[id]
 			if id > after && len(out) < limit && len(q.open) > 0 && !q.owned() {
-				out = append(out, storage.Runnable{Queue: id, NotBefore: q.notBefore})
+				out = append(out, storage.Runnable{Queue: id, NotBefore: q.notBefore, Waits: q.wait.For})
 			}
 		}
 		return out, nil
@@ -58,7 +58,7 @@ func (q *queue) claim(n *Node, lease int64, taken bool) *storage.Claim {
 		Queue: q.id, Epoch: q.epoch, Lease: lease, ID: b.id, Ticket: b.Ticket, Store: b.Store, Owner: b.Owner, GroupID: b.GroupID,
 		Options: b.Options, Credential: bytes.Clone(b.Credential),
 		CreatedAt: b.createdAt, StartedAt: b.startedAt, Trace: b.Trace, Signals: b.wishes(), Total: len(b.Requests), Marked: len(b.marks) > 0,
-		Attempts: b.attempts,
+		Attempts: b.attempts, Waits: q.wait.For,
 	}
 	for i := range b.Requests {
 		r := &b.Requests[i]
@@ -91,7 +91,14 @@ func (b *stored) unread() (out []storage.Mark) {
 }
 
 // release gives up the queue.
-func (q *queue) release(notBefore time.Time) { q.owner, q.notBefore = nil, stamp(notBefore) }
+func (q *queue) release(notBefore time.Time, waits storage.WaitReason) {
+	q.owner, q.notBefore = nil, stamp(notBefore)
+	if waits == storage.NoWait {
+		q.wait = storage.Wait{}
+	} else if waits != q.wait.For {
+		q.wait = storage.Wait{For: waits, Since: q.m.now()}
+	}
+}
 
 // Record implements storage.Storage.
 func (n *Node) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
@@ -118,7 +125,7 @@ func (n *Node) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mar
 			b.end(reason)
 		}
 		if release || len(q.open) == 0 {
-			q.release(time.Time{})
+			q.release(time.Time{}, storage.NoWait)
 			return nil, nil
 		}
 		return q.claim(n, c.Lease, false), nil
@@ -146,7 +153,7 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 				notBefore = time.Time{}
 			}
 		}
-		q.release(notBefore)
+		q.release(notBefore, c.Waits)
 		return nil
 	})
 }

@@ -29,6 +29,8 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "purge", open, purgeTests)
 	runTests(t, "bytes", open, byteTests)
 	runTests(t, "holds", open, holdTests)
+	runTests(t, "waits", open, waitTests)
+	runTests(t, "outages", open, outageTests)
 	runTests(t, "steer", open, steerTests)
 	runTests(t, "quarantine", open, quarantineTests)
 	runTests(t, "deliveries", open, deliveryTests)

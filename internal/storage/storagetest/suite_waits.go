@@ -1,0 +1,126 @@
+package storagetest
+
+import (
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// releaseFor gives up a queue that waits for something.
+func (f *fixture) releaseFor(c *storage.Claim, waits storage.WaitReason, notBefore time.Time) {
+	f.Helper()
+	c.Waits = waits
+	f.release(c, notBefore)
+}
+
+var waitTests = []test{
+	{"a queue waits for what its runner named, until the batch makes progress", func(f *fixture) {
+		b := newBatch("s", 3)
+		c := f.claimed(b)
+		expect(f.T, "a first claim", c.Waits, storage.NoWait)
+		expect(f.T, "status of a batch that runs", f.status(b).Wait, storage.Wait{})
+		f.releaseFor(c, storage.ForUpstream, moment(5))
+		first := f.status(b).Wait
+		expect(f.T, "status", first.For, storage.ForUpstream)
+		expect(f.T, "the beginning of the wait is known", first.Since.IsZero(), false)
+		expect(f.T, "runnable", f.runnable()[0].Waits, storage.ForUpstream)
+		if q, err := f.s.Queue(f.Context(), b.Queue); err != nil || q.Wait != first {
+			f.Errorf("queue: %+v, %v", q, err)
+		}
+
+		c = f.claim(c.Queue)
+		expect(f.T, "claim", c.Waits, storage.ForUpstream)
+		expect(f.T, "status while a probe is sent", f.status(b).Wait, first)
+		f.releaseFor(c, storage.ForUpstream, moment(5))
+		expect(f.T, "the wait continues", f.status(b).Wait, first)
+
+		c = f.claim(c.Queue)
+		f.releaseFor(c, storage.ForCredential, moment(5))
+		expect(f.T, "another wait", f.status(b).Wait.For, storage.ForCredential)
+
+		c = f.claim(c.Queue)
+		if err := f.s.Progress(f.Context(), c); err != nil {
+			f.Fatal(err)
+		}
+		expect(f.T, "progress ends the wait", f.status(b).Wait, storage.Wait{})
+		f.releaseFor(c, storage.NoWait, time.Time{})
+		expect(f.T, "runnable afterwards", f.runnable()[0].Waits, storage.NoWait)
+	}},
+	{"the end of a batch ends the wait", func(f *fixture) {
+		b, next := newBatch("s", 1), newBatch("s", 1)
+		c := f.claimed(b)
+		f.create(next)
+		f.releaseFor(c, storage.ForUpstream, moment(5))
+		c = f.claim(c.Queue)
+		c = f.finish(c, done(0, "x"))
+		expect(f.T, "status of the ended batch", f.status(b).Wait, storage.Wait{})
+		expect(f.T, "the queue's next claim", c.Waits, storage.ForUpstream)
+		f.end(c, done(0, "x"))
+		f.create(newBatch("s", 1))
+		expect(f.T, "runnable", f.runnable()[0].Waits, storage.NoWait)
+	}},
+	{"a former owner cannot end a wait", func(f *fixture) {
+		b := newBatch("s", 1)
+		c := f.claimed(b)
+		f.releaseFor(c, storage.ForUpstream, moment(5))
+		old := f.claim(c.Queue)
+		f.claim(c.Queue)
+		if err := f.s.Progress(f.Context(), old); err == nil {
+			f.Error("progress was accepted")
+		}
+		expect(f.T, "status", f.status(b).Wait.For, storage.ForUpstream)
+	}},
+}
+
+// outages returns all outages.
+func (f *fixture) outages() []storage.Outage {
+	f.Helper()
+	out, err := f.s.Outages(f.Context())
+	if err != nil {
+		f.Fatalf("Outages: %v", err)
+	}
+	return out
+}
+
+// putOutage returns whether the database stored it.
+func (f *fixture) putOutage(o storage.Outage) bool {
+	f.Helper()
+	stored, err := f.s.PutOutage(f.Context(), o)
+	if err != nil {
+		f.Fatalf("PutOutage: %v", err)
+	}
+	return stored
+}
+
+var outageTests = []test{
+	{"each probe of an outage belongs to one node", func(f *fixture) {
+		since := storage.CeilMillis(time.Now())
+		o := storage.Outage{Upstream: "a", Since: since, ProbeAt: since.Add(time.Second)}
+		expect(f.T, "none", len(f.outages()), 0)
+		expect(f.T, "begins", f.putOutage(o), true)
+		expect(f.T, "has begun already", f.putOutage(o), false)
+		o.Probes, o.ProbeAt = 1, since.Add(3*time.Second)
+		later := o
+		later.Since = since.Add(time.Minute)
+		expect(f.T, "first probe", f.putOutage(later), true)
+		expect(f.T, "the same probe", f.putOutage(o), false)
+		expect(f.T, "an earlier probe", f.putOutage(storage.Outage{Upstream: "a", Since: since}), false)
+		expect(f.T, "a probe too far", f.putOutage(storage.Outage{Upstream: "a", Since: since, Probes: 3}), false)
+		expect(f.T, "a probe of an outage that never began", f.putOutage(storage.Outage{Upstream: "b", Since: since, Probes: 1}), false)
+		all := f.outages()
+		expect(f.T, "outages", len(all), 1)
+		got := all[0]
+		expect(f.T, "upstream and probes", [2]any{got.Upstream, got.Probes}, [2]any{"a", 1})
+		expect(f.T, "since", got.Since.Equal(since), true)
+		expect(f.T, "next probe", got.ProbeAt.Equal(o.ProbeAt), true)
+
+		for range 2 {
+			if err := f.s.EndOutage(f.Context(), "a"); err != nil {
+				f.Fatal(err)
+			}
+		}
+		expect(f.T, "none is left", len(f.outages()), 0)
+		o.Probes = 0
+		expect(f.T, "begins again", f.putOutage(o), true)
+	}},
+}
