@@ -9,6 +9,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/budget"
 	"github.com/sheafapi/sheaf/internal/cpu"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -172,25 +173,26 @@ func (r *run) dispatch(begins []int) {
 func (r *run) call(i int) {
 	r.requests[i].state = storage.Begun
 	r.inflight++
-	r.settle(answer{i, r.send(i)})
+	r.settle(r.send(i))
 }
 
 // sendAll is a sender. It makes attempts until the run ends, because a new goroutine would have to
 // grow its stack to the size that the HTTP client needs.
 func (r *run) sendAll() {
 	for i := range r.calls {
-		r.answers <- answer{i, r.send(i)}
+		r.answers <- r.send(i)
 	}
 }
 
 // answer is the outcome of one attempt.
 type answer struct {
-	index int
+	index   int
+	excused bool // it failed because of an outage of the upstream, and doesn't count
 	outbound.Answer
 }
 
 // send makes one attempt and releases its outbound place.
-func (r *run) send(i int) outbound.Answer {
+func (r *run) send(i int) answer {
 	req := &r.c.Requests[i]
 	if filled := r.requests[i].outgoing; filled != nil {
 		req = filled
@@ -218,18 +220,22 @@ func (r *run) send(i int) outbound.Answer {
 	}
 	if a.Outcome == outbound.Withheld {
 		r.upstream.Undo(r.c.Queue)
-		return a
+		return answer{index: i, Answer: a}
 	}
 	learned := lesson(&a, r.requests[i].allowed, began, finished)
-	learned.Store = r.c.Store
-	r.upstream.Done(learned)
+	learned.Store, learned.Request = r.c.Store, governor.RequestID{Ticket: r.c.Ticket, Index: i}
+	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
+	excused := r.upstream.Done(learned)
+	if !learned.Unavailable {
+		r.e.restart(1)
+	}
 	r.e.Observer.Attempted(a.Outcome, a.Code, finished.Sub(began))
 	if (a.Outcome == outbound.NotSent || a.Outcome == outbound.Doubt) && r.e.work.Err() == nil {
 		if n, due := r.e.silence.Failed(finished); due {
 			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_log", n)
 		}
 	}
-	return a
+	return answer{i, excused, a}
 }
 
 // settle decides what an answer means.
@@ -254,9 +260,13 @@ func (r *run) settle(a answer) {
 		return
 	}
 	r.tally.answered = true
+	r.tally.available = r.tally.available || !isUnavailable(&a.Answer)
 	now := time.Now()
 	m := r.judge(&a, now)
 	m.Index = a.index
+	if _, out := r.e.governor.Outage(now); out && a.excused && m.State == storage.Waiting {
+		m.NotBefore = storage.CeilMillis(now) // it waits for the end of the outage instead
+	}
 	if m.State == storage.Done {
 		m.NotBefore = r.requests[a.index].allowed
 	}
@@ -276,7 +286,7 @@ func (r *run) judge(a *answer, now time.Time) storage.Mark {
 			defer leave()
 		}
 	}
-	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, now)
+	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, a.excused, now)
 }
 
 // note adds a mark, and the memory of its answer, to those that must be recorded.

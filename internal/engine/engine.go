@@ -17,6 +17,8 @@
 // to the database. It then starts nothing more for its claims. Requests in flight finish, and their
 // answers are recorded unless another node has claimed the queue.
 //
+// While the upstream is unavailable, batches wait for it and attempts don't count (outage.go).
+//
 // Waiting batches aren't kept in memory. If a batch's next attempt is due later, or its turn is over,
 // it is released to storage and claimed again. Running batches share a limited amount of memory, and a
 // batch that doesn't fit waits. Answers share a separate amount, from the first byte that is read until
@@ -55,6 +57,7 @@ type Storage interface {
 	storage.Queues
 	storage.Runs
 	storage.Pacing
+	storage.Outages
 	Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error)
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 	Ping(ctx context.Context) error
@@ -102,6 +105,7 @@ type Engine struct {
 	advance  int64               // bytes that are reserved for an answer before the attempt begins
 	governor *governor.Governor
 	inFlight atomic.Int64 // attempts in flight
+	withheld atomic.Int64 // outbound places that are not in use yet after an outage
 	silence  outage.Log   // attempts that got no answer
 	keyless  outage.Log   // batches whose key is missing
 	probation
@@ -115,6 +119,7 @@ type Engine struct {
 	fresh     []storage.QueueID          // the line of queues that were idle until a batch was created
 	ready     []storage.QueueID          // the line of the other queues
 	ahead     int                        // how many of fresh got a place since the last of ready
+	parked    []storage.QueueID          // queues that wait for the end of an outage, longest first; some may be in another state by now
 	offers    []storage.QueueID          // offered to other nodes once mu is unlocked
 	running   int                        // queues that hold a place
 	idle      chan struct{}              // closed when open is false and running is 0
@@ -139,7 +144,7 @@ func New(o Options) *Engine {
 		batches:   budget.New(o.Memory, o.LargestBatch),
 		answers:   budget.New(o.Answers, o.LargestAnswer),
 		advance:   min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
-		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Logger),
+		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Policy.OutageLimit, o.Logger),
 		queues:    map[storage.QueueID]*queue{},
 		strangers: newStrangers(),
 		crowds:    newCrowds(),
@@ -176,6 +181,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	helpers.Go(func() { e.Storage.Watch(ctx, e.hint, e.Notify) })
 	helpers.Go(func() { e.scanLoop(ctx) })
 	helpers.Go(func() { e.governor.Run(ctx) })
+	helpers.Go(func() { e.outageLoop(ctx) })
 	helpers.Go(func() { e.purgeLoop(ctx) })
 	<-ctx.Done()
 	helpers.Wait()

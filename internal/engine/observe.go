@@ -47,17 +47,29 @@ type State struct {
 	MaxInFlight int
 	Held        int       // credentials that must wait because the upstream asked for it
 	HeldUntil   time.Time // when the last of these waits ends; zero: none
+	Parked      int       // queues that wait on this node for the end of the outage
+	Outage      time.Time // since when the upstream is unavailable; zero: it isn't, or for too long
 }
 
 // State returns the current state.
 func (e *Engine) State() State {
+	now := time.Now()
 	e.mu.Lock()
-	running := e.running
+	running, waits := e.running, 0
+	for _, id := range e.parked {
+		if q := e.queues[id]; q != nil && q.state == parked {
+			waits++
+		}
+	}
 	e.mu.Unlock()
-	held, until := e.governor.Held(time.Now())
+	held, until := e.governor.Held(now)
+	o, out := e.governor.Outage(now)
+	if !out {
+		o.Since = time.Time{}
+	}
 	return State{
 		Running: running, Places: e.QueuesAtOnce,
-		InFlight: int(e.inFlight.Load()), MaxInFlight: e.MaxOutbound, Held: held, HeldUntil: until,
+		InFlight: int(e.inFlight.Load()), MaxInFlight: e.MaxOutbound, Held: held, HeldUntil: until, Parked: waits, Outage: o.Since,
 	}
 }
 

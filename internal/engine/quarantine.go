@@ -124,11 +124,12 @@ func (r *run) setAside(err error) (*storage.Claim, followUp, error) {
 
 // progress reports to storage that an attempt has ended, so that storage forgets the batch's deaths.
 func (r *run) progress() {
-	if r.c.Attempts < 2 || !r.tally.answered {
+	survived, resumed := r.c.Attempts > 1 && r.tally.answered, r.c.Waits != storage.NoWait && r.tally.available
+	if !survived && !resumed {
 		return
 	}
 	if err := r.e.Storage.Progress(r.e.work, r.c); err == nil {
-		r.c.Attempts = 1
+		r.c.Attempts, r.c.Waits = 1, storage.NoWait
 		r.e.probation.leave(r.c.Queue)
 	}
 }

@@ -42,6 +42,7 @@ const (
 	ready queueState = iota
 	running
 	waiting
+	parked // it waits for the end of an outage
 )
 
 // unlock unlocks e.mu and offers the queues in e.offers to other nodes.
@@ -94,6 +95,8 @@ func (e *Engine) Notify(id storage.QueueID) {
 	case waiting:
 		q.timer.Stop()
 		e.enqueue(id, q)
+	case parked:
+		e.enqueue(id, q)
 	case ready:
 	}
 }
@@ -107,7 +110,7 @@ func (e *Engine) hint(id storage.QueueID) {
 	switch {
 	case q != nil && q.state == running:
 		q.again = true
-	case q != nil && q.state == ready, e.stopping(), e.running >= e.QueuesAtOnce:
+	case q != nil && (q.state == ready || q.state == parked), e.stopping(), e.running >= e.QueuesAtOnce:
 	case q != nil: // the end of its wait may have changed
 		q.timer.Stop()
 		e.enqueue(id, q)
@@ -230,6 +233,7 @@ type followUp struct {
 	again     bool      // the queue may have more to run
 	notBefore time.Time // with again: when it may run; zero: in its next turn
 	lost      bool      // its claim was lost before an attempt ended
+	outage    bool      // with again: it waits for the end of an outage
 }
 
 // leave returns a queue's place. When the node shuts down, the queue is offered to other nodes.
@@ -252,7 +256,8 @@ func (e *Engine) leave(id storage.QueueID, n followUp) {
 	case again && e.stopping():
 		delete(e.queues, id)
 		e.offers = append(e.offers, id)
-	case again && wait > 0 && !q.again:
+	case again && !q.again && n.outage && e.park(id, q):
+	case again && !q.again && wait > 0 && !n.outage:
 		e.wait(id, q, wait)
 	case again:
 		e.enqueue(id, q)

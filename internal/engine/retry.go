@@ -26,14 +26,15 @@ const (
 type Policy struct {
 	RetryLimit    int           // retries of one request after failures
 	RetryInterval time.Duration // pause before a retry
+	OutageLimit   time.Duration // how long an outage of the upstream may last before attempts count and requests fail; 0: attempts always count
 	ThrottleLimit time.Duration // how long, from a request's first answer 429, such answers don't count as failures
 	Success       func(code int) bool
 	RetryInDoubt  bool // send a POST or PATCH again if its outcome is unknown
 }
 
 // judge returns the mark that records an attempt, either Done or Waiting. t already counts the
-// attempt.
-func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, now time.Time) storage.Mark {
+// attempt. excused means that the attempt failed because of an outage.
+func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, excused bool, now time.Time) storage.Mark {
 	t.EndedAt = now
 	body := withoutMark(a.Body)
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
@@ -45,7 +46,7 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)) && !(a.Incomplete && r.Repeatable()):
 		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
-		p.fail(&m, r, o, a, now)
+		p.fail(&m, r, o, a, excused, now)
 	}
 	return m
 }
@@ -112,9 +113,24 @@ func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
 }
 
+// isUnavailable reports whether an attempt says that the upstream is unavailable: there was no
+// connection, or it closed before an answer, or a gateway or the API itself said so.
+func isUnavailable(a *outbound.Answer) bool {
+	switch a.Outcome {
+	case outbound.Answered:
+		return a.Code == http.StatusBadGateway || a.Code == http.StatusServiceUnavailable || a.Code == http.StatusGatewayTimeout
+	case outbound.NotSent:
+		return true
+	case outbound.Doubt:
+		return a.Code != http.StatusGatewayTimeout // the connection didn't close, but the attempt timed out
+	case outbound.TooLarge, outbound.Withheld, outbound.Refused:
+	}
+	return false
+}
+
 // fail handles a failure. It decides whether the request is sent again. In a batch that stops on the
-// first failure, no request is.
-func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, now time.Time) {
+// first failure, a request is sent again only if its attempt is excused.
+func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, excused bool, now time.Time) {
 	unknown := unknownOutcome(r, a)
 	switch {
 	case unknown:
@@ -138,8 +154,11 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.TooLarge: // the next answer would be as large
 	case outbound.Withheld: // can't happen: settle doesn't judge an attempt that was withheld
 	}
-	if again && !o.StopOnFailure && m.Tries.Retries < p.RetryLimit {
-		m.Tries.Retries++
+	excused = excused && now.Sub(m.Tries.StartedAt) < p.OutageLimit
+	if again && (excused || !o.StopOnFailure && m.Tries.Retries < p.RetryLimit) {
+		if !excused {
+			m.Tries.Retries++
+		}
 		m.State = storage.Waiting
 		m.NotBefore = storage.CeilMillis(now.Add(p.RetryInterval))
 	}

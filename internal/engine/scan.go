@@ -83,9 +83,12 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		if len(e.queues) >= maxKnown {
 			return false
 		}
-		if pause := min(time.Until(r.NotBefore), e.Policy.longest()); pause > 0 {
+		pause := min(time.Until(r.NotBefore), e.Policy.longest())
+		switch {
+		case r.Waits == storage.ForUpstream && e.park(r.Queue, &queue{}):
+		case r.Waits != storage.ForUpstream && pause > 0:
 			e.wait(r.Queue, &queue{}, pause)
-		} else {
+		default:
 			e.line(r.Queue, &queue{found: true}) // without an offer, because other nodes scan too
 		}
 	}

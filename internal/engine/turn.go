@@ -38,12 +38,13 @@ type run struct {
 	tally    tally
 
 	// For choose.go.
-	width int       // maximum number of requests in flight
-	next  int       // all requests below this index have been considered
-	waits []int     // requests that wait for their next attempt
-	later time.Time // when the governor allows the next attempt; zero: it has not refused one
-	graph *graph    // nil: no request depends on another
-	share *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
+	width  int       // maximum number of requests in flight
+	next   int       // all requests below this index have been considered
+	waits  []int     // requests that wait for their next attempt
+	later  time.Time // when the governor allows the next attempt; zero: it has not refused one
+	outage time.Time // the latest time by which the outage that made the governor refuse must have ended; zero: there is none
+	graph  *graph    // nil: no request depends on another
+	share  *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
 
 	// For attempt.go.
 	inflight int
@@ -67,10 +68,11 @@ const (
 
 // tally counts requests that have ended.
 type tally struct {
-	ended    int
-	failed   int
-	inDoubt  int  // included in failed
-	answered bool // an attempt has ended under this claim
+	ended     int
+	failed    int
+	inDoubt   int  // included in failed
+	answered  bool // an attempt has ended under this claim
+	available bool // one of them found the upstream available
 }
 
 // request is the progress of one request.
@@ -153,6 +155,9 @@ func (r *run) run() (*storage.Claim, followUp, error) {
 		if r.inflight == 0 && len(begins) == 0 {
 			if r.isOver() {
 				continue
+			}
+			if !r.outage.IsZero() {
+				return r.park()
 			}
 			if !r.isPatient(due) {
 				return r.release(due)
@@ -299,6 +304,14 @@ func (r *run) release(due time.Time) (*storage.Claim, followUp, error) {
 		return r.setAside(err)
 	}
 	return nil, followUp{again: true, notBefore: due, lost: r.lost && !r.tally.answered}, err
+}
+
+// park returns the batch to storage until the outage of the upstream ends.
+func (r *run) park() (*storage.Claim, followUp, error) {
+	r.c.Waits = storage.ForUpstream
+	c, n, err := r.release(r.outage)
+	n.outage = true
+	return c, n, err
 }
 
 // abandon leaves a batch whose queue this node no longer owns. It waits for the attempts in flight

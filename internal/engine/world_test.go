@@ -50,8 +50,9 @@ type upstream struct {
 	dials    map[string]time.Duration // how long until a connection is ready
 	calls    map[string]int
 	ledger   []*attempt
-	withheld int      // attempts that weren't permitted
-	foreign  []string // requests sent by a node that didn't own the queue
+	down     *outbound.Answer // what all attempts get during an outage; nil: there is none
+	withheld int              // attempts that weren't permitted
+	foreign  []string         // requests sent by a node that didn't own the queue
 }
 
 func newUpstream(db *storagetest.Memory) *upstream {
@@ -68,6 +69,13 @@ func (u *upstream) script(batch, index int, steps ...step) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.scripts[fmt.Sprintf("%d/%d", batch, index)] = steps
+}
+
+// fail makes all attempts get an answer that says "unavailable"; nil ends the outage.
+func (u *upstream) fail(a *outbound.Answer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.down = a
 }
 
 // dial sets how long attempts at a request wait for a connection.
@@ -113,6 +121,9 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 		panic("wrong credential: " + c.Token)
 	}
 	u.ledger = append(u.ledger, e)
+	if u.down != nil {
+		s = step{answer: *u.down}
+	}
 	u.mu.Unlock()
 
 	a := s.answer

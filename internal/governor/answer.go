@@ -23,6 +23,8 @@ type Answer struct {
 	Store        string    // the store of the request
 	Asked        time.Time // when Try or Claim allowed the request
 	Began, Ended time.Time
+	Unavailable  bool // no connection, no answer, or one that says that the upstream is unavailable
+	Request      RequestID
 	Pause        time.Duration // how long the upstream asked to wait; 0: it named no time
 }
 

@@ -43,6 +43,18 @@ type Waiter struct {
 //
 // With a configured rate, Try may call storage and block until it answers.
 func (c *Credential) Try(ctx context.Context, q storage.QueueID, now time.Time) (due time.Time, ok bool) {
+	if until, refused := c.governor.breaker.refuses(now); refused {
+		return until, false
+	}
+	if due, ok = c.try(ctx, q, now); ok && !c.governor.breaker.permit(ctx) {
+		c.undo(q)
+		return c.governor.breaker.retryAt(time.Now()), false
+	}
+	return due, ok
+}
+
+// try is Try without the breaker.
+func (c *Credential) try(ctx context.Context, q storage.QueueID, now time.Time) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due, now = c.schedule(ctx, q, now)
@@ -86,6 +98,15 @@ func (c *Credential) Leave(w *Waiter) {
 
 // Claim is Try for a waiter that was granted a place. If it returns false, it has given up the place.
 func (c *Credential) Claim(ctx context.Context, q storage.QueueID) (due time.Time, ok bool) {
+	if due, ok = c.claim(ctx, q); ok && !c.governor.breaker.permit(ctx) {
+		c.undo(q)
+		return c.governor.breaker.retryAt(time.Now()), false
+	}
+	return due, ok
+}
+
+// claim is Claim without the breaker.
+func (c *Credential) claim(ctx context.Context, q storage.QueueID) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due, now := c.schedule(ctx, q, time.Now())
@@ -133,6 +154,12 @@ func (c *Credential) grant() {
 
 // Undo returns the place and the slot of a request that was not sent.
 func (c *Credential) Undo(q storage.QueueID) {
+	c.governor.breaker.withdraw()
+	c.undo(q)
+}
+
+// undo is Undo without the breaker.
+func (c *Credential) undo(q storage.QueueID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.exit()
@@ -140,8 +167,10 @@ func (c *Credential) Undo(q storage.QueueID) {
 	c.grant()
 }
 
-// Done ends a request that was sent, and learns from its answer.
-func (c *Credential) Done(a Answer) {
+// Done ends a request that was sent, and learns from its answer. excused means that the request failed
+// because of an outage of the upstream, so the attempt doesn't count.
+func (c *Credential) Done(a Answer) (excused bool) {
+	excused = c.governor.breaker.record(&a)
 	c.mu.Lock()
 	held := c.judge(a)
 	c.grant()
@@ -149,6 +178,7 @@ func (c *Credential) Done(a Answer) {
 	if !held.IsZero() {
 		c.governor.announce(storage.Hold{Credential: c.key, Store: a.Store, Until: held})
 	}
+	return excused
 }
 
 // Forget gives up the slot that the queue holds, if any.

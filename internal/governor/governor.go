@@ -33,6 +33,14 @@ type Shared interface {
 	Hold(ctx context.Context, h storage.Hold) error
 	Holds(ctx context.Context) ([]storage.Hold, error)
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
+	Outages
+}
+
+// Outages is how nodes share an open breaker. See storage.Outages.
+type Outages interface {
+	Outages(ctx context.Context) ([]storage.Outage, error)
+	PutOutage(ctx context.Context, o storage.Outage) (bool, error)
+	EndOutage(ctx context.Context, upstream string) error
 }
 
 // Rate is N requests in each span of time. The zero value means no limit.
@@ -72,6 +80,7 @@ type Governor struct {
 	rate        Rate
 	maxInFlight int // the node's limit; a credential's limit that reaches it is dropped
 	log         *slog.Logger
+	breaker     breaker
 
 	mu            sync.Mutex
 	credentials   map[batch.Owner]*Credential
@@ -81,10 +90,15 @@ type Governor struct {
 	announcements chan storage.Hold
 }
 
+// defaultUpstream is the name under which nodes share the outage of the only upstream.
+const defaultUpstream = "default"
+
 // New returns a governor. maxInFlight is how many requests the node may have in flight at once.
-func New(shared Shared, rate Rate, maxInFlight int, log *slog.Logger) *Governor {
+// outageLimit is the longest outage of the upstream in which requests wait; 0: they never do.
+func New(shared Shared, rate Rate, maxInFlight int, outageLimit time.Duration, log *slog.Logger) *Governor {
 	return &Governor{
-		shared: shared, rate: rate, maxInFlight: maxInFlight, log: log,
+		breaker: breaker{shared: shared, upstream: defaultUpstream, limit: outageLimit, log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1)},
+		shared:  shared, rate: rate, maxInFlight: maxInFlight, log: log,
 		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
 		announcements: make(chan storage.Hold, 64),
 	}
@@ -109,6 +123,8 @@ func (g *Governor) Run(ctx context.Context) {
 			} else if n, due := g.unannounced.Failed(now); due && ctx.Err() == nil {
 				g.log.Warn("could not announce to other nodes that an upstream credential must wait", "until", h.Until, "error", err, "since_last_log", n)
 			}
+		case <-g.breaker.wake:
+			g.breaker.sync(ctx)
 		case <-poll.C:
 			g.Poll(ctx)
 		case <-sweep.C:
@@ -121,6 +137,9 @@ func (g *Governor) Run(ctx context.Context) {
 // learn of the holds of an earlier process.
 func (g *Governor) Poll(ctx context.Context) {
 	holds, err := g.shared.Holds(ctx)
+	if err == nil {
+		err = g.breaker.poll(ctx)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -168,6 +187,13 @@ func (g *Governor) Held(now time.Time) (n int, until time.Time) {
 	}
 	return n, until
 }
+
+// Outage returns the outage of the upstream, as far as it makes requests wait. ok is false if there is
+// none, or if it has lasted too long.
+func (g *Governor) Outage(now time.Time) (o Outage, ok bool) { return g.breaker.current(now) }
+
+// Changed returns a channel that signals the beginning and the end of an outage.
+func (g *Governor) Changed() <-chan struct{} { return g.breaker.changed }
 
 // sweep forgets unused credentials.
 func (g *Governor) sweep(now time.Time) {

@@ -15,6 +15,9 @@ import (
 	"pgregory.net/rapid"
 )
 
+// noOutages is never called, because these tests don't limit outages.
+type noOutages Outages
+
 // schedule is the storage that nodes share.
 type schedule struct {
 	mu     sync.Mutex
@@ -23,6 +26,7 @@ type schedule struct {
 	broken bool
 	slow   time.Duration
 	holds  []storage.Hold
+	noOutages
 }
 
 var errBroken = errors.New("storage is broken")
@@ -66,7 +70,9 @@ func (s *schedule) Holds(context.Context) ([]storage.Hold, error) {
 
 var key = batch.OwnerOf("the credential")
 
-func newGovernor(s Shared, r Rate) *Governor { return New(s, r, 1000, slog.New(slog.DiscardHandler)) }
+func newGovernor(s Shared, r Rate) *Governor {
+	return New(s, r, 1000, 0, slog.New(slog.DiscardHandler))
+}
 
 // TestPace checks that two nodes together never exceed the rate in any span of time, whatever their queues
 // do. It allows for requests that use their slots late or early.

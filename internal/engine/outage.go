@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/sheafapi/sheaf/internal/storage"
+)
+
+// During an outage of the upstream, queues are parked: storage has their batches, and the engine keeps
+// only their IDs. At the time of each probe, one parked queue runs, and its first request is the probe.
+// At the end of the outage, all of them run, but with few requests in flight at first.
+
+// slowRestart is how long after an outage the number of requests in flight is limited at most.
+const slowRestart = time.Minute
+
+// probeRetry is how long a queue may take to send a probe before another queue tries.
+const probeRetry = time.Second
+
+// outageLoop runs parked queues when a probe is due and when an outage ends.
+func (e *Engine) outageLoop(ctx context.Context) {
+	var timer <-chan time.Time
+	slow := false // an outage has ended, and few requests may be in flight
+	for {
+		changed := false
+		select {
+		case <-ctx.Done():
+			e.restart(int64(e.MaxOutbound))
+			return
+		case <-e.governor.Changed():
+			changed = true
+		case <-timer:
+		}
+		now := time.Now()
+		o, out := e.governor.Outage(now)
+		switch {
+		case out && now.Before(o.ProbeAt):
+			timer, slow = time.After(min(o.ProbeAt.Sub(now), o.EndsBy.Sub(now))), false
+		case out:
+			e.withhold()
+			e.probe()
+			timer, slow = time.After(min(probeRetry, o.EndsBy.Sub(now))), false
+		case changed || !slow:
+			e.unpark()
+			timer, slow = time.After(slowRestart), true
+		default:
+			e.restart(int64(e.MaxOutbound))
+			timer, slow = nil, false
+		}
+	}
+}
+
+// park makes a queue wait for the end of an outage. It returns false if there is none. e.mu is held.
+func (e *Engine) park(id storage.QueueID, q *queue) bool {
+	if _, out := e.governor.Outage(time.Now()); !out {
+		return false
+	}
+	q.state = parked
+	e.queues[id] = q
+	e.parked = append(e.parked, id)
+	return true
+}
+
+// probe runs the queue that has been parked longest.
+func (e *Engine) probe() {
+	e.mu.Lock()
+	defer e.unlock()
+	for len(e.parked) > 0 {
+		id := e.parked[0]
+		e.parked = e.parked[1:]
+		if q := e.queues[id]; q != nil && q.state == parked {
+			q.fresh = true // before all queues that wait for a place
+			e.enqueue(id, q)
+			return
+		}
+	}
+}
+
+// unpark runs all parked queues.
+func (e *Engine) unpark() {
+	e.mu.Lock()
+	defer e.unlock()
+	ids := e.parked
+	e.parked = nil
+	for _, id := range ids {
+		if q := e.queues[id]; q != nil && q.state == parked {
+			e.line(id, q) // without an offer, because the outage has ended for the other nodes too
+		}
+	}
+}
+
+// withhold limits the requests in flight to one, or to those that are in flight already. After the outage,
+// each answer allows one more.
+func (e *Engine) withhold() {
+	for n := int64(e.MaxOutbound) - 1 - e.withheld.Load(); n > 0; n /= 2 {
+		if e.outbound.TryAcquire(n + 1) {
+			e.outbound.Release(1) // for the next request
+			e.withheld.Add(n)
+			return
+		}
+	}
+}
+
+// restart allows up to n more requests in flight after an outage.
+func (e *Engine) restart(n int64) {
+	for {
+		held := e.withheld.Load()
+		n = min(n, held)
+		if n == 0 {
+			return
+		}
+		if e.withheld.CompareAndSwap(held, held-n) {
+			e.outbound.Release(n)
+			return
+		}
+	}
+}
