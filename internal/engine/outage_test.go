@@ -231,11 +231,13 @@ func TestPoison(t *testing.T) {
 		}
 	})
 	outages(t, "in a parallel batch", time.Hour, func(t *testing.T, w *world) {
-		w.slow(1, 300, 5*time.Second)
+		for i := range 500 {
+			w.up.script(0, i, step{answered(200), 3*time.Second + time.Duration(i*37%4000)*time.Millisecond})
+		}
 		for i := range 5 {
 			w.up.script(0, 7*i, step{answer: unavailable})
 		}
-		b := w.create("s", parallel, gets(300)...)
+		b := w.create("s", parallel, gets(500)...)
 		w.await(t, b)
 		s := w.status(b)
 		if n := s.Results[0].Attempts; s.Failed != 5 || n < 7 || n > 10 {
@@ -418,7 +420,7 @@ func TestOutageSteering(t *testing.T) {
 func TestLongOutage(t *testing.T) {
 	outages(t, "12 hours", 24*time.Hour, func(t *testing.T, w *world) {
 		w.up.fail(&unavailable)
-		for i := range 500 {
+		for i := range 50 {
 			w.create(fmt.Sprint("s", i), stop, posts(2)...)
 		}
 		w.pass(time.Minute)
