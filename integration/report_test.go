@@ -80,7 +80,7 @@ func (r *row) add(f *fleet, a *audit) {
 // printReport prints the table of docs/reliability.md#many-nodes-over-one-postgresql.
 func printReport(w io.Writer) {
 	var all row
-	fmt.Fprint(w, "\n| fault | runs | kills | tickets | lost | POSTs made twice | stores stuck | until all stores ran again: median | longest |\n|",
+	fmt.Fprint(w, "\n| fault | runs | kills | tickets | lost | POSTs sent twice | stores stuck | until all stores ran again: median | longest |\n|",
 		strings.Repeat("---|", 9), "\n")
 	for _, r := range rows {
 		median, most := "", ""
