@@ -28,33 +28,49 @@ type block struct {
 	want any
 }
 
-// blocks reads the examples of a page: each ```sh block, and the ```json block that it must print.
-func blocks(t *testing.T, page string) (out []block) {
+// fence is a block of code on a page. line is the first line of its code.
+type fence struct {
+	kind string // such as "sh"
+	line int
+	code string
+}
+
+// fences returns the blocks of code on a page.
+func fences(t *testing.T, page string) (out []fence) {
 	t.Helper()
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind, from := "", 0
+	var open *fence
 	var lines []string
 	for i, line := range strings.Split(string(text), "\n") {
-		fence, ok := strings.CutPrefix(line, "```")
+		kind, ok := strings.CutPrefix(line, "```")
 		switch {
 		case !ok:
 			lines = append(lines, line)
-		case kind == "":
-			kind, lines, from = fence+" ", nil, i+2
+		case open == nil:
+			open, lines = &fence{kind: strings.TrimSpace(kind), line: i + 2}, nil
 		default:
-			code := strings.Join(lines, "\n")
-			switch strings.TrimSpace(kind) {
-			case "sh":
-				out = append(out, block{line: from, code: code})
-			case "json":
-				if err := json.Unmarshal([]byte(code), &out[len(out)-1].want); err != nil {
-					t.Fatalf("%s:%d: %v", page, from, err)
-				}
+			open.code = strings.Join(lines, "\n")
+			out = append(out, *open)
+			open = nil
+		}
+	}
+	return out
+}
+
+// blocks reads the examples of a page: each ```sh block, and the ```json block that it must print.
+func blocks(t *testing.T, page string) (out []block) {
+	t.Helper()
+	for _, f := range fences(t, page) {
+		switch f.kind {
+		case "sh":
+			out = append(out, block{line: f.line, code: f.code})
+		case "json":
+			if err := json.Unmarshal([]byte(f.code), &out[len(out)-1].want); err != nil {
+				t.Fatalf("%s:%d: %v", page, f.line, err)
 			}
-			kind = ""
 		}
 	}
 	return out
