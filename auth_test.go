@@ -20,17 +20,17 @@ import (
 	"github.com/sheafapi/sheaf/internal/strictupstream"
 )
 
-// checked is a service that asks an API about tokens. The API admits a token to the store that the
-// token names.
-type checked struct {
+// checkingService is a service that checks tokens with an API. The API admits a token to the store
+// that the token names.
+type checkingService struct {
 	t       *testing.T
 	address string
 	asked   atomic.Int64
 	broken  atomic.Bool
 }
 
-func newChecked(t *testing.T, change ...func(*sheaf.Options)) *checked {
-	c := &checked{t: t}
+func newCheckingService(t *testing.T, change ...func(*sheaf.Options)) *checkingService {
+	c := &checkingService{t: t}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{store}/me", func(w http.ResponseWriter, r *http.Request) {
 		c.asked.Add(1)
@@ -52,7 +52,7 @@ func newChecked(t *testing.T, change ...func(*sheaf.Options)) *checked {
 	return c
 }
 
-func (c *checked) ask(method, store, token, query, body string, header ...string) (int, http.Header, string) {
+func (c *checkingService) ask(method, store, token, query, body string, header ...string) (int, http.Header, string) {
 	c.t.Helper()
 	r, err := http.NewRequest(method, "http://"+c.address+"/api/v3/"+store+"/batch"+query, strings.NewReader(body))
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *checked) ask(method, store, token, query, body string, header ...string
 	return resp.StatusCode, resp.Header, string(text)
 }
 
-func (c *checked) create(store, token, query string) string {
+func (c *checkingService) create(store, token, query string) string {
 	c.t.Helper()
 	code, _, text := c.ask("POST", store, token, query, `[{"method":"GET","path":"a"}]`)
 	var created struct{ Ticket string }
@@ -87,7 +87,7 @@ func (c *checked) create(store, token, query string) string {
 
 // Callers that the API admits to a store share the store's batches, and nobody else sees them.
 func TestAuthCheck(t *testing.T) {
-	c := newChecked(t)
+	c := newCheckingService(t)
 	const key = "?deduplicationKey=123e4567-e89b-42d3-a456-426614174000"
 	ticket := c.create("a", "a.one", key)
 	if again := c.create("a", "a.two", key); again != ticket {
@@ -122,7 +122,7 @@ func TestAuthCheck(t *testing.T) {
 
 // Nothing is stored for callers that are not admitted, or while the API can't be reached.
 func TestAuthCheckStoresNothing(t *testing.T) {
-	c := newChecked(t)
+	c := newCheckingService(t)
 	for _, broken := range []bool{false, true} {
 		c.broken.Store(broken)
 		want := map[bool]int{false: 403, true: 503}[broken]
@@ -141,7 +141,7 @@ func TestAuthCheckStoresNothing(t *testing.T) {
 
 // Only the address that a trusted proxy reports is slowed down when tokens from it are guessed.
 func TestAuthGuessing(t *testing.T) {
-	c := newChecked(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	c := newCheckingService(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	guess := func(from, token string) (int, string) {
 		code, header, _ := c.ask("GET", "a", token, "?status=QUEUED", "", "X-Forwarded-For", from)
 		return code, header.Get("Retry-After")
@@ -236,7 +236,7 @@ func TestRequestHeaders(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	c := &checked{t: t, address: strings.TrimPrefix(server.URL, "http://")}
+	c := &checkingService{t: t, address: strings.TrimPrefix(server.URL, "http://")}
 	if code, _, text := c.ask("POST", "a", "t", "", `[{"method":"GET","path":"a","headers":{"x-tenant":"7"}}]`); code != 200 {
 		t.Fatalf("%d %s", code, text)
 	}
@@ -284,7 +284,7 @@ func TestAuthKeys(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	c := &checked{t: t, address: strings.TrimPrefix(server.URL, "http://")}
+	c := &checkingService{t: t, address: strings.TrimPrefix(server.URL, "http://")}
 	ticket := c.create("a", keys[1], "")
 	if got := <-arrived; got != "Bearer upstream-two" {
 		t.Errorf("the upstream got %q", got)

@@ -21,24 +21,24 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
-	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	span "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 )
 
-// collected receives traces over OTLP, like a collector.
-type collected struct {
+// collector receives traces over OTLP.
+type collector struct {
 	*httptest.Server
 	mu    sync.Mutex
 	spans []*span.Span
 }
 
-func newCollector(t *testing.T) *collected {
-	c := &collected{}
+func newCollector(t *testing.T) *collector {
+	c := &collector{}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		var got collector.ExportTraceServiceRequest
+		var got collectorpb.ExportTraceServiceRequest
 		if err == nil {
 			err = proto.Unmarshal(body, &got)
 		}
@@ -58,7 +58,7 @@ func newCollector(t *testing.T) *collected {
 }
 
 // provider returns a provider that sends spans to the collector when it is flushed.
-func (c *collected) provider(t *testing.T, sampler sdktrace.Sampler) *sdktrace.TracerProvider {
+func (c *collector) provider(t *testing.T, sampler sdktrace.Sampler) *sdktrace.TracerProvider {
 	t.Helper()
 	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(c.URL+"/v1/traces"))
 	if err != nil {
@@ -191,7 +191,7 @@ func TestTraces(t *testing.T) {
 }
 
 // checkSpans checks the tree of spans.
-func checkSpans(t *testing.T, c *collected) {
+func checkSpans(t *testing.T, c *collector) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()

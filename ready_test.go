@@ -51,8 +51,8 @@ func TestReadyChangesNothing(t *testing.T) {
 	}
 }
 
-// TestReadyTellsNothing: /readyz does not reveal the database's error, but the log contains it.
-func TestReadyTellsNothing(t *testing.T) {
+// TestReadyHidesDetails: /readyz does not reveal the database's error, but the log contains it.
+func TestReadyHidesDetails(t *testing.T) {
 	onEach(t, func(t *testing.T, o Options) {
 		var log bytes.Buffer
 		o.Upstream.URL, o.Logger = "http://127.0.0.1:1/{storeId}", slog.New(slog.NewTextHandler(&log, nil))

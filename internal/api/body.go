@@ -30,7 +30,7 @@ func (s *API) readBody(c *call, limit int64) (body []byte, release func(), err e
 		return nil, held.free, err
 	}
 	rc := http.NewResponseController(c.W)
-	in := &reading{s: s, c: c, held: held, src: http.MaxBytesReader(c.W, c.R.Body, limit), limit: limit, size: c.R.ContentLength}
+	in := &bodyReader{s: s, c: c, held: held, src: http.MaxBytesReader(c.W, c.R.Body, limit), limit: limit, size: c.R.ContentLength}
 	in.arrive = func(bytes int64) { // fails only if the writer has no deadlines, like a test's
 		_ = rc.SetReadDeadline(time.Now().Add(reply.Grace + time.Duration(bytes)*time.Second/reply.LeastRate))
 	}
@@ -64,7 +64,7 @@ func (s *API) inflate(c *call, held *share, zipped []byte, limit int64) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	in := &reading{s: s, c: c, held: held, src: &inTurns{s, c, src}, limit: limit, size: -1, beside: int64(cap(zipped))}
+	in := &bodyReader{s: s, c: c, held: held, src: &inTurns{s, c, src}, limit: limit, size: -1, beside: int64(cap(zipped))}
 	return in.read()
 }
 
@@ -87,8 +87,8 @@ func (t *inTurns) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// reading reads a body into memory.
-type reading struct {
+// bodyReader reads a body into memory.
+type bodyReader struct {
 	s      *API
 	c      *call
 	held   *share
@@ -100,7 +100,7 @@ type reading struct {
 }
 
 // read returns the whole body.
-func (in *reading) read() (body []byte, err error) {
+func (in *bodyReader) read() (body []byte, err error) {
 	body = make([]byte, 0, growth(0, in.size, in.limit))
 	in.expect(int64(cap(body)))
 	for err == nil && int64(len(body)) != in.size {
@@ -121,14 +121,14 @@ func (in *reading) read() (body []byte, err error) {
 	return body, nil
 }
 
-func (in *reading) expect(bytes int64) {
+func (in *bodyReader) expect(bytes int64) {
 	if in.arrive != nil {
 		in.arrive(bytes)
 	}
 }
 
 // grow enlarges a full buffer. It returns io.EOF if there are no more bytes.
-func (in *reading) grow(body []byte) ([]byte, error) {
+func (in *bodyReader) grow(body []byte) ([]byte, error) {
 	// Read one byte to see whether there is more, before taking memory for it.
 	var probe [1]byte
 	if _, err := io.ReadFull(in.src, probe[:]); err != nil {

@@ -171,7 +171,7 @@ func TestMemoryIsTakenBeforeItIsUsed(t *testing.T) {
 		s, ask := newBare(t)
 		ticket := finished(t, s, ask, `[1]`, `[2]`)
 		reads := 0
-		s.Storage = counting{s.Storage, &reads}
+		s.Storage = readCounter{s.Storage, &reads}
 		defer hog(t, s)()
 		for _, target := range []string{"?ticket=", "/requests?ticket=", "/timeline?ticket=", "/body?index=0&ticket=", "/search?path=p&x="} {
 			if code := ask("GET", base+target+ticket, "").Code; code != http.StatusServiceUnavailable || reads > 0 {
@@ -202,30 +202,30 @@ func TestFormInPieces(t *testing.T) {
 	})
 }
 
-// counting counts the calls that read bodies.
-type counting struct {
+// readCounter counts the calls that read bodies.
+type readCounter struct {
 	Storage
 	reads *int
 }
 
-func (c counting) Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error) {
+func (c readCounter) Status(ctx context.Context, key storage.Key, maxBytes int) (*storage.Status, error) {
 	if maxBytes > 0 {
 		*c.reads++
 	}
 	return c.Storage.Status(ctx, key, maxBytes)
 }
 
-func (c counting) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, batch.Options, error) {
+func (c readCounter) Requests(ctx context.Context, id storage.BatchID) ([]batch.Request, batch.Options, error) {
 	*c.reads++
 	return c.Storage.Requests(ctx, id)
 }
 
-func (c counting) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+func (c readCounter) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	*c.reads++
 	return c.Storage.Results(ctx, id, from, maxBytes)
 }
 
-func (c counting) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
+func (c readCounter) Find(ctx context.Context, f storage.Filter) (storage.Page, error) {
 	*c.reads++
 	return c.Storage.Find(ctx, f)
 }

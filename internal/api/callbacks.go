@@ -94,5 +94,5 @@ func (s *API) resend(c *call) error {
 	if err := s.Storage.Redeliver(c.R.Context(), c.Key(ticket)); err != nil {
 		return s.storageFailed(c, "resend", ticket, err)
 	}
-	return c.JSON(updated{1})
+	return c.JSON(updateAnswer{1})
 }

@@ -245,13 +245,13 @@ func TestCreateGzipBomb(t *testing.T) {
 	}
 }
 
-// broken is a body that ends with an error.
-type broken struct {
+// failingBody is a body that ends with an error.
+type failingBody struct {
 	io.Reader
 	err error
 }
 
-func (b broken) Read(p []byte) (int, error) {
+func (b failingBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if err == io.EOF {
 		err = b.err
@@ -259,7 +259,7 @@ func (b broken) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (broken) Close() error { return nil }
+func (failingBody) Close() error { return nil }
 
 func TestCreateBodyBreaks(t *testing.T) {
 	w := newWorld(t, nil)
@@ -277,7 +277,7 @@ func TestCreateBodyBreaks(t *testing.T) {
 		"whole":        {io.EOF, -1, 200, ""},
 		"whole, sized": {io.EOF, int64(len(oneGet)), 200, ""},
 	} {
-		r := httptest.NewRequest("POST", base, broken{strings.NewReader(oneGet), tt.err})
+		r := httptest.NewRequest("POST", base, failingBody{strings.NewReader(oneGet), tt.err})
 		r.ContentLength = tt.length
 		r.Header = w.request("POST", base, strings.NewReader("")).Header
 		rec := httptest.NewRecorder()

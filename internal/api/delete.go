@@ -16,22 +16,22 @@ func (s *API) delete(c *call) error {
 	case !given:
 		return fail(wrongParameter, "Parameter ticketId is missing: set it to the ticket of the batch to delete.")
 	case ticket == batch.Ticket{}:
-		return c.JSON(deleted{0})
+		return c.JSON(deleteAnswer{0})
 	}
 	queue, err := s.Storage.Delete(c.R.Context(), c.Key(ticket))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		return c.JSON(deleted{0})
+		return c.JSON(deleteAnswer{0})
 	case err != nil:
 		return s.storageFailed(c, "delete", ticket, err)
 	}
 	s.Notify(queue)
 	s.Hub.ChangedAny()
 	s.Logger.Debug("batch deleted", "store", c.Store, "ticket", ticket)
-	return c.JSON(deleted{1})
+	return c.JSON(deleteAnswer{1})
 }
 
-// deleted is the answer to a delete.
-type deleted struct {
+// deleteAnswer is the answer to a delete.
+type deleteAnswer struct {
 	Count int `json:"deleteCount"`
 }

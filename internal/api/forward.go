@@ -61,7 +61,7 @@ func (s *API) forward(c *call, segments []string) error {
 	for _, name := range []string{"Cache-Control", "X-Content-Type-Options", requestIDHeader} {
 		c.W.Header().Del(name)
 	}
-	err = s.Forward(&forwarded{c.W, &c.Status}, c.R, store, path)
+	err = s.Forward(&forwardWriter{c.W, &c.Status}, c.R, store, path)
 	if err == nil {
 		return nil
 	}
@@ -75,14 +75,14 @@ func (s *API) forward(c *call, segments []string) error {
 	return fail(upstreamFailed, "Upstream: %v.", err)
 }
 
-// forwarded writes an answer of the upstream, and records its status.
-type forwarded struct {
+// forwardWriter writes an answer of the upstream, and records its status.
+type forwardWriter struct {
 	http.ResponseWriter
 	code *int
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (f *forwarded) WriteHeader(status int) {
+func (f *forwardWriter) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
 		*f.code = status
 	}
@@ -90,4 +90,4 @@ func (f *forwarded) WriteHeader(status int) {
 }
 
 // Unwrap lets http.ResponseController find the writer.
-func (f *forwarded) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+func (f *forwardWriter) Unwrap() http.ResponseWriter { return f.ResponseWriter }

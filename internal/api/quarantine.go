@@ -70,5 +70,5 @@ func (s *API) unquarantine(c *call, end bool) error {
 	s.Wake(q)
 	s.Hub.ChangedAny()
 	s.Logger.Info("an operator took a batch out of quarantine", "ticket", ticket, "ended", end)
-	return c.JSON(updated{1})
+	return c.JSON(updateAnswer{1})
 }

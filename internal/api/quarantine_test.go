@@ -96,7 +96,7 @@ func TestQuarantine(t *testing.T) {
 // TestDamaged: calls about a damaged batch get an error that names the batch and doesn't ask the
 // caller to retry.
 func TestDamaged(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Storage = &damaged{o.Storage} })
+	w := newWorld(t, func(o *Options) { o.Storage = &damagedStorage{o.Storage} })
 	ticket := w.create("", 2)
 	for _, target := range []string{"/requests?ticket=", "/timeline?ticket="} {
 		a := w.do("GET", base+target+ticket)
@@ -109,9 +109,9 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// damaged is storage in which the requests of every batch are damaged.
-type damaged struct{ Storage }
+// damagedStorage is storage in which the requests of every batch are damaged.
+type damagedStorage struct{ Storage }
 
-func (damaged) Requests(context.Context, storage.BatchID) ([]batch.Request, batch.Options, error) {
+func (damagedStorage) Requests(context.Context, storage.BatchID) ([]batch.Request, batch.Options, error) {
 	return nil, batch.Options{}, &storage.DamagedError{Err: storage.ErrDamaged}
 }

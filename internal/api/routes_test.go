@@ -168,13 +168,13 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// panicking is a database with a bug.
-type panicking struct {
+// faultyStorage is a database with a bug.
+type faultyStorage struct {
 	Storage
 	value any
 }
 
-func (p panicking) Find(_ context.Context, f storage.Filter) (storage.Page, error) {
+func (p faultyStorage) Find(_ context.Context, f storage.Filter) (storage.Page, error) {
 	if p.value == nil {
 		return storage.Page{Batches: make([]storage.Summary, 1)[f.Limit:]}, nil
 	}
@@ -192,7 +192,7 @@ func TestPanic(t *testing.T) {
 		"runtime": {nil, "slice bounds out of range"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(o *Options) { o.Storage = panicking{o.Storage, tt.value} })
+			w := newWorld(t, func(o *Options) { o.Storage = faultyStorage{o.Storage, tt.value} })
 			a := w.do("GET", target)
 			if a.status != 500 || a.code(t) != "INTERNAL_ERROR" {
 				t.Errorf("%d %s", a.status, a.body)
@@ -207,7 +207,7 @@ func TestPanic(t *testing.T) {
 		})
 	}
 	t.Run("abort", func(t *testing.T) {
-		w := newWorld(t, func(o *Options) { o.Storage = panicking{o.Storage, http.ErrAbortHandler} })
+		w := newWorld(t, func(o *Options) { o.Storage = faultyStorage{o.Storage, http.ErrAbortHandler} })
 		if a, err := try(w.request("GET", target, nil)); err == nil {
 			t.Errorf("the connection did not break: %d %s", a.status, a.body)
 		}

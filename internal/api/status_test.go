@@ -159,14 +159,14 @@ func (w *world) checkLarge(a response, escaped bool, ended int) {
 	}
 }
 
-// between is a database that calls do before the nth call to Results.
-type between struct {
+// pageHook calls do before the nth call to Results.
+type pageHook struct {
 	Storage
 	n  int
 	do func()
 }
 
-func (b *between) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+func (b *pageHook) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	if b.n--; b.n == 0 {
 		b.do()
 	}
@@ -188,7 +188,7 @@ func (l *lossy) Results(ctx context.Context, id storage.BatchID, from, maxBytes 
 
 // TestStatusIsOfOneMoment: a status that is being sent doesn't include requests that end meanwhile.
 func TestStatusIsOfOneMoment(t *testing.T) {
-	pages := &between{n: 1}
+	pages := &pageHook{n: 1}
 	w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
 	ticket, c := w.large(60, 50, 150_000)
 	pages.do = func() {
@@ -208,7 +208,7 @@ func TestStatusBreaks(t *testing.T) {
 	for _, n := range []int{2, 3, 5} { // the first bytes leave after page 1
 		for how, logged := range map[string]string{"deleted": "", "fault": "storage failed", "bug": "caused a panic"} {
 			t.Run(fmt.Sprint(how, " at page ", n), func(t *testing.T) {
-				pages := &between{n: n}
+				pages := &pageHook{n: n}
 				w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
 				ticket, _ := w.large(60, 50, 150_000)
 				pages.do = func() {
@@ -241,7 +241,7 @@ func TestStatusBreaks(t *testing.T) {
 		}
 	})
 	t.Run("before the first byte", func(t *testing.T) {
-		pages := &between{n: 1}
+		pages := &pageHook{n: 1}
 		w := newWorld(t, func(o *Options) { pages.Storage, o.Storage = o.Storage, pages })
 		// The first page holds only one body, which is larger than its limit.
 		ticket, c := w.large(3, 1, 200_000)

@@ -11,8 +11,8 @@ func (s *API) pause(c *call) error { return s.steer(c, true) }
 
 func (s *API) resume(c *call) error { return s.steer(c, false) }
 
-// updated is the answer to a call that changes batches.
-type updated struct {
+// updateAnswer is the answer to a call that changes batches.
+type updateAnswer struct {
 	Count int `json:"updateCount"`
 }
 
@@ -32,5 +32,5 @@ func (s *API) steer(c *call, paused bool) error {
 	for _, q := range hit.Queues {
 		s.Notify(q)
 	}
-	return c.JSON(updated{hit.Count})
+	return c.JSON(updateAnswer{hit.Count})
 }

@@ -22,7 +22,7 @@ func TestDecode(t *testing.T) {
 	}{
 		"least":                 {`{"method":"GET","path":"products"}`, Request{Method: "GET", Path: "products"}},
 		"all":                   {`{"id":"7","method":"POST","path":"/p?x=1","body":{"a":1}}`, Request{ID: "7", Method: "POST", Path: "/p?x=1", Body: []byte(`{"a":1}`)}},
-		"body as it came":       {`{"method":"PUT","path":"p","body": { "n" : 12345678901234567890, "m":1.10 } }`, Request{Method: "PUT", Path: "p", Body: []byte(`{ "n" : 12345678901234567890, "m":1.10 }`)}},
+		"body unchanged":        {`{"method":"PUT","path":"p","body": { "n" : 12345678901234567890, "m":1.10 } }`, Request{Method: "PUT", Path: "p", Body: []byte(`{ "n" : 12345678901234567890, "m":1.10 }`)}},
 		"body array":            {`{"method":"PUT","path":"p","body":[1, 2]}`, Request{Method: "PUT", Path: "p", Body: []byte(`[1, 2]`)}},
 		"body number":           {`{"method":"PUT","path":"p","body":1.50}`, Request{Method: "PUT", Path: "p", Body: []byte(`1.50`)}},
 		"body false":            {`{"method":"PUT","path":"p","body":false}`, Request{Method: "PUT", Path: "p", Body: []byte(`false`)}},
@@ -61,27 +61,27 @@ func TestDecodeProblems(t *testing.T) {
 		body string
 		want string
 	}{
-		"nothing":           {``, `$ ends too early, after 0 bytes`},
-		"no JSON":           {`hello`, `$ invalid character 'h'`},
-		"object":            {`{}`, `$ must be an array of 1 to 500 requests`},
-		"null":              {`null`, `$ must be an array of 1 to 500 requests`},
-		"no request":        {`[]`, `$ must have at least one request`},
-		"501":               {`[` + strings.Repeat(ok+",", 500) + ok + `]`, `$ must have at most 500 requests; it has 501`},
-		"more behind":       {`[` + ok + `] x`, `$ must be followed by nothing; there is more at byte 30`},
-		"cut off":           {`[` + ok, `$ ends too early, after 28 bytes`},
-		"cut off in a name": {`[{"meth`, `$ ends too early, after 7 bytes`},
-		"comma":             {`[` + ok + `,]`, `$ invalid character ',' at start of value at byte 28`},
-		"element":           {`[` + ok + `, 7]`, `$[1] must be an object`},
-		"missing":           {`[{}]`, `$[0].method is required; $[0].path is required`},
-		"types":             {`[{"id":1,"method":null,"path":[]}]`, `$[0].id must be a string; $[0].method must be a string; $[0].path must be a string`},
-		"method":            {`[` + ok + `,{"method":"get","path":"p"}]`, `$[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD`},
-		"long id":           {`[{"id":"` + strings.Repeat("i", 257) + `","method":"GET","path":"p"}]`, `$[0].id must be at most 256 bytes long; it has 257`},
-		"path":              {`[{"method":"GET","path":"a/../b"}]`, `$[0].path must not contain a "." or ".." segment`},
-		"twice":             {`[{"method":"GET","path":"p","path":"q"}]`, `$[0].path is given twice, at byte 28`},
-		"twice, inside":     {`[{"method":"PUT","path":"p","body":{"a b":[{"c":1,"c":2}]}}]`, `$[0].body["a b"][0].c is given twice`},
-		"bad UTF-8":         {"[{\"method\":\"GET\",\"path\":\"\xff\"}]", `$[0].path invalid UTF-8`},
-		"bad UTF-8, inside": {"[{\"method\":\"GET\",\"path\":\"p\",\"x\":\"\xff\"}]", `$[0].x invalid UTF-8`},
-		"syntax after others": {
+		"empty":                {``, `$ ends too early, after 0 bytes`},
+		"not JSON":             {`hello`, `$ invalid character 'h'`},
+		"object":               {`{}`, `$ must be an array of 1 to 500 requests`},
+		"null":                 {`null`, `$ must be an array of 1 to 500 requests`},
+		"no requests":          {`[]`, `$ must have at least one request`},
+		"501 requests":         {`[` + strings.Repeat(ok+",", 500) + ok + `]`, `$ must have at most 500 requests; it has 501`},
+		"text after the array": {`[` + ok + `] x`, `$ must be followed by nothing; there is more at byte 30`},
+		"cut off":              {`[` + ok, `$ ends too early, after 28 bytes`},
+		"cut off in a name":    {`[{"meth`, `$ ends too early, after 7 bytes`},
+		"trailing comma":       {`[` + ok + `,]`, `$ invalid character ',' at start of value at byte 28`},
+		"not an object":        {`[` + ok + `, 7]`, `$[1] must be an object`},
+		"missing fields":       {`[{}]`, `$[0].method is required; $[0].path is required`},
+		"wrong types":          {`[{"id":1,"method":null,"path":[]}]`, `$[0].id must be a string; $[0].method must be a string; $[0].path must be a string`},
+		"unknown method":       {`[` + ok + `,{"method":"get","path":"p"}]`, `$[1].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD`},
+		"long id":              {`[{"id":"` + strings.Repeat("i", 257) + `","method":"GET","path":"p"}]`, `$[0].id must be at most 256 bytes long; it has 257`},
+		"bad path":             {`[{"method":"GET","path":"a/../b"}]`, `$[0].path must not contain a "." or ".." segment`},
+		"repeated key":         {`[{"method":"GET","path":"p","path":"q"}]`, `$[0].path is given twice, at byte 28`},
+		"repeated key, nested": {`[{"method":"PUT","path":"p","body":{"a b":[{"c":1,"c":2}]}}]`, `$[0].body["a b"][0].c is given twice`},
+		"bad UTF-8":            {"[{\"method\":\"GET\",\"path\":\"\xff\"}]", `$[0].path invalid UTF-8`},
+		"bad UTF-8, nested":    {"[{\"method\":\"GET\",\"path\":\"p\",\"x\":\"\xff\"}]", `$[0].x invalid UTF-8`},
+		"syntax error after other problems": {
 			`[{"method":"get","path":"p"}, {"method" "x"}]`,
 			`$[0].method must be one of GET, POST, PUT, DELETE, PATCH, HEAD; $[1].method`,
 		},
@@ -100,7 +100,7 @@ func TestDecodeProblems(t *testing.T) {
 	}
 }
 
-func TestDecodeTellsTwenty(t *testing.T) {
+func TestDecodeReportsTwenty(t *testing.T) {
 	_, err := Decode([]byte(`[`+strings.Repeat(`{"method":"GET"},`, 50)+`{"path":"x","method":"GET"}]`), Options{}, HeaderPolicy{})
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) || len(invalid.Problems) != 20 || invalid.More != 30 {

@@ -309,8 +309,9 @@ func TestStopOnFailure(t *testing.T) {
 	}
 }
 
-// dying simulates the death of a process at one of its calls, before or after the call is carried out.
-type dying struct {
+// mortalTransport simulates the death of a process at one of its calls, before or after the call is
+// carried out.
+type mortalTransport struct {
 	left   atomic.Int64
 	before bool
 	die    context.CancelFunc
@@ -318,7 +319,7 @@ type dying struct {
 
 var errDead = errors.New("the process is dead")
 
-func (d *dying) RoundTrip(r *http.Request) (*http.Response, error) {
+func (d *mortalTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	n := d.left.Add(-1)
 	if n < 0 || n == 0 && d.before {
 		d.die()
@@ -359,7 +360,7 @@ func TestDeaths(t *testing.T) {
 		run := must(p.Start(io.Discard))
 		for deaths := 0; ; deaths++ {
 			ctx, cancel := context.WithCancel(context.Background())
-			d := &dying{die: cancel, before: rapid.Bool().Draw(t, "before")}
+			d := &mortalTransport{die: cancel, before: rapid.Bool().Draw(t, "before")}
 			d.left.Store(int64(rapid.IntRange(1, 14).Draw(t, "calls")))
 			if deaths == 6 {
 				d.left.Store(1 << 40)
@@ -479,7 +480,7 @@ func forward(w http.ResponseWriter, r *http.Request, target string) {
 func die(t *testing.T, w *world, r *submit.Run, store string, calls int, before bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &dying{die: cancel, before: before}
+	d := &mortalTransport{die: cancel, before: before}
 	d.left.Store(int64(calls))
 	if _, err := r.Do(ctx, w.clients(store, d)); err == nil {
 		t.Fatal("the submission was not killed")
