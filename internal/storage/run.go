@@ -71,7 +71,8 @@ type Runs interface {
 	// counts as one of the batch's Attempts. The queue becomes runnable again at the given time. It
 	// becomes runnable at once if the time is zero, if its batch was stopped, or if the time is
 	// Forever and the batch is no longer paused. Release also stores what the queue waits for, the
-	// claim's Waits. Errors: ErrNotOwner.
+	// claim's Waits. If that is ForCredential, but the batch has got another credential since the
+	// claim, the queue waits for nothing and becomes runnable at once. Errors: ErrNotOwner.
 	Release(ctx context.Context, c *Claim, marks []Mark, notBefore time.Time) error
 
 	// Quarantine quarantines the claim's batch for the given reason and gives up the queue. If the

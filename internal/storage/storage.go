@@ -3,7 +3,7 @@
 //
 // The contract has two parts. This comment describes what holds for every method. The comments of
 // the small interfaces describe what each method does: Batches and Reader for callers, Queues and
-// Runs for the engine, Callbacks for deliveries, Pacing and Outages for the governor, Secrets and Operations
+// Runs for the engine, Callbacks for deliveries, Pacing, Outages and Credentials for the governor, Secrets and Operations
 // for the service itself. Packages that use a database declare the part that they need. Only the
 // databases, their decorators and the conformance suite (storagetest) use the whole, Storage.
 //
@@ -77,6 +77,7 @@ type Storage interface {
 	Callbacks
 	Pacing
 	Outages
+	Credentials
 	Secrets
 	Operations
 }

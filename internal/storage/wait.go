@@ -3,6 +3,8 @@ package storage
 import (
 	"context"
 	"time"
+
+	"github.com/sheafapi/sheaf/internal/batch"
 )
 
 // WaitReason says what a queue waits for, apart from its turn and a set time.
@@ -54,3 +56,23 @@ type Outage struct {
 	Probes   int       // how many probes have been sent
 	ProbeAt  time.Time // when the next one may be sent
 }
+
+// Credentials is how nodes share which credentials the upstream accepts.
+type Credentials interface {
+	// Accepted records that the upstream has accepted a credential. If it had expired, it no longer
+	// has.
+	Accepted(ctx context.Context, credential batch.Owner) error
+
+	// WasAccepted reports whether the upstream has accepted a credential. It may have forgotten this
+	// after CredentialMemory.
+	WasAccepted(ctx context.Context, credential batch.Owner) (bool, error)
+
+	// Expire records that the upstream no longer accepts a credential, unless that is known already.
+	Expire(ctx context.Context, credential batch.Owner) error
+
+	// Expired lists the credentials that have expired and when they did.
+	Expired(ctx context.Context) (map[batch.Owner]time.Time, error)
+}
+
+// CredentialMemory is how long it is known that a credential was accepted or has expired.
+const CredentialMemory = 7 * 24 * time.Hour

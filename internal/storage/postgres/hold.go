@@ -99,3 +99,34 @@ func (db *DB) PutOutage(ctx context.Context, o storage.Outage) (bool, error) {
 func (db *DB) EndOutage(ctx context.Context, upstream string) error {
 	return db.write(ctx, claims, "end an outage", do("end_outage", []byte(upstream)))
 }
+
+// Accepted implements storage.Storage.
+func (db *DB) Accepted(ctx context.Context, credential batch.Owner) error {
+	return db.write(ctx, claims, "record that a credential was accepted", do("accepted", credential[:]))
+}
+
+// WasAccepted implements storage.Storage.
+func (db *DB) WasAccepted(ctx context.Context, credential batch.Owner) (accepted bool, err error) {
+	err = db.read(ctx, claims, "look for a credential", get("was_accepted", scan(new(bool), &accepted), credential[:]).anew(func() { accepted = false }))
+	return accepted, err
+}
+
+// Expire implements storage.Storage.
+func (db *DB) Expire(ctx context.Context, credential batch.Owner) error {
+	return db.write(ctx, claims, "record that a credential has expired", do("expire", credential[:]))
+}
+
+// Expired implements storage.Storage.
+func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
+	out := map[batch.Owner]time.Time{}
+	err := db.read(ctx, claims, "look for expired credentials", get("expired_credentials", func(r pgx.Rows) error {
+		var id []byte
+		var at int64
+		err := r.Scan(&id, &at)
+		if len(id) == len(batch.Owner{}) {
+			out[batch.Owner(id)] = db.clock.in(at)
+		}
+		return err
+	}).anew(func() { clear(out) }))
+	return out, err
+}

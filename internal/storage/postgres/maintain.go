@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // Limits of one call of Purge, so that no other call waits long for it.
@@ -23,7 +24,7 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 		do("lock_due_queues", age, purgeBatches),
 		get("purge", scan(&found, &removed), age, purgeBatches, purgeBytes),
 		do("date_ended", purgeBatches),
-		do("delete_holds"))
+		do("delete_holds"), do("forget_credentials", storage.CredentialMemory.Milliseconds()))
 	return removed > 0, err
 }
 

@@ -22,7 +22,7 @@ func (db *DB) Quarantine(ctx context.Context, c *storage.Claim, reason string) e
 	return db.underClaim(ctx, "quarantine a batch", c, func(ctx context.Context) error {
 		steps := append(db.ending(c, nil), do("quarantine", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, endAside([]int64{int64(c.ID)})...)
-		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, true, c.ID, false, storage.NoWait))
+		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, true, c.ID, false, storage.NoWait, c.Credential))
 		return db.sendUnder(ctx, c, steps)
 	})
 }

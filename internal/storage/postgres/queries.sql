@@ -493,8 +493,10 @@ UPDATE owners SET node = NULL,
     not_before = CASE
         WHEN EXISTS (SELECT FROM batches WHERE batches.id = $5 AND ended_at = 0 AND stopped) THEN 0
         WHEN $6 AND NOT EXISTS (SELECT FROM batches WHERE batches.id = $5 AND paused) AND NOT EXISTS (SELECT FROM queues WHERE queues.id = $1 AND paused) THEN 0
+        WHEN $7::smallint = 2 AND EXISTS (SELECT FROM batches WHERE batches.id = $5 AND credential IS DISTINCT FROM $8::bytea) THEN 0
         ELSE $3::bigint END,
-    waits_for = $7::smallint, waits_since = CASE $7::smallint WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE sheaf_now() END
+    waits_for = CASE WHEN $7::smallint = 2 AND EXISTS (SELECT FROM batches WHERE batches.id = $5 AND credential IS DISTINCT FROM $8::bytea) THEN 0 ELSE $7::smallint END,
+    waits_since = CASE $7::smallint WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE sheaf_now() END
 WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0 AND quarantined_at = 0));
 
 -- name: lock_open_queues
@@ -687,6 +689,22 @@ RETURNING 1;
 
 -- name: end_outage
 DELETE FROM outages WHERE upstream = $1;
+
+-- name: accepted
+INSERT INTO credentials (id, accepted_at) VALUES ($1, sheaf_now()) ON CONFLICT (id) DO UPDATE SET accepted_at = excluded.accepted_at, expired_at = 0;
+
+-- name: was_accepted
+SELECT accepted_at <> 0 FROM credentials WHERE id = $1;
+
+-- name: expire
+INSERT INTO credentials (id, expired_at) VALUES ($1, sheaf_now())
+ON CONFLICT (id) DO UPDATE SET expired_at = CASE WHEN credentials.expired_at = 0 THEN excluded.expired_at ELSE credentials.expired_at END;
+
+-- name: expired_credentials
+SELECT id, expired_at FROM credentials WHERE expired_at <> 0;
+
+-- name: forget_credentials
+DELETE FROM credentials WHERE greatest(accepted_at, expired_at) < sheaf_now() - $1::bigint;
 
 -- name: delete_holds
 DELETE FROM store_holds WHERE until <= sheaf_now() AND next <= sheaf_now();

@@ -295,7 +295,7 @@ func (db *DB) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark
 		steps := append(db.ending(c, marks),
 			do("end_batch", c.ID, c.Queue, c.Epoch, []byte(reason)))
 		steps = append(steps, next.steps()...)
-		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID, false, storage.NoWait))
+		steps = append(steps, do("leave_queue", c.Queue, c.Epoch, 0, release, c.ID, false, storage.NoWait, c.Credential))
 		if err := db.sendUnder(ctx, c, steps); err != nil {
 			return err
 		}
@@ -317,7 +317,7 @@ func (db *DB) Release(ctx context.Context, c *storage.Claim, marks []storage.Mar
 	return db.underClaim(ctx, "release a batch", c, func(ctx context.Context) error {
 		steps := append(db.ending(c, marks),
 			do("leave_batch", c.ID, c.Queue, c.Epoch),
-			do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever), c.Waits))
+			do("leave_queue", c.Queue, c.Epoch, db.clock.out(notBefore), true, c.ID, notBefore.Equal(storage.Forever), c.Waits, c.Credential))
 		return db.sendUnder(ctx, c, steps)
 	})
 }

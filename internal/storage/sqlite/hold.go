@@ -108,3 +108,42 @@ func (db *DB) PutOutage(ctx context.Context, o storage.Outage) (bool, error) {
 func (db *DB) EndOutage(ctx context.Context, upstream string) error {
 	return db.write(ctx, "end an outage", func(c *sqlite.Conn) error { return query(c, "end_outage", nil, upstream) })
 }
+
+// Accepted implements storage.Storage.
+func (db *DB) Accepted(ctx context.Context, credential batch.Owner) error {
+	return db.write(ctx, "record that a credential was accepted", func(c *sqlite.Conn) error {
+		return query(c, "accepted", nil, credential[:], db.clock.Now().UnixMilli())
+	})
+}
+
+// WasAccepted implements storage.Storage.
+func (db *DB) WasAccepted(ctx context.Context, credential batch.Owner) (bool, error) {
+	var accepted int64
+	err := db.read(ctx, "look for a credential", func(c *sqlite.Conn) (err error) {
+		accepted, err = queryInt(c, "was_accepted", credential[:])
+		return err
+	})
+	return accepted == 1, err
+}
+
+// Expire implements storage.Storage.
+func (db *DB) Expire(ctx context.Context, credential batch.Owner) error {
+	return db.write(ctx, "record that a credential has expired", func(c *sqlite.Conn) error {
+		return query(c, "expire", nil, credential[:], db.clock.Now().UnixMilli())
+	})
+}
+
+// Expired implements storage.Storage.
+func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
+	var out map[batch.Owner]time.Time
+	err := db.read(ctx, "look for expired credentials", func(c *sqlite.Conn) error {
+		out = map[batch.Owner]time.Time{}
+		return query(c, "expired_credentials", func(s *sqlite.Stmt) error {
+			var id batch.Owner
+			s.ColumnBytes(0, id[:])
+			out[id] = storage.FromMillis(s.ColumnInt64(1))
+			return nil
+		})
+	})
+	return out, err
+}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/storage"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -34,6 +35,9 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 			}
 			if !gone {
 				if err := query(c, "delete_holds", nil, now.UnixMilli()); err != nil {
+					return err
+				}
+				if err := query(c, "forget_credentials", nil, now.Add(-storage.CredentialMemory).UnixMilli()); err != nil {
 					return err
 				}
 				more, err = shrink(c)

@@ -274,8 +274,10 @@ UPDATE queues SET owner = 0,
     not_before = CASE
         WHEN EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND state < 3 AND stopped = 1) THEN 0
         WHEN ?2 = ?4 AND NOT (paused OR EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND batches.paused)) THEN 0
+        WHEN ?5 = 2 AND EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND credential IS NOT ?7) THEN 0
         ELSE ?2 END,
-    waits_for = ?5, waits_since = CASE ?5 WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE ?6 END
+    waits_for = iif(?5 = 2 AND EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND credential IS NOT ?7), 0, ?5),
+    waits_since = CASE ?5 WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE ?6 END
 WHERE id = ?1;
 
 -- name: start_batch
@@ -439,6 +441,21 @@ RETURNING 1;
 
 -- name: end_outage
 DELETE FROM outages WHERE upstream = ?;
+
+-- name: accepted
+INSERT INTO credentials (id, accepted_at) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET accepted_at = ?2, expired_at = 0;
+
+-- name: was_accepted
+SELECT accepted_at <> 0 FROM credentials WHERE id = ?;
+
+-- name: expire
+INSERT INTO credentials (id, expired_at) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET expired_at = iif(expired_at = 0, ?2, expired_at);
+
+-- name: expired_credentials
+SELECT id, expired_at FROM credentials WHERE expired_at <> 0;
+
+-- name: forget_credentials
+DELETE FROM credentials WHERE max(accepted_at, expired_at) < ?;
 
 -- name: begin
 BEGIN IMMEDIATE;

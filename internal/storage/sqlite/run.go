@@ -378,7 +378,7 @@ func (db *DB) Release(ctx context.Context, cl *storage.Claim, marks []storage.Ma
 
 // leave gives up the queue of a claim.
 func (db *DB) leave(c *sqlite.Conn, cl *storage.Claim, notBefore time.Time, waits storage.WaitReason) error {
-	return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever), int(waits), db.clock.Now().UnixMilli())
+	return query(c, "leave_queue", nil, int64(cl.Queue), storage.Millis(notBefore), int64(cl.ID), storage.Millis(storage.Forever), int(waits), db.clock.Now().UnixMilli(), cl.Credential)
 }
 
 // uncertain returns err, or nil if it is an error of package storage.

@@ -42,6 +42,8 @@ type Memory struct {
 	settings  map[string]string
 	holds     map[storage.Hold]*hold // by credential and store
 	outages   map[string]storage.Outage
+	accepted  map[batch.Owner]time.Time
+	expired   map[batch.Owner]time.Time
 	ahead     time.Duration // how far the clock was set ahead
 	lastQueue storage.QueueID
 	lastBatch storage.BatchID
@@ -93,6 +95,8 @@ func NewMemory() *Memory {
 		settings: map[string]string{},
 		holds:    map[storage.Hold]*hold{},
 		outages:  map[string]storage.Outage{},
+		accepted: map[batch.Owner]time.Time{},
+		expired:  map[batch.Owner]time.Time{},
 	}
 }
 
@@ -262,6 +266,35 @@ func (n *Node) EndOutage(ctx context.Context, upstream string) error {
 		delete(m.outages, upstream)
 		return nil
 	})
+}
+
+// Accepted implements storage.Storage.
+func (n *Node) Accepted(ctx context.Context, credential batch.Owner) error {
+	return run(ctx, n, "Accepted", func(m *Memory) error {
+		m.accepted[credential] = m.now()
+		delete(m.expired, credential)
+		return nil
+	})
+}
+
+// WasAccepted implements storage.Storage.
+func (n *Node) WasAccepted(ctx context.Context, credential batch.Owner) (bool, error) {
+	return call(ctx, n, "WasAccepted", func(m *Memory) (bool, error) { return !m.accepted[credential].IsZero(), nil })
+}
+
+// Expire implements storage.Storage.
+func (n *Node) Expire(ctx context.Context, credential batch.Owner) error {
+	return run(ctx, n, "Expire", func(m *Memory) error {
+		if m.expired[credential].IsZero() {
+			m.expired[credential] = m.now()
+		}
+		return nil
+	})
+}
+
+// Expired implements storage.Storage.
+func (n *Node) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
+	return call(ctx, n, "Expired", func(m *Memory) (map[batch.Owner]time.Time, error) { return maps.Clone(m.expired), nil })
 }
 
 // Reserve implements storage.Storage.

@@ -1,8 +1,10 @@
 package storagetest
 
 import (
+	"context"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
@@ -90,6 +92,55 @@ func (f *fixture) putOutage(o storage.Outage) bool {
 		f.Fatalf("PutOutage: %v", err)
 	}
 	return stored
+}
+
+// expired returns when a credential expired; zero: it didn't.
+func (f *fixture) expired(credential batch.Owner) time.Time {
+	f.Helper()
+	all, err := f.s.Expired(f.Context())
+	if err != nil {
+		f.Fatalf("Expired: %v", err)
+	}
+	return all[credential]
+}
+
+// wasAccepted returns whether the database knows that a credential was accepted.
+func (f *fixture) wasAccepted(credential batch.Owner) bool {
+	f.Helper()
+	accepted, err := f.s.WasAccepted(f.Context(), credential)
+	if err != nil {
+		f.Fatalf("WasAccepted: %v", err)
+	}
+	return accepted
+}
+
+var credentialTests = []test{
+	{"a credential is accepted, expires and is accepted again", func(f *fixture) {
+		a, b := batch.OwnerOf("a"), batch.OwnerOf("b")
+		change := func(change func(context.Context, batch.Owner) error, credential batch.Owner) {
+			f.Helper()
+			if err := change(f.Context(), credential); err != nil {
+				f.Fatal(err)
+			}
+		}
+		expect(f.T, "unknown", f.wasAccepted(a), false)
+		change(f.s.Accepted, a)
+		expect(f.T, "accepted", f.wasAccepted(a), true)
+		expect(f.T, "another one", f.wasAccepted(b), false)
+		expect(f.T, "not expired", f.expired(a).IsZero(), true)
+		change(f.s.Expire, a)
+		at := f.expired(a)
+		expect(f.T, "expired", at.IsZero(), false)
+		change(f.s.Expire, a)
+		expect(f.T, "the first time counts", f.expired(a).Equal(at), true)
+		expect(f.T, "it had been accepted", f.wasAccepted(a), true)
+		change(f.s.Expire, b)
+		expect(f.T, "expired without having been accepted", f.wasAccepted(b), false)
+		f.purge(time.Hour)
+		expect(f.T, "after a purge", f.expired(a).Equal(at), true)
+		change(f.s.Accepted, a)
+		expect(f.T, "no longer expired", f.expired(a).IsZero(), true)
+	}},
 }
 
 var outageTests = []test{
