@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -27,7 +28,7 @@ func TestAllocs(t *testing.T) {
 		{8, outbound.Answer{Outcome: outbound.Answered, Code: 404, Line: "Not Found", Body: []byte("none")}},
 		{4, outbound.Answer{Outcome: outbound.Answered, Code: 429, Line: "Too Many Requests"}},
 	} {
-		got := testing.AllocsPerRun(200, func() { _ = p.judge(r, batch.Options{}, storage.Tries{Attempts: 1}, &c.answer, false, now) })
+		got := testing.AllocsPerRun(200, func() { _ = p.judge(r, batch.Options{}, storage.Tries{Attempts: 1}, &c.answer, governor.Counts, now) })
 		if got != c.want {
 			t.Errorf("%d %s: %v allocations, want %v", c.answer.Code, c.answer.Body, got, c.want)
 		}

@@ -187,7 +187,7 @@ func (r *run) sendAll() {
 // answer is the outcome of one attempt.
 type answer struct {
 	index   int
-	excused bool // it failed because of an outage of the upstream, and doesn't count
+	verdict governor.Verdict // whether a failure counts
 	outbound.Answer
 }
 
@@ -225,7 +225,8 @@ func (r *run) send(i int) answer {
 	learned := lesson(&a, r.requests[i].allowed, began, finished)
 	learned.Store, learned.Request = r.c.Store, governor.RequestID{Ticket: r.c.Ticket, Index: i}
 	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
-	excused := r.upstream.Done(learned)
+	learned.Accepted, learned.Unauthorized = a.Outcome == outbound.Answered && a.Code/100 == 2, isUnauthorized(&a)
+	verdict := r.upstream.Done(r.e.work, learned)
 	if !learned.Unavailable {
 		r.e.restart(1)
 	}
@@ -235,7 +236,7 @@ func (r *run) send(i int) answer {
 			r.log.Warn("the upstream does not answer", "index", i, "problem", a.Line, "since_last_log", n)
 		}
 	}
-	return answer{i, excused, a}
+	return answer{i, verdict, a}
 }
 
 // settle decides what an answer means.
@@ -260,11 +261,11 @@ func (r *run) settle(a answer) {
 		return
 	}
 	r.tally.answered = true
-	r.tally.available = r.tally.available || !isUnavailable(&a.Answer)
+	r.tally.available = r.tally.available || !isUnavailable(&a.Answer) && a.verdict == governor.Counts
 	now := time.Now()
 	m := r.judge(&a, now)
 	m.Index = a.index
-	if _, out := r.e.governor.Outage(now); out && a.excused && m.State == storage.Waiting {
+	if _, out := r.e.governor.Outage(now); out && a.verdict == governor.Unavailable && m.State == storage.Waiting {
 		m.NotBefore = storage.CeilMillis(now) // it waits for the end of the outage instead
 	}
 	if m.State == storage.Done {
@@ -286,7 +287,7 @@ func (r *run) judge(a *answer, now time.Time) storage.Mark {
 			defer leave()
 		}
 	}
-	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, a.excused, now)
+	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, a.verdict, now)
 }
 
 // note adds a mark, and the memory of its answer, to those that must be recorded.

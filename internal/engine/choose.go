@@ -36,7 +36,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 // choose is pick without the report to extras. It considers the requests that wait for another
 // attempt first, then those whose dependencies have ended, then the others in their order.
 func (r *run) choose() (begins []int, due time.Time) {
-	r.later, r.outage = time.Time{}, time.Time{}
+	r.later, r.outage, r.expired = time.Time{}, time.Time{}, time.Time{}
 	if r.phase != active || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
 		return nil, time.Time{}
 	}
@@ -211,6 +211,8 @@ func (r *run) reserve(i, begins int, now time.Time) bool {
 	if !ok {
 		if o, out := r.e.governor.Outage(time.Now()); out {
 			r.outage = o.EndsBy
+		} else {
+			r.expired = r.upstream.Expired()
 		}
 		return false
 	}

@@ -50,3 +50,10 @@ func (r *run) awaitKey(err error) (*storage.Claim, followUp, error) {
 	r.e.Storage.Offer(r.c.Queue)
 	return c, n, err
 }
+
+// awaitCredential returns the batch to storage until its creator has sent a new credential, or until the
+// given time.
+func (r *run) awaitCredential(until time.Time) (*storage.Claim, followUp, error) {
+	r.c.Waits = storage.ForCredential
+	return r.release(until)
+}

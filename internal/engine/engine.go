@@ -58,6 +58,7 @@ type Storage interface {
 	storage.Runs
 	storage.Pacing
 	storage.Outages
+	storage.Credentials
 	Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error)
 	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 	Ping(ctx context.Context) error
@@ -144,7 +145,7 @@ func New(o Options) *Engine {
 		batches:   budget.New(o.Memory, o.LargestBatch),
 		answers:   budget.New(o.Answers, o.LargestAnswer),
 		advance:   min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
-		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Policy.OutageLimit, o.Logger),
+		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Policy.OutageLimit, o.Policy.CredentialLimit, o.Logger),
 		queues:    map[storage.QueueID]*queue{},
 		strangers: newStrangers(),
 		crowds:    newCrowds(),

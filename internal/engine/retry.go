@@ -24,17 +24,18 @@ const (
 // Policy decides what happens after an attempt. Its decision depends only on the request, the attempts
 // so far, the answer and the time.
 type Policy struct {
-	RetryLimit    int           // retries of one request after failures
-	RetryInterval time.Duration // pause before a retry
-	OutageLimit   time.Duration // how long an outage of the upstream may last before attempts count and requests fail; 0: attempts always count
-	ThrottleLimit time.Duration // how long, from a request's first answer 429, such answers don't count as failures
-	Success       func(code int) bool
-	RetryInDoubt  bool // send a POST or PATCH again if its outcome is unknown
+	RetryLimit      int           // retries of one request after failures
+	RetryInterval   time.Duration // pause before a retry
+	OutageLimit     time.Duration // how long an outage of the upstream may last before attempts count and requests fail; 0: attempts always count
+	CredentialLimit time.Duration // how long requests wait for a new credential after the upstream has stopped accepting theirs; 0: they don't wait
+	ThrottleLimit   time.Duration // how long, from a request's first answer 429, such answers don't count as failures
+	Success         func(code int) bool
+	RetryInDoubt    bool // send a POST or PATCH again if its outcome is unknown
 }
 
 // judge returns the mark that records an attempt, either Done or Waiting. t already counts the
-// attempt. excused means that the attempt failed because of an outage.
-func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, excused bool, now time.Time) storage.Mark {
+// attempt. v says whether a failure counts.
+func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, v governor.Verdict, now time.Time) storage.Mark {
 	t.EndedAt = now
 	body := withoutMark(a.Body)
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
@@ -43,10 +44,12 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	switch {
 	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
 		p.throttle(&m, a, now)
+	case v == governor.Expired && isUnauthorized(a):
+		m.State, m.NotBefore = storage.Waiting, storage.CeilMillis(now.Add(p.RetryInterval))
 	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)) && !(a.Incomplete && r.Repeatable()):
 		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
-		p.fail(&m, r, o, a, excused, now)
+		p.fail(&m, r, o, a, v == governor.Unavailable, now)
 	}
 	return m
 }
@@ -126,6 +129,11 @@ func isUnavailable(a *outbound.Answer) bool {
 	case outbound.TooLarge, outbound.Withheld, outbound.Refused:
 	}
 	return false
+}
+
+// isUnauthorized reports whether the upstream did not accept the credential.
+func isUnauthorized(a *outbound.Answer) bool {
+	return a.Outcome == outbound.Answered && a.Code == http.StatusUnauthorized
 }
 
 // fail handles a failure. It decides whether the request is sent again. In a batch that stops on the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -110,7 +111,7 @@ func TestJudge(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := batch.Request{Method: tt.method}
-			m := p.judge(&r, batch.Options{StopOnFailure: tt.stop}, tt.tries, &tt.answer, false, epoch)
+			m := p.judge(&r, batch.Options{StopOnFailure: tt.stop}, tt.tries, &tt.answer, governor.Counts, epoch)
 			if tt.want != 0 {
 				if m.State != storage.Done || m.Result.Status != tt.want || m.Result.Code != tt.answer.Code {
 					t.Errorf("got state %v, %v %d; want done, %v", m.State, m.Result.Status, m.Result.Code, tt.want)
@@ -152,7 +153,7 @@ func TestJudgeWords(t *testing.T) {
 		for _, stop := range []bool{true, false} {
 			a := answered(tt.code)
 			a.Line = "The phrase"
-			m := p.judge(&batch.Request{Method: tt.method}, batch.Options{StopOnFailure: stop}, tt.tries, &a, false, epoch)
+			m := p.judge(&batch.Request{Method: tt.method}, batch.Options{StopOnFailure: stop}, tt.tries, &a, governor.Counts, epoch)
 			if m.Result.Line != "The phrase"+tt.want || m.Result.Code != tt.code {
 				t.Errorf("%s %d: got %d %q", tt.method, tt.code, m.Result.Code, m.Result.Line)
 			}
@@ -166,7 +167,7 @@ func TestJudgeByteOrderMark(t *testing.T) {
 	for body, want := range map[string]string{"\ufeff{\"id\":7}": "{\"id\":7}", "\ufeffplain": "\ufeffplain", "\ufeff": "\ufeff", "{}": "{}"} {
 		a := answered(200)
 		a.Body = []byte(body)
-		if m := p.judge(&batch.Request{Method: "GET"}, batch.Options{}, storage.Tries{}, &a, false, epoch); string(m.Result.Body) != want {
+		if m := p.judge(&batch.Request{Method: "GET"}, batch.Options{}, storage.Tries{}, &a, governor.Counts, epoch); string(m.Result.Body) != want {
 			t.Errorf("%q: got %q, want %q", body, m.Result.Body, want)
 		}
 	}
@@ -175,7 +176,7 @@ func TestJudgeByteOrderMark(t *testing.T) {
 func TestJudgeInDoubtRetry(t *testing.T) {
 	p := Policy{RetryLimit: 1, RetryInterval: time.Second, RetryInDoubt: true, Success: func(int) bool { return false }}
 	a := noAnswer(outbound.Doubt, 502)
-	if m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &a, false, epoch); m.State != storage.Waiting {
+	if m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &a, governor.Counts, epoch); m.State != storage.Waiting {
 		t.Errorf("a POST in doubt is not tried again: %+v", m)
 	}
 }
@@ -191,7 +192,7 @@ func TestMaybeDone(t *testing.T) {
 		"not sent": {noAnswer(outbound.NotSent, 502), false},
 		"429":      {answered(429), false},
 	} {
-		m := p.judge(&batch.Request{Method: "DELETE"}, batch.Options{}, storage.Tries{}, &tt.answer, false, epoch)
+		m := p.judge(&batch.Request{Method: "DELETE"}, batch.Options{}, storage.Tries{}, &tt.answer, governor.Counts, epoch)
 		if m.State != storage.Waiting || m.Tries.MaybeDone != tt.want {
 			t.Errorf("%s: got %+v, want waiting and MaybeDone=%v", name, m, tt.want)
 		}
@@ -260,7 +261,7 @@ func TestJudgeInDoubt(t *testing.T) {
 		"an answer 404 to a repeated DELETE": {"DELETE", unknown, answered(404), false},
 	} {
 		for method := range strings.FieldsSeq(tt.methods) {
-			m := p.judge(&batch.Request{Method: method}, batch.Options{}, tt.tries, &tt.answer, false, epoch)
+			m := p.judge(&batch.Request{Method: method}, batch.Options{}, tt.tries, &tt.answer, governor.Counts, epoch)
 			if m.State != storage.Done || m.InDoubt() != tt.want {
 				t.Errorf("%s, %s: got %+v, want in doubt: %v", name, method, m, tt.want)
 			}
@@ -272,8 +273,8 @@ func TestJudgeInDoubt(t *testing.T) {
 func TestInDoubtWhileItWaits(t *testing.T) {
 	p := Policy{RetryLimit: 5, RetryInDoubt: true, Success: func(int) bool { return false }}
 	lost, notSent := noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502)
-	m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &lost, false, epoch)
-	m = p.judge(&batch.Request{Method: "POST"}, batch.Options{}, m.Tries, &notSent, false, epoch)
+	m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &lost, governor.Counts, epoch)
+	m = p.judge(&batch.Request{Method: "POST"}, batch.Options{}, m.Tries, &notSent, governor.Counts, epoch)
 	if m.State != storage.Waiting || m.InDoubt() || !m.Tries.InDoubt {
 		t.Errorf("got %+v, want waiting, with the doubt of the first attempt", m)
 	}

@@ -38,13 +38,14 @@ type run struct {
 	tally    tally
 
 	// For choose.go.
-	width  int       // maximum number of requests in flight
-	next   int       // all requests below this index have been considered
-	waits  []int     // requests that wait for their next attempt
-	later  time.Time // when the governor allows the next attempt; zero: it has not refused one
-	outage time.Time // the latest time by which the outage that made the governor refuse must have ended; zero: there is none
-	graph  *graph    // nil: no request depends on another
-	share  *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
+	width   int       // maximum number of requests in flight
+	next    int       // all requests below this index have been considered
+	waits   []int     // requests that wait for their next attempt
+	later   time.Time // when the governor allows the next attempt; zero: it has not refused one
+	outage  time.Time // the latest time by which the outage that made the governor refuse must have ended; zero: there is none
+	expired time.Time // when the credential expired; zero: that isn't why the governor refused
+	graph   *graph    // nil: no request depends on another
+	share   *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
 
 	// For attempt.go.
 	inflight int
@@ -158,6 +159,14 @@ func (r *run) run() (*storage.Claim, followUp, error) {
 			}
 			if !r.outage.IsZero() {
 				return r.park()
+			}
+			if !r.expired.IsZero() {
+				if until := r.expired.Add(r.e.Policy.CredentialLimit); until.After(time.Now()) {
+					return r.awaitCredential(until)
+				}
+				r.reason = "the upstream no longer accepts the credential, and no new one came within " + r.e.Policy.CredentialLimit.String()
+				r.enter(halted)
+				continue
 			}
 			if !r.isPatient(due) {
 				return r.release(due)

@@ -24,6 +24,8 @@ type Answer struct {
 	Asked        time.Time // when Try or Claim allowed the request
 	Began, Ended time.Time
 	Unavailable  bool // no connection, no answer, or one that says that the upstream is unavailable
+	Accepted     bool // the answer is a success
+	Unauthorized bool // the answer is 401
 	Request      RequestID
 	Pause        time.Duration // how long the upstream asked to wait; 0: it named no time
 }

@@ -26,6 +26,7 @@ type Credential struct {
 	hold   hold
 	limit
 	pace
+	expiry
 	line     list.List // of *Waiter, longest waiting first
 	loggedAt time.Time // when an answer 429 was last logged
 
@@ -57,6 +58,9 @@ func (c *Credential) Try(ctx context.Context, q storage.QueueID, now time.Time) 
 func (c *Credential) try(ctx context.Context, q storage.QueueID, now time.Time) (due time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.expiredAt.IsZero() {
+		return c.waitsUntil(now), false
+	}
 	due, now = c.schedule(ctx, q, now)
 	if !due.IsZero() {
 		c.recordWait(due)
@@ -110,6 +114,9 @@ func (c *Credential) claim(ctx context.Context, q storage.QueueID) (due time.Tim
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due, now := c.schedule(ctx, q, time.Now())
+	if !c.expiredAt.IsZero() {
+		due = c.waitsUntil(now)
+	}
 	if !due.IsZero() {
 		c.recordWait(due)
 		c.exit()
@@ -167,18 +174,35 @@ func (c *Credential) undo(q storage.QueueID) {
 	c.grant()
 }
 
-// Done ends a request that was sent, and learns from its answer. excused means that the request failed
-// because of an outage of the upstream, so the attempt doesn't count.
-func (c *Credential) Done(a Answer) (excused bool) {
-	excused = c.governor.breaker.record(&a)
+// Verdict says whether a failed attempt is the request's fault.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Counts      Verdict = iota // the attempt counts
+	Unavailable                // the upstream is unavailable
+	Expired                    // the upstream no longer accepts the credential
+)
+
+// Done ends a request that was sent, and learns from its answer. It may call storage.
+func (c *Credential) Done(ctx context.Context, a Answer) (v Verdict) {
+	if c.governor.breaker.record(&a) {
+		v = Unavailable
+	}
+	if a.Unauthorized && c.refuses(ctx, time.Now()) {
+		v = Expired
+	}
 	c.mu.Lock()
+	if a.Accepted {
+		c.accepts(a.Asked, time.Now())
+	}
 	held := c.judge(a)
 	c.grant()
 	c.mu.Unlock()
 	if !held.IsZero() {
 		c.governor.announce(storage.Hold{Credential: c.key, Store: a.Store, Until: held})
 	}
-	return excused
+	return v
 }
 
 // Forget gives up the slot that the queue holds, if any.

@@ -34,6 +34,7 @@ type Shared interface {
 	Holds(ctx context.Context) ([]storage.Hold, error)
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 	Outages
+	Credentials
 }
 
 // Outages is how nodes share an open breaker. See storage.Outages.
@@ -82,8 +83,16 @@ type Governor struct {
 	log         *slog.Logger
 	breaker     breaker
 
+	credentialLimit time.Duration // how long requests wait for a new credential; 0: not at all
+	factsMu         sync.Mutex
+	facts           map[batch.Owner]fact // what storage must learn about credentials
+	newFacts        chan struct{}        // signals that there are any
+	expiredRead     time.Time            // when expired credentials were last read; used by Poll only
+	expiredReadAll  time.Time            // when all of them were
+
 	mu            sync.Mutex
 	credentials   map[batch.Owner]*Credential
+	expired       map[batch.Owner]time.Time      // when credentials expired, in use here or not
 	held          map[batch.Owner][]storage.Hold // holds of credentials that aren't in use here
 	polls         outage.Log
 	unannounced   outage.Log // holds that other nodes don't know of
@@ -94,11 +103,13 @@ type Governor struct {
 const defaultUpstream = "default"
 
 // New returns a governor. maxInFlight is how many requests the node may have in flight at once.
-// outageLimit is the longest outage of the upstream in which requests wait; 0: they never do.
-func New(shared Shared, rate Rate, maxInFlight int, outageLimit time.Duration, log *slog.Logger) *Governor {
+// outageLimit is the longest outage of the upstream in which requests wait, and credentialLimit is how
+// long they wait for a new credential; 0: they don't wait.
+func New(shared Shared, rate Rate, maxInFlight int, outageLimit, credentialLimit time.Duration, log *slog.Logger) *Governor {
 	return &Governor{
 		breaker: breaker{shared: shared, upstream: defaultUpstream, limit: outageLimit, log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1)},
 		shared:  shared, rate: rate, maxInFlight: maxInFlight, log: log,
+		credentialLimit: credentialLimit, facts: map[batch.Owner]fact{}, newFacts: make(chan struct{}, 1), expired: map[batch.Owner]time.Time{},
 		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
 		announcements: make(chan storage.Hold, 64),
 	}
@@ -125,6 +136,8 @@ func (g *Governor) Run(ctx context.Context) {
 			}
 		case <-g.breaker.wake:
 			g.breaker.sync(ctx)
+		case <-g.newFacts:
+			_ = g.storeFacts(ctx) // Poll tries again
 		case <-poll.C:
 			g.Poll(ctx)
 		case <-sweep.C:
@@ -139,6 +152,9 @@ func (g *Governor) Poll(ctx context.Context) {
 	holds, err := g.shared.Holds(ctx)
 	if err == nil {
 		err = g.breaker.poll(ctx)
+	}
+	if err == nil {
+		err = g.pollExpired(ctx)
 	}
 	if ctx.Err() != nil {
 		return
@@ -216,6 +232,7 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 		for _, h := range g.held[key] {
 			c.holdUntil(h.Store, h.Until)
 		}
+		c.expiredAt = g.expired[key]
 		g.credentials[key] = c
 	}
 	c.mu.Lock()

@@ -15,8 +15,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-// noOutages is never called, because these tests don't limit outages.
-type noOutages Outages
+// noOutages and noCredentials are never called, because these tests set no limits for them.
+type (
+	noOutages     Outages
+	noCredentials Credentials
+)
 
 // schedule is the storage that nodes share.
 type schedule struct {
@@ -27,6 +30,7 @@ type schedule struct {
 	slow   time.Duration
 	holds  []storage.Hold
 	noOutages
+	noCredentials
 }
 
 var errBroken = errors.New("storage is broken")
@@ -71,7 +75,7 @@ func (s *schedule) Holds(context.Context) ([]storage.Hold, error) {
 var key = batch.OwnerOf("the credential")
 
 func newGovernor(s Shared, r Rate) *Governor {
-	return New(s, r, 1000, 0, slog.New(slog.DiscardHandler))
+	return New(s, r, 1000, 0, 0, slog.New(slog.DiscardHandler))
 }
 
 // TestPace checks that two nodes together never exceed the rate in any span of time, whatever their queues
@@ -106,7 +110,7 @@ func TestPace(t *testing.T) {
 				slot, ok := due[q]
 				sent = append(sent, request{time.Now(), node, ok && time.Since(slot) > late})
 				delete(due, q)
-				nodes[node].Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
+				nodes[node].Done(t.Context(), Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 			}
 			for _, s := range steps {
 				c, q := nodes[s.node], storage.QueueID(s.queue+10*s.node)
@@ -176,7 +180,7 @@ func TestRateBusy(t *testing.T) {
 					if ok {
 						sent[i]++
 						<-time.After(7 * time.Millisecond)
-						c.Done(Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
+						c.Done(t.Context(), Answer{Kind: Fine, Asked: time.Now(), Began: time.Now(), Ended: time.Now()})
 						continue
 					}
 					<-time.After(time.Until(due))
@@ -232,7 +236,7 @@ func TestHold(t *testing.T) {
 		if _, ok := here.Try(ctx, 1, time.Now()); !ok {
 			t.Error("refused without a reason")
 		}
-		here.Done(Answer{Kind: Throttled, Asked: time.Now(), Began: time.Now(), Ended: time.Now(), Pause: time.Minute})
+		here.Done(t.Context(), Answer{Kind: Throttled, Asked: time.Now(), Began: time.Now(), Ended: time.Now(), Pause: time.Minute})
 		until := time.Now().Add(time.Minute)
 		if due, ok := here.Try(ctx, 2, time.Now()); ok || !due.Equal(until) {
 			t.Errorf("here: %v, %v", due, ok)

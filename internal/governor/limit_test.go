@@ -1,6 +1,7 @@
 package governor
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,7 @@ func inFlight(t *testing.T, c *Credential, n int) time.Time {
 // end ends n requests that were allowed at the given time.
 func end(c *Credential, kind Kind, asked time.Time, n int) {
 	for range n {
-		c.Done(Answer{Kind: kind, Asked: asked, Began: asked, Ended: time.Now()})
+		c.Done(context.Background(), Answer{Kind: kind, Asked: asked, Began: asked, Ended: time.Now()})
 	}
 }
 

@@ -70,8 +70,8 @@ type Credentials interface {
 	// Expire records that the upstream no longer accepts a credential, unless that is known already.
 	Expire(ctx context.Context, credential batch.Owner) error
 
-	// Expired lists the credentials that have expired and when they did.
-	Expired(ctx context.Context) (map[batch.Owner]time.Time, error)
+	// Expired lists the credentials that have expired since the given time, and when they did.
+	Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error)
 }
 
 // CredentialMemory is how long it is known that a credential was accepted or has expired.

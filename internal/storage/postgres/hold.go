@@ -117,7 +117,7 @@ func (db *DB) Expire(ctx context.Context, credential batch.Owner) error {
 }
 
 // Expired implements storage.Storage.
-func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
+func (db *DB) Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error) {
 	out := map[batch.Owner]time.Time{}
 	err := db.read(ctx, claims, "look for expired credentials", get("expired_credentials", func(r pgx.Rows) error {
 		var id []byte
@@ -127,6 +127,6 @@ func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
 			out[batch.Owner(id)] = db.clock.in(at)
 		}
 		return err
-	}).anew(func() { clear(out) }))
+	}, db.clock.out(since)).anew(func() { clear(out) }))
 	return out, err
 }

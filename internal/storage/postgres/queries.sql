@@ -701,7 +701,7 @@ INSERT INTO credentials (id, expired_at) VALUES ($1, sheaf_now())
 ON CONFLICT (id) DO UPDATE SET expired_at = CASE WHEN credentials.expired_at = 0 THEN excluded.expired_at ELSE credentials.expired_at END;
 
 -- name: expired_credentials
-SELECT id, expired_at FROM credentials WHERE expired_at <> 0;
+SELECT id, expired_at FROM credentials WHERE expired_at <> 0 AND expired_at >= $1;
 
 -- name: forget_credentials
 DELETE FROM credentials WHERE greatest(accepted_at, expired_at) < sheaf_now() - $1::bigint;

@@ -134,7 +134,7 @@ func (db *DB) Expire(ctx context.Context, credential batch.Owner) error {
 }
 
 // Expired implements storage.Storage.
-func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
+func (db *DB) Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error) {
 	var out map[batch.Owner]time.Time
 	err := db.read(ctx, "look for expired credentials", func(c *sqlite.Conn) error {
 		out = map[batch.Owner]time.Time{}
@@ -143,7 +143,7 @@ func (db *DB) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
 			s.ColumnBytes(0, id[:])
 			out[id] = storage.FromMillis(s.ColumnInt64(1))
 			return nil
-		})
+		}, storage.Millis(since))
 	})
 	return out, err
 }

@@ -452,7 +452,7 @@ SELECT accepted_at <> 0 FROM credentials WHERE id = ?;
 INSERT INTO credentials (id, expired_at) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET expired_at = iif(expired_at = 0, ?2, expired_at);
 
 -- name: expired_credentials
-SELECT id, expired_at FROM credentials WHERE expired_at <> 0;
+SELECT id, expired_at FROM credentials INDEXED BY credentials_expired WHERE expired_at <> 0 AND expired_at >= ?;
 
 -- name: forget_credentials
 DELETE FROM credentials WHERE max(accepted_at, expired_at) < ?;

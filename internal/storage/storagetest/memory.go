@@ -293,8 +293,12 @@ func (n *Node) Expire(ctx context.Context, credential batch.Owner) error {
 }
 
 // Expired implements storage.Storage.
-func (n *Node) Expired(ctx context.Context) (map[batch.Owner]time.Time, error) {
-	return call(ctx, n, "Expired", func(m *Memory) (map[batch.Owner]time.Time, error) { return maps.Clone(m.expired), nil })
+func (n *Node) Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error) {
+	return call(ctx, n, "Expired", func(m *Memory) (map[batch.Owner]time.Time, error) {
+		out := maps.Clone(m.expired)
+		maps.DeleteFunc(out, func(_ batch.Owner, at time.Time) bool { return at.Before(since) })
+		return out, nil
+	})
 }
 
 // Reserve implements storage.Storage.

@@ -97,7 +97,7 @@ func (f *fixture) putOutage(o storage.Outage) bool {
 // expired returns when a credential expired; zero: it didn't.
 func (f *fixture) expired(credential batch.Owner) time.Time {
 	f.Helper()
-	all, err := f.s.Expired(f.Context())
+	all, err := f.s.Expired(f.Context(), time.Time{})
 	if err != nil {
 		f.Fatalf("Expired: %v", err)
 	}
@@ -136,6 +136,11 @@ var credentialTests = []test{
 		expect(f.T, "it had been accepted", f.wasAccepted(a), true)
 		change(f.s.Expire, b)
 		expect(f.T, "expired without having been accepted", f.wasAccepted(b), false)
+		for since, want := range map[time.Time]int{at: 2, at.Add(time.Hour): 0} {
+			if got, err := f.s.Expired(f.Context(), since); err != nil || len(got) != want {
+				f.Errorf("since %v: %v, %v", since, got, err)
+			}
+		}
 		f.purge(time.Hour)
 		expect(f.T, "after a purge", f.expired(a).Equal(at), true)
 		change(f.s.Accepted, a)
