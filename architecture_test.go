@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestWhoMayImportWhom checks that packages import only what the table in AGENTS.md allows.
-func TestWhoMayImportWhom(t *testing.T) {
+// TestImports checks that packages import only what the table in AGENTS.md allows.
+func TestImports(t *testing.T) {
 	const module = "github.com/sheafapi/sheaf"
 	rules := map[string][]string{
 		"/internal/batch":                   {},

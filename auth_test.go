@@ -139,7 +139,8 @@ func TestAuthCheckStoresNothing(t *testing.T) {
 	}
 }
 
-// Only the address that a trusted proxy reports is slowed down when tokens from it are guessed.
+// When tokens are guessed through a trusted proxy, only the address that the proxy reports is
+// slowed down.
 func TestAuthGuessing(t *testing.T) {
 	c := newCheckingService(t, func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	guess := func(from, token string) (int, string) {

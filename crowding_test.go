@@ -13,8 +13,8 @@ import (
 	"github.com/sheafapi/sheaf"
 )
 
-// TestMadeUpTokensShareAQuota: the tokens of a store that the API has not accepted yet share one
-// quota. They use up neither an accepted token's quota nor another store's.
+// TestMadeUpTokensShareAQuota: a store's tokens that the API has not accepted yet share one quota.
+// They use up neither an accepted token's quota nor another store's.
 func TestMadeUpTokensShareAQuota(t *testing.T) {
 	held := make(chan struct{})
 	upstream := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

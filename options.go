@@ -33,7 +33,7 @@ type Options struct {
 
 // Upstream is the API that receives the requests of batches.
 type Upstream struct {
-	// URL is the API's address. {storeId} in it stands for the store, as in
+	// URL is the API's base URL. {storeId} in it stands for the store, as in
 	// http://127.0.0.1:9000/api/v3/{storeId}. Leave {storeId} out for an API without tenants. With
 	// a Handler, only the path of the URL is used.
 	URL string
@@ -69,13 +69,13 @@ type Upstream struct {
 // Auth says which callers may use the service. With neither CheckURL nor KeysFile, every token is
 // accepted: a batch belongs to the token that created it, and the upstream judges the token.
 type Auth struct {
-	// CheckURL is an address of the API, with {storeId} as in Upstream.URL. The service calls it
-	// with the caller's token. A 2xx answer admits the caller to all batches of the store for a
-	// minute; 401 and 403 are passed on to the caller.
+	// CheckURL is a URL of the API, with {storeId} as in Upstream.URL. The service calls it with
+	// the caller's token. A 2xx answer admits the caller to all batches of the store for a minute;
+	// 401 and 403 are passed on to the caller.
 	CheckURL string
 	// CheckAnyStore allows a CheckURL without {storeId}. Every token that the API accepts can then
 	// read, cancel and delete the batches of every store. If CheckAnyStore is false, New refuses
-	// such an address.
+	// such a URL.
 	CheckAnyStore bool
 	// KeysFile is a file of keys created by sheaf keys. Only these keys are admitted, and the
 	// upstream gets the credential stored with the key. It can't be combined with CheckURL. See
@@ -93,15 +93,15 @@ type Auth struct {
 
 // Database configures where batches are stored.
 type Database struct {
-	// URL is "sqlite:FILE", or the address of a PostgreSQL database (version 14 or later) that
-	// any number of services may share: "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS".
-	// Default: sqlite:sheaf.db.
+	// URL is "sqlite:FILE", or the URL of a PostgreSQL database (version 14 or later) that any
+	// number of services may share: "postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS". Default:
+	// sqlite:sheaf.db.
 	//
 	// Parameters are those of libpq and these three. pool_max_conns is the maximum number of
 	// connections (default 8, at least 4). sheaf_password_file=FILE reads the password from a file
-	// with mode 0600 or 0640. sheaf_accelerators=off does without LISTEN, NOTIFY and advisory
-	// locks, for databases that only appear to support them; the takeover from a dead service then
-	// takes 11 to 13 s instead of 2 s.
+	// with mode 0600 or 0640. sheaf_accelerators=off disables the use of LISTEN, NOTIFY and
+	// advisory locks, for databases that only appear to support them; the takeover from a dead
+	// service then takes 11 to 13 s instead of 2 s.
 	URL string
 	// NoMigrations leaves PostgreSQL's schema unchanged. New refuses a schema that is not up to
 	// date; see Migrate.

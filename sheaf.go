@@ -51,7 +51,7 @@ type Service struct {
 	tracer   trace.Tracer // nil: nothing is traced
 	log      *slog.Logger
 
-	unready outage.Log     // checks of readiness that the database failed
+	unready outage.Log     // readiness checks that failed because of the database
 	closers []func() error // close what was opened; Close calls them in reverse order
 	closing sync.Once
 	closed  error // the result of Close

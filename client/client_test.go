@@ -299,8 +299,8 @@ func TestRetryIsNotRepeated(t *testing.T) {
 	}
 }
 
-// breaking breaks the connections of the first answers to GET, as many as times says, each after this
-// many bytes.
+// breaking breaks the connections of the first answers to GET after the given number of bytes.
+// times is the number of these answers.
 func breaking(bytes, times int) func(next http.Handler) http.Handler {
 	var broken atomic.Int64
 	return func(next http.Handler) http.Handler {

@@ -105,8 +105,8 @@ func (s *API) newActivity(c *call) (*activityJSON, error) {
 	return out, nil
 }
 
-// spread distributes n evenly over the minutes from one time to another. It drops what lies outside
-// the minutes that are counted.
+// spread distributes n evenly over the minutes from one time to another. It ignores the part
+// outside the counted minutes.
 func spread(minutes *[span]float64, since, from, to time.Time, n int) {
 	if n <= 0 || from.IsZero() || !to.After(since) {
 		return

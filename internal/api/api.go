@@ -95,8 +95,8 @@ type Options struct {
 	CheckCallback func(url string) error
 	Callback      string
 
-	// Hub wakes the calls that wait for news of a batch. Code that records something about a batch
-	// must report it to the hub. Default: a hub for this API only.
+	// Hub wakes the calls that wait for changes of a batch. Code that records something about a
+	// batch must report it to the hub. Default: a hub for this API only.
 	Hub   *watch.Hub
 	Alone bool // no other node uses the database, so every change is reported to Hub
 
@@ -121,22 +121,23 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// maxStreams is the maximum number of calls that wait for news of a batch: event streams, and
+// maxStreams is the maximum number of calls that wait for changes of a batch: event streams, and
 // statuses with the parameter wait.
 const maxStreams = 10 << 10
 
 // API is the HTTP API, a handler that answers every path. Its only state is the memory taken by
-// bodies and answers, the calls that wait for news, and the latest activities.
+// bodies and answers, the calls that wait for changes, and the latest activities.
 type API struct {
 	Options
 	source     *reply.Source
 	memory     memory
-	streams    *gate.Gate[reply.Name] // places of calls that wait for news
+	streams    *gate.Gate[reply.Name] // places of calls that wait for changes
 	forwards   *gate.Gate[reply.Name] // places of forwarded calls
 	activities *activities
 }
 
-// New returns an API. While Run runs, calls that wait for news also get the news from other nodes.
+// New returns an API. While Run runs, calls that wait for changes also learn of changes by other
+// nodes.
 func New(o Options) *API {
 	if o.Hub == nil {
 		o.Hub = &watch.Hub{}
@@ -150,7 +151,7 @@ func New(o Options) *API {
 	return s
 }
 
-// Run polls storage, until ctx ends, for news from other nodes about batches that calls wait for.
+// Run polls storage, until ctx ends, for changes by other nodes to batches that calls wait for.
 // Then it ends the waiting of these calls, which answer with the current state.
 func (s *API) Run(ctx context.Context) {
 	if s.Alone {

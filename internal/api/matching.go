@@ -173,7 +173,7 @@ func (s *API) retryAll(c *call, tickets []batch.Ticket, which batch.Repeat) (mad
 		if len(b.Requests) == 0 {
 			continue
 		}
-		b.Once = true // so that two such calls at the same time create only one batch
+		b.Once = true // so that two concurrent calls create only one batch
 		_, isNew, err := s.keep(c, b)
 		if err != nil {
 			return made, err

@@ -34,8 +34,9 @@ const (
 	retryValues = 8 << 20
 )
 
-// memory limits what create bodies take together. Gates count the bodies that wait for their
-// client. A budget, which owners get in turns, counts those that wait only for storage and the CPU.
+// memory limits the memory that all create bodies take together. Gates count the bodies that wait
+// for their client. A budget, which owners get in turns, counts those that wait only for storage
+// and the CPU.
 type memory struct {
 	small, large *gate.Gate[reply.Name] // bodies that arrive
 	decodes      *budget.Budget         // bodies that have arrived, and batches that are retried

@@ -51,8 +51,8 @@ func (s *API) retry(c *call) error {
 
 // retryJSON is the answer to a retry.
 type retryJSON struct {
-	Valid    bool   `json:"valid,omitzero"`  // only of a dry run
-	Ticket   string `json:"ticket,omitzero"` // of a new batch; not of a dry run
+	Valid    bool   `json:"valid,omitzero"`  // set only for a dry run
+	Ticket   string `json:"ticket,omitzero"` // of the new batch; empty for a dry run
 	Requests int    `json:"totalRequests"`
 	InDoubt  int    `json:"inDoubtRequests"`
 }

@@ -140,7 +140,7 @@ func TestCancelMatchingAlone(t *testing.T) {
 		if op == "Stop" {
 			leave()
 			<-ctx.Done()
-			return ctx.Err() // otherwise the database may stop one batch all the same
+			return ctx.Err() // otherwise the database may still stop one batch
 		}
 		return nil
 	})

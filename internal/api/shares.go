@@ -28,9 +28,9 @@ func enter[K comparable](places *gate.Gate[K], names []K, retryAfter time.Durati
 	return func() { places.Leave(1, names...) }, nil
 }
 
-// stay takes a place among the calls that wait for news.
+// stay takes a place among the calls that wait for changes.
 func (s *API) stay(c *call) (leave func(), err error) {
-	return enter(s.streams, c.Names, streamPause, "Too many of your calls are waiting for news of batches. Let some of them end, or call without wait and without events.")
+	return enter(s.streams, c.Names, streamPause, "Too many of your calls are waiting for changes of batches. Let some of them end, or call without wait and without events.")
 }
 
 // compute runs work, which processes this many bytes, when it is the caller's turn. work must not

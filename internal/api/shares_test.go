@@ -31,8 +31,8 @@ func fromHeader(r *http.Request) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// TestStreamsAreShared: the calls that wait for news are limited by owner and by network, and one
-// caller's streams don't keep other callers from waiting.
+// TestStreamsAreShared: the calls that wait for changes are limited by owner and by network, and
+// one caller's streams don't keep other callers from waiting.
 func TestStreamsAreShared(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.From = fromHeader })
 	w.api.streams = gate.New[reply.Name](8, 8)
@@ -58,7 +58,7 @@ func TestStreamsAreShared(t *testing.T) {
 		if !events {
 			query = "&wait=60"
 		}
-		resp, err := ask(token, from, query, events) //nolint:bodyclose // the test's end closes it
+		resp, err := ask(token, from, query, events) //nolint:bodyclose // closed when the test ends
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestAnswersAreSharedByOwner(t *testing.T) {
 	})
 }
 
-// TestSlowReaders: a client that reads a little slower than the minimum rate is cut off in the end,
+// TestSlowReaders: a client that reads a little slower than the minimum rate is eventually cut off,
 // because it gets its grace once per answer, not once per piece. A faster client gets the whole
 // answer.
 func TestSlowReaders(t *testing.T) {

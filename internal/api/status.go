@@ -111,10 +111,10 @@ func (c *call) view() (v reply.View) {
 	return v
 }
 
-// maxWait is the maximum time that a status waits for news, in seconds.
+// maxWait is the maximum time that a status waits for a change, in seconds.
 const maxWait = 60
 
-// waits returns how long a status should wait for news: the parameter wait, or the client's
+// waits returns how long a status should wait for a change: the parameter wait, or the client's
 // preference.
 func (c *call) waits() time.Duration {
 	if n := c.query.integer("wait", -1, 0, maxWait); n >= 0 {

@@ -5,8 +5,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// pause stops a batch, or without a ticket the caller's whole queue, from starting more requests; resume
-// undoes that.
+// pause keeps a batch, or the caller's whole queue if there is no ticket, from starting more
+// requests; resume undoes that.
 func (s *API) pause(c *call) error { return s.steer(c, true) }
 
 func (s *API) resume(c *call) error { return s.steer(c, false) }

@@ -164,7 +164,7 @@ func TestWaitWithETag(t *testing.T) {
 			}
 			tag = a.header.Get("ETag")
 		case <-time.After(30 * time.Second):
-			t.Fatal("the answer waits, although there is news")
+			t.Fatal("the answer waits, although the batch has changed")
 		}
 	}
 	arrived(ask())

@@ -2,7 +2,7 @@
 //
 // There are three ways to judge a caller. By default, the package admits every token: a batch
 // belongs to the token that created it, and the upstream judges the token later. With
-// Options.CheckURL, the package first calls an address of the API with the caller's token. With
+// Options.CheckURL, the package first calls a URL of the API with the caller's token. With
 // Options.KeysFile, it admits the keys that the operator issued, and the upstream gets the
 // credential stored with the key, which callers never see. With either option, all callers of a
 // store share the store's batches.
@@ -42,8 +42,8 @@ type Caller struct {
 	Name   string      // the name of the caller's key; empty if it has no key
 }
 
-// storeOwner returns the owner of all batches of a store whose callers share them. No token is this
-// owner, because tokens contain no NUL.
+// storeOwner returns the owner of all batches of a store whose callers share them. No token has
+// this owner, because tokens contain no NUL.
 func storeOwner(store string) batch.Owner { return batch.OwnerOf("\x00store\x00" + store) }
 
 // A Refusal is the error for a token that is not admitted.

@@ -30,7 +30,7 @@ type upstream interface {
 	Do(ctx context.Context, c *outbound.Call) outbound.Answer
 }
 
-// check asks an address of the API about tokens. It is safe for concurrent use.
+// check asks the API about tokens. It is safe for concurrent use.
 type check struct {
 	upstream upstream
 	timeout  time.Duration
@@ -72,7 +72,7 @@ func (v *verdict) err() error {
 	return &Refusal{Status: http.StatusServiceUnavailable, Reason: "Could not verify this token with the API. Retry in a second.", guess: v.guess}
 }
 
-// newCheck returns a check. A call of u goes to the address that checks tokens.
+// newCheck returns a check. A call of u goes to the URL that checks tokens.
 func newCheck(u upstream, timeout time.Duration, log *slog.Logger) *check {
 	admitted, err := simplelru.NewLRU[id, time.Time](maxAdmitted, nil)
 	if err != nil {

@@ -23,8 +23,8 @@ const (
 
 // Options configure a Gate. The zero value admits every caller but no operator.
 type Options struct {
-	// CheckURL is an address of the API that is called with a caller's token. {storeId} in it stands
-	// for the store. CheckAnyStore allows an address without {storeId}.
+	// CheckURL is a URL of the API that is called with a caller's token. {storeId} in it stands for
+	// the store. CheckAnyStore allows a URL without {storeId}.
 	CheckURL      string
 	CheckAnyStore bool
 	// KeysFile is a file of issued keys. It can't be combined with CheckURL.

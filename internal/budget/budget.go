@@ -283,8 +283,8 @@ func (b *Budget) distribute() {
 // first returns the owner's waiter that has waited longest.
 func (o *owner) first() *waiter { return o.waiters.Front().Value.(*waiter) }
 
-// line is a heap of the waiting owners. The one that holds the fewest bytes comes first. Among equals,
-// it is the one whose first waiter has waited longest.
+// line is a heap of the waiting owners. The one that holds the fewest bytes comes first. Among
+// equals, the one whose first waiter has waited longest comes first.
 type line []*owner
 
 func (l line) Len() int { return len(l) }

@@ -63,7 +63,8 @@ func Name(database string) string {
 	return u.String()
 }
 
-// IsShared reports whether several services can share a database: whether it is PostgreSQL.
+// IsShared reports whether several services can share a database, that is, whether it is
+// PostgreSQL.
 func IsShared(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }

@@ -30,7 +30,8 @@ func TestGateLeavesRoomForOthers(t *testing.T) {
 	}
 }
 
-// The limit for each name applies even if much is free. All names of a caller count. A gate of 1 works.
+// The limit for each name applies even if most of the total is free. All names of a caller count. A
+// gate of 1 works.
 func TestGateBounds(t *testing.T) {
 	g := New[string](100, 2)
 	if !g.Try(1, "alice", "home") || !g.Try(1, "bob", "home") {

@@ -202,7 +202,7 @@ func TestTrustedProxyIsNoAddress(t *testing.T) {
 	}
 }
 
-// Requests are limited, over any number of connections. Probes are always answered.
+// The limit on requests applies across all connections of an address. Probes are always answered.
 func TestRequestsAreSharedByAddress(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxConnections = 100 })
 	for range 4 {

@@ -165,7 +165,7 @@ func (c *Cluster) prepare(cmd *exec.Cmd) {
 	}
 }
 
-// URL returns the address of the database postgres, for the superuser.
+// URL returns the URL of the database postgres, for the superuser.
 func (c *Cluster) URL() string { return c.url.String() }
 
 // Pid returns the process id of the postmaster. It is 0 while the server is down, or if the tests did not

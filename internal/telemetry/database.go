@@ -9,7 +9,7 @@ import (
 )
 
 // Database is a database whose operations are counted and timed. It also reports the batches for
-// which something was recorded, so that calls that wait for news of them can be woken.
+// which something was recorded, so that calls that wait for their changes can be woken.
 type Database struct {
 	storage.Storage
 	metrics *Metrics

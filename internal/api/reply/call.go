@@ -20,7 +20,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Name is what a caller's shares are counted by. It is either an owner or a network.
+// Name identifies an owner or a network whose shares are counted.
 type Name struct {
 	Owner   batch.Owner
 	Network netip.Prefix
@@ -103,7 +103,7 @@ func (c *Call) begin(status int) {
 }
 
 // write sends a part of the answer's body. It ignores errors: if the client is gone, the call has
-// had its effect nevertheless.
+// already taken effect.
 func (c *Call) write(body []byte) {
 	c.Started = true
 	if c.R.Method != http.MethodHead {

@@ -74,8 +74,8 @@ type stream struct {
 	sent batch.Set
 }
 
-// Events sends an event for each request that has ended, then one for each that ends, and one for
-// the end of the batch. It returns an error only if nothing was sent.
+// Events sends an event for each request that has already ended, one for each as it ends, and
+// finally one for the end of the batch. It returns an error only if nothing was sent.
 func (s *Source) Events(c *Call, key storage.Key, v *View) error {
 	x := &stream{s: s, c: c, view: *v, key: key}
 	x.view.Indexed, x.view.mediaType = true, linesType // each response is one line of an event

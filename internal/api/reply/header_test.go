@@ -35,7 +35,7 @@ func TestMediaType(t *testing.T) {
 		"application/json;q=0.5, application/x-ndjson":        linesType,
 		"application/json;q=0.5, text/event-stream;q=0.6":     eventsType,
 		"application/json ; q=0.001, text/event-stream ; q=0": jsonType,
-		// By order where the quality is the same, as generated clients write it.
+		// By order if the qualities are equal, as in the headers of generated clients.
 		"application/json, application/x-ndjson, text/event-stream": jsonType,
 		"application/json, text/event-stream, application/x-ndjson": jsonType,
 		"application/json,application/x-ndjson;q=1.0":               jsonType,

@@ -14,7 +14,7 @@ const (
 
 // pace limits how slowly a client may read an answer.
 type pace struct {
-	left time.Duration // what is left of the grace
+	left time.Duration // the remaining grace
 	last time.Time     // the end of the last write; zero: there was none
 }
 

@@ -1,4 +1,4 @@
-// Package watch wakes the calls that wait for news of a batch.
+// Package watch wakes the calls that wait for changes of a batch.
 //
 // The node that records something calls Changed. To learn what other nodes record, the hub polls
 // storage ten times a second for all batches that are watched here. A wake-up is a hint: the
@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// pollInterval is how often storage is polled for news of batches that other nodes run.
+	// pollInterval is how often storage is polled for changes of batches that other nodes run.
 	pollInterval = 100 * time.Millisecond
-	// pollShare limits polling to about 1/pollShare of the time, so that with many watchers, news
-	// arrives later.
+	// pollShare limits polling to about 1/pollShare of the time. With many watchers, changes are
+	// therefore noticed later.
 	pollShare = 10
 	// pollPage is the number of batches in one query.
 	pollPage = 1000
@@ -30,7 +30,8 @@ type Storage interface {
 	News(ctx context.Context, ids []storage.BatchID) ([]storage.News, error)
 }
 
-// Hub connects those who watch a batch with those who change it. The zero Hub is ready for use.
+// Hub connects the watchers of a batch with the code that changes it. The zero Hub is ready for
+// use.
 type Hub struct {
 	watched atomic.Int64 // batches; lets Changed return without mu if nobody watches
 
