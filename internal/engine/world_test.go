@@ -103,7 +103,7 @@ func (u *from) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 		u.withheld++
 		return outbound.Answer{Outcome: outbound.Withheld, Code: 502}
 	}
-	shared := c.Token == "everybody's" // see sharing
+	shared := c.Token == "everybody's"                                             // see sharing
 	if !shared && u.db.Owner(strings.TrimPrefix(c.Token, "token of ")) != u.node { // the token contains the name of the queue
 
 		u.foreign = append(u.foreign, c.Path)

@@ -68,7 +68,7 @@ type breaker struct {
 	ending   bool      // storage may still have an outage that is over
 	closedAt time.Time // when the breaker last closed
 
-	failing map[RequestID]failure // the last attempts of requests that found the upstream unavailable
+	failing map[RequestID]failure // requests that found the upstream unavailable, even if they have succeeded since
 	fineAt  time.Time             // when the upstream last answered
 	fine    count                 // its answers
 }
@@ -76,8 +76,14 @@ type breaker struct {
 // failure is the last attempt of a request that found the upstream unavailable.
 type failure struct {
 	at      time.Time
-	suspect bool // the request failed repeatedly while others succeeded, so it is probably the cause
+	strikes int // how often in a row it failed while others succeeded
 }
+
+// suspectAfter is how many strikes make a request the probable cause of its failures, even when no other
+// request is sent.
+const suspectAfter = 3
+
+func (f *failure) isSuspect() bool { return f.strikes >= suspectAfter }
 
 // count counts recent events.
 type count struct {
@@ -237,9 +243,6 @@ func (b *breaker) record(a *Answer) (excused bool) {
 func (b *breaker) succeed(a *Answer, now time.Time) {
 	b.failures, b.fineAt = 0, now
 	b.fine.add(1, now)
-	if len(b.failing) > 0 {
-		delete(b.failing, a.Request)
-	}
 	if b.since.IsZero() {
 		return
 	}
@@ -269,22 +272,24 @@ func (b *breaker) signal() {
 // fail records an unavailable attempt. mu is held.
 func (b *breaker) fail(a *Answer, now time.Time) (excused bool) {
 	before := b.failing[a.Request]
-	f := failure{at: now, suspect: before.suspect}
+	f := failure{at: now}
 	switch {
 	case !b.since.IsZero():
-		excused, f.suspect = b.isOut(now), false
+		excused = b.isOut(now)
 	case a.Asked.Before(b.closedAt): // the outage in which it began is over
-		excused, f.suspect = true, false
+		excused = true
 	case b.isDegraded(a.Request, now):
 		excused = true
 	case !before.at.After(b.closedAt): // its first failure since the last outage
 		excused = true
-	default:
-		f.suspect = f.suspect || b.fineAt.After(before.at)
-		excused = !f.suspect
+	case b.fineAt.After(before.at):
+		f.strikes = before.strikes + 1
+	default: // the upstream has answered nobody since the last failure
+		f.strikes = before.strikes
+		excused = !f.isSuspect()
 	}
 	b.remember(a.Request, f)
-	if f.suspect || !b.since.IsZero() || a.Asked.Before(b.closedAt) {
+	if f.strikes > 0 && !excused || !b.since.IsZero() || a.Asked.Before(b.closedAt) {
 		return excused
 	}
 	if b.failures++; b.failures == 1 {
@@ -322,7 +327,7 @@ func (b *breaker) remember(r RequestID, f failure) {
 func (b *breaker) isDegraded(r RequestID, now time.Time) bool {
 	others := 0
 	for other, f := range b.failing {
-		if other != r && !f.suspect && now.Sub(f.at) <= recent {
+		if other != r && !f.isSuspect() && now.Sub(f.at) <= recent {
 			others++
 		}
 	}
