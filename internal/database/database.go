@@ -40,7 +40,7 @@ func Migrate(ctx context.Context, url string) (version int64, err error) {
 	if !IsShared(url) {
 		return 0, errors.New("only a PostgreSQL database can be migrated separately: postgres://USER@HOST/NAME")
 	}
-	address, _, err := ownParameters(url)
+	address, _, err := withPassword(url)
 	if err == nil {
 		version, err = postgres.Migrate(ctx, address)
 	}

@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 )
 
 func (o *Options) openPostgres(ctx context.Context) (storage.Storage, error) {
-	address, options, err := ownParameters(o.URL)
+	address, options, err := withPassword(o.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -32,43 +33,83 @@ const (
 // maxPassword is the maximum size of a password file, in bytes.
 const maxPassword = 4096
 
-// ownParameters removes the parameters above from a PostgreSQL URL, and returns the options that
-// they set. It adds the password from the file to the URL.
-func ownParameters(address string) (string, postgres.Options, error) {
-	var o postgres.Options
-	u, err := url.Parse(address)
+// parameters are the parts of a PostgreSQL URL.
+type parameters struct {
+	address      *url.URL // without the parameters above
+	options      postgres.Options
+	passwordFile string // empty: none
+}
+
+// parse reads a PostgreSQL URL. Its errors don't quote the URL, because it may hold a password.
+func parse(address string) (p parameters, err error) {
+	if p.address, err = url.Parse(address); err != nil {
+		return p, postgres.ErrNoURL
+	}
+	query, err := url.ParseQuery(p.address.RawQuery)
 	if err != nil {
-		return address, o, nil //nolint:nilerr // package postgres explains the error without the password
+		return p, errors.New("the URL's parameters can't be read; every special character in them must be escaped (% is %25, & is %26, ; is %3B)")
 	}
-	query := u.Query()
-	take := func(name string) string {
-		text := query.Get(name)
-		query.Del(name)
-		return text
-	}
-	connections, accelerators, file := take(connectionsParameter), take(acceleratorsParameter), take(passwordParameter)
-	if connections == "" && accelerators == "" && file == "" {
-		return address, o, nil
-	}
-	if connections != "" {
-		if o.Connections, err = strconv.Atoi(connections); err != nil || o.Connections < 1 {
-			return "", o, fmt.Errorf("%s is %q but must be a number, at least 4", connectionsParameter, connections)
+	own := map[string]string{}
+	for _, name := range []string{connectionsParameter, acceleratorsParameter, passwordParameter} {
+		switch texts, given := query[name]; {
+		case !given:
+		case len(texts) > 1:
+			return p, fmt.Errorf("%s is given twice", name)
+		case texts[0] == "":
+			return p, fmt.Errorf("%s is empty", name)
+		default:
+			own[name] = texts[0]
+			query.Del(name)
 		}
 	}
-	switch accelerators {
+	if len(own) > 0 {
+		p.address.RawQuery = query.Encode()
+	}
+	if text, given := own[connectionsParameter]; given {
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || n < 1 {
+			return p, fmt.Errorf("%s is %q but must be a number, at least 4", connectionsParameter, text)
+		}
+		p.options.Connections = int(n)
+	}
+	switch text := own[acceleratorsParameter]; text {
 	case "", "on":
 	case "off":
-		o.NoAccelerators = true
+		p.options.NoAccelerators = true
 	default:
-		return "", o, fmt.Errorf("%s is %q but must be on or off", acceleratorsParameter, accelerators)
+		return p, fmt.Errorf("%s is %q but must be on or off", acceleratorsParameter, text)
 	}
-	if file != "" {
-		if u.User, err = userWithPassword(u.User, file); err != nil {
-			return "", o, fmt.Errorf("%s: %w", passwordParameter, err)
+	if text, given := own[passwordParameter]; given {
+		if p.passwordFile, err = private.Name(text); err != nil {
+			return p, fmt.Errorf("%s %w", passwordParameter, err)
 		}
 	}
-	u.RawQuery = query.Encode()
-	return u.String(), o, nil
+	return p, nil
+}
+
+// MaxConnections returns the maximum number of connections to the database that a URL names; 0 for
+// SQLite. It returns an error, without the URL, if the URL of a PostgreSQL database is wrong.
+func MaxConnections(address string) (int, error) {
+	if !IsShared(address) {
+		return 0, nil
+	}
+	p, err := parse(address)
+	return cmp.Or(p.options.Connections, postgres.DefaultConnections), err
+}
+
+// withPassword returns the address for package postgres, with the password from the file, and the
+// options that the URL sets.
+func withPassword(address string) (string, postgres.Options, error) {
+	p, err := parse(address)
+	if err == nil && p.passwordFile != "" {
+		if p.address.User, err = userWithPassword(p.address.User, p.passwordFile); err != nil {
+			err = fmt.Errorf("%s: %w", passwordParameter, err)
+		}
+	}
+	if err != nil {
+		return "", postgres.Options{}, err
+	}
+	return p.address.String(), p.options, nil
 }
 
 // userWithPassword returns the user with the password from a file.

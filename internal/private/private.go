@@ -9,10 +9,35 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // ErrNoFile is wrapped by the error for a directory or another file that isn't a regular one.
 var ErrNoFile = errors.New("is not a regular file")
+
+// credentialsVariable names the directory where systemd puts the files of LoadCredential.
+const credentialsVariable = "CREDENTIALS_DIRECTORY"
+
+// Name returns the name of the file that a setting names. The text may begin with
+// $CREDENTIALS_DIRECTORY/ for systemd's credentials, so that a settings file can refer to them. Errors
+// complete a sentence that begins with the setting's name.
+func Name(text string) (string, error) {
+	if text == "" {
+		return "", errors.New(`is "" but must be the name of a file`)
+	}
+	for _, prefix := range []string{"$" + credentialsVariable + "/", "${" + credentialsVariable + "}/"} {
+		name, ok := strings.CutPrefix(text, prefix)
+		if !ok {
+			continue
+		}
+		dir := os.Getenv(credentialsVariable)
+		if dir == "" {
+			return "", fmt.Errorf("is %q but must be a name without %s, which is not set: systemd sets it for LoadCredential", text, credentialsVariable)
+		}
+		return filepath.Join(dir, name), nil
+	}
+	return text, nil
+}
 
 // Read reads at most limit bytes of a file. Except on Windows, it refuses a file that its group may
 // write or that other users may access; the error says what to do. The group may read the file, because

@@ -56,11 +56,14 @@ func configure(address, process string, connections int) (*pgxpool.Config, error
 	return config, nil
 }
 
+// ErrNoURL is the error for an address that isn't a URL.
+var ErrNoURL = errors.New("the database's address can't be read as a URL; in the user and the password every special character must be escaped (% is %25, / is %2F, # is %23)")
+
 // badAddress returns the error for a malformed address without repeating the address: if it can't
 // be parsed, any part of it may be the password.
 func badAddress(address string, err error) error {
 	if _, malformed := url.Parse(address); malformed != nil {
-		return errors.New("the database's address is wrong: it can't be read as a URL; in user and password every special character has to be escaped (% is %25, / is %2F, # is %23)")
+		return ErrNoURL
 	}
 	if e, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
 		bare := *e
