@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/telemetry"
 )
 
@@ -17,7 +18,7 @@ func (o *Options) complete() error {
 	fill(&o.Retries.Limit, new(5))
 	fill(&o.Retries.Interval, 3*time.Second)
 	fill(&o.Retries.ThrottleLimit, 20*time.Minute)
-	fill(&o.Limits.MaxBody, 10<<20)
+	fill(&o.Limits.MaxBody, batch.DefaultMaxBody)
 	fill(&o.Limits.MaxAnswer, 5<<20)
 	fill(&o.Limits.MaxQueued, new(10_000))
 	fill(&o.Database.Retention, 7*24*time.Hour)

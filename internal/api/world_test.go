@@ -24,7 +24,7 @@ import (
 const (
 	token   = "s3cret-token_of.the~caller+/=="
 	base    = "/api/v3/12345/batch"
-	maxBody = 10 << 20
+	maxBody = batch.DefaultMaxBody
 )
 
 var discard = slog.New(slog.DiscardHandler)

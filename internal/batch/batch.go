@@ -21,6 +21,8 @@ const (
 	MaxProblems = 20       // problems that are reported for a body
 	MaxStoreID  = 64       // bytes of a store's id
 	MaxToken    = 16 << 10 // bytes of a caller's token
+
+	DefaultMaxBody = 10 << 20 // bytes of a create's body, unless an option sets another limit
 )
 
 // Ticket identifies a batch to its creator. It is random (UUID version 4), so it can't be guessed.

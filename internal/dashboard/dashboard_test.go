@@ -60,7 +60,7 @@ func newWorld(t *testing.T) *world {
 		Node: func() telemetry.Node {
 			return telemetry.Node{Version: "v1", Upstream: telemetry.Health{Codes: map[string]int{}}}
 		},
-		MaxBody: 10 << 20, MaxAnswer: 5 << 20, Logger: log,
+		MaxBody: batch.DefaultMaxBody, MaxAnswer: 5 << 20, Logger: log,
 	})
 	w.d = New(service, log)
 	return w
