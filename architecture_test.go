@@ -45,7 +45,7 @@ func TestImports(t *testing.T) {
 		"/internal/api/watch":               {"/internal/storage"},
 		"/internal/dashboard":               {},
 		"":                                  {"/internal/admission", "/internal/api", "/internal/api/watch", "/internal/audit", "/internal/auth", "/internal/batch", "/internal/cpu", "/internal/database", "/internal/engine", "/internal/governor", "/internal/outage", "/internal/outbound", "/internal/secret", "/internal/storage", "/internal/telemetry", "/internal/tracing", "/internal/webhook"},
-		"/cmd/sheaf":                        {"", "/internal/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/inbound", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},
+		"/cmd/sheaf":                        {"", "/internal/batch", "/client", "/internal/auth", "/internal/certificate", "/internal/dashboard", "/internal/database", "/internal/inbound", "/internal/secret", "/internal/outbound", "/internal/private", "/internal/submit", "/internal/webhook", "/openapi"},
 		"/client":                           {},
 		"/internal/submit":                  {"/internal/batch", "/client", "/internal/private"},
 		"/openapi":                          {},

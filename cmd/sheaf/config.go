@@ -9,64 +9,57 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
 
-// origins say where each setting comes from: its flag, its variable, a line of the file, or
-// byDefault.
+// origins say where each setting comes from: its flag, its variable, a line of the file, several of
+// them for a setting with parts, or byDefault.
 type origins map[string]string
 
 // byDefault is the origin of a setting that isn't set.
 const byDefault = "default"
 
-// configure sets the flags that the command line doesn't set, from the environment or, failing that,
-// from the file. An empty file name means no file.
+// configure sets what the command line leaves open: each flag, or those parts of it that the command
+// line doesn't name. The environment wins over the file. An empty file name means no file.
 func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, error) {
 	if err := refuseRemoved(vars); err != nil {
 		return nil, err
 	}
-	from := origins{}
-	f.VisitAll(func(flag *pflag.Flag) { from[flag.Name] = byDefault })
-	k := koanf.New("")
-	if file != "" {
-		values, lines, err := readConfig(file, f)
-		if err != nil {
-			return nil, err
-		}
-		if err := k.Load(confmap.Provider(values, ""), nil); err != nil {
-			return nil, err
-		}
-		for name, line := range lines {
-			from[name] = fmt.Sprintf("%s:%d", file, line)
-		}
-	}
-	set := map[string]any{}
-	f.VisitAll(func(flag *pflag.Flag) {
-		if text, ok := vars[variable(flag.Name)]; ok {
-			set[flag.Name], from[flag.Name] = text, variable(flag.Name)
-		}
-		if flag.Changed {
-			from[flag.Name] = "--" + flag.Name
-		}
-	})
-	if err := k.Load(confmap.Provider(set, ""), nil); err != nil {
-		return nil, err
-	}
+	var values map[string]string
+	var lines map[string]int
 	var err error
-	f.VisitAll(func(flag *pflag.Flag) {
-		if err != nil || flag.Changed || !k.Exists(flag.Name) {
-			return
+	if file != "" {
+		if values, lines, err = readConfig(file, f); err != nil {
+			return nil, err
 		}
-		if wrong := flag.Value.Set(k.String(flag.Name)); wrong != nil {
-			place := from[flag.Name]
-			if !strings.HasPrefix(place, prefix) {
-				place += ": " + flag.Name
+	}
+	from := origins{}
+	f.VisitAll(func(flag *pflag.Flag) {
+		var places []string
+		if flag.Changed {
+			places = append(places, "--"+flag.Name)
+		}
+		set := func(text, place, subject string) {
+			if text == "" || err != nil {
+				return
 			}
-			err = usagef("%s %w", place, wrong)
+			used, wrong := flag.Value.(*value).setBelow(text)
+			if used {
+				places = append(places, place)
+			}
+			if wrong != nil {
+				err = usagef("%s %w", subject, wrong)
+			}
+		}
+		name := variable(flag.Name)
+		set(vars[name], name, name)
+		place := fmt.Sprintf("%s:%d", file, lines[flag.Name])
+		set(values[flag.Name], place, place+": "+flag.Name)
+		if from[flag.Name] = strings.Join(places, ", "); places == nil {
+			from[flag.Name] = byDefault
 		}
 	})
 	return from, err
@@ -75,7 +68,7 @@ func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, 
 // readConfig reads a settings file: a YAML mapping whose keys are the flags' names. Values are
 // written as for the flags; a value with commas may also be a list. readConfig returns the values and the
 // line of each.
-func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map[string]int, err error) {
+func readConfig(file string, f *pflag.FlagSet) (values map[string]string, lines map[string]int, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, nil, err
@@ -84,7 +77,7 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]any, lines map
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return nil, nil, usagef("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	values, lines = map[string]any{}, map[string]int{}
+	values, lines = map[string]string{}, map[string]int{}
 	if len(doc.Content) == 0 {
 		return values, lines, nil
 	}
@@ -149,6 +142,9 @@ func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	f.VisitAll(func(flag *pflag.Flag) {
 		value := &yaml.Node{Kind: yaml.ScalarNode, Value: masked(flag.Value.String()), LineComment: "# " + from[flag.Name]}
+		if value.Value != "" && value.ShortTag() == "!!null" {
+			value.Style = yaml.DoubleQuotedStyle // the text null isn't a missing value
+		}
 		top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: flag.Name}, value)
 	})
 	out := yaml.NewEncoder(w)
@@ -157,28 +153,39 @@ func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 
 var secretName = regexp.MustCompile(`(?i)pass|token|secret|key|sig|credential`)
 
-// masked hides passwords and other secrets in a text that may contain a URL.
+// masked hides passwords and other secrets in a text that may contain a URL. The rest stays as it is,
+// so that printConfig's output sets the same values. sslkey is the name of a file.
 func masked(text string) string {
-	before, rest, found := strings.Cut(text, "://")
+	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
 		return text
 	}
-	lead, scheme := "", before
-	if i := strings.LastIndexByte(before, '='); i >= 0 {
-		lead, scheme = before[:i+1], before[i+1:]
+	if _, err := url.Parse("x://" + rest); err != nil {
+		return scheme + "://xxxxx"
 	}
-	u, err := url.Parse(scheme + "://" + strings.NewReplacer("{", "%7B", "}", "%7D").Replace(rest))
-	if err != nil {
-		return lead + scheme + "://xxxxx"
-	}
-	query := u.Query()
-	for name := range query {
-		if secretName.MatchString(name) && !strings.HasSuffix(name, "file") {
-			query.Set(name, "xxxxx")
+	rest, query, hasQuery := strings.Cut(rest, "?")
+	authority, path, hasPath := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		if user, _, ok := strings.Cut(authority[:i], ":"); ok {
+			authority = user + ":xxxxx" + authority[i:]
 		}
 	}
-	u.RawQuery = query.Encode()
-	return lead + strings.NewReplacer("%7B", "{", "%7D", "}").Replace(u.Redacted())
+	if hasPath {
+		authority += "/"
+	}
+	if hasQuery {
+		path += "?"
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, _, isPair := strings.Cut(pair, "=")
+		plain, err := url.QueryUnescape(name)
+		isFile := strings.HasSuffix(plain, "file") || plain == "sslkey"
+		if isPair && (err != nil || secretName.MatchString(plain) && !isFile) {
+			pairs[i] = name + "=xxxxx"
+		}
+	}
+	return scheme + "://" + authority + path + strings.Join(pairs, "&")
 }
 
 func newConfig(environ []string) *cobra.Command {
@@ -218,7 +225,7 @@ func (s *settings) addTo(c *cobra.Command, flags *pflag.FlagSet) {
 	f := c.Flags()
 	f.SortFlags = false
 	own := pflag.NewFlagSet("config", pflag.ContinueOnError)
-	add(own, "config", "", "file", "read settings from this YAML file", into(&s.config, parseFile))
+	add(own, "config", "", "file", "read settings from this YAML file", into(&s.config, private.Name))
 	putUnder(own, "Serving")
 	f.AddFlagSet(own)
 	f.AddFlagSet(flags)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/sheafapi/sheaf/openapi"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -64,28 +65,28 @@ func TestSampling(t *testing.T) {
 
 // TestCredentialsDirectory: settings can name files that systemd has loaded.
 func TestCredentialsDirectory(t *testing.T) {
-	t.Setenv(credentialsVariable, "")
-	if _, err := parseFile("$CREDENTIALS_DIRECTORY/sheaf.key"); err == nil {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	if _, err := private.Name("$CREDENTIALS_DIRECTORY/sheaf.key"); err == nil {
 		t.Error("a credential that was not loaded is accepted")
 	}
-	t.Setenv(credentialsVariable, "/run/credentials/sheaf.service")
+	t.Setenv("CREDENTIALS_DIRECTORY", "/run/credentials/sheaf.service")
 	for text, want := range map[string]string{
 		"$CREDENTIALS_DIRECTORY/sheaf.key":   "/run/credentials/sheaf.service/sheaf.key",
 		"${CREDENTIALS_DIRECTORY}/sheaf.key": "/run/credentials/sheaf.service/sheaf.key",
 		"/etc/sheaf/sheaf.key":               "/etc/sheaf/sheaf.key",
 		"$CREDENTIALS_DIRECTORYX/sheaf.key":  "$CREDENTIALS_DIRECTORYX/sheaf.key",
 	} {
-		if got, err := parseFile(text); got != want || err != nil {
+		if got, err := private.Name(text); got != want || err != nil {
 			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
 		}
 	}
-	const database = "postgres://sheaf@db/sheaf?sheaf_password_file=$CREDENTIALS_DIRECTORY/password&sslmode=require"
-	if got, err := parseDatabase(database); got != "postgres://sheaf@db/sheaf?sheaf_password_file=%2Frun%2Fcredentials%2Fsheaf.service%2Fpassword&sslmode=require" || err != nil {
-		t.Errorf("%s, %v", got, err)
-	}
 	var a sheaf.Auth
-	if err := setAuth(&a)("keys=$CREDENTIALS_DIRECTORY/keys.json"); err != nil || a.KeysFile != "/run/credentials/sheaf.service/keys.json" {
-		t.Errorf("%+v, %v", a, err)
+	assign, err := setAuth(&a)("keys=$CREDENTIALS_DIRECTORY/keys.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if assign(); a.KeysFile != "/run/credentials/sheaf.service/keys.json" {
+		t.Errorf("%+v", a)
 	}
 }
 

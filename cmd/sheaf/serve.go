@@ -19,8 +19,10 @@ import (
 
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/certificate"
 	"github.com/sheafapi/sheaf/internal/dashboard"
+	"github.com/sheafapi/sheaf/internal/database"
 	"github.com/sheafapi/sheaf/internal/inbound"
 	"github.com/sheafapi/sheaf/openapi"
 	"github.com/spf13/cobra"
@@ -38,11 +40,10 @@ var usualLimits = limits{header: 10 * time.Second, request: 5 * time.Minute, idl
 
 const (
 	maxHeader = 64 << 10 // bytes
-	maxBody   = 10 << 20 // bytes of a create's body, the library's default
 	// maxConnections limits callers' connections if the process may open that many files.
 	maxConnections = 16384
-	// keptFiles is how many open files are reserved for the database, the log and so on, in addition
-	// to connections to the upstream.
+	// keptFiles is how many open files are reserved for SQLite, the log and so on, in addition to
+	// connections to the upstream and to PostgreSQL.
 	keptFiles = 256
 	// maxStreams limits the open requests of one HTTP/2 connection.
 	maxStreams = 100
@@ -65,7 +66,8 @@ SHEAF_MAX_QUEUED and max-queued. The command line wins over the environment, and
 over the file. An empty value counts as unset. sheaf config check prints the settings that apply.
 
 Durations have a unit: 500ms, 30s, 20m, 168h. Sizes are bytes: 1048576, 512KiB, 10MiB (10·2²⁰),
-10MB (10·10⁶). Lists are separated by commas. Some values have optional parts after a comma:
+10MB (10·10⁶). Lists are separated by commas. Some values have optional parts, separated by commas.
+A part that isn't named keeps its value from the environment, the file or the default:
   listen: :8080,metrics=127.0.0.1:9090  /metrics, /healthz and /readyz on a separate address
   log-format: json,debug                the level: debug, info (default), warn or error
   max-database: 100GiB,queue=2GiB       also limits one queue's batches, finished ones included
@@ -322,23 +324,29 @@ func redirectBrowsers(next http.Handler) http.Handler {
 	})
 }
 
-// inboundOptions returns the limits of callers' connections and requests. They follow from the limit
-// on open files, minus the files that running batches need.
+// callersConnections returns how many connections callers may open, if the process may open this many
+// files. It leaves the files that running batches and the database need.
+func (s *settings) callersConnections(files int) int {
+	spare := files - s.options.Limits.MaxOutbound - keptFiles
+	if s.options.Upstream.Passthrough { // forwarded calls have the same limit
+		spare -= s.options.Limits.MaxOutbound
+	}
+	database, _ := database.MaxConnections(s.options.Database.URL) // the URL was checked
+	return min(maxConnections, max(spare-database, files/4))
+}
+
+// inboundOptions returns the limits of callers' connections and requests.
 func (s *settings) inboundOptions(log *slog.Logger) inbound.Options {
 	connections := maxConnections
 	if files := inbound.MaxFiles(); files > 0 {
-		spare := files - s.options.Limits.MaxOutbound - keptFiles
-		if s.options.Upstream.Passthrough { // forwarded calls have the same limit
-			spare -= s.options.Limits.MaxOutbound
-		}
-		connections = min(connections, max(spare, files/4))
+		connections = s.callersConnections(files)
 	}
 	if connections < maxConnections {
 		log.Warn("the limit on open files leaves few for callers' connections: raise the limit with ulimit -n or LimitNOFILE",
 			"connections", connections, "files", inbound.MaxFiles())
 	}
 	return inbound.Options{
-		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: maxBody,
+		MaxConnections: connections, MaxRequests: connections * 3 / 4, MaxBody: batch.DefaultMaxBody,
 		Trusted: s.options.Auth.TrustedProxies, Network: auth.NetworkOf,
 		From:   auth.Proxies(s.options.Auth.TrustedProxies).Network,
 		Probes: []string{healthPath, readyPath, metricsPath},

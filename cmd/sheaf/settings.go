@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/spf13/pflag"
 )
 
@@ -65,18 +66,22 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	f.SortFlags = false
 
-	add(f, "listen", "127.0.0.1:8080", "address", "address of the API; metrics=ADDRESS|off", withPair(into(&s.listen.api, parseAddress), "metrics", into(&s.listen.metrics, parseMetrics)))
-	add(f, "tls", "", "files", "certificates and keys in PEM files: cert=FILE,key=FILE", into(&s.tls, parseTLS))
+	addParts(f, "listen", "127.0.0.1:8080", "address", "address of the API; metrics=ADDRESS|off",
+		part{"ADDRESS", into(&s.listen.api, parseAddress)}, part{"metrics=ADDRESS|off", into(&s.listen.metrics, parseMetrics)})
+	addParts(f, "tls", "", "files", "certificates and keys in PEM files: cert=FILE,key=FILE",
+		part{"cert=FILE", into(&s.tls.cert, private.Name)}, part{"key=FILE", into(&s.tls.key, private.Name)},
+		part{"upstream-ca=FILE", into(&s.tls.upstreamCA, private.Name)},
+		part{"upstream-cert=FILE", into(&s.tls.upstreamCert, private.Name)}, part{"upstream-key=FILE", into(&s.tls.upstreamKey, private.Name)})
 	add(f, "hosts", "", "names", "Host names to accept when --listen is a loopback address", into(&s.hosts, parseHosts))
-	add(f, "trusted-proxy", "", "networks", "trust X-Forwarded-* from these proxies: 10.1.0.7/32", into(&o.Auth.TrustedProxies, parseNetworks))
+	add(f, "trusted-proxy", "", "networks", "trust X-Forwarded-* from these proxies: 10.1.0.7", into(&o.Auth.TrustedProxies, parseNetworks))
 	add(f, "passthrough", "off", "on|off", "forward all other calls to the upstream unchanged", into(&o.Upstream.Passthrough, parseSwitch))
 	add(f, "ui", "on", "on|off", "serve the dashboard at /ui/", into(&s.ui, parseSwitch))
 	add(f, "shutdown-timeout", "30s", "duration", "how long to wait for requests in flight at shutdown", into(&o.ShutdownTimeout, parseDuration))
 	putUnder(f, "Serving")
 
 	add(f, "auth", "passthrough", "mode", "passthrough, check=URL or keys=FILE", setAuth(&o.Auth))
-	add(f, "operator-keys", "", "file", "keys with operator access to the whole service", into(&o.Auth.OperatorKeysFile, parseFile))
-	add(f, "audit-log", "", "file", "log each call to the batch API to this file, as a JSON line", into(&s.auditLog, parseFile))
+	add(f, "operator-keys", "", "file", "keys with operator access to the whole service", into(&o.Auth.OperatorKeysFile, private.Name))
+	add(f, "audit-log", "", "file", "log each call to the batch API to this file, as a JSON line", into(&s.auditLog, private.Name))
 	putUnder(f, "Callers")
 
 	add(f, "upstream", "", "url", "the API, such as http://127.0.0.1:9000/api/v3/{storeId}; required", into(&o.Upstream.URL, parseUpstream))
@@ -86,8 +91,8 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "rate", "", "rate", "maximum rate per credential: 600/m, 10/s or 100/10s", into(&o.Upstream.Rate, parseRate))
 	add(f, "success", "2xx", "2xx|200", "answers that count as success",
 		into(&o.Upstream.Success, oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200})))
-	add(f, "max-outbound", "1024", "count", "maximum requests in flight; stores=COUNT",
-		withPair(into(&o.Limits.MaxOutbound, parseCount(1)), "stores", into(&o.Limits.StoresAtOnce, parseCount(1))))
+	addParts(f, "max-outbound", "1024", "count", "maximum requests in flight; stores=COUNT",
+		part{"COUNT", into(&o.Limits.MaxOutbound, parseCount(1))}, part{"stores=COUNT", into(&o.Limits.StoresAtOnce, parseCount(1))})
 	putUnder(f, "Upstream")
 
 	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", into(&o.Retries.Limit, optional(parseCount(0))))
@@ -98,7 +103,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	putUnder(f, "Retries")
 
 	addDatabase(f, &o.Database.URL)
-	add(f, "secret-key-file", "", "file", "key that encrypts credentials; required with PostgreSQL", into(&o.Database.SecretKeyFile, parseFile))
+	add(f, "secret-key-file", "", "file", "key that encrypts credentials; required with PostgreSQL", into(&o.Database.SecretKeyFile, private.Name))
 	add(f, "abandon-credentials", "off", "on|off", "start with a new secret key and drop unsent requests", into(&o.Database.AbandonCredentials, parseSwitch))
 	f.Lookup("abandon-credentials").NoOptDefVal = "on"
 	add(f, "migrate", "on", "on|off", "update PostgreSQL's schema at startup", into(&s.migrate, parseSwitch))
@@ -107,15 +112,19 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "max-answer", "5MiB", "size", "maximum size of an answer's body", into(&o.Limits.MaxAnswer, parseSize))
 	add(f, "max-queued", "10000", "count", "maximum unfinished batches in a queue; 0: no limit", into(&o.Limits.MaxQueued, optional(parseCount(0))))
-	add(f, "max-database", "0", "size", "maximum database size; queue=SIZE for each queue; 0: no limit", withPair(into(&o.Limits.MaxDatabase, parseStored), "queue", into(&o.Limits.MaxStored, parseStored)))
+	addParts(f, "max-database", "0", "size", "maximum database size; queue=SIZE for each queue; 0: no limit",
+		part{"SIZE", into(&o.Limits.MaxDatabase, parseStored)}, part{"queue=SIZE", into(&o.Limits.MaxStored, parseStored)})
 	putUnder(f, "Limits")
 
-	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", into(&o.Webhooks.SecretFile, parseFile))
+	add(f, "webhook-secret-file", "", "file", "secret that signs callbacks; enables callbackUrl", into(&o.Webhooks.SecretFile, private.Name))
 	add(f, "webhook-url", "", "url", "callback for batches without a callbackUrl", into(&o.Webhooks.URL, parseCallback))
 	add(f, "webhook-allow", "", "names", "private networks to allow; if hosts are listed, allow only those", setReceivers(&o.Webhooks))
 	putUnder(f, "Callbacks")
 
-	add(f, "log-format", "text", "format", "text or json, on stderr; with a level: json,debug", into(&s.log, parseLog))
+	addParts(f, "log-format", "text", "format", "text or json, on stderr; with a level: json,debug",
+		part{"FORMAT", into(&s.log.json, oneOf(choice[bool]{"text", false}, choice[bool]{"json", true}))},
+		part{"LEVEL", into(&s.log.level, oneOf(choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
+			choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError}))})
 	putUnder(f, "Logging")
 	return s, f
 }

@@ -47,7 +47,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"max-database":        {"100GiB,queue=2GiB", "much", "a size such as"},
 	"webhook-secret-file": {"hooks.secret", "", "the name of a file"},
 	"webhook-url":         {"https://example.com/hooks", "example.com", "must be a URL such as"},
-	"webhook-allow":       {"127.0.0.0/8, example.com", "127.0.0.1", "networks in CIDR notation and host names"},
+	"webhook-allow":       {"127.0.0.0/8, example.com", "https://example.com", "networks, addresses and host names"},
 	"retention":           {"1h", "59m", "at least 1h"},
 	"max-outbound":        {"1,stores=2", "2147483648", "to 2147483647"},
 	"secret-key-file":     {"a.key", "", "the name of a file"},
@@ -145,11 +145,15 @@ func settingsFile(t *testing.T, name, text string) string {
 // over the file.
 func TestVariable(t *testing.T) {
 	each(t, func(t *testing.T, flag *pflag.Flag, right, _, _ string) {
+		lower := "wrong" // what a higher layer sets isn't read in a lower one
+		if flag.Name == "tls" {
+			lower = "cert=$CREDENTIALS_DIRECTORY/wrong"
+		}
 		byFlag, byVariable, both := parse(t, []string{"--" + flag.Name + "=" + right}, nil),
 			parse(t, nil, []string{variable(flag.Name) + "=" + right}),
-			parse(t, []string{"--" + flag.Name + "=" + right}, []string{variable(flag.Name) + "=wrong"})
+			parse(t, []string{"--" + flag.Name + "=" + right}, []string{variable(flag.Name) + "=" + lower})
 		byFile := parseWith(t, settingsFile(t, flag.Name, right), nil, nil)
-		overFile := parseWith(t, settingsFile(t, flag.Name, "wrong"), nil, []string{variable(flag.Name) + "=" + right})
+		overFile := parseWith(t, settingsFile(t, flag.Name, lower), nil, []string{variable(flag.Name) + "=" + right})
 		if reflect.DeepEqual(byFlag, parse(t, nil, nil)) {
 			t.Error("the flag changed nothing")
 		}
@@ -194,8 +198,8 @@ func TestDefaults(t *testing.T) {
 func TestParts(t *testing.T) {
 	s := parse(t, []string{
 		"--listen=:8443,metrics=:9090", "--tls=cert=a,key=b,upstream-ca=c,upstream-cert=d,upstream-key=e", "--max-outbound=7,stores=3",
-		"--max-database=1GiB,queue=1MiB", "--upstream-guard=10.1.0.0/16", "--webhook-allow=10.2.0.0/16,example.com", "--auth=check-any-store=http://a/me",
-		"--log-format=json,debug", "--abandon-credentials",
+		"--max-database=1GiB, queue=1MiB", "--upstream-guard=10.1.0.0/16", "--webhook-allow=10.2.0.7,example.com", "--auth=check-any-store=http://a/me",
+		"--log-format=json, debug", "--abandon-credentials",
 	}, nil)
 	o := s.serviceOptions(slog.New(slog.DiscardHandler))
 	if s.listen != (addresses{":8443", ":9090"}) || s.tls != (tlsFiles{"a", "b", "c", "d", "e"}) || s.log != (logSettings{true, slog.LevelDebug}) {
@@ -205,7 +209,7 @@ func TestParts(t *testing.T) {
 	want := sheaf.Options{
 		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Guard: true, GuardAllow: networks("10.1.0.0/16")},
 		Auth:     sheaf.Auth{CheckURL: "http://a/me", CheckAnyStore: true},
-		Webhooks: sheaf.Webhooks{Allow: networks("10.2.0.0/16"), Hosts: []string{"example.com"}},
+		Webhooks: sheaf.Webhooks{Allow: networks("10.2.0.7/32"), Hosts: []string{"example.com"}},
 		Limits:   sheaf.Limits{MaxDatabase: 1 << 30, MaxStored: 1 << 20, MaxOutbound: 7, StoresAtOnce: 3, MaxAnswer: 5 << 20, MaxQueued: o.Limits.MaxQueued},
 		Retries:  o.Retries, Database: o.Database, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 	}
@@ -215,8 +219,8 @@ func TestParts(t *testing.T) {
 	for flag, texts := range map[string][]string{
 		"listen":        {":1,metrics=2", ":1,metrics=", ":1,other=:2", ":1,metrics=:2,metrics=:3", ":1,"},
 		"tls":           {"cert=", "cert=a,cert=b", "other=a", ""},
-		"max-outbound":  {"0", "1,stores=0", "1,2", "stores=2"},
-		"max-database":  {"1GiB,queue=many", "queue=1GiB"},
+		"max-outbound":  {"0", "1,stores=0", "1,2", "stores=2,1", ""},
+		"max-database":  {"1GiB,queue=many"},
 		"log-format":    {"json,", "json,trace", "debug", "json,debug,info"},
 		"webhook-allow": {"", "https://example.com", "10.0.0.0/8,"},
 		"auth":          {"check=", "keys=", "check-any-store", "other=x"},
@@ -225,6 +229,129 @@ func TestParts(t *testing.T) {
 			if said := serveUsage(t, nil, "--"+flag+"="+text); !strings.HasPrefix(said, "sheaf: --"+flag+" is ") {
 				t.Errorf("%s: said %q", text, said)
 			}
+		}
+	}
+}
+
+// A part that a layer doesn't name keeps its value from the layer below, and a value that can't be
+// read leaves nothing behind.
+func TestLayers(t *testing.T) {
+	for _, tt := range []struct{ flag, file, variable, text, want string }{
+		{"tls", "key=1, cert=1", "cert=2", "upstream-ca=3", "cert=2,key=1,upstream-ca=3"},
+		{"tls", "cert=1,key=1", "", "upstream-ca=3", "cert=1,key=1,upstream-ca=3"},
+		{"listen", ":1,metrics=:2", ":3", "", ":3,metrics=:2"},
+		{"listen", ":1,metrics=:2", "metrics=off", ":4", ":4,metrics=off"},
+		{"listen", "", "metrics=off", "", "127.0.0.1:8080,metrics=off"},
+		{"max-outbound", "10", "1,stores=1", "2", "2,stores=1"},
+		{"max-outbound", "10,stores=3", "stores=2", "", "10,stores=2"},
+		{"max-database", "", "1GiB,queue=1MiB", "2GiB", "2GiB,queue=1MiB"},
+		{"log-format", "json,debug", "", "text", "text,debug"},
+		{"webhook-allow", "10.0.0.0/8", "", "example.com", "example.com"}, // a list isn't merged
+	} {
+		var args, environ []string
+		if tt.variable != "" {
+			environ = []string{variable(tt.flag) + "=" + tt.variable}
+		}
+		if tt.text != "" {
+			args = []string{"--" + tt.flag + "=" + tt.text}
+		}
+		want := parse(t, []string{"--" + tt.flag + "=" + tt.want}, nil)
+		if got := parseWith(t, settingsFile(t, tt.flag, tt.file), args, environ); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v: got %+v\nwant %+v", tt, got, want)
+		}
+	}
+	if got, want := parse(t, []string{"--tls=cert=1", "--tls=key=1"}, nil), parse(t, []string{"--tls=cert=1,key=1"}, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("a repeated flag: got %+v", got)
+	}
+	for flag, text := range map[string]string{
+		"listen": ":1,metrics=wrong", "max-outbound": "1,stores=wrong", "max-database": "1,queue=wrong", "log-format": "json,wrong",
+		"tls": "cert=a,key=$CREDENTIALS_DIRECTORY/wrong", "auth": "keys=$CREDENTIALS_DIRECTORY/wrong", "upstream-guard": "on,wrong", "webhook-allow": "10.0.0.0/8,a:b",
+	} {
+		s, flags := newSettings()
+		before := *s
+		if err := flags.Set(flag, text); err == nil || !reflect.DeepEqual(*s, before) || flags.Lookup(flag).Value.String() != flags.Lookup(flag).DefValue {
+			t.Errorf("--%s %s: %v, %+v", flag, text, err, s)
+		}
+	}
+}
+
+// The output of config check, as a settings file, sets the same values.
+func TestCheckedAgain(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "/run/credentials")
+	check := func(flag, text string) {
+		t.Helper()
+		s, flags := newSettings()
+		if err := flags.Set(flag, text); err != nil {
+			t.Fatal(err)
+		}
+		from, err := configure(flags, nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var printed bytes.Buffer
+		if err := printConfig(&printed, flags, from); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "sheaf.yaml")
+		if err := os.WriteFile(file, printed.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if again := parseWith(t, file, nil, nil); !reflect.DeepEqual(again, *s) {
+			t.Errorf("--%s %s:\n%s\ngot %+v\nwant %+v", flag, text, printed.Bytes(), again, *s)
+		}
+	}
+	each(t, func(_ *testing.T, flag *pflag.Flag, right, _, _ string) { check(flag.Name, right) })
+	for _, name := range []string{"null", "~", "a # b", "a: b", " a", "'a'", "- a", "@a", "true", "0x1", "$CREDENTIALS_DIRECTORY/a"} {
+		check("audit-log", name)
+	}
+	for _, address := range []string{
+		"sqlite:a://b", "postgres://u@a:1,b:2/n?sslmode=disable&application_name=a%20b",
+		"postgres://u@db/n?sslkey=a.key&pool_max_conns=20&sheaf_password_file=%24CREDENTIALS_DIRECTORY%2Fpass%26word",
+		"postgresql://u@db/n?sheaf_accelerators=off&sheaf_password_file=$CREDENTIALS_DIRECTORY/password",
+	} {
+		check("database", address)
+	}
+	check("upstream", "https://a/%7Bb%7D/{storeId}")
+}
+
+// An error doesn't quote what may hold a secret.
+func TestSecretsUnquoted(t *testing.T) {
+	for flag, texts := range map[string][]string{
+		"auth":        {"other=hunter2", "http://me:hunter2@a/me?a=b", "check=me:hunter2@a", "keyshttps://hunter2"},
+		"upstream":    {"me:hunter2@a", "http://me:hunter2@a b/"},
+		"database":    {"me:hunter2@a", "postgres://me:hunter2%@a/n", "postgres://me:hunter2@a/n?pool_max_conns=", "postgres://me@a/n?password=hunter2%zz"},
+		"webhook-url": {"https://me:hunter2@a/hooks", "http://a/hooks/hunter2"},
+	} {
+		for _, text := range texts {
+			if said := serveUsage(t, nil, "--"+flag+"="+text); strings.Contains(said, "hunter2") || !strings.HasPrefix(said, "sheaf: --"+flag+" is ") {
+				t.Errorf("--%s %s: said %q", flag, text, said)
+			}
+		}
+	}
+	if said := serveUsage(t, nil, "--auth=other=x"); !strings.Contains(said, `"other"`) {
+		t.Errorf("the mode isn't quoted: %q", said)
+	}
+}
+
+// Callers get no files that PostgreSQL's connections need.
+func TestCallersConnections(t *testing.T) {
+	for database, want := range map[string]int{"sqlite:sheaf.db": 6976, "postgres://u@a/n": 6968, "postgres://u@a/n?pool_max_conns=1000": 5976} {
+		s := parse(t, []string{"--database=" + database, "--max-outbound=1000"}, nil)
+		if got := s.callersConnections(1000 + keptFiles + 6976); got != want {
+			t.Errorf("%s: got %d, want %d", database, got, want)
+		}
+	}
+}
+
+// An address without a length is a network of one host.
+func TestParseNetworks(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.1.2.3/8": "10.0.0.0/8", "10.1.2.3": "10.1.2.3/32", "fd00::1": "fd00::1/128", "::ffff:10.1.2.3": "10.1.2.3/32",
+		"fe80::1%eth0": "", "10.1.2": "", "10.1.2.3/33": "",
+	} {
+		got, err := parseNetworks(text)
+		if (err == nil) != (want != "") || err == nil && got[0].String() != want {
+			t.Errorf("%s: got %v, %v, want %s", text, got, err, want)
 		}
 	}
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
-	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,66 +14,157 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/database"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/sheafapi/sheaf/internal/webhook"
 	"github.com/spf13/pflag"
 )
 
-// setter takes the text of a setting. Its errors continue a sentence that begins with the setting's
-// name, so they fit a flag, a variable and a key alike: `is "x" but must be …`. After an error the
-// setting is unchanged.
-type setter func(text string) error
+// setter reads the text of a setting, or of a part of it, and returns a function that assigns what it
+// read. Its errors continue a sentence that begins with the setting's name, so they fit a flag, a
+// variable and a key alike: `is "x" but must be …`.
+type setter func(text string) (assign func(), err error)
 
 // into returns a setter that parses a text into a field.
 func into[T any](target *T, parse func(string) (T, error)) setter {
-	return func(text string) error {
+	return func(text string) (func(), error) {
 		parsed, err := parse(text)
-		if err == nil {
-			*target = parsed
-		}
-		return err
+		return func() { *target = parsed }, err
 	}
 }
 
-// withPair returns a setter for a value that a pair may follow, as in 1024,stores=100.
-func withPair(first setter, name string, second setter) setter {
-	return func(text string) error {
-		value, rest, more := strings.Cut(text, ",")
-		paired, ok := strings.CutPrefix(rest, name+"=")
-		if more && (!ok || paired == "") {
-			return wrong(text, "one value, optionally followed by ,"+name+"=VALUE")
-		}
-		err := first(value)
-		if err == nil && more {
-			err = second(paired)
-		}
-		return err
-	}
+// part is one part of a setting's value.
+type part struct {
+	form string // NAME=WHAT, or only WHAT if the part's position identifies it
+	set  setter
 }
 
-// value is the pflag.Value of one setting.
+// name returns what the part begins with: stores= for stores=COUNT, or "".
+func (p part) name() string {
+	name, _, named := strings.Cut(p.form, "=")
+	if !named {
+		return ""
+	}
+	return name + "="
+}
+
+// value is the pflag.Value of one setting. If it has several parts, commas separate them, as in
+// 1024,stores=100, and each can come from another layer: the command line, the environment, the
+// settings file or the default. A value with a single part may be a list, which is never merged.
 type value struct {
-	setter
-	text, kind string
+	parts            []part
+	kind             string
+	given, byDefault map[int]string // texts of the parts
 }
 
-func (v *value) String() string { return v.text }
-func (v *value) Type() string   { return v.kind }
-
-// Set implements pflag.Value.
-func (v *value) Set(text string) error {
-	err := v.setter(text)
-	if err == nil {
-		v.text = text
+func (v *value) String() string {
+	all := over(v.byDefault, v.given)
+	var texts []string
+	for i, p := range v.parts {
+		if text, ok := all[i]; ok {
+			texts = append(texts, p.name()+text)
+		}
 	}
-	return err
+	return strings.Join(texts, ",")
 }
 
-// add defines a flag and sets it to its default; an empty default is the zero value.
+func (v *value) Type() string { return v.kind }
+
+// Set implements pflag.Value. It keeps the parts that the text doesn't name.
+func (v *value) Set(text string) error {
+	texts, err := v.split(text)
+	if err != nil {
+		return err
+	}
+	return v.assign(over(v.given, texts))
+}
+
+// setBelow sets the parts that no higher layer has set. It reports whether there were any.
+func (v *value) setBelow(text string) (used bool, err error) {
+	texts, err := v.split(text)
+	if err != nil {
+		return false, err
+	}
+	before := len(v.given)
+	err = v.assign(over(texts, v.given))
+	return len(v.given) > before, err
+}
+
+// over returns the texts of both layers; the higher one wins.
+func over(low, high map[int]string) map[int]string {
+	all := maps.Clone(low)
+	if all == nil {
+		all = map[int]string{}
+	}
+	maps.Copy(all, high)
+	return all
+}
+
+// split returns the text of each part. Spaces around a part don't count.
+func (v *value) split(text string) (map[int]string, error) {
+	if len(v.parts) == 1 {
+		return map[int]string{0: text}, nil
+	}
+	texts := map[int]string{}
+	for i, one := range strings.Split(text, ",") {
+		one = strings.TrimSpace(one)
+		at := slices.IndexFunc(v.parts, func(p part) bool { return p.name() != "" && strings.HasPrefix(one, p.name()) })
+		if at < 0 && i < len(v.parts) && v.parts[i].name() == "" {
+			at = i
+		}
+		if at >= 0 {
+			one = strings.TrimPrefix(one, v.parts[at].name())
+		}
+		if _, twice := texts[at]; at < 0 || twice || one == "" {
+			var forms []string
+			for _, p := range v.parts {
+				forms = append(forms, p.form)
+			}
+			return nil, wrong(text, strings.Join(forms, ",")+", where each part is optional")
+		}
+		texts[at] = one
+	}
+	return texts, nil
+}
+
+// assign reads all parts and then assigns them. After an error, the setting is unchanged.
+func (v *value) assign(given map[int]string) error {
+	all := over(v.byDefault, given)
+	var assigns []func()
+	for i, p := range v.parts {
+		text, ok := all[i]
+		if !ok {
+			continue
+		}
+		assign, err := p.set(text)
+		if err != nil {
+			return err
+		}
+		assigns = append(assigns, assign)
+	}
+	for _, assign := range assigns {
+		assign()
+	}
+	v.given = given
+	return nil
+}
+
+// add defines a flag with a single part.
 func add(f *pflag.FlagSet, name, byDefault, kind, usage string, set setter) {
-	v := &value{setter: set, kind: kind}
+	addParts(f, name, byDefault, kind, usage, part{set: set})
+}
+
+// addParts defines a flag and sets it to its default; an empty default is the zero value.
+func addParts(f *pflag.FlagSet, name, byDefault, kind, usage string, parts ...part) {
+	v := &value{parts: parts, kind: kind}
 	if byDefault != "" {
-		if err := v.Set(byDefault); err != nil {
+		texts, err := v.split(byDefault)
+		if err == nil {
+			v.byDefault = texts
+			err = v.assign(nil)
+		}
+		if err != nil {
 			panic(fmt.Sprintf("the default of --%s %v", name, err)) //nolint:forbidigo // a mistake in this program, which every test finds
 		}
 	}
@@ -95,26 +184,9 @@ func parseMetrics(text string) (string, error) {
 	return parseAddress(text)
 }
 
-func parseTLS(text string) (t tlsFiles, err error) {
-	fields := map[string]*string{
-		"cert": &t.cert, "key": &t.key, "upstream-ca": &t.upstreamCA, "upstream-cert": &t.upstreamCert, "upstream-key": &t.upstreamKey,
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		name, file, _ := strings.Cut(strings.TrimSpace(part), "=")
-		field, ok := fields[name]
-		if !ok || file == "" || *field != "" {
-			return tlsFiles{}, wrong(text, "cert=FILE,key=FILE for callers, and upstream-ca=FILE, upstream-cert=FILE,upstream-key=FILE for the upstream")
-		}
-		if *field, err = parseFile(file); err != nil {
-			return tlsFiles{}, err
-		}
-	}
-	return t, nil
-}
-
 // setGuard reads on, off, or networks, which turn the guard on.
 func setGuard(u *sheaf.Upstream) setter {
-	return func(text string) error {
+	return func(text string) (func(), error) {
 		on, err := parseSwitch(text)
 		var allow []netip.Prefix
 		if err != nil {
@@ -122,44 +194,30 @@ func setGuard(u *sheaf.Upstream) setter {
 			allow, err = parseNetworks(text)
 		}
 		if err != nil {
-			return wrong(text, "on, off, or the networks to allow besides public addresses, such as 10.1.0.0/16,fd00::/8")
+			return nil, wrong(text, "on, off, or the networks to allow besides public addresses, such as 10.1.0.0/16,fd00::/8")
 		}
-		u.Guard, u.GuardAllow = on, allow
-		return nil
+		return func() { u.Guard, u.GuardAllow = on, allow }, nil
 	}
 }
 
-// setReceivers reads networks in CIDR notation and host names.
+// setReceivers reads networks, addresses and host names.
 func setReceivers(w *sheaf.Webhooks) setter {
-	return func(text string) error {
+	return func(text string) (func(), error) {
 		var networks []netip.Prefix
 		var hosts []string
 		for part := range strings.SplitSeq(text, ",") {
-			part = strings.TrimSpace(part)
 			if network, err := parseNetworks(part); err == nil {
 				networks = append(networks, network...)
 				continue
 			}
 			host, err := parseHosts(part)
-			if _, bare := netip.ParseAddr(part); err != nil || bare == nil {
-				return wrong(text, "networks in CIDR notation and host names, such as 10.1.0.0/16,hooks.example.com")
+			if err != nil {
+				return nil, wrong(text, "networks, addresses and host names, such as 10.1.0.0/16,10.2.0.7,hooks.example.com")
 			}
 			hosts = append(hosts, host...)
 		}
-		w.Allow, w.Hosts = networks, hosts
-		return nil
+		return func() { w.Allow, w.Hosts = networks, hosts }, nil
 	}
-}
-
-func parseLog(text string) (l logSettings, err error) {
-	format, level, more := strings.Cut(text, ",")
-	if l.json = format == "json"; !l.json && format != "text" || more && !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
-		return logSettings{}, wrong(text, "text or json, optionally with a level (debug, info, warn or error), such as json,debug")
-	}
-	if more {
-		err = l.level.UnmarshalText([]byte(level))
-	}
-	return l, err
 }
 
 func parseAddress(text string) (string, error) {
@@ -184,91 +242,66 @@ func parseUpstream(text string) (string, error) {
 	return text, nil
 }
 
+// setAuth reads how callers are admitted. Its error quotes only the mode, because the rest may hold a
+// secret.
 func setAuth(a *sheaf.Auth) setter {
-	return func(text string) (err error) {
+	return func(text string) (assign func(), err error) {
 		var check, keys string
-		kind, rest, _ := strings.Cut(text, "=")
+		mode, rest, _ := strings.Cut(text, "=")
 		switch {
 		case text == "passthrough":
-		case kind == "check" || kind == "check-any-store":
+		case mode == "check" || mode == "check-any-store":
 			check, err = parseUpstream(rest)
-		case kind == "keys" && rest != "":
-			keys, err = parseFile(rest)
+		case mode == "keys":
+			keys, err = private.Name(rest)
 		default:
-			err = wrong(text, "passthrough, check=URL or check-any-store=URL with an address that checks tokens, or keys=FILE")
+			if end := strings.IndexFunc(mode, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') }); end >= 0 {
+				mode = mode[:end]
+			}
+			err = wrong(mode, "passthrough, check=URL or check-any-store=URL with an address that checks tokens, or keys=FILE")
 		}
-		if err == nil {
-			a.CheckURL, a.CheckAnyStore, a.KeysFile = check, kind == "check-any-store", keys
-		}
-		return err
+		return func() { a.CheckURL, a.CheckAnyStore, a.KeysFile = check, mode == "check-any-store", keys }, err
 	}
 }
 
-// passwordFile is the parameter of a PostgreSQL URL that names a file.
-const passwordFile = "sheaf_password_file="
-
+// parseDatabase checks a database's address. Its errors don't quote the address, because it may hold
+// a password.
 func parseDatabase(text string) (string, error) {
-	for _, kind := range []string{"sqlite:", "postgres://", "postgresql://"} {
-		rest, ok := strings.CutPrefix(text, kind)
-		if !ok || rest == "" {
-			continue
-		}
-		before, parameter, ok := strings.Cut(text, passwordFile)
-		if !ok || kind == "sqlite:" {
-			return text, nil
-		}
-		name, after, _ := strings.Cut(parameter, "&")
-		file, err := parseFile(name)
-		if file != name {
-			text = before + passwordFile + url.QueryEscape(file) + "&" + after
-		}
-		return text, err
+	if file, isSQLite := strings.CutPrefix(text, "sqlite:"); isSQLite && file != "" {
+		return text, nil
 	}
-	// The text isn't quoted, because it may hold a password.
-	return "", errors.New("is of an unknown kind but must be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER@HOST:PORT/NAME")
-}
-
-// credentialsVariable names the directory where systemd puts the files of LoadCredential.
-const credentialsVariable = "CREDENTIALS_DIRECTORY"
-
-// parseFile reads a file's name. The name may begin with the variable for systemd's credentials, so
-// that a settings file can refer to them.
-func parseFile(text string) (string, error) {
-	if text == "" {
-		return "", wrong(text, "the name of a file")
+	if !database.IsShared(text) {
+		return "", errors.New("is of an unknown kind but must be sqlite:FILE, such as sqlite:sheaf.db, or postgres://USER@HOST:PORT/NAME")
 	}
-	for _, prefix := range []string{"$" + credentialsVariable + "/", "${" + credentialsVariable + "}/"} {
-		name, ok := strings.CutPrefix(text, prefix)
-		if !ok {
-			continue
-		}
-		dir := os.Getenv(credentialsVariable)
-		if dir == "" {
-			return "", wrong(text, "a name without "+credentialsVariable+", which is not set: systemd sets it for LoadCredential")
-		}
-		return filepath.Join(dir, name), nil
+	if _, err := database.MaxConnections(text); err != nil {
+		return "", fmt.Errorf("is not the address of a database: %w", err)
 	}
 	return text, nil
 }
 
-// parseNetworks reads networks in CIDR notation, separated by commas.
+// parseNetworks reads networks, separated by commas. An address without a length is a network of one
+// host.
 func parseNetworks(text string) (out []netip.Prefix, err error) {
 	for part := range strings.SplitSeq(text, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(part))
-		if err != nil {
-			return nil, wrong(text, "networks in CIDR notation, separated by commas, such as 10.1.0.0/16,fd00::/8")
+		part = strings.TrimSpace(part)
+		network, err := netip.ParsePrefix(part)
+		if host, bare := netip.ParseAddr(part); bare == nil && host.Zone() == "" {
+			network, err = host.Unmap().Prefix(host.Unmap().BitLen())
 		}
-		out = append(out, p.Masked())
+		if err != nil {
+			return nil, wrong(text, "networks in CIDR notation or addresses, separated by commas, such as 10.1.0.0/16,fd00::/8")
+		}
+		out = append(out, network.Masked())
 	}
 	return out, nil
 }
 
 // parseCallback applies the rules for callbacks as if every host and this machine were allowed. The
-// service checks the rest.
+// service checks the rest. Its errors don't quote the address, because it may hold a secret.
 func parseCallback(text string) (string, error) {
 	local := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	if err := webhook.CheckURL(text, nil, local); err != nil {
-		return "", fmt.Errorf("is %q but %w", text, err)
+		return "", fmt.Errorf("is not the address of a receiver: it %w", err)
 	}
 	return text, nil
 }
