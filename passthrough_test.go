@@ -141,7 +141,7 @@ func TestPassthroughHeaders(t *testing.T) {
 	all := []string{"X-Real-Ip: 1.1.1.1", "Forwarded: for=1.1.1.1", "X-Forwarded-User: root", "Remote-User: root", "True-Client-Ip: 1.1.1.1", "X-Original-Url: /8/x"}
 	const mine = "Authorization: Bearer t\r\nCookie: a=b\r\nContent-Type: text/plain\r\nIf-Match: x\r\nX-Mine: 1\r\n"
 	kept := []string{"Authorization: Bearer t", "Cookie: a=b", "Content-Type: text/plain", "If-Match: x"}
-	for _, v := range []struct {
+	cases := []struct {
 		name          string
 		head          string
 		caller, proxy []string // what arrives from an untrusted caller, and from a trusted proxy
@@ -155,20 +155,22 @@ func TestPassthroughHeaders(t *testing.T) {
 		{"Connection twice", mine + "Connection: authorization\r\nConnection: X-Mine, Cookie, content-type, if-match\r\n", append(kept, replaced...), append(kept, replaced...)},
 		{"hop by hop", "TE: trailers\r\nKeep-Alive: timeout=5\r\nProxy-Authorization: x\r\nProxy-Connection: keep-alive\r\nUpgrade: websocket\r\nConnection: Upgrade, TE\r\nHTTP2-Settings: x\r\n", replaced, replaced},
 		{"an expectation", "Expect: 100-continue\r\n", replaced, replaced},
+	}
+	for kind, change := range map[string]func(*sheaf.Options){
+		"a caller, over a socket": func(*sheaf.Options) {},
+		"a caller, in process":    func(o *sheaf.Options) { o.Upstream.Handler = received },
+		"a proxy, over a socket":  func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} },
+		"a proxy, in process": func(o *sheaf.Options) {
+			o.Upstream.Handler, o.Auth.TrustedProxies = received, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		},
 	} {
-		for kind, change := range map[string]func(*sheaf.Options){
-			"a caller, over a socket": func(*sheaf.Options) {},
-			"a caller, in process":    func(o *sheaf.Options) { o.Upstream.Handler = received },
-			"a proxy, over a socket":  func(o *sheaf.Options) { o.Auth.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} },
-			"a proxy, in process": func(o *sheaf.Options) {
-				o.Upstream.Handler, o.Auth.TrustedProxies = received, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-			},
-		} {
+		address := forwarding(t, received, change)
+		for _, v := range cases {
 			want := v.caller
 			if strings.HasPrefix(kind, "a proxy") {
 				want = v.proxy
 			}
-			resp := raw(t, forwarding(t, received, change), "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+v.head+"\r\n") //nolint:bodyclose // body closes it
+			resp := raw(t, address, "GET /api/v3/7/orders HTTP/1.1\r\nHost: a\r\n"+v.head+"\r\n") //nolint:bodyclose // body closes it
 			text := body(t, resp)
 			got := strings.Split(strings.TrimSpace(text), "\r\n")
 			want = slices.Clone(want)
