@@ -98,3 +98,39 @@ func TestDeletedWhileItWaits(t *testing.T) {
 func (w *world) deleteFrom(del func(context.Context, storage.Key) (storage.QueueID, error), m *testBatch) {
 	insist(w, func() (storage.QueueID, error) { return del(context.Background(), m.key) })
 }
+
+// TestStuckBatchReturnsItsPlaces checks that a batch returns the only outbound place if it chooses a
+// request to start and then can't read an answer that another request needs.
+func TestStuckBatchReturnsItsPlaces(t *testing.T) {
+	scenario(t, "", func(t *testing.T, w *world) {
+		w.shutdown()
+		w.options.MaxOutbound = 1
+		w.start()
+		parent := answered(200)
+		parent.Body = []byte(`{"id":7}`)
+		w.up.script(0, 0, step{answer: parent})
+		w.up.script(0, 1, step{answer: answered(503)})
+		w.up.script(0, 2, step{answer: answered(503)})
+		a := w.createLinked("s", parallel, []batch.Request{
+			{Method: "GET", Path: "0/0"},
+			{Method: "PUT", Path: "0/1", Body: []byte(`{"x":null}`), Links: &batch.Links{
+				DependsOn: []int{0}, Refs: []batch.Ref{{Where: batch.InBody, Name: "/x", From: 0, Path: "/id"}},
+			}},
+			{Method: "GET", Path: "0/2"},
+		})
+		w.pass(time.Second)
+		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
+		w.crash()
+		w.wrap = func(s Storage) Storage {
+			return &answering{Storage: s, op: "Results", err: &storage.DamagedError{Err: storage.ErrDamaged}, times: -1}
+		}
+		w.start()
+		w.pass(time.Minute) // until both requests are due, and the dead node's queue has a new owner
+		if len(w.quarantined()) != 1 {
+			t.Fatalf("the batch was not quarantined: %s", w.outcome(a))
+		}
+		b := w.create("other", stop, "GET")
+		w.pass(time.Second)
+		expect(t, "another store's batch", w.outcome(b), "200")
+	})
+}

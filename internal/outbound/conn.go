@@ -19,9 +19,9 @@ type conn struct {
 	made   time.Time
 	used   bool // has carried an earlier exchange
 	reader *bufio.Reader
-	// pending holds bytes that reader returns before it reads from the connection again. It is set
-	// after a head was read line by line.
-	pending *bytes.Reader
+	// pending has the bytes that came with a head that was read line by line. reader returns them
+	// before it reads from the connection again.
+	pending bytes.Reader
 	room    int64 // how many more bytes may be read
 
 	// For idle connections:

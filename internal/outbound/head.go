@@ -160,7 +160,10 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 	h.finish(resp.ProtoMinor)
 	var rest io.Reader = strings.NewReader("")
 	if err == nil {
-		rest = io.MultiReader(c.takePending(), (*limitedReader)(c))
+		// All earlier pending bytes are already in the reader, because its buffer has room for them.
+		buffered, _ := c.reader.Peek(c.reader.Buffered())
+		c.pending.Reset(bytes.Clone(buffered))
+		rest = io.MultiReader(&c.pending, (*limitedReader)(c))
 	}
 	head := io.MultiReader(strings.NewReader(h.status+"\r\n"), &h.text, strings.NewReader("\r\n"))
 	c.reader = bufio.NewReaderSize(io.MultiReader(head, rest), readBuffer)
@@ -171,22 +174,9 @@ func readLeniently(c *conn, req *http.Request) (resp *http.Response, f flaws, er
 	return resp, h.flaws, err
 }
 
-// takePending returns a reader of all bytes that were read from the connection but not consumed. They
-// count as pending until that reader has returned them.
-func (c *conn) takePending() io.Reader {
-	buffered, _ := c.reader.Peek(c.reader.Buffered())
-	all := bytes.Clone(buffered)
-	if c.pending != nil {
-		behind, _ := io.ReadAll(c.pending) // a bytes.Reader never fails
-		all = append(all, behind...)
-	}
-	c.pending = bytes.NewReader(all)
-	return c.pending
-}
-
 // isConsumed reports whether all bytes that were read from the connection have been consumed.
 func (c *conn) isConsumed() bool {
-	return c.reader.Buffered() == 0 && (c.pending == nil || c.pending.Len() == 0)
+	return c.reader.Buffered() == 0 && c.pending.Len() == 0
 }
 
 // readLine reads a line and returns it without its line ending. If the line is longer than
