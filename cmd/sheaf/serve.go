@@ -139,10 +139,10 @@ func serve(ctx context.Context, s *settings, environ []string, log *slog.Logger)
 	options := s.serviceOptions(log)
 	files := newReloads()
 	defer signal.Stop(files.hangups)
-	if options.Upstream.TLS, err = s.tls.forUpstream(files); err != nil {
+	if options.Upstream.TLS, err = s.tls.forUpstream(files, log); err != nil {
 		return err
 	}
-	secure, err := s.tls.forCallers(files)
+	secure, err := s.tls.forCallers(files, log)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func listenError(address, setting string, err error) error {
 }
 
 // forUpstream returns the base configuration of connections to the upstream.
-func (t *tlsFiles) forUpstream(files *reloads) (*tls.Config, error) {
+func (t *tlsFiles) forUpstream(files *reloads, log *slog.Logger) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	var err error
 	if t.upstreamCA != "" {
@@ -240,7 +240,7 @@ func (t *tlsFiles) forUpstream(files *reloads) (*tls.Config, error) {
 		}
 	}
 	if t.upstreamCert != "" {
-		pair, err := certificate.Load(t.upstreamCert, t.upstreamKey)
+		pair, err := certificate.Load(t.upstreamCert, t.upstreamKey, log)
 		if err != nil {
 			return nil, fmt.Errorf("--tls upstream-cert: %w", err)
 		}
@@ -251,11 +251,11 @@ func (t *tlsFiles) forUpstream(files *reloads) (*tls.Config, error) {
 }
 
 // forCallers returns the TLS configuration of the API, or nil without TLS.
-func (t *tlsFiles) forCallers(files *reloads) (*tls.Config, error) {
+func (t *tlsFiles) forCallers(files *reloads, log *slog.Logger) (*tls.Config, error) {
 	if t.cert == "" {
 		return nil, nil
 	}
-	pair, err := certificate.Load(t.cert, t.key)
+	pair, err := certificate.Load(t.cert, t.key, log)
 	if err != nil {
 		return nil, fmt.Errorf("--tls cert: %w", err)
 	}
