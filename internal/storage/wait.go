@@ -34,6 +34,14 @@ type Wait struct {
 	Since time.Time // when the queue was first released for this reason; zero for NoWait
 }
 
+// WaitSince returns a wait; the zero value for NoWait.
+func WaitSince(reason WaitReason, since time.Time) Wait {
+	if reason == NoWait {
+		return Wait{}
+	}
+	return Wait{reason, since}
+}
+
 // Outages is how nodes share that an upstream is unavailable.
 type Outages interface {
 	// Outages lists the outages that haven't ended.
@@ -59,6 +67,12 @@ type Outage struct {
 
 // Credentials is how nodes share which credentials the upstream accepts.
 type Credentials interface {
+	// Renew gives one batch a new credential, and with it a new owner. If the batch has ended, it only
+	// gets the new owner. If its queue waits for a credential, the queue becomes runnable at once. If
+	// the new owner has another batch with the same deduplication key, the batch loses its key.
+	// Errors: ErrNotFound.
+	Renew(ctx context.Context, r Renewal) (QueueID, error)
+
 	// Accepted records that the upstream has accepted a credential. If it had expired, it no longer
 	// has.
 	Accepted(ctx context.Context, credential batch.Owner) error
@@ -76,3 +90,11 @@ type Credentials interface {
 
 // CredentialMemory is how long it is known that a credential was accepted or has expired.
 const CredentialMemory = 7 * 24 * time.Hour
+
+// Renewal is a new credential for a batch.
+type Renewal struct {
+	Key
+	Credential []byte // sealed
+	NewOwner   batch.Owner
+	NewQueue   string // the new name of the batch's queue, unless another queue has that name; empty: it keeps its name
+}

@@ -130,3 +130,37 @@ func (db *DB) Expired(ctx context.Context, since time.Time) (map[batch.Owner]tim
 	}, db.clock.out(since)).anew(func() { clear(out) }))
 	return out, err
 }
+
+// Renew implements storage.Storage.
+func (db *DB) Renew(ctx context.Context, r storage.Renewal) (storage.QueueID, error) {
+	const what = "renew a credential"
+	l := creates(callerOf(r.Key))
+	var id int64
+	var queue storage.QueueID
+	var store string
+	var owner []byte
+	found := false
+	err := db.read(ctx, l, what, get("batch_by_ticket", scan(&found, &id, &queue, &store, &owner), r.Ticket).anew(func() { found = false }))
+	if err != nil {
+		return 0, err
+	}
+	if !found || !r.Covers(store, owner) {
+		return 0, storage.ErrNotFound
+	}
+	renewed := false
+	steps := []step{
+		do("lock_queues", []int64{int64(queue)}),
+		get("renew", scan(&renewed, new(int64)), id, r.NewOwner[:], r.Credential, r.Owner[:]).anew(func() { renewed = false }),
+		do("wake_renewed", queue),
+	}
+	if r.NewQueue != "" {
+		steps = append(steps, do("rename_queue", queue, []byte(r.NewQueue)))
+	}
+	if err := db.write(ctx, l, what, steps...); err != nil {
+		return 0, err
+	}
+	if !renewed {
+		return 0, storage.ErrNotFound
+	}
+	return queue, nil
+}

@@ -161,7 +161,7 @@ func (db *DB) Queue(ctx context.Context, name string) (storage.QueueState, error
 	var notBefore, waitsSince int64
 	found := false
 	err := db.read(ctx, readsOf(ctx), "read a queue", get("queue_state", scan(&found, &out.Open, &out.Held, &out.Paused, &notBefore, &out.Wait.For, &waitsSince, &out.Quarantined), []byte(name)))
-	out.NotBefore, out.Wait.Since = db.released(notBefore), db.clock.in(waitsSince)
+	out.NotBefore, out.Wait = db.released(notBefore), storage.WaitSince(out.Wait.For, db.clock.in(waitsSince))
 	return out, err
 }
 

@@ -496,7 +496,7 @@ UPDATE owners SET node = NULL,
         WHEN $7::smallint = 2 AND EXISTS (SELECT FROM batches WHERE batches.id = $5 AND credential IS DISTINCT FROM $8::bytea) THEN 0
         ELSE $3::bigint END,
     waits_for = CASE WHEN $7::smallint = 2 AND EXISTS (SELECT FROM batches WHERE batches.id = $5 AND credential IS DISTINCT FROM $8::bytea) THEN 0 ELSE $7::smallint END,
-    waits_since = CASE $7::smallint WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE sheaf_now() END
+    waits_since = CASE $7::smallint WHEN waits_for THEN waits_since ELSE sheaf_now() END
 WHERE queue = $1 AND epoch = $2 AND ($4 OR NOT EXISTS (SELECT FROM batches WHERE batches.queue = $1 AND ended_at = 0 AND quarantined_at = 0));
 
 -- name: lock_open_queues
@@ -689,6 +689,17 @@ RETURNING 1;
 
 -- name: end_outage
 DELETE FROM outages WHERE upstream = $1;
+
+-- name: renew
+UPDATE batches SET owner = $2, credential = CASE WHEN ended_at = 0 THEN $3::bytea END,
+    dedup_key = CASE WHEN owner <> $2 AND EXISTS (SELECT FROM batches AS other WHERE other.store = batches.store AND other.owner = $2 AND other.dedup_key = batches.dedup_key) THEN NULL ELSE dedup_key END
+WHERE id = $1 AND owner = $4 AND NOT deleted RETURNING id;
+
+-- name: rename_queue
+UPDATE queues SET name = $2 WHERE id = $1 AND NOT EXISTS (SELECT FROM queues WHERE name = $2);
+
+-- name: wake_renewed
+UPDATE owners SET not_before = 0 WHERE queue = $1 AND waits_for = 2;
 
 -- name: accepted
 INSERT INTO credentials (id, accepted_at) VALUES ($1, sheaf_now()) ON CONFLICT (id) DO UPDATE SET accepted_at = excluded.accepted_at, expired_at = 0;

@@ -70,7 +70,7 @@ func (db *DB) readStatus(r pgx.Rows, key storage.Key) (*storage.Status, error) {
 		out.RetryOf = *retryOf
 	}
 	out.CreatedAt, out.StartedAt, out.EndedAt = db.clock.in(created), db.clock.in(started), db.clock.in(ended)
-	out.Quarantined, out.Wait.Since = db.clock.in(quarantined), db.clock.in(waitsSince)
+	out.Quarantined, out.Wait = db.clock.in(quarantined), storage.WaitSince(out.Wait.For, db.clock.in(waitsSince))
 	if notBefore < storage.Forever.UnixMilli() {
 		out.NotBefore = db.clock.in(notBefore)
 	}

@@ -147,3 +147,25 @@ func (db *DB) Expired(ctx context.Context, since time.Time) (map[batch.Owner]tim
 	})
 	return out, err
 }
+
+// Renew implements storage.Storage.
+func (db *DB) Renew(ctx context.Context, r storage.Renewal) (storage.QueueID, error) {
+	var q storage.QueueID
+	err := db.writeFor(ctx, callerOf(r.Key), 0, "renew a credential", func(c *sqlite.Conn) error {
+		b, err := byTicket(c, r.Key)
+		if err != nil {
+			return err
+		}
+		q = b.queue
+		if err := query(c, "renew", nil, int64(b.id), r.NewOwner[:], r.Credential); err != nil {
+			return err
+		}
+		if r.NewQueue != "" {
+			if err := query(c, "rename_queue", nil, int64(q), r.NewQueue); err != nil {
+				return err
+			}
+		}
+		return query(c, "wake_renewed", nil, int64(q))
+	})
+	return q, err
+}

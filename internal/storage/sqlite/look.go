@@ -216,7 +216,7 @@ func (db *DB) Queue(ctx context.Context, name string) (out storage.QueueState, e
 
 // readWait reads what a queue waits for from two columns.
 func readWait(s *sqlite.Stmt, column int) storage.Wait {
-	return storage.Wait{For: storage.WaitReason(s.ColumnInt(column)), Since: storage.FromMillis(s.ColumnInt64(column + 1))}
+	return storage.WaitSince(storage.WaitReason(s.ColumnInt(column)), storage.FromMillis(s.ColumnInt64(column+1)))
 }
 
 // released returns the time until which a queue was released; zero for a pause.

@@ -277,7 +277,7 @@ UPDATE queues SET owner = 0,
         WHEN ?5 = 2 AND EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND credential IS NOT ?7) THEN 0
         ELSE ?2 END,
     waits_for = iif(?5 = 2 AND EXISTS (SELECT 1 FROM batches WHERE batches.id = ?3 AND credential IS NOT ?7), 0, ?5),
-    waits_since = CASE ?5 WHEN 0 THEN 0 WHEN waits_for THEN waits_since ELSE ?6 END
+    waits_since = iif(?5 = waits_for, waits_since, ?6)
 WHERE id = ?1;
 
 -- name: start_batch
@@ -441,6 +441,17 @@ RETURNING 1;
 
 -- name: end_outage
 DELETE FROM outages WHERE upstream = ?;
+
+-- name: renew
+UPDATE batches SET owner = ?2, credential = iif(state < 3, ?3, NULL),
+    dedup_key = iif(owner <> ?2 AND EXISTS (SELECT 1 FROM batches AS other WHERE other.store = batches.store AND other.owner = ?2 AND other.dedup_key = batches.dedup_key), NULL, dedup_key)
+WHERE id = ?1;
+
+-- name: rename_queue
+UPDATE queues SET name = ?2 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM queues WHERE name = ?2);
+
+-- name: wake_renewed
+UPDATE queues SET not_before = 0 WHERE id = ? AND waits_for = 2;
 
 -- name: accepted
 INSERT INTO credentials (id, accepted_at) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET accepted_at = ?2, expired_at = 0;

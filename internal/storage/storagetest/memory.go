@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -265,6 +266,38 @@ func (n *Node) EndOutage(ctx context.Context, upstream string) error {
 	return run(ctx, n, "EndOutage", func(m *Memory) error {
 		delete(m.outages, upstream)
 		return nil
+	})
+}
+
+// Renew implements storage.Storage.
+func (n *Node) Renew(ctx context.Context, r storage.Renewal) (storage.QueueID, error) {
+	return call(ctx, n, "Renew", func(m *Memory) (storage.QueueID, error) {
+		b, err := m.find(r.Key)
+		if err != nil {
+			return 0, err
+		}
+		for _, other := range m.batches {
+			if other.Store == b.Store && other.Owner == r.NewOwner && r.NewOwner != b.Owner && other.DedupKey == b.DedupKey {
+				b.DedupKey = uuid.Nil
+			}
+		}
+		if b.Owner = r.NewOwner; b.endedAt.IsZero() {
+			b.Credential = bytes.Clone(r.Credential)
+		}
+		q := b.queue
+		if q.wait.For == storage.ForCredential {
+			q.notBefore = time.Time{}
+		}
+		if m.byName[r.NewQueue] == nil && r.NewQueue != "" {
+			delete(m.byName, b.Queue)
+			m.byName[r.NewQueue] = q
+			for _, other := range m.batches {
+				if other.queue == q {
+					other.Queue = r.NewQueue
+				}
+			}
+		}
+		return q.id, nil
 	})
 }
 

@@ -152,6 +152,9 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 			if notBefore.Equal(storage.Forever) && !b.wishes().Paused {
 				notBefore = time.Time{}
 			}
+			if c.Waits == storage.ForCredential && !bytes.Equal(c.Credential, b.Credential) {
+				notBefore, c.Waits = time.Time{}, storage.NoWait
+			}
 		}
 		q.release(notBefore, c.Waits)
 		return nil

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Storage) {
 	runTests(t, "holds", open, holdTests)
 	runTests(t, "waits", open, waitTests)
 	runTests(t, "credentials", open, credentialTests)
+	runTests(t, "renewal", open, renewalTests)
 	runTests(t, "outages", open, outageTests)
 	runTests(t, "steer", open, steerTests)
 	runTests(t, "quarantine", open, quarantineTests)

@@ -2,8 +2,10 @@ package storagetest
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -145,6 +147,91 @@ var credentialTests = []test{
 		expect(f.T, "after a purge", f.expired(a).Equal(at), true)
 		change(f.s.Accepted, a)
 		expect(f.T, "no longer expired", f.expired(a).IsZero(), true)
+	}},
+}
+
+// again returns a new batch like b, with the same deduplication key.
+func again(b *storage.NewBatch) *storage.NewBatch {
+	out := *b
+	out.Ticket = uuid.New()
+	return &out
+}
+
+// renew gives a batch a new credential.
+func (f *fixture) renew(b *storage.NewBatch, credential string, owner batch.Owner, queue string) storage.QueueID {
+	f.Helper()
+	q, err := f.s.Renew(f.Context(), storage.Renewal{Key: key(b), Credential: []byte(credential), NewOwner: owner, NewQueue: queue})
+	if err != nil {
+		f.Fatalf("Renew: %v", err)
+	}
+	return q
+}
+
+var renewalTests = []test{
+	{"a queue that waits for a credential runs again with the new one", func(f *fixture) {
+		b := newBatch("s", 2)
+		c := f.claimed(b)
+		f.releaseFor(c, storage.ForCredential, moment(5))
+		expect(f.T, "queue", f.renew(b, "new", b.Owner, ""), c.Queue)
+		expect(f.T, "not before", f.notBefore(), time.Time{})
+		c = f.claim(c.Queue)
+		expect(f.T, "credential", string(c.Credential), "new")
+		expect(f.T, "the wait ends with the first success", c.Waits, storage.ForCredential)
+	}},
+	{"a batch that runs learns of the new credential when it is released", func(f *fixture) {
+		b := newBatch("s", 2)
+		c := f.claimed(b)
+		f.renew(b, "new", b.Owner, "")
+		f.releaseFor(c, storage.ForCredential, moment(5))
+		expect(f.T, "not before", f.notBefore(), time.Time{})
+		expect(f.T, "status", f.status(b).Wait, storage.Wait{})
+		expect(f.T, "credential", string(f.claim(c.Queue).Credential), "new")
+	}},
+	{"other waits don't end", func(f *fixture) {
+		b := newBatch("s", 2)
+		c := f.claimed(b)
+		f.releaseFor(c, storage.ForUpstream, moment(5))
+		f.renew(b, "new", b.Owner, "")
+		expect(f.T, "not before", f.notBefore().Equal(moment(5)), true)
+	}},
+	{"the batch and its queue get a new owner", func(f *fixture) {
+		b, next := newBatch("s", 1), newBatch("s", 1)
+		b.DedupKey, next.DedupKey = uuid.New(), uuid.New()
+		f.create(b)
+		f.create(next)
+		old, owner := *b, batch.OwnerOf("another token")
+		q := f.renew(b, "new", owner, "s/another")
+		if _, err := f.s.Status(f.Context(), key(&old), 0); !errors.Is(err, storage.ErrNotFound) {
+			f.Errorf("the old owner reads the batch: %v", err)
+		}
+		b.Owner, b.Queue = owner, "s/another"
+		expect(f.T, "status", f.status(b).Status, batch.Queued)
+		f.expectDuplicate(again(b), b, q)
+		taken := newBatch("s", 1)
+		taken.Owner, taken.Queue, taken.DedupKey = owner, "s/another", next.DedupKey
+		expect(f.T, "the queue has a new name", f.create(taken), q)
+		f.renew(next, "new", owner, "s/another")
+		next.Owner = owner
+		expect(f.T, "a batch that lost its key", f.status(next).Status, batch.Queued)
+		f.expectDuplicate(again(taken), taken, q)
+	}},
+	{"a batch that has ended gets the owner only", func(f *fixture) {
+		b := newBatch("s", 1)
+		f.finish(f.claimed(b), done(0, "x"))
+		owner := batch.OwnerOf("another token")
+		f.renew(b, "new", owner, "")
+		b.Owner = owner
+		expect(f.T, "outcome", f.status(b).Status, batch.Completed)
+		f.expectSeals(3)
+	}},
+	{"only the owner can renew", func(f *fixture) {
+		b := newBatch("s", 1)
+		f.create(b)
+		k := key(b)
+		k.Owner = batch.OwnerOf("a stranger")
+		if _, err := f.s.Renew(f.Context(), storage.Renewal{Key: k, Credential: []byte("x"), NewOwner: k.Owner}); !errors.Is(err, storage.ErrNotFound) {
+			f.Errorf("got %v", err)
+		}
 	}},
 }
 
