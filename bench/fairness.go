@@ -120,7 +120,8 @@ func (b *bench) governor(ctx context.Context) (out []figure, err error) {
 	return out, nil
 }
 
-// fairness measures how much many neighbors, or neighbors with many requests at once, slow a store.
+// fairness measures how much a store is slowed by many neighbors, or by neighbors with many
+// requests at once.
 func (b *bench) fairness(ctx context.Context) ([]figure, error) {
 	var out []figure
 	for _, atOnce := range []string{"4096", "50"} {

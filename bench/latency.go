@@ -141,8 +141,8 @@ func (b *bench) pollRate(ctx context.Context, node, target string, connections i
 	return rate(int(calls.Load()), time.Since(start)), err
 }
 
-// rateOf calls f from a number of workers for a time and returns the calls per second. Each call
-// gets a different number.
+// rateOf calls f from a number of workers for the given time and returns the calls per second. Each
+// call gets a different number.
 func rateOf(ctx context.Context, workers int, length time.Duration, f func(ctx context.Context, n int) error) (float64, error) {
 	var calls atomic.Int64
 	start := time.Now()

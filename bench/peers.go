@@ -120,7 +120,7 @@ type peerResult struct {
 	Peak  int64     `json:"peakBytes"` // of its process, without a database server; the highest of all rounds
 }
 
-// The contestants that have a part in the goal.
+// The contestants that the goal compares.
 const (
 	sheafOnSQLite = "Sheaf, SQLite"
 	riverName     = "River, PostgreSQL"

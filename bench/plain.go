@@ -18,7 +18,7 @@ const plainCommand = "plain"
 // plainWork is the work of the plain client: the same calls as the service makes, with no
 // queue, no disk and no order except within each worker.
 type plainWork struct {
-	upstream string // the address template, as for the service
+	upstream string // the URL template, as for the service
 	stores   int
 	calls    int // a store
 	workers  int // a store

@@ -54,7 +54,7 @@ func Open(o Options) (*Deliverer, error) {
 func (d *Deliverer) CheckCallback(url string) error { return CheckURL(url, d.hosts, d.allow) }
 
 // Default returns the callback to store with batches that name none; "": they have none. It is a
-// placeholder for the operator's address, because callers can read what is stored with their batches.
+// placeholder for the operator's URL, because callers can read what is stored with their batches.
 func (d *Deliverer) Default() string {
 	if d.OperatorURL == "" {
 		return ""

@@ -59,7 +59,7 @@ func deliverer(s Storage, signer *Signer, client *http.Client) *Deliverer {
 	return &Deliverer{Storage: s, Client: client, Signer: signer, UserAgent: "sheaf/test", Logger: slog.New(slog.DiscardHandler)}
 }
 
-// ended stores a batch that has ended, with a callback to the address.
+// ended stores a batch that has ended, with a callback to the URL.
 func ended(t *testing.T, node *storagetest.Node, address string) storage.Key {
 	t.Helper()
 	key := storage.Key{Store: "12345", Ticket: uuid.New(), Owner: batch.OwnerOf("t")}
