@@ -63,7 +63,7 @@ func (s *API) create(c *call) error {
 // have ended count until they are deleted or expire.
 func (s *API) noSpace(limit int64) error {
 	return &apiError{code: rateLimited, wait: time.Minute, message: fmt.Sprintf(
-		"Your batches in this store may take %d bytes, requests and answers together, and this one doesn't fit into what is left. "+
+		"Your batches in this store may take %d bytes, requests and answers together, and this one doesn't fit into the remaining space. "+
 			"Delete batches whose answers you have read (DELETE with their ticket), or wait until some expire.", limit)}
 }
 

@@ -91,7 +91,7 @@ func Open(o Options) (*Gate, error) {
 // openCheck returns a check that calls CheckURL.
 func openCheck(o *Options) (*check, error) {
 	if !strings.Contains(o.CheckURL, "{storeId}") && !o.CheckAnyStore {
-		return nil, errors.New("the address has no {storeId}, so every valid token would own the batches of every store: " +
+		return nil, errors.New("the URL has no {storeId}, so every valid token would own the batches of every store: " +
 			"put {storeId} into its path, or set Auth.CheckAnyStore if all callers may share everything")
 	}
 	client, err := outbound.New(outbound.Options{

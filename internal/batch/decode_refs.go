@@ -132,7 +132,7 @@ func (p *places) take(ref *Ref) error {
 		}
 		name := strings.ToLower(ref.Name)
 		if p.headers[name] {
-			return errors.New("fills a header that is given already")
+			return errors.New("fills a header that is already given")
 		}
 		p.headers[name] = true
 	case InBody:
@@ -147,7 +147,7 @@ func (p *places) takeBody(pointer string) error {
 		return err
 	}
 	if !p.isJSON {
-		return errors.New("has no place: the body is no JSON (a string is text)")
+		return errors.New("has no place: the body isn't JSON (a string is text)")
 	}
 	at := p.body[pointer]
 	if !at.exists() {

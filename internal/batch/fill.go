@@ -94,7 +94,7 @@ func (f *filler) fill(ref *Ref, value []byte) error {
 	}
 	if ref.Where == InHeader {
 		if err := checkHeaderValue(text); err != nil {
-			return errors.New("finds a value that is no header's: it " + err.Error())
+			return errors.New("finds a value that can't be in a header: it " + err.Error())
 		}
 		f.headers = append(f.headers, Header{ref.Name, text})
 		return nil
@@ -184,7 +184,7 @@ func scalar(value []byte) (string, error) {
 	switch token.Kind() {
 	case '"', '0', 't', 'f':
 	default:
-		return "", errors.New("finds no single value (a string, a number, true or false)")
+		return "", errors.New("finds a value that isn't a string, a number, true or false")
 	}
 	text := token.String()
 	if token.Kind() == '0' {

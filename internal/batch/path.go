@@ -37,7 +37,7 @@ func CheckPath(path string) error {
 	}
 	path, _, _ = strings.Cut(path, "?")
 	if i := strings.Index(path, "://"); i >= 0 && !strings.Contains(path[:i], "/") {
-		return errors.New("must be relative to the store's root, not an absolute address")
+		return errors.New("must be relative to the store's root, not an absolute URL")
 	}
 	// The path is appended to the root's slash, so a literal slash at its beginning is removed. An
 	// encoded slash there stays, and makes an empty segment.

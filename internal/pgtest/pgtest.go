@@ -105,7 +105,7 @@ func (c *Cluster) begin(ctx context.Context, o Options) error {
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	c.prepare(initdb)
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("make a PostgreSQL cluster in %s: %w\n%s", c.dir, err, out)
+		return fmt.Errorf("create a PostgreSQL cluster in %s: %w\n%s", c.dir, err, out)
 	}
 	for name, value := range settings {
 		if _, other := o.Settings[name]; !other {

@@ -31,7 +31,7 @@ type Options struct {
 func Open(o Options) (*Deliverer, error) {
 	if o.SecretFile == "" {
 		if o.URL != "" {
-			return nil, errors.New("the webhook's address needs a secret file that signs callbacks; create it with: sheaf webhooks new-secret FILE")
+			return nil, errors.New("the webhook's URL needs a secret file that signs callbacks; create it with: sheaf webhooks new-secret FILE")
 		}
 		return nil, nil
 	}
@@ -41,7 +41,7 @@ func Open(o Options) (*Deliverer, error) {
 	}
 	if o.URL != "" {
 		if err := CheckURL(o.URL, o.Hosts, o.Allow); err != nil {
-			return nil, fmt.Errorf("the webhook's address %w", err)
+			return nil, fmt.Errorf("the webhook's URL %w", err)
 		}
 	}
 	return &Deliverer{
