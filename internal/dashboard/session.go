@@ -169,7 +169,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) error {
 	return d.show(w, r, http.StatusForbidden, "signin", "Sign in", p)
 }
 
-// local returns the URL if it is that of a page of the dashboard, and "" otherwise.
+// local returns the URL if it leads to a page of the dashboard, and "" otherwise.
 func local(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(path.Clean(u.Path), prefix) || strings.Contains(address, "\\") {
