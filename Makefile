@@ -80,7 +80,7 @@ FAULTS ?= 20
 KILLS  ?= 160
 # The number of random histories for each model of a database, and for sheaf submit.
 CHECKS ?= 400
-CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode|Memory
+CHAOS  ?= Takeover|Postgres|Clocks|ManyNodes|Neighbor|Kill9UnderLoad|ThroughAnotherNode|IdleNode|Memory|UpstreamOutages
 
 .PHONY: chaos
 chaos: ## Inject each fault FAULTS times under load, attack as a hostile tenant, and fail if recovery takes longer than promised

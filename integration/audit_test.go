@@ -23,6 +23,7 @@ type audit struct {
 	twice       int // POST and PATCH that arrived again although an earlier attempt may have been carried out
 	inDoubt     int // POST and PATCH whose outcome is reported as unknown
 	doubtDone   int // those in doubt that the upstream had carried out
+	impatient   int // requests that failed although they could have been sent again
 	interrupted int // requests of any method whose outcome a dying process left unknown
 	notSent     int // POST and PATCH reported as not sent, because there was no connection
 	repeated    int // GET, HEAD, PUT and DELETE that arrived again without an earlier refusal
@@ -64,6 +65,9 @@ func mustNotRepeat(method string) bool { return method == "POST" || method == "P
 func wasRefused(a Arrival) bool {
 	return a.Answered && (a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable)
 }
+
+// isUnknown reports whether a response says that it isn't known if a POST or PATCH was carried out.
+func isUnknown(r result) bool { return strings.Contains(r.Line, "not known") }
 
 // keys checks that each request has its own Idempotency-Key and uses it for all attempts.
 func (a *audit) keys(arrivals []Arrival) {
@@ -141,6 +145,10 @@ func (a *audit) batch(store int, b loadBatch, s *status) {
 			}
 		}
 		failed = failed || r.Status == "FAILED"
+		if r.Status == "FAILED" && !isUnknown(r) && !(b.stop && slices.ContainsFunc(s.Responses, isUnknown)) { // otherwise the batch ended it
+			a.impatient++
+			a.t.Logf("impatient: store %d, %s %s is %d %q", store, b.requests[i].Method, r.ID, r.Code, r.Line)
+		}
 		if r.ID != b.requests[i].ID {
 			a.t.Errorf("store %d: response %d has the id %s, want %s", store, i, r.ID, b.requests[i].ID)
 		}
@@ -186,7 +194,8 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 		if strings.Contains(got.Line, "the service was interrupted") {
 			a.interrupted++
 		}
-		if got.Code != http.StatusBadGateway {
+		unknown := isUnknown(got)
+		if got.Code != http.StatusBadGateway && (got.Code != http.StatusGatewayTimeout || !unknown) {
 			return checkAnswer(r, arrivals, got)
 		}
 		if !mustNotRepeat(r.Method) {

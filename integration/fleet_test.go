@@ -20,6 +20,7 @@ type fleet struct {
 	ledger   *Ledger
 	database string
 	lost     func(error) // see client
+	front    string      // the address of a gateway in front of the ledger; empty: there is none
 	args     []string    // additional arguments of every node
 	nodes    []*node
 	faults   []*fault
@@ -118,7 +119,7 @@ func (f *fleet) launch(n *node, more ...string) {
 			n.name = fmt.Sprintf("%d.%d", i+1, n.starts)
 		}
 	}
-	args := serveArgs(n.address, f.ledger.For(n.name)+"/api/{storeId}", n.database)
+	args := serveArgs(n.address, cmp.Or(f.front, f.ledger.URL)+nodePrefix+n.name+"/api/{storeId}", n.database)
 	n.service = launchBinary(f.t, n.binary, n.environ, append(append(args, f.args...), more...)...)
 	n.base = "http://" + n.address
 }

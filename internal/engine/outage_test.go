@@ -225,13 +225,13 @@ func TestPoison(t *testing.T) {
 		w.create("busy", goOn, gets(500)...)
 		w.up.script(1, 1, step{answer: unavailable})
 		b := w.create("s", goOn, gets(3)...)
-		w.pass(20 * time.Second)
+		w.pass(30 * time.Second)
 		expect(t, "outcome", w.outcome(b), "200 503! 200")
-		if got := w.status(b).Results[1].Attempts; got != 7 { // the first failure doesn't count
+		if got := w.status(b).Results[1].Attempts; got != 8 { // the first two failures don't count
 			t.Errorf("%d attempts", got)
 		}
 	})
-	outages(t, "in a parallel batch", time.Hour, func(t *testing.T, w *world) {
+	outages(t, "in a parallel batch", 10*time.Minute, func(t *testing.T, w *world) {
 		for i := range 500 {
 			w.up.script(0, i, step{answered(200), 3*time.Second + time.Duration(i*37%4000)*time.Millisecond})
 		}
@@ -240,9 +240,8 @@ func TestPoison(t *testing.T) {
 		}
 		b := w.create("s", parallel, gets(500)...)
 		w.await(t, b)
-		s := w.status(b)
-		if n := s.Results[0].Attempts; s.Failed != 5 || n < 7 || n > 10 {
-			t.Errorf("%d failed; %d attempts", s.Failed, n)
+		if s := w.status(b); s.Failed != 5 {
+			t.Errorf("%d failed", s.Failed)
 		}
 	})
 	outages(t, "in a batch that stops", time.Hour, func(t *testing.T, w *world) {
@@ -250,7 +249,7 @@ func TestPoison(t *testing.T) {
 		w.create("busy", goOn, gets(500)...)
 		w.up.script(1, 1, step{answer: unavailable})
 		b := w.create("s", stop, gets(3)...)
-		w.pass(20 * time.Second)
+		w.pass(30 * time.Second)
 		expect(t, "outcome", w.outcome(b), "200 503! -")
 	})
 	outages(t, "alone, it ends with the limit of an outage", time.Minute, func(t *testing.T, w *world) {

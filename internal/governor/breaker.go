@@ -24,13 +24,13 @@ const (
 	// staleAfter is how long after the time of its next probe a stored outage no longer counts. No
 	// node has had anything to send since then.
 	staleAfter = 5 * time.Minute
-	// recent is how long an attempt counts in deciding whether a failure is the request's fault.
-	recent = 10 * time.Second
-	// degraded is the share of failing requests above which a failure is not the request's fault.
-	degraded = 0.2
-	// fewFailing is how many other requests must fail for that, so that a few requests that always
-	// fail don't excuse each other.
+	// degraded is the share of failing attempts above which a failure is not the request's fault. An
+	// attempt has the weight newest in the share, and earlier ones weigh less and less.
+	degraded, newest = 0.3, 1.0 / 24
+	// fewFailing is how many other requests must have failed recently for that, so that a few requests
+	// that always fail don't excuse each other.
 	fewFailing = 2
+	recent     = 10 * time.Second
 	// mostFailing limits the failing requests that a breaker remembers.
 	mostFailing = 256
 )
@@ -57,20 +57,21 @@ type breaker struct {
 	wake     chan struct{} // signals Run to store that
 	open     atomic.Bool   // since is set
 
-	mu       sync.Mutex
-	failures int       // unavailable attempts since the last other answer
-	failedAt time.Time // when the first of these began
-	since    time.Time // when the outage began; zero: the breaker is closed
-	probes   int       // how many probes have been sent
-	probeAt  time.Time // when the next one may be sent
-	probing  bool      // this node's probe is in flight
-	stored   bool      // storage has the outage
-	ending   bool      // storage may still have an outage that is over
-	closedAt time.Time // when the breaker last closed
+	mu        sync.Mutex
+	failures  int       // unavailable attempts since the last other answer
+	failedAt  time.Time // when the first of these began
+	since     time.Time // when the outage began; zero: the breaker is closed
+	probes    int       // how many probes have been sent
+	probeAt   time.Time // when the next one may be sent
+	probing   bool      // this node's probe is in flight
+	stored    bool      // storage has the outage
+	ending    bool      // storage may still have an outage that is over
+	trippedAt time.Time // when the breaker last opened
+	closedAt  time.Time // when the last outage ended
 
 	failing map[RequestID]failure // requests that found the upstream unavailable, even if they have succeeded since
-	fineAt  time.Time             // when the upstream last answered
-	fine    count                 // its answers
+	fineAt  time.Time             // when the newest request that the upstream has answered was allowed
+	share   float64               // of failing attempts, except those of suspects
 }
 
 // failure is the last attempt of a request that found the upstream unavailable.
@@ -79,34 +80,15 @@ type failure struct {
 	strikes int // how often in a row it failed while others succeeded
 }
 
-// suspectAfter is how many strikes make a request the probable cause of its failures, even when no other
-// request is sent.
-const suspectAfter = 3
+const (
+	// countsFrom is the strike from which failures count. The first one may be the beginning of an outage.
+	countsFrom = 2
+	// suspectAfter is how many strikes make a request the probable cause of its failures, even when no
+	// other request is sent.
+	suspectAfter = 3
+)
 
 func (f *failure) isSuspect() bool { return f.strikes >= suspectAfter }
-
-// count counts recent events.
-type count struct {
-	began    time.Time
-	now, old float64
-}
-
-// add counts n events.
-func (c *count) add(n float64, now time.Time) {
-	switch age := now.Sub(c.began); {
-	case age >= 2*recent:
-		*c = count{began: now}
-	case age >= recent:
-		*c = count{began: c.began.Add(recent), old: c.now}
-	}
-	c.now += n
-}
-
-// sum returns about how many events there were in the last recent.
-func (c *count) sum(now time.Time) float64 {
-	c.add(0, now)
-	return c.now + c.old*(1-float64(now.Sub(c.began))/float64(recent))
-}
 
 // Outage is an outage of the upstream.
 type Outage struct {
@@ -241,19 +223,22 @@ func (b *breaker) record(a *Answer) (excused bool) {
 
 // succeed records an answer. mu is held.
 func (b *breaker) succeed(a *Answer, now time.Time) {
-	b.failures, b.fineAt = 0, now
-	b.fine.add(1, now)
+	b.failures, b.fineAt = 0, later(b.fineAt, a.Asked)
+	b.share -= newest * b.share
 	if b.since.IsZero() {
 		return
 	}
 	b.log.Info("the upstream answers again", "outage", now.Sub(b.since).Round(time.Millisecond).String(), "probes", b.probes)
 	b.ending = true
-	b.close(now)
+	if real := a.Asked.After(b.trippedAt); real {
+		b.closedAt = now
+	} // otherwise the upstream was available all the time, and a few requests are the cause
+	b.close()
 }
 
 // close ends the outage on this node. mu is held.
-func (b *breaker) close(now time.Time) {
-	b.since, b.probes, b.probeAt, b.stored, b.closedAt = time.Time{}, 0, time.Time{}, false, now
+func (b *breaker) close() {
+	b.since, b.probes, b.probeAt, b.stored = time.Time{}, 0, time.Time{}, false
 	b.failures = 0
 	b.open.Store(false)
 	b.signal()
@@ -275,7 +260,7 @@ func (b *breaker) fail(a *Answer, now time.Time) (excused bool) {
 	f := failure{at: now}
 	switch {
 	case !b.since.IsZero():
-		excused = b.isOut(now)
+		excused, f.strikes = b.isOut(now), before.strikes
 	case a.Asked.Before(b.closedAt): // the outage in which it began is over
 		excused = true
 	case b.isDegraded(a.Request, now):
@@ -284,12 +269,16 @@ func (b *breaker) fail(a *Answer, now time.Time) (excused bool) {
 		excused = true
 	case b.fineAt.After(before.at):
 		f.strikes = before.strikes + 1
-	default: // the upstream has answered nobody since the last failure
+		excused = f.strikes < countsFrom
+	default: // no request that was sent since the last failure has been answered
 		f.strikes = before.strikes
 		excused = !f.isSuspect()
 	}
 	b.remember(a.Request, f)
-	if f.strikes > 0 && !excused || !b.since.IsZero() || a.Asked.Before(b.closedAt) {
+	if !f.isSuspect() {
+		b.share += newest * (1 - b.share)
+	}
+	if !excused || !b.since.IsZero() || a.Asked.Before(b.closedAt) {
 		return excused
 	}
 	if b.failures++; b.failures == 1 {
@@ -304,7 +293,7 @@ func (b *breaker) fail(a *Answer, now time.Time) (excused bool) {
 // trip opens the breaker. mu is held.
 func (b *breaker) trip(o storage.Outage) {
 	b.log.Warn("the upstream is unavailable; batches wait for it, and only probes are sent", "since", o.Since)
-	b.since, b.probes, b.probeAt = o.Since, o.Probes, o.ProbeAt
+	b.since, b.probes, b.probeAt, b.trippedAt = o.Since, o.Probes, o.ProbeAt, time.Now()
 	b.open.Store(true)
 	b.signal()
 }
@@ -325,13 +314,16 @@ func (b *breaker) remember(r RequestID, f failure) {
 // isDegraded reports whether so many other requests fail that the upstream must be the cause. mu is
 // held.
 func (b *breaker) isDegraded(r RequestID, now time.Time) bool {
+	if b.share < degraded {
+		return false
+	}
 	others := 0
 	for other, f := range b.failing {
 		if other != r && !f.isSuspect() && now.Sub(f.at) <= recent {
 			others++
 		}
 	}
-	return others >= fewFailing && float64(others) >= degraded*(b.fine.sum(now)+float64(others))
+	return others >= fewFailing
 }
 
 // sync stores what other nodes must know.
@@ -404,6 +396,7 @@ func (b *breaker) learn(all []storage.Outage, known bool, now time.Time) {
 	}
 	if known && b.stored { // another node got an answer
 		b.log.Info("the upstream answers again, according to another node", "outage", now.Sub(b.since).Round(time.Millisecond).String())
-		b.close(now)
+		b.closedAt = now
+		b.close()
 	}
 }
