@@ -155,7 +155,31 @@ func TestLinksFindsBroken(t *testing.T) {
 	}
 }
 
-// TestCompatibilityNamesTests checks that the tests named in docs/compatibility.md exist.
+// testSources returns the test code in a folder, and the names of its scripts as Go strings.
+func testSources(t *testing.T, folder, files string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, pattern := range []string{files, "testdata/*.txtar"} {
+		names, err := fs.Glob(os.DirFS("."), slashpath.Join(folder, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if script, ok := strings.CutSuffix(slashpath.Base(name), ".txtar"); ok {
+				fmt.Fprintf(&all, "%q", script)
+				continue
+			}
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+	}
+	return all.String()
+}
+
+// TestCompatibilityNamesTests checks that the tests and subtests named in docs/compatibility.md exist.
 func TestCompatibilityNamesTests(t *testing.T) {
 	folders := map[string]string{
 		"": ".", "cmd": "cmd/sheaf", "integration": "integration", "driver": "internal/storage/internal/driver",
@@ -165,7 +189,7 @@ func TestCompatibilityNamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`(?:(\\w+): )?((?:Test|Fuzz)\\w+)(?:/[^`]*)?`").FindAllStringSubmatch(string(page), -1)
+	named := regexp.MustCompile("`(?:(\\w+): )?((?:Test|Fuzz)\\w+)(?:/([^`]*))?`").FindAllStringSubmatch(string(page), -1)
 	if len(named) < 100 {
 		t.Errorf("only %d tests are named", len(named))
 	}
@@ -176,20 +200,21 @@ func TestCompatibilityNamesTests(t *testing.T) {
 			folder = "internal/" + m[1]
 		}
 		if sources[folder] == "" {
-			files, err := fs.Glob(os.DirFS("."), slashpath.Join(folder, "*_test.go"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, file := range files {
-				text, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				sources[folder] += string(text)
-			}
+			sources[folder] = testSources(t, folder, "*_test.go")
 		}
 		if !strings.Contains(sources[folder], "func "+m[2]+"(") {
 			t.Errorf("there is no %s in %s", m[2], folder)
+		}
+		if m[3] != "" && !strings.Contains(sources[folder], `"`+m[3]+`"`) {
+			t.Errorf("there is no %s/%s in %s", m[2], m[3], folder)
+		}
+	}
+	suites := testSources(t, "internal/storage/storagetest", "*.go")
+	for _, m := range regexp.MustCompile("`(?:suite|reopen|nodes): (?:([^`/]*)/)?([^`]*)`").FindAllStringSubmatch(string(page), -1) {
+		for _, name := range m[1:] {
+			if name != "" && !strings.Contains(suites, `"`+name+`"`) {
+				t.Errorf("there is no %q in storagetest", name)
+			}
 		}
 	}
 }
