@@ -35,8 +35,9 @@ func TestImports(t *testing.T) {
 		"/internal/telemetry":               {"/internal/batch", "/internal/storage", "/internal/engine", "/internal/outbound"},
 		"/internal/admission":               {"/internal/batch"},
 		"/internal/database":                {"/internal/batch", "/internal/private", "/internal/secret", "/internal/storage", "/internal/storage/sqlite", "/internal/storage/postgres"},
-		"/internal/engine":                  {"/internal/batch", "/internal/storage", "/internal/budget", "/internal/cpu", "/internal/governor", "/internal/outbound", "/internal/tracing", "/internal/outage"},
-		"/internal/webhook":                 {"/internal/batch", "/internal/storage", "/internal/outbound", "/internal/private", "/internal/outage"},
+		"/internal/engine":                  {"/internal/batch", "/internal/storage", "/internal/budget", "/internal/cpu", "/internal/governor", "/internal/outbound", "/internal/ratelimit", "/internal/tracing", "/internal/outage"},
+		"/internal/ratelimit":               {},
+		"/internal/webhook":                 {"/internal/batch", "/internal/storage", "/internal/outbound", "/internal/private", "/internal/ratelimit", "/internal/outage"},
 		"/internal/gate":                    {},
 		"/internal/cpu":                     {"/internal/gate"},
 		"/internal/inbound":                 {"/internal/gate"},
@@ -53,7 +54,7 @@ func TestImports(t *testing.T) {
 	}
 	// Packages that open sockets, or serve them.
 	sockets := []string{"net", "net/http", "crypto/tls"}
-	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "/internal/api/reply", "", "/cmd/sheaf", "/internal/engine" /* http.Header and its dates */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/inbound", "/internal/auth" /* http.Status… */, "/internal/audit" /* http.Request */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/telemetry" /* serves metrics */}
+	maySocket := []string{"/client", "/internal/submit" /* http.Status… */, "/internal/outbound", "/internal/api", "/internal/api/reply", "", "/cmd/sheaf", "/internal/engine" /* http.Status… */, "/internal/pgtest" /* looks for a free port */, "/internal/strictupstream" /* serves tests */, "/internal/certificate", "/internal/inbound", "/internal/auth" /* http.Status… */, "/internal/audit" /* http.Request */, "/internal/webhook" /* the client is outbound's */, "/openapi", "/internal/dashboard", "/internal/tracing" /* http.Header */, "/internal/ratelimit" /* http.Header */, "/internal/telemetry" /* serves metrics */}
 
 	// Packages that may import only the standard library.
 	bare := []string{"/client"}

@@ -125,8 +125,9 @@ type Retries struct {
 	Limit *int
 	// Interval is the pause before a retry. Default: 3s.
 	Interval time.Duration
-	// ThrottleLimit is how long the upstream may answer a request with 429 before the request
-	// fails. Default: 20m.
+	// ThrottleLimit is how long the upstream may refuse a request because of a rate limit before
+	// the request fails. If the upstream names a time beyond it, the request fails at once.
+	// Default: 20m.
 	ThrottleLimit time.Duration
 	// InDoubt also retries a POST or PATCH whose outcome is unknown. Set it only if the upstream
 	// honors the Idempotency-Key.

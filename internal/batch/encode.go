@@ -60,8 +60,8 @@ func (f *Form) AppendResult(dst []byte, id string, r *Result, inDoubt bool) []by
 type Details struct {
 	Request     *Request
 	Attempts    int
-	Throttles   int       // answers 429
-	ThrottledAt time.Time // the time of the first answer 429; zero: none
+	Throttles   int       // refusals because of a rate limit
+	ThrottledAt time.Time // the time of the first of these; zero: none
 	StartedAt   time.Time // the start of the first attempt; zero: the request was not sent
 	EndedAt     time.Time // the end of the last attempt
 }

@@ -222,7 +222,7 @@ func (r *run) send(i int) answer {
 		r.upstream.Undo(r.c.Queue)
 		return answer{index: i, Answer: a}
 	}
-	learned := lesson(&a, r.requests[i].allowed, began, finished)
+	learned := r.e.Policy.lesson(&a, r.requests[i].allowed, began, finished)
 	learned.Store, learned.Request = r.c.Store, governor.RequestID{Ticket: r.c.Ticket, Index: i}
 	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
 	learned.Accepted, learned.Unauthorized = a.Outcome == outbound.Answered && a.Code/100 == 2, isUnauthorized(&a)

@@ -127,10 +127,32 @@ func (r *run) tryStart(i, begins int, now time.Time) choice {
 	if is := r.prepare(i); is != chosen {
 		return is
 	}
-	if !r.reserve(i, begins, now) {
-		return refused
+	if r.reserve(i, begins, now) {
+		return chosen
 	}
-	return chosen
+	if r.giveUp(i, now) {
+		return ended
+	}
+	return refused
+}
+
+// giveUp ends request i unsent if the upstream has refused a request of its store and named a time that
+// lies beyond the throttle limit.
+func (r *run) giveUp(i int, now time.Time) bool {
+	if r.later.IsZero() {
+		return false
+	}
+	until := r.upstream.HeldUntil(r.c.Queue)
+	// A hold of at most firstThrottle may be one for which the upstream has named no time.
+	if until.Sub(now) <= firstThrottle || !r.e.Policy.isTooLate(until, &r.requests[i].tries, now) {
+		return false
+	}
+	r.later = time.Time{} // the next request may have an earlier limit
+	r.endUnsent(i, batch.Result{
+		Status: batch.Failed, Code: http.StatusTooManyRequests,
+		Line: http.StatusText(http.StatusTooManyRequests) + ": not sent, because " + acceptsNothing(until),
+	})
+	return true
 }
 
 // prepare fills the references of request i after all its dependencies have ended. It ends the

@@ -40,13 +40,13 @@ func (w *world) refuse(after map[string]string) {
 // second, and that holds of several stores delay all of them.
 func TestThrottledStore(t *testing.T) {
 	scenario(t, "other stores continue", func(t *testing.T, w *world) {
-		w.refuse(map[string]string{"throttled": "999999999"})
+		w.refuse(map[string]string{"throttled": "600"})
 		a := w.create("throttled", stop, posts(1)...)
 		synctest.Wait()
 		b := w.create("free", goOn, posts(3)...)
 		w.pass(2 * time.Second)
 		expect(t, "another store", w.outcome(b), "200 200 200")
-		w.pass(4 * time.Minute)
+		w.pass(9 * time.Minute)
 		expect(t, "the throttled one", w.outcome(a), "QUEUED -")
 		w.pass(time.Minute)
 		expect(t, "the throttled one after its wait", w.outcome(a), "200")

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -13,8 +12,8 @@ import (
 type Observer interface {
 	// Attempted reports an attempt and its outcome.
 	Attempted(outcome outbound.Outcome, code int, took time.Duration)
-	// Waits reports that a request waits for its next attempt. throttled means that the answer was
-	// 429.
+	// Waits reports that a request waits for its next attempt. throttled means that the upstream
+	// refused it because of a rate limit.
 	Waits(throttled bool, pause time.Duration)
 	// Ended reports the end of a request. If inDoubt is set, the upstream may have carried it out.
 	Ended(store string, status batch.ResultStatus, inDoubt bool)
@@ -76,7 +75,8 @@ func (e *Engine) State() State {
 // reportMark reports the mark of an attempt to the observer.
 func (e *Engine) reportMark(store string, m *storage.Mark, a *outbound.Answer, now time.Time) {
 	if m.State == storage.Waiting {
-		e.Observer.Waits(a.Outcome == outbound.Answered && m.Result.Code == http.StatusTooManyRequests, m.NotBefore.Sub(now))
+		_, throttled := e.Policy.refused(a, now)
+		e.Observer.Waits(throttled, m.NotBefore.Sub(now))
 		return
 	}
 	e.Observer.Ended(store, m.Result.Status, m.InDoubt())

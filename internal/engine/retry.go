@@ -2,23 +2,22 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/ratelimit"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Limits of the pause after an answer 429 (docs/contract.md#rate-limits).
+// Limits of the pause after an answer that refuses a request because of a rate limit
+// (docs/contract.md#rate-limits).
 const (
 	leastThrottle = 100 * time.Millisecond // prevents a busy loop if Retry-After is 0
 	firstThrottle = time.Second
-	mostThrottle  = storage.HoldLimit
+	mostThrottle  = 5 * time.Minute // if the answer names no time
 )
 
 // Policy decides what happens after an attempt. Its decision depends only on the request, the attempts
@@ -28,7 +27,7 @@ type Policy struct {
 	RetryInterval   time.Duration // pause before a retry
 	OutageLimit     time.Duration // how long an outage of the upstream may last before attempts count and requests fail; 0: attempts always count
 	CredentialLimit time.Duration // how long requests wait for a new credential after the upstream has stopped accepting theirs; 0: they don't wait
-	ThrottleLimit   time.Duration // how long, from a request's first answer 429, such answers don't count as failures
+	ThrottleLimit   time.Duration // how long, from a request's first refusal because of a rate limit, refusals don't count as failures
 	Success         func(code int) bool
 	RetryInDoubt    bool // send a POST or PATCH again if its outcome is unknown
 }
@@ -41,15 +40,17 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
 		Status: batch.Failed, Code: a.Code, Line: a.Line, Body: body, Kind: batch.KindOf(body), Headers: a.Kept(),
 	}}
+	excused := v == governor.Unavailable && now.Sub(t.StartedAt) < p.OutageLimit
+	refusal, refused := p.refused(a, now)
 	switch {
-	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
-		p.throttle(&m, a, now)
+	case refused && !excused: // during an outage, a 503 that names a wait is like one that doesn't
+		p.throttle(&m, refusal, now)
 	case v == governor.Expired && isUnauthorized(a):
 		m.State, m.NotBefore = storage.Waiting, storage.CeilMillis(now.Add(p.RetryInterval))
 	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)) && !(a.Incomplete && r.Repeatable()):
 		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
-		p.fail(&m, r, o, a, v == governor.Unavailable, now)
+		p.fail(&m, r, o, a, excused, now)
 	}
 	return m
 }
@@ -103,17 +104,51 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 	return t.InDoubt // this attempt doesn't change what is known
 }
 
-// throttle handles an answer 429, which doesn't count as a failure until ThrottleLimit has passed.
-func (p *Policy) throttle(m *storage.Mark, a *outbound.Answer, now time.Time) {
+// refused reports whether an answer refuses a request because of a rate limit. A 503 with a time beyond
+// ThrottleLimit doesn't if requests wait for the end of outages: it is probably one.
+func (p *Policy) refused(a *outbound.Answer, now time.Time) (refusal ratelimit.Refusal, ok bool) {
+	if a.Outcome != outbound.Answered || a.Code != http.StatusTooManyRequests && p.Success(a.Code) {
+		return ratelimit.Refusal{}, false
+	}
+	refusal, ok = ratelimit.Refused(a.Code, a.Header, now)
+	if a.Code == http.StatusServiceUnavailable && p.OutageLimit > 0 && refusal.Wait > p.ThrottleLimit {
+		return ratelimit.Refusal{}, false
+	}
+	return refusal, ok
+}
+
+// throttle handles a refusal because of a rate limit. It doesn't count as a failure until ThrottleLimit
+// has passed, unless the upstream names a later time.
+func (p *Policy) throttle(m *storage.Mark, refusal ratelimit.Refusal, now time.Time) {
 	t := &m.Tries
 	if t.Throttles++; t.ThrottledSince.IsZero() {
 		t.ThrottledSince = now
 	}
+	t.MaybeDone = t.MaybeDone || m.Result.Code >= 500
 	if now.Sub(t.ThrottledSince) >= p.ThrottleLimit {
 		return
 	}
+	if until := now.Add(refusal.Wait); p.isTooLate(until, t, now) {
+		m.Result.Line += "; " + acceptsNothing(until)
+		return
+	}
 	m.State = storage.Waiting
-	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(a.Header, t.Throttles, now)))
+	m.NotBefore = storage.CeilMillis(now.Add(throttlePause(refusal, t.Throttles)))
+}
+
+// isTooLate reports whether a request that may not be sent before the given time would wait beyond
+// ThrottleLimit.
+func (p *Policy) isTooLate(until time.Time, t *storage.Tries, now time.Time) bool {
+	since := now
+	if !t.ThrottledSince.IsZero() {
+		since = t.ThrottledSince
+	}
+	return until.Sub(since) > p.ThrottleLimit
+}
+
+// acceptsNothing is the reason for not sending a request again.
+func acceptsNothing(until time.Time) string {
+	return "the API accepts no requests before " + until.UTC().Format(time.RFC3339) + ", which is later than --throttle-limit allows"
 }
 
 // isUnavailable reports whether an attempt says that the upstream is unavailable: there was no
@@ -162,7 +197,6 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.TooLarge: // the next answer would be as large
 	case outbound.Withheld: // can't happen: settle doesn't judge an attempt that was withheld
 	}
-	excused = excused && now.Sub(m.Tries.StartedAt) < p.OutageLimit
 	if again && (excused || !o.StopOnFailure && m.Tries.Retries < p.RetryLimit) {
 		if !excused {
 			m.Tries.Retries++
@@ -174,90 +208,48 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 
 // longest returns the longest possible pause before an attempt. If a stored time is further ahead, it
 // was written while the clock was wrong.
-func (p *Policy) longest() time.Duration { return max(mostThrottle, p.RetryInterval) }
-
-// throttlePause returns how long a request waits after its n-th answer 429. It follows Retry-After. If
-// the upstream keeps sending Retry-After: 0, the pause grows to one second. Without a usable
-// Retry-After, the pause starts at one second and doubles.
-func throttlePause(header http.Header, n int, now time.Time) time.Duration {
-	doubled := func(first, most time.Duration) time.Duration {
-		if shift := n - 1; shift < 16 {
-			return min(first<<shift, most)
-		}
-		return most
-	}
-	if pause, ok := retryAfter(header, now); ok {
-		return max(pause, doubled(leastThrottle, firstThrottle))
-	}
-	return doubled(firstThrottle, mostThrottle)
+func (p *Policy) longest() time.Duration {
+	return max(mostThrottle, p.ThrottleLimit, p.RetryInterval)
 }
 
-// retryAfter returns the longest usable Retry-After of an answer (RFC 9110, section 10.2.3), and
-// reports whether there is one. Seconds may have decimals. A date is compared with the answer's own
-// Date header, so that the upstream's clock may differ from this node's. A date in the past is not
-// usable.
-func retryAfter(header http.Header, now time.Time) (pause time.Duration, ok bool) {
-	if date, err := httpDate(header.Get("Date")); err == nil {
-		now = date
+// throttlePause returns how long a request waits after its n-th refusal. It follows the time that the
+// upstream names. If the upstream keeps naming no wait at all, the pause grows to one second. Without a
+// named time, the pause starts at one second and doubles.
+func throttlePause(refusal ratelimit.Refusal, n int) time.Duration {
+	first, most := firstThrottle, mostThrottle
+	if refusal.Named {
+		first, most = leastThrottle, firstThrottle
 	}
-	take := func(d time.Duration) { pause, ok = max(pause, min(d, mostThrottle)), true }
-	for _, value := range header.Values("Retry-After") {
-		if date, err := httpDate(value); err == nil {
-			if date.After(now) {
-				take(date.Sub(now))
-			}
-			continue
-		}
-		for part := range strings.SplitSeq(value, ",") { // a proxy may have joined several lines
-			if seconds, err := decimal(part); err == nil {
-				take(time.Duration(min(seconds, mostThrottle.Seconds()) * float64(time.Second)))
-			}
-		}
+	doubled := most
+	if shift := n - 1; shift < 16 {
+		doubled = min(first<<shift, most)
 	}
-	return pause, ok
-}
-
-// httpDate reads a date in one of HTTP's three formats (RFC 9110, section 5.6.7). It also accepts UTC
-// or an offset instead of GMT, because some servers send these.
-func httpDate(text string) (time.Time, error) {
-	text = strings.TrimSpace(text)
-	if date, err := time.Parse(time.RFC1123Z, text); err == nil {
-		return date, nil
-	}
-	if rest, found := strings.CutSuffix(text, " UTC"); found {
-		text = rest + " GMT"
-	}
-	return http.ParseTime(text)
-}
-
-// decimal reads a number with or without a decimal point.
-func decimal(text string) (float64, error) {
-	text = strings.TrimSpace(text)
-	if strings.Trim(text, "0123456789.") != "" {
-		return 0, strconv.ErrSyntax
-	}
-	n, err := strconv.ParseFloat(text, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		err = nil // n is infinite, and the caller limits it
-	}
-	return n, err
+	return max(refusal.Wait, doubled)
 }
 
 // lesson returns what the governor learns from an attempt.
-func lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
+func (p *Policy) lesson(a *outbound.Answer, asked, began, ended time.Time) governor.Answer {
 	out := governor.Answer{Kind: governor.Fine, Asked: asked, Began: began, Ended: ended}
+	refusal, refused := p.refused(a, ended)
 	switch {
-	case a.Outcome == outbound.Answered && a.Code == http.StatusTooManyRequests:
-		out.Kind, out.Pause = governor.Throttled, throttlePause(a.Header, 1, ended)
+	case refused:
+		out.Kind, out.Pause = governor.Throttled, throttlePause(refusal, 1)
+		if a.Code == http.StatusServiceUnavailable {
+			out.Kind = governor.Busy
+		}
 	case a.Outcome == outbound.Answered && a.Code == http.StatusServiceUnavailable:
 		out.Kind = governor.Busy
-		out.Pause, _ = retryAfter(a.Header, ended)
 	case a.Outcome == outbound.Answered && a.Incomplete:
 		out.Kind = governor.Silent
 	case a.Outcome == outbound.Doubt && a.Code == http.StatusGatewayTimeout:
 		out.Kind = governor.Late
 	case a.Outcome == outbound.Doubt, a.Outcome == outbound.NotSent, a.Outcome == outbound.Refused:
 		out.Kind = governor.Silent
+	case a.Outcome == outbound.Answered:
+		// Beyond ThrottleLimit, the next request finds out whether the upstream really refuses it.
+		if wait := ratelimit.Exhausted(a.Header, ended); wait <= p.ThrottleLimit {
+			out.Pause = wait
+		}
 	}
 	return out
 }

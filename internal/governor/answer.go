@@ -12,7 +12,7 @@ type Kind uint8
 const (
 	Silent    Kind = iota // nothing: the request wasn't sent, or the connection broke
 	Fine                  // the upstream sent any answer except those below
-	Throttled             // the upstream answered 429
+	Throttled             // the upstream refused the request because of a rate limit
 	Busy                  // the upstream answered 503
 	Late                  // the upstream didn't answer in time
 )
@@ -27,7 +27,7 @@ type Answer struct {
 	Accepted     bool // the answer is a success
 	Unauthorized bool // the answer is 401
 	Request      RequestID
-	Pause        time.Duration // how long the upstream asked to wait; 0: it named no time
+	Pause        time.Duration // how long the upstream asked to wait, also after a success; 0: it named no time
 }
 
 // judge learns from an answer and returns its place. held is the time before which nothing may be
@@ -44,6 +44,12 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	case a.Kind == Fine:
 		c.accept(a.Asked)
 		c.hold.succeed(a.Store, a.Asked)
+		if a.Pause > 0 {
+			if until.Sub(later(c.hold.stores[a.Store], now)) > pollInterval { // other nodes learn of it in time
+				held = until
+			}
+			c.hold.add(a.Store, until, now)
+		}
 	case a.Pause > 0:
 		wide = c.hold.add(a.Store, until, now)
 		held = until
@@ -51,11 +57,11 @@ func (c *Credential) judge(a Answer) (held time.Time) {
 	if wide {
 		c.adapt(&a, c.governor.maxInFlight, now)
 	}
-	if a.Kind == Throttled {
-		if wide {
-			c.teach(&a, until, now)
-		}
-		c.logThrottle(&a, until)
+	if a.Kind == Throttled && wide {
+		c.teach(&a, until, now)
+	}
+	if a.Pause > 0 {
+		c.logHold(&a, until)
 	}
 	return held
 }
@@ -83,8 +89,8 @@ func (c *Credential) teach(a *Answer, until, now time.Time) {
 	}
 }
 
-// logThrottle logs an answer 429, at most once a minute.
-func (c *Credential) logThrottle(a *Answer, until time.Time) {
+// logHold logs that the upstream has asked to wait, at most once a minute.
+func (c *Credential) logHold(a *Answer, until time.Time) {
 	if a.Ended.Sub(c.loggedAt) < time.Minute {
 		return
 	}
@@ -93,5 +99,5 @@ func (c *Credential) logThrottle(a *Answer, until time.Time) {
 	if c.base > 0 {
 		pace = fmt.Sprintf("%.0f a minute", 60*c.base)
 	}
-	c.governor.log.Info("the upstream answered 429: requests for this store with this credential wait", "store", a.Store, "credential", c.key.Short(), "until", until, "pace", pace)
+	c.governor.log.Info("the upstream limits the rate: requests for this store with this credential wait", "store", a.Store, "credential", c.key.Short(), "until", until, "pace", pace)
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// fastClock is storage with a clock that is an hour ahead of the node's.
+// fastClock is storage with a clock that is two days ahead of the node's.
 type fastClock struct{ schedule }
 
 func (*fastClock) Holds(context.Context) ([]storage.Hold, error) {
-	return []storage.Hold{{Credential: key, Until: storage.FromMillis(time.Now().Add(time.Hour).UnixMilli())}}, nil
+	return []storage.Hold{{Credential: key, Until: storage.FromMillis(time.Now().Add(48 * time.Hour).UnixMilli())}}, nil
 }
 
 // TestHoldIsBounded checks that no stored hold applies for longer than storage.HoldLimit.

@@ -1,9 +1,10 @@
 // Package governor limits what is sent upstream with one credential, across all batches and stores
 // that use it. Three things decide when a request may be sent:
 //
-//   - The hold. After an answer 429, or a 503 with Retry-After, nothing is sent for that store with
-//     that credential until the time that the answer names. The hold is shared with other nodes
-//     through storage. When several stores get such answers, the node holds the whole credential.
+//   - The hold. After an answer that refuses a request because of a rate limit, or says that no requests
+//     remain, nothing is sent for that store with that credential until the time that the answer
+//     names. The hold is shared with other nodes through storage. When several stores get such
+//     answers, the node holds the whole credential.
 //   - The pace. A configured rate is one schedule for all nodes; each node reserves a piece of it at
 //     a time. Without a rate, or below it, each node learns the pace from how many requests the
 //     upstream accepted between repeated answers 429.

@@ -23,9 +23,10 @@ const (
 	maxStores = 1000
 )
 
-// hold is how long the upstream has asked to wait. It applies to the store that was refused, because
-// one store's limit must not stop all stores that share the credential. When several stores are
-// refused, it applies to the whole credential. Guarded by Credential.mu.
+// hold is how long the upstream has asked to wait, by a refusal or by a success after which no requests
+// remain. It applies to the store of that answer, because one store's limit must not stop all stores
+// that share the credential. When several stores get such answers, it applies to the whole credential.
+// Guarded by Credential.mu.
 type hold struct {
 	stores       map[string]time.Time       // when each store's hold ends
 	allUntil     time.Time                  // when the hold of all stores ends
@@ -116,16 +117,12 @@ func (h *hold) succeed(store string, allowed time.Time) {
 
 // until returns the time before which nothing of the queue may be sent.
 func (h *hold) until(q storage.QueueID) time.Time {
-	t := h.allUntil
-	if h.probeAt.Before(t) {
-		t = h.probeAt
-	}
-	for _, store := range []string{h.queues[q], ""} { // "" stands for all stores
-		if own := h.stores[store]; own.After(t) {
-			t = own
-		}
-	}
-	return t
+	return later(earlier(h.allUntil, h.probeAt), h.own(q))
+}
+
+// own returns the end of the hold of the queue's store.
+func (h *hold) own(q storage.QueueID) time.Time {
+	return later(h.stores[h.queues[q]], h.stores[""]) // "" stands for all stores
 }
 
 // sent records that a request was sent.
@@ -154,4 +151,12 @@ func (c *Credential) Use(q storage.QueueID, store string) {
 		c.hold.queues = map[storage.QueueID]string{}
 	}
 	c.hold.queues[q] = store
+}
+
+// HeldUntil returns the end of the hold of the queue's store; zero: there is none. It ignores the holds
+// that come from refusals of other stores, because a success can end them early.
+func (c *Credential) HeldUntil(q storage.QueueID) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hold.own(q)
 }

@@ -34,8 +34,8 @@ type Mark struct {
 type Tries struct {
 	Attempts       int       // how many times it was sent or may have been sent
 	Retries        int       // failed attempts that were followed by another
-	Throttles      int       // answers with code 429
-	ThrottledSince time.Time // the first 429; zero: none
+	Throttles      int       // refusals because of a rate limit
+	ThrottledSince time.Time // the first of these; zero: none
 	MaybeDone      bool      // an earlier attempt may have taken effect
 	InDoubt        bool      // it is unknown whether an attempt was carried out, and no later answer settled it
 	StartedAt      time.Time // the first attempt

@@ -69,8 +69,8 @@ type IndexedResult struct {
 	batch.Result
 	InDoubt        bool // see Mark.InDoubt
 	Attempts       int
-	Throttles      int       // answers with code 429
-	ThrottledSince time.Time // the first 429; zero: none
+	Throttles      int       // refusals because of a rate limit
+	ThrottledSince time.Time // the first of these; zero: none
 	StartedAt      time.Time // of the first attempt; zero: the request wasn't sent
 	EndedAt        time.Time // of the last attempt
 }

@@ -163,8 +163,9 @@ type Pacing interface {
 	Reserve(ctx context.Context, credential batch.Owner, span time.Duration) (time.Time, error)
 }
 
-// HoldLimit is the longest time for which a credential is held back.
-const HoldLimit = 5 * time.Minute
+// HoldLimit is the longest time for which a credential is held back, in case a wrong clock made the
+// hold. It must exceed the waits that upstreams name, for example until a daily quota starts over.
+const HoldLimit = 24 * time.Hour
 
 // Hold is a time before which nothing of a store may be sent with an upstream credential.
 type Hold struct {

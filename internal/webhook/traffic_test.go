@@ -261,19 +261,20 @@ func TestReceiverRetryAfter(t *testing.T) {
 			t.Error("not called after the time in Retry-After")
 		}
 	})
-	now := time.Now()
-	for header, want := range map[string]time.Duration{
-		"60": time.Minute, "1.5": 1500 * time.Millisecond, "-5": 0, "": 0, "soon": 0, "NaN": 0, "Inf": time.Hour,
-		"99999999999999999999": time.Hour, "1e300": time.Hour,
-		now.Add(-time.Hour).UTC().Format(http.TimeFormat): 0, now.Add(1000 * time.Hour).UTC().Format(http.TimeFormat): time.Hour,
-	} {
-		if got := retryAfter(503, header, now); got != want {
-			t.Errorf("Retry-After: %s: %v, want %v", header, got, want)
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+		n.hosts["far"] = func(context.Context) (int, http.Header) {
+			return 503, http.Header{"Retry-After": {"99999999999999999999"}}
 		}
-	}
-	if got := retryAfter(500, "60", now); got != 0 {
-		t.Errorf("Retry-After of a 500: %v, want none", got)
-	}
+		endedIn(t, node, "s", "far")
+		<-time.After(longestPause - time.Minute)
+		if calls := n.count("far", time.Time{}); calls != 1 {
+			t.Errorf("called %d times within the longest pause, want once", calls)
+		}
+		<-time.After(2 * time.Minute)
+		if calls := n.count("far", time.Time{}); calls != 2 {
+			t.Errorf("called %d times after the longest pause, want twice", calls)
+		}
+	})
 }
 
 // TestShutdownWaitsForNoReceiver checks that calls in flight are canceled and made again later.

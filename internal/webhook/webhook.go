@@ -24,6 +24,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outage"
 	"github.com/sheafapi/sheaf/internal/outbound"
+	"github.com/sheafapi/sheaf/internal/ratelimit"
 	"github.com/sheafapi/sheaf/internal/storage"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
@@ -237,7 +238,8 @@ func (d *Deliverer) send(ctx context.Context, del *storage.Delivery) outcome {
 		return outcome{problem: outbound.ReceiverFailure(err)}
 	}
 	resp.Body.Close() // only the status code matters
-	o := outcome{code: resp.StatusCode, pause: retryAfter(resp.StatusCode, resp.Header.Get("Retry-After"), time.Now())}
+	refusal, _ := ratelimit.Refused(resp.StatusCode, resp.Header, time.Now())
+	o := outcome{code: resp.StatusCode, pause: min(refusal.Wait, longestPause)}
 	if o.code/100 != 2 {
 		o.problem = fmt.Sprintf("the receiver answered %d", o.code)
 	}

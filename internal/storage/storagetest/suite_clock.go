@@ -75,7 +75,7 @@ var clockTests = []struct {
 		f.near("an hour earlier", f.holds()[0].Until, 4*time.Minute)
 	}},
 	{"no hold lasts longer than the limit", func(f *clocked) {
-		f.hold(batch.OwnerOf("one"), f.c.Now().Add(time.Hour))
+		f.hold(batch.OwnerOf("one"), f.c.Now().Add(2*storage.HoldLimit))
 		f.near("a long one", f.holds()[0].Until, storage.HoldLimit)
 	}},
 	{"reservations lie as far ahead as when they were made", func(f *clocked) {
