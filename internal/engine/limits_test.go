@@ -172,3 +172,24 @@ func TestLimitsBeyond(t *testing.T) {
 		expect(t, "another one", w.outcome(c), "200 200 200")
 	})
 }
+
+// TestLimitsInOutage checks that an outage in which the API names a wait is an outage: requests wait for
+// its end, although it lasts longer than the throttle limit.
+func TestLimitsInOutage(t *testing.T) {
+	for _, after := range []string{"20", "86400"} {
+		outages(t, after, time.Hour, func(t *testing.T, w *world) {
+			w.slow(2, 20, 100*time.Millisecond)
+			a, b := w.create("a", stop, posts(20)...), w.create("b", parallel, posts(20)...)
+			w.pass(50 * time.Millisecond)
+			down := answered(503, "Retry-After", after)
+			w.up.fail(&down)
+			w.pass(50 * time.Minute)
+			w.up.fail(nil)
+			if took := w.await(t, a, b); took > 45*time.Second {
+				t.Errorf("the batches took %v after the upstream's return", took)
+			}
+			expect(t, "outcomes", w.outcome(a)+", "+w.outcome(b), all(20, "200")+", "+all(20, "200"))
+			w.checkLedger(t)
+		})
+	}
+}
