@@ -125,22 +125,22 @@ func TestChangedFiles(t *testing.T) {
 		}
 		cert, key = newPair(t, "second")
 		write(t, certFile, cert)
-		time.Sleep(time.Minute - 1)
+		<-time.After(time.Minute - 1)
 		expect(t, p, "first")
 		if log.Len() > 0 {
 			t.Errorf("the log before the check: %s", &log)
 		}
-		time.Sleep(1)
+		<-time.After(1)
 		expect(t, p, "first")
 		if !strings.Contains(log.String(), "the previous certificate stays in use") {
 			t.Errorf("the log after only one file was written: %s", &log)
 		}
 		write(t, keyFile, key)
 		expect(t, p, "first")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		expect(t, p, "second")
 		log.Reset()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		expect(t, p, "second")
 		if log.Len() > 0 {
 			t.Errorf("the log without a change: %s", &log)
@@ -161,7 +161,7 @@ func TestExpiry(t *testing.T) {
 		warnings := func(days int) int {
 			log.Reset()
 			for range days * 24 {
-				time.Sleep(time.Hour)
+				<-time.After(time.Hour)
 				expect(t, p, "old")
 			}
 			return strings.Count(log.String(), "must be renewed")
