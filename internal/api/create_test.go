@@ -149,10 +149,14 @@ func TestCreateByteOrderMark(t *testing.T) {
 
 // TestCreateBodies: a body of any size and encoding is stored byte for byte, or refused.
 func TestCreateBodies(t *testing.T) {
-	const limit = 3 << 20
+	const limit = 2 << 20
 	w := newWorld(t, func(o *Options) { o.MaxBody = limit })
 	for _, size := range []int{100, freeBody - 1, freeBody, freeBody + 1, smallBody - 1, smallBody, smallBody + 1, limit - 1, limit, limit + 1, 2 * limit} {
-		for _, form := range []string{"sized", "chunked", "gzip", "x-gzip", "identity", "chunked gzip"} {
+		forms := []string{"sized", "chunked", "gzip", "chunked gzip"}
+		if size == 100 {
+			forms = append(forms, "x-gzip", "identity") // other names of the same codings
+		}
+		for _, form := range forms {
 			t.Run(fmt.Sprint(form, size), func(t *testing.T) {
 				body := ofSize(size)
 				sent := body
