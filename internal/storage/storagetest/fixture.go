@@ -32,7 +32,10 @@ type fixture struct {
 func runTests(t *testing.T, theme string, open func(t *testing.T) storage.Storage, tests []test) {
 	t.Run(theme, func(t *testing.T) {
 		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) { tt.run(&fixture{t, open(t)}) })
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				tt.run(&fixture{t, open(t)})
+			})
 		}
 	})
 }

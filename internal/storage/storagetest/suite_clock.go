@@ -21,6 +21,7 @@ type Clocked interface {
 func RunClock(t *testing.T, open func(t *testing.T) Clocked) {
 	for _, tt := range clockTests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := open(t)
 			tt.run(&clocked{fixture{t, c}, c})
 		})

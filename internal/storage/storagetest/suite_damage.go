@@ -15,6 +15,7 @@ import (
 func RunDamage(t *testing.T, ways []string, open func(t *testing.T) (s storage.Storage, harm func(way string, id storage.BatchID))) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			s, harm := open(t)
 			f := &fixture{t, s}
 			bad, good, other := newBatch("s", 3), newBatch("s", 1), newBatch("other", 1)

@@ -28,6 +28,7 @@ type Cluster interface {
 func RunNodes(t *testing.T, open func(t *testing.T) Cluster) {
 	for _, tt := range slices.Concat(nodeTests, expiryTests, hintTests) {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := open(t)
 			tt.run(t, c, &fixture{t, c.Node(t)}, &fixture{t, c.Node(t)})
 		})

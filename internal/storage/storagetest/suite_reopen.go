@@ -16,6 +16,7 @@ import (
 func RunReopen(t *testing.T, database func(t *testing.T) (open func(t *testing.T) storage.Storage)) {
 	for _, tt := range slices.Concat(reopenTests, diedTests) {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			open := database(t)
 			f := &fixture{t, open(t)}
 			tt.run(f, func() {
