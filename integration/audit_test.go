@@ -194,14 +194,14 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 		if strings.Contains(got.Line, "the service was interrupted") {
 			a.interrupted++
 		}
-		unknown := isUnknown(got)
-		if got.Code != http.StatusBadGateway && (got.Code != http.StatusGatewayTimeout || !unknown) {
+		notSent := strings.Contains(got.Line, "connection could not be made") || strings.Contains(got.Line, "the request was not sent")
+		if got.Code != http.StatusBadGateway && (got.Code != http.StatusGatewayTimeout || !notSent && !isUnknown(got)) {
 			return checkAnswer(r, arrivals, got)
 		}
 		if !mustNotRepeat(r.Method) {
 			return nil
 		}
-		if strings.Contains(got.Line, "connection could not be made") {
+		if notSent {
 			a.notSent++
 			if executed > 0 {
 				return fmt.Errorf("it was carried out")

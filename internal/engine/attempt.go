@@ -225,6 +225,7 @@ func (r *run) send(i int) answer {
 	learned := r.e.Policy.lesson(&a, r.requests[i].allowed, began, finished)
 	learned.Store, learned.Request = r.c.Store, governor.RequestID{Ticket: r.c.Ticket, Index: i}
 	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
+	learned.Unreachable = a.Outcome == outbound.NotSent
 	learned.Accepted, learned.Unauthorized = a.Outcome == outbound.Answered && a.Code/100 == 2, isUnauthorized(&a)
 	verdict := r.upstream.Done(r.e.work, learned)
 	if !learned.Unavailable {

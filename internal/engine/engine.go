@@ -67,6 +67,8 @@ type Storage interface {
 // Upstream carries out one attempt. It is called from many goroutines.
 type Upstream interface {
 	Do(ctx context.Context, c *outbound.Call) outbound.Answer
+	// Reach returns nil if a connection can be made. It sends no request.
+	Reach(ctx context.Context) error
 }
 
 // Options configure an Engine. Only Rate, CPU, Observer, Tracer and TraceAttributes are optional.

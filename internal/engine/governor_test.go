@@ -74,6 +74,7 @@ func atOnce(time.Duration) string      { return "0" }
 
 // limited is an upstream with a limit per token.
 type limited struct {
+	reachable
 	limit   func() limiter
 	after   func(time.Duration) string
 	latency time.Duration
@@ -359,6 +360,7 @@ func TestGovernorQuiet(t *testing.T) {
 
 // crowded is an upstream that answers 503 when more than room requests are in flight.
 type crowded struct {
+	reachable
 	room           int
 	mu             sync.Mutex
 	under, refused int

@@ -19,6 +19,7 @@ import (
 
 // linked is an upstream that answers each request after a second and records it.
 type linked struct {
+	reachable
 	codes  []int
 	bodies int // approximate bytes of each answer's body
 

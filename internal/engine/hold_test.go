@@ -12,6 +12,7 @@ import (
 
 // refusing is an upstream that refuses the first attempts of some stores' requests.
 type refusing struct {
+	reachable
 	after map[string]string // by store: its Retry-After
 
 	mu    sync.Mutex

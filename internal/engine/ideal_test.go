@@ -16,6 +16,7 @@ import (
 
 // simulated is an upstream that answers by a rule. It records when its last answer was due.
 type simulated struct {
+	reachable
 	rule func(c *outbound.Call, n, inFlight int) (outbound.Answer, time.Duration)
 
 	mu       sync.Mutex

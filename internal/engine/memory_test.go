@@ -19,6 +19,7 @@ import (
 
 // large is an upstream whose answers take memory like those of package outbound.
 type large struct {
+	reachable
 	size  int64
 	calls atomic.Int64
 }

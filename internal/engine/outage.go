@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/storage"
@@ -10,6 +11,9 @@ import (
 // During an outage of the upstream, queues are parked: storage has their batches, and the engine keeps
 // only their IDs. At the time of each probe, one parked queue runs, and its first request is the probe.
 // At the end of the outage, all of them run, but with few requests in flight at first.
+
+// reachInterval is the time between two attempts to connect to an upstream that is unreachable.
+const reachInterval = time.Second
 
 // slowRestart is how long after an outage the number of requests in flight is limited at most.
 const slowRestart = time.Minute
@@ -20,7 +24,9 @@ const probeRetry = time.Second
 // outageLoop runs parked queues when a probe is due and when an outage ends.
 func (e *Engine) outageLoop(ctx context.Context) {
 	var timer <-chan time.Time
-	slow := false // an outage has ended, and few requests may be in flight
+	slow := false         // an outage has ended, and few requests may be in flight
+	var reached chan bool // the result of a call of Reach; nil: none is running
+	after := func(t ...time.Duration) { timer = time.After(slices.Min(t)) }
 	for {
 		changed := false
 		select {
@@ -30,24 +36,51 @@ func (e *Engine) outageLoop(ctx context.Context) {
 		case <-e.governor.Changed():
 			changed = true
 		case <-timer:
+		case ok := <-reached:
+			if reached = nil; ok {
+				e.governor.Hurry()
+				continue // Changed follows
+			}
 		}
 		now := time.Now()
 		o, out := e.governor.Outage(now)
 		switch {
 		case out && now.Before(o.ProbeAt):
-			timer, slow = time.After(min(o.ProbeAt.Sub(now), o.EndsBy.Sub(now))), false
+			slow = false
+			after(o.ProbeAt.Sub(now), o.EndsBy.Sub(now))
+			if o.Unreachable && reached == nil {
+				reached = e.reach(ctx)
+			}
 		case out:
 			e.withhold()
 			e.probe()
-			timer, slow = time.After(min(probeRetry, o.EndsBy.Sub(now))), false
+			slow = false
+			after(probeRetry, o.EndsBy.Sub(now))
 		case changed || !slow:
 			e.unpark()
-			timer, slow = time.After(slowRestart), true
+			slow = true
+			after(slowRestart)
 		default:
 			e.restart(int64(e.MaxOutbound))
 			timer, slow = nil, false
 		}
 	}
+}
+
+// reach checks once whether the upstream accepts connections again, so that the next probe needn't wait.
+// The result comes after reachInterval at the earliest, unless it is true.
+func (e *Engine) reach(ctx context.Context) chan bool {
+	result := make(chan bool, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, reachInterval)
+		defer cancel()
+		err := e.Upstream.Reach(ctx)
+		if err != nil {
+			<-ctx.Done()
+		}
+		result <- err == nil
+	}()
+	return result
 }
 
 // park makes a queue wait for the end of an outage. It returns false if there is none. e.mu is held.

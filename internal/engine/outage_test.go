@@ -178,6 +178,30 @@ func TestOutageProbes(t *testing.T) {
 	})
 }
 
+// TestUnreachable checks that the end of an outage without connections is noticed at once.
+func TestUnreachable(t *testing.T) {
+	outages(t, "probes", time.Hour, func(t *testing.T, w *world) {
+		w.up.fail(&refusedConnection)
+		a := w.create("s", stop, posts(3)...)
+		w.pass(10 * time.Minute)
+		w.up.fail(nil)
+		w.pass(2 * time.Second)
+		expect(t, "2 s after the end", w.outcome(a), "200 200 200")
+	})
+	outages(t, "connections only", time.Hour, func(t *testing.T, w *world) {
+		w.up.fail(&refusedConnection)
+		a := w.create("s", stop, posts(3)...)
+		w.pass(10 * time.Minute)
+		w.up.fail(&unavailable)
+		began := time.Now()
+		w.pass(10 * time.Minute)
+		if got := w.probes(began); len(got) > 22 {
+			t.Errorf("probes after %v s", got)
+		}
+		expect(t, "outcome", w.outcome(a), "QUEUED - - -")
+	})
+}
+
 // TestOutageEndsSlowly checks that few requests are in flight at first when an outage ends.
 func TestOutageEndsSlowly(t *testing.T) {
 	outages(t, "parallel", time.Hour, func(t *testing.T, w *world) {

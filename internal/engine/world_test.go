@@ -78,6 +78,21 @@ func (u *upstream) fail(a *outbound.Answer) {
 	u.down = a
 }
 
+// Reach fails while the upstream refuses connections.
+func (u *upstream) Reach(context.Context) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.down != nil && u.down.Outcome == outbound.NotSent {
+		return errors.New("refused")
+	}
+	return nil
+}
+
+// reachable is an upstream that accepts connections.
+type reachable struct{}
+
+func (reachable) Reach(context.Context) error { return nil }
+
 // dial sets how long attempts at a request wait for a connection.
 func (u *upstream) dial(batch, index int, takes time.Duration) {
 	u.mu.Lock()

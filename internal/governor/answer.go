@@ -23,6 +23,7 @@ type Answer struct {
 	Store        string    // the store of the request
 	Asked        time.Time // when Try or Claim allowed the request
 	Began, Ended time.Time
+	Unreachable  bool // there was no connection
 	Unavailable  bool // no connection, no answer, or one that says that the upstream is unavailable
 	Accepted     bool // the answer is a success
 	Unauthorized bool // the answer is 401

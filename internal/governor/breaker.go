@@ -67,6 +67,7 @@ type breaker struct {
 	stored    bool      // storage has the outage
 	ending    bool      // storage may still have an outage that is over
 	trippedAt time.Time // when the breaker last opened
+	reachable bool      // the last unavailable attempt got a connection
 	closedAt  time.Time // when the last outage ended
 
 	failing map[RequestID]failure // requests that found the upstream unavailable, even if they have succeeded since
@@ -95,6 +96,8 @@ type Outage struct {
 	Since   time.Time
 	ProbeAt time.Time // when the next probe may be sent
 	EndsBy  time.Time // when requests no longer wait for the outage's end
+
+	Unreachable bool // the last attempt on this node got no connection
 }
 
 // current returns the outage in which nothing but probes may be sent, if there is one.
@@ -104,7 +107,7 @@ func (b *breaker) current(now time.Time) (o Outage, ok bool) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return Outage{b.since, b.probeAt, b.since.Add(b.limit)}, b.isOut(now)
+	return Outage{Since: b.since, ProbeAt: b.probeAt, EndsBy: b.since.Add(b.limit), Unreachable: !b.reachable}, b.isOut(now)
 }
 
 // isOut reports whether nothing but probes may be sent. mu is held.
@@ -192,6 +195,16 @@ func (b *breaker) outage() storage.Outage {
 	return storage.Outage{Upstream: b.upstream, Since: b.since, Probes: b.probes, ProbeAt: b.probeAt}
 }
 
+// hurry allows the next probe now, because the upstream has accepted a connection again.
+func (b *breaker) hurry() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.since.IsZero() && !b.reachable {
+		b.reachable, b.probeAt = true, time.Now()
+		b.signal()
+	}
+}
+
 // withdraw records that a request that permit has allowed was not sent.
 func (b *breaker) withdraw() {
 	if !b.open.Load() {
@@ -238,7 +251,7 @@ func (b *breaker) succeed(a *Answer, now time.Time) {
 
 // close ends the outage on this node. mu is held.
 func (b *breaker) close() {
-	b.since, b.probes, b.probeAt, b.stored = time.Time{}, 0, time.Time{}, false
+	b.since, b.probes, b.probeAt, b.stored, b.reachable = time.Time{}, 0, time.Time{}, false, true
 	b.failures = 0
 	b.open.Store(false)
 	b.signal()
@@ -256,6 +269,7 @@ func (b *breaker) signal() {
 
 // fail records an unavailable attempt. mu is held.
 func (b *breaker) fail(a *Answer, now time.Time) (excused bool) {
+	b.reachable = !a.Unreachable
 	before := b.failing[a.Request]
 	f := failure{at: now}
 	switch {

@@ -209,6 +209,10 @@ func (g *Governor) Held(now time.Time) (n int, until time.Time) {
 // none, or if it has lasted too long.
 func (g *Governor) Outage(now time.Time) (o Outage, ok bool) { return g.breaker.current(now) }
 
+// Hurry reports that the upstream, which was unreachable, has accepted a connection. The next probe may
+// be sent at once.
+func (g *Governor) Hurry() { g.breaker.hurry() }
+
 // Changed returns a channel that signals the beginning and the end of an outage.
 func (g *Governor) Changed() <-chan struct{} { return g.breaker.changed }
 

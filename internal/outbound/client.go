@@ -172,6 +172,18 @@ func (c *Client) Do(ctx context.Context, call *Call) Answer {
 	return c.decode(ctx, call, c.send(ctx, call, target))
 }
 
+// Reach returns nil if a connection can be made, and closes it. It sends no request.
+func (c *Client) Reach(ctx context.Context) error {
+	if c.handler != nil {
+		return nil
+	}
+	conn, err := c.dial(ctx)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
 // send makes an attempt over the network.
 func (c *Client) send(ctx context.Context, call *Call, target string) Answer {
 	if !httpguts.ValidHeaderFieldValue(call.Token) || !httpguts.ValidHeaderFieldValue(call.Key) {
