@@ -22,6 +22,7 @@ func TestKill9UnderLoad(t *testing.T) {
 }
 
 func kill9UnderLoad(t *testing.T, database string, kills int) {
+	parallel(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, moody)
@@ -52,6 +53,7 @@ func kill9UnderLoad(t *testing.T, database string, kills int) {
 func TestKill9WhileCreating(t *testing.T) { onEach(t, kill9WhileCreating) }
 
 func kill9WhileCreating(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	const rounds, creates = 10, 16
 	ledger := newLedger(t, steady)
@@ -116,6 +118,7 @@ func createAndKill(ctx context.Context, t *testing.T, s *service, n, answers int
 func TestUpstreamDies(t *testing.T) { onEach(t, upstreamDies) }
 
 func upstreamDies(t *testing.T, database string) {
+	parallel(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, steady)
@@ -142,6 +145,7 @@ func upstreamDies(t *testing.T, database string) {
 func TestThrottleSurvivesKill9(t *testing.T) { onEach(t, throttleSurvivesKill9) }
 
 func throttleSurvivesKill9(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	const wait = 2 * time.Second
 	ledger := newLedger(t, func(a Arrival) (r Reply) {

@@ -8,6 +8,7 @@ import (
 
 // TestDemo: make demo succeeds, and its callback arrives with the right signature.
 func TestDemo(t *testing.T) {
+	parallel(t)
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./examples/demo")
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()

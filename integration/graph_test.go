@@ -22,6 +22,7 @@ const chain = `[
 func TestGraphSurvivesKill9(t *testing.T) {
 	for _, at := range []string{"b", "c", "d"} {
 		onEach(t, func(t *testing.T, database string) {
+			parallel(t)
 			ctx := t.Context()
 			held := make(chan struct{})
 			defer close(held)

@@ -32,6 +32,7 @@ type httpbinCase struct {
 func TestHTTPBin(t *testing.T) { onEach(t, throughHTTPBin) }
 
 func throughHTTPBin(t *testing.T, database string) {
+	parallel(t)
 	const ok, failed = "COMPLETED", "FAILED"
 	big := `{"id":12345678901234567890,"price":1.10,"name":"Bäcker \u0041"}`
 	cases := []httpbinCase{

@@ -34,8 +34,7 @@ func memoryGroup(t *testing.T) (folder string, environ []string) {
 			if found == nil {
 				continue
 			}
-			folder = filepath.Join(g.root, string(found[1]), fmt.Sprintf("sheaf-test-%d", os.Getpid()))
-			if os.Mkdir(folder, 0o755) != nil {
+			if folder, err = os.MkdirTemp(filepath.Join(g.root, string(found[1])), "sheaf-test-"); err != nil {
 				continue
 			}
 			if os.WriteFile(filepath.Join(folder, g.limit), []byte(strconv.Itoa(documentedMemory)), 0o600) == nil {
@@ -113,6 +112,7 @@ func (u *largeAnswers) after(ctx context.Context, t *testing.T, s *service, n in
 func TestMemoryWithLargeAnswers(t *testing.T) { onEach(t, memoryWithLargeAnswers) }
 
 func memoryWithLargeAnswers(t *testing.T, database string) {
+	parallel(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	answers := 200

@@ -44,6 +44,7 @@ func TestWithoutItsKey(t *testing.T) {
 }
 
 func withoutItsKey(t *testing.T, database string, replace bool) {
+	parallel(t)
 	ctx := t.Context()
 	upstream := newHoldingLedger(t)
 	s, ticket := createHeldBatch(ctx, t, upstream, database)
@@ -124,6 +125,7 @@ func TestNothingLeaks(t *testing.T) {
 
 // nothingLeaks checks the log, and all files in the database's folder.
 func nothingLeaks(t *testing.T, database, dir string) {
+	parallel(t)
 	const (
 		token = "token-Zq7vWx93LrTk"
 		body  = "body-Jm4nHb81PsQd"

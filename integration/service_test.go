@@ -175,6 +175,14 @@ func onEach(t *testing.T, test func(t *testing.T, database string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.NewDatabase(t)) })
 }
 
+// parallel lets a test run beside others, except in make chaos, which measures durations.
+func parallel(t *testing.T) {
+	t.Helper()
+	if *faults == 0 && *kills == 0 {
+		t.Parallel()
+	}
+}
+
 // restart starts another process with the same arguments and additional ones.
 func (s *service) restart(t *testing.T, more ...string) *service {
 	t.Helper()

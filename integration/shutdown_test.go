@@ -13,6 +13,7 @@ import (
 func TestSIGTERMUnderLoad(t *testing.T) { onEach(t, sigtermUnderLoad) }
 
 func sigtermUnderLoad(t *testing.T, database string) {
+	parallel(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ledger := newLedger(t, steady)
@@ -75,6 +76,7 @@ func expectDoubt(ctx context.Context, t *testing.T, s *service, ledger *Ledger, 
 func TestSIGTERMLimit(t *testing.T) { onEach(t, sigtermLimit) }
 
 func sigtermLimit(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	s, ledger, ticket := startHanging(ctx, t, database, "700ms")
 	began := time.Now()
@@ -89,6 +91,7 @@ func sigtermLimit(t *testing.T, database string) {
 func TestSecondSIGTERM(t *testing.T) { onEach(t, secondSIGTERM) }
 
 func secondSIGTERM(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	s, ledger, ticket := startHanging(ctx, t, database, "10m")
 	s.signal(t, syscall.SIGTERM)
@@ -105,6 +108,7 @@ func secondSIGTERM(t *testing.T, database string) {
 func TestSIGTERMIdle(t *testing.T) { onEach(t, sigtermIdle) }
 
 func sigtermIdle(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	ledger := newLedger(t, func(a Arrival) (r Reply) {
 		if a.Nth == 1 {

@@ -110,6 +110,7 @@ func TestTransportNeverSendsAgain(t *testing.T) {
 }
 
 func (test closerCase) run(t *testing.T, database string) {
+	parallel(t)
 	ctx := t.Context()
 	upstream := newCloser(t)
 	s := start(t, "http://"+upstream.Addr().String(), database)

@@ -16,6 +16,7 @@ import (
 // batches. Then both versions run batches, even after a restart. Once the database records that
 // something that this version uses has been removed, this version refuses to start.
 func TestUpgradeWithTwoBinaries(t *testing.T) {
+	parallel(t)
 	steps := []string{
 		"-- +goose Up\nALTER TABLE batches ADD COLUMN later text NOT NULL DEFAULT '';\n",
 		"-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY IF NOT EXISTS batches_later ON batches (store, id) WHERE later <> '';\n",

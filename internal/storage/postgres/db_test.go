@@ -16,9 +16,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain checks each property 25 times. make chaos checks them more often, with -rapid.checks.
+// TestMain checks each property 25 times. make chaos checks them more often, with -rapid.checks. Four
+// tests run at the same time, because most of them wait for the disk or for a lease to expire.
 func TestMain(m *testing.M) {
 	flag.Set("rapid.checks", "25")
+	flag.Set("test.parallel", "4")
 	goleak.VerifyTestMain(suite{m})
 }
 
