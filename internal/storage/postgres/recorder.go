@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/internal/driver"
 )
 
 // The limits of a transaction that records results.
@@ -40,9 +40,8 @@ type recording struct {
 	claim storage.Claim // as it was when the call was made
 	marks []storage.Mark
 
-	taken   atomic.Bool // set by the writer that takes the call, or by its caller to withdraw it
-	done    chan struct{}
-	owned   bool // owned, signals and err are set before done is closed
+	driver.Pending
+	owned   bool // owned, signals and err are set before End
 	signals storage.Signals
 	err     error
 }
@@ -63,22 +62,12 @@ func (r *recorder) close() {
 
 // record writes marks and returns after their commit. If ctx ends first, they may still be written.
 func (r *recorder) record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
-	op := &recording{claim: *c, marks: marks, done: make(chan struct{})}
+	op := &recording{claim: *c, marks: marks}
 	if storage.Size(marks) >= largeRecord {
 		return r.recordAlone(ctx, op)
 	}
-	select {
-	case r.queue <- op:
-	case <-ctx.Done():
-		return storage.Signals{}, ctx.Err()
-	}
-	select {
-	case <-op.done:
-	case <-ctx.Done():
-		if op.taken.CompareAndSwap(false, true) {
-			return storage.Signals{}, ctx.Err()
-		}
-		<-op.done // after record returns, the caller may reuse marks; callTimeout limits this wait
+	if err := driver.Wait(ctx, r.queue, op); err != nil {
+		return storage.Signals{}, err
 	}
 	if op.err == nil && !op.owned {
 		op.err = storage.ErrNotOwner
@@ -103,7 +92,11 @@ func (r *recorder) recordAlone(ctx context.Context, op *recording) (storage.Sign
 
 func (r *recorder) write() {
 	for op := range r.queue {
-		group := r.collect(op)
+		bytes := 0
+		group := driver.Collect(nil, op, r.queue, func(group []*recording) bool {
+			bytes += storage.Size(group[len(group)-1].marks)
+			return len(group) == groupLimit || bytes > groupBytes
+		})
 		if len(group) == 0 {
 			continue
 		}
@@ -118,7 +111,7 @@ func (r *recorder) write() {
 			}
 		}
 		for _, op := range group {
-			close(op.done)
+			op.End()
 		}
 	}
 }
@@ -127,29 +120,6 @@ func (r *recorder) write() {
 func refused(err error) bool {
 	_, answered := errors.AsType[*pgconn.PgError](err)
 	return answered && !unknown(err)
-}
-
-// collect returns op and the operations queued behind it, except those whose callers have given up.
-func (r *recorder) collect(op *recording) []*recording {
-	var group []*recording
-	for bytes := 0; ; {
-		if op.taken.CompareAndSwap(false, true) {
-			group = append(group, op)
-			bytes += storage.Size(op.marks)
-		}
-		if len(group) == groupLimit || bytes > groupBytes {
-			return group
-		}
-		select {
-		case next, ok := <-r.queue:
-			if !ok {
-				return group
-			}
-			op = next
-		default:
-			return group
-		}
-	}
 }
 
 // commit writes a group in one transaction.

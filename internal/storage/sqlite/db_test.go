@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -380,9 +381,9 @@ func TestGroupFailure(t *testing.T) {
 	}()
 	<-entered
 	broken := errors.New("broken")
-	var group []*operation
-	for i := range 9 {
-		op := &operation{done: make(chan struct{}), run: func(c *sqlite.Conn) error {
+	var results [9]chan error
+	for i := range results {
+		op := &operation{run: func(c *sqlite.Conn) error {
 			if err := query(c, "put_setting", nil, fmt.Sprint(i), "stored"); err != nil {
 				return err
 			}
@@ -391,17 +392,19 @@ func TestGroupFailure(t *testing.T) {
 			}
 			return nil
 		}}
-		group = append(group, op)
-		db.writer.queue <- op
+		results[i] = make(chan error, 1)
+		go func() { results[i] <- db.writer.do(t.Context(), op) }()
+	}
+	for len(db.writer.queue) < len(results) {
+		runtime.Gosched()
 	}
 	close(goOn)
 	if err := <-held; err != nil {
 		t.Error(err)
 	}
-	for i, op := range group {
-		<-op.done
-		if i == 5 != errors.Is(op.err, broken) || i != 5 && op.err != nil {
-			t.Errorf("operation %d: %v", i, op.err)
+	for i, result := range results {
+		if err := <-result; i == 5 != errors.Is(err, broken) || i != 5 && err != nil {
+			t.Errorf("operation %d: %v", i, err)
 		}
 	}
 	for i := range 9 {

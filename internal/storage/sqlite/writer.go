@@ -60,9 +60,8 @@ type operation struct {
 	bytes   int            // about how many bytes it writes
 	by      storage.Caller // the caller whose data it writes
 	class   driver.Class   // class of a large operation
-	taken   atomic.Bool    // set by the writer that takes it, or by its caller to withdraw it
-	err     error          // set before done is closed
-	done    chan struct{}
+	err     error          // set before End
+	driver.Pending
 }
 
 // startWriter starts a writer on c. It uses the connection mover to move pages of large operations
@@ -91,23 +90,12 @@ func (w *writer) do(ctx context.Context, op *operation) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // the select below would choose between the two at random
 	}
-	op.done = make(chan struct{})
 	queue := w.queue
 	if op.isLarge() {
 		queue = w.large
 	}
-	select {
-	case queue <- op:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-op.done:
-	case <-ctx.Done():
-		if op.taken.CompareAndSwap(false, true) {
-			return ctx.Err()
-		}
-		<-op.done
+	if err := driver.Wait(ctx, queue, op); err != nil {
+		return err
 	}
 	return op.err
 }
@@ -133,7 +121,7 @@ func (w *writer) loop() {
 		if !open {
 			break
 		}
-		w.carryOut(w.collect(group[:0], op))
+		w.carryOut(driver.Collect(group[:0], op, w.queue, isFull))
 		select {
 		case op := <-w.large: // even if more small ones are queued
 			w.carryOutLarge(op)
@@ -154,7 +142,7 @@ func (w *writer) carryOut(group []*operation) {
 		w.oneByOne(group, err)
 	}
 	for _, op := range group {
-		close(op.done)
+		op.End()
 	}
 	clear(group)
 	w.checkpoint()
@@ -162,7 +150,7 @@ func (w *writer) carryOut(group []*operation) {
 
 // carryOutLarge runs a large operation, unless its caller has given up.
 func (w *writer) carryOutLarge(op *operation) {
-	if !op.taken.CompareAndSwap(false, true) {
+	if !op.Take() {
 		return
 	}
 	w.carryOut([]*operation{op})
@@ -176,27 +164,8 @@ func (w *writer) carryOutLarge(op *operation) {
 	}
 }
 
-// collect adds op and the operations queued behind it to the group, except those whose callers have
-// given up.
-func (w *writer) collect(group []*operation, op *operation) []*operation {
-	for {
-		if op.taken.CompareAndSwap(false, true) {
-			group = append(group, op)
-		}
-		if len(group) == groupLimit {
-			return group
-		}
-		select {
-		case next, ok := <-w.queue:
-			if !ok {
-				return group
-			}
-			op = next
-		default:
-			return group
-		}
-	}
-}
+// isFull reports whether a group has the maximum number of operations.
+func isFull(group []*operation) bool { return len(group) == groupLimit }
 
 // commit runs the operations in one transaction. An error of package storage belongs to a single
 // operation. After any other error, nothing was stored, unless a sync failed: then it is unknown.
