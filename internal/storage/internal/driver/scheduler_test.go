@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -134,6 +135,33 @@ func TestSchedulerBoundsLines(t *testing.T) {
 			t.Error("calls that were given up stay in the line")
 		}
 	})
+}
+
+// TestSchedulerNeverRefusesResults: results and claims wait, however many calls with the same owner
+// wait already. A refused result would leave a request in doubt that has an answer.
+func TestSchedulerNeverRefusesResults(t *testing.T) {
+	for _, in := range []Class{Results, Claims} {
+		synctest.Test(t, func(t *testing.T) {
+			s, by := NewScheduler(Slots{1, 1, 1, 1}), caller("a", "1")
+			take(t, s, Results, by)
+			var calls sync.WaitGroup
+			for range 2 * storeLine {
+				calls.Go(func() {
+					if err := s.Acquire(t.Context(), in, by); err != nil {
+						t.Errorf("a call of class %d: %v", in, err)
+						return
+					}
+					s.Release(in, by)
+				})
+			}
+			synctest.Wait()
+			if n := s.Waiting(); n != 2*storeLine {
+				t.Errorf("%d calls of class %d wait, want %d", n, in, 2*storeLine)
+			}
+			s.Release(Results, by)
+			calls.Wait()
+		})
+	}
 }
 
 // TestSchedulerIsPatientNotForEver: a busy class delays a lower one but doesn't starve it.
