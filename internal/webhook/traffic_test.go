@@ -83,7 +83,7 @@ func (n *network) count(host string, since time.Time) (calls int) {
 }
 
 // endedIn stores a batch that has ended, with a callback to a host.
-func endedIn(t *testing.T, node *storagetest.Node, store, host string) storage.Key {
+func endedIn(t *testing.T, node *storagetest.Faulty, store, host string) storage.Key {
 	t.Helper()
 	key := storage.Key{Store: store, Ticket: uuid.New(), Owner: batch.OwnerOf("t")}
 	created, err := node.Create(t.Context(), &storage.NewBatch{
@@ -104,11 +104,11 @@ func endedIn(t *testing.T, node *storagetest.Node, store, host string) storage.K
 }
 
 // delivering runs a deliverer over a network in a synctest bubble.
-func delivering(t *testing.T, test func(t *testing.T, n *network, node *storagetest.Node)) {
+func delivering(t *testing.T, test func(t *testing.T, n *network, node *storagetest.Faulty)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		_, signer := secretFile(t)
-		n, node := newNetwork(), storagetest.NewMemory().Node()
+		n, node := newNetwork(), openDatabase(t)
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		d := deliverer(node, signer, &http.Client{Transport: n})
@@ -123,7 +123,7 @@ func delivering(t *testing.T, test func(t *testing.T, n *network, node *storaget
 // there are, and that the number of calls to them is limited.
 func TestDeadReceivers(t *testing.T) {
 	t.Run("many callbacks to one", func(t *testing.T) {
-		delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+		delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 			n.hosts["dead"], n.hosts["good"] = dead, answers(204)
 			for range 300 {
 				endedIn(t, node, "mallory", "dead")
@@ -142,7 +142,7 @@ func TestDeadReceivers(t *testing.T) {
 		})
 	})
 	t.Run("one store's many", func(t *testing.T) {
-		delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+		delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 			n.hosts["good"] = answers(204)
 			for i := range 300 {
 				n.hosts[fmt.Sprintf("dead-%d", i)] = dead
@@ -167,7 +167,7 @@ func TestDeadReceivers(t *testing.T) {
 // TestDeadReceiverIsSuspended checks that a host that does not answer is rarely called, and that it gets all
 // its callbacks when it is back.
 func TestDeadReceiverIsSuspended(t *testing.T) {
-	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 		var up bool
 		n.hosts["receiver"] = func(ctx context.Context) (int, http.Header) {
 			n.mu.Lock()
@@ -200,7 +200,7 @@ func TestDeadReceiverIsSuspended(t *testing.T) {
 
 // TestErrorsDontSuspend checks that a host that answers with errors still gets the callbacks of others.
 func TestErrorsDontSuspend(t *testing.T) {
-	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 		n.hosts["shared"] = answers(500)
 		for range 20 {
 			endedIn(t, node, "mallory", "shared")
@@ -218,7 +218,7 @@ func TestErrorsDontSuspend(t *testing.T) {
 // TestOutcomeCantBeStored checks that the number of calls to a receiver is limited even if storage fails to
 // store their outcomes.
 func TestOutcomeCantBeStored(t *testing.T) {
-	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 		node.SetGate(func(_ context.Context, op string) error {
 			if op == "PutDelivery" {
 				return errors.New("refused")
@@ -241,7 +241,7 @@ func TestOutcomeCantBeStored(t *testing.T) {
 
 // TestReceiverRetryAfter checks that a receiver's Retry-After applies to all callbacks of the store.
 func TestReceiverRetryAfter(t *testing.T) {
-	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 		n.hosts["busy"] = func(context.Context) (int, http.Header) {
 			return 429, http.Header{"Retry-After": {"60"}}
 		}
@@ -261,7 +261,7 @@ func TestReceiverRetryAfter(t *testing.T) {
 			t.Error("not called after the time in Retry-After")
 		}
 	})
-	delivering(t, func(t *testing.T, n *network, node *storagetest.Node) {
+	delivering(t, func(t *testing.T, n *network, node *storagetest.Faulty) {
 		n.hosts["far"] = func(context.Context) (int, http.Header) {
 			return 503, http.Header{"Retry-After": {"99999999999999999999"}}
 		}
@@ -281,7 +281,7 @@ func TestReceiverRetryAfter(t *testing.T) {
 func TestShutdownWaitsForNoReceiver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, signer := secretFile(t)
-		n, node := newNetwork(), storagetest.NewMemory().Node()
+		n, node := newNetwork(), openDatabase(t)
 		n.hosts["dead"] = dead
 		key := endedIn(t, node, "s", "dead")
 		ctx, stop := context.WithCancel(t.Context())
@@ -357,7 +357,7 @@ func TestOperator(t *testing.T) {
 		verified <- err
 	}))
 	defer receiver.Close()
-	node := storagetest.NewMemory().Node()
+	node := openDatabase(t)
 	key := ended(t, node, Operator)
 	d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: loopback}, time.Second))
 	d.OperatorURL = receiver.URL

@@ -22,6 +22,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/sqlite"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"go.uber.org/goleak"
@@ -54,13 +55,28 @@ func lines(t *testing.T, file string) []string {
 	return strings.Fields(string(text))
 }
 
+// openDatabase opens a new SQLite database whose calls can be made to fail.
+func openDatabase(t *testing.T) *storagetest.Faulty {
+	t.Helper()
+	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "sheaf.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return storagetest.NewFaulty(db)
+}
+
 // deliverer returns a deliverer that may call receivers on this machine.
 func deliverer(s Storage, signer *Signer, client *http.Client) *Deliverer {
 	return &Deliverer{Storage: s, Client: client, Signer: signer, UserAgent: "sheaf/test", Logger: slog.New(slog.DiscardHandler)}
 }
 
 // ended stores a batch that has ended, with a callback to the URL.
-func ended(t *testing.T, node *storagetest.Node, address string) storage.Key {
+func ended(t *testing.T, node *storagetest.Faulty, address string) storage.Key {
 	t.Helper()
 	key := storage.Key{Store: "12345", Ticket: uuid.New(), Owner: batch.OwnerOf("t")}
 	ctx := context.Background()
@@ -85,7 +101,7 @@ func ended(t *testing.T, node *storagetest.Node, address string) storage.Key {
 	return key
 }
 
-func delivery(t *testing.T, node *storagetest.Node, key storage.Key) storage.Delivery {
+func delivery(t *testing.T, node *storagetest.Faulty, key storage.Key) storage.Delivery {
 	t.Helper()
 	d, err := node.Deliveries(context.Background(), storage.DeliverySearch{Store: key.Store, Owner: key.Owner, Ticket: key.Ticket, Limit: 1})
 	if err != nil || len(d) != 1 {
@@ -117,7 +133,7 @@ func TestDelivery(t *testing.T) {
 		calls <- got{string(body), r.Header}
 	}))
 	defer receiver.Close()
-	node := storagetest.NewMemory().Node()
+	node := openDatabase(t)
 	key := ended(t, node, receiver.URL+"/hooks?x=1")
 	d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: loopback}, time.Second))
 	answered := make(chan struct{}, 10)
@@ -212,7 +228,7 @@ func TestBadReceivers(t *testing.T) {
 				defer s.CloseClientConnections()
 				address = s.URL
 			}
-			node := storagetest.NewMemory().Node()
+			node := openDatabase(t)
 			key := ended(t, node, address)
 			d := deliverer(node, signer, outbound.Receiver(&outbound.Guard{Allow: tt.allow}, 300*time.Millisecond))
 			defer d.Client.CloseIdleConnections()
@@ -250,7 +266,7 @@ func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestBackAfterAnHour(t *testing.T) {
 	run := func(t *testing.T, receiver caller, span time.Duration) storage.Delivery {
 		_, signer := secretFile(t)
-		node := storagetest.NewMemory().Node()
+		node := openDatabase(t)
 		key := ended(t, node, "https://example.com")
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -277,14 +293,14 @@ func TestBackAfterAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var last time.Time
 		began := time.Now()
-		got := run(t, func() int { last = time.Now(); return 500 }, 48*time.Hour)
+		got := run(t, func() int { last = time.Now(); return 500 }, 32*time.Hour)
 		if got.State != storage.GivenUp || got.Attempts != len(pauses)+1 || last.Sub(began) < 24*time.Hour || last.Sub(began) > 31*time.Hour {
 			t.Errorf("%+v, tried for %v", got, last.Sub(began))
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		_, signer := secretFile(t)
-		node := storagetest.NewMemory().Node()
+		node := openDatabase(t)
 		key := ended(t, node, "https://example.com")
 		if d, _, err := node.DueDeliveries(t.Context(), storage.DueQuery{Limit: 1, Lease: lease}); err != nil || len(d) != 1 {
 			t.Fatal(d, err) // the node dies after this

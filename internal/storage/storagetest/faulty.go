@@ -104,3 +104,9 @@ func (f *Faulty) Unquarantine(ctx context.Context, ticket batch.Ticket, end bool
 func (f *Faulty) Overview(ctx context.Context, loads int) (storage.Overview, error) {
 	return pass(ctx, f, "Overview", func() (storage.Overview, error) { return f.Storage.Overview(ctx, loads) })
 }
+
+// PutDelivery implements storage.Callbacks.
+func (f *Faulty) PutDelivery(ctx context.Context, d *storage.Delivery) error {
+	_, err := pass(ctx, f, "PutDelivery", func() (struct{}, error) { return struct{}{}, f.Storage.PutDelivery(ctx, d) })
+	return err
+}
