@@ -28,6 +28,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.webhooks != nil {
 		background.Go(func() { s.webhooks.Run(ctx) })
 	}
+	background.Go(func() { database.Expire(ctx, s.storage, s.keep, s.log) })
 	return s.engine.Run(ctx)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/sheafapi/sheaf/internal/admission"
 	"github.com/sheafapi/sheaf/internal/api"
@@ -50,6 +51,7 @@ type Service struct {
 	cpus     *cpu.Shares
 	tracer   trace.Tracer // nil: nothing is traced
 	log      *slog.Logger
+	keep     time.Duration // how long batches are kept after their end
 
 	unready outage.Log     // readiness checks that failed because of the database
 	closers []func() error // close what was opened; Close calls them in reverse order
@@ -69,6 +71,7 @@ func New(o Options) (*Service, error) {
 		counts: telemetry.New(telemetry.Options{Version: Version, Class: o.Observe.StoreClass, Logger: o.Logger}),
 		audit:  audit.New(o.Observe.AuditLog, o.Logger, auth.Proxies(o.Auth.TrustedProxies).Address),
 		log:    o.Logger,
+		keep:   o.Database.Retention,
 	}
 	if o.Observe.TracerProvider != nil {
 		s.tracer = o.Observe.TracerProvider.Tracer(tracerName, trace.WithInstrumentationVersion(Version))
@@ -155,22 +158,23 @@ func (s *Service) openWebhooks(o *Options) (err error) {
 }
 
 func (s *Service) newEngine(o *Options) *engine.Engine {
+	policy := engine.Policy{
+		RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
+		Success: o.Upstream.Success.includes, RetryInDoubt: o.Retries.InDoubt,
+	}
 	return engine.New(engine.Options{
-		Storage: s.storage, Upstream: s.upstream, Unseal: s.sealer.unseal, CPU: s.cpus,
-		Policy: engine.Policy{
-			RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
-			Success: o.Upstream.Success.includes, RetryInDoubt: o.Retries.InDoubt,
-		},
-		Rate: governor.Rate(o.Upstream.Rate), Strangers: s.gate.AdmitsStrangers(),
-		QueuesAtOnce: o.Limits.StoresAtOnce, MaxOutbound: o.Limits.MaxOutbound, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer,
-		Retention: o.Database.Retention, ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
+		Storage: s.storage, Upstream: s.upstream, Unseal: s.sealer.unseal, CPU: s.cpus, Policy: policy,
+		Governor:  governor.New(s.storage, governor.Rate(o.Upstream.Rate), o.Limits.MaxOutbound, policy.OutageLimit, policy.CredentialLimit, o.Logger),
+		Strangers: s.gate.AdmitsStrangers(), QueuesAtOnce: o.Limits.StoresAtOnce,
+		MaxOutbound: o.Limits.MaxOutbound, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer,
+		ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,
 		Observer: s.counts, Tracer: s.tracer, TraceAttributes: tracing.Server(s.upstream.Address()),
 	})
 }
 
 func (s *Service) newAPI(o *Options) *api.API {
 	options := api.Options{
-		Storage: s.storage, Seal: s.sealer.seal, Hub: s.hub, Alone: !database.IsShared(o.Database.URL), CPU: s.cpus,
+		Storage: s.storage, Callbacks: s.storage, Operations: s.storage, Seal: s.sealer.seal, Hub: s.hub, Alone: !database.IsShared(o.Database.URL), CPU: s.cpus,
 		Introduce: s.engine.Introduce, Wake: s.engine.Wake, Notify: s.engine.Notify, Ready: s.readyz,
 		Authorize: s.gate.Authorize, AuthorizeOperator: s.gate.AuthorizeOperator, From: auth.Proxies(o.Auth.TrustedProxies).Network,
 		HasRoom: s.room.Admit, Crowded: admission.NewCrowd(*o.Limits.MaxQueued, s.storage, s.engine.Accepted).IsFull, MaxForwards: o.Limits.MaxOutbound,

@@ -27,12 +27,20 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Storage is what the API needs from a database. Package storage defines the contract.
+// Storage is what calls about batches need from a database. Package storage defines the contract.
 type Storage interface {
 	storage.Batches
 	storage.Reader
+}
+
+// Callbacks is what calls about callbacks need from a database; see storage.Callbacks.
+type Callbacks interface {
 	Deliveries(ctx context.Context, s storage.DeliverySearch) ([]storage.Delivery, error)
 	Redeliver(ctx context.Context, key storage.Key) error
+}
+
+// Operations is what operators' calls need from a database; see storage.Operations.
+type Operations interface {
 	Quarantined(ctx context.Context, after storage.BatchID, limit int) ([]storage.QuarantinedBatch, error)
 	Unquarantine(ctx context.Context, ticket batch.Ticket, end bool) (storage.QueueID, error)
 	Overview(ctx context.Context, loads int) (storage.Overview, error)
@@ -40,8 +48,10 @@ type Storage interface {
 
 // Options configure the API. A field must be set unless its comment says what happens without it.
 type Options struct {
-	// Storage keeps the batches.
-	Storage Storage
+	// Storage, Callbacks and Operations are parts of the same database.
+	Storage    Storage
+	Callbacks  Callbacks
+	Operations Operations
 	// Seal encrypts a caller's token for a batch.
 	Seal func(ticket batch.Ticket, store, token string) ([]byte, error)
 	// Introduce, if set, is called with the owner of each created batch's queue, before Wake.

@@ -43,7 +43,7 @@ func (s *API) deliveries(c *call) error {
 	var found []storage.Delivery
 	if !given || ticket != (batch.Ticket{}) {
 		var err error
-		found, err = s.Storage.Deliveries(c.R.Context(), storage.DeliverySearch{Store: c.Store, Owner: c.Owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
+		found, err = s.Callbacks.Deliveries(c.R.Context(), storage.DeliverySearch{Store: c.Store, Owner: c.Owner, Ticket: ticket, After: int64(after), Limit: limit, Offset: offset})
 		if err != nil {
 			return s.storageFailed(c, "deliveries", ticket, err)
 		}
@@ -91,7 +91,7 @@ func (s *API) resend(c *call) error {
 	if c.query.err != nil {
 		return c.query.err
 	}
-	if err := s.Storage.Redeliver(c.R.Context(), c.Key(ticket)); err != nil {
+	if err := s.Callbacks.Redeliver(c.R.Context(), c.Key(ticket)); err != nil {
 		return s.storageFailed(c, "resend", ticket, err)
 	}
 	return c.JSON(updateAnswer{1})

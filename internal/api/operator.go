@@ -74,7 +74,7 @@ type (
 // operator answers with the state of the whole service: what storage knows about all nodes, and what
 // this node knows about itself.
 func (s *API) operator(c *call) error {
-	o, err := s.Storage.Overview(c.R.Context(), overviewLoads)
+	o, err := s.Operations.Overview(c.R.Context(), overviewLoads)
 	if err != nil {
 		return s.storageFailed(c, "overview", batch.Ticket{}, err)
 	}

@@ -36,7 +36,7 @@ func (s *API) quarantine(c *call) error {
 	if given && (err != nil || after < 0) {
 		return fail(wrongParameter, "Parameter after must be the value of next in an earlier answer.")
 	}
-	found, err := s.Storage.Quarantined(storage.ForService(c.R.Context()), storage.BatchID(after), quarantinePage)
+	found, err := s.Operations.Quarantined(storage.ForService(c.R.Context()), storage.BatchID(after), quarantinePage)
 	if err != nil {
 		return s.storageFailed(c, "quarantine", batch.Ticket{}, err)
 	}
@@ -63,7 +63,7 @@ func (s *API) unquarantine(c *call, end bool) error {
 	if c.query.err != nil {
 		return c.query.err
 	}
-	q, err := s.Storage.Unquarantine(c.R.Context(), ticket, end)
+	q, err := s.Operations.Unquarantine(c.R.Context(), ticket, end)
 	if err != nil {
 		return s.storageFailed(c, "unquarantine", ticket, err)
 	}

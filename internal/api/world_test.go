@@ -63,7 +63,7 @@ func newWorld(t testing.TB, configure func(*Options)) *world {
 	w := &world{t: t, node: openDatabase(t)}
 	w.options = Options{
 		Authorize: new(auth.Gate).Authorize, AuthorizeOperator: new(auth.Gate).AuthorizeOperator,
-		Storage: w.node,
+		Storage: w.node, Callbacks: w.node, Operations: w.node,
 		Seal: func(ticket batch.Ticket, store, token string) ([]byte, error) {
 			return []byte("sealed " + ticket.String() + " " + store + " " + token), nil
 		},

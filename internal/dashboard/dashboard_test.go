@@ -45,7 +45,7 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	service := api.New(api.Options{
-		Storage: w.node, Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
+		Storage: w.node, Callbacks: w.node, Operations: w.node, Seal: func(batch.Ticket, string, string) ([]byte, error) { return []byte("sealed"), nil },
 		Wake: func(storage.QueueID) {}, Notify: func(storage.QueueID) {}, Ready: func(context.Context) error { return nil },
 		Authorize: new(auth.Gate).Authorize,
 		AuthorizeOperator: func(_ *http.Request, token string) error {

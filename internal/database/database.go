@@ -1,5 +1,5 @@
 // Package database opens the database that holds the batches, together with the secret key that
-// encrypts their credentials.
+// encrypts their credentials. It also removes expired batches.
 //
 // The database records the ID of its key. Open refuses a key that can't decrypt the credentials of
 // unfinished batches, unless Options.AbandonCredentials is set.

@@ -266,7 +266,7 @@ func (r *run) settle(a answer) {
 	now := time.Now()
 	m := r.judge(&a, now)
 	m.Index = a.index
-	if _, out := r.e.governor.Outage(now); out && a.verdict == governor.Unavailable && m.State == storage.Waiting {
+	if _, out := r.e.Governor.Outage(now); out && a.verdict == governor.Unavailable && m.State == storage.Waiting {
 		m.NotBefore = storage.CeilMillis(now) // it waits for the end of the outage instead
 	}
 	if m.State == storage.Done {

@@ -231,7 +231,7 @@ func (r *run) reserve(i, begins int, now time.Time) bool {
 	}
 	r.requests[i].allowed = now
 	if !ok {
-		if o, out := r.e.governor.Outage(time.Now()); out {
+		if o, out := r.e.Governor.Outage(time.Now()); out {
 			r.outage = o.EndsBy
 		} else {
 			r.expired = r.upstream.Expired()

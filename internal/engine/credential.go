@@ -24,7 +24,7 @@ func (r *run) unseal() (err error) {
 	r.token, err = r.e.Unseal(r.c)
 	switch {
 	case err == nil:
-		r.upstream = r.e.governor.Attach(batch.OwnerOf(r.token))
+		r.upstream = r.e.Governor.Attach(batch.OwnerOf(r.token))
 		r.upstream.Use(r.c.Queue, r.c.Store)
 		return nil
 	case r.phase == halted:

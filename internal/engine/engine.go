@@ -56,11 +56,7 @@ const (
 type Storage interface {
 	storage.Queues
 	storage.Runs
-	storage.Pacing
-	storage.Outages
-	storage.Credentials
 	Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error)
-	Purge(ctx context.Context, retention time.Duration) (more bool, err error)
 	Ping(ctx context.Context) error
 }
 
@@ -71,13 +67,13 @@ type Upstream interface {
 	Reach(ctx context.Context) error
 }
 
-// Options configure an Engine. Only Rate, CPU, Observer, Tracer and TraceAttributes are optional.
+// Options configure an Engine. Only CPU, Observer, Tracer and TraceAttributes are optional.
 type Options struct {
 	Storage  Storage
 	Upstream Upstream
 	Unseal   func(c *storage.Claim) (token string, err error) // see ErrNoKey and ErrUnknownSeal
 	Policy   Policy
-	Rate     governor.Rate // maximum rate of requests with one credential, over all nodes
+	Governor *governor.Governor // limits the requests with one credential, over all nodes; runs while the engine does
 
 	Strangers       bool // only the upstream checks tokens, and each token is a separate owner
 	QueuesAtOnce    int
@@ -89,7 +85,6 @@ type Options struct {
 	CPU             *cpu.Shares // shares the processors among stores; nil: no limit
 	Answers         int64       // bytes for all answers, from the first byte that is read until they are recorded
 	LargestAnswer   int64       // bytes of Answers for one answer
-	Retention       time.Duration
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
 
@@ -106,11 +101,10 @@ type Engine struct {
 	batches  *budget.Budget      // the memory of running batches
 	answers  *budget.Budget      // the memory of answers
 	advance  int64               // bytes that are reserved for an answer before the attempt begins
-	governor *governor.Governor
-	inFlight atomic.Int64 // attempts in flight
-	withheld atomic.Int64 // outbound places that are not in use yet after an outage
-	silence  outage.Log   // attempts that got no answer
-	keyless  outage.Log   // batches whose key is missing
+	inFlight atomic.Int64        // attempts in flight
+	withheld atomic.Int64        // outbound places that are not in use yet after an outage
+	silence  outage.Log          // attempts that got no answer
+	keyless  outage.Log          // batches whose key is missing
 	probation
 
 	mu        sync.Mutex
@@ -147,7 +141,6 @@ func New(o Options) *Engine {
 		batches:   budget.New(o.Memory, o.LargestBatch),
 		answers:   budget.New(o.Answers, o.LargestAnswer),
 		advance:   min(mostAdvance, o.LargestAnswer, max(1, (o.Answers-o.LargestAnswer)/int64(2*o.MaxOutbound))),
-		governor:  governor.New(o.Storage, o.Rate, o.MaxOutbound, o.Policy.OutageLimit, o.Policy.CredentialLimit, o.Logger),
 		queues:    map[storage.QueueID]*queue{},
 		strangers: newStrangers(),
 		crowds:    newCrowds(),
@@ -172,7 +165,7 @@ func (e *Engine) Ready() error {
 func (e *Engine) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	e.governor.Poll(ctx)
+	e.Governor.Poll(ctx)
 	e.mu.Lock()
 	e.open, e.work, e.drain, e.abort = true, work, ctx, abort
 	e.fill()
@@ -183,9 +176,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	// a queue that it doesn't run; only this node can claim that queue again and run it.
 	helpers.Go(func() { e.Storage.Watch(ctx, e.hint, e.Notify) })
 	helpers.Go(func() { e.scanLoop(ctx) })
-	helpers.Go(func() { e.governor.Run(ctx) })
+	helpers.Go(func() { e.Governor.Run(ctx) })
 	helpers.Go(func() { e.outageLoop(ctx) })
-	helpers.Go(func() { e.purgeLoop(ctx) })
 	<-ctx.Done()
 	helpers.Wait()
 	e.shut()

@@ -444,7 +444,7 @@ func TestCrash(t *testing.T) {
 // after it. Nothing may be lost or sent twice.
 func TestStorageFails(t *testing.T) {
 	for _, fault := range []storagetest.Fault{storagetest.FailedNotStored, storagetest.FailedButStored} {
-		for _, op := range []string{"Runnable", "Claim", "Record", "Finish", "Release", "Purge"} {
+		for _, op := range []string{"Runnable", "Claim", "Record", "Finish", "Release"} {
 			for nth := range 4 {
 				scenario(t, strings.Join([]string{op, fault.String(), string(rune('0' + nth))}, " "), func(t *testing.T, w *world) {
 					count := 0

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
+	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
 // limiter reports whether an upstream accepts a request, and otherwise when it accepts the next one.
@@ -156,7 +157,7 @@ func TestGovernorPace(t *testing.T) {
 		scenario(t, tt.name, func(t *testing.T, w *world) {
 			w.shutdown()
 			up := &limited{limit: tt.limit, after: tt.after, latency: 20 * time.Millisecond}
-			w.options.Upstream, w.options.Rate = up, tt.rate
+			w.options.Upstream, w.rate = up, tt.rate
 			w.sharing()
 			w.start()
 			var batches []*testBatch
@@ -195,7 +196,7 @@ func TestGovernorTurns(t *testing.T) {
 	scenario(t, "wide and narrow", func(t *testing.T, w *world) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }, latency: 20 * time.Millisecond}
-		w.options.Upstream, w.options.Rate = up, governor.Rate{N: 10, Per: time.Second}
+		w.options.Upstream, w.rate = up, governor.Rate{N: 10, Per: time.Second}
 		w.sharing()
 		w.start()
 		wide := w.create("wide", parallel, posts(100)...)
@@ -215,7 +216,7 @@ func TestGovernorTurns(t *testing.T) {
 	scenario(t, "a slot that is no longer needed goes to the next queue", func(t *testing.T, w *world) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }}
-		w.options.Upstream, w.options.Rate = up, governor.Rate{N: 1, Per: 10 * time.Second}
+		w.options.Upstream, w.rate = up, governor.Rate{N: 1, Per: 10 * time.Second}
 		w.sharing()
 		w.start()
 		first := w.create("a", stop, posts(1)...)
@@ -296,32 +297,6 @@ func TestGovernorRandom(t *testing.T) {
 	})
 }
 
-// counted counts the calls that cause work in storage.
-type counted struct {
-	Storage
-	calls *atomic.Int64
-}
-
-func (s counted) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
-	s.calls.Add(1)
-	return s.Storage.Claim(ctx, q)
-}
-
-func (s counted) Record(ctx context.Context, c *storage.Claim, m []storage.Mark) (storage.Signals, error) {
-	s.calls.Add(1)
-	return s.Storage.Record(ctx, c, m)
-}
-
-func (s counted) Release(ctx context.Context, c *storage.Claim, m []storage.Mark, due time.Time) error {
-	s.calls.Add(1)
-	return s.Storage.Release(ctx, c, m, due)
-}
-
-func (s counted) Reserve(ctx context.Context, o batch.Owner, d time.Duration) (time.Time, error) {
-	s.calls.Add(1)
-	return s.Storage.Reserve(ctx, o, d)
-}
-
 // TestGovernorQuiet checks that many stores that wait for one credential cause little work in storage, and
 // take no place from a store with another credential.
 func TestGovernorQuiet(t *testing.T) {
@@ -329,8 +304,7 @@ func TestGovernorQuiet(t *testing.T) {
 		w.shutdown()
 		up := &limited{limit: func() limiter { return window(1000, 0) }}
 		var calls atomic.Int64
-		w.wrap = func(s Storage) Storage { return counted{s, &calls} }
-		w.options.Upstream, w.options.Rate, w.options.QueuesAtOnce = up, governor.Rate{N: 10, Per: time.Second}, 20
+		w.options.Upstream, w.rate, w.options.QueuesAtOnce = up, governor.Rate{N: 10, Per: time.Second}, 20
 		w.options.Unseal = func(c *storage.Claim) (string, error) {
 			if c.Store == "other" {
 				return "its own", nil
@@ -338,6 +312,12 @@ func TestGovernorQuiet(t *testing.T) {
 			return "everybody's", nil
 		}
 		w.start()
+		w.node.SetFault(func(op string) storagetest.Fault {
+			if slices.Contains([]string{"Claim", "Record", "Release", "Reserve"}, op) {
+				calls.Add(1)
+			}
+			return storagetest.None
+		})
 		var batches []*testBatch
 		for i := range 100 {
 			batches = append(batches, w.create(fmt.Sprint("s", i), stop, posts(4)...))

@@ -61,8 +61,8 @@ func (e *Engine) State() State {
 		}
 	}
 	e.mu.Unlock()
-	held, until := e.governor.Held(now)
-	o, out := e.governor.Outage(now)
+	held, until := e.Governor.Held(now)
+	o, out := e.Governor.Outage(now)
 	if !out {
 		o.Since = time.Time{}
 	}

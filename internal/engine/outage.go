@@ -33,17 +33,17 @@ func (e *Engine) outageLoop(ctx context.Context) {
 		case <-ctx.Done():
 			e.restart(int64(e.MaxOutbound))
 			return
-		case <-e.governor.Changed():
+		case <-e.Governor.Changed():
 			changed = true
 		case <-timer:
 		case ok := <-reached:
 			if reached = nil; ok {
-				e.governor.Hurry()
+				e.Governor.Hurry()
 				continue // Changed follows
 			}
 		}
 		now := time.Now()
-		o, out := e.governor.Outage(now)
+		o, out := e.Governor.Outage(now)
 		switch {
 		case out && now.Before(o.ProbeAt):
 			slow = false
@@ -85,7 +85,7 @@ func (e *Engine) reach(ctx context.Context) chan bool {
 
 // park makes a queue wait for the end of an outage. It returns false if there is none. e.mu is held.
 func (e *Engine) park(id storage.QueueID, q *queue) bool {
-	if _, out := e.governor.Outage(time.Now()); !out {
+	if _, out := e.Governor.Outage(time.Now()); !out {
 		return false
 	}
 	q.state = parked

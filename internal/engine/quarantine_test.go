@@ -140,13 +140,6 @@ func (a *answering) Runnable(ctx context.Context, after storage.QueueID, limit i
 	return a.Storage.Runnable(ctx, after, limit)
 }
 
-func (a *answering) Purge(ctx context.Context, retention time.Duration) (bool, error) {
-	if err := a.answer("Purge", nil); err != nil {
-		return false, err
-	}
-	return a.Storage.Purge(ctx, retention)
-}
-
 // TestEveryError makes each storage call for one batch fail with each error, once or always. The engine must
 // make a limited number of calls, run other stores' batches, and shut down at once. After the batch was
 // quarantined or has ended, the next batch of its store must run.
@@ -156,7 +149,7 @@ func TestEveryError(t *testing.T) {
 		"quota": &storage.QuotaError{Limit: 1}, "damaged": &storage.DamagedError{Err: storage.ErrDamaged},
 		"refused": &storage.RefusedError{Err: errors.New("value out of range")}, "unknown": errors.New("no answer"),
 	}
-	for _, op := range []string{"Claim", "Load", "Results", "Record", "Finish", "Release", "Quarantine", "Progress", "Authorize", "Runnable", "Purge"} {
+	for _, op := range []string{"Claim", "Load", "Results", "Record", "Finish", "Release", "Quarantine", "Progress", "Authorize", "Runnable"} {
 		for name, err := range errs {
 			for _, times := range []int{1, 20, -1} {
 				scenario(t, fmt.Sprintf("%s %s %d times", op, name, times), func(t *testing.T, w *world) {

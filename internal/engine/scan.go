@@ -11,11 +11,8 @@ import (
 const (
 	// scanInterval is the time between two scans for queues that no node runs, for example because
 	// their node died or a wake-up was lost.
-	scanInterval  = time.Second
-	scanPage      = 1000
-	purgeInterval = time.Minute
-	// mostPurges limits the steps of one purge, in case every step reports that more remains.
-	mostPurges = 10_000
+	scanInterval = time.Second
+	scanPage     = 1000
 )
 
 // scanLoop looks for queues that no node runs.
@@ -93,24 +90,4 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		}
 	}
 	return true
-}
-
-// purgeLoop removes expired batches, a small step at a time.
-func (e *Engine) purgeLoop(ctx context.Context) {
-	tick := time.NewTicker(purgeInterval)
-	defer tick.Stop()
-	for {
-		more, err := true, error(nil)
-		for n := 0; n < mostPurges && more && err == nil && ctx.Err() == nil; n++ {
-			more, err = e.Storage.Purge(ctx, e.Retention)
-		}
-		if err != nil && ctx.Err() == nil {
-			e.Logger.Error("could not remove expired batches; retrying in a minute", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/outbound"
 	"github.com/sheafapi/sheaf/internal/storage"
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
@@ -169,6 +170,7 @@ type world struct {
 	db *storagetest.Memory
 	*host
 	policy  Policy
+	rate    governor.Rate
 	options Options               // options that differ from the defaults of start
 	wrap    func(Storage) Storage // wraps each node's storage; nil: not wrapped
 	batches []*testBatch
@@ -228,13 +230,13 @@ func (w *world) start() {
 		o.Unseal = func(c *storage.Claim) (string, error) { return string(c.Credential), nil }
 	}
 	o.Logger = slog.New(slog.DiscardHandler)
-	o.Retention = 1000 * time.Hour
 	if o.QueuesAtOnce == 0 {
 		o.QueuesAtOnce = 100
 	}
 	if o.MaxOutbound == 0 {
 		o.MaxOutbound = 1000
 	}
+	o.Governor = governor.New(w.node, w.rate, o.MaxOutbound, w.policy.OutageLimit, w.policy.CredentialLimit, o.Logger)
 	if o.Memory == 0 {
 		o.Memory, o.LargestBatch = 4<<20, 1<<20
 	} else if o.LargestBatch == 0 {
@@ -298,7 +300,7 @@ func (e *Engine) checkPlaces(t testing.TB) {
 	if x := e.extras; x.free != x.all || x.shares+len(x.stores)+len(x.poor) > 0 {
 		t.Errorf("the engine has ended with %d of %d extra places, %d shares of %d stores and %d that wait", x.free, x.all, x.shares, len(x.stores), len(x.poor))
 	}
-	for _, c := range e.governor.Leftovers() {
+	for _, c := range e.Governor.Leftovers() {
 		t.Errorf("the engine has ended, and a credential is left with %s", c)
 	}
 }
