@@ -136,16 +136,21 @@ func TestCancelMatchingAlone(t *testing.T) {
 		w.create("", 1)
 	}
 	ctx, leave := context.WithCancel(t.Context())
+	given := make(chan struct{}, 5)
 	w.node.SetGate(func(ctx context.Context, op string) error {
 		if op == "Stop" {
 			leave()
 			<-ctx.Done()
+			given <- struct{}{}
 			return ctx.Err() // otherwise the database may still stop one batch
 		}
 		return nil
 	})
 	if _, err := try(w.request("POST", base+"/cancel-matching", nil).WithContext(ctx)); err == nil {
 		t.Error("it was answered")
+	}
+	for range 5 { // without the gate, a late call could still stop its batch
+		<-given
 	}
 	w.node.SetGate(nil)
 	if a := w.do("POST", base+"/cancel-matching"); a.body != `{"matched":5,"updateCount":5}` {
