@@ -17,6 +17,7 @@ func (o *Options) complete() error {
 	fill(&o.Upstream.Timeout, 30*time.Second)
 	fill(&o.Retries.Limit, new(5))
 	fill(&o.Retries.Interval, 3*time.Second)
+	fill(&o.Retries.OutageLimit, new(time.Hour))
 	fill(&o.Retries.ThrottleLimit, 20*time.Minute)
 	fill(&o.Limits.MaxBody, batch.DefaultMaxBody)
 	fill(&o.Limits.MaxAnswer, 5<<20)
@@ -37,7 +38,7 @@ func (o *Options) complete() error {
 		return errors.New("an upstream is required, such as http://127.0.0.1:9000/api/v3/{storeId}")
 	case o.Database.Retention < time.Hour:
 		return fmt.Errorf("retention is %v but must be at least 1h, because tickets and deduplication keys must stay valid that long", o.Database.Retention)
-	case o.Upstream.Timeout < 0 || o.Retries.Interval < 0 || o.Retries.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
+	case o.Upstream.Timeout < 0 || o.Retries.Interval < 0 || *o.Retries.OutageLimit < 0 || o.Retries.ThrottleLimit < 0 || o.ShutdownTimeout < 0:
 		return errors.New("a duration can't be negative")
 	case l.MaxBody < 0 || l.MaxAnswer < 0 || *l.MaxQueued < 0 || l.MaxStored < 0 || l.MaxDatabase < 0 || l.StoresAtOnce < 0 || l.MaxOutbound < 0 || *o.Retries.Limit < 0:
 		return errors.New("a limit can't be negative")

@@ -125,6 +125,10 @@ type Retries struct {
 	Limit *int
 	// Interval is the pause before a retry. Default: 3s.
 	Interval time.Duration
+	// OutageLimit is how long an outage of the upstream may last before its failures count. Until
+	// then, requests wait for its end (docs/contract.md#outages). new(0) means that failures always
+	// count. Default: 1h.
+	OutageLimit *time.Duration
 	// ThrottleLimit is how long the upstream may refuse a request because of a rate limit before
 	// the request fails. If the upstream names a time beyond it, the request fails at once.
 	// Default: 20m.

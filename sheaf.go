@@ -159,7 +159,8 @@ func (s *Service) openWebhooks(o *Options) (err error) {
 
 func (s *Service) newEngine(o *Options) *engine.Engine {
 	policy := engine.Policy{
-		RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval, ThrottleLimit: o.Retries.ThrottleLimit,
+		RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval,
+		OutageLimit: *o.Retries.OutageLimit, ThrottleLimit: o.Retries.ThrottleLimit,
 		Success: o.Upstream.Success.includes, RetryInDoubt: o.Retries.InDoubt,
 	}
 	return engine.New(engine.Options{

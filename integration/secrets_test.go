@@ -146,7 +146,7 @@ func nothingLeaks(t *testing.T, database, dir string) {
 		return Reply{}
 	})
 	audit := filepath.Join(t.TempDir(), "audit.log")
-	s := start(t, upstream.URL, database, "--log-format", "json,debug", "--audit-log", audit)
+	s := start(t, upstream.URL, database, "--log-format", "json,debug", "--audit-log", audit, "--outage-limit", "0")
 	c := caller(s.base)
 	c.token = token
 	var requests []request

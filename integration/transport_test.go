@@ -113,7 +113,7 @@ func (test closerCase) run(t *testing.T, database string) {
 	parallel(t)
 	ctx := t.Context()
 	upstream := newCloser(t)
-	s := start(t, "http://"+upstream.Addr().String(), database)
+	s := start(t, "http://"+upstream.Addr().String(), database, "--outage-limit", "0") // as the contract's letter says
 	defer s.term(t)
 	c := caller(s.base)
 	ticket, err := c.create(ctx, "1", map[string][]string{"stopOnFirstFailure": {test.stop}}, []request{

@@ -97,6 +97,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 
 	add(f, "retry-limit", "5", "count", "retries of a failed request; 0: none", into(&o.Retries.Limit, optional(parseCount(0))))
 	add(f, "retry-interval", "3s", "duration", "pause before a retry", into(&o.Retries.Interval, parseDuration))
+	add(f, "outage-limit", "1h", "duration", "longest outage that requests wait for; 0: none", into(&o.Retries.OutageLimit, optional(parseLimit)))
 	add(f, "throttle-limit", "20m", "duration", "how long rate limits may delay a request", into(&o.Retries.ThrottleLimit, parseDuration))
 	add(f, "in-doubt", "fail", "fail|retry", "for unknown outcomes; retry needs Idempotency-Key",
 		into(&o.Retries.InDoubt, oneOf(choice[bool]{"fail", false}, choice[bool]{"retry", true})))

@@ -38,6 +38,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"request-timeout":     {"1m", "30", "a duration with its unit"},
 	"retry-limit":         {"0", "-1", "a whole number from 0 to 2147483647"},
 	"retry-interval":      {"1ms", "0s", "at least 1ms"},
+	"outage-limit":        {"0", "0s", "at least 1ms, or 0"},
 	"throttle-limit":      {"1h", "-1m", "at least 1ms"},
 	"rate":                {"600/m", "600", "such as 600/m"},
 	"success":             {"200", "201", "2xx or 200"},
@@ -184,7 +185,7 @@ func TestDefaults(t *testing.T) {
 		options: sheaf.Options{
 			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Retention: 7 * 24 * time.Hour},
 			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second},
-			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, ThrottleLimit: 20 * time.Minute},
+			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, OutageLimit: new(time.Hour), ThrottleLimit: 20 * time.Minute},
 			Limits:          sheaf.Limits{MaxAnswer: 5 << 20, MaxQueued: new(10_000), MaxOutbound: 1024},
 			ShutdownTimeout: 30 * time.Second,
 		},
@@ -381,7 +382,7 @@ func TestHelp(t *testing.T) {
 	walk(newRoot(nil))
 
 	text := help("serve")
-	if n := strings.Count(text, "\n  --"); n > 34 {
+	if n := strings.Count(text, "\n  --"); n > 35 {
 		t.Errorf("%d lines for flags", n)
 	}
 	each(t, func(t *testing.T, flag *pflag.Flag, _, _, _ string) {
@@ -426,9 +427,9 @@ func TestRemoved(t *testing.T) {
 }
 
 func TestServiceOptions(t *testing.T) {
-	s := parse(t, []string{"--retry-limit=0", "--max-queued=0"}, nil)
+	s := parse(t, []string{"--retry-limit=0", "--outage-limit=0", "--max-queued=0"}, nil)
 	log := slog.New(slog.DiscardHandler)
-	if o := s.serviceOptions(log); *o.Retries.Limit != 0 || *o.Limits.MaxQueued != 0 || o.Logger != log {
+	if o := s.serviceOptions(log); *o.Retries.Limit != 0 || *o.Retries.OutageLimit != 0 || *o.Limits.MaxQueued != 0 || o.Logger != log {
 		t.Errorf("0 must stay 0: %+v", o)
 	}
 	s = parse(t, []string{"--retry-limit=7", "--max-queued=8"}, nil)

@@ -340,6 +340,18 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseLimit reads a duration that may be 0.
+func parseLimit(text string) (time.Duration, error) {
+	if text == "0" {
+		return 0, nil
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		err = fmt.Errorf("%w, or 0", err)
+	}
+	return d, err
+}
+
 func parseRetention(text string) (time.Duration, error) {
 	d, err := parseDuration(text)
 	if err == nil && d < minRetention {

@@ -51,7 +51,7 @@ const (
 	Doubt                       // bytes were written or may have been written, and no answer came
 	TooLarge                    // the answer exceeded the limit and was not read to its end
 	Withheld                    // no byte of the request was written, because Permit refused
-	Refused                     // no byte of the request was written, because the request is invalid
+	Refused                     // no byte of the request was written, because the request is invalid or the guard forbids the address
 )
 
 // Answer is the result of a Call.

@@ -120,7 +120,7 @@ func TestGuardRebinding(t *testing.T) {
 		if allowed {
 			expect(t, a, Answered, 200)
 		} else {
-			expect(t, a, NotSent, 502, "address is not allowed")
+			expect(t, a, Refused, 502, "address is not allowed")
 		}
 		if n := dns.asked.Load(); n != int64(i+1) {
 			t.Errorf("attempt %d: the name was resolved %d times", i, n)
@@ -157,7 +157,7 @@ func TestGuardLiterals(t *testing.T) {
 	address := strings.TrimPrefix(server.URL, "http://")
 	expect(t, newClient(t, address).Do(t.Context(), newCall("GET", "/", "")), Answered, 200)
 	guarded := newClient(t, address, func(o *Options) { o.Guard = &Guard{} })
-	expect(t, guarded.Do(t.Context(), newCall("POST", "/", "{}")), NotSent, 502, "address is not allowed")
+	expect(t, guarded.Do(t.Context(), newCall("POST", "/", "{}")), Refused, 502, "address is not allowed")
 }
 
 // Connections over TLS use the authorities and the certificate of the options.

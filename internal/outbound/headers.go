@@ -39,10 +39,11 @@ func (c *Client) checkHeaders(call *Call) error {
 	return nil
 }
 
-// isRefusal reports whether an attempt failed because the call is invalid.
+// isRefusal reports whether an attempt failed because the call is invalid or the guard forbids the
+// address.
 func isRefusal(err error) bool {
 	var header *headerError
-	return errors.Is(err, errPath) || errors.Is(err, errCredential) || errors.As(err, &header)
+	return errors.Is(err, errPath) || errors.Is(err, errCredential) || errors.Is(err, errGuarded) || errors.As(err, &header)
 }
 
 // maxKept is how much of an answer's headers is kept, in bytes of names and values.

@@ -41,7 +41,7 @@ func start(t *testing.T) *world {
 	w := &world{calls: map[string]int{}, fails: map[string]int{}, sent: map[string]string{}}
 	service, err := sheaf.New(sheaf.Options{
 		Upstream: sheaf.Upstream{URL: "http://api/{storeId}", Handler: http.HandlerFunc(w.upstream)},
-		Retries:  sheaf.Retries{Limit: new(0)},
+		Retries:  sheaf.Retries{Limit: new(0), OutageLimit: new(time.Duration(0))}, // failures count, as the contract's letter says
 		Database: sheaf.Database{URL: "sqlite:" + filepath.Join(t.TempDir(), "b.db")},
 		Logger:   slog.New(slog.DiscardHandler),
 	})
