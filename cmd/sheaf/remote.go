@@ -91,7 +91,7 @@ func (r *remote) flags(c *cobra.Command, environ []string) {
 // operatorFlags adds the flags of commands for operators, which concern all stores.
 func (r *remote) operatorFlags(c *cobra.Command, environ []string) {
 	r.environ = environ
-	c.Flags().StringVar(&r.server, "server", "", "the service's address (default "+defaultServer+") ["+serverVariable+"]")
+	c.Flags().StringVar(&r.server, "server", "", "the service's URL (default "+defaultServer+") ["+serverVariable+"]")
 	c.Flags().StringVar(&r.tokenFile, "token-file", "", "a file with the token ["+tokenVariable+" is the token itself]")
 	c.Flags().StringVar(&r.context, "context", "", "a context of sheaf login (default: the current one) ["+contextVariable+"]")
 }

@@ -62,7 +62,7 @@ func TestOrder(t *testing.T) {
 		expect(t, "quick", w.outcome(b), "200")
 		w.pass(time.Hour)
 	})
-	scenario(t, "parallel, at most a hundred", func(t *testing.T, w *world) {
+	scenario(t, "in parallel mode, at most a hundred at once", func(t *testing.T, w *world) {
 		for i := range 150 {
 			w.up.script(0, i, step{answered(200), time.Second})
 		}
@@ -95,14 +95,14 @@ func TestFailure(t *testing.T) {
 		synctest.Wait()
 		expect(t, "outcome", w.outcome(a), "200 404! 200")
 	})
-	scenario(t, "in parallel requests in flight end", func(t *testing.T, w *world) {
+	scenario(t, "in parallel mode, requests in flight finish", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(200), 2 * time.Second})
 		w.up.script(0, 1, step{answered(500), time.Second})
 		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(101)...)
 		w.pass(3 * time.Second)
 		expect(t, "outcome", w.outcome(a), "200 500! "+strings.TrimSpace(strings.Repeat("200 ", 99)))
 	})
-	scenario(t, "in parallel, a waiting request ends with its last answer", func(t *testing.T, w *world) {
+	scenario(t, "in parallel mode, a waiting request ends with its last answer", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
 		w.up.script(0, 1, step{answered(404), time.Second})
 		a := w.create("s", batch.Options{Parallel: true, StopOnFailure: true}, posts(2)...)
@@ -140,7 +140,7 @@ func TestFailure(t *testing.T) {
 		w.pass(time.Minute)
 		expect(t, "outcome", w.outcome(a), "504! 200")
 	})
-	scenario(t, "a DELETE that ran again and finds nothing is completed", func(t *testing.T, w *world) {
+	scenario(t, "a repeated DELETE that finds nothing is completed", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{noAnswer(outbound.Doubt, 504), 0}, step{answered(404), 0})
 		a := w.create("s", goOn, "DELETE")
 		w.pass(time.Minute)
@@ -237,7 +237,7 @@ func TestThrottle(t *testing.T) {
 		w.pass(11 * time.Second)
 		expect(t, "after a second answer 429", w.outcome(a), "200")
 	})
-	scenario(t, "is a failure after the limit", func(t *testing.T, w *world) {
+	scenario(t, "a 429 after the limit is a failure", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "60"), 0})
 		a := w.create("s", stop, posts(2)...)
 		w.pass(20*time.Minute - time.Second)
@@ -246,7 +246,7 @@ func TestThrottle(t *testing.T) {
 		synctest.Wait()
 		expect(t, "after", w.outcome(a), "429! -")
 	})
-	scenario(t, "a store that waits holds no place", func(t *testing.T, w *world) {
+	scenario(t, "a waiting store holds no place", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce = 1
 		w.start()
@@ -263,7 +263,7 @@ func TestThrottle(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	scenario(t, "requests in flight end, the rest is not executed", func(t *testing.T, w *world) {
+	scenario(t, "requests in flight finish, the rest are not executed", func(t *testing.T, w *world) {
 		w.up.script(0, 1, step{answered(200), time.Minute})
 		a := w.create("s", stop, posts(3)...)
 		b := w.create("s", stop, "POST")
@@ -278,7 +278,7 @@ func TestStop(t *testing.T) {
 		expect(t, "after", w.outcome(a), "200 200 -")
 		expect(t, "the next batch", w.outcome(b), "200")
 	})
-	scenario(t, "a wait ends at once with the last answer", func(t *testing.T, w *world) {
+	scenario(t, "a waiting request ends at once with its last answer", func(t *testing.T, w *world) {
 		w.up.script(0, 0, step{answered(429, "Retry-After", "250"), 0})
 		a := w.create("s", stop, posts(2)...)
 		b := w.create("s", stop, posts(1)...)
@@ -502,13 +502,13 @@ func TestStorageDown(t *testing.T) {
 	})
 }
 
-// hooked is storage that calls after when a batch has ended, before Finish returns.
-type hooked struct {
+// finishHook is storage that calls after when a batch has ended, before Finish returns.
+type finishHook struct {
 	Storage
 	after func()
 }
 
-func (h *hooked) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+func (h *finishHook) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
 	next, err := h.Storage.Finish(ctx, c, marks, reason, release)
 	h.after()
 	return next, err
@@ -522,7 +522,7 @@ func TestWakeUp(t *testing.T) {
 		var b *testBatch
 		var once sync.Once
 		w.wrap = func(s Storage) Storage {
-			return &hooked{s, func() { once.Do(func() { b = w.create("s", stop, "POST") }) }}
+			return &finishHook{s, func() { once.Do(func() { b = w.create("s", stop, "POST") }) }}
 		}
 		w.start()
 		w.create("s", stop, "POST")

@@ -73,8 +73,8 @@ func oneSecond(time.Duration) string   { return "1" }
 func silent(time.Duration) string      { return "" }
 func atOnce(time.Duration) string      { return "0" }
 
-// limited is an upstream with a limit per token.
-type limited struct {
+// limitedUpstream is an upstream with a limit per token.
+type limitedUpstream struct {
 	reachable
 	limit   func() limiter
 	after   func(time.Duration) string
@@ -86,7 +86,7 @@ type limited struct {
 	refused int
 }
 
-func (u *limited) Do(_ context.Context, c *outbound.Call) outbound.Answer {
+func (u *limitedUpstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	u.mu.Lock()
 	if u.tokens == nil {
 		u.tokens = map[string]limiter{}
@@ -156,7 +156,7 @@ func TestGovernorPace(t *testing.T) {
 	} {
 		scenario(t, tt.name, func(t *testing.T, w *world) {
 			w.shutdown()
-			up := &limited{limit: tt.limit, after: tt.after, latency: 20 * time.Millisecond}
+			up := &limitedUpstream{limit: tt.limit, after: tt.after, latency: 20 * time.Millisecond}
 			w.options.Upstream, w.rate = up, tt.rate
 			w.sharing()
 			w.start()
@@ -181,7 +181,7 @@ func TestGovernorPace(t *testing.T) {
 }
 
 // times returns when the upstream received requests after the given time.
-func (u *limited) times(since time.Time) (out []time.Duration) {
+func (u *limitedUpstream) times(since time.Time) (out []time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, t := range u.sent {
@@ -195,7 +195,7 @@ func (u *limited) times(since time.Time) (out []time.Duration) {
 func TestGovernorTurns(t *testing.T) {
 	scenario(t, "wide and narrow", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &limited{limit: func() limiter { return window(1000, 0) }, latency: 20 * time.Millisecond}
+		up := &limitedUpstream{limit: func() limiter { return window(1000, 0) }, latency: 20 * time.Millisecond}
 		w.options.Upstream, w.rate = up, governor.Rate{N: 10, Per: time.Second}
 		w.sharing()
 		w.start()
@@ -215,7 +215,7 @@ func TestGovernorTurns(t *testing.T) {
 	})
 	scenario(t, "a slot that is no longer needed goes to the next queue", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &limited{limit: func() limiter { return window(1000, 0) }}
+		up := &limitedUpstream{limit: func() limiter { return window(1000, 0) }}
 		w.options.Upstream, w.rate = up, governor.Rate{N: 1, Per: 10 * time.Second}
 		w.sharing()
 		w.start()
@@ -237,13 +237,13 @@ func TestGovernorHold(t *testing.T) {
 	scenario(t, "after a crash", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.sharing()
-		refuse := &limited{limit: func() limiter { return window(0, 0) }, after: func(time.Duration) string { return "30" }}
+		refuse := &limitedUpstream{limit: func() limiter { return window(0, 0) }, after: func(time.Duration) string { return "30" }}
 		w.options.Upstream = refuse
 		w.start()
 		w.create("a", stop, posts(1)...)
 		w.pass(time.Second)
 		w.crash()
-		accept := &limited{limit: func() limiter { return window(1000, 0) }}
+		accept := &limitedUpstream{limit: func() limiter { return window(1000, 0) }}
 		w.options.Upstream = accept
 		w.start()
 		b := w.create("a", stop, posts(1)...)
@@ -279,7 +279,7 @@ func TestGovernorRandom(t *testing.T) {
 		every := func() limiter {
 			return func(time.Time) (bool, time.Duration) { n++; return n%100 != 0, 0 }
 		}
-		up := &limited{limit: every, after: atOnce, latency: 5 * time.Millisecond}
+		up := &limitedUpstream{limit: every, after: atOnce, latency: 5 * time.Millisecond}
 		w.options.Upstream = up
 		w.sharing()
 		w.start()
@@ -302,7 +302,7 @@ func TestGovernorRandom(t *testing.T) {
 func TestGovernorQuiet(t *testing.T) {
 	scenario(t, "a hundred stores, ten requests a second", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &limited{limit: func() limiter { return window(1000, 0) }}
+		up := &limitedUpstream{limit: func() limiter { return window(1000, 0) }}
 		var calls atomic.Int64
 		w.options.Upstream, w.rate, w.options.QueuesAtOnce = up, governor.Rate{N: 10, Per: time.Second}, 20
 		w.options.Unseal = func(c *storage.Claim) (string, error) {
@@ -338,8 +338,8 @@ func TestGovernorQuiet(t *testing.T) {
 	})
 }
 
-// crowded is an upstream that answers 503 when more than room requests are in flight.
-type crowded struct {
+// crowdedUpstream is an upstream that answers 503 when more than room requests are in flight.
+type crowdedUpstream struct {
 	reachable
 	room           int
 	mu             sync.Mutex
@@ -347,7 +347,7 @@ type crowded struct {
 	most           int // the most requests in flight since reset
 }
 
-func (u *crowded) Do(context.Context, *outbound.Call) outbound.Answer {
+func (u *crowdedUpstream) Do(context.Context, *outbound.Call) outbound.Answer {
 	u.mu.Lock()
 	u.under++
 	u.most = max(u.most, u.under)
@@ -374,7 +374,7 @@ func (u *crowded) Do(context.Context, *outbound.Call) outbound.Answer {
 func TestGovernorPlaces(t *testing.T) {
 	scenario(t, "503", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &crowded{room: 10}
+		up := &crowdedUpstream{room: 10}
 		w.options.Upstream = up
 		w.policy.RetryLimit, w.policy.RetryInterval = 20, 100*time.Millisecond
 		w.sharing()
@@ -402,7 +402,7 @@ func TestGovernorPlaces(t *testing.T) {
 	})
 	scenario(t, "a batch that waits for a place notices a stop", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &limited{limit: func() limiter { return window(1, 0) }, after: atOnce, latency: time.Minute}
+		up := &limitedUpstream{limit: func() limiter { return window(1, 0) }, after: atOnce, latency: time.Minute}
 		w.options.Upstream = up
 		w.sharing()
 		w.start()

@@ -17,8 +17,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// linked is an upstream that answers each request after a second and records it.
-type linked struct {
+// linkedUpstream is an upstream that answers each request after a second and records it.
+type linkedUpstream struct {
 	reachable
 	codes  []int
 	bodies int // approximate bytes of each answer's body
@@ -34,7 +34,7 @@ type linkedCall struct {
 	from, to time.Time // to is zero if the call was cut off
 }
 
-func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
+func (u *linkedUpstream) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 	var i int
 	if _, err := fmt.Sscanf(c.Path, "r/%d", &i); err != nil {
 		panic(err)
@@ -58,7 +58,7 @@ func (u *linked) Do(ctx context.Context, c *outbound.Call) outbound.Answer {
 }
 
 // made returns the calls that the upstream has received.
-func (u *linked) made() []linkedCall {
+func (u *linkedUpstream) made() []linkedCall {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Clone(u.calls)
@@ -168,7 +168,7 @@ func TestGraph(t *testing.T) {
 		crashes := rapid.Bool().Draw(rt, "crashes")
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
-			up := &linked{}
+			up := &linkedUpstream{}
 			for _, n := range graph {
 				up.codes = append(up.codes, n.code)
 			}
@@ -265,7 +265,7 @@ func (w *world) createLinked(store string, o batch.Options, reqs []batch.Request
 func TestGraphStops(t *testing.T) {
 	scenario(t, "", func(t *testing.T, w *world) {
 		w.shutdown()
-		up := &linked{codes: []int{200, 200, 200}}
+		up := &linkedUpstream{codes: []int{200, 200, 200}}
 		w.options.Upstream = up
 		w.start()
 		graph := []node{{code: 200}, {parents: []int{0}, refs: []int{0}, bad: true}, {}}

@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// refusing is an upstream that refuses the first attempts of some stores' requests.
-type refusing struct {
+// refusingUpstream is an upstream that refuses the first attempts of some stores' requests.
+type refusingUpstream struct {
 	reachable
 	after map[string]string // by store: its Retry-After
 
@@ -19,7 +19,7 @@ type refusing struct {
 	tried map[string]bool // by Idempotency-Key: the first attempt was refused
 }
 
-func (u *refusing) Do(_ context.Context, c *outbound.Call) outbound.Answer {
+func (u *refusingUpstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if after := u.after[c.Store]; after != "" && !u.tried[c.Key] {
@@ -33,7 +33,7 @@ func (u *refusing) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 func (w *world) refuse(after map[string]string) {
 	w.shutdown()
 	w.sharing()
-	w.options.Upstream = &refusing{after: after, tried: map[string]bool{}}
+	w.options.Upstream = &refusingUpstream{after: after, tried: map[string]bool{}}
 	w.start()
 }
 
@@ -65,7 +65,7 @@ func TestThrottledStore(t *testing.T) {
 		w.pass(200 * time.Second)
 		expect(t, "the throttled one after its wait", w.outcome(a), "200")
 	})
-	scenario(t, "several stores hold all back, until one succeeds", func(t *testing.T, w *world) {
+	scenario(t, "several refused stores hold back all, until one succeeds", func(t *testing.T, w *world) {
 		w.refuse(map[string]string{"a": "100", "b": "100"})
 		a := w.create("a", stop, posts(1)...)
 		b := w.create("b", stop, posts(1)...)
@@ -80,7 +80,7 @@ func TestThrottledStore(t *testing.T) {
 		expect(t, "a fourth store after that", w.outcome(d), "200")
 		expect(t, "the throttled ones", w.outcome(a)+w.outcome(b), "QUEUED -QUEUED -")
 	})
-	scenario(t, "a store that is refused all the time takes little from others", func(t *testing.T, w *world) {
+	scenario(t, "a store that is always refused barely slows others", func(t *testing.T, w *world) {
 		w.refuse(map[string]string{"mallory": "1"})
 		w.create("mallory", goOn, posts(100)...)
 		w.pass(10 * time.Second)

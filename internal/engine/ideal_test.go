@@ -14,8 +14,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/outbound"
 )
 
-// simulated is an upstream that answers by a rule. It records when its last answer was due.
-type simulated struct {
+// ruleUpstream is an upstream that answers by a rule. It records when its last answer was due.
+type ruleUpstream struct {
 	reachable
 	rule func(c *outbound.Call, n, inFlight int) (outbound.Answer, time.Duration)
 
@@ -26,7 +26,7 @@ type simulated struct {
 	last     time.Time
 }
 
-func (u *simulated) Do(_ context.Context, c *outbound.Call) outbound.Answer {
+func (u *ruleUpstream) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 	u.mu.Lock()
 	u.n++
 	u.inFlight++
@@ -43,7 +43,7 @@ func (u *simulated) Do(_ context.Context, c *outbound.Call) outbound.Answer {
 }
 
 // run runs a batch of n requests, and returns how long the upstream was busy with it.
-func (u *simulated) run(t *testing.T, w *world, o batch.Options, n int) time.Duration {
+func (u *ruleUpstream) run(t *testing.T, w *world, o batch.Options, n int) time.Duration {
 	t.Helper()
 	methods := make([]string, n)
 	for i := range methods {
@@ -71,7 +71,7 @@ func once(a outbound.Answer, at int, latency time.Duration) func(*outbound.Call,
 }
 
 // withUpstream runs a scenario with one upstream for all stores.
-func withUpstream(t *testing.T, name string, u *simulated, f func(t *testing.T, w *world)) {
+func withUpstream(t *testing.T, name string, u *ruleUpstream, f func(t *testing.T, w *world)) {
 	t.Helper()
 	scenario(t, name, func(t *testing.T, w *world) {
 		w.shutdown()
@@ -106,7 +106,7 @@ func TestGovernorIdeal(t *testing.T) {
 		{"one 429 in a calm time with requests of 1 ms", once(answered(429), 60, time.Millisecond), time.Millisecond, 60},
 	} {
 		for _, n := range []int{200, 500} {
-			u := &simulated{rule: tt.rule}
+			u := &ruleUpstream{rule: tt.rule}
 			withUpstream(t, fmt.Sprint(tt.name, ", ", n), u, func(t *testing.T, w *world) {
 				for range tt.before { // a client that sends one request a second
 					u.run(t, w, goOn, 1)
@@ -134,7 +134,7 @@ func TestGovernorLatency(t *testing.T) {
 		}
 		return answered(200), 300 * time.Millisecond
 	}
-	u := &simulated{rule: mixed}
+	u := &ruleUpstream{rule: mixed}
 	withUpstream(t, "1 and 300 ms", u, func(t *testing.T, w *world) {
 		for range 3 {
 			if took, ideal := u.run(t, w, parallel, 500), 750*time.Millisecond; took > ideal*13/10 {
@@ -142,7 +142,7 @@ func TestGovernorLatency(t *testing.T) {
 			}
 		}
 	})
-	u = &simulated{rule: stepped}
+	u = &ruleUpstream{rule: stepped}
 	withUpstream(t, "from 20 to 300 ms", u, func(t *testing.T, w *world) {
 		for range 3 {
 			u.run(t, w, parallel, 500)
@@ -172,7 +172,7 @@ func TestGovernorIndependent(t *testing.T) {
 			var took [2]time.Duration
 			for i, code := range []int{500, 503} {
 				random := rand.New(rand.NewPCG(1, 2))
-				u := &simulated{rule: func(_ *outbound.Call, n, _ int) (outbound.Answer, time.Duration) {
+				u := &ruleUpstream{rule: func(_ *outbound.Call, n, _ int) (outbound.Answer, time.Duration) {
 					d := latency/2 + time.Duration(random.Int64N(int64(latency)))
 					if tt.fails(random, n) {
 						return answered(code), d

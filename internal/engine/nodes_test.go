@@ -110,7 +110,7 @@ func TestOffer(t *testing.T) {
 		expect(t, "the next one", w.outcome(b), "200")
 		w.pass(time.Minute)
 	})
-	pair(t, "where no node has a place, the first that has one runs it", func(t *testing.T, w *world, other *host) {
+	pair(t, "if no node has a place, the first one that gets one runs it", func(t *testing.T, w *world, other *host) {
 		full(w)
 		me := w.at(other)
 		w.restart(Options{QueuesAtOnce: 1})
@@ -126,7 +126,7 @@ func TestOffer(t *testing.T) {
 		synctest.Wait()
 		expect(t, "afterwards", w.outcome(a), "200")
 	})
-	pair(t, "through a node that does not run", func(t *testing.T, w *world, _ *host) {
+	pair(t, "through a node whose engine doesn't run", func(t *testing.T, w *world, _ *host) {
 		w.shutdown()
 		for range 2 {
 			a := w.create("s", stop, "POST")

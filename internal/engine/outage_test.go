@@ -284,8 +284,8 @@ func TestPoison(t *testing.T) {
 	})
 }
 
-// TestHalfFails checks that a gateway that answers 502 to half of the calls makes no request fail for
-// want of retries.
+// TestHalfFails checks that a gateway that answers 502 to half of the calls makes no request fail
+// because its retries are used up.
 func TestHalfFails(t *testing.T) {
 	outages(t, "parallel", time.Hour, func(t *testing.T, w *world) {
 		coin := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same numbers in each run

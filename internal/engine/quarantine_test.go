@@ -18,8 +18,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage/storagetest"
 )
 
-// answering is storage that answers calls for one batch or one queue with an error.
-type answering struct {
+// errorStorage is storage that answers calls for one batch or one queue with an error.
+type errorStorage struct {
 	Storage
 	op    string
 	err   error
@@ -30,25 +30,25 @@ type answering struct {
 	calls int // how often the operation was called for the batch
 }
 
-func (a *answering) isOf(q storage.QueueID) bool {
+func (a *errorStorage) isOf(q storage.QueueID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return q == a.queue
 }
 
-func (a *answering) called() int {
+func (a *errorStorage) called() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.calls
 }
 
-func (a *answering) left() int {
+func (a *errorStorage) left() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.times
 }
 
-func (a *answering) answer(op string, c *storage.Claim) error {
+func (a *errorStorage) answer(op string, c *storage.Claim) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if op != a.op || c != nil && c.Ticket != a.batch {
@@ -62,7 +62,7 @@ func (a *answering) answer(op string, c *storage.Claim) error {
 	return a.err
 }
 
-func (a *answering) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
+func (a *errorStorage) Claim(ctx context.Context, q storage.QueueID) (*storage.Claim, error) {
 	if a.isOf(q) {
 		if err := a.answer("Claim", nil); err != nil {
 			return nil, err
@@ -71,60 +71,60 @@ func (a *answering) Claim(ctx context.Context, q storage.QueueID) (*storage.Clai
 	return a.Storage.Claim(ctx, q)
 }
 
-func (a *answering) Load(ctx context.Context, c *storage.Claim) error {
+func (a *errorStorage) Load(ctx context.Context, c *storage.Claim) error {
 	if err := a.answer("Load", c); err != nil {
 		return err
 	}
 	return a.Storage.Load(ctx, c)
 }
 
-func (a *answering) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
+func (a *errorStorage) Results(ctx context.Context, id storage.BatchID, from, maxBytes int) ([]storage.IndexedResult, error) {
 	if err := a.answer("Results", nil); err != nil {
 		return nil, err
 	}
 	return a.Storage.Results(ctx, id, from, maxBytes)
 }
 
-func (a *answering) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
+func (a *errorStorage) Record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
 	if err := a.answer("Record", c); err != nil {
 		return storage.Signals{}, err
 	}
 	return a.Storage.Record(ctx, c, marks)
 }
 
-func (a *answering) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
+func (a *errorStorage) Finish(ctx context.Context, c *storage.Claim, marks []storage.Mark, reason string, release bool) (*storage.Claim, error) {
 	if err := a.answer("Finish", c); err != nil {
 		return nil, err
 	}
 	return a.Storage.Finish(ctx, c, marks, reason, release)
 }
 
-func (a *answering) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
+func (a *errorStorage) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) error {
 	if err := a.answer("Release", c); err != nil {
 		return err
 	}
 	return a.Storage.Release(ctx, c, marks, notBefore)
 }
 
-func (a *answering) Quarantine(ctx context.Context, c *storage.Claim, reason string) error {
+func (a *errorStorage) Quarantine(ctx context.Context, c *storage.Claim, reason string) error {
 	if err := a.answer("Quarantine", c); err != nil {
 		return err
 	}
 	return a.Storage.Quarantine(ctx, c, reason)
 }
 
-func (a *answering) Progress(ctx context.Context, c *storage.Claim) error {
+func (a *errorStorage) Progress(ctx context.Context, c *storage.Claim) error {
 	if err := a.answer("Progress", c); err != nil {
 		return err
 	}
 	return a.Storage.Progress(ctx, c)
 }
 
-func (a *answering) Authorized(c *storage.Claim) bool {
+func (a *errorStorage) Authorized(c *storage.Claim) bool {
 	return (a.op != "Authorize" || !a.isOf(c.Queue) || a.left() == 0) && a.Storage.Authorized(c)
 }
 
-func (a *answering) Authorize(ctx context.Context, c *storage.Claim) error {
+func (a *errorStorage) Authorize(ctx context.Context, c *storage.Claim) error {
 	if a.isOf(c.Queue) {
 		if err := a.answer("Authorize", nil); err != nil {
 			return err
@@ -133,7 +133,7 @@ func (a *answering) Authorize(ctx context.Context, c *storage.Claim) error {
 	return a.Storage.Authorize(ctx, c)
 }
 
-func (a *answering) Runnable(ctx context.Context, after storage.QueueID, limit int) ([]storage.Runnable, error) {
+func (a *errorStorage) Runnable(ctx context.Context, after storage.QueueID, limit int) ([]storage.Runnable, error) {
 	if err := a.answer("Runnable", nil); err != nil {
 		return nil, err
 	}
@@ -153,14 +153,14 @@ func TestEveryError(t *testing.T) {
 		for name, err := range errs {
 			for _, times := range []int{1, 20, -1} {
 				scenario(t, fmt.Sprintf("%s %s %d times", op, name, times), func(t *testing.T, w *world) {
-					everyError(t, w, &answering{op: op, err: err, times: times})
+					everyError(t, w, &errorStorage{op: op, err: err, times: times})
 				})
 			}
 		}
 	}
 }
 
-func everyError(t *testing.T, w *world, a *answering) {
+func everyError(t *testing.T, w *world, a *errorStorage) {
 	w.shutdown()
 	parent := answered(200)
 	parent.Body = []byte(`{"id":7}`)

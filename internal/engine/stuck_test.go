@@ -122,7 +122,7 @@ func TestStuckBatchReturnsItsPlaces(t *testing.T) {
 		expect(t, "ledger", w.sent(), "0/0 0/1 0/2")
 		w.crash()
 		w.wrap = func(s Storage) Storage {
-			return &answering{Storage: s, op: "Results", err: &storage.DamagedError{Err: storage.ErrDamaged}, times: -1}
+			return &errorStorage{Storage: s, op: "Results", err: &storage.DamagedError{Err: storage.ErrDamaged}, times: -1}
 		}
 		w.start()
 		w.pass(time.Minute) // until both requests are due, and the dead node's queue has a new owner

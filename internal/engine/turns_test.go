@@ -110,7 +110,7 @@ func TestMemory(t *testing.T) {
 // TestFresh checks that a store that was idle starts within one turn, no matter how many stores are busy. A
 // busy store also makes progress while many stores that were idle start.
 func TestFresh(t *testing.T) {
-	scenario(t, "behind many that are busy", func(t *testing.T, w *world) {
+	scenario(t, "behind many busy stores", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce = 5
 		w.start()
@@ -126,7 +126,7 @@ func TestFresh(t *testing.T) {
 		expect(t, "new store", w.outcome(b), "200")
 		w.pass(5 * time.Minute)
 	})
-	scenario(t, "a busy one among many that are idle", func(t *testing.T, w *world) {
+	scenario(t, "a busy store among many idle ones", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.QueuesAtOnce = 1
 		w.start()
@@ -180,7 +180,7 @@ func TestShares(t *testing.T) {
 		}
 		w.pass(time.Minute)
 	})
-	scenario(t, "a single batch gets all of them", func(t *testing.T, w *world) {
+	scenario(t, "a single batch gets all places", func(t *testing.T, w *world) {
 		w.shutdown()
 		w.options.MaxOutbound = 40
 		w.start()

@@ -29,9 +29,9 @@ func linkedReads(n, few int) []batch.Request {
 
 // linkedWorld starts a world with an upstream that answers the requests of linkedReads. Calls of the storage
 // operation named stuck block until their context ends.
-func linkedWorld(w *world, n int) (up *linked, stuck *atomic.Value) {
+func linkedWorld(w *world, n int) (up *linkedUpstream, stuck *atomic.Value) {
 	w.shutdown()
-	up, stuck = &linked{codes: make([]int, n+1)}, new(atomic.Value)
+	up, stuck = &linkedUpstream{codes: make([]int, n+1)}, new(atomic.Value)
 	for i := range up.codes {
 		up.codes[i] = 200
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// acceptedInterval is how often storage is told that a credential is accepted, so that it doesn't
-	// forget this.
+	// acceptedInterval is how often a node records in storage that a credential is accepted, so
+	// that storage doesn't forget this.
 	acceptedInterval = storage.CredentialMemory / 7
 	// expiredOverlap is how far back a poll looks for expired credentials, because clocks differ.
 	expiredOverlap = 10 * time.Second
@@ -30,7 +30,7 @@ type Credentials interface {
 // 401 means that the credential has expired. Without an earlier success, it says nothing, because the
 // credential may never have been valid. Guarded by Credential.mu.
 type expiry struct {
-	acceptedAt time.Time // when storage was last told that the credential was accepted
+	acceptedAt time.Time // when storage last recorded that the credential was accepted
 	accepted   bool      // it was accepted at some time
 	asked      bool      // storage was asked whether it was
 	expiredAt  time.Time // zero: it hasn't expired

@@ -261,7 +261,7 @@ func (g *Governor) Leftovers() (out []string) {
 	return out
 }
 
-// announce tells other nodes of a hold as soon as storage accepts it.
+// announce announces a hold to other nodes as soon as storage accepts it.
 func (g *Governor) announce(h storage.Hold) {
 	select {
 	case g.announcements <- h:

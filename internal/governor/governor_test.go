@@ -103,7 +103,7 @@ func TestPace(t *testing.T) {
 			type request struct {
 				at   time.Time
 				node int
-				late bool // sent after its slot, so it must fit in with what its node has sent
+				late bool // sent after its slot, so it must conform to the pace of its node's requests
 			}
 			var sent []request
 			send := func(node int, q storage.QueueID) {
@@ -147,7 +147,8 @@ func TestPace(t *testing.T) {
 					if !sent[j].late {
 						punctual++
 					}
-					// Both nodes may be late and early, and an undone request may be late once more.
+					// Each of the two nodes may send late and early, and a request that was undone
+					// may be late a second time.
 					if allowed := 1 + float64(span+3*late+2*early)/float64(rate.interval()) + 1; float64(punctual) > allowed {
 						rt.Fatalf("%d requests within %v; the rate is %d in %v", punctual, span, rate.N, rate.Per)
 					}

@@ -10,7 +10,7 @@ import (
 
 // Call is one attempt to send one request of a batch.
 type Call struct {
-	Store  string // replaces the placeholder in the upstream's address
+	Store  string // replaces the placeholder in the upstream's URL
 	Method string
 	Path   string // as the batch's creator wrote it; batch.CheckPath has accepted it
 	Body   []byte // nil: none

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// breaking is a connection whose writes fail after a part, once it is broken.
-type breaking struct {
+// breakableConn is a connection whose writes fail after a part, once it is broken.
+type breakableConn struct {
 	net.Conn
 	now atomic.Bool
 }
 
-func (b *breaking) Write(p []byte) (int, error) {
+func (b *breakableConn) Write(p []byte) (int, error) {
 	if !b.now.Load() {
 		return b.Conn.Write(p)
 	}
@@ -29,14 +29,15 @@ func (b *breaking) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// gathering is a connection that holds writes back until it is released, and then sends them at once.
-type gathering struct {
+// gatheringConn is a connection that holds writes back until it is released, and then sends them
+// together.
+type gatheringConn struct {
 	net.Conn
 	holds bool
 	held  []byte
 }
 
-func (g *gathering) Write(p []byte) (int, error) {
+func (g *gatheringConn) Write(p []byte) (int, error) {
 	if !g.holds {
 		return g.Conn.Write(p)
 	}
@@ -73,8 +74,8 @@ func asItIs(c net.Conn) net.Conn { return c }
 // socket no longer has it and the reader doesn't have it yet.
 func TestUnaskedRecord(t *testing.T) {
 	for name, records := range map[string][]string{"nothing more": {"a"}, "a record more": {"a", "b"}} {
-		var raw *gathering
-		c := overTLS(t, asItIs, func(c net.Conn) net.Conn { raw = &gathering{Conn: c}; return raw }, func(secure *tls.Conn) {
+		var raw *gatheringConn
+		c := overTLS(t, asItIs, func(c net.Conn) net.Conn { raw = &gatheringConn{Conn: c}; return raw }, func(secure *tls.Conn) {
 			raw.holds = true
 			for _, r := range records {
 				_, _ = io.WriteString(secure, r)
@@ -94,8 +95,8 @@ func TestUnaskedRecord(t *testing.T) {
 // A failed write over TLS may have sent a part of its record, even though it reports 0 bytes. A write on a
 // connection that was closed before has certainly sent nothing.
 func TestNothingWrittenOverTLS(t *testing.T) {
-	var raw *breaking
-	c := overTLS(t, func(c net.Conn) net.Conn { raw = &breaking{Conn: c}; return raw }, asItIs, func(secure *tls.Conn) {
+	var raw *breakableConn
+	c := overTLS(t, func(c net.Conn) net.Conn { raw = &breakableConn{Conn: c}; return raw }, asItIs, func(secure *tls.Conn) {
 		_, _ = io.Copy(io.Discard, secure)
 	})
 	raw.now.Store(true)

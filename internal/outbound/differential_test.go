@@ -49,8 +49,8 @@ var faults = []fault{
 	}},
 }
 
-// injected is a connection that has a fault once it is armed.
-type injected struct {
+// faultConn is a connection that has a fault once it is armed.
+type faultConn struct {
 	net.Conn
 	mu     sync.Mutex
 	fault  *fault
@@ -58,7 +58,7 @@ type injected struct {
 	failed bool
 }
 
-func (i *injected) Write(p []byte) (int, error) {
+func (i *faultConn) Write(p []byte) (int, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
@@ -75,8 +75,8 @@ func (i *injected) Write(p []byte) (int, error) {
 // injector makes connections and arms the last one.
 type injector struct {
 	mu    sync.Mutex
-	last  *injected
-	arm   func(*injected) // arms the next connection; nil: not armed
+	last  *faultConn
+	arm   func(*faultConn) // arms the next connection; nil: not armed
 	conns int
 }
 
@@ -88,7 +88,7 @@ func (i *injector) dial(ctx context.Context, address string) (net.Conn, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conns++
-	i.last = &injected{Conn: raw}
+	i.last = &faultConn{Conn: raw}
 	if i.arm != nil {
 		i.arm(i.last)
 		i.arm = nil
@@ -180,7 +180,7 @@ func testWrites(t *testing.T, f *fault, method, body string, before, writes int)
 				t.Fatal("no answer to the first request")
 			}
 		}
-		arm := func(c *injected) { c.fault, c.writes = f, writes }
+		arm := func(c *faultConn) { c.fault, c.writes = f, writes }
 		if before == 0 {
 			in.arm = arm
 		} else {

@@ -102,11 +102,11 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 			}
 		})
 		c := newClient(t, u.addr())
-		var last *failing
+		var last *mortalConn
 		dial := c.dial
 		c.dial = func(ctx context.Context) (net.Conn, error) {
 			raw, err := dial(ctx)
-			last = &failing{Conn: raw}
+			last = &mortalConn{Conn: raw}
 			return last, err
 		}
 		expect(t, c.Do(t.Context(), newCall("GET", "/first", "")), Answered, 200)
@@ -118,13 +118,13 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// failing is a connection whose writes fail once it is dead.
-type failing struct {
+// mortalConn is a connection whose writes fail once it is dead.
+type mortalConn struct {
 	net.Conn
 	dead atomic.Bool
 }
 
-func (f *failing) Write(p []byte) (int, error) {
+func (f *mortalConn) Write(p []byte) (int, error) {
 	if f.dead.Load() {
 		return 0, net.ErrClosed
 	}
@@ -361,11 +361,11 @@ func TestTLS(t *testing.T) {
 
 func TestTLSDeadConnectionIsReplaced(t *testing.T) {
 	c := newTLS(t, true, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
-	var last *failing
+	var last *mortalConn
 	dial := c.dial
 	c.dial = func(ctx context.Context) (net.Conn, error) {
 		raw, err := dial(ctx)
-		last = &failing{Conn: raw}
+		last = &mortalConn{Conn: raw}
 		return last, err
 	}
 	expect(t, c.Do(t.Context(), newCall("GET", "/a", "")), Answered, 200)

@@ -11,22 +11,23 @@ import (
 	"testing"
 )
 
-// recorded is a connection that records written bytes. Once it is dead, its writes fail without writing.
-type recorded struct {
-	failing
+// recordingConn is a connection that records written bytes. Once it is dead, its writes fail and
+// write nothing.
+type recordingConn struct {
+	mortalConn
 	mu      sync.Mutex
 	written strings.Builder
 }
 
-func (r *recorded) Write(p []byte) (int, error) {
-	n, err := r.failing.Write(p)
+func (r *recordingConn) Write(p []byte) (int, error) {
+	n, err := r.mortalConn.Write(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.written.Write(p[:n])
 	return n, err
 }
 
-func (r *recorded) stream() string {
+func (r *recordingConn) stream() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.written.String()
@@ -49,7 +50,7 @@ func testWrittenOnce(t *testing.T, body string, dead int) {
 	together.Add(dead)
 	c := newClient(t, "upstream.invalid")
 	var mu sync.Mutex
-	var conns []*recorded
+	var conns []*recordingConn
 	c.dial = func(context.Context) (net.Conn, error) {
 		here, there := net.Pipe()
 		go func() {
@@ -67,7 +68,7 @@ func testWrittenOnce(t *testing.T, body string, dead int) {
 		}()
 		mu.Lock()
 		defer mu.Unlock()
-		conns = append(conns, &recorded{failing: failing{Conn: here}})
+		conns = append(conns, &recordingConn{mortalConn: mortalConn{Conn: here}})
 		return conns[len(conns)-1], nil
 	}
 	answers := make(chan Answer)

@@ -181,7 +181,7 @@ func TestOneWrite(t *testing.T) {
 		var writes atomic.Int32
 		dial := func(ctx context.Context) (net.Conn, error) {
 			raw, err := new(net.Dialer).DialContext(ctx, "tcp", c.to.address)
-			return &counting{raw, &writes}, err
+			return &writeCounter{raw, &writes}, err
 		}
 		if c.dial = dial; c.tls != nil {
 			c.dial = func(ctx context.Context) (net.Conn, error) {
@@ -201,13 +201,13 @@ func TestOneWrite(t *testing.T) {
 	})
 }
 
-// counting counts the writes to a connection.
-type counting struct {
+// writeCounter counts the writes to a connection.
+type writeCounter struct {
 	net.Conn
 	writes *atomic.Int32
 }
 
-func (c *counting) Write(p []byte) (int, error) {
+func (c *writeCounter) Write(p []byte) (int, error) {
 	c.writes.Add(1)
 	return c.Conn.Write(p)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// Callbacks is how nodes notify callbacks of the ends of batches.
+// Callbacks is how nodes call back when batches end.
 type Callbacks interface {
 	// DueDeliveries takes pending deliveries that are due. It counts an attempt for each and
 	// postpones it by the lease, so that another node tries again if no outcome is stored. It

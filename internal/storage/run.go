@@ -151,8 +151,8 @@ func (c *Claim) Fill(packed []byte, marks []Mark) error {
 
 // Pacing is the rate limits and holds of upstream credentials, which nodes share.
 type Pacing interface {
-	// Hold tells every node that nothing of the store may be sent with the credential before the
-	// given time. Of two holds, the later time counts. Holds lists the holds that haven't ended.
+	// Hold keeps every node from sending anything of the store with the credential before the given
+	// time. Of two holds, the later time counts. Holds lists the holds that haven't ended.
 	Hold(ctx context.Context, h Hold) error
 	Holds(ctx context.Context) ([]Hold, error)
 

@@ -3,9 +3,10 @@
 //
 // The contract has two parts. This comment describes what holds for every method. The comments of
 // the small interfaces describe what each method does: Batches and Reader for callers, Queues and
-// Runs for the engine, Callbacks for deliveries, Pacing, Outages and Credentials for the governor, Secrets and Operations
-// for the service itself. Packages that use a database declare the part that they need. Only the
-// databases, their decorators and the conformance suite (storagetest) use the whole, Storage.
+// Runs for the engine, Callbacks for deliveries, Pacing, Outages and Credentials for the governor,
+// Secrets and Operations for the service itself. Packages that use a database declare the part that
+// they need. Only the databases, their decorators and the conformance suite (storagetest) use all
+// of it, Storage.
 //
 // # The contract
 //
@@ -84,8 +85,8 @@ type Storage interface {
 
 // Errors with a meaning of their own. Each of them guarantees that nothing changed.
 var (
-	// ErrNotFound: the store and owner have no such batch. The error doesn't tell whether the batch
-	// is unknown, deleted, or someone else's.
+	// ErrNotFound: the store and owner have no such batch. The error doesn't reveal whether the
+	// batch is unknown, deleted, or someone else's.
 	ErrNotFound = errors.New("no such batch")
 	// ErrNotOwner: the queue is claimed by another node, or under a newer epoch.
 	ErrNotOwner = errors.New("the queue is owned elsewhere")

@@ -73,8 +73,7 @@ type Credentials interface {
 	// Errors: ErrNotFound.
 	Renew(ctx context.Context, r Renewal) (QueueID, error)
 
-	// Accepted records that the upstream has accepted a credential. If it had expired, it no longer
-	// has.
+	// Accepted records that the upstream has accepted a credential. It undoes Expire.
 	Accepted(ctx context.Context, credential batch.Owner) error
 
 	// WasAccepted reports whether the upstream has accepted a credential. It may have forgotten this

@@ -15,7 +15,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 	lane := creates(storage.Caller{Store: b.Store, Owner: b.Owner})
 	packed, ids := storage.Pack(b.Requests), storage.PackIDs(b.Requests)
 	err := db.writeAgain(ctx, "create a batch", func(ctx context.Context) (err error) {
-		var r inserted
+		var r insertRow
 		found := false
 		steps := []step{
 			do("sync_commit"),
@@ -50,8 +50,8 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 	return out, nil
 }
 
-// inserted is the row that insert_batch returns.
-type inserted struct {
+// insertRow is the row that insert_batch returns.
+type insertRow struct {
 	queue      storage.QueueID
 	open, held int
 	bytes      int64
@@ -61,7 +61,7 @@ type inserted struct {
 	twinQueue  *storage.QueueID
 }
 
-func (r *inserted) outcome(b *storage.NewBatch, size int) (storage.CreateResult, error) {
+func (r *insertRow) outcome(b *storage.NewBatch, size int) (storage.CreateResult, error) {
 	switch {
 	case r.made != nil:
 		return storage.CreateResult{Ticket: b.Ticket, Queue: r.queue}, nil

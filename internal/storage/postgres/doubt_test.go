@@ -172,7 +172,7 @@ func TestLostAnswers(t *testing.T) {
 func TestLateCalls(t *testing.T) {
 	ctx := t.Context()
 	// late makes a call that hangs in the network.
-	late := func(t *testing.T, n *unsure, statement string, call func() error) *held {
+	late := func(t *testing.T, n *unsure, statement string, call func() error) *heldCall {
 		t.Helper()
 		r := n.net.delay(statement)
 		if call() == nil {

@@ -21,14 +21,14 @@ func judging() *timing {
 	return &t
 }
 
-// neighbour inserts the row of another node. there reports whether the row still exists.
-func neighbour(t *testing.T, c *pgx.Conn, o other) (there func() bool) {
+// neighbor inserts the row of another node. there reports whether the row still exists.
+func neighbor(t *testing.T, c *pgx.Conn, o other) (there func() bool) {
 	t.Helper()
 	var lock *int64
 	if o.lock != 0 {
 		lock = &o.lock
 	}
-	const insert = "INSERT INTO nodes (id, lock, renewals, renewed_at, started_at, name) VALUES ($1, $2, $3, 0, 0, 'neighbour')"
+	const insert = "INSERT INTO nodes (id, lock, renewals, renewed_at, started_at, name) VALUES ($1, $2, $3, 0, 0, 'neighbor')"
 	if _, err := c.Exec(t.Context(), insert, o.node, lock, o.renewals); err != nil {
 		t.Fatal(err)
 	}
@@ -82,11 +82,11 @@ func TestJudge(t *testing.T) {
 			}
 			row := fill(tt.row)
 			tt.seen.node = row.node
-			seen := observed{other: fill(tt.seen), silent: ago(tt.silent)}
+			seen := observation{other: fill(tt.seen), silent: ago(tt.silent)}
 			if tt.free != 0 {
 				seen.free = ago(tt.free)
 			}
-			there := neighbour(t, c, row)
+			there := neighbor(t, c, row)
 			soon := db.judge(t.Context(), seen)
 			expect(t, "the node is there", there(), !tt.dead)
 			expect(t, "it may be dead before long", soon > 0, tt.soon)
@@ -113,9 +113,9 @@ func TestLook(t *testing.T) {
 	c := connection(t, url)
 	defer c.Close(t.Context())
 	o := other{node: 5, lock: 78, renewals: 1}
-	there := neighbour(t, c, o)
-	watched := map[int64]observed{}
-	look := func() observed {
+	there := neighbor(t, c, o)
+	watched := map[int64]observation{}
+	look := func() observation {
 		t.Helper()
 		db.lookAtNodes(t.Context(), watched)
 		expect(t, "nodes that were seen", len(watched), 1)
@@ -169,13 +169,13 @@ func TestAuthorityEndsFirst(t *testing.T) {
 		}
 		fast := func(d time.Duration) time.Duration { return d * 5 / 4 } // by the other node's clock
 		renewed, pinged := upTo(15*time.Second, "renewed"), upTo(3*time.Second, "pinged")
-		seen := observed{other: other{node: randomID(), renewals: 1}, silent: ago(fast(renewed - upTo(renewed, "seen later")))}
+		seen := observation{other: other{node: randomID(), renewals: 1}, silent: ago(fast(renewed - upTo(renewed, "seen later")))}
 		own := &grant{node: seen.node, renewed: ago(renewed), pinged: ago(pinged), locked: rapid.Bool().Draw(r, "locked")}
 		if own.locked {
 			seen.lock = 78
 			seen.free = ago(fast(pinged - upTo(pinged, "found free later")))
 		}
-		there := neighbour(t, c, seen.other)
+		there := neighbor(t, c, seen.other)
 		may := db.lease.current(own)
 		db.judge(t.Context(), seen)
 		if !there() {
@@ -260,8 +260,8 @@ func TestHungRenewal(t *testing.T) {
 	}
 }
 
-// TestLostSession: a node that loses its session opens another one, names that one's lock in its
-// row, and keeps its claims.
+// TestLostSession: a node that loses its session opens another one, names the new session's lock in
+// its row, and keeps its claims.
 func TestLostSession(t *testing.T) {
 	db, p, c := lone(t, Options{timing: &still})
 	for range 3 {

@@ -40,7 +40,7 @@ type rule struct {
 	name []byte // of the prepared statement
 	text []byte // its SQL
 	fate fate
-	hit  chan *held
+	hit  chan *heldCall
 }
 
 // fate is what happens to a call. In all cases except hangs, its connection breaks.
@@ -53,8 +53,8 @@ const (
 	hangs                   // the call is lost silently; the connection stays open
 )
 
-// held is a call that is held in the network. Its node has lost the connection.
-type held struct {
+// heldCall is a call that is held in the network. Its node has lost the connection.
+type heldCall struct {
 	pair    *pair
 	deliver chan struct{}
 }
@@ -120,7 +120,7 @@ func (p *proxy) up(c *pair) {
 		}
 		if r != nil && r.fate == isLate {
 			c.client.Close()
-			h := &held{pair: c, deliver: make(chan struct{})}
+			h := &heldCall{pair: c, deliver: make(chan struct{})}
 			r.hit <- h
 			select {
 			case <-h.deliver:
@@ -196,7 +196,7 @@ func prepared(statement string) []byte {
 
 // next sets what happens to the next call with a statement.
 func (p *proxy) next(statement string, f fate) *rule {
-	r := &rule{name: prepared(statement), text: []byte(queries[statement]), fate: f, hit: make(chan *held, 1)}
+	r := &rule{name: prepared(statement), text: []byte(queries[statement]), fate: f, hit: make(chan *heldCall, 1)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rule = r
@@ -216,7 +216,7 @@ func (p *proxy) breakOff(statement string) *rule { return p.next(statement, lose
 func (p *proxy) hang(statement string) *rule { return p.next(statement, hangs) }
 
 // wait waits until the rule was applied.
-func (r *rule) wait(t *testing.T) *held {
+func (r *rule) wait(t *testing.T) *heldCall {
 	t.Helper()
 	select {
 	case h := <-r.hit:
@@ -228,7 +228,7 @@ func (r *rule) wait(t *testing.T) *held {
 }
 
 // arrive delivers the call and waits until the server has carried it out.
-func (h *held) arrive() {
+func (h *heldCall) arrive() {
 	close(h.deliver)
 	<-h.pair.ended
 }

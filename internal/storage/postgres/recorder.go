@@ -30,13 +30,13 @@ const (
 // there is no timer.
 type recorder struct {
 	db    *DB
-	queue chan *recording
+	queue chan *recordCall
 	large chan struct{} // has an element for each large call in flight
 	ended sync.WaitGroup
 }
 
-// recording is one call of Record.
-type recording struct {
+// recordCall is one call of Record.
+type recordCall struct {
 	claim storage.Claim // as it was when the call was made
 	marks []storage.Mark
 
@@ -47,7 +47,7 @@ type recording struct {
 }
 
 func startRecorder(db *DB) *recorder {
-	r := &recorder{db: db, queue: make(chan *recording, groupLimit), large: make(chan struct{}, largeAtOnce)}
+	r := &recorder{db: db, queue: make(chan *recordCall, groupLimit), large: make(chan struct{}, largeAtOnce)}
 	for range writers {
 		r.ended.Go(r.write)
 	}
@@ -62,7 +62,7 @@ func (r *recorder) close() {
 
 // record writes marks and returns after their commit. If ctx ends first, they may still be written.
 func (r *recorder) record(ctx context.Context, c *storage.Claim, marks []storage.Mark) (storage.Signals, error) {
-	op := &recording{claim: *c, marks: marks}
+	op := &recordCall{claim: *c, marks: marks}
 	if storage.Size(marks) >= largeRecord {
 		return r.recordAlone(ctx, op)
 	}
@@ -76,14 +76,14 @@ func (r *recorder) record(ctx context.Context, c *storage.Claim, marks []storage
 }
 
 // recordAlone writes a large call's marks.
-func (r *recorder) recordAlone(ctx context.Context, op *recording) (storage.Signals, error) {
+func (r *recorder) recordAlone(ctx context.Context, op *recordCall) (storage.Signals, error) {
 	select {
 	case r.large <- struct{}{}:
 	case <-ctx.Done():
 		return storage.Signals{}, ctx.Err()
 	}
 	defer func() { <-r.large }()
-	err := r.commit(ctx, []*recording{op})
+	err := r.commit(ctx, []*recordCall{op})
 	if err == nil && !op.owned {
 		err = storage.ErrNotOwner
 	}
@@ -93,7 +93,7 @@ func (r *recorder) recordAlone(ctx context.Context, op *recording) (storage.Sign
 func (r *recorder) write() {
 	for op := range r.queue {
 		bytes := 0
-		group := driver.Collect(nil, op, r.queue, func(group []*recording) bool {
+		group := driver.Collect(nil, op, r.queue, func(group []*recordCall) bool {
 			bytes += storage.Size(group[len(group)-1].marks)
 			return len(group) == groupLimit || bytes > groupBytes
 		})
@@ -103,7 +103,7 @@ func (r *recorder) write() {
 		err := r.commit(context.Background(), group)
 		if refused(err) && len(group) > 1 {
 			for _, op := range group { // so that one bad call doesn't fail the others
-				op.err = r.commit(context.Background(), []*recording{op})
+				op.err = r.commit(context.Background(), []*recordCall{op})
 			}
 		} else {
 			for _, op := range group {
@@ -123,7 +123,7 @@ func refused(err error) bool {
 }
 
 // commit writes a group in one transaction.
-func (r *recorder) commit(ctx context.Context, group []*recording) error {
+func (r *recorder) commit(ctx context.Context, group []*recordCall) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errSlow)
 	defer cancel()
 	w := &recordArgs{clock: &r.db.clock}

@@ -13,7 +13,7 @@ import (
 func (db *DB) Pause(ctx context.Context, p storage.PauseRequest) (storage.StopResult, error) {
 	const what = "pause or resume batches"
 	l := creates(callerOf(p.Key))
-	var hit stopped
+	var hit stopRows
 	if p.Ticket == uuid.Nil {
 		name := []byte(p.Queue)
 		steps := []step{do("lock_queue_named", name), get("pause_queue", hit.row, name, p.Paused).anew(hit.forget)}

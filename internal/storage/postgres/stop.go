@@ -31,7 +31,7 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResu
 		return storage.StopResult{}, err
 	}
 	slices.Sort(queues)
-	var hit stopped
+	var hit stopRows
 	steps := []step{do("lock_queues", slices.Compact(queues)), get("stop", hit.row, ids).anew(hit.forget)}
 	err := db.write(ctx, l, what, append(steps, endAside(ids)...)...)
 	if err != nil {
@@ -41,16 +41,16 @@ func (db *DB) Stop(ctx context.Context, sel storage.Selection) (storage.StopResu
 	return storage.StopResult{Count: hit.count, Queues: hit.queues}, nil
 }
 
-// stopped is the rows that the statements "stop" and "delete" return.
-type stopped struct {
+// stopRows is the rows that the statements "stop" and "delete" return.
+type stopRows struct {
 	count   int
 	queues  []storage.QueueID // queues in which a batch may be running
 	runners []int64           // the nodes that own these queues; 0: none
 }
 
-func (s *stopped) forget() { *s = stopped{} }
+func (s *stopRows) forget() { *s = stopRows{} }
 
-func (s *stopped) row(r pgx.Rows) error {
+func (s *stopRows) row(r pgx.Rows) error {
 	var q storage.QueueID
 	var started bool
 	var node *int64
@@ -70,7 +70,7 @@ func (s *stopped) row(r pgx.Rows) error {
 }
 
 // tell notifies the nodes that run the stopped batches.
-func (db *DB) tell(s *stopped) {
+func (db *DB) tell(s *stopRows) {
 	for i, q := range s.queues {
 		if n := s.runners[i]; n != 0 && n != db.lease.node() {
 			db.hints.send(hint{told, q})
@@ -94,7 +94,7 @@ func (db *DB) Delete(ctx context.Context, key storage.Key) (storage.QueueID, err
 	if !found || !key.Covers(store, owner) {
 		return 0, storage.ErrNotFound
 	}
-	var hit stopped
+	var hit stopRows
 	steps := []step{do("lock_queues", []int64{int64(queue)}), get("delete", hit.row, id).anew(hit.forget)}
 	err = db.write(ctx, l, what, append(steps, endAside([]int64{id})...)...)
 	switch {

@@ -152,7 +152,7 @@ func (db *DB) Watch(ctx context.Context, wake, notify func(storage.QueueID)) {
 // keepWatch checks the other nodes, and the requests to stop this node's batches, once a second
 // until ctx ends.
 func (db *DB) keepWatch(ctx context.Context) {
-	watched := map[int64]observed{}
+	watched := map[int64]observation{}
 	for pause := time.Duration(0); wait(ctx, pause); {
 		pause = db.lease.look
 		if soon := db.lookAtNodes(ctx, watched); soon > 0 {
@@ -172,8 +172,8 @@ type other struct {
 	renewals int64
 }
 
-// observed is another node's row, and since when it looks like this, by this node's clock.
-type observed struct {
+// observation is another node's row, and since when it looks like this, by this node's clock.
+type observation struct {
 	other
 	silent instant // the time since which it was not renewed
 	free   instant // the time since which its lock is known to be free; zero: it is held
@@ -181,7 +181,7 @@ type observed struct {
 
 // lookAtNodes removes the rows of dead nodes. If it should be called again soon, it returns after
 // how long.
-func (db *DB) lookAtNodes(ctx context.Context, watched map[int64]observed) (soon time.Duration) {
+func (db *DB) lookAtNodes(ctx context.Context, watched map[int64]observation) (soon time.Duration) {
 	others, err := db.otherNodes(ctx)
 	if err != nil {
 		clear(watched) // changes until the next look can't be seen
@@ -231,7 +231,7 @@ func (db *DB) otherNodes(ctx context.Context) (others []other, err error) {
 
 // judge removes a node's row if the node is dead. If the node may be dead soon, judge returns after
 // how long.
-func (db *DB) judge(ctx context.Context, o observed) (soon time.Duration) {
+func (db *DB) judge(ctx context.Context, o observation) (soon time.Duration) {
 	now := nowInstant()
 	switch {
 	case now.since(o.silent) >= db.lease.timing.lease:

@@ -13,7 +13,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// watcher is the calls that a node's Watch has made.
+// watcher holds the calls that a node's Watch has made.
 type watcher struct{ woken, notified chan storage.QueueID }
 
 // watch runs a node's Watch until the test ends.

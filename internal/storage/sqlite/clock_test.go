@@ -11,17 +11,17 @@ import (
 
 func TestClock(t *testing.T) {
 	storagetest.RunClock(t, func(t *testing.T) storagetest.Clocked {
-		return clocked{open(t, filepath.Join(t.TempDir(), "sheaf.db"))}
+		return clockDB{open(t, filepath.Join(t.TempDir(), "sheaf.db"))}
 	})
 }
 
-type clocked struct{ *DB }
+type clockDB struct{ *DB }
 
 // SetClock implements storagetest.Clocked.
-func (c clocked) SetClock(_ *testing.T, ahead time.Duration) { c.clock.Set(ahead) }
+func (c clockDB) SetClock(_ *testing.T, ahead time.Duration) { c.clock.Set(ahead) }
 
 // Now implements storagetest.Clocked.
-func (c clocked) Now() time.Time { return c.clock.Now() }
+func (c clockDB) Now() time.Time { return c.clock.Now() }
 
 // TestReservationOfUnknownAge: reservations that an earlier version made while its clock was ahead
 // delay nothing.

@@ -418,8 +418,8 @@ func TestGroupFailure(t *testing.T) {
 	}
 }
 
-// TestCancelledWrite: a call that was given up before its turn changes nothing.
-func TestCancelledWrite(t *testing.T) {
+// TestCanceledWrite: a call that was given up before its turn changes nothing.
+func TestCanceledWrite(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "sheaf.db"))
 	entered, goOn, held := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {

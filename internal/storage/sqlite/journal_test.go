@@ -20,7 +20,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// smallBounds make everything that can happen to a journal happen often.
+// smallBounds are so low that everything that can happen to a journal happens often.
 var smallBounds = []bounds{
 	{table: 300, call: 1 << 20, trimAfter: 1},
 	{table: 1 << 20, call: 40, trimAfter: 2},

@@ -53,8 +53,8 @@ func (db *DB) Purge(ctx context.Context, retention time.Duration) (more bool, er
 	return more, err
 }
 
-// purgeOne removes one expired batch, or as much of it as the byte limit allows, and returns what
-// is left of the limit. A batch that is removed in parts is hidden first. gone is false if no batch
+// purgeOne removes one expired batch, or as much of it as the byte limit allows, and returns the
+// rest of the limit. A batch that is removed in parts is hidden first. gone is false if no batch
 // has expired.
 func purgeOne(c *sqlite.Conn, before, bytes int64) (left int64, gone bool, err error) {
 	var id, queue, size int64

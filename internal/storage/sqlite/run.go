@@ -170,7 +170,7 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 	return out, nil
 }
 
-// packedHead reads the beginning of a batch's requests, from which their size can be told.
+// packedHead reads the beginning of a batch's requests, which shows how much memory they need.
 func packedHead(c *sqlite.Conn, id int64) (head []byte, err error) {
 	b, err := c.OpenBlob("main", "requests", "packed", id, false)
 	if err != nil {
@@ -271,9 +271,9 @@ func (db *DB) record(c *sqlite.Conn, cl *storage.Claim, marks []storage.Mark) (s
 }
 
 // claimedNow reads the current state of a batch; the zero value if it is gone.
-func claimedNow(c *sqlite.Conn, id storage.BatchID) (now claimed, err error) {
+func claimedNow(c *sqlite.Conn, id storage.BatchID) (now batchState, err error) {
 	err = query(c, "running", func(s *sqlite.Stmt) error {
-		now = claimed{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3), Paused: s.ColumnBool(4)}}
+		now = batchState{s.ColumnInt64(0), batch.Status(s.ColumnInt(1)), storage.Signals{Stopped: s.ColumnBool(2), Deleted: s.ColumnBool(3), Paused: s.ColumnBool(4)}}
 		return nil
 	}, int64(id))
 	return now, err

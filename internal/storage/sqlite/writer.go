@@ -38,16 +38,16 @@ type writer struct {
 	path    string
 	log     *slog.Logger
 	queue   chan *operation
-	known   map[storage.BatchID]claimed // running batches; all operations except Record clear it
-	failing atomic.Bool                 // the last commit failed
+	known   map[storage.BatchID]batchState // running batches; all operations except Record clear it
+	failing atomic.Bool                    // the last commit failed
 	syncs
 	checkpoints
 	ended chan struct{}
 	err   error // error of closing; set before ended is closed
 }
 
-// claimed is what Record needs to know of a batch.
-type claimed struct {
+// batchState is what Record needs to know of a batch.
+type batchState struct {
 	epoch   int64 // the newest epoch of its queue
 	state   batch.Status
 	signals storage.Signals
@@ -69,7 +69,7 @@ type operation struct {
 func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger, fatal func(error)) *writer {
 	w := &writer{
 		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),
-		known: map[storage.BatchID]claimed{}, ended: make(chan struct{}), moving: make(chan struct{}, 1),
+		known: map[storage.BatchID]batchState{}, ended: make(chan struct{}), moving: make(chan struct{}, 1),
 		syncs: syncs{path: path, log: log, fatal: fatal},
 	}
 	w.movers.Go(func() { w.move(mover) })

@@ -39,7 +39,7 @@ type Memory struct {
 	deaf      bool // hints are lost
 	queues    map[storage.QueueID]*queue
 	byName    map[string]*queue
-	batches   []*stored // by ID
+	batches   []*memoryBatch // by ID
 	settings  map[string]string
 	holds     map[storage.Hold]*hold // by credential and store
 	outages   map[string]storage.Outage
@@ -54,10 +54,10 @@ type Memory struct {
 type queue struct {
 	id        storage.QueueID
 	m         *Memory
-	open      []*stored // unfinished, oldest first
-	owner     *Node     // nil: none
-	lease     int64     // the owner's lease when it claimed the queue
-	epoch     int64     // of the newest claim
+	open      []*memoryBatch // unfinished, oldest first
+	owner     *Node          // nil: none
+	lease     int64          // the owner's lease when it claimed the queue
+	epoch     int64          // of the newest claim
 	notBefore time.Time
 	wait      storage.Wait
 	paused    bool
@@ -66,8 +66,8 @@ type queue struct {
 // hold is the hold and the reservations of a credential.
 type hold struct{ until, next, setAt time.Time }
 
-// stored is the state of one batch.
-type stored struct {
+// memoryBatch is the state of one batch.
+type memoryBatch struct {
 	storage.NewBatch
 	id        storage.BatchID
 	queue     *queue
@@ -354,7 +354,7 @@ func run(ctx context.Context, n *Node, op string, fn func(m *Memory) error) erro
 }
 
 // find returns the batch if its creator may see it.
-func (m *Memory) find(k storage.Key) (*stored, error) {
+func (m *Memory) find(k storage.Key) (*memoryBatch, error) {
 	for _, b := range m.batches {
 		if b.Ticket == k.Ticket && b.Store == k.Store && b.Owner == k.Owner && !b.signals.Deleted {
 			return b, nil
@@ -364,8 +364,8 @@ func (m *Memory) find(k storage.Key) (*stored, error) {
 }
 
 // byID returns the batch, deleted or not, or nil.
-func (m *Memory) byID(id storage.BatchID) *stored {
-	i, ok := slices.BinarySearchFunc(m.batches, id, func(b *stored, id storage.BatchID) int { return int(b.id - id) })
+func (m *Memory) byID(id storage.BatchID) *memoryBatch {
+	i, ok := slices.BinarySearchFunc(m.batches, id, func(b *memoryBatch, id storage.BatchID) int { return int(b.id - id) })
 	if !ok {
 		return nil
 	}
@@ -378,20 +378,20 @@ func (q *queue) owned() bool {
 }
 
 // done returns the result of the request at index i, if it has one.
-func (b *stored) done(i int) (batch.Result, bool) {
+func (b *memoryBatch) done(i int) (batch.Result, bool) {
 	m, ok := b.marks[i]
 	return m.Result, ok && m.State == storage.Done
 }
 
 // completed counts the requests that were executed.
-func (b *stored) completed() int {
+func (b *memoryBatch) completed() int {
 	completed, _, _ := b.counts()
 	return completed
 }
 
 // counts counts the requests that were executed, those of them that failed, and those of these that
 // are in doubt.
-func (b *stored) counts() (completed, failed, inDoubt int) {
+func (b *memoryBatch) counts() (completed, failed, inDoubt int) {
 	for _, m := range b.marks {
 		if m.State != storage.Done || m.Result.Status == batch.NotExecuted {
 			continue
@@ -408,7 +408,7 @@ func (b *stored) counts() (completed, failed, inDoubt int) {
 }
 
 // status derives the batch's status from its marks.
-func (b *stored) status() batch.Status {
+func (b *memoryBatch) status() batch.Status {
 	switch {
 	case !b.endedAt.IsZero():
 		return batch.Completed
@@ -419,7 +419,7 @@ func (b *stored) status() batch.Status {
 }
 
 // end ends the batch.
-func (b *stored) end(reason string) {
+func (b *memoryBatch) end(reason string) {
 	now := b.queue.m.now()
 	b.endedAt, b.reason, b.Credential, b.aside = now, reason, nil, time.Time{}
 	for i := range b.Requests {
@@ -430,7 +430,7 @@ func (b *stored) end(reason string) {
 	if b.Callback != "" && !b.signals.Deleted {
 		b.delivery, b.setAt = &storage.Delivery{State: storage.Pending, NextAt: now}, now
 	}
-	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *stored) bool { return o == b })
+	b.queue.open = slices.DeleteFunc(b.queue.open, func(o *memoryBatch) bool { return o == b })
 }
 
 // now returns the current time as it is stored. The caller holds m.mu.

@@ -31,7 +31,7 @@ func (n *Node) Create(ctx context.Context, nb *storage.NewBatch) (storage.Create
 			return storage.CreateResult{}, &storage.QuotaError{Bytes: nb.QuotaBytes}
 		}
 		m.lastBatch++
-		b := &stored{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: m.now(), born: time.Now()}
+		b := &memoryBatch{NewBatch: *nb, id: m.lastBatch, queue: q, marks: map[int]storage.Mark{}, createdAt: m.now(), born: time.Now()}
 		b.Requests = cloneRequests(nb.Requests)
 		b.Credential = bytes.Clone(nb.Credential)
 		m.batches = append(m.batches, b)
@@ -52,7 +52,7 @@ func (m *Memory) bytesOf(q *queue) (n int64) {
 
 // earlier returns the existing batch that a Create leads to: its own, if the call is a repetition,
 // or the one with the same deduplication key.
-func (m *Memory) earlier(nb *storage.NewBatch) *stored {
+func (m *Memory) earlier(nb *storage.NewBatch) *memoryBatch {
 	for _, b := range slices.Backward(m.batches) {
 		if b.Ticket == nb.Ticket {
 			return b
@@ -149,7 +149,7 @@ func (n *Node) News(ctx context.Context, ids []storage.BatchID) ([]storage.News,
 
 // results returns the results from the index from on: as many as have bodies of at most maxBytes in
 // total, and at least one.
-func (b *stored) results(from, maxBytes int) []storage.IndexedResult {
+func (b *memoryBatch) results(from, maxBytes int) []storage.IndexedResult {
 	var out []storage.IndexedResult
 	for i := max(from, 0); i < len(b.Requests); i++ {
 		r, ok := b.done(i)
@@ -168,7 +168,7 @@ func (b *stored) results(from, maxBytes int) []storage.IndexedResult {
 }
 
 // ids returns the requests' ids, or nil if none has one.
-func (b *stored) ids() []string {
+func (b *memoryBatch) ids() []string {
 	if !slices.ContainsFunc(b.Requests, func(r batch.Request) bool { return r.ID != "" }) {
 		return nil
 	}

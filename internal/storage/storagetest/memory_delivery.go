@@ -12,7 +12,7 @@ import (
 )
 
 // told returns the batch's delivery as storage returns it.
-func (b *stored) told() storage.Delivery {
+func (b *memoryBatch) told() storage.Delivery {
 	d := *b.delivery
 	d.ID, d.Ticket, d.Store, d.GroupID, d.URL, d.CreatedAt = int64(b.id), b.Ticket, b.Store, b.GroupID, b.Callback, b.endedAt
 	d.Host, d.Total = hostOf(b.Callback), len(b.Requests)
@@ -44,11 +44,11 @@ func (n *Node) DueDeliveries(ctx context.Context, q storage.DueQuery) (out []sto
 func (m *Memory) due(q storage.DueQuery) (out []storage.Delivery, next storage.Lane) {
 	now := m.now()
 	m.correctDeliveries(now)
-	lane := func(b *stored) storage.Lane { return storage.Lane{Store: b.Store, Host: hostOf(b.Callback)} }
-	due := slices.DeleteFunc(slices.Clone(m.batches), func(b *stored) bool {
+	lane := func(b *memoryBatch) storage.Lane { return storage.Lane{Store: b.Store, Host: hostOf(b.Callback)} }
+	due := slices.DeleteFunc(slices.Clone(m.batches), func(b *memoryBatch) bool {
 		return b.delivery == nil || b.signals.Deleted || b.delivery.State != storage.Pending || b.delivery.NextAt.After(now) || lane(b).Compare(q.After) <= 0
 	})
-	slices.SortStableFunc(due, func(a, b *stored) int {
+	slices.SortStableFunc(due, func(a, b *memoryBatch) int {
 		return cmp.Or(lane(a).Compare(lane(b)), a.delivery.NextAt.Compare(b.delivery.NextAt))
 	})
 	busy := slices.Clone(q.Busy)

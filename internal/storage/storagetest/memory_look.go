@@ -43,7 +43,7 @@ func (n *Node) Find(ctx context.Context, f storage.Filter) (storage.Page, error)
 }
 
 // hasCode reports whether a request of the batch ended with the code.
-func (b *stored) hasCode(code int) bool {
+func (b *memoryBatch) hasCode(code int) bool {
 	for i := range b.Requests {
 		if r, ok := b.done(i); ok && r.Code == code && r.Status != batch.NotExecuted {
 			return true
@@ -52,14 +52,14 @@ func (b *stored) hasCode(code int) bool {
 	return false
 }
 
-func (m *Memory) summary(b *stored) storage.Summary {
+func (m *Memory) summary(b *memoryBatch) storage.Summary {
 	s := storage.Summary{
 		ID: b.id, Ticket: b.Ticket, GroupID: b.GroupID, Status: b.status(), Total: len(b.Requests), Completed: b.completed(),
 		CreatedAt: b.createdAt, StartedAt: b.startedAt, EndedAt: b.endedAt, RetryOf: b.RetryOf,
 		Paused: b.paused && b.endedAt.IsZero() && !b.signals.Stopped, Quarantined: !b.aside.IsZero(),
 	}
 	_, s.Failed, s.InDoubt = b.counts()
-	s.Retried = slices.ContainsFunc(m.batches, func(again *stored) bool { return again.RetryOf == b.Ticket && !again.signals.Deleted })
+	s.Retried = slices.ContainsFunc(m.batches, func(again *memoryBatch) bool { return again.RetryOf == b.Ticket && !again.signals.Deleted })
 	return s
 }
 

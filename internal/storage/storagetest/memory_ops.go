@@ -32,7 +32,7 @@ func (n *Node) Stop(ctx context.Context, sel storage.Selection) (storage.StopRes
 }
 
 // selected reports whether a Selection names the batch.
-func selected(sel storage.Selection, b *stored) bool {
+func selected(sel storage.Selection, b *memoryBatch) bool {
 	return b.Store == sel.Store && b.Owner == sel.Owner && !b.signals.Deleted &&
 		(sel.Ticket != uuid.Nil || sel.GroupID != "") &&
 		(sel.Ticket == uuid.Nil || sel.Ticket == b.Ticket) &&
@@ -41,7 +41,7 @@ func selected(sel storage.Selection, b *stored) bool {
 
 // stop ends an unfinished batch that no node has started, or that is quarantined. For any other
 // batch, it sets the signal, makes the queue runnable at once, and returns true.
-func (b *stored) stop() (underWay bool) {
+func (b *memoryBatch) stop() (underWay bool) {
 	b.signals.Stopped = true
 	switch {
 	case b.startedAt.IsZero():
@@ -88,7 +88,7 @@ func (n *Node) Abandon(ctx context.Context, inDoubt batch.Result, reason string)
 
 // endUnrun ends an unfinished batch that no node runs. A waiting request without an answer counts
 // as not executed.
-func (b *stored) endUnrun(inDoubt batch.Result, reason string) {
+func (b *memoryBatch) endUnrun(inDoubt batch.Result, reason string) {
 	for i, k := range b.marks {
 		switch {
 		case k.State == storage.Begun:
@@ -108,7 +108,7 @@ func (n *Node) Purge(ctx context.Context, retention time.Duration) (bool, error)
 		now := m.now()
 		limit := now.Add(-retention)
 		removed, more := 0, false
-		m.batches = slices.DeleteFunc(m.batches, func(b *stored) bool {
+		m.batches = slices.DeleteFunc(m.batches, func(b *memoryBatch) bool {
 			if b.endedAt.After(now) {
 				b.endedAt = now
 			}

@@ -47,7 +47,7 @@ func (n *Node) Quarantine(ctx context.Context, c *storage.Claim, reason string) 
 			b.endUnrun(batch.OutcomeUnknown, reason)
 		default:
 			b.aside, b.reason, b.attempts, b.claimed = m.now(), reason, 0, false
-			q.open = slices.DeleteFunc(q.open, func(o *stored) bool { return o == b })
+			q.open = slices.DeleteFunc(q.open, func(o *memoryBatch) bool { return o == b })
 		}
 		return nil
 	})
@@ -80,7 +80,7 @@ func (n *Node) Unquarantine(ctx context.Context, ticket batch.Ticket, end bool) 
 				return b.queue.id, nil
 			}
 			b.aside, b.reason = time.Time{}, ""
-			at, _ := slices.BinarySearchFunc(b.queue.open, b.id, func(o *stored, id storage.BatchID) int { return cmp.Compare(o.id, id) })
+			at, _ := slices.BinarySearchFunc(b.queue.open, b.id, func(o *memoryBatch, id storage.BatchID) int { return cmp.Compare(o.id, id) })
 			b.queue.open = slices.Insert(b.queue.open, at, b)
 			b.queue.notBefore = time.Time{}
 			return b.queue.id, nil

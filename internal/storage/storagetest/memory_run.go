@@ -83,7 +83,7 @@ func (n *Node) Load(ctx context.Context, c *storage.Claim) error {
 }
 
 // unread returns the marks of a batch, by index, as Load and Marks show them.
-func (b *stored) unread() (out []storage.Mark) {
+func (b *memoryBatch) unread() (out []storage.Mark) {
 	for _, i := range slices.Sorted(maps.Keys(b.marks)) {
 		out = append(out, b.marks[i].Unread())
 	}
@@ -163,7 +163,7 @@ func (n *Node) Release(ctx context.Context, c *storage.Claim, marks []storage.Ma
 
 // running returns the queue and the batch of a claim that is its queue's newest. The batch is nil
 // if it was purged.
-func (m *Memory) running(c *storage.Claim) (*queue, *stored, error) {
+func (m *Memory) running(c *storage.Claim) (*queue, *memoryBatch, error) {
 	q := m.queues[c.Queue]
 	if q == nil || q.epoch != c.Epoch {
 		return nil, nil, storage.ErrNotOwner
@@ -176,7 +176,7 @@ func (m *Memory) running(c *storage.Claim) (*queue, *stored, error) {
 }
 
 // record stores all marks of an unfinished batch, or none.
-func (b *stored) record(marks []storage.Mark) error {
+func (b *memoryBatch) record(marks []storage.Mark) error {
 	if !b.endedAt.IsZero() {
 		return nil
 	}

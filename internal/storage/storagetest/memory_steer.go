@@ -10,7 +10,7 @@ import (
 )
 
 // wishes returns the creator's signals for the batch.
-func (b *stored) wishes() storage.Signals {
+func (b *memoryBatch) wishes() storage.Signals {
 	s := b.signals
 	s.Paused = !s.Stopped && (b.paused || b.queue.paused)
 	return s

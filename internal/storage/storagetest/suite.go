@@ -121,7 +121,7 @@ var settingTests = []test{
 			f.expectSetting("name", v)
 		}
 	}},
-	{"names do not meet", func(f *fixture) {
+	{"settings are independent of each other", func(f *fixture) {
 		f.putSetting("a", "1")
 		f.putSetting("A", "2")
 		f.putSetting("a ", "3")
@@ -134,7 +134,7 @@ var settingTests = []test{
 		f.putSetting("name", "")
 		f.expectSetting("name", "")
 	}},
-	{"a first value stays", func(f *fixture) {
+	{"InitSetting doesn't change a value", func(f *fixture) {
 		f.initSetting("name", odd, odd)
 		f.initSetting("name", "second", odd)
 		f.expectSetting("name", odd)
@@ -142,12 +142,12 @@ var settingTests = []test{
 		f.putSetting("name", "put")
 		f.initSetting("name", "third", "put")
 	}},
-	{"an empty value is none", func(f *fixture) {
+	{"an empty value counts as unset", func(f *fixture) {
 		f.putSetting("name", "")
 		f.initSetting("name", "value", "value")
 		f.expectSetting("name", "value")
 	}},
-	{"of first values at once one stays", func(f *fixture) { expectOneFirst(f.T, f.s, f.s) }},
+	{"of concurrent first values, one is stored", func(f *fixture) { expectOneFirst(f.T, f.s, f.s) }},
 }
 
 func (f *fixture) initSetting(name, value, want string) {

@@ -73,7 +73,7 @@ var authorityTests = []test{
 		f.release(next, time.Time{})
 		f.authorize(f.claim(c.Queue))
 	}},
-	{"queue and lease are all that counts", func(f *fixture) {
+	{"the right to send depends only on queue and lease", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.authorize(&storage.Claim{Queue: c.Queue, Lease: c.Lease})
 	}},
@@ -81,7 +81,7 @@ var authorityTests = []test{
 
 // expiryTests are about a node that the database considers dead although it is alive.
 var expiryTests = []nodeTest{
-	{"a node that is considered dead may not send; what it had in flight counts until another claims", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"a node that is considered dead may not send, but its requests in flight count until another node claims", func(t *testing.T, c Cluster, a, b *fixture) {
 		x := newBatch("s", 3)
 		first := a.claimed(x)
 		a.authorize(first)
@@ -104,7 +104,7 @@ var expiryTests = []nodeTest{
 		b.finish(second, done(2, ""))
 		expect(t, "outcome", a.outcome(x), "COMPLETED 200 200 200")
 	}},
-	{"it may end its batch as well, and is not given the next one", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"it may also end its batch, but doesn't get the next one", func(t *testing.T, c Cluster, a, b *fixture) {
 		x, y := newBatch("s", 1), newBatch("s", 1)
 		first := a.claimed(x)
 		a.create(y)
@@ -117,14 +117,14 @@ var expiryTests = []nodeTest{
 		expect(t, "the next batch", second.Ticket, y.Ticket)
 		a.expectStale(first)
 	}},
-	{"it may release its batch as well", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"it may also release its batch", func(t *testing.T, c Cluster, a, b *fixture) {
 		first := a.claimed(newBatch("s", 1))
 		c.Expire(t, a.s)
 		a.release(first, moment(5), waiting(0))
 		expect(t, "runnable", b.runnable(), []storage.Runnable{{Queue: first.Queue, NotBefore: moment(5)}})
 		expectMarks(t, b.claim(first.Queue).Marks, unread(waiting(0)))
 	}},
-	{"its claims do not come back when it claims again", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"its old claims stay void when it claims again", func(t *testing.T, c Cluster, a, b *fixture) {
 		first, other := a.claimed(newBatch("s", 1)), a.claimed(newBatch("t", 1))
 		c.Expire(t, a.s)
 		again := a.claimAgain(first.Queue)
@@ -154,7 +154,7 @@ var expiryTests = []nodeTest{
 		_, err := b.s.Claim(t.Context(), last.Queue)
 		expectError(t, "Claim", err, storage.ErrNotOwner)
 	}},
-	{"everything but claims goes on", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"everything except claims continues", func(t *testing.T, c Cluster, a, b *fixture) {
 		kept := b.claimed(newBatch("u", 1))
 		c.Expire(t, a.s)
 		x := newBatch("s", 1)
@@ -166,13 +166,13 @@ var expiryTests = []nodeTest{
 	}},
 }
 
-// told is the queues that a call of Watch has reported.
-type told struct{ woken, notified chan storage.QueueID }
+// hints is the queues that a call of Watch has reported.
+type hints struct{ woken, notified chan storage.QueueID }
 
 // watched runs Watch until the test ends.
-func (f *fixture) watched() told {
+func (f *fixture) watched() hints {
 	const enough = 1000
-	w := told{make(chan storage.QueueID, enough), make(chan storage.QueueID, enough)}
+	w := hints{make(chan storage.QueueID, enough), make(chan storage.QueueID, enough)}
 	into := func(c chan storage.QueueID) func(storage.QueueID) {
 		return func(q storage.QueueID) {
 			select {
@@ -215,7 +215,7 @@ func (f *fixture) hears(what string, told <-chan storage.QueueID, q storage.Queu
 }
 
 var hintTests = []nodeTest{
-	{"an offer wakes other nodes, whether the one that offers watches or not", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"an offer wakes other nodes, whether or not its own node watches", func(t *testing.T, c Cluster, a, b *fixture) {
 		third := &fixture{t, c.Node(t)}
 		q, other := a.create(newBatch("s", 1)), a.create(newBatch("t", 1))
 		atB, atThird := b.watched(), third.watched()
@@ -223,7 +223,7 @@ var hintTests = []nodeTest{
 		third.hears("an offer", atThird.woken, q, func() { a.s.Offer(q) })
 		third.hears("an offer", atThird.woken, other, func() { b.s.Offer(other) })
 	}},
-	{"a stop or a delete through another node is told to the owner", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"the owner is notified of a stop or a delete through another node", func(t *testing.T, _ Cluster, a, b *fixture) {
 		atA := a.watched()
 		x, y := newBatch("s", 1), newBatch("t", 1)
 		first, second := a.claimed(x), a.claimed(y)
@@ -234,7 +234,7 @@ var hintTests = []nodeTest{
 		a.hears("a delete", atA.notified, second.Queue, func() {})
 		expect(t, "told", a.record(second), storage.Signals{Stopped: true, Deleted: true})
 	}},
-	{"a node that watches hears of what it claims later", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"a watching node is notified about queues that it claims later", func(t *testing.T, c Cluster, a, b *fixture) {
 		atA := a.watched()
 		x := newBatch("s", 1)
 		q := b.claimed(x).Queue

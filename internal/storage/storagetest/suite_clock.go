@@ -23,24 +23,24 @@ func RunClock(t *testing.T, open func(t *testing.T) Clocked) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := open(t)
-			tt.run(&clocked{fixture{t, c}, c})
+			tt.run(&clockFixture{fixture{t, c}, c})
 		})
 	}
 }
 
-type clocked struct {
+type clockFixture struct {
 	fixture
 	c Clocked
 }
 
 // set sets the clock ahead of the right time.
-func (f *clocked) set(ahead time.Duration) {
+func (f *clockFixture) set(ahead time.Duration) {
 	f.Helper()
 	f.c.SetClock(f.T, ahead)
 }
 
 // near fails unless a time is this far ahead of now.
-func (f *clocked) near(what string, at time.Time, ahead time.Duration) {
+func (f *clockFixture) near(what string, at time.Time, ahead time.Duration) {
 	f.Helper()
 	if got := at.Sub(f.c.Now()); (got - ahead).Abs() > 20*time.Second {
 		f.Errorf("%s lies %v ahead, want %v", what, got, ahead)
@@ -48,7 +48,7 @@ func (f *clocked) near(what string, at time.Time, ahead time.Duration) {
 }
 
 // called ends a new batch with a callback and returns it.
-func (f *clocked) called() *storage.NewBatch {
+func (f *clockFixture) called() *storage.NewBatch {
 	b := calling("s", 1)
 	f.finish(f.claimed(b))
 	return b
@@ -56,9 +56,9 @@ func (f *clocked) called() *storage.NewBatch {
 
 var clockTests = []struct {
 	name string
-	run  func(f *clocked)
+	run  func(f *clockFixture)
 }{
-	{"a hold lasts as long as it was to last when it was made", func(f *clocked) {
+	{"a hold lasts no longer than when it was made", func(f *clockFixture) {
 		one := batch.OwnerOf("one")
 		f.set(time.Hour)
 		f.hold(one, f.c.Now().Add(time.Minute))
@@ -75,11 +75,11 @@ var clockTests = []struct {
 		f.set(-time.Hour)
 		f.near("an hour earlier", f.holds()[0].Until, 4*time.Minute)
 	}},
-	{"no hold lasts longer than the limit", func(f *clocked) {
+	{"no hold lasts longer than the limit", func(f *clockFixture) {
 		f.hold(batch.OwnerOf("one"), f.c.Now().Add(2*storage.HoldLimit))
 		f.near("a long one", f.holds()[0].Until, storage.HoldLimit)
 	}},
-	{"reservations lie as far ahead as when they were made", func(f *clocked) {
+	{"reservations reach no further ahead than when they were made", func(f *clockFixture) {
 		one := batch.OwnerOf("one")
 		f.set(time.Hour)
 		f.reserve(one, time.Minute)
@@ -92,7 +92,7 @@ var clockTests = []struct {
 		f.set(time.Hour)
 		f.near("a span two hours later", f.reserve(one, time.Minute), 0)
 	}},
-	{"a deduplication key from the future counts from now", func(f *clocked) {
+	{"a deduplication key from the future counts from now", func(f *clockFixture) {
 		first, second := withDedup(newBatch("s", 1)), newBatch("s", 1)
 		second.DedupKey = first.DedupKey
 		f.set(time.Hour)
@@ -103,7 +103,7 @@ var clockTests = []struct {
 		expectError(f.T, "Status", err, nil)
 		f.near("its creation", st.CreatedAt, 0)
 	}},
-	{"a deduplication key outlives a step forward", func(f *clocked) {
+	{"a deduplication key survives a step forward", func(f *clockFixture) {
 		first, second := withDedup(newBatch("s", 1)), newBatch("s", 1)
 		second.DedupKey = first.DedupKey
 		q := f.create(first)
@@ -112,7 +112,7 @@ var clockTests = []struct {
 		f.set(2 * time.Hour)
 		f.expectDuplicate(second, first, q)
 	}},
-	{"a delivery from the future is due now", func(f *clocked) {
+	{"a delivery from the future is due now", func(f *clockFixture) {
 		f.set(time.Hour)
 		f.called()
 		f.set(0)
@@ -121,7 +121,7 @@ var clockTests = []struct {
 		f.set(2 * time.Minute)
 		expect(f.T, "due after its lease", len(f.due(time.Minute)), 1)
 	}},
-	{"a delivery waits as long as it was to wait", func(f *clocked) {
+	{"a delivery waits no longer than planned", func(f *clockFixture) {
 		f.set(time.Hour)
 		b := f.called()
 		d := f.due(time.Hour)[0]
@@ -133,7 +133,7 @@ var clockTests = []struct {
 		f.set(11 * time.Minute)
 		expect(f.T, "due after its pause", len(f.due(time.Minute)), 1)
 	}},
-	{"a lease from the future ends", func(f *clocked) {
+	{"a lease from the future ends", func(f *clockFixture) {
 		f.called()
 		f.set(time.Hour)
 		expect(f.T, "due", len(f.due(time.Minute)), 1)
@@ -142,7 +142,7 @@ var clockTests = []struct {
 		f.set(2 * time.Minute)
 		expect(f.T, "due after its lease", len(f.due(time.Minute)), 1)
 	}},
-	{"no delivery waits longer than the limit", func(f *clocked) {
+	{"no delivery waits longer than the limit", func(f *clockFixture) {
 		b := f.called()
 		d := f.due(time.Hour)[0]
 		d.State, d.NextAt = storage.Pending, f.c.Now().Add(1000*time.Hour)
@@ -150,7 +150,7 @@ var clockTests = []struct {
 		f.due(time.Hour)
 		f.near("the next attempt", f.deliveries(b, uuid.Nil)[0].NextAt, storage.DeliveryLimit)
 	}},
-	{"an end in the future counts as now", func(f *clocked) {
+	{"an end in the future counts as now", func(f *clockFixture) {
 		f.set(100 * time.Hour)
 		b := newBatch("s", 1)
 		f.finish(f.claimed(b))
@@ -162,7 +162,7 @@ var clockTests = []struct {
 		_, err := f.s.Status(f.Context(), key(b), 0)
 		expectError(f.T, "Status after retention", err, storage.ErrNotFound)
 	}},
-	{"a pause stays a pause", func(f *clocked) {
+	{"a pause stays a pause", func(f *clockFixture) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
 		_, err := f.s.Pause(f.Context(), storage.PauseRequest{Key: key(b), Paused: true})

@@ -16,13 +16,13 @@ const (
 )
 
 var concurrencyTests = []test{
-	{"creators, runners and readers at once", func(f *fixture) {
+	{"concurrent creators, runners and readers", func(f *fixture) {
 		ctx, cancel := context.WithCancel(f.Context())
 		defer cancel()
 		var workers, readers sync.WaitGroup
-		queues := make([]chan crowded, crowdQueues)
+		queues := make([]chan crowdBatch, crowdQueues)
 		for i := range queues {
-			queues[i] = make(chan crowded, crowdBatches)
+			queues[i] = make(chan crowdBatch, crowdBatches)
 			store := fmt.Sprint("s", i)
 			readers.Go(func() { f.watch(ctx, newBatch(store, 1)) })
 			workers.Go(func() { f.fill(store, queues[i]) })
@@ -39,14 +39,14 @@ var concurrencyTests = []test{
 	}},
 }
 
-// crowded is a created batch and its queue.
-type crowded struct {
+// crowdBatch is a created batch and its queue.
+type crowdBatch struct {
 	*storage.NewBatch
 	queue storage.QueueID
 }
 
 // fill creates a queue's batches.
-func (f *fixture) fill(store string, made chan<- crowded) {
+func (f *fixture) fill(store string, made chan<- crowdBatch) {
 	defer close(made)
 	for range crowdBatches {
 		b := newBatch(store, 3)
@@ -55,12 +55,12 @@ func (f *fixture) fill(store string, made chan<- crowded) {
 			f.Error(err)
 			return
 		}
-		made <- crowded{b, c.Queue}
+		made <- crowdBatch{b, c.Queue}
 	}
 }
 
 // drain runs a queue's batches and checks their order.
-func (f *fixture) drain(made <-chan crowded) {
+func (f *fixture) drain(made <-chan crowdBatch) {
 	for b := range made {
 		if err := f.runOne(b); err != nil {
 			f.Error(err)
@@ -69,7 +69,7 @@ func (f *fixture) drain(made <-chan crowded) {
 	}
 }
 
-func (f *fixture) runOne(b crowded) error {
+func (f *fixture) runOne(b crowdBatch) error {
 	c, err := f.s.Claim(f.Context(), b.queue)
 	if err != nil {
 		return err

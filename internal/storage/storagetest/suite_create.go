@@ -16,7 +16,7 @@ import (
 const odd = "ä €😀 'quoted' \"x\" \\ % _ ; --\n\r\t\x00 end"
 
 var createTests = []test{
-	{"what went in comes out", func(f *fixture) {
+	{"a batch is returned as it was created", func(f *fixture) {
 		b := oddBatch()
 		c := f.claimed(b)
 		expect(f.T, "ticket", c.Ticket, b.Ticket)
@@ -49,7 +49,7 @@ var createTests = []test{
 		b.Credential = nil
 		expect(f.T, "credential", len(f.claimed(b).Credential), 0)
 	}},
-	{"nobody can change what is stored", func(f *fixture) {
+	{"a caller's slices aren't shared with storage", func(f *fixture) {
 		b := newBatch("s", 1)
 		b.Requests[0].Body = []byte("body")
 		c := f.claimed(b)
@@ -60,7 +60,7 @@ var createTests = []test{
 		expect(f.T, "path", again.Requests[0].Path, "products/0")
 		expect(f.T, "credential", string(again.Credential), "sealed token of s")
 	}},
-	{"the quota bounds a queue's unfinished batches", func(f *fixture) {
+	{"the quota limits a queue's unfinished batches", func(f *fixture) {
 		for range 2 {
 			f.create(withQuota(newBatch("s", 1), 2))
 		}
@@ -74,7 +74,7 @@ var createTests = []test{
 		f.create(withQuota(newBatch("t", 1), 2))
 		f.create(newBatch("s", 1))
 	}},
-	{"an ended batch does not count for the quota, a running one does", func(f *fixture) {
+	{"a running batch counts for the quota, an ended one doesn't", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		_, err := f.s.Create(f.Context(), withQuota(newBatch("s", 1), 1))
 		var full *storage.QuotaError
@@ -84,7 +84,7 @@ var createTests = []test{
 		f.finish(c)
 		f.create(withQuota(newBatch("s", 1), 1))
 	}},
-	{"a deduplication key leads to the first batch", func(f *fixture) {
+	{"a deduplication key finds the first batch", func(f *fixture) {
 		first := withDedup(newBatch("s", 1))
 		q := f.create(first)
 		second := newBatch("s", 2)
@@ -96,7 +96,7 @@ var createTests = []test{
 		expect(f.T, "the next claim", f.finish(c), (*storage.Claim)(nil))
 		f.expectDuplicate(second, first, q)
 	}},
-	{"a deduplication key is the store's and the owner's alone", func(f *fixture) {
+	{"a deduplication key applies to one store and owner", func(f *fixture) {
 		first := withDedup(newBatch("s", 1))
 		f.create(first)
 		store, owner, other := newBatch("t", 1), newBatch("s", 1), newBatch("s", 1)
@@ -107,7 +107,7 @@ var createTests = []test{
 			f.create(b)
 		}
 	}},
-	{"a deduplication key is looked up before the quota", func(f *fixture) {
+	{"a deduplication key is checked before the quota", func(f *fixture) {
 		first := withQuota(withDedup(newBatch("s", 1)), 1)
 		q := f.create(first)
 		second := withQuota(newBatch("s", 1), 1)
@@ -129,7 +129,7 @@ var createTests = []test{
 			f.create(second)
 		}
 	}},
-	{"of many creates with one key at once one is stored", func(f *fixture) {
+	{"of concurrent creates with one key, one is stored", func(f *fixture) {
 		const n = 8
 		dedup := uuid.New()
 		made := make([]storage.CreateResult, n)
@@ -154,7 +154,7 @@ var createTests = []test{
 		}
 		expect(f.T, "batches", f.search(newBatch("s", 1), batch.Queued), []batch.Ticket{made[0].Ticket})
 	}},
-	{"of many creates at once as many as the quota allows are stored", func(f *fixture) {
+	{"of concurrent creates, as many as the quota allows are stored", func(f *fixture) {
 		const n = 8
 		errs := make([]error, n)
 		var all sync.WaitGroup
@@ -173,7 +173,7 @@ var createTests = []test{
 }
 
 var orderTests = []test{
-	{"a queue's batches come in the order of their creation", func(f *fixture) {
+	{"a queue's batches run in the order of their creation", func(f *fixture) {
 		var want []batch.Ticket
 		var q storage.QueueID
 		for range 5 {
@@ -192,7 +192,7 @@ var orderTests = []test{
 		}
 		expect(f.T, "the order", got, want)
 	}},
-	{"equal queue names are one queue, others are not", func(f *fixture) {
+	{"equal names are one queue, different names are different queues", func(f *fixture) {
 		seen := map[storage.QueueID]string{}
 		for _, name := range []string{"a", "A", "a ", "a\x00b", "a\x00c", "\xff\xfe", "ä"} {
 			for range 2 {
@@ -212,7 +212,7 @@ var orderTests = []test{
 		b := newBatch("t", 1)
 		expect(f.T, "the claim of the other queue", f.claimed(b).Ticket, b.Ticket)
 	}},
-	{"ids are never used twice", func(f *fixture) {
+	{"IDs are never reused", func(f *fixture) {
 		var lastBatch storage.BatchID
 		for range 3 {
 			c := f.claimed(newBatch("s", 1))

@@ -71,7 +71,7 @@ func (f *fixture) deliveries(b *storage.NewBatch, ticket batch.Ticket) []storage
 }
 
 var deliveryTests = []test{
-	{"the end of a batch makes one, with its counts", func(f *fixture) {
+	{"the end of a batch creates a delivery with its counts", func(f *fixture) {
 		silent := newBatch("s", 1)
 		f.finish(f.claimed(silent))
 		b := calling("s", 4)
@@ -95,7 +95,7 @@ var deliveryTests = []test{
 		expect(f.T, "due again", len(f.due(time.Hour)), 0)
 		expect(f.T, "of the silent one", len(f.deliveries(silent, silent.Ticket)), 0)
 	}},
-	{"whatever ends a batch, but a delete", func(f *fixture) {
+	{"any end of a batch creates a delivery, except a delete", func(f *fixture) {
 		queued, started, deleted, abandoned := calling("a", 1), calling("b", 1), calling("c", 1), calling("d", 1)
 		f.create(queued)
 		f.stop(byTicket(queued))
@@ -112,7 +112,7 @@ var deliveryTests = []test{
 		}
 		expect(f.T, "told", got, map[batch.Ticket]bool{queued.Ticket: true, started.Ticket: true, abandoned.Ticket: true})
 	}},
-	{"an attempt that nobody tells of is made again", func(f *fixture) {
+	{"an attempt without an outcome is made again", func(f *fixture) {
 		b := calling("s", 1)
 		f.finish(f.claimed(b))
 		first := f.due(0)
@@ -157,7 +157,7 @@ var deliveryTests = []test{
 			}
 		}
 	}},
-	{"listed newest first, of their creator alone", func(f *fixture) {
+	{"deliveries are listed newest first, to their creator only", func(f *fixture) {
 		var all []*storage.NewBatch
 		for range 3 {
 			b := calling("s", 1)
@@ -185,7 +185,7 @@ var deliveryTests = []test{
 		foreign.Owner = batch.OwnerOf("another")
 		expect(f.T, "another's", len(f.deliveries(&foreign, uuid.Nil)), 0)
 	}},
-	{"each store and each host gets one at a time", func(f *fixture) {
+	{"each store and each host gets one delivery at a time", func(f *fixture) {
 		for _, host := range []string{"dead.example", "dead.example", "dead.example", "DEAD.example", "live.example:8443"} {
 			f.callingTo("a", "https://"+host+"/hook")
 		}
@@ -241,7 +241,7 @@ var deliveryTests = []test{
 			f.Fatalf("taken again: %+v", again)
 		}
 	}},
-	{"what is not delivered goes with its batch", func(f *fixture) {
+	{"a pending delivery is removed with its batch", func(f *fixture) {
 		b := calling("s", 1)
 		f.finish(f.claimed(b))
 		f.purge(time.Hour)

@@ -76,7 +76,7 @@ var doubtTests = []test{
 		listed := f.deliveries(b, b.Ticket)
 		expect(f.T, "counts of the listed delivery", listed[0].InDoubt, 3)
 	}},
-	{"a mark keeps the doubt until a later one takes it away", func(f *fixture) {
+	{"a mark stays in doubt until a later one settles it", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		tried := waiting(0)
@@ -87,7 +87,7 @@ var doubtTests = []test{
 		f.finish(c, failure(0, 404))
 		expect(f.T, "a later answer settles it", f.status(b).InDoubt, 0)
 	}},
-	{"what ends without its runner is in doubt where it was in flight", func(f *fixture) {
+	{"if a batch ends without its runner, its requests in flight are in doubt", func(f *fixture) {
 		abandoned, aside := calling("a", 3), calling("b", 3)
 		for _, b := range []*storage.NewBatch{abandoned, aside} {
 			b.GroupID = b.Store

@@ -51,7 +51,7 @@ func (f *fixture) end(c *storage.Claim, marks ...storage.Mark) {
 }
 
 var lookTests = []test{
-	{"a filter selects by status, group, failure, code, path and moment, in order and page by page", func(f *fixture) {
+	{"a filter selects by status, group, failure, code, path and time, in order and page by page", func(f *fixture) {
 		var all []*storage.NewBatch
 		for i := range 6 {
 			b := newBatch("s", 2)
@@ -112,7 +112,7 @@ var lookTests = []test{
 			expect(f.T, name, f.found(tt.filter, all...), tt.want)
 		}
 	}},
-	{"a summary tells how far a batch has come, and what became of it", func(f *fixture) {
+	{"a summary shows a batch's progress and outcome", func(f *fixture) {
 		b := newBatch("s", 3)
 		b.GroupID = odd
 		c := f.claimed(b)
@@ -143,7 +143,7 @@ var lookTests = []test{
 		f.delete(again)
 		expect(f.T, "retried by what was deleted", one().Retried, false)
 	}},
-	{"a filter goes through more batches than one call looks at", func(f *fixture) {
+	{"a filter reaches batches beyond those that one call reads", func(f *fixture) {
 		first := newBatch("s", 1)
 		first.Requests[0].Path = "wanted"
 		f.create(first)
@@ -158,7 +158,7 @@ var lookTests = []test{
 		}
 		expect(f.T, "all pages", f.found(o, first), "[0]")
 	}},
-	{"a queue tells its counts, its pause and its moment", func(f *fixture) {
+	{"a queue shows its counts, its pause and its release time", func(f *fixture) {
 		state := func() storage.QueueState {
 			f.Helper()
 			q, err := f.s.Queue(f.Context(), "s")
@@ -183,7 +183,7 @@ var lookTests = []test{
 		f.release(c, storage.Forever)
 		expect(f.T, "a pause is no moment", state().NotBefore, time.Time{})
 	}},
-	{"an overview counts what is open, and names the queues with the most", func(f *fixture) {
+	{"an overview counts open batches and names the longest queues", func(f *fixture) {
 		over := func(loads int) storage.Overview {
 			f.Helper()
 			o, err := f.s.Overview(f.Context(), loads)
@@ -214,7 +214,7 @@ var lookTests = []test{
 			expect(f.T, l.Queue+" is owned", l.Owned, l.Queue == "t")
 		}
 	}},
-	{"marks are told as they are recorded, without bodies", func(f *fixture) {
+	{"marks are returned as recorded, without bodies", func(f *fixture) {
 		b := newBatch("s", 5)
 		c := f.claimed(b)
 		marks := []storage.Mark{done(0, "x"), begun(1), waiting(2), failure(4, 500)}
@@ -240,7 +240,7 @@ var lookTests = []test{
 		_, err := f.s.Marks(f.Context(), c.ID)
 		expectError(f.T, "of one that is gone", err, storage.ErrNotFound)
 	}},
-	{"a repetition that is to be the only one leads to an earlier one, whatever its state", func(f *fixture) {
+	{"with Once, a create returns an earlier retry in any state", func(f *fixture) {
 		b := newBatch("s", 1)
 		f.create(b)
 		repetition := func(once bool) storage.CreateResult {
@@ -266,7 +266,7 @@ var lookTests = []test{
 		other.RetryOf, other.Once = b.Ticket, true
 		f.create(other) // another creator's batch doesn't count
 	}},
-	{"a claim brings what its trace goes on from, and when it was made first", func(f *fixture) {
+	{"a claim has the batch's trace and the time of its first claim", func(f *fixture) {
 		b := newBatch("s", 1)
 		b.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=b"
 		c := f.claimed(b)

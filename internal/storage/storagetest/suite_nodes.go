@@ -69,7 +69,7 @@ var nodeTests = []nodeTest{
 		_, err = b.s.Claim(t.Context(), a.create(newBatch("t", 1)))
 		expectError(t, "Claim of another queue", err, nil)
 	}},
-	{"a queue that was given up is free for others", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"a released queue is free for other nodes", func(t *testing.T, _ Cluster, a, b *fixture) {
 		x := newBatch("s", 2)
 		first := a.claimed(x)
 		a.release(first, time.Time{}, begun(0))
@@ -82,7 +82,7 @@ var nodeTests = []nodeTest{
 		}
 		a.claimed(newBatch("s", 1))
 	}},
-	{"a release's moment is told to every node", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"every node sees the time of a release", func(t *testing.T, _ Cluster, a, b *fixture) {
 		c := a.claimed(newBatch("s", 1))
 		a.release(c, moment(5))
 		for _, n := range []*fixture{a, b} {
@@ -122,7 +122,7 @@ var nodeTests = []nodeTest{
 		b.expectStale(first)
 		b.authorize(second)
 	}},
-	{"a node that starts takes over as well", func(t *testing.T, c Cluster, a, _ *fixture) {
+	{"a node that starts also takes over", func(t *testing.T, c Cluster, a, _ *fixture) {
 		first := a.claimed(newBatch("s", 1))
 		c.Die(t, a.s)
 		late := &fixture{t, c.Node(t)}
@@ -145,7 +145,7 @@ var nodeTests = []nodeTest{
 		b.delete(x)
 		expect(t, "told", a.record(c), storage.Signals{Stopped: true, Deleted: true})
 	}},
-	{"a stop of what a dead node had started is left to the next runner", func(t *testing.T, c Cluster, a, b *fixture) {
+	{"a stopped batch of a dead node is ended by the next runner", func(t *testing.T, c Cluster, a, b *fixture) {
 		x := newBatch("s", 1)
 		q := a.claimed(x).Queue
 		c.Die(t, a.s)
@@ -156,10 +156,10 @@ var nodeTests = []nodeTest{
 		b.finish(next)
 		expect(t, "outcome", b.outcome(x), "COMPLETED -")
 	}},
-	{"of first values through many nodes at once one stays", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"of concurrent first values through many nodes, one is stored", func(t *testing.T, _ Cluster, a, b *fixture) {
 		expectOneFirst(t, a.s, b.s)
 	}},
-	{"of creates with one key through many nodes at once one is stored", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"of concurrent creates with one key through many nodes, one is stored", func(t *testing.T, _ Cluster, a, b *fixture) {
 		for range 10 {
 			dedup := uuid.New()
 			made := make([]storage.CreateResult, 8)
@@ -181,7 +181,7 @@ var nodeTests = []nodeTest{
 		}
 		expect(t, "batches", len(a.search(newBatch("s", 1), batch.Queued)), 10)
 	}},
-	{"of claims through many nodes at once one gets the queue", func(t *testing.T, _ Cluster, a, b *fixture) {
+	{"of concurrent claims through many nodes, one gets the queue", func(t *testing.T, _ Cluster, a, b *fixture) {
 		for i := range 10 {
 			q := a.create(newBatch(fmt.Sprint("s", i), 1))
 			errs := together(2, func(i int) error {

@@ -61,7 +61,7 @@ func (f *fixture) counted(queue string) (open, aside int) {
 const why = "it can't be read: \x00 " + odd
 
 var quarantineTests = []test{
-	{"a batch that is set aside is not run, and the next one of its queue is", func(f *fixture) {
+	{"a quarantined batch doesn't run, but the next one of its queue does", func(f *fixture) {
 		a, b := newBatch("s", 3), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -79,7 +79,7 @@ var quarantineTests = []test{
 		_, err := f.s.Claim(f.Context(), c.Queue)
 		expectError(f.T, "Claim", err, storage.ErrNothing)
 	}},
-	{"a search reports what is set aside", func(f *fixture) {
+	{"a search shows quarantined batches", func(f *fixture) {
 		a, b := newBatch("s", 1), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -95,14 +95,14 @@ var quarantineTests = []test{
 			expect(f.T, "found", len(found), 2)
 		}
 	}},
-	{"only the newest claim sets aside", func(f *fixture) {
+	{"only the newest claim can quarantine a batch", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.claim(c.Queue)
 		expectError(f.T, "Quarantine", f.s.Quarantine(f.Context(), c, why), storage.ErrNotOwner)
 		expectError(f.T, "Progress", f.s.Progress(f.Context(), c), storage.ErrNotOwner)
 		expect(f.T, "set aside", f.quarantined(), []string(nil))
 	}},
-	{"setting aside twice is setting aside once", func(f *fixture) {
+	{"a second quarantine changes nothing", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.quarantine(c, why)
 		f.quarantine(c, "again")
@@ -110,7 +110,7 @@ var quarantineTests = []test{
 		expect(f.T, "counts", fmt.Sprint(open, aside), "0 1")
 		expect(f.T, "set aside", f.quarantined(), []string{c.Ticket.String() + " " + why})
 	}},
-	{"a batch that is released runs where it stood", func(f *fixture) {
+	{"a released batch continues where it stopped", func(f *fixture) {
 		a, b := newBatch("s", 3), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -133,7 +133,7 @@ var quarantineTests = []test{
 		_, err = f.s.Unquarantine(f.Context(), uuid.New(), true)
 		expectError(f.T, "Unquarantine of an unknown ticket", err, storage.ErrNotFound)
 	}},
-	{"a batch that is ended keeps what is known of its requests", func(f *fixture) {
+	{"a batch that an operator ends keeps its recorded results", func(f *fixture) {
 		a := newBatch("s", 4)
 		a.Callback = "https://example.com"
 		c := f.claimed(a)
@@ -143,7 +143,7 @@ var quarantineTests = []test{
 		f.expectEndedAside(a, storage.EndedAside(why))
 		expect(f.T, "deliveries", len(f.deliveries(a, a.Ticket)), 1)
 	}},
-	{"its creator stops it", func(f *fixture) {
+	{"its creator can stop it", func(f *fixture) {
 		a := newBatch("s", 4)
 		a.GroupID = "g"
 		c := f.claimed(a)
@@ -152,7 +152,7 @@ var quarantineTests = []test{
 		expect(f.T, "stopped", f.stop(storage.Selection{Store: a.Store, Owner: a.Owner, GroupID: "g"}).Count, 1)
 		f.expectEndedAside(a, why)
 	}},
-	{"its creator deletes it", func(f *fixture) {
+	{"its creator can delete it", func(f *fixture) {
 		a := newBatch("s", 4)
 		c := f.claimed(a)
 		f.record(c, begun(1))
@@ -167,7 +167,7 @@ var quarantineTests = []test{
 		q, err := f.s.Queue(f.Context(), "s")
 		expect(f.T, "the queue after a purge", fmt.Sprint(q.Held, err), "0 <nil>")
 	}},
-	{"one that was stopped before ends instead of being set aside", func(f *fixture) {
+	{"a stopped batch ends instead of being quarantined", func(f *fixture) {
 		a := newBatch("s", 4)
 		c := f.claimed(a)
 		f.record(c, done(0, "x"), begun(1), waiting(2))
@@ -175,7 +175,7 @@ var quarantineTests = []test{
 		f.quarantine(c, why)
 		f.expectEndedAside(a, why)
 	}},
-	{"abandoned credentials end it too", func(f *fixture) {
+	{"Abandon ends it too", func(f *fixture) {
 		a, b := newBatch("s", 1), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -203,7 +203,7 @@ var quarantineTests = []test{
 		}
 		expect(f.T, "tickets", []string{first[0].Ticket.String(), first[1].Ticket.String(), second[0].Ticket.String()}, all)
 	}},
-	{"claims that end in order are no attempts", func(f *fixture) {
+	{"claims that end normally don't count as attempts", func(f *fixture) {
 		b := newBatch("s", 2)
 		q := f.create(b)
 		f.create(newBatch("s", 1))
@@ -240,7 +240,7 @@ func die(f *fixture, reopen func(), q storage.QueueID) *storage.Claim {
 }
 
 var diedTests = []reopenTest{
-	{"a claim that a death has ended counts", func(f *fixture, reopen func()) {
+	{"a claim that ended with a death counts as an attempt", func(f *fixture, reopen func()) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		for i := range storage.MaxAttempts {
@@ -258,7 +258,7 @@ var diedTests = []reopenTest{
 		expect(f.T, "attempts after its release", c.Attempts, 1)
 		expect(f.T, "requests after its release", c.Requests, b.Requests)
 	}},
-	{"so is the next batch of a queue", func(f *fixture, reopen func()) {
+	{"the same is true of a queue's next batch", func(f *fixture, reopen func()) {
 		a, b := newBatch("s", 1), newBatch("s", 1)
 		c := f.claimed(a)
 		f.create(b)
@@ -268,7 +268,7 @@ var diedTests = []reopenTest{
 		}
 		expect(f.T, "attempts", c.Attempts, storage.MaxAttempts+1)
 	}},
-	{"progress forgets the deaths before", func(f *fixture, reopen func()) {
+	{"progress resets the number of deaths", func(f *fixture, reopen func()) {
 		c := f.claimed(newBatch("s", 1))
 		for range 3 * storage.MaxAttempts {
 			c = die(f, reopen, c.Queue)
@@ -278,7 +278,7 @@ var diedTests = []reopenTest{
 			}
 		}
 	}},
-	{"a claim that ends in order leaves the deaths before", func(f *fixture, reopen func()) {
+	{"a claim that ends normally keeps the number of deaths", func(f *fixture, reopen func()) {
 		c := f.claimed(newBatch("s", 1))
 		c = die(f, reopen, c.Queue)
 		expect(f.T, "attempts", c.Attempts, 2)

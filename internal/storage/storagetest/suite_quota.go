@@ -54,7 +54,7 @@ func sized(bytes, quota int64) *storage.NewBatch {
 }
 
 var byteTests = []test{
-	{"the size grows with what is stored", func(f *fixture) {
+	{"the size grows with the stored data", func(f *fixture) {
 		before, err := f.s.Size(f.Context())
 		if err != nil {
 			f.Fatal(err)
@@ -70,7 +70,7 @@ var byteTests = []test{
 			f.Errorf("a batch of %d bytes changes the size from %d to %d, %v", body, before, after, err)
 		}
 	}},
-	{"the unfinished batches of all queues whose names begin alike are counted", func(f *fixture) {
+	{"the unfinished batches of all queues whose names have a prefix are counted", func(f *fixture) {
 		expect := func(prefix string, want int) {
 			f.Helper()
 			if n, err := f.s.Unfinished(f.Context(), prefix); err != nil || n != want {
@@ -128,21 +128,21 @@ var byteTests = []test{
 		}
 		f.room(100)
 	}},
-	{"a queue without a quota counts too, and queues do not count for each other", func(f *fixture) {
+	{"each queue is counted separately, with or without a quota", func(f *fixture) {
 		f.create(sized(300, 0))
 		other := sized(400, 400)
 		other.Queue = "another"
 		f.create(other)
 		f.room(100)
 	}},
-	{"a repetition is let through where there is no room", func(f *fixture) {
+	{"a repeated create is accepted even if the quota is used up", func(f *fixture) {
 		b := withDedup(sized(350, 400))
 		q := f.create(b)
 		again := sized(350, 400)
 		again.DedupKey = b.DedupKey
 		f.expectDuplicate(again, b, q)
 	}},
-	{"what is abandoned and stopped counts until it is purged", func(f *fixture) {
+	{"abandoned and stopped batches count until they are purged", func(f *fixture) {
 		a, b := sized(100, quota), sized(100, quota)
 		c := f.claimed(a)
 		f.create(b)
@@ -156,7 +156,7 @@ var byteTests = []test{
 		f.purge(time.Hour)
 		f.room(quota - 100)
 	}},
-	{"of many creates at once as many as there is room for are stored", func(f *fixture) {
+	{"of concurrent creates, as many as fit are stored", func(f *fixture) {
 		errs := together(8, func(int) error {
 			_, err := f.s.Create(f.Context(), sized(100, 350))
 			return err
@@ -172,7 +172,7 @@ var byteTests = []test{
 }
 
 var holdTests = []test{
-	{"the later of two counts, the others' credentials are left alone", func(f *fixture) {
+	{"the later of two holds counts, for its credential only", func(f *fixture) {
 		one, two := batch.OwnerOf("one"), batch.OwnerOf("two")
 		soon, late := stamp(time.Now().Add(time.Minute)), stamp(time.Now().Add(2*time.Minute))
 		for _, until := range []time.Time{soon, late, soon} {
@@ -181,7 +181,7 @@ var holdTests = []test{
 		f.hold(two, soon)
 		f.expectHolds(map[batch.Owner]time.Time{one: late, two: soon})
 	}},
-	{"each store has its own", func(f *fixture) {
+	{"each store has its own hold", func(f *fixture) {
 		one, until := batch.OwnerOf("one"), stamp(time.Now().Add(time.Minute))
 		for _, h := range []storage.Hold{{Credential: one, Store: "a", Until: until}, {Credential: one, Store: odd, Until: until.Add(time.Second)}} {
 			if err := f.s.Hold(f.Context(), h); err != nil {
@@ -196,7 +196,7 @@ var holdTests = []test{
 		}
 		expect(f.T, "holds", got, map[string]time.Time{"a": until, odd: until.Add(time.Second)})
 	}},
-	{"one that is over is told no more", func(f *fixture) {
+	{"a hold that has ended isn't listed", func(f *fixture) {
 		f.hold(batch.OwnerOf("one"), time.Now().Add(-time.Second))
 		f.expectHolds(map[batch.Owner]time.Time{})
 		f.purge(time.Hour)
@@ -219,7 +219,7 @@ var holdTests = []test{
 			f.Errorf("another credential's begins at %v, want now", other)
 		}
 	}},
-	{"spans that are taken at once do not meet", func(f *fixture) {
+	{"spans that are taken concurrently don't overlap", func(f *fixture) {
 		got := make([]time.Time, 20)
 		errs := together(len(got), func(i int) (err error) {
 			got[i], err = f.s.Reserve(f.Context(), batch.OwnerOf("one"), time.Minute)

@@ -36,7 +36,7 @@ var readTests = []test{
 			f.Errorf("a started batch: %+v", s)
 		}
 	}},
-	{"a batch is in progress once a request has ended, well or badly", func(f *fixture) {
+	{"a batch is in progress once a request has ended, whatever its outcome", func(f *fixture) {
 		for i, result := range []batch.ResultStatus{batch.Succeeded, batch.Failed} {
 			b := newBatch(fmt.Sprint("s", i), 3)
 			c := f.claimed(b)
@@ -48,7 +48,7 @@ var readTests = []test{
 			expect(f.T, "found", f.search(b, batch.InProgress), []batch.Ticket{b.Ticket})
 		}
 	}},
-	{"what was not executed has a result, and is not completed", func(f *fixture) {
+	{"a request that was not executed has a result, but doesn't count as completed", func(f *fixture) {
 		b := newBatch("s", 4)
 		c := f.claimed(b)
 		f.record(c, skipped(1))
@@ -106,7 +106,7 @@ var readTests = []test{
 			f.Errorf("of no batch: %v, %v", got, err)
 		}
 	}},
-	{"requests, and what was tried", func(f *fixture) {
+	{"requests and their attempts", func(f *fixture) {
 		b := newBatch("s", 3)
 		b.Options.Parallel = true
 		b.Requests[1].Links = &batch.Links{DependsOn: []int{0}, RunIf: batch.IfFailure}
@@ -157,7 +157,7 @@ var readTests = []test{
 		}
 		expect(f.T, "found from the fourth on", found, []match{{Ticket: all[1].Ticket, Status: batch.Completed}, {Ticket: all[0].Ticket, Status: batch.InProgress}})
 	}},
-	{"a batch that ended is completed and says why", func(f *fixture) {
+	{"an ended batch is completed and shows the reason", func(f *fixture) {
 		b := newBatch("s", 4)
 		c := f.claimed(b)
 		failed := done(1, "")
@@ -174,7 +174,7 @@ var readTests = []test{
 			f.Errorf("started at %v, ended at %v", s.StartedAt, s.EndedAt)
 		}
 	}},
-	{"results only when asked for", func(f *fixture) {
+	{"results are returned only on request", func(f *fixture) {
 		b := newBatch("s", 2)
 		f.finish(f.claimed(b), done(0, "body"), done(1, "body"))
 		s, err := f.s.Status(f.Context(), key(b), 0)
@@ -209,7 +209,7 @@ var readTests = []test{
 			}
 		}
 	}},
-	{"a page holds what its bytes allow, and at least one result", func(f *fixture) {
+	{"a page has as many results as fit, and at least one", func(f *fixture) {
 		b := newBatch("s", 7)
 		c := f.claimed(b)
 		f.record(c, begun(0), done(1, "0123456789"), done(2, ""), waiting(3), done(4, "0123456789"), done(6, "0123456789"))
@@ -257,7 +257,7 @@ var readTests = []test{
 			}
 		}
 	}},
-	{"a batch shows its own results only", func(f *fixture) {
+	{"a batch shows only its own results", func(f *fixture) {
 		a, b := newBatch("s", batch.MaxRequests), newBatch("t", batch.MaxRequests)
 		ca, cb := f.claimed(a), f.claimed(b)
 		f.record(ca, done(0, "a"), done(batch.MaxRequests-1, "a"))
@@ -270,7 +270,7 @@ var readTests = []test{
 			}
 		}
 	}},
-	{"unknown and foreign batches are alike", func(f *fixture) {
+	{"unknown batches and those of others look the same", func(f *fixture) {
 		b := newBatch("s", 1)
 		f.create(b)
 		unknown, store, owner := key(b), key(b), key(b)
@@ -332,7 +332,7 @@ var searchTests = []test{
 			expect(f.T, fmt.Sprintf("limit %d, offset %d", p.limit, p.offset), got, append([]batch.Ticket{}, all[p.from:p.to]...))
 		}
 	}},
-	{"each status finds its own", func(f *fixture) {
+	{"a search by status finds only batches with that status", func(f *fixture) {
 		ended, begun, queued := newBatch("s", 1), newBatch("s", 2), newBatch("s", 1)
 		c := f.claimed(ended)
 		f.create(begun)
@@ -342,7 +342,7 @@ var searchTests = []test{
 		expect(f.T, "in progress", f.search(ended, batch.InProgress), []batch.Ticket{begun.Ticket})
 		expect(f.T, "queued", f.search(ended, batch.Queued), []batch.Ticket{queued.Ticket})
 	}},
-	{"only the creator's own", func(f *fixture) {
+	{"only the creator's batches are found", func(f *fixture) {
 		b := newBatch("s", 1)
 		f.create(b)
 		store, owner := newBatch("t", 1), newBatch("s", 1)

@@ -65,7 +65,7 @@ var reopenTests = []reopenTest{
 		f.expectStale(c)
 		expect(f.T, "the next claim", f.finish(again).Ticket, queued.Ticket)
 	}},
-	{"the moment of a release", func(f *fixture, reopen func()) {
+	{"the time of a release", func(f *fixture, reopen func()) {
 		c := f.claimed(newBatch("s", 1))
 		f.release(c, moment(5), waiting(0))
 		reopen()
@@ -124,7 +124,7 @@ var reopenTests = []reopenTest{
 		reopen()
 		f.expectSetting("name", odd)
 	}},
-	{"an abandon of what an earlier process had in flight", func(f *fixture, reopen func()) {
+	{"an abandon of requests that an earlier process had in flight", func(f *fixture, reopen func()) {
 		b := newBatch("s", 3)
 		f.record(f.claimed(b), done(0, ""), begun(1))
 		reopen()
@@ -133,7 +133,7 @@ var reopenTests = []reopenTest{
 		expect(f.T, "outcome", f.outcome(b), "COMPLETED 200 502 -")
 		expect(f.T, "runnable", len(f.runnable()), 0)
 	}},
-	{"a purge, and ids that are not used again", func(f *fixture, reopen func()) {
+	{"a purge, and IDs that are not reused", func(f *fixture, reopen func()) {
 		gone := f.claimed(newBatch("s", 1))
 		f.finish(gone)
 		f.purge(0)

@@ -25,7 +25,7 @@ var runningTests = []test{
 		f.finish(c)
 		expect(f.T, "both ended", len(f.runnable()), 0)
 	}},
-	{"runnable queues are told in pages", func(f *fixture) {
+	{"runnable queues are listed in pages", func(f *fixture) {
 		for i := range 5 {
 			f.create(newBatch(fmt.Sprint(i), 1))
 		}
@@ -58,7 +58,7 @@ var runningTests = []test{
 		f.create(newBatch("s", 1))
 		expect(f.T, "runnable afterwards", len(f.runnable()), 1)
 	}},
-	{"a claim has all that was recorded", func(f *fixture) {
+	{"a claim has everything that was recorded", func(f *fixture) {
 		b := newBatch("s", 4)
 		c := f.claimed(b)
 		expectMarks(f.T, c.Marks)
@@ -112,7 +112,7 @@ var runningTests = []test{
 		}
 		expect(f.T, "marks", len(f.claim(c.Queue).Marks), batch.MaxRequests)
 	}},
-	{"a record without marks only tells", func(f *fixture) {
+	{"a record without marks only returns the signals", func(f *fixture) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
 		expect(f.T, "nothing asked for", f.record(c), storage.Signals{})
@@ -125,7 +125,7 @@ var runningTests = []test{
 		expect(f.T, "told to the next runner", again.Signals.Deleted, true)
 		expectMarks(f.T, again.Marks, unread(done(0, "")))
 	}},
-	{"the last marks come with the end", func(f *fixture) {
+	{"the last marks are stored with the end", func(f *fixture) {
 		b := newBatch("s", 3)
 		c := f.claimed(b)
 		f.record(c, done(0, "first"), begun(1), waiting(2))
@@ -154,7 +154,7 @@ var runningTests = []test{
 		f.release(again, time.Time{})
 		expect(f.T, "runnable at once", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
 	}},
-	{"a claim forgets the moment of an earlier release", func(f *fixture) {
+	{"a claim clears the time of an earlier release", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.create(newBatch("s", 1))
 		f.release(c, moment(5))
@@ -170,7 +170,7 @@ var runningTests = []test{
 		f.create(newBatch("s", 1))
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue, NotBefore: moment(5)}})
 	}},
-	{"an end with release leaves the next batch to others", func(f *fixture) {
+	{"an end with release leaves the next batch to other nodes", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		b := newBatch("s", 1)
 		f.create(b)
@@ -184,7 +184,7 @@ var runningTests = []test{
 		}
 		expect(f.T, "the next claim", f.claim(c.Queue).Ticket, b.Ticket)
 	}},
-	{"a claim holds nothing that is large", func(f *fixture) {
+	{"a claim is small", func(f *fixture) {
 		b := newBatch("s", 3)
 		b.Requests[1].Body = bytes.Repeat([]byte("0123456789abcdef"), 128<<10)
 		q := f.create(b)
@@ -270,7 +270,7 @@ var epochTests = []test{
 		expect(f.T, "runnable", len(f.runnable()), 0)
 		expectMarks(f.T, f.claim(c.Queue).Marks, begun(1))
 	}},
-	{"also after the other one was released", func(f *fixture) {
+	{"even after the other claim was released", func(f *fixture) {
 		b := newBatch("s", 1)
 		stale := f.claimed(b)
 		f.release(f.claim(stale.Queue), moment(5))
@@ -278,7 +278,7 @@ var epochTests = []test{
 		expect(f.T, "outcome", f.outcome(b), "QUEUED -")
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: stale.Queue, NotBefore: moment(5)}})
 	}},
-	{"also after the other one ended the batch", func(f *fixture) {
+	{"even after the other claim ended the batch", func(f *fixture) {
 		a, b := newBatch("s", 1), newBatch("s", 1)
 		stale := f.claimed(a)
 		f.create(b)
@@ -376,7 +376,7 @@ var repeatTests = []test{
 		expect(f.T, "runnable", f.runnable(), []storage.Runnable{{Queue: c.Queue}})
 		expect(f.T, "the next batch", f.outcome(b), "QUEUED -")
 	}},
-	{"finish does not change what ended", func(f *fixture) {
+	{"finish doesn't change a batch that has ended", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.finish(c, done(0, "x"))

@@ -44,7 +44,7 @@ func (f *fixture) notBefore() time.Time {
 }
 
 var steerTests = []test{
-	{"a batch pauses, its runner is told, and it waits until it goes on", func(f *fixture) {
+	{"a batch pauses, its runner learns of it, and it waits until it is resumed", func(f *fixture) {
 		b := newBatch("s", 3)
 		c := f.claimed(b)
 		expect(f.T, "paused", f.pause(b, true), true)
@@ -65,7 +65,7 @@ var steerTests = []test{
 		expect(f.T, "signals of a claim", c.Signals, storage.Signals{})
 		expect(f.T, "status", f.status(b).Paused, false)
 	}},
-	{"what goes on while it is given back is runnable at once", func(f *fixture) {
+	{"a batch that is resumed while it is released is runnable at once", func(f *fixture) {
 		b := newBatch("s", 1)
 		c := f.claimed(b)
 		f.pause(b, true)
@@ -78,7 +78,7 @@ var steerTests = []test{
 		f.release(c, storage.Forever)
 		expect(f.T, "not before", f.notBefore().IsZero(), true)
 	}},
-	{"what is stopped does not pause", func(f *fixture) {
+	{"a stopped batch doesn't pause", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.pause(b, true)
@@ -94,7 +94,7 @@ var steerTests = []test{
 		f.finish(f.claim(c.Queue))
 		expect(f.T, "paused after its end", f.pause(b, true), false)
 	}},
-	{"a queue pauses with all its batches, also before there are any", func(f *fixture) {
+	{"a queue pauses with all its batches, even before it has any", func(f *fixture) {
 		b := newBatch("s", 1)
 		expect(f.T, "goes on", f.pauseQueue(b.Queue, false), false)
 		expect(f.T, "paused", f.pauseQueue(b.Queue, true), true)
@@ -121,7 +121,7 @@ var steerTests = []test{
 		f.create(newBatch("s", 1))
 		expect(f.T, "signals", f.claim(f.runnable()[0].Queue).Signals, storage.Signals{Paused: true})
 	}},
-	{"only its creator's batch", func(f *fixture) {
+	{"only the creator can pause a batch", func(f *fixture) {
 		b := newBatch("s", 1)
 		f.create(b)
 		k := key(b)
@@ -133,7 +133,7 @@ var steerTests = []test{
 		}
 		expect(f.T, "status", f.status(b).Paused, false)
 	}},
-	{"a retry is one while it is unfinished", func(f *fixture) {
+	{"an unfinished retry is returned again", func(f *fixture) {
 		old := uuid.New()
 		retry := func() *storage.NewBatch {
 			b := newBatch("s", 1)

@@ -89,7 +89,7 @@ var stopTests = []test{
 			f.finish(f.claim(c.Queue))
 		}
 	}},
-	{"a stop of a batch further behind does not shorten the wait", func(f *fixture) {
+	{"a stop of a later batch doesn't shorten the wait", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		b := newBatch("s", 1)
 		f.create(b)
@@ -117,7 +117,7 @@ var stopTests = []test{
 		expect(f.T, "no group's", f.outcome(none), "QUEUED -")
 		expect(f.T, "again", f.stop(byGroup(queued)).Count, 0)
 	}},
-	{"by ticket and group, which have to fit", func(f *fixture) {
+	{"by ticket and group, which must match", func(f *fixture) {
 		b := withGroup(newBatch("s", 1), "g")
 		f.create(b)
 		sel := byTicket(b)
@@ -135,7 +135,7 @@ var stopTests = []test{
 		f.create(withGroup(newBatch("s", 1), "g"))
 		expect(f.T, "stopped", f.stop(storage.Selection{Store: b.Store, Owner: b.Owner}).Count, 0)
 	}},
-	{"a group is the store's and the owner's alone", func(f *fixture) {
+	{"a group belongs to one store and owner", func(f *fixture) {
 		mine, store, owner := withGroup(newBatch("s", 1), "g"), withGroup(newBatch("t", 1), "g"), withGroup(newBatch("s", 1), "g")
 		store.Owner, owner.Owner = mine.Owner, batch.OwnerOf("another")
 		for _, b := range []*storage.NewBatch{mine, store, owner} {
@@ -220,7 +220,7 @@ var abandonTests = []test{
 	{"an empty database", func(f *fixture) {
 		f.abandon(0)
 	}},
-	{"every unfinished batch ends with what is known of it", func(f *fixture) {
+	{"every unfinished batch ends with its known results", func(f *fixture) {
 		ended, started, queued := newBatch("s", 1), newBatch("s", 5), newBatch("s", 1)
 		c := f.claimed(ended)
 		f.create(started)
@@ -247,7 +247,7 @@ var abandonTests = []test{
 		b := withQuota(newBatch("s", 1), 1)
 		expect(f.T, "the next claim", f.claimed(b).Ticket, b.Ticket)
 	}},
-	{"a wait does not outlive its batch", func(f *fixture) {
+	{"a wait ends with its batch", func(f *fixture) {
 		c := f.claimed(newBatch("s", 1))
 		f.release(c, moment(5), waiting(0))
 		f.abandon(1)
@@ -265,7 +265,7 @@ var abandonTests = []test{
 }
 
 var sealTests = []test{
-	{"of what has not ended, each once, cut", func(f *fixture) {
+	{"the seals of unfinished batches, each once, cut to n bytes", func(f *fixture) {
 		sealed := func(store, credential string) *storage.NewBatch {
 			b := newBatch(store, 1)
 			b.Credential = []byte(credential)
@@ -321,7 +321,7 @@ func plain(r batch.Result) batch.Result {
 }
 
 var purgeTests = []test{
-	{"what ended longer than retention ago is removed", func(f *fixture) {
+	{"batches that ended before the retention are removed", func(f *fixture) {
 		b := withDedup(newBatch("s", 2))
 		c := f.claimed(b)
 		f.finish(c, done(0, "x"))
@@ -330,7 +330,7 @@ var purgeTests = []test{
 		f.purge(0)
 		f.gone(b, c.ID)
 	}},
-	{"what has not ended stays", func(f *fixture) {
+	{"unfinished batches stay", func(f *fixture) {
 		running, queued := newBatch("s", 2), newBatch("s", 1)
 		c := f.claimed(running)
 		f.create(queued)
@@ -365,7 +365,7 @@ var purgeTests = []test{
 		f.purge(0)
 		expect(f.T, "the next claim", f.finish(c).Ticket, b.Ticket)
 	}},
-	{"many batches with large answers, in bounded steps", func(f *fixture) {
+	{"many batches with large answers, in limited steps", func(f *fixture) {
 		const n, size = 300, 64 << 10
 		var batches []*storage.NewBatch
 		for i := range n {

@@ -96,9 +96,9 @@ func TestSchedulerTakesTurns(t *testing.T) {
 	})
 }
 
-// TestSchedulerBoundsLines: an owner or a store with a full line is refused. Others are not, and
+// TestSchedulerLimitsLines: an owner or a store with a full line is refused. Others are not, and
 // neither is the service itself.
-func TestSchedulerBoundsLines(t *testing.T) {
+func TestSchedulerLimitsLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := NewScheduler(Slots{1, 1, 1, 1})
@@ -164,8 +164,8 @@ func TestSchedulerNeverRefusesResults(t *testing.T) {
 	}
 }
 
-// TestSchedulerIsPatientNotForEver: a busy class delays a lower one but doesn't starve it.
-func TestSchedulerIsPatientNotForEver(t *testing.T) {
+// TestSchedulerStarvesNoClass: a busy class delays a lower one but doesn't starve it.
+func TestSchedulerStarvesNoClass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewScheduler(Slots{1, 1, 1, 1})
 		take(t, s, Results, storage.Caller{})
