@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -15,6 +14,7 @@ import (
 func (o *Options) complete() error {
 	fill(&o.Database.URL, "sqlite:sheaf.db")
 	fill(&o.Upstream.Timeout, 30*time.Second)
+	fill(&o.Upstream.Success, "2xx")
 	fill(&o.Retries.Limit, new(5))
 	fill(&o.Retries.Interval, 3*time.Second)
 	fill(&o.Retries.OutageLimit, new(time.Hour))
@@ -44,8 +44,12 @@ func (o *Options) complete() error {
 		return errors.New("a limit can't be negative")
 	case o.Upstream.Rate != Rate{} && !o.Upstream.Rate.Valid():
 		return fmt.Errorf("a rate of %d in %v is out of range: it must be between 1 in 24h and 1,000,000 in 1s", o.Upstream.Rate.N, o.Upstream.Rate.Per)
-	case o.Upstream.Success > Success200:
-		return fmt.Errorf("unknown meaning of success: %d", o.Upstream.Success)
+	}
+	if _, err := batch.ParseCodes(o.Upstream.Success); err != nil {
+		return fmt.Errorf("Success %w", err)
+	}
+	if err := batch.CheckFailWhen(o.Upstream.FailWhen); err != nil {
+		return fmt.Errorf("FailWhen %w", err)
 	}
 	return nil
 }
@@ -56,12 +60,4 @@ func fill[T comparable](v *T, byDefault T) {
 	if *v == zero {
 		*v = byDefault
 	}
-}
-
-// includes reports whether an answer with this status code is a success.
-func (s Success) includes(code int) bool {
-	if s == Success200 {
-		return code == http.StatusOK
-	}
-	return code >= 200 && code <= 299
 }

@@ -62,8 +62,13 @@ type Upstream struct {
 	// Rate limits the requests sent with one credential by all services that share the database.
 	// Default: no fixed limit; the upstream's 429 answers set the pace.
 	Rate Rate
-	// Success says which answers count as success. Default: Success2xx.
-	Success Success
+	// Success lists the status codes that count as success, separated by commas: 200,201,404. 2xx
+	// stands for all from 200 to 299. Default: 2xx.
+	Success string
+	// FailWhen holds at most 10 JSON pointers (RFC 6901), such as /errors. An answer with such a value
+	// in its body is a failure, whatever its status code, unless the value is null, false or an empty
+	// string, array or object. Default: none.
+	FailWhen []string
 }
 
 // Auth says which callers may use the service. With neither CheckURL nor KeysFile, every token is
@@ -120,10 +125,10 @@ type Database struct {
 
 // Retries configure what happens to a request that fails.
 type Retries struct {
-	// Limit is how often a failed request is retried in a batch with stopOnFirstFailure=false.
-	// Default: 5.
+	// Limit is how often a failed request is retried in a batch with stopOnFirstFailure=false, unless
+	// the batch has its own limit. Default: 5.
 	Limit *int
-	// Interval is the pause before a retry. Default: 3s.
+	// Interval is the pause before a retry, unless the batch has its own pauses. Default: 3s.
 	Interval time.Duration
 	// OutageLimit is how long an outage of the upstream may last before its failures count. Until
 	// then, requests wait for its end (docs/contract.md#outages). new(0) means that failures always
@@ -196,12 +201,3 @@ type Rate struct {
 
 // Valid reports whether the rate is between 1 in 24h and 1,000,000 in 1s.
 func (r Rate) Valid() bool { return governor.Rate(r).Valid() }
-
-// Success says which answers of the upstream count as success.
-type Success uint8
-
-// The meanings of success.
-const (
-	Success2xx Success = iota // any 2xx
-	Success200                // only 200, as Ecwid documents it (docs/contract.md#read-a-status)
-)

@@ -14,6 +14,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/api/watch"
 	"github.com/sheafapi/sheaf/internal/audit"
 	"github.com/sheafapi/sheaf/internal/auth"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/cpu"
 	"github.com/sheafapi/sheaf/internal/database"
 	"github.com/sheafapi/sheaf/internal/engine"
@@ -161,7 +162,7 @@ func (s *Service) newEngine(o *Options) *engine.Engine {
 	policy := engine.Policy{
 		RetryLimit: *o.Retries.Limit, RetryInterval: o.Retries.Interval,
 		OutageLimit: *o.Retries.OutageLimit, ThrottleLimit: o.Retries.ThrottleLimit,
-		Success: o.Upstream.Success.includes, RetryInDoubt: o.Retries.InDoubt,
+		Success: batch.Success{Codes: batch.Codes(o.Upstream.Success), FailWhen: o.Upstream.FailWhen}, RetryInDoubt: o.Retries.InDoubt,
 	}
 	return engine.New(engine.Options{
 		Storage: s.storage, Upstream: s.upstream, Unseal: s.sealer.unseal, CPU: s.cpus, Policy: policy,

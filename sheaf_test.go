@@ -29,7 +29,8 @@ func TestOptionsRefused(t *testing.T) {
 		"at least 1h":                  func(o *Options) { o.Database.Retention = time.Minute },
 		"a duration can't be negative": func(o *Options) { o.Retries.Interval = -1 },
 		"a limit can't be negative":    func(o *Options) { o.Limits.MaxBody = -1 },
-		"unknown meaning of success":   func(o *Options) { o.Upstream.Success = 9 },
+		"Success must be status codes": func(o *Options) { o.Upstream.Success = "ok" },
+		"FailWhen must be JSON":        func(o *Options) { o.Upstream.FailWhen = []string{"errors"} },
 		"must be sqlite:FILE":          func(o *Options) { o.Database.URL = "mysql://" },
 		"no such file or directory":    func(o *Options) { o.Database.URL = "sqlite:" + filepath.Join("no", "folder", "x.db") },
 	} {
@@ -61,22 +62,6 @@ func TestSealedFor(t *testing.T) {
 		token, err := sealer{key}.unseal(&storage.Claim{Ticket: tt.ticket, Store: tt.store, Credential: sealed})
 		if (err == nil) != tt.ok || tt.ok && token != "token" {
 			t.Errorf("%+v: %q, %v", tt, token, err)
-		}
-	}
-}
-
-func TestSuccess(t *testing.T) {
-	for _, tt := range []struct {
-		success Success
-		want    map[int]bool
-	}{
-		{Success2xx, map[int]bool{199: false, 200: true, 201: true, 299: true, 300: false}},
-		{Success200, map[int]bool{199: false, 200: true, 201: false, 204: false, 300: false}},
-	} {
-		for code, want := range tt.want {
-			if got := tt.success.includes(code); got != want {
-				t.Errorf("success %d: %d is %v, want %v", tt.success, code, got, want)
-			}
 		}
 	}
 }

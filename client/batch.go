@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,11 +35,31 @@ const MaxRequests = 500
 
 // CreateOptions are the options of a batch.
 type CreateOptions struct {
-	// Parallel runs up to 100 requests at the same time. Default: one at a time, in order.
+	// Parallel runs several requests at the same time, up to Concurrency. Default: one at a time, in
+	// order.
 	Parallel bool
 	// ContinueOnFailure keeps the batch running after a request has failed. The server first
 	// retries the request if that is safe. Default: the batch ends at the first failure.
 	ContinueOnFailure bool
+
+	// Servers other than Sheaf ignore the next five fields.
+
+	// Concurrency is the maximum number of requests in flight, 1 to 100. More than 1 needs Parallel.
+	// Default: 100 with Parallel.
+	Concurrency int
+	// Retries is how often a failed request is retried, 0 to 50. Default: the server's limit with
+	// ContinueOnFailure, otherwise 0.
+	Retries *int
+	// RetryBackoff is the pause before each retry, such as fixed:3s or exponential:1s..5m. Default:
+	// the server's.
+	RetryBackoff string
+	// SuccessStatus lists the status codes that count as success, such as 200,201,404. 2xx stands
+	// for all from 200 to 299. Default: the server's rule.
+	SuccessStatus string
+	// FailWhen holds JSON pointers (RFC 6901), such as /errors. An answer with such a value in its
+	// body is a failure, unless the value is null, false or empty. Default: the server's pointers.
+	FailWhen []string
+
 	// GroupID is a name that several batches share.
 	GroupID string
 	// DeduplicationKey is a UUID. For an hour, another Create with the same key returns the first
@@ -56,11 +77,19 @@ func (o *CreateOptions) query() url.Values {
 	if o.ContinueOnFailure {
 		q.Set("stopOnFirstFailure", "false")
 	}
-	if o.GroupID != "" {
-		q.Set("groupId", o.GroupID)
+	if o.Concurrency > 0 {
+		q.Set("concurrency", strconv.Itoa(o.Concurrency))
 	}
-	if o.CallbackURL != "" {
-		q.Set("callbackUrl", o.CallbackURL)
+	if o.Retries != nil {
+		q.Set("retries", strconv.Itoa(*o.Retries))
+	}
+	for name, value := range map[string]string{
+		"retryBackoff": o.RetryBackoff, "successStatus": o.SuccessStatus, "failWhen": strings.Join(o.FailWhen, ","),
+		"groupId": o.GroupID, "callbackUrl": o.CallbackURL,
+	} {
+		if value != "" {
+			q.Set(name, value)
+		}
 	}
 	return q
 }

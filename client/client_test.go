@@ -103,6 +103,30 @@ func TestExactBodies(t *testing.T) {
 	}
 }
 
+// TestCreateOptions checks that the service gets every option of a batch.
+func TestCreateOptions(t *testing.T) {
+	w := start(t, client.Options{}, nil)
+	get := func(o client.CreateOptions) string {
+		t.Helper()
+		ticket := must(w.Create(t.Context(), requests(1, "/p/%d"), o))
+		r := must(http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v3/1003/batch/timeline?ticket="+ticket, nil))
+		r.Header.Set("Authorization", "Bearer t0ken")
+		answer := must(http.DefaultClient.Do(r))
+		defer answer.Body.Close()
+		return string(must(io.ReadAll(answer.Body)))
+	}
+	text := get(client.CreateOptions{
+		Parallel: true, ContinueOnFailure: true, Concurrency: 3, Retries: new(0), RetryBackoff: "fixed:3s", SuccessStatus: "200,404", FailWhen: []string{"/errors", "/a"},
+	})
+	const want = `"parallel":true,"stopOnFirstFailure":false,"concurrency":3,"retries":0,"retryBackoff":"fixed:3s","successStatus":"200,404","failWhen":"/errors,/a","requests"`
+	if !strings.Contains(text, want) {
+		t.Errorf("got %s", text)
+	}
+	if text := get(client.CreateOptions{}); !strings.Contains(text, `"parallel":false,"stopOnFirstFailure":true,"requests"`) {
+		t.Errorf("without options: %s", text)
+	}
+}
+
 func (w *world) times(call string) int64 {
 	n, ok := w.sent.Load(call)
 	if !ok {

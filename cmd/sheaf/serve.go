@@ -72,6 +72,7 @@ A part that isn't named keeps its value from the environment, the file or the de
   log-format: json,debug                the level: debug, info (default), warn or error
   max-database: 100GiB,queue=2GiB       also limits one queue's batches, finished ones included
   max-outbound: 1024,stores=100         also limits how many stores run at the same time
+  success: 2xx,404,fail-when=/errors    an answer with a value at this JSON pointer is a failure
   tls: cert=FILE,key=FILE,upstream-ca=FILE,upstream-cert=FILE,upstream-key=FILE
 
 Callers are admitted by --auth:

@@ -89,8 +89,7 @@ func newSettings() (*settings, *pflag.FlagSet) {
 	add(f, "request-headers", "", "names", "additional headers that requests may carry: X-Locale,X-Tenant", into(&o.Upstream.RequestHeaders, parseHeaders))
 	add(f, "request-timeout", "30s", "duration", "limit for one attempt, up to the answer's last byte", into(&o.Upstream.Timeout, parseDuration))
 	add(f, "rate", "", "rate", "maximum rate per credential: 600/m, 10/s or 100/10s", into(&o.Upstream.Rate, parseRate))
-	add(f, "success", "2xx", "2xx|200", "answers that count as success",
-		into(&o.Upstream.Success, oneOf(choice[sheaf.Success]{"2xx", sheaf.Success2xx}, choice[sheaf.Success]{"200", sheaf.Success200})))
+	add(f, "success", "2xx", "codes", "status codes that count as success; fail-when=POINTERS", setSuccess(&o.Upstream))
 	addParts(f, "max-outbound", "1024", "count", "maximum requests in flight; stores=COUNT",
 		part{"COUNT", into(&o.Limits.MaxOutbound, parseCount(1))}, part{"stores=COUNT", into(&o.Limits.StoresAtOnce, parseCount(1))})
 	putUnder(f, "Upstream")

@@ -41,7 +41,7 @@ var samples = map[string]struct{ right, wrong, says string }{
 	"outage-limit":        {"0", "0s", "at least 1ms, or 0"},
 	"throttle-limit":      {"1h", "-1m", "at least 1ms"},
 	"rate":                {"600/m", "600", "such as 600/m"},
-	"success":             {"200", "201", "2xx or 200"},
+	"success":             {"2xx,404,fail-when=/errors,/error", "200,fail-when=errors", "must be JSON pointers"},
 	"in-doubt":            {"retry", "Retry", "fail or retry"},
 	"max-answer":          {"512MiB", "513MiB", "from 1 byte to 512 MiB"},
 	"max-queued":          {"0", "many", "a whole number from 0 to"},
@@ -184,7 +184,7 @@ func TestDefaults(t *testing.T) {
 		listen: addresses{api: "127.0.0.1:8080"}, ui: true, migrate: true,
 		options: sheaf.Options{
 			Database:        sheaf.Database{URL: "sqlite:sheaf.db", Retention: 7 * 24 * time.Hour},
-			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second},
+			Upstream:        sheaf.Upstream{Timeout: 30 * time.Second, Success: "2xx"},
 			Retries:         sheaf.Retries{Limit: new(5), Interval: 3 * time.Second, OutageLimit: new(time.Hour), ThrottleLimit: 20 * time.Minute},
 			Limits:          sheaf.Limits{MaxAnswer: 5 << 20, MaxQueued: new(10_000), MaxOutbound: 1024},
 			ShutdownTimeout: 30 * time.Second,
@@ -200,7 +200,7 @@ func TestParts(t *testing.T) {
 	s := parse(t, []string{
 		"--listen=:8443,metrics=:9090", "--tls=cert=a,key=b,upstream-ca=c,upstream-cert=d,upstream-key=e", "--max-outbound=7,stores=3",
 		"--max-database=1GiB, queue=1MiB", "--upstream-guard=10.1.0.0/16", "--webhook-allow=10.2.0.7,example.com", "--auth=check-any-store=http://a/me",
-		"--log-format=json, debug", "--abandon-credentials",
+		"--log-format=json, debug", "--abandon-credentials", "--success=200,404,fail-when=/errors,/a,b",
 	}, nil)
 	o := s.serviceOptions(slog.New(slog.DiscardHandler))
 	if s.listen != (addresses{":8443", ":9090"}) || s.tls != (tlsFiles{"a", "b", "c", "d", "e"}) || s.log != (logSettings{true, slog.LevelDebug}) {
@@ -208,7 +208,7 @@ func TestParts(t *testing.T) {
 	}
 	networks := func(text string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(text)} }
 	want := sheaf.Options{
-		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Guard: true, GuardAllow: networks("10.1.0.0/16")},
+		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Success: "200,404", FailWhen: []string{"/errors", "/a,b"}, Guard: true, GuardAllow: networks("10.1.0.0/16")},
 		Auth:     sheaf.Auth{CheckURL: "http://a/me", CheckAnyStore: true},
 		Webhooks: sheaf.Webhooks{Allow: networks("10.2.0.7/32"), Hosts: []string{"example.com"}},
 		Limits:   sheaf.Limits{MaxDatabase: 1 << 30, MaxStored: 1 << 20, MaxOutbound: 7, StoresAtOnce: 3, MaxAnswer: 5 << 20, MaxQueued: o.Limits.MaxQueued},
@@ -224,6 +224,7 @@ func TestParts(t *testing.T) {
 		"max-database":  {"1GiB,queue=many"},
 		"log-format":    {"json,", "json,trace", "debug", "json,debug,info"},
 		"webhook-allow": {"", "https://example.com", "10.0.0.0/8,"},
+		"success":       {"", "200,", "fail-when=", "2xxfail-when=/a", "fail-when=/a,fail-when=/b", "503"},
 		"auth":          {"check=", "keys=", "check-any-store", "other=x"},
 	} {
 		for _, text := range texts {

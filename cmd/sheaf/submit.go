@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sheafapi/sheaf/client"
+	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/sheafapi/sheaf/internal/submit"
 	"github.com/spf13/cobra"
@@ -27,6 +28,7 @@ type submission struct {
 	resume, giveUp    bool
 	dryRun, asJSON    bool
 	quiet             bool
+	retries           int
 }
 
 func newSubmit(environ []string) *cobra.Command {
@@ -85,8 +87,13 @@ whose outcome is unknown are not among them.
 	f.StringVar(&o.Input.Encoding, "encoding", "", "an encoding's IANA name, such as windows-1252 (default utf-8)")
 	f.StringVar(&s.delimiter, "delimiter", "", `the character between columns of CSV, or \t (default: detected)`)
 	f.BoolVar(&o.Input.DecimalComma, "decimal-comma", false, "read numbers with a decimal comma in CSV: 1.234,50")
-	f.BoolVar(&o.Parallel, "parallel", false, "run up to 100 requests of a batch at once, in any order")
+	f.BoolVar(&o.Parallel, "parallel", false, "run several requests of a batch at once, in any order")
+	f.IntVar(&o.Concurrency, "concurrency", 0, "with --parallel: how many requests at once, up to 100")
 	f.BoolVar(&o.StopOnFailure, "stop-on-failure", false, "start no request after the first failure")
+	f.IntVar(&s.retries, "retries", 0, "retries of a failed request, 0 to 50 (default: the service's)")
+	f.StringVar(&o.RetryBackoff, "retry-backoff", "", "pauses before retries: fixed:3s or exponential:1s..5m")
+	f.StringVar(&o.SuccessStatus, "success-status", "", "codes that count as success: 200,201,404 or 2xx,404")
+	f.StringVar(&o.FailWhen, "fail-when", "", "JSON pointers to values that mean a failure: /errors")
 	f.StringVar(&o.GroupID, "group", "", "the group's name (default: a new one)")
 	f.StringVar(&o.Results, "results", "", "the results file; - means standard output")
 	f.StringVar(&s.resultsFormat, "results-format", "", "ndjson or csv (default: from --results and the input)")
@@ -108,7 +115,7 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 	case s.resume && s.dryRun:
 		return usagef("--dry-run checks a file before it is sent, so it can't be combined with --resume")
 	}
-	if err := s.check(); err != nil {
+	if err := s.check(c); err != nil {
 		return err
 	}
 	r, err := s.start(c)
@@ -142,9 +149,15 @@ func (s *submission) run(ctx context.Context, c *cobra.Command) error {
 }
 
 // check parses and checks the flags.
-func (s *submission) check() error {
+func (s *submission) check(c *cobra.Command) error {
 	o := &s.options
 	o.Input.Format, o.ResultsFormat = submit.Format(s.format), submit.Format(s.resultsFormat)
+	if c.Flags().Changed("retries") {
+		o.Retries = &s.retries
+	}
+	if err := checkChoices(&o.Choices); err != nil {
+		return err
+	}
 	switch o.Input.Format {
 	case "", submit.NDJSON, submit.JSON, submit.CSV:
 	default:
@@ -171,6 +184,36 @@ func (s *submission) check() error {
 			return err
 		}
 		o.Input.Template = string(text)
+	}
+	return nil
+}
+
+// checkChoices returns an error if the service would refuse the options of the batches.
+func checkChoices(o *submit.Choices) error {
+	switch {
+	case o.Concurrency < 0 || o.Concurrency > batch.MaxParallel:
+		return usagef("--concurrency must be from 1 to %d", batch.MaxParallel)
+	case o.Concurrency > 1 && !o.Parallel:
+		return usagef("--concurrency can be more than 1 only with --parallel")
+	case o.Retries != nil && (*o.Retries < 0 || *o.Retries > batch.MaxRetries):
+		return usagef("--retries must be from 0 to %d", batch.MaxRetries)
+	case o.RetryBackoff != "" && o.Retries == nil && o.StopOnFailure:
+		return usagef("--retry-backoff has no effect with --stop-on-failure, unless --retries is given")
+	}
+	for _, flag := range []struct {
+		name, text string
+		check      func(string) error
+	}{
+		{"retry-backoff", o.RetryBackoff, func(s string) error { _, err := batch.ParseBackoff(s); return err }},
+		{"success-status", o.SuccessStatus, func(s string) error { _, err := batch.ParseCodes(s); return err }},
+		{"fail-when", o.FailWhen, func(s string) error { _, err := batch.ParseFailWhen(s); return err }},
+	} {
+		if flag.text == "" {
+			continue
+		}
+		if err := flag.check(flag.text); err != nil {
+			return usagef("--%s is %q but %v", flag.name, flag.text, err)
+		}
 	}
 	return nil
 }
@@ -278,7 +321,12 @@ func (s *submission) differs(c *cobra.Command, begun submit.Header) string {
 		{"decimal-comma", o.Input.DecimalComma == begun.DecimalComma},
 		{"raw", o.Raw == begun.Raw},
 		{"parallel", o.Parallel == begun.Parallel},
+		{"concurrency", o.Concurrency == begun.Concurrency},
 		{"stop-on-failure", o.StopOnFailure == begun.StopOnFailure},
+		{"retries", begun.Retries != nil && s.retries == *begun.Retries},
+		{"retry-backoff", o.RetryBackoff == begun.RetryBackoff},
+		{"success-status", o.SuccessStatus == begun.SuccessStatus},
+		{"fail-when", o.FailWhen == begun.FailWhen},
 		{"group", o.GroupID == begun.GroupID},
 		{"results", samePath(o.Results, begun.Results)},
 		{"results-format", o.ResultsFormat == begun.ResultsFormat},

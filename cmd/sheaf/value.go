@@ -200,6 +200,25 @@ func setGuard(u *sheaf.Upstream) setter {
 	}
 }
 
+// setSuccess reads status codes, JSON pointers after fail-when=, or both.
+func setSuccess(u *sheaf.Upstream) setter {
+	return func(text string) (func(), error) {
+		codes, pointers, isRule := strings.Cut(","+text, ",fail-when=")
+		if codes = strings.TrimPrefix(codes, ","); isRule && codes == "" {
+			codes = "2xx"
+		}
+		var failWhen []string
+		_, err := batch.ParseCodes(codes)
+		if err == nil && isRule {
+			failWhen, err = batch.ParseFailWhen(pointers)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("is %q but %w", text, err)
+		}
+		return func() { u.Success, u.FailWhen = codes, failWhen }, nil
+	}
+}
+
 // setReceivers reads networks, addresses and host names.
 func setReceivers(w *sheaf.Webhooks) setter {
 	return func(text string) (func(), error) {

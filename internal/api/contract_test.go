@@ -270,7 +270,7 @@ func TestParametersRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reads := regexp.MustCompile(`(?:query\.(?:boolean|integer|moment|get)\(|const name = )"(\w+)"`)
+	reads := regexp.MustCompile(`(?:query\.(?:boolean|integer|moment|get)\(|parsed\(&c\.query, |const name = )"(\w+)"`)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue

@@ -70,8 +70,7 @@ func (s *API) noSpace(limit int64) error {
 // newBatch returns a batch without requests, with the options from the query.
 func (s *API) newBatch(c *call) (b *storage.NewBatch, err error) {
 	b = &storage.NewBatch{Ticket: uuid.New(), Store: c.Store, Owner: c.Owner, Queue: c.queue()}
-	b.Options.Parallel = c.query.boolean("allowParallelMode", false)
-	b.Options.StopOnFailure = c.query.boolean("stopOnFirstFailure", true)
+	b.Options = c.options()
 	b.DedupKey = c.query.dedupKey()
 	b.GroupID = c.query.group()
 	if c.query.err != nil {

@@ -42,6 +42,17 @@ func TestCreateStores(t *testing.T) {
 		{"?groupId=spring+sale%20%26+more&unknown=1&stopOnFirstFailure=1&stopOnFirstFailure=1", batch.Options{StopOnFailure: true}, "spring sale & more"},
 		{"?groupId=" + strings.Repeat("g", batch.MaxGroupID), batch.Options{StopOnFailure: true}, strings.Repeat("g", batch.MaxGroupID)},
 		{"?groupId=", batch.Options{StopOnFailure: true}, ""},
+		{"?concurrency=1", batch.Options{StopOnFailure: true, Concurrency: 1}, ""},
+		{"?retries=0&successStatus=200,404", batch.Options{StopOnFailure: true, Retries: new(0), Success: batch.Success{Codes: "200,404"}}, ""},
+		{
+			"?allowParallelMode=1&stopOnFirstFailure=0&concurrency=100&retries=50&retryBackoff=exponential:1s..5m&successStatus=2xx&failWhen=/errors,/data/a%2Cb",
+			batch.Options{
+				Parallel: true, Concurrency: 100, Retries: new(50), Backoff: batch.Backoff{First: time.Second, Most: 5 * time.Minute},
+				Success: batch.Success{Codes: "2xx", FailWhen: []string{"/errors", "/data/a,b"}},
+			},
+			"",
+		},
+		{"?stopOnFirstFailure=0&retryBackoff=fixed:3s", batch.Options{Backoff: batch.Backoff{First: 3 * time.Second, Most: 3 * time.Second}}, ""},
 	} {
 		w := newWorld(t, nil)
 		a := w.post(tt.query, `[{"id":"x","method":"PUT","path":"/a?b=1","body":{"n":1.10}},{"method":"GET","path":"b"}]`)
@@ -57,7 +68,7 @@ func TestCreateStores(t *testing.T) {
 		if c.Store != "12345" || c.Owner != batch.OwnerOf(token) || c.Ticket.String() != ticket {
 			t.Errorf("%s: stored for %s, %s, %s", tt.query, c.Store, c.Owner.Short(), c.Ticket)
 		}
-		if c.Options != tt.options || c.GroupID != tt.group {
+		if !reflect.DeepEqual(c.Options, tt.options) || c.GroupID != tt.group {
 			t.Errorf("%s: stored %+v of group %q", tt.query, c.Options, c.GroupID)
 		}
 		if len(c.Requests) != 2 || c.Requests[0].ID != "x" || string(c.Requests[0].Body) != `{"n":1.10}` {

@@ -81,6 +81,22 @@ func (p *params) integer(name string, byDefault, least, most int) int {
 	return n
 }
 
+// parsed reads a parameter with a parser whose errors complete a sentence that begins with its name. It
+// returns the zero value if the parameter isn't given.
+func parsed[T any](p *params, name string, parse func(string) (T, error)) T {
+	var none T
+	value, given := p.get(name)
+	if !given {
+		return none
+	}
+	v, err := parse(value)
+	if err != nil {
+		p.wrong("Parameter %s %v.", name, err)
+		return none
+	}
+	return v
+}
+
 // maxOffset is how many batches a search may skip. It is limited because the database reads all of
 // them.
 const maxOffset = 10_000
@@ -204,7 +220,10 @@ func parseUUID(s string) (uuid.UUID, bool) {
 // The parameters of several calls.
 var (
 	ticketParams = []string{"ticket", "ticketId"}
-	createParams = []string{"allowParallelMode", "stopOnFirstFailure", "deduplicationKey", "groupId", "callbackUrl", "dryRun"}
+	createParams = []string{
+		"allowParallelMode", "stopOnFirstFailure", "concurrency", "retries", "retryBackoff", "successStatus", "failWhen",
+		"deduplicationKey", "groupId", "callbackUrl", "dryRun",
+	}
 	statusParams = []string{"ticket", "ticketId", "escapedJson", "bodyBytes", "responses", "details", "after", "limit", "only", "wait"}
 	searchParams = []string{"status", "limit", "offset"}
 )

@@ -440,6 +440,14 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("it has the bodies of answers: %s", a.body)
 	}
 	w.finish(c, "")
+	for query, want := range map[string]string{
+		"concurrency=1&retries=0&successStatus=2xx,404&failWhen=/a%22,/b": `"parallel":false,"stopOnFirstFailure":true,"concurrency":1,"retries":0,"successStatus":"2xx,404","failWhen":"/a\",/b","requests":[`,
+		"retries=2&retryBackoff=exponential:1s..30s":                      `"parallel":false,"stopOnFirstFailure":true,"retries":2,"retryBackoff":"exponential:1s..30s","requests":[`,
+	} {
+		if a := w.do("GET", base+"/timeline?ticket="+w.create("?"+query, 1)); !strings.Contains(a.body, want) {
+			t.Errorf("%s: %s", query, a.body)
+		}
+	}
 	if a := w.do("GET", base+"/timeline?ticket="+ticket); strings.Count(a.body, "NOT_EXECUTED") != 5 {
 		t.Errorf("at the end: %s", a.body)
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,7 @@ func TestDryRun(t *testing.T) {
 // TestRetry: failed and unexecuted requests run again, with the values from earlier answers that they need.
 func TestRetry(t *testing.T) {
 	w := newWorld(t, nil)
-	a := w.post("?stopOnFirstFailure=false&allowParallelMode=true&groupId=g", `[
+	a := w.post("?stopOnFirstFailure=false&allowParallelMode=true&groupId=g&concurrency=3&retries=0&successStatus=200&failWhen=/errors", `[
 		{"id":"p","method":"POST","path":"/products"},
 		{"id":"v","method":"POST","path":"/products/{id}/variations","body":{"of":null},"refs":{"path:id":"p#/id","body:/of":"p@Etag"}},
 		{"id":"w","method":"PUT","path":"/variations/{id}","refs":{"path:id":"v#/id"}},
@@ -134,7 +135,8 @@ func TestRetry(t *testing.T) {
 		t.Errorf("called twice: %s and %s", again, second)
 	}
 	c := w.claim()
-	if c.Options != (batch.Options{Parallel: true}) || c.GroupID != "g" {
+	options := batch.Options{Parallel: true, Concurrency: 3, Retries: new(0), Success: batch.Success{Codes: "200", FailWhen: []string{"/errors"}}}
+	if !reflect.DeepEqual(c.Options, options) || c.GroupID != "g" {
 		t.Errorf("options %+v, group %q", c.Options, c.GroupID)
 	}
 	key := func(i int) string { return batch.IdempotencyKey(uuid.MustParse(ticket), i) }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/api/reply"
@@ -34,7 +33,7 @@ func (s *API) timeline(c *call) error {
 	a.Open()
 	a.Buf = batch.AppendHead(a.Buf, st.Status, st.Total, st.Completed)
 	a.Buf = reply.AppendDetails(a.Buf, st, now)
-	a.Buf = fmt.Appendf(a.Buf, `,"parallel":%t,"stopOnFirstFailure":%t,"requests":[`, options.Parallel, options.StopOnFailure)
+	a.Buf = append(appendOptions(a.Buf, &options), `,"requests":[`...)
 	for i := range requests {
 		var m storage.Mark
 		if len(marks) > 0 && marks[0].Index == i {

@@ -51,12 +51,6 @@ func (r *Request) Safe() bool { return r.Method == "GET" || r.Method == "HEAD" }
 // request again does no harm. POST and PATCH aren't.
 func (r *Request) Repeatable() bool { return r.Method != "POST" && r.Method != "PATCH" }
 
-// Options are the creator's choices for a whole batch.
-type Options struct {
-	Parallel      bool // up to MaxParallel requests at the same time
-	StopOnFailure bool // start no request after the first failure
-}
-
 // Status is the state of a batch as its creator sees it.
 type Status uint8
 

@@ -20,6 +20,9 @@ type timeline struct {
 	QuarantinedAt                                time.Time
 	QuarantineReason                             string
 	Paused, Parallel, StopOnFirstFailure         bool
+	Concurrency                                  int
+	Retries                                      *int // nil: the service's limit
+	RetryBackoff, SuccessStatus, FailWhen        string
 	Requests                                     []progress
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
 	"github.com/sheafapi/sheaf/internal/storage"
 )
@@ -178,6 +179,26 @@ func TestStoppedBatch(t *testing.T) {
 	page := w.page("/ui/stores/1003/batches/"+b.Ticket.String(), "ann")
 	w.has("the batch", page, "<strong>25 %</strong>", "25 percent of the requests have run", "ended; 3 of 4 requests were not executed", `max="4" value="1"`)
 	w.lacks("the batch", page, "100 %")
+}
+
+// TestOptions checks that the page of a batch shows the options that it was created with.
+func TestOptions(t *testing.T) {
+	w := newWorld(t)
+	show := func(o batch.Options) string {
+		b := &storage.NewBatch{Ticket: uuid.New(), Store: "1003", Owner: batch.OwnerOf("ann"), Queue: "q", Options: o, Requests: posts(1)}
+		if _, err := w.node.Create(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		return w.page("/ui/stores/1003/batches/"+b.Ticket.String(), "ann")
+	}
+	page := show(batch.Options{
+		Parallel: true, StopOnFailure: true, Concurrency: 7, Retries: new(0), Backoff: batch.Backoff{First: time.Second, Most: time.Minute},
+		Success: batch.Success{Codes: "2xx,404", FailWhen: []string{"/<b>"}},
+	})
+	w.has("every option", page, "in parallel, at most 7 at once", "stops on first failure", "at most 0 retries", "retry pauses exponential:1s..1m", "success is 2xx,404", "a value at <code>/&lt;b&gt;</code>")
+	page = show(batch.Options{Parallel: true, Concurrency: 1})
+	w.has("one at a time", page, "in order")
+	w.lacks("one at a time", page, "parallel", "retries", "success is", "fails with")
 }
 
 // with requests a page, with the cookies that an earlier answer set.

@@ -16,7 +16,7 @@ import (
 // must wait. The race detector allocates too, so this test is built without it. make test also runs it
 // without the race detector.
 func TestAllocs(t *testing.T) {
-	p := &Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(code int) bool { return code == 201 }}
+	p := &Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: batch.Success{Codes: "200,201"}}
 	r := &batch.Request{Method: "POST", Path: "products"}
 	now := time.Now()
 	for _, c := range []struct {
@@ -28,7 +28,7 @@ func TestAllocs(t *testing.T) {
 		{8, outbound.Answer{Outcome: outbound.Answered, Code: 404, Line: "Not Found", Body: []byte("none")}},
 		{0, outbound.Answer{Outcome: outbound.Answered, Code: 429, Line: "Too Many Requests"}},
 	} {
-		got := testing.AllocsPerRun(200, func() { _ = p.judge(r, batch.Options{}, storage.Tries{Attempts: 1}, &c.answer, governor.Counts, now) })
+		got := testing.AllocsPerRun(200, func() { _ = p.judge(r, storage.Tries{Attempts: 1}, &c.answer, governor.Counts, now) })
 		if got != c.want {
 			t.Errorf("%d %s: %v allocations, want %v", c.answer.Code, c.answer.Body, got, c.want)
 		}

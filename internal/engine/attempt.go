@@ -222,7 +222,7 @@ func (r *run) send(i int) answer {
 		r.upstream.Undo(r.c.Queue)
 		return answer{index: i, Answer: a}
 	}
-	learned := r.e.Policy.lesson(&a, r.requests[i].allowed, began, finished)
+	learned := r.policy.lesson(&a, r.requests[i].allowed, began, finished)
 	learned.Store, learned.Request = r.c.Store, governor.RequestID{Ticket: r.c.Ticket, Index: i}
 	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
 	learned.Unreachable = a.Outcome == outbound.NotSent
@@ -272,7 +272,7 @@ func (r *run) settle(a answer) {
 	if m.State == storage.Done {
 		m.NotBefore = r.requests[a.index].allowed
 	}
-	r.e.reportMark(r.c.Store, &m, &a.Answer, now)
+	r.reportMark(&m, &a.Answer, now)
 	memory := r.detachMemory(a.index)
 	memory.Keep(int64(storage.Size([]storage.Mark{m})))
 	r.note(m, memory)
@@ -288,7 +288,7 @@ func (r *run) judge(a *answer, now time.Time) storage.Mark {
 			defer leave()
 		}
 	}
-	return r.e.Policy.judge(&r.c.Requests[a.index], r.c.Options, r.requests[a.index].tries, &a.Answer, a.verdict, now)
+	return r.policy.judge(&r.c.Requests[a.index], r.requests[a.index].tries, &a.Answer, a.verdict, now)
 }
 
 // note adds a mark, and the memory of its answer, to those that must be recorded.

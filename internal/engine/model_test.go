@@ -81,6 +81,9 @@ var events = rapid.Custom(func(t *rapid.T) event {
 	}
 	e.store = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "store")
 	e.options = batch.Options{Parallel: rapid.Bool().Draw(t, "parallel"), StopOnFailure: rapid.Bool().Draw(t, "stop on failure")}
+	e.options.Concurrency = rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "concurrency")
+	e.options.Retries = rapid.SampledFrom([]*int{nil, nil, new(0), new(1), new(7)}).Draw(t, "retries")
+	e.options.Backoff = rapid.SampledFrom([]batch.Backoff{{}, {First: time.Second, Most: 3 * time.Second}}).Draw(t, "pauses")
 	e.methods = rapid.SliceOfN(rapid.SampledFrom([]string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"}), 1, 5).Draw(t, "methods")
 	for range e.methods {
 		e.scripts = append(e.scripts, rapid.SliceOfN(steps, 1, 3).Draw(t, "script"))
@@ -304,7 +307,7 @@ func (tr *trial) check() (problems []string) {
 			}
 			checkResult(say, fmt.Sprintf("request %d/%d", i, j), r, sent[j])
 		}
-		if len(tr.crashes) == 0 && tr.stopped[i].IsZero() && !m.options.Parallel {
+		if len(tr.crashes) == 0 && tr.stopped[i].IsZero() && m.options.Width() == 1 {
 			if got, want := tr.outcome(m), model(tr.events[i], tr.policy); got != want {
 				say("batch %d came to %q, the model says %q", i, got, want)
 			}
@@ -325,7 +328,7 @@ func (tr *trial) checkOrder(say sayer) {
 			say("store %s: batch %d sent after batch %d", e.store, e.batch, l.batch)
 		}
 		last[e.store] = e
-		if m.options.Parallel {
+		if m.options.Width() > 1 {
 			continue
 		}
 		k := [2]int{e.batch}
@@ -347,6 +350,7 @@ func (tr *trial) checkOrder(say sayer) {
 func (tr *trial) checkAttempts(say sayer, i, j int, sent []*attempt) {
 	m := tr.batches[i]
 	name := fmt.Sprintf("request %d/%d (%s)", i, j, m.reqs[j].Method)
+	policy := tr.policy.of(&m.options)
 	failures := 0
 	for n, e := range sent {
 		if e.key != sent[0].key {
@@ -365,7 +369,7 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*attempt) {
 			continue
 		}
 		before := sent[n-1]
-		if why := final(m, j, before); why != "" {
+		if why := final(m, j, before, policy.RetryLimit); why != "" {
 			say("%s: sent again after %s", name, why)
 		}
 		pause := e.at.Sub(before.end)
@@ -379,18 +383,18 @@ func (tr *trial) checkAttempts(say sayer, i, j int, sent []*attempt) {
 			}
 		default:
 			failures++
-			if pause < tr.policy.RetryInterval {
+			if pause < policy.pause(1) {
 				say("%s: retried after %v", name, pause)
 			}
 		}
 	}
-	if failures > tr.policy.RetryLimit+len(tr.crashes) {
+	if failures > policy.RetryLimit+len(tr.crashes) {
 		say("%s: %d retries", name, failures)
 	}
 }
 
 // final returns why a request must not be sent again after an attempt; "": it may be sent again.
-func final(m *testBatch, j int, e *attempt) string {
+func final(m *testBatch, j int, e *attempt, limit int) string {
 	repeatable := m.reqs[j].Repeatable()
 	switch {
 	case e.answer.Outcome == outbound.NotSent:
@@ -407,7 +411,7 @@ func final(m *testBatch, j int, e *attempt) string {
 		return "an answer that was too large"
 	case e.answer.Code == http.StatusTooManyRequests:
 		return ""
-	case e.answer.Code >= 500 && !m.options.StopOnFailure:
+	case e.answer.Code >= 500 && limit > 0:
 		return ""
 	}
 	return fmt.Sprintf("an answer %d", e.answer.Code)
@@ -438,7 +442,7 @@ func model(e event, p Policy) string {
 			words = append(words, "-")
 			continue
 		}
-		code, ok := modelRequest(method, e.scripts[i], e.options.StopOnFailure, p)
+		code, ok := modelRequest(method, e.scripts[i], p.of(&e.options).RetryLimit)
 		words = append(words, fmt.Sprint(code))
 		if !ok {
 			words[i] += "!"
@@ -450,7 +454,7 @@ func model(e event, p Policy) string {
 
 // modelRequest returns the last answer to a request, and whether it is a success. If a script ends with 429,
 // the upstream repeats that answer until the throttle limit.
-func modelRequest(method string, script []step, stopOnFailure bool, p Policy) (code int, ok bool) {
+func modelRequest(method string, script []step, limit int) (code int, ok bool) {
 	repeatable := method != "POST" && method != "PATCH"
 	retries, maybeDone := 0, false
 	for n := 0; ; n++ {
@@ -473,7 +477,7 @@ func modelRequest(method string, script []step, stopOnFailure bool, p Policy) (c
 		case a.Outcome == outbound.Doubt:
 			again, maybeDone = repeatable, true
 		}
-		if !again || stopOnFailure || retries == p.RetryLimit {
+		if !again || retries == limit {
 			return a.Code, false
 		}
 		retries++

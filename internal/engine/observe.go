@@ -73,11 +73,11 @@ func (e *Engine) State() State {
 }
 
 // reportMark reports the mark of an attempt to the observer.
-func (e *Engine) reportMark(store string, m *storage.Mark, a *outbound.Answer, now time.Time) {
+func (r *run) reportMark(m *storage.Mark, a *outbound.Answer, now time.Time) {
 	if m.State == storage.Waiting {
-		_, throttled := e.Policy.refused(a, now)
-		e.Observer.Waits(throttled, m.NotBefore.Sub(now))
+		_, throttled := r.policy.refused(a, now)
+		r.e.Observer.Waits(throttled, m.NotBefore.Sub(now))
 		return
 	}
-	e.Observer.Ended(store, m.Result.Status, m.InDoubt())
+	r.e.Observer.Ended(r.c.Store, m.Result.Status, m.InDoubt())
 }

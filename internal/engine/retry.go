@@ -28,13 +28,35 @@ type Policy struct {
 	OutageLimit     time.Duration // how long an outage of the upstream may last before attempts count and requests fail; 0: attempts always count
 	CredentialLimit time.Duration // how long requests wait for a new credential after the upstream has stopped accepting theirs; 0: they don't wait
 	ThrottleLimit   time.Duration // how long, from a request's first refusal because of a rate limit, refusals don't count as failures
-	Success         func(code int) bool
+	Success         batch.Success
 	RetryInDoubt    bool // send a POST or PATCH again if its outcome is unknown
+
+	backoff batch.Backoff // the pauses before retries; zero: always RetryInterval
+}
+
+// of returns the policy for a batch with these options.
+func (p Policy) of(o *batch.Options) Policy {
+	switch {
+	case o.Retries != nil:
+		p.RetryLimit = *o.Retries
+	case o.StopOnFailure:
+		p.RetryLimit = 0
+	}
+	p.Success, p.backoff = o.Success.Or(p.Success), o.Backoff
+	return p
+}
+
+// pause returns the pause before the nth retry, counted from 1.
+func (p *Policy) pause(n int) time.Duration {
+	if p.backoff == (batch.Backoff{}) {
+		return p.RetryInterval
+	}
+	return p.backoff.Pause(n)
 }
 
 // judge returns the mark that records an attempt, either Done or Waiting. t already counts the
 // attempt. v says whether a failure counts.
-func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *outbound.Answer, v governor.Verdict, now time.Time) storage.Mark {
+func (p *Policy) judge(r *batch.Request, t storage.Tries, a *outbound.Answer, v governor.Verdict, now time.Time) storage.Mark {
 	t.EndedAt = now
 	body := withoutMark(a.Body)
 	m := storage.Mark{State: storage.Done, Tries: t, Result: batch.Result{
@@ -42,17 +64,37 @@ func (p *Policy) judge(r *batch.Request, o batch.Options, t storage.Tries, a *ou
 	}}
 	excused := v == governor.Unavailable && now.Sub(t.StartedAt) < p.OutageLimit
 	refusal, refused := p.refused(a, now)
+	complete := a.Outcome == outbound.Answered && !(a.Incomplete && r.Repeatable())
 	switch {
 	case refused && !excused: // during an outage, a 503 that names a wait is like one that doesn't
 		p.throttle(&m, refusal, now)
 	case v == governor.Expired && isUnauthorized(a):
 		m.State, m.NotBefore = storage.Waiting, storage.CeilMillis(now.Add(p.RetryInterval))
-	case a.Outcome == outbound.Answered && (p.Success(a.Code) || gone(r, t, a.Code)) && !(a.Incomplete && r.Repeatable()):
+	case complete && p.Success.Codes.Has(a.Code):
+		p.accept(&m, a)
+	case complete && gone(r, t, a.Code):
 		m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
 	default:
-		p.fail(&m, r, o, a, excused, now)
+		p.fail(&m, r, a, excused, now)
 	}
 	return m
+}
+
+// accept handles an answer whose status code counts as success. If FailWhen finds a value in its body,
+// the request has failed. The API has processed it, so it isn't retried and isn't in doubt.
+func (p *Policy) accept(m *storage.Mark, a *outbound.Answer) {
+	m.Result.Status, m.Tries.InDoubt = batch.Succeeded, false
+	isJSON := m.Result.Kind == batch.JSONBody
+	if len(p.Success.FailWhen) == 0 || !isJSON && !a.Incomplete {
+		return
+	}
+	if pointer, found := p.Success.Match(m.Result.Body); found {
+		m.Result.Status = batch.Failed
+		m.Result.Line += "; the answer has a value at " + pointer + " (failWhen)"
+	} else if !isJSON { // the value may be in the part that is missing
+		m.Result.Status, m.Tries.InDoubt, m.Tries.MaybeDone = batch.Failed, true, true
+		m.Result.Line += outcomeUnknown
+	}
 }
 
 // withoutMark removes the byte order mark that some servers put before JSON, although RFC 8259,
@@ -107,7 +149,7 @@ func inDoubt(r *batch.Request, t storage.Tries, a *outbound.Answer) bool {
 // refused reports whether an answer refuses a request because of a rate limit. A 503 with a time beyond
 // ThrottleLimit doesn't if requests wait for the end of outages: it is probably one.
 func (p *Policy) refused(a *outbound.Answer, now time.Time) (refusal ratelimit.Refusal, ok bool) {
-	if a.Outcome != outbound.Answered || a.Code != http.StatusTooManyRequests && p.Success(a.Code) {
+	if a.Outcome != outbound.Answered || a.Code != http.StatusTooManyRequests && p.Success.Codes.Has(a.Code) {
 		return ratelimit.Refusal{}, false
 	}
 	refusal, ok = ratelimit.Refused(a.Code, a.Header, now)
@@ -171,9 +213,9 @@ func isUnauthorized(a *outbound.Answer) bool {
 	return a.Outcome == outbound.Answered && a.Code == http.StatusUnauthorized
 }
 
-// fail handles a failure. It decides whether the request is sent again. In a batch that stops on the
-// first failure, a request is sent again only if its attempt is excused.
-func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *outbound.Answer, excused bool, now time.Time) {
+// fail handles a failure. It decides whether the request is sent again. An excused attempt doesn't
+// count as a retry.
+func (p *Policy) fail(m *storage.Mark, r *batch.Request, a *outbound.Answer, excused bool, now time.Time) {
 	unknown := unknownOutcome(r, a)
 	switch {
 	case unknown:
@@ -185,7 +227,7 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	var again bool
 	switch a.Outcome {
 	case outbound.Answered:
-		lost := a.Incomplete && r.Repeatable() && p.Success(a.Code) // the request was carried out, but another attempt may get the whole answer
+		lost := a.Incomplete && r.Repeatable() && p.Success.Codes.Has(a.Code) // the request was carried out, but another attempt may get the whole answer
 		again = a.Code >= 500 && (!unknown || p.RetryInDoubt) || lost
 		m.Tries.MaybeDone = m.Tries.MaybeDone || a.Code >= 500 || lost
 	case outbound.NotSent:
@@ -197,19 +239,19 @@ func (p *Policy) fail(m *storage.Mark, r *batch.Request, o batch.Options, a *out
 	case outbound.TooLarge: // the next answer would be as large
 	case outbound.Withheld: // can't happen: settle doesn't judge an attempt that was withheld
 	}
-	if again && (excused || !o.StopOnFailure && m.Tries.Retries < p.RetryLimit) {
+	if again && (excused || m.Tries.Retries < p.RetryLimit) {
 		if !excused {
 			m.Tries.Retries++
 		}
 		m.State = storage.Waiting
-		m.NotBefore = storage.CeilMillis(now.Add(p.RetryInterval))
+		m.NotBefore = storage.CeilMillis(now.Add(p.pause(m.Tries.Retries)))
 	}
 }
 
 // longest returns the longest possible pause before an attempt. If a stored time is further ahead, it
 // was written while the clock was wrong.
 func (p *Policy) longest() time.Duration {
-	return max(mostThrottle, p.ThrottleLimit, p.RetryInterval)
+	return max(mostThrottle, p.ThrottleLimit, p.RetryInterval, batch.MaxPause)
 }
 
 // throttlePause returns how long a request waits after its n-th refusal. It follows the time that the

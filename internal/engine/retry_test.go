@@ -103,11 +103,12 @@ func TestJudge(t *testing.T) {
 		{name: "429, past the limit", method: "GET", tries: storage.Tries{Throttles: 9, ThrottledSince: since}, answer: answered(429, "Retry-After", "1"), want: failed},
 		{name: "429 does not use retries up", method: "GET", tries: storage.Tries{Retries: 5, Throttles: 3, ThrottledSince: epoch}, answer: answered(429, "Retry-After", "1"), wait: time.Second},
 	}
-	p := Policy{RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute, Success: func(c int) bool { return c/100 == 2 }}
+	p := Policy{RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := batch.Request{Method: tt.method}
-			m := p.judge(&r, batch.Options{StopOnFailure: tt.stop}, tt.tries, &tt.answer, governor.Counts, epoch)
+			p := p.of(&batch.Options{StopOnFailure: tt.stop})
+			m := p.judge(&r, tt.tries, &tt.answer, governor.Counts, epoch)
 			if tt.want != 0 {
 				if m.State != storage.Done || m.Result.Status != tt.want || m.Result.Code != tt.answer.Code {
 					t.Errorf("got state %v, %v %d; want done, %v", m.State, m.Result.Status, m.Result.Code, tt.want)
@@ -128,7 +129,7 @@ func TestJudge(t *testing.T) {
 // is a failure.
 func TestJudgeWords(t *testing.T) {
 	maybe := storage.Tries{MaybeDone: true}
-	p := Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute, Success: func(c int) bool { return c/100 == 2 }}
+	p := Policy{RetryLimit: 5, RetryInterval: time.Second, ThrottleLimit: time.Minute}
 	for _, tt := range []struct {
 		method string
 		tries  storage.Tries
@@ -149,7 +150,8 @@ func TestJudgeWords(t *testing.T) {
 		for _, stop := range []bool{true, false} {
 			a := answered(tt.code)
 			a.Line = "The phrase"
-			m := p.judge(&batch.Request{Method: tt.method}, batch.Options{StopOnFailure: stop}, tt.tries, &a, governor.Counts, epoch)
+			p := p.of(&batch.Options{StopOnFailure: stop})
+			m := p.judge(&batch.Request{Method: tt.method}, tt.tries, &a, governor.Counts, epoch)
 			if m.Result.Line != "The phrase"+tt.want || m.Result.Code != tt.code {
 				t.Errorf("%s %d: got %d %q", tt.method, tt.code, m.Result.Code, m.Result.Line)
 			}
@@ -159,26 +161,26 @@ func TestJudgeWords(t *testing.T) {
 
 // TestJudgeByteOrderMark checks that a byte order mark before JSON is removed. Other bodies keep theirs.
 func TestJudgeByteOrderMark(t *testing.T) {
-	p := Policy{Success: func(int) bool { return true }}
+	p := Policy{}
 	for body, want := range map[string]string{"\ufeff{\"id\":7}": "{\"id\":7}", "\ufeffplain": "\ufeffplain", "\ufeff": "\ufeff", "{}": "{}"} {
 		a := answered(200)
 		a.Body = []byte(body)
-		if m := p.judge(&batch.Request{Method: "GET"}, batch.Options{}, storage.Tries{}, &a, governor.Counts, epoch); string(m.Result.Body) != want {
+		if m := p.judge(&batch.Request{Method: "GET"}, storage.Tries{}, &a, governor.Counts, epoch); string(m.Result.Body) != want {
 			t.Errorf("%q: got %q, want %q", body, m.Result.Body, want)
 		}
 	}
 }
 
 func TestJudgeInDoubtRetry(t *testing.T) {
-	p := Policy{RetryLimit: 1, RetryInterval: time.Second, RetryInDoubt: true, Success: func(int) bool { return false }}
+	p := Policy{RetryLimit: 1, RetryInterval: time.Second, RetryInDoubt: true, Success: batch.Success{Codes: "299"}}
 	a := noAnswer(outbound.Doubt, 502)
-	if m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &a, governor.Counts, epoch); m.State != storage.Waiting {
+	if m := p.judge(&batch.Request{Method: "POST"}, storage.Tries{}, &a, governor.Counts, epoch); m.State != storage.Waiting {
 		t.Errorf("a POST in doubt is not tried again: %+v", m)
 	}
 }
 
 func TestMaybeDone(t *testing.T) {
-	p := Policy{RetryLimit: 5, Success: func(c int) bool { return c == 200 }, ThrottleLimit: time.Hour}
+	p := Policy{RetryLimit: 5, Success: batch.Success{Codes: "200"}, ThrottleLimit: time.Hour}
 	for name, tt := range map[string]struct {
 		answer outbound.Answer
 		want   bool
@@ -189,7 +191,7 @@ func TestMaybeDone(t *testing.T) {
 		"429":      {answered(429), false},
 		"limited":  {answered(503, "Retry-After", "1"), true},
 	} {
-		m := p.judge(&batch.Request{Method: "DELETE"}, batch.Options{}, storage.Tries{}, &tt.answer, governor.Counts, epoch)
+		m := p.judge(&batch.Request{Method: "DELETE"}, storage.Tries{}, &tt.answer, governor.Counts, epoch)
 		if m.State != storage.Waiting || m.Tries.MaybeDone != tt.want {
 			t.Errorf("%s: got %+v, want waiting and MaybeDone=%v", name, m, tt.want)
 		}
@@ -224,7 +226,7 @@ func TestRecovered(t *testing.T) {
 // TestJudgeInDoubt checks that a request is in doubt until an answer shows whether it was carried out.
 func TestJudgeInDoubt(t *testing.T) {
 	unknown, maybe := storage.Tries{MaybeDone: true, InDoubt: true}, storage.Tries{MaybeDone: true}
-	p := Policy{RetryLimit: 0, ThrottleLimit: 0, Success: func(c int) bool { return c/100 == 2 }}
+	p := Policy{RetryLimit: 0, ThrottleLimit: 0}
 	for name, tt := range map[string]struct {
 		methods string
 		tries   storage.Tries
@@ -258,7 +260,7 @@ func TestJudgeInDoubt(t *testing.T) {
 		"an answer 404 to a repeated DELETE":       {"DELETE", unknown, answered(404), false},
 	} {
 		for method := range strings.FieldsSeq(tt.methods) {
-			m := p.judge(&batch.Request{Method: method}, batch.Options{}, tt.tries, &tt.answer, governor.Counts, epoch)
+			m := p.judge(&batch.Request{Method: method}, tt.tries, &tt.answer, governor.Counts, epoch)
 			if m.State != storage.Done || m.InDoubt() != tt.want {
 				t.Errorf("%s, %s: got %+v, want in doubt: %v", name, method, m, tt.want)
 			}
@@ -268,10 +270,10 @@ func TestJudgeInDoubt(t *testing.T) {
 
 // TestInDoubtWhileItWaits checks that a request stays in doubt between attempts with --in-doubt retry.
 func TestInDoubtWhileItWaits(t *testing.T) {
-	p := Policy{RetryLimit: 5, RetryInDoubt: true, Success: func(int) bool { return false }}
+	p := Policy{RetryLimit: 5, RetryInDoubt: true, Success: batch.Success{Codes: "299"}}
 	lost, notSent := noAnswer(outbound.Doubt, 504), noAnswer(outbound.NotSent, 502)
-	m := p.judge(&batch.Request{Method: "POST"}, batch.Options{}, storage.Tries{}, &lost, governor.Counts, epoch)
-	m = p.judge(&batch.Request{Method: "POST"}, batch.Options{}, m.Tries, &notSent, governor.Counts, epoch)
+	m := p.judge(&batch.Request{Method: "POST"}, storage.Tries{}, &lost, governor.Counts, epoch)
+	m = p.judge(&batch.Request{Method: "POST"}, m.Tries, &notSent, governor.Counts, epoch)
 	if m.State != storage.Waiting || m.InDoubt() || !m.Tries.InDoubt {
 		t.Errorf("got %+v, want waiting, with the doubt of the first attempt", m)
 	}

@@ -24,6 +24,7 @@ type run struct {
 	log      *slog.Logger
 	news     <-chan struct{} // the creator may have stopped, paused or deleted the batch
 	term     *term           // the time for which the queue holds its place
+	policy   Policy          // the engine's, with the batch's options
 	permit   func() bool     // reports whether a byte of a request may be written now
 	trace    runTrace
 	token    string
@@ -90,14 +91,11 @@ type request struct {
 
 func (e *Engine) newRun(c *storage.Claim, news <-chan struct{}, t *term) *run {
 	r := &run{
-		e: e, c: c, news: news, term: t,
+		e: e, c: c, news: news, term: t, policy: e.Policy.of(&c.Options),
 		log:      e.Logger.With("ticket", c.Ticket, "store", c.Store),
-		width:    1,
+		width:    min(c.Options.Width(), len(c.Requests)),
 		requests: make([]request, len(c.Requests)),
 		graph:    newGraph(c.Requests),
-	}
-	if c.Options.Parallel {
-		r.width = min(batch.MaxParallel, len(c.Requests))
 	}
 	if r.width > 1 {
 		r.share = e.extras.join(c.Store)

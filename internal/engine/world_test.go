@@ -206,7 +206,6 @@ func newWorld(t testing.TB) *world {
 	db := storagetest.NewMemory()
 	return &world{t: t, up: newUpstream(db), db: db, host: &host{}, policy: Policy{
 		RetryLimit: 5, RetryInterval: 3 * time.Second, ThrottleLimit: 20 * time.Minute,
-		Success: func(c int) bool { return c/100 == 2 },
 	}}
 }
 

@@ -124,11 +124,13 @@ type Claim struct {
 	// because its node died. A batch with more than MaxAttempts must not be loaded.
 	Attempts int
 
-	// These two are filled in by Load.
+	// These two, and the options below StopOnFailure, are filled in by Load.
 	Requests []batch.Request
 	Marks    []Mark // by index, without bodies and headers
 
-	Packed []byte // for the database only: the requests in stored form, if they are small; nil once they are loaded
+	// These two are for the database only.
+	Packed        []byte // the requests in stored form, if they are small; nil once they are loaded
+	PackedOptions string // the options in stored form
 }
 
 // Fill decodes the stored form for Load. An error wraps ErrDamaged.
@@ -144,6 +146,9 @@ func (c *Claim) Fill(packed []byte, marks []Mark) error {
 		if err := marks[i].check(c.Total); err != nil {
 			return err
 		}
+	}
+	if err := UnpackOptions(c.PackedOptions, &c.Options); err != nil {
+		return err
 	}
 	c.Requests, c.Marks, c.Packed, c.Marked = requests, marks, nil, true
 	return nil

@@ -49,8 +49,7 @@ type Header struct {
 	Raw          bool `json:"raw,omitempty"`
 	Blank        int  `json:"blank,omitempty"` // how many blank rows were skipped
 
-	Parallel      bool   `json:"parallel,omitempty"`
-	StopOnFailure bool   `json:"stopOnFailure,omitempty"`
+	Choices
 	Results       string `json:"results"`
 	ResultsFormat Format `json:"resultsFormat"`
 	FailedOnly    string `json:"failedOnly,omitempty"`

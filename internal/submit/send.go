@@ -79,10 +79,9 @@ func (s *sender) create(ctx context.Context, p *part) error {
 				return err
 			}
 		}
-		ticket, err := s.once.CreateJSON(ctx, p.body(), client.CreateOptions{
-			Parallel: s.journal.Parallel, ContinueOnFailure: !s.journal.StopOnFailure,
-			GroupID: s.journal.GroupID, DeduplicationKey: s.journal.key(p.index),
-		})
+		o := s.journal.create()
+		o.GroupID, o.DeduplicationKey = s.journal.GroupID, s.journal.key(p.index)
+		ticket, err := s.once.CreateJSON(ctx, p.body(), o)
 		if err == nil {
 			s.Progress.created()
 			return s.journal.write(entry{Chunk: p.index, Ticket: ticket})

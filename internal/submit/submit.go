@@ -34,13 +34,35 @@ type Options struct {
 	Input         Input
 	Server, Store string
 	GroupID       string // default: a unique one
-	Parallel      bool   // run up to 100 requests of a batch at the same time
-	StopOnFailure bool   // start no request after the first failure
+	Choices
 	Results       string // default: a file next to the input; "-": standard output
 	ResultsFormat Format // NDJSON or CSV; default: from the name of Results, or else CSV if the input is CSV
 	FailedOnly    string // a file for the failed requests that can be sent again; "": none
 	Overwrite     bool   // replace existing results files
 	Raw           bool   // write answers to CSV unchanged, including formulas
+}
+
+// Choices are the options of the batches. An empty field means the server's default.
+type Choices struct {
+	Parallel      bool   `json:"parallel,omitempty"`      // run several requests of a batch at the same time
+	StopOnFailure bool   `json:"stopOnFailure,omitempty"` // start no request after the first failure
+	Concurrency   int    `json:"concurrency,omitempty"`   // requests of a batch in flight
+	Retries       *int   `json:"retries,omitempty"`
+	RetryBackoff  string `json:"retryBackoff,omitempty"`
+	SuccessStatus string `json:"successStatus,omitempty"`
+	FailWhen      string `json:"failWhen,omitempty"`
+}
+
+// create returns the options of a create.
+func (c *Choices) create() client.CreateOptions {
+	o := client.CreateOptions{
+		Parallel: c.Parallel, ContinueOnFailure: !c.StopOnFailure, Concurrency: c.Concurrency,
+		Retries: c.Retries, RetryBackoff: c.RetryBackoff, SuccessStatus: c.SuccessStatus,
+	}
+	if c.FailWhen != "" {
+		o.FailWhen = []string{c.FailWhen}
+	}
+	return o
 }
 
 // ahead is how many batches may be unfinished at the same time: enough that the service never runs out
@@ -97,7 +119,7 @@ func (p *Plan) Start(stdout io.Writer) (*Run, error) {
 	h := Header{
 		Version: journalVersion, ID: uuid.New(), Server: o.Server, Store: o.Store, GroupID: o.GroupID,
 		Format: o.Input.Format, Encoding: o.Input.Encoding, Template: o.Input.Template, DecimalComma: o.Input.DecimalComma,
-		Parallel: o.Parallel, StopOnFailure: o.StopOnFailure, Raw: o.Raw, Blank: p.Blank, Chunks: p.chunks,
+		Choices: o.Choices, Raw: o.Raw, Blank: p.Blank, Chunks: p.chunks,
 	}
 	if o.Input.Format == CSV {
 		h.Delimiter = string(o.Input.Delimiter)

@@ -289,7 +289,7 @@ func TestStopOnFailure(t *testing.T) {
 	for i := range 1800 {
 		fmt.Fprintf(&text, "{\"method\":\"PUT\",\"path\":\"/p/%d\"}\n", i)
 	}
-	o := submit.Options{Input: submit.Input{Path: file(t, dir, "a.ndjson", text.String())}, StopOnFailure: true, FailedOnly: filepath.Join(dir, "again.ndjson")}
+	o := submit.Options{Input: submit.Input{Path: file(t, dir, "a.ndjson", text.String())}, Choices: submit.Choices{StopOnFailure: true}, FailedOnly: filepath.Join(dir, "again.ndjson")}
 	s := must(begin(t, w, "1", o).Do(t.Context(), w.clients("1", nil)))
 	if want := (submit.Counts{Completed: 700, Failed: 1, NotExecuted: 1099}); s.Counts != want {
 		t.Errorf("%+v", s)
@@ -356,7 +356,7 @@ func TestDeaths(t *testing.T) {
 		}
 		in := file(t, dir, store+".ndjson", text.String())
 		journal := submit.JournalPath(in)
-		p := must(submit.NewPlan(submit.Options{Input: submit.Input{Path: in}, Server: w.url, Store: store, Parallel: rapid.Bool().Draw(t, "parallel")}))
+		p := must(submit.NewPlan(submit.Options{Input: submit.Input{Path: in}, Server: w.url, Store: store, Choices: submit.Choices{Parallel: rapid.Bool().Draw(t, "parallel")}}))
 		run := must(p.Start(io.Discard))
 		for deaths := 0; ; deaths++ {
 			ctx, cancel := context.WithCancel(context.Background())

@@ -23,7 +23,8 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 			do("lock_queue_named", []byte(b.Queue)),
 			get("insert_batch", scan(&found, &r.queue, &r.open, &r.held, &r.bytes, &r.made, &r.same, &r.twin, &r.twinQueue),
 				[]byte(b.Queue), b.Ticket, b.Store, b.Owner[:], nullable(b.DedupKey), b.Options.Parallel, b.Options.StopOnFailure,
-				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, nullable(b.RetryOf), []byte(b.Callback), b.Trace, b.Once),
+				len(b.Requests), []byte(b.GroupID), b.Credential, b.Quota, ids, packed, b.QuotaBytes, nullable(b.RetryOf), []byte(b.Callback), b.Trace, b.Once,
+				[]byte(storage.PackOptions(&b.Options))),
 		}
 		if b.DedupKey != uuid.Nil {
 			window := storage.DedupWindow + db.clock.steps.Forward(storage.DedupWindow)

@@ -16,6 +16,7 @@ func TestDamage(t *testing.T) {
 		"requests":         `UPDATE requests SET packed = substr(packed, 1, 9) WHERE batch = $1`,
 		"no requests":      `DELETE FROM requests WHERE batch = $1`,
 		"fewer requests":   `UPDATE batches SET total = 9 WHERE id = $1`,
+		"options":          `UPDATE batches SET options = '{"c":101}' WHERE id = $1`,
 		"state of a mark":  `UPDATE marks SET state = 9 WHERE batch = $1 AND index = 0`,
 		"index of a mark":  `UPDATE marks SET index = 400 WHERE batch = $1 AND index = 0`,
 		"tries of a mark":  `UPDATE marks SET tries = '\xff' WHERE batch = $1 AND index = 0`,

@@ -93,8 +93,8 @@ WITH here AS MATERIALIZED (
     SELECT ticket, queue FROM batches WHERE store = $3 AND owner = $4 AND retry_of = $15::uuid AND (ended_at = 0 OR $18) AND NOT deleted
     LIMIT 1
 ), made AS (
-    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace)
-    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid, $16, $17 FROM here
+    INSERT INTO batches (queue, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace, options)
+    SELECT here.id, $6, $7, $8, sheaf_now(), $2, $3, $4, $9, $5, $10, octet_length($13::bytea), $15::uuid, $16, $17, $19 FROM here
     WHERE NOT EXISTS (SELECT FROM same) AND NOT EXISTS (SELECT FROM twin) AND ($11::integer = 0 OR here.open < $11)
         AND ($14::bigint = 0 OR here.bytes + octet_length($13::bytea) <= $14)
     ON CONFLICT DO NOTHING
@@ -231,7 +231,7 @@ SELECT pg_database_size(current_database());
 SELECT coalesce(sum(open), 0) FROM queues WHERE name >= $1 AND name < $2;
 
 -- name: requests_of
-SELECT parallel, stop_on_failure, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
+SELECT parallel, stop_on_failure, options, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
 
 -- name: news
 SELECT id, ended_at <> 0, completed, m.done, m.results FROM batches
@@ -354,7 +354,7 @@ WHERE id = (SELECT id FROM batches WHERE queue = $1 AND ended_at = 0 AND quarant
     AND NOT $3
 RETURNING id, ticket, store, owner, group_id, parallel, stop_on_failure, stopped, deleted, created_at, credential,
     NOT stopped AND (paused OR EXISTS (SELECT FROM queues WHERE queues.id = $1 AND queues.paused)), started_at, trace,
-    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims, (SELECT waits_for FROM owners WHERE owners.queue = $1);
+    total, EXISTS (SELECT FROM marks WHERE marks.batch = batches.id), claims, (SELECT waits_for FROM owners WHERE owners.queue = $1), options;
 
 -- name: next_requests
 -- Large requests are left to load_requests.

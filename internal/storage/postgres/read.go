@@ -135,16 +135,19 @@ func (db *DB) readResult(out *[]storage.IndexedResult) func(r pgx.Rows) error {
 
 // Requests implements storage.Storage.
 func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Request, o batch.Options, err error) {
-	var packed []byte
+	var options, packed []byte
 	found := false
-	err = db.read(ctx, readsOf(ctx), "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &packed), id).anew(func() { found = false }))
+	err = db.read(ctx, readsOf(ctx), "read requests", get("requests_of", scan(&found, &o.Parallel, &o.StopOnFailure, &options, &packed), id).anew(func() { found = false }))
 	switch {
 	case err != nil:
 		return nil, o, err
 	case !found:
 		return nil, o, storage.ErrNotFound
 	}
-	if out, err = storage.Unpack(packed); err != nil {
+	if err = storage.UnpackOptions(string(options), &o); err == nil {
+		out, err = storage.Unpack(packed)
+	}
+	if err != nil {
 		err = &storage.DamagedError{Err: err}
 	}
 	return out, o, err

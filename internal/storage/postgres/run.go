@@ -111,11 +111,11 @@ func (n *next) row(r pgx.Rows) error {
 	n.found = true
 	c := &n.out
 	var ticket uuid.UUID
-	var owner, group []byte
+	var owner, group, options []byte
 	err := r.Scan(&c.ID, &ticket, &c.Store, &owner, &group, &c.Options.Parallel, &c.Options.StopOnFailure,
 		&c.Signals.Stopped, &c.Signals.Deleted, &n.created, &c.Credential, &c.Signals.Paused, &n.started, &c.Trace,
-		&c.Total, &c.Marked, &c.Attempts, &c.Waits)
-	c.Ticket, c.GroupID = ticket, string(group)
+		&c.Total, &c.Marked, &c.Attempts, &c.Waits, &options)
+	c.Ticket, c.GroupID, c.PackedOptions = ticket, string(group), string(options)
 	copy(c.Owner[:], owner)
 	return err
 }

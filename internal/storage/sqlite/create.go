@@ -27,7 +27,7 @@ func (db *DB) Create(ctx context.Context, b *storage.NewBatch) (storage.CreateRe
 			return err
 		}
 		err = query(c, "insert_batch", nil, queue, b.Options.Parallel, b.Options.StopOnFailure, len(b.Requests), now.UnixMilli(),
-			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, nullable(b.DedupKey), b.Credential, len(packed), nullable(b.RetryOf), b.Callback, b.Trace)
+			b.Ticket[:], b.Store, b.Owner[:], b.GroupID, nullable(b.DedupKey), b.Credential, len(packed), nullable(b.RetryOf), b.Callback, b.Trace, storage.PackOptions(&b.Options))
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ func TestDamage(t *testing.T) {
 		"requests":         `UPDATE requests SET packed = substr(packed, 1, 9) WHERE batch = ?1`,
 		"no requests":      `DELETE FROM requests WHERE batch = ?1`,
 		"fewer requests":   `UPDATE batches SET total = 9 WHERE id = ?1`,
+		"options":          `UPDATE batches SET options = '{"c":101}' WHERE id = ?1`,
 		"state of a mark":  `UPDATE marks SET state = 9 WHERE id = ?1 * 512`,
 		"index of a mark":  `UPDATE marks SET id = ?1 * 512 + 400 WHERE id = ?1 * 512`,
 		"status of a mark": `UPDATE marks SET status = 77 WHERE id = ?1 * 512`,

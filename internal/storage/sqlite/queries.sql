@@ -51,8 +51,8 @@ ON CONFLICT (name) DO UPDATE SET open = open + 1, held = held + 1, bytes = bytes
 RETURNING id;
 
 -- name: insert_batch
-INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO batches (queue, state, parallel, stop_on_failure, total, created_at, ticket, store, owner, group_id, dedup_key, credential, bytes, retry_of, callback, trace, options)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_requests
 INSERT INTO requests (batch, ids, packed) VALUES (?, ?, ?);
@@ -145,7 +145,7 @@ SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragm
 SELECT coalesce(sum(open), 0) FROM queues WHERE name >= ?1 AND name < ?2;
 
 -- name: requests_of
-SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id) FROM batches WHERE id = ? AND deleted = 0;
+SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id), options FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: news
 SELECT state, completed, started_at FROM batches WHERE id = ? AND deleted = 0;
@@ -349,7 +349,7 @@ SELECT queue, ticket, store, owner, group_id, parallel, stop_on_failure, stopped
     (SELECT length(packed) FROM requests WHERE batch = batches.id),
     stopped = 0 AND (paused OR (SELECT paused FROM queues WHERE id = batches.queue)), started_at, trace, total,
     EXISTS (SELECT 1 FROM marks WHERE marks.id BETWEEN batches.id * 512 AND batches.id * 512 + 511), claims,
-    (SELECT waits_for FROM queues WHERE id = batches.queue)
+    (SELECT waits_for FROM queues WHERE id = batches.queue), options
 FROM batches WHERE id = ?;
 
 -- name: packed

@@ -215,7 +215,9 @@ func (db *DB) Requests(ctx context.Context, id storage.BatchID) (out []batch.Req
 	err = db.readBy(ctx, "read requests", func(c *sqlite.Conn) error {
 		return query(c, "requests_of", func(s *sqlite.Stmt) (err error) {
 			o = batch.Options{Parallel: s.ColumnBool(0), StopOnFailure: s.ColumnBool(1)}
-			out, err = storage.Unpack(blob(s, 2))
+			if err = storage.UnpackOptions(s.ColumnText(3), &o); err == nil {
+				out, err = storage.Unpack(blob(s, 2))
+			}
 			return err
 		}, int64(id))
 	})

@@ -144,6 +144,8 @@ func readClaim(c *sqlite.Conn, id, epoch int64, marked bool) (out *storage.Claim
 			Marked:     s.ColumnBool(16) || marked,
 			Attempts:   s.ColumnInt(17),
 			Waits:      storage.WaitReason(s.ColumnInt(18)),
+
+			PackedOptions: s.ColumnText(19),
 		}
 		s.ColumnBytes(1, out.Ticket[:])
 		s.ColumnBytes(3, out.Owner[:])

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/sheafapi/sheaf/internal/batch"
@@ -35,6 +36,11 @@ var createTests = []test{
 			b := newBatch(fmt.Sprint("s", i), 1)
 			b.Options = batch.Options{Parallel: i&1 != 0, StopOnFailure: i&2 != 0}
 			expect(f.T, "options", f.claimed(b).Options, b.Options)
+		}
+		for i, o := range []batch.Options{{Concurrency: 1}, {Retries: new(batch.MaxRetries)}, {Success: batch.Success{Codes: "200"}}} {
+			b := newBatch(fmt.Sprint("one", i), 1)
+			b.Options = o
+			expect(f.T, "options", f.claimed(b).Options, o)
 		}
 	}},
 	{"500 requests of 8 KiB", func(f *fixture) {
@@ -239,7 +245,7 @@ var orderTests = []test{
 func oddBatch() *storage.NewBatch {
 	b := newBatch("s", 5)
 	b.Queue, b.GroupID = odd, odd
-	b.Options = batch.Options{Parallel: true}
+	b.Options = oddOptions()
 	b.Credential = []byte{0, 1, 0xff, 0}
 	b.Requests[0].ID = odd
 	b.Requests[0].Path = "products?q=%2B+%20&x=" + strings.Repeat("y", batch.MaxPath-30)
@@ -249,6 +255,14 @@ func oddBatch() *storage.NewBatch {
 	b.Requests[3].Method = "DELETE"
 	b.Requests[4].Body = []byte(strings.Repeat("z", 1<<20))
 	return b
+}
+
+// oddOptions returns options in which every field is set, and hard to store.
+func oddOptions() batch.Options {
+	return batch.Options{
+		Parallel: true, Concurrency: batch.MaxParallel, Retries: new(0), Backoff: batch.Backoff{First: 1500 * time.Millisecond, Most: batch.MaxPause},
+		Success: batch.Success{Codes: "2xx,404", FailWhen: []string{"/a,b/~0~1\"<\\", "/ü \u00a0€"}},
+	}
 }
 
 func withQuota(b *storage.NewBatch, quota int) *storage.NewBatch {

@@ -111,6 +111,7 @@ func (m *model) create(t *rapid.T) {
 	b.Quota = rapid.SampledFrom([]int{0, 0, 3}).Draw(t, "quota")
 	b.QuotaBytes = rapid.SampledFrom([]int64{0, 0, 150, 400}).Draw(t, "quota of bytes")
 	b.Options.Parallel, b.Options.StopOnFailure = rapid.Bool().Draw(t, "parallel"), rapid.Bool().Draw(t, "stop on failure")
+	b.Options.Concurrency = rapid.SampledFrom([]int{0, 0, 1, 7}).Draw(t, "concurrency")
 	if key := rapid.IntRange(0, 2).Draw(t, "dedup"); key > 0 {
 		b.DedupKey = uuid.NewSHA1(uuid.Nil, fmt.Append(nil, m.world, key))
 	}

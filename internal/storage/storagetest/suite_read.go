@@ -108,7 +108,7 @@ var readTests = []test{
 	}},
 	{"requests and their attempts", func(f *fixture) {
 		b := newBatch("s", 3)
-		b.Options.Parallel = true
+		b.Options = oddOptions()
 		b.Requests[1].Links = &batch.Links{DependsOn: []int{0}, RunIf: batch.IfFailure}
 		c := f.claimed(b)
 		f.record(c, done(0, "x"))

@@ -59,6 +59,7 @@ var reopenTests = []reopenTest{
 		again := f.claim(c.Queue)
 		expectLarger(f.T, again, c)
 		expect(f.T, "ticket", again.Ticket, running.Ticket)
+		expect(f.T, "options", again.Options, running.Options)
 		expect(f.T, "requests", again.Requests, running.Requests)
 		expect(f.T, "credential", again.Credential, running.Credential)
 		expectMarks(f.T, again.Marks, unread(want[0]), want[1], unread(want[2]))

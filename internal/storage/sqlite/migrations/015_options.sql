@@ -1,0 +1,3 @@
+-- The options of a batch that have no column of their own, as storage.PackOptions writes them; empty:
+-- none.
+ALTER TABLE batches ADD COLUMN options TEXT NOT NULL DEFAULT '';
