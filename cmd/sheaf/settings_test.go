@@ -200,7 +200,7 @@ func TestParts(t *testing.T) {
 	s := parse(t, []string{
 		"--listen=:8443,metrics=:9090", "--tls=cert=a,key=b,upstream-ca=c,upstream-cert=d,upstream-key=e", "--max-outbound=7,stores=3",
 		"--max-database=1GiB, queue=1MiB", "--upstream-guard=10.1.0.0/16", "--webhook-allow=10.2.0.7,example.com", "--auth=check-any-store=http://a/me",
-		"--log-format=json, debug", "--abandon-credentials", "--success=200,404,fail-when=/errors,/a,b",
+		"--log-format=json, debug", "--abandon-credentials", "--success=200, 404,fail-when=/errors,/a",
 	}, nil)
 	o := s.serviceOptions(slog.New(slog.DiscardHandler))
 	if s.listen != (addresses{":8443", ":9090"}) || s.tls != (tlsFiles{"a", "b", "c", "d", "e"}) || s.log != (logSettings{true, slog.LevelDebug}) {
@@ -208,7 +208,7 @@ func TestParts(t *testing.T) {
 	}
 	networks := func(text string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(text)} }
 	want := sheaf.Options{
-		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Success: "200,404", FailWhen: []string{"/errors", "/a,b"}, Guard: true, GuardAllow: networks("10.1.0.0/16")},
+		Upstream: sheaf.Upstream{Timeout: o.Upstream.Timeout, Success: "200,404", FailWhen: []string{"/errors", "/a"}, Guard: true, GuardAllow: networks("10.1.0.0/16")},
 		Auth:     sheaf.Auth{CheckURL: "http://a/me", CheckAnyStore: true},
 		Webhooks: sheaf.Webhooks{Allow: networks("10.2.0.7/32"), Hosts: []string{"example.com"}},
 		Limits:   sheaf.Limits{MaxDatabase: 1 << 30, MaxStored: 1 << 20, MaxOutbound: 7, StoresAtOnce: 3, MaxAnswer: 5 << 20, MaxQueued: o.Limits.MaxQueued},
@@ -224,7 +224,7 @@ func TestParts(t *testing.T) {
 		"max-database":  {"1GiB,queue=many"},
 		"log-format":    {"json,", "json,trace", "debug", "json,debug,info"},
 		"webhook-allow": {"", "https://example.com", "10.0.0.0/8,"},
-		"success":       {"", "200,", "fail-when=", "2xxfail-when=/a", "fail-when=/a,fail-when=/b", "503"},
+		"success":       {"200,", "fail-when=", "2xxfail-when=/a", "fail-when=/a,b", "/a", "503"},
 		"auth":          {"check=", "keys=", "check-any-store", "other=x"},
 	} {
 		for _, text := range texts {

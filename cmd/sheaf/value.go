@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -200,22 +201,27 @@ func setGuard(u *sheaf.Upstream) setter {
 	}
 }
 
-// setSuccess reads status codes, JSON pointers after fail-when=, or both.
+// setSuccess reads status codes, and JSON pointers after fail-when=.
 func setSuccess(u *sheaf.Upstream) setter {
 	return func(text string) (func(), error) {
-		codes, pointers, isRule := strings.Cut(","+text, ",fail-when=")
-		if codes = strings.TrimPrefix(codes, ","); isRule && codes == "" {
-			codes = "2xx"
+		var codes, failWhen []string
+		for one := range strings.SplitSeq(text, ",") {
+			one = strings.TrimSpace(one)
+			if pointer, named := strings.CutPrefix(one, "fail-when="); named || len(failWhen) > 0 && strings.HasPrefix(one, "/") {
+				failWhen = append(failWhen, pointer)
+			} else {
+				codes = append(codes, one)
+			}
 		}
-		var failWhen []string
-		_, err := batch.ParseCodes(codes)
-		if err == nil && isRule {
-			failWhen, err = batch.ParseFailWhen(pointers)
+		success := cmp.Or(strings.Join(codes, ","), "2xx")
+		_, err := batch.ParseCodes(success)
+		if err == nil {
+			err = batch.CheckFailWhen(failWhen)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("is %q but %w", text, err)
 		}
-		return func() { u.Success, u.FailWhen = codes, failWhen }, nil
+		return func() { u.Success, u.FailWhen = success, failWhen }, nil
 	}
 }
 
