@@ -15,7 +15,7 @@ import (
 // reachInterval is the time between two attempts to connect to an upstream that is unreachable.
 const reachInterval = time.Second
 
-// slowRestart is how long after an outage the number of requests in flight is limited at most.
+// slowRestart is the longest time after an outage for which requests in flight are limited.
 const slowRestart = time.Minute
 
 // probeRetry is how long a queue may take to send a probe before another queue tries.

@@ -17,18 +17,18 @@ const (
 	// tripAfter is how many unavailable attempts in a row open the breaker, if no other answer comes
 	// in between.
 	tripAfter = 5
-	// firstProbe is the time from the beginning of an outage to the first probe. The pause doubles
-	// with each probe, up to lastProbe. It varies by probeJitter, as a fraction of the pause.
+	// firstProbe is the time from opening the breaker to the first probe. The pause doubles with each
+	// probe, up to lastProbe. It varies by probeJitter, as a fraction of the pause.
 	firstProbe, lastProbe = time.Second, 30 * time.Second
 	probeJitter           = 0.1
-	// staleAfter is how long after the time of its next probe a stored outage no longer counts. No
-	// node has had anything to send since then.
+	// A stored outage is ignored once its next probe is overdue by staleAfter: no node has had
+	// anything to send since then.
 	staleAfter = 5 * time.Minute
-	// degraded is the share of failing attempts above which a failure is not the request's fault. An
-	// attempt has the weight newest in the share, and earlier ones weigh less and less.
+	// degraded is the share of failing attempts above which a failure is not the request's fault. The
+	// latest attempt has weight newest; earlier ones weigh less and less.
 	degraded, newest = 0.3, 1.0 / 24
-	// fewFailing is how many other requests must have failed recently for that, so that a few requests
-	// that always fail don't excuse each other.
+	// fewFailing is how many other requests must also have failed within recent, so that a few
+	// requests that always fail don't excuse each other.
 	fewFailing = 2
 	recent     = 10 * time.Second
 	// mostFailing limits the failing requests that a breaker remembers.
@@ -71,14 +71,14 @@ type breaker struct {
 	closedAt  time.Time // when the last outage ended
 
 	failing map[RequestID]failure // requests that found the upstream unavailable, even if they have succeeded since
-	fineAt  time.Time             // when the newest request that the upstream has answered was allowed
+	fineAt  time.Time             // the latest time at which a request was allowed that has since been answered
 	share   float64               // of failing attempts, except those of suspects
 }
 
 // failure is the last attempt of a request that found the upstream unavailable.
 type failure struct {
 	at      time.Time
-	strikes int // how often in a row it failed while others succeeded
+	strikes int // how many times in a row it failed while others succeeded
 }
 
 const (
@@ -115,8 +115,8 @@ func (b *breaker) isOut(now time.Time) bool {
 	return !b.since.IsZero() && now.Sub(b.since) < b.limit
 }
 
-// refuses reports whether a request must wait, and until when. A request that needn't wait may have
-// become a probe; permit decides that.
+// refuses reports whether a request must wait, and until when. A request that needn't wait may
+// have to be the probe; permit decides that.
 func (b *breaker) refuses(now time.Time) (until time.Time, refused bool) {
 	if !b.open.Load() {
 		return time.Time{}, false
@@ -382,7 +382,7 @@ func (b *breaker) poll(ctx context.Context) error {
 }
 
 // learn applies what other nodes, or an earlier process, have stored. known means that storage had this
-// node's outage before it was read.
+// node's outage before all was read.
 func (b *breaker) learn(all []storage.Outage, known bool, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

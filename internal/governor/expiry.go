@@ -18,7 +18,7 @@ const (
 	expiredReread = time.Minute
 )
 
-// Credentials is how nodes share which credentials the upstream accepts. See storage.Credentials.
+// Credentials lets nodes share which credentials the upstream accepts. See storage.Credentials.
 type Credentials interface {
 	Accepted(ctx context.Context, credential batch.Owner) error
 	WasAccepted(ctx context.Context, credential batch.Owner) (bool, error)
@@ -26,8 +26,8 @@ type Credentials interface {
 	Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error)
 }
 
-// expiry is what is known about whether the upstream accepts a credential. After a success, an answer
-// 401 means that the credential has expired. Without an earlier success, it says nothing, because the
+// expiry records whether the upstream accepts a credential. After a success, a 401 answer means that
+// the credential has expired. Without an earlier success, it says nothing, because the
 // credential may never have been valid. Guarded by Credential.mu.
 type expiry struct {
 	acceptedAt time.Time // when storage last recorded that the credential was accepted
@@ -46,7 +46,7 @@ func (c *Credential) Expired() time.Time {
 	return c.expiredAt
 }
 
-// waitsUntil returns how long requests wait for a new credential. mu is held.
+// waitsUntil returns until when requests wait for a new credential. mu is held.
 func (c *Credential) waitsUntil(now time.Time) time.Time {
 	return later(c.expiredAt.Add(c.governor.credentialLimit), now)
 }
@@ -64,10 +64,10 @@ func (c *Credential) accepts(allowed, now time.Time) {
 		return
 	}
 	c.acceptedAt, c.expiredAt = now, time.Time{}
-	c.governor.learnedFact(c.key, fact{accepted: true})
+	c.governor.queueFact(c.key, fact{accepted: true})
 }
 
-// refuses records an answer 401, and reports whether it means that the credential has expired.
+// refuses records a 401 answer, and reports whether it means that the credential has expired.
 func (c *Credential) refuses(ctx context.Context, now time.Time) bool {
 	if c.governor.credentialLimit == 0 {
 		return false
@@ -91,12 +91,12 @@ func (c *Credential) refuses(ctx context.Context, now time.Time) bool {
 	}
 	c.expiredAt = now
 	c.governor.log.Warn("the upstream no longer accepts a credential; its batches wait for a new one", "credential", c.key.Short())
-	c.governor.learnedFact(c.key, fact{})
+	c.governor.queueFact(c.key, fact{})
 	return true
 }
 
-// learnedFact stores a fact as soon as storage accepts it.
-func (g *Governor) learnedFact(credential batch.Owner, f fact) {
+// queueFact queues a fact; Run stores it.
+func (g *Governor) queueFact(credential batch.Owner, f fact) {
 	g.factsMu.Lock()
 	defer g.factsMu.Unlock()
 	g.facts[credential] = f
@@ -171,8 +171,8 @@ func (g *Governor) pollExpired(ctx context.Context) error {
 	return nil
 }
 
-// learnExpiry applies what storage knows; zero: it knows of no expiry. With all, storage knows
-// everything.
+// learnExpiry applies what storage knows. at is zero if storage has no expiry. all means that storage
+// returned every expired credential.
 func (c *Credential) learnExpiry(at time.Time, all bool) {
 	c.governor.factsMu.Lock()
 	_, pending := c.governor.facts[c.key]

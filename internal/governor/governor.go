@@ -38,7 +38,7 @@ type Shared interface {
 	Credentials
 }
 
-// Outages is how nodes share an open breaker. See storage.Outages.
+// Outages lets nodes share an open breaker. See storage.Outages.
 type Outages interface {
 	Outages(ctx context.Context) ([]storage.Outage, error)
 	PutOutage(ctx context.Context, o storage.Outage) (bool, error)

@@ -7,7 +7,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// WaitReason says what a queue waits for, apart from its turn and a set time.
+// WaitReason says what a queue waits for, apart from its turn and its notBefore time.
 type WaitReason uint8
 
 // The reasons.
@@ -43,7 +43,7 @@ func WaitSince(reason WaitReason, since time.Time) Wait {
 	return Wait{reason, since}
 }
 
-// Outages is how nodes share that an upstream is unavailable.
+// Outages lets nodes share outages of an upstream.
 type Outages interface {
 	// Outages lists the outages that haven't ended.
 	Outages(ctx context.Context) ([]Outage, error)
@@ -58,7 +58,7 @@ type Outages interface {
 	EndOutage(ctx context.Context, upstream string) error
 }
 
-// Outage is a time in which an upstream is unavailable and receives only probes.
+// Outage is a period in which an upstream is unavailable and receives only probes.
 type Outage struct {
 	Upstream string
 	Since    time.Time
@@ -66,7 +66,7 @@ type Outage struct {
 	ProbeAt  time.Time // when the next one may be sent
 }
 
-// Credentials is how nodes share which credentials the upstream accepts.
+// Credentials lets nodes share which credentials the upstream accepts.
 type Credentials interface {
 	// Renew gives one batch a new credential, and with it a new owner. If the batch has ended, it only
 	// gets the new owner. If its queue waits for a credential, the queue becomes runnable at once. If
@@ -88,7 +88,7 @@ type Credentials interface {
 	Expired(ctx context.Context, since time.Time) (map[batch.Owner]time.Time, error)
 }
 
-// CredentialMemory is how long it is known that a credential was accepted or has expired.
+// CredentialMemory is how long storage remembers that a credential was accepted or has expired.
 const CredentialMemory = 7 * 24 * time.Hour
 
 // Renewal is a new credential for a batch.
