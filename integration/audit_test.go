@@ -194,6 +194,12 @@ func (a *audit) result(r request, arrivals []Arrival, got result) error {
 		if strings.Contains(got.Line, "the service was interrupted") {
 			a.interrupted++
 		}
+		if a.load.gated && got.Code == http.StatusServiceUnavailable && len(got.Body) == 0 {
+			if executed > 0 {
+				return fmt.Errorf("it was carried out")
+			}
+			return nil
+		}
 		notSent := strings.Contains(got.Line, "connection could not be made") || strings.Contains(got.Line, "the request was not sent")
 		if got.Code != http.StatusBadGateway && (got.Code != http.StatusGatewayTimeout || !notSent && !isUnknown(got)) {
 			return checkAnswer(r, arrivals, got)

@@ -139,6 +139,7 @@ func (f *fleet) client() client {
 func (f *fleet) withLoad(ctx context.Context, stores int, test func(*load)) *audit {
 	f.t.Helper()
 	l := startLoad(ctx, f.client(), stores)
+	l.gated = f.front != ""
 	test(l)
 	f.row.stuck += l.finish(ctx, f.t)
 	a := auditLoad(ctx, f.t, l, f.ledger, f.auditOwnership(l)...)

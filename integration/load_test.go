@@ -28,6 +28,7 @@ type load struct {
 	enough chan struct{}
 	cancel context.CancelFunc // stops the creators immediately
 	failed []error            // by store, why its creator stopped
+	gated  bool               // a gateway in front of the ledger may answer 503 itself
 	all    sync.WaitGroup
 }
 
