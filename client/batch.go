@@ -163,8 +163,19 @@ type Batch struct {
 	QuarantinedAt    time.Time `json:"quarantinedAt"`    // when the batch was quarantined because it can't be run; zero: it wasn't
 	QuarantineReason string    `json:"quarantineReason"` // why it was quarantined
 
-	WaitsUntil time.Time `json:"waitsUntil"` // nothing is sent before this time, because the upstream asked to wait or a retry is due then; zero: no wait
+	WaitsUntil   time.Time  `json:"waitsUntil"`   // nothing is sent before this time, because the upstream asked to wait or a retry is due then; zero: no wait
+	WaitingFor   WaitReason `json:"waitingFor"`   // what the batch, or an earlier one in its queue, waits for; "": nothing
+	WaitingSince time.Time  `json:"waitingSince"` // when that wait began; zero: no wait
 }
+
+// WaitReason says what a batch waits for.
+type WaitReason string
+
+// The reasons to wait.
+const (
+	ForUpstream   WaitReason = "upstream"   // the API is unavailable
+	ForCredential WaitReason = "credential" // the API no longer accepts the credential
+)
 
 // ResultStatus is the outcome of one request.
 type ResultStatus string

@@ -60,6 +60,9 @@ type StoreLoad struct {
 	AtWork            bool      `json:"atWork"`
 	Paused            bool      `json:"paused"`
 	WaitsUntil        time.Time `json:"waitsUntil"` // zero: no wait
+
+	WaitingFor   WaitReason `json:"waitingFor"`   // "": nothing
+	WaitingSince time.Time  `json:"waitingSince"` // zero: no wait
 }
 
 // NodeState is the state of the node that answered.
@@ -76,6 +79,8 @@ type NodeState struct {
 		P99Ms           float64        `json:"p99Ms"`
 		CredentialsHeld int            `json:"credentialsHeld"` // credentials that must wait
 		HeldUntil       time.Time      `json:"heldUntil"`       // when the last of these waits ends; zero: none
+		OutageSince     time.Time      `json:"outageSince"`     // when the API became unavailable; zero: it is available
+		StoresParked    int            `json:"storesParked"`    // stores that wait on this node for the end of the outage
 	} `json:"upstream"`
 }
 

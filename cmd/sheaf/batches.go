@@ -30,11 +30,15 @@ type report struct {
 	RetryOf     string        `json:"retryOf,omitempty"`
 	Paused      bool          `json:"paused,omitempty"`
 	WaitsUntil  time.Time     `json:"waitsUntil,omitzero"`
-	Quarantined time.Time     `json:"quarantinedAt,omitzero"`
-	Reason      string        `json:"quarantineReason,omitempty"`
-	CreatedAt   time.Time     `json:"createdAt,omitzero"`
-	StartedAt   time.Time     `json:"startedAt,omitzero"`
-	FinishedAt  time.Time     `json:"finishedAt,omitzero"`
+
+	WaitingFor   client.WaitReason `json:"waitingFor,omitempty"`
+	WaitingSince time.Time         `json:"waitingSince,omitzero"`
+
+	Quarantined time.Time `json:"quarantinedAt,omitzero"`
+	Reason      string    `json:"quarantineReason,omitempty"`
+	CreatedAt   time.Time `json:"createdAt,omitzero"`
+	StartedAt   time.Time `json:"startedAt,omitzero"`
+	FinishedAt  time.Time `json:"finishedAt,omitzero"`
 }
 
 // newReport reads a batch and counts its results.
@@ -46,7 +50,7 @@ func newReport(ctx context.Context, c *client.Client, ticket string) (*report, e
 	r := &report{
 		Ticket: ticket, Status: b.Status, Total: b.TotalRequests, Completed: b.CompletedRequests, GroupID: b.GroupID, RetryOf: b.RetryOf,
 		Quarantined: b.QuarantinedAt, Reason: b.QuarantineReason,
-		Paused: b.Paused, WaitsUntil: b.WaitsUntil, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
+		Paused: b.Paused, WaitsUntil: b.WaitsUntil, WaitingFor: b.WaitingFor, WaitingSince: b.WaitingSince, CreatedAt: b.CreatedAt, StartedAt: b.StartedAt, FinishedAt: b.FinishedAt,
 	}
 	for status, n := range map[client.ResultStatus]*int{client.Failed: &r.Failed, client.NotExecuted: &r.NotExecuted} {
 		for response, err := range c.Results(ctx, ticket, client.GetOptions{Only: status}) {
@@ -81,6 +85,9 @@ func (r *report) print(w io.Writer) error {
 	if !r.Quarantined.IsZero() {
 		state += ", quarantined: waiting for the service's operator"
 	}
+	if r.WaitingFor != "" {
+		state += ", " + waitingFor(r.WaitingFor, r.WaitingSince)
+	}
 	if !r.WaitsUntil.IsZero() {
 		state += ", waiting for the API until " + r.WaitsUntil.Local().Format(time.TimeOnly)
 	}
@@ -95,6 +102,19 @@ func (r *report) print(w io.Writer) error {
 		}
 	}
 	return t.Flush()
+}
+
+// waitingFor returns a text that says what a batch waits for.
+func waitingFor(reason client.WaitReason, since time.Time) string {
+	what := "the API"
+	if reason == client.ForCredential {
+		what = "a new token"
+	}
+	layout := time.TimeOnly
+	if time.Since(since) > 12*time.Hour {
+		layout = time.DateTime
+	}
+	return fmt.Sprintf("waiting for %s since %s", what, since.Local().Format(layout))
 }
 
 // failures returns a text with the number of failed requests, and how many of them are in doubt.

@@ -98,7 +98,10 @@ func hindrance(s submit.Snapshot, now time.Time) string {
 	if s.Problem != "" {
 		return fmt.Sprintf("retrying in %s: %s", max(s.Until.Sub(now), 0).Round(time.Second), visibleText(s.Problem))
 	}
-	if wait := s.Waits.Sub(now).Round(time.Second); wait > 0 {
+	if s.Wait.For != "" {
+		return waitingFor(s.Wait.For, s.Wait.Since)
+	}
+	if wait := s.Wait.Until.Sub(now).Round(time.Second); wait > 0 {
 		return fmt.Sprintf("waiting %s for the API", wait)
 	}
 	return ""

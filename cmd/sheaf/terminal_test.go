@@ -147,18 +147,29 @@ func TestTerminal(t *testing.T) {
 
 // TestTerminalThrottled: the bar shows that Sheaf waits because the API asked it to.
 func TestTerminalThrottled(t *testing.T) {
-	dir := t.TempDir()
-	upstream, _ := strictupstream.Start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	waits(t, `waiting [0-9ms]+ for the API`, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "600")
 		w.WriteHeader(http.StatusTooManyRequests)
-	}))
+	})
+}
+
+// TestTerminalOutage: the bar shows that Sheaf waits because the API is unavailable.
+func TestTerminalOutage(t *testing.T) {
+	waits(t, `waiting for the API since [0-9:]+`, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+}
+
+// waits submits a request to the upstream, and checks what the bar says.
+func waits(t *testing.T, says string, upstreamHandler http.HandlerFunc) {
+	t.Helper()
+	dir := t.TempDir()
+	upstream, _ := strictupstream.Start(t, upstreamHandler)
 	defer upstream.Close()
 	service := startService(t, dir, upstream.URL)
 	if err := os.WriteFile(filepath.Join(dir, "calls.ndjson"), []byte(`{"method":"GET","path":"/a"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	x := inTerminal(t, dir, 120, []string{"SHEAF_SERVER=" + service, "SHEAF_STORE=1", "SHEAF_TOKEN=t0ken", "SHEAF_CONTEXTS=" + filepath.Join(dir, "none")}, "submit", "calls.ndjson")
-	x.await(t, `0 of 1 .*0 % · waiting [0-9ms]+ for the API`)
+	x.await(t, `0 of 1 .*0 % · `+says)
 	if _, err := x.tty.WriteString("\x03"); err != nil { // Ctrl-C
 		t.Fatal(err)
 	}
@@ -215,7 +226,9 @@ func TestTop(t *testing.T) {
 			return
 		}
 		_, _ = fmt.Fprintf(w, `{"at":%q,"nodes":[{"name":"sheaf-a","self":true,"stores":3}],"stores":{"withWork":%d,"deepest":[],"slowest":[
-			{"store":"1003","unfinishedBatches":12,"atWork":true},{"store":"1004","unfinishedBatches":1,"paused":true}]},"node":{"upstream":{"codes":{"5xx":7}}}}`,
+			{"store":"1003","unfinishedBatches":12,"atWork":true},{"store":"1004","unfinishedBatches":1,"paused":true},
+			{"store":"1005","unfinishedBatches":1,"waitingFor":"credential","waitingSince":"2026-01-02T03:04:05.000Z"}]},
+			"node":{"upstream":{"codes":{"5xx":7},"outageSince":"2026-01-02T03:04:05.000Z","storesParked":2}}}`,
 			time.Now().UTC().Format(time.RFC3339), n.Add(1))
 	}))
 	t.Cleanup(server.Close)
@@ -226,6 +239,8 @@ func TestTop(t *testing.T) {
 	x.await(t, `1003 +12`)
 	x.await(t, `5xx 7`)
 	x.await(t, `paused`)
+	x.await(t, `waiting for a new token since 2026-01-0\d \d`)
+	x.await(t, `the API is unavailable since .*; 2 stores are waiting`)
 	down.Store(true)
 	x.await(t, `no answer since`)
 	if _, err := x.tty.WriteString("q"); err != nil {

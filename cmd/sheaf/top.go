@@ -144,6 +144,9 @@ func overview(o *client.Overview, height int) string {
 	if u.CredentialsHeld > 0 {
 		fmt.Fprintf(&b, "\nheld back: %s, until %s", plural(u.CredentialsHeld, "credential", "credentials"), u.HeldUntil.Local().Format(time.TimeOnly))
 	}
+	if !u.OutageSince.IsZero() {
+		fmt.Fprintf(&b, "\nthe API is unavailable since %s; %s waiting", u.OutageSince.Local().Format(time.TimeOnly), plural(u.StoresParked, "store is", "stores are"))
+	}
 	b.WriteString("\n\n")
 
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -184,6 +187,8 @@ func stateOf(s *client.StoreLoad) string {
 	switch {
 	case s.Paused:
 		return "paused"
+	case s.WaitingFor != "":
+		return waitingFor(s.WaitingFor, s.WaitingSince)
 	case !s.WaitsUntil.IsZero():
 		return "waiting until " + s.WaitsUntil.Local().Format(time.TimeOnly)
 	case s.AtWork:

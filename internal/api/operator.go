@@ -48,7 +48,7 @@ type (
 		Oldest     string `json:"oldestCreatedAt"`
 		AtWork     bool   `json:"atWork"`
 		Paused     bool   `json:"paused"`
-		WaitsUntil string `json:"waitsUntil,omitempty"`
+		waitJSON
 	}
 	databaseJSON struct {
 		Bytes int64 `json:"bytes"`
@@ -68,6 +68,8 @@ type (
 		P99Ms         float64        `json:"p99Ms"`
 		Held          int            `json:"credentialsHeld"`
 		HeldUntil     string         `json:"heldUntil,omitempty"`
+		OutageSince   string         `json:"outageSince,omitempty"`
+		Parked        int            `json:"storesParked"`
 	}
 )
 
@@ -98,7 +100,7 @@ func stateOf(n telemetry.Node) stateJSON {
 		Upstream: upstreamJSON{
 			WindowSeconds: int(telemetry.Window.Seconds()), Requests: n.Upstream.Requests, Codes: n.Upstream.Codes,
 			MedianMs: millis(n.Upstream.Median), P99Ms: millis(n.Upstream.P99),
-			Held: n.Held, HeldUntil: jsonTime(n.HeldUntil),
+			Held: n.Held, HeldUntil: jsonTime(n.HeldUntil), OutageSince: jsonTime(n.Outage), Parked: n.Parked,
 		},
 	}
 }
@@ -113,9 +115,7 @@ func storesOf(all []storage.Load, now time.Time) []storeJSON {
 		store, caller, _ := strings.Cut(l.Queue, "/")
 		j := storeJSON{
 			Store: store, Caller: caller[:min(len(caller), 8)], Unfinished: l.Open, Oldest: jsonTime(l.Oldest), AtWork: l.Owned, Paused: l.Paused,
-		}
-		if l.NotBefore.After(now) {
-			j.WaitsUntil = jsonTime(l.NotBefore)
+			waitJSON: waitOf(l.Wait, l.NotBefore, now),
 		}
 		out = append(out, j)
 	}

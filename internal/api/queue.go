@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/storage"
 )
 
 // queueState answers with the state of the caller's queue.
@@ -14,19 +15,37 @@ func (s *API) queueState(c *call) error {
 		return s.storageFailed(c, "queue", batch.Ticket{}, err)
 	}
 	out := queueJSON{Unfinished: q.Open, Kept: q.Held, Paused: q.Paused, Quarantined: q.Quarantined}
-	if !q.Paused && q.NotBefore.After(time.Now()) {
-		out.WaitsUntil = jsonTime(q.NotBefore)
+	if !q.Paused {
+		out.waitJSON = waitOf(q.Wait, q.NotBefore, time.Now())
 	}
 	return c.JSON(out)
 }
 
 // queueJSON is the JSON form of a queue's state.
 type queueJSON struct {
-	Unfinished  int    `json:"unfinished"`
-	Kept        int    `json:"kept"`
-	Paused      bool   `json:"paused"`
-	Quarantined int    `json:"quarantined,omitzero"`
-	WaitsUntil  string `json:"waitsUntil,omitzero"`
+	Unfinished  int  `json:"unfinished"`
+	Kept        int  `json:"kept"`
+	Paused      bool `json:"paused"`
+	Quarantined int  `json:"quarantined,omitzero"`
+	waitJSON
+}
+
+// waitJSON says what a queue waits for: the upstream or its credential, or a moment.
+type waitJSON struct {
+	WaitingFor   string `json:"waitingFor,omitempty"`
+	WaitingSince string `json:"waitingSince,omitempty"`
+	WaitsUntil   string `json:"waitsUntil,omitempty"`
+}
+
+// waitOf returns the JSON of a queue's wait.
+func waitOf(w storage.Wait, notBefore, now time.Time) (out waitJSON) {
+	switch {
+	case w.For != storage.NoWait:
+		out.WaitingFor, out.WaitingSince = w.For.String(), jsonTime(w.Since)
+	case notBefore.After(now):
+		out.WaitsUntil = jsonTime(notBefore)
+	}
+	return out
 }
 
 // queue returns the name of the queue in which the caller's batches run one after the other. Callers

@@ -14,16 +14,24 @@ import (
 
 // timeline is the API's description of a batch and all its requests.
 type timeline struct {
-	Status, GroupID, RetryOf                     string
-	TotalRequests, CompletedRequests             int
-	CreatedAt, StartedAt, FinishedAt, WaitsUntil time.Time
-	QuarantinedAt                                time.Time
-	QuarantineReason                             string
-	Paused, Parallel, StopOnFirstFailure         bool
-	Concurrency                                  int
-	Retries                                      *int // nil: the service's limit
-	RetryBackoff, SuccessStatus, FailWhen        string
-	Requests                                     []progress
+	Status, GroupID, RetryOf         string
+	TotalRequests, CompletedRequests int
+	CreatedAt, StartedAt, FinishedAt time.Time
+	waiting
+	QuarantinedAt                         time.Time
+	QuarantineReason                      string
+	Paused, Parallel, StopOnFirstFailure  bool
+	Concurrency                           int
+	Retries                               *int // nil: the service's limit
+	RetryBackoff, SuccessStatus, FailWhen string
+	Requests                              []progress
+}
+
+// waiting says what a queue waits for.
+type waiting struct {
+	WaitsUntil   time.Time
+	WaitingFor   string // "upstream", "credential" or ""
+	WaitingSince time.Time
 }
 
 // progress is the API's description of one request.
@@ -175,7 +183,7 @@ func (v *batchView) count(now time.Time) {
 	v.Wait, v.Run = start.Sub(v.CreatedAt), now.Sub(start)
 	if !v.FinishedAt.IsZero() {
 		v.Run = v.FinishedAt.Sub(start)
-	} else if ended > 0 && !v.Paused && v.QuarantinedAt.IsZero() {
+	} else if ended > 0 && !v.Paused && v.QuarantinedAt.IsZero() && v.WaitingFor == "" {
 		v.Left = v.Run / time.Duration(ended) * time.Duration(v.Unfinished)
 	}
 }

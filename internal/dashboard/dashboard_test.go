@@ -58,7 +58,9 @@ func newWorld(t *testing.T) *world {
 			return nil
 		},
 		Node: func() telemetry.Node {
-			return telemetry.Node{Version: "v1", Upstream: telemetry.Health{Codes: map[string]int{}}}
+			n := telemetry.Node{Version: "v1", Upstream: telemetry.Health{Codes: map[string]int{}}}
+			n.Outage, n.Parked = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), 3
+			return n
 		},
 		MaxBody: batch.DefaultMaxBody, MaxAnswer: 5 << 20, Logger: log,
 	})

@@ -14,7 +14,7 @@ type storeLoad struct {
 	UnfinishedBatches int
 	OldestCreatedAt   time.Time
 	AtWork, Paused    bool
-	WaitsUntil        time.Time
+	waiting
 }
 
 // operatorView is the data of the page of all stores.
@@ -34,10 +34,10 @@ type operatorView struct {
 		Version                                      string
 		StoresAtWork, StoresAtOnce, RequestsUnderWay int
 		Upstream                                     struct {
-			WindowSeconds, Requests, CredentialsHeld int
-			Codes                                    map[string]int
-			MedianMs, P99Ms                          float64
-			HeldUntil                                time.Time
+			WindowSeconds, Requests, CredentialsHeld, StoresParked int
+			Codes                                                  map[string]int
+			MedianMs, P99Ms                                        float64
+			HeldUntil, OutageSince                                 time.Time
 		}
 	}
 	Codes       []codeCount        `json:"-"`

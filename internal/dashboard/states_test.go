@@ -106,6 +106,33 @@ func TestInDoubt(t *testing.T) {
 	w.has("the search", w.page(store+"/search?inDoubt=true", "ann"), `<span class="label l-in doubt">in doubt</span>`)
 }
 
+// TestWaiting checks that the pages say what a queue waits for.
+func TestWaiting(t *testing.T) {
+	w := newWorld(t)
+	b, next := w.create(posts(2)...), w.create(posts(1)...)
+	for reason, texts := range map[storage.WaitReason][2]string{
+		storage.ForUpstream:   {"The API is unavailable. Waiting for it since ", "waits for the API since "},
+		storage.ForCredential: {"The API no longer accepts the token. Waiting for a new one since ", "waits for a new token since "},
+	} {
+		c, err := w.node.Claim(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Waits = reason
+		if err := w.node.Release(t.Context(), c, nil, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"", "/batches/" + b.Ticket.String(), "/batches/" + next.Ticket.String()} {
+			page := w.page("/ui/stores/1003"+path, "ann")
+			checkMarkup(t, path, page)
+			w.has("the page "+path, page, texts[0], "waiting</")
+			w.lacks("the page "+path, page, "Waiting until")
+		}
+		page := w.page("/ui/operator", "operator")
+		w.has("all stores", page, texts[1], "<strong class=\"bad\">The API is unavailable</strong>", "3 stores wait on this node")
+	}
+}
+
 // TestInDoubtMatching checks that a retry of many batches leaves out requests in doubt, and says so.
 func TestInDoubtMatching(t *testing.T) {
 	w := newWorld(t)

@@ -98,7 +98,7 @@ type storeView struct {
 	Queue struct {
 		Unfinished, Kept int
 		Paused           bool
-		WaitsUntil       time.Time
+		waiting
 	}
 	Open, Ended list
 	Plot        plot

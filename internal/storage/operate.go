@@ -62,6 +62,7 @@ type Load struct {
 	Owned     bool      // a live node owns it
 	Paused    bool
 	NotBefore time.Time // as in QueueState
+	Wait      Wait
 }
 
 // Overview is the state of the whole database.

@@ -79,8 +79,9 @@ type IndexedResult struct {
 type News struct {
 	ID        BatchID
 	Status    batch.Status
-	Completed int // requests that were executed
-	Results   int // requests that have a result: executed ones, and those with their own reason for not being executed
+	Completed int        // requests that were executed
+	Results   int        // requests that have a result: executed ones, and those with their own reason for not being executed
+	Waits     WaitReason // as Status.Wait
 }
 
 // GroupCounts are counts of a creator's batches in one group.
@@ -101,5 +102,5 @@ type QueueState struct {
 	Held        int       // batches in any state that haven't been purged
 	Paused      bool      // no request starts until the queue is resumed
 	NotBefore   time.Time // the time until which it was released; zero if there is none, and for a pause
-	Wait        Wait
+	Wait        Wait      // what it waits for
 }

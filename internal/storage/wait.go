@@ -24,7 +24,6 @@ func (w WaitReason) String() string {
 		return "upstream"
 	case ForCredential:
 		return "credential"
-	case NoWait:
 	}
 	return ""
 }

@@ -3,6 +3,8 @@ package submit
 import (
 	"sync"
 	"time"
+
+	"github.com/sheafapi/sheaf/client"
 )
 
 // Progress is the progress of a submission. It is safe for concurrent use.
@@ -16,7 +18,7 @@ type Progress struct {
 	sent     int // batches that this run has created
 	problem  string
 	until    time.Time
-	waits    time.Time // the service sends nothing before this time
+	wait     Wait
 }
 
 // Snapshot is the progress at one moment.
@@ -31,7 +33,14 @@ type Snapshot struct {
 
 	Problem string    // why there is no progress; "": there is progress
 	Until   time.Time // when the failed call is retried
-	Waits   time.Time // when the service continues, if it waits for the upstream; zero: it doesn't wait
+	Wait    Wait
+}
+
+// Wait says why the service sends nothing. The zero value means that it doesn't wait.
+type Wait struct {
+	Until time.Time         // when it continues, because the upstream asked for a pause or a retry is due
+	For   client.WaitReason // what it waits for without a set time
+	Since time.Time         // when it began to wait for that
 }
 
 // Snapshot returns the current progress.
@@ -41,7 +50,7 @@ func (p *Progress) Snapshot() Snapshot {
 	return Snapshot{
 		Requests: p.requests, Done: min(p.counts.Total()+p.current, p.requests), Before: p.before,
 		Failed: p.counts.Total() - p.counts.Completed, InDoubt: p.counts.InDoubt, Sent: p.sent, Batches: p.batches,
-		Problem: p.problem, Until: p.until, Waits: p.waits,
+		Problem: p.problem, Until: p.until, Wait: p.wait,
 	}
 }
 
@@ -49,21 +58,21 @@ func (p *Progress) Snapshot() Snapshot {
 func (p *Progress) counted(c *Counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts, p.current, p.problem, p.waits = *c, 0, "", time.Time{}
+	p.counts, p.current, p.problem, p.wait = *c, 0, "", Wait{}
 }
 
 // running sets the number of completed requests of the current batch.
 func (p *Progress) running(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.current, p.problem, p.waits = n, "", time.Time{}
+	p.current, p.problem, p.wait = n, "", Wait{}
 }
 
-// waiting records until when the service waits for the upstream; zero: it doesn't.
-func (p *Progress) waiting(until time.Time) {
+// waiting records why the service sends nothing.
+func (p *Progress) waiting(w Wait) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waits = until
+	p.wait = w
 }
 
 // created counts a batch that was created.

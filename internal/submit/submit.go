@@ -510,7 +510,7 @@ func (w *chunkWriter) explain(ctx context.Context, c *client.Client, ticket stri
 		case b.CreatedAt.IsZero():
 			return
 		default:
-			w.Progress.waiting(b.WaitsUntil)
+			w.Progress.waiting(Wait{Until: b.WaitsUntil, For: b.WaitingFor, Since: b.WaitingSince})
 		}
 	}
 }

@@ -84,7 +84,16 @@ func (d *Database) Finish(ctx context.Context, c *storage.Claim, marks []storage
 // Release implements storage.Storage.
 func (d *Database) Release(ctx context.Context, c *storage.Claim, marks []storage.Mark, notBefore time.Time) (err error) {
 	defer d.time("release", time.Now(), &err)
-	if err = d.Storage.Release(ctx, c, marks, notBefore); err == nil && len(marks) > 0 {
+	if err = d.Storage.Release(ctx, c, marks, notBefore); err == nil && (len(marks) > 0 || c.Waits != storage.NoWait) {
+		d.changed(c.ID)
+	}
+	return err
+}
+
+// Progress implements storage.Storage.
+func (d *Database) Progress(ctx context.Context, c *storage.Claim) error {
+	err := d.Storage.Progress(ctx, c)
+	if err == nil && c.Waits != storage.NoWait {
 		d.changed(c.ID)
 	}
 	return err

@@ -72,9 +72,9 @@ type gauges struct {
 	m       *Metrics
 	sources Sources
 
-	unfinished, quarantined, withWork, atWork, nodes, bytes, log *prometheus.Desc // of the whole database
-	running, places, inFlight, maxInFlight, heldBack             *prometheus.Desc // of this node
-	used, limit                                                  *prometheus.Desc // of a database with a limit
+	unfinished, quarantined, withWork, atWork, nodes, bytes, log     *prometheus.Desc // of the whole database
+	running, places, inFlight, maxInFlight, heldBack, outage, parked *prometheus.Desc // of this node
+	used, limit                                                      *prometheus.Desc // of a database with a limit
 
 	mu   sync.Mutex
 	last storage.Overview
@@ -102,12 +102,14 @@ func newGauges(m *Metrics, sources Sources) *gauges {
 		used:        gauge("sheaf_database_used_bytes", "Bytes of the database that count toward --max-database, as last measured."),
 		limit:       gauge("sheaf_database_limit_bytes", "Limit on the size of the database: --max-database."),
 		heldBack:    gauge("sheaf_credentials_held", "Credentials in use on this node whose requests all wait because the API asked for a pause."),
+		outage:      gauge("sheaf_upstream_outage", "1 while the upstream is unavailable and receives only probes from this node; otherwise 0."),
+		parked:      gauge("sheaf_queues_parked", "Queues that wait on this node until the upstream is available again."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.unfinished, g.quarantined, g.withWork, g.atWork, g.nodes, g.bytes, g.log, g.running, g.places, g.inFlight, g.maxInFlight, g.heldBack, g.used, g.limit} {
+	for _, d := range []*prometheus.Desc{g.unfinished, g.quarantined, g.withWork, g.atWork, g.nodes, g.bytes, g.log, g.running, g.places, g.inFlight, g.maxInFlight, g.heldBack, g.outage, g.parked, g.used, g.limit} {
 		ch <- d
 	}
 }
@@ -123,6 +125,12 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge(g.inFlight, float64(n.InFlight))
 	gauge(g.maxInFlight, float64(n.MaxInFlight))
 	gauge(g.heldBack, float64(n.Held))
+	outage := 0.
+	if !n.Outage.IsZero() {
+		outage = 1
+	}
+	gauge(g.outage, outage)
+	gauge(g.parked, float64(n.Parked))
 	if used, limit := g.sources.Room(); limit > 0 {
 		gauge(g.used, float64(used))
 		gauge(g.limit, float64(limit))

@@ -72,10 +72,13 @@ type stream struct {
 	key  storage.Key
 	id   storage.BatchID
 	sent batch.Set
+	wait storage.Wait // what the client knows that the batch waits for
 }
 
 // Events sends an event for each request that has already ended, one for each as it ends, and
-// finally one for the end of the batch. It returns an error only if nothing was sent.
+// finally one for the end of the batch. In between, it sends an event when the batch begins to wait
+// for the upstream or a credential, and when that wait ends. It returns an error only if nothing was
+// sent.
 func (s *Source) Events(c *Call, key storage.Key, v *View) error {
 	x := &stream{s: s, c: c, view: *v, key: key}
 	x.view.Indexed, x.view.mediaType = true, linesType // each response is one line of an event
@@ -185,6 +188,11 @@ func (x *stream) round() (over bool) {
 		Abort()
 	}
 	x.forget()
+	if !over && st.Wait.For != x.wait.For {
+		x.wait = st.Wait
+		a.Buf = append(a.Buf, "event: waiting\ndata: {"...)
+		a.Buf = append(appendWait(a.Buf, st.Wait), "}\n\n"...)
+	}
 	if over {
 		a.Buf = append(a.Buf, "event: end\nid: "+endEvent+"\ndata: "...)
 		a.Buf = appendFailures(batch.AppendHead(a.Buf, st.Status, st.Total, st.Completed), st.Failed, st.InDoubt)

@@ -84,7 +84,7 @@ func (a *Answer) Responses(st *storage.Status, v *View, separator string) error 
 }
 
 // Await returns when the batch is COMPLETED, when its status or its number of completed requests
-// changes, or when the time is up. It returns at once if the client has an older status
+// changes, or when the time is up. With details, it also returns when the reason to wait changes. It returns at once if the client has an older status
 // (If-None-Match).
 func (s *Source) Await(c *Call, key storage.Key, wait time.Duration, v *View) error {
 	ctx := c.R.Context()
@@ -102,7 +102,7 @@ func (s *Source) Await(c *Call, key storage.Key, wait time.Duration, v *View) er
 	for {
 		// Read the status the first time too, because it may have changed before the watch began.
 		st, err := s.Storage.Status(ctx, key, 0)
-		if err != nil || st.Status != first.Status || st.Completed != first.Completed {
+		if err != nil || st.Status != first.Status || st.Completed != first.Completed || v.Details && st.Wait.For != first.Wait.For {
 			return err
 		}
 		select {

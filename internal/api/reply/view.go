@@ -53,6 +53,9 @@ func (v *View) Tag(st *storage.Status, query string) string {
 	if !st.Quarantined.IsZero() {
 		hash += 4
 	}
+	if v.Details {
+		hash += uint64(st.Wait.For) << 3
+	}
 	b := append(make([]byte, 0, 64), `W/"`...)
 	b = append(strconv.AppendInt(b, int64(st.Status), 10), '-')
 	b = append(strconv.AppendInt(b, int64(st.Completed), 10), '-')
@@ -119,13 +122,26 @@ func AppendDetails(dst []byte, st *storage.Status, now time.Time) []byte {
 		dst = appendTime(dst, "quarantinedAt", st.Quarantined)
 		dst = batch.AppendString(append(dst, `,"quarantineReason":`...), st.Reason)
 	}
-	if !st.Paused && st.NotBefore.After(now) {
+	switch {
+	case st.Paused:
+	case st.Wait.For != storage.NoWait:
+		dst = appendWait(append(dst, ','), st.Wait)
+	case st.NotBefore.After(now):
 		dst = appendTime(dst, "waitsUntil", st.NotBefore)
 	}
 	if st.GroupID != "" {
 		dst = batch.AppendString(append(dst, `,"groupId":`...), st.GroupID)
 	}
 	return dst
+}
+
+// appendWait appends what a batch waits for; nothing if it doesn't wait.
+func appendWait(dst []byte, w storage.Wait) []byte {
+	if w.For == storage.NoWait {
+		return dst
+	}
+	dst = append(append(append(dst, `"waitingFor":"`...), w.For.String()...), '"')
+	return appendTime(dst, "waitingSince", w.Since)
 }
 
 // appendFailures appends how many requests failed, and how many of these are in doubt.

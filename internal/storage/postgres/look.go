@@ -191,9 +191,10 @@ func (db *DB) Overview(ctx context.Context, loads int) (storage.Overview, error)
 		get("loads", func(r pgx.Rows) error {
 			var l storage.Load
 			var name []byte
-			var notBefore, oldest int64
-			err := r.Scan(&name, &l.Open, &l.Owned, &l.Paused, &notBefore, &oldest)
+			var notBefore, waitsSince, oldest int64
+			err := r.Scan(&name, &l.Open, &l.Owned, &l.Paused, &notBefore, &l.Wait.For, &waitsSince, &oldest)
 			l.Queue, l.NotBefore, l.Oldest = string(name), db.released(notBefore), db.clock.in(oldest)
+			l.Wait = storage.WaitSince(l.Wait.For, db.clock.in(waitsSince))
 			out.Loads = append(out.Loads, l)
 			return err
 		}, loads).anew(func() { out.Loads = nil }),

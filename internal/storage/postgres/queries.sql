@@ -217,7 +217,7 @@ SELECT count(*), count(*) FILTER (WHERE EXISTS (SELECT FROM nodes WHERE nodes.id
 FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0;
 
 -- name: loads
-SELECT queues.name, open, EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node), paused, not_before,
+SELECT queues.name, open, EXISTS (SELECT FROM nodes WHERE nodes.id = owners.node), paused, not_before, waits_for, waits_since,
     coalesce((SELECT created_at FROM batches WHERE batches.queue = queues.id AND ended_at = 0 AND quarantined_at = 0 ORDER BY batches.id LIMIT 1), 0)
 FROM queues JOIN owners ON owners.queue = queues.id WHERE open > 0 ORDER BY open DESC, queues.id LIMIT $1;
 
@@ -234,7 +234,9 @@ SELECT coalesce(sum(open), 0) FROM queues WHERE name >= $1 AND name < $2;
 SELECT parallel, stop_on_failure, options, packed FROM batches JOIN requests ON requests.batch = batches.id WHERE batches.id = $1 AND NOT deleted;
 
 -- name: news
-SELECT id, ended_at <> 0, completed, m.done, m.results FROM batches
+SELECT id, ended_at <> 0, completed, m.done, m.results,
+    CASE WHEN ended_at = 0 AND quarantined_at = 0 THEN coalesce((SELECT waits_for FROM owners WHERE owners.queue = batches.queue), 0) ELSE 0 END
+FROM batches
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE status <> 3) AS done, count(*) AS results FROM marks
     WHERE batch = batches.id AND state = 3 AND batches.started_at <> 0

@@ -160,7 +160,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 		var n storage.News
 		var isEnded bool
 		var completed int
-		err := r.Scan(&n.ID, &isEnded, &completed, &n.Completed, &n.Results)
+		err := r.Scan(&n.ID, &isEnded, &completed, &n.Completed, &n.Results, &n.Waits)
 		n.Status = statusOf(isEnded, n.Completed)
 		out = append(out, n)
 		return err

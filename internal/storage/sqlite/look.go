@@ -241,7 +241,7 @@ func (db *DB) Overview(ctx context.Context, loads int) (out storage.Overview, er
 		err = query(c, "loads", func(s *sqlite.Stmt) error {
 			out.Loads = append(out.Loads, storage.Load{
 				Queue: s.ColumnText(0), Open: s.ColumnInt(1), Owned: s.ColumnBool(2), Paused: s.ColumnBool(3),
-				NotBefore: released(s.ColumnInt64(4)), Oldest: storage.FromMillis(s.ColumnInt64(5)),
+				NotBefore: released(s.ColumnInt64(4)), Wait: readWait(s, 5), Oldest: storage.FromMillis(s.ColumnInt64(7)),
 			})
 			return nil
 		}, db.process, loads)

@@ -131,7 +131,7 @@ FROM queues WHERE name = ?;
 SELECT count(*), coalesce(sum(owner = ?), 0), coalesce(sum(open), 0) FROM queues WHERE open > 0;
 
 -- name: loads
-SELECT name, open, owner = ?1, paused, not_before,
+SELECT name, open, owner = ?1, paused, not_before, waits_for, waits_since,
     (SELECT created_at FROM batches WHERE queue = queues.id AND state < 3 AND quarantined_at = 0 ORDER BY id LIMIT 1)
 FROM queues WHERE open > 0 ORDER BY open DESC, id LIMIT ?2;
 
@@ -148,7 +148,9 @@ SELECT coalesce(sum(open), 0) FROM queues WHERE name >= ?1 AND name < ?2;
 SELECT parallel, stop_on_failure, (SELECT packed FROM requests WHERE batch = batches.id), options FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: news
-SELECT state, completed, started_at FROM batches WHERE id = ? AND deleted = 0;
+SELECT state, completed, started_at,
+    CASE WHEN state < 3 AND quarantined_at = 0 THEN (SELECT waits_for FROM queues WHERE id = batches.queue) ELSE 0 END
+FROM batches WHERE id = ? AND deleted = 0;
 
 -- name: open_of_group
 SELECT id, queue, started_at, quarantined_at FROM batches INDEXED BY batches_group

@@ -240,6 +240,7 @@ func (db *DB) News(ctx context.Context, ids []storage.BatchID) ([]storage.News, 
 			started := false
 			err := query(c, "news", func(s *sqlite.Stmt) error {
 				n.Status, n.Completed, started = batch.Status(s.ColumnInt(0)), s.ColumnInt(1), s.ColumnInt64(2) != 0
+				n.Waits = storage.WaitReason(s.ColumnInt(3))
 				return nil
 			}, int64(id))
 			if err != nil {

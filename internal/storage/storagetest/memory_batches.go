@@ -141,7 +141,11 @@ func (n *Node) News(ctx context.Context, ids []storage.BatchID) ([]storage.News,
 					results++
 				}
 			}
-			out = append(out, storage.News{ID: id, Status: b.status(), Completed: b.completed(), Results: results})
+			news := storage.News{ID: id, Status: b.status(), Completed: b.completed(), Results: results}
+			if b.endedAt.IsZero() && b.aside.IsZero() {
+				news.Waits = b.queue.wait.For
+			}
+			out = append(out, news)
 		}
 		return out, nil
 	})

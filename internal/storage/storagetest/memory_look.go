@@ -122,7 +122,7 @@ func (n *Node) Overview(ctx context.Context, loads int) (storage.Overview, error
 				out.Owned++
 				owned[q.owner]++
 			}
-			l := storage.Load{Queue: name, Open: len(q.open), Oldest: q.open[0].createdAt, Owned: q.owned(), Paused: q.paused}
+			l := storage.Load{Queue: name, Open: len(q.open), Oldest: q.open[0].createdAt, Owned: q.owned(), Paused: q.paused, Wait: q.wait}
 			if !q.notBefore.Equal(storage.Forever) {
 				l.NotBefore = q.notBefore
 			}

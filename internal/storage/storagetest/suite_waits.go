@@ -17,6 +17,16 @@ func (f *fixture) releaseFor(c *storage.Claim, waits storage.WaitReason, notBefo
 	f.release(c, notBefore)
 }
 
+// waits returns what the news of a batch says that it waits for.
+func (f *fixture) waits(b *storage.NewBatch) storage.WaitReason {
+	f.Helper()
+	news, err := f.s.News(f.Context(), []storage.BatchID{f.status(b).ID})
+	if err != nil || len(news) != 1 {
+		f.Fatalf("news: %v, %v", news, err)
+	}
+	return news[0].Waits
+}
+
 var waitTests = []test{
 	{"a queue waits for what its runner named, until the batch makes progress", func(f *fixture) {
 		b := newBatch("s", 3)
@@ -31,6 +41,10 @@ var waitTests = []test{
 		if q, err := f.s.Queue(f.Context(), b.Queue); err != nil || q.Wait != first {
 			f.Errorf("queue: %+v, %v", q, err)
 		}
+		if o, err := f.s.Overview(f.Context(), 1); err != nil || o.Loads[0].Wait != first {
+			f.Errorf("overview: %+v, %v", o, err)
+		}
+		expect(f.T, "news", f.waits(b), storage.ForUpstream)
 
 		c = f.claim(c.Queue)
 		expect(f.T, "claim", c.Waits, storage.ForUpstream)
@@ -47,6 +61,10 @@ var waitTests = []test{
 			f.Fatal(err)
 		}
 		expect(f.T, "progress ends the wait", f.status(b).Wait, storage.Wait{})
+		expect(f.T, "news afterwards", f.waits(b), storage.NoWait)
+		if o, err := f.s.Overview(f.Context(), 1); err != nil || o.Loads[0].Wait != (storage.Wait{}) {
+			f.Errorf("overview afterwards: %+v, %v", o, err)
+		}
 		f.releaseFor(c, storage.NoWait, time.Time{})
 		expect(f.T, "runnable afterwards", f.runnable()[0].Waits, storage.NoWait)
 	}},
@@ -58,6 +76,8 @@ var waitTests = []test{
 		c = f.claim(c.Queue)
 		c = f.finish(c, done(0, "x"))
 		expect(f.T, "status of the ended batch", f.status(b).Wait, storage.Wait{})
+		expect(f.T, "news of the ended batch", f.waits(b), storage.NoWait)
+		expect(f.T, "news of the queue's next batch", f.waits(next), storage.ForUpstream)
 		expect(f.T, "the queue's next claim", c.Waits, storage.ForUpstream)
 		f.end(c, done(0, "x"))
 		f.create(newBatch("s", 1))
@@ -157,10 +177,10 @@ func again(b *storage.NewBatch) *storage.NewBatch {
 	return &out
 }
 
-// renew gives a batch the credential "new".
-func (f *fixture) renew(b *storage.NewBatch, owner batch.Owner, queue string) storage.QueueID {
+// renew gives a batch a new credential.
+func (f *fixture) renew(b *storage.NewBatch, credential string, owner batch.Owner, queue string) storage.QueueID {
 	f.Helper()
-	q, err := f.s.Renew(f.Context(), storage.Renewal{Key: key(b), Credential: []byte("new"), NewOwner: owner, NewQueue: queue})
+	q, err := f.s.Renew(f.Context(), storage.Renewal{Key: key(b), Credential: []byte(credential), NewOwner: owner, NewQueue: queue})
 	if err != nil {
 		f.Fatalf("Renew: %v", err)
 	}
@@ -172,7 +192,7 @@ var renewalTests = []test{
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.releaseFor(c, storage.ForCredential, moment(5))
-		expect(f.T, "queue", f.renew(b, b.Owner, ""), c.Queue)
+		expect(f.T, "queue", f.renew(b, "new", b.Owner, ""), c.Queue)
 		expect(f.T, "not before", f.notBefore(), time.Time{})
 		c = f.claim(c.Queue)
 		expect(f.T, "credential", string(c.Credential), "new")
@@ -181,7 +201,7 @@ var renewalTests = []test{
 	{"a batch that runs learns of the new credential when it is released", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
-		f.renew(b, b.Owner, "")
+		f.renew(b, "new", b.Owner, "")
 		f.releaseFor(c, storage.ForCredential, moment(5))
 		expect(f.T, "not before", f.notBefore(), time.Time{})
 		expect(f.T, "status", f.status(b).Wait, storage.Wait{})
@@ -191,7 +211,7 @@ var renewalTests = []test{
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.releaseFor(c, storage.ForUpstream, moment(5))
-		f.renew(b, b.Owner, "")
+		f.renew(b, "new", b.Owner, "")
 		expect(f.T, "not before", f.notBefore().Equal(moment(5)), true)
 	}},
 	{"the batch and its queue get a new owner", func(f *fixture) {
@@ -200,7 +220,7 @@ var renewalTests = []test{
 		f.create(b)
 		f.create(next)
 		old, owner := *b, batch.OwnerOf("another token")
-		q := f.renew(b, owner, "s/another")
+		q := f.renew(b, "new", owner, "s/another")
 		if _, err := f.s.Status(f.Context(), key(&old), 0); !errors.Is(err, storage.ErrNotFound) {
 			f.Errorf("the old owner reads the batch: %v", err)
 		}
@@ -210,7 +230,7 @@ var renewalTests = []test{
 		taken := newBatch("s", 1)
 		taken.Owner, taken.Queue, taken.DedupKey = owner, "s/another", next.DedupKey
 		expect(f.T, "the queue has a new name", f.create(taken), q)
-		f.renew(next, owner, "s/another")
+		f.renew(next, "new", owner, "s/another")
 		next.Owner = owner
 		expect(f.T, "a batch that lost its key", f.status(next).Status, batch.Queued)
 		f.expectDuplicate(again(taken), taken, q)
@@ -219,7 +239,7 @@ var renewalTests = []test{
 		b := newBatch("s", 1)
 		f.finish(f.claimed(b), done(0, "x"))
 		owner := batch.OwnerOf("another token")
-		f.renew(b, owner, "")
+		f.renew(b, "new", owner, "")
 		b.Owner = owner
 		expect(f.T, "outcome", f.status(b).Status, batch.Completed)
 		f.expectSeals(3)
