@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sheafapi/sheaf/internal/batch"
+	"github.com/sheafapi/sheaf/internal/governor"
 	"github.com/sheafapi/sheaf/internal/telemetry"
 )
 
@@ -51,7 +54,61 @@ func (o *Options) complete() error {
 	if err := batch.CheckFailWhen(o.Upstream.FailWhen); err != nil {
 		return fmt.Errorf("FailWhen %w", err)
 	}
+	return checkLimits(o.Upstream.Limits)
+}
+
+// maxRouteLimits keeps the search for the limits of a request short.
+const maxRouteLimits = 100
+
+func checkLimits(limits []RouteLimit) error {
+	if len(limits) > maxRouteLimits {
+		return fmt.Errorf("there are %d limits, but at most %d are possible", len(limits), maxRouteLimits)
+	}
+	type identity struct {
+		match string
+		per   Scope
+	}
+	seen := map[identity]bool{}
+	for i := range limits {
+		l := &limits[i]
+		if err := l.Check(); err != nil {
+			return err
+		}
+		if id := (identity{l.Match, l.Per}); seen[id] {
+			return fmt.Errorf("the limit %q is given twice for the same scope", l.Match)
+		} else {
+			seen[id] = true
+		}
+	}
 	return nil
+}
+
+// Check returns an error that says what is wrong with the limit.
+func (l *RouteLimit) Check() error {
+	method, path, _ := strings.Cut(l.Match, " ")
+	switch {
+	case method != "*" && !slices.Contains(batch.Methods, method) || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " ?#"):
+		return fmt.Errorf("match is %q but must be a method (%s, or * for any) and a path, such as GET /orders*", l.Match, strings.Join(batch.Methods, ", "))
+	case l.Rate == Rate{} && l.Concurrency == 0:
+		return fmt.Errorf("the limit %q needs a rate or a concurrency", l.Match)
+	case l.Rate != Rate{} && !l.Rate.Valid():
+		return fmt.Errorf("the limit %q has a rate of %d in %v, but a rate must be between 1 in 24h and 1,000,000 in 1s", l.Match, l.Rate.N, l.Rate.Per)
+	case l.Concurrency < 0:
+		return fmt.Errorf("the limit %q has a negative concurrency", l.Match)
+	case l.Per > PerAll:
+		return fmt.Errorf("the limit %q has an unknown scope: %d", l.Match, l.Per)
+	}
+	return nil
+}
+
+// routeLimits returns the limits for the governor.
+func (u *Upstream) routeLimits() []governor.RouteLimit {
+	out := make([]governor.RouteLimit, len(u.Limits))
+	for i, l := range u.Limits {
+		method, path, _ := strings.Cut(l.Match, " ")
+		out[i] = governor.RouteLimit{Method: method, Path: path, Rate: governor.Rate(l.Rate), Concurrency: l.Concurrency, Per: governor.Scope(l.Per)}
+	}
+	return out
 }
 
 // fill sets a zero value to its default.

@@ -62,6 +62,9 @@ type Upstream struct {
 	// Rate limits the requests sent with one credential by all services that share the database.
 	// Default: no fixed limit; the upstream's 429 answers set the pace.
 	Rate Rate
+	// Limits limit the requests to parts of the API, in addition to Rate. If several limits match a
+	// request, all of them apply.
+	Limits []RouteLimit
 	// Success lists the status codes that count as success, separated by commas: 200,201,404. 2xx
 	// stands for all from 200 to 299. Default: 2xx.
 	Success string
@@ -201,3 +204,29 @@ type Rate struct {
 
 // Valid reports whether the rate is between 1 in 24h and 1,000,000 in 1s.
 func (r Rate) Valid() bool { return governor.Rate(r).Valid() }
+
+// RouteLimit limits the requests whose method and path match. Rate or Concurrency is required. A
+// request that must wait doesn't delay other requests of a parallel batch.
+type RouteLimit struct {
+	// Match is a method, or * for any, and a pattern of the path: "GET /orders*". In the pattern, *
+	// stands for any text, with slashes too. The path is the one below Upstream.URL, as it is sent,
+	// without the query.
+	Match string
+	// Rate applies to all services that share the database.
+	Rate Rate
+	// Concurrency is how many requests may be in flight at once. It applies to each service, because
+	// services that share a database don't share places.
+	Concurrency int
+	// Per says which requests are counted together. Default: PerCredential.
+	Per Scope
+}
+
+// Scope says which requests a RouteLimit counts together.
+type Scope uint8
+
+// The scopes.
+const (
+	PerCredential Scope = iota // those with the same upstream credential
+	PerStore                   // those of one store
+	PerAll                     // all
+)

@@ -166,7 +166,7 @@ func (s *Service) newEngine(o *Options) *engine.Engine {
 	}
 	return engine.New(engine.Options{
 		Storage: s.storage, Upstream: s.upstream, Unseal: s.sealer.unseal, CPU: s.cpus, Policy: policy,
-		Governor:  governor.New(s.storage, governor.Rate(o.Upstream.Rate), o.Limits.MaxOutbound, policy.OutageLimit, policy.CredentialLimit, o.Logger),
+		Governor:  governor.New(s.storage, governor.Rate(o.Upstream.Rate), o.Upstream.routeLimits(), o.Limits.MaxOutbound, policy.OutageLimit, policy.CredentialLimit, o.Logger),
 		Strangers: s.gate.AdmitsStrangers(), QueuesAtOnce: o.Limits.StoresAtOnce,
 		MaxOutbound: o.Limits.MaxOutbound, MaxBody: o.Limits.MaxBody, MaxAnswer: o.Limits.MaxAnswer,
 		ShutdownTimeout: o.ShutdownTimeout, Logger: o.Logger,

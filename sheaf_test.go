@@ -29,6 +29,17 @@ func TestOptionsRefused(t *testing.T) {
 		"at least 1h":                  func(o *Options) { o.Database.Retention = time.Minute },
 		"a duration can't be negative": func(o *Options) { o.Retries.Interval = -1 },
 		"a limit can't be negative":    func(o *Options) { o.Limits.MaxBody = -1 },
+		`match is "orders"`:            func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "orders", Concurrency: 1}} },
+		`match is "TRACE /a"`:          func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "TRACE /a", Concurrency: 1}} },
+		`match is "GET /a?b=c"`:        func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "GET /a?b=c", Concurrency: 1}} },
+		"needs a rate or a":            func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "GET /a"}} },
+		"1 in 24h":                     func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "GET /a", Rate: Rate{1, 25 * time.Hour}}} },
+		"negative concurrency":         func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "GET /a", Concurrency: -1}} },
+		"unknown scope":                func(o *Options) { o.Upstream.Limits = []RouteLimit{{Match: "GET /a", Concurrency: 1, Per: 9}} },
+		"at most 100 are possible":     func(o *Options) { o.Upstream.Limits = make([]RouteLimit, 101) },
+		"twice for the same scope": func(o *Options) {
+			o.Upstream.Limits = []RouteLimit{{Match: "GET /a", Concurrency: 1}, {Match: "GET /a", Rate: Rate{1, time.Second}}}
+		},
 		"Success must be status codes": func(o *Options) { o.Upstream.Success = "ok" },
 		"FailWhen must be JSON":        func(o *Options) { o.Upstream.FailWhen = []string{"errors"} },
 		"must be sqlite:FILE":          func(o *Options) { o.Database.URL = "mysql://" },

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/sheafapi/sheaf"
 	"github.com/sheafapi/sheaf/internal/private"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -83,6 +84,7 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]string, lines 
 	}
 	var known []string
 	f.VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
+	known = append(known, limitsKey)
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
 		return nil, nil, usagef("%s:%d: a settings file has one setting per line, such as listen: 127.0.0.1:8080", file, top.Line)
@@ -90,7 +92,7 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]string, lines 
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		name, value := top.Content[i].Value, top.Content[i+1]
 		place := fmt.Sprintf("%s:%d: ", file, top.Content[i].Line)
-		if f.Lookup(name) == nil {
+		if f.Lookup(name) == nil && name != limitsKey {
 			if replacement, ok := removed[name]; ok {
 				return nil, nil, usagef("%s%s was removed: %s", place, name, replacement)
 			}
@@ -102,6 +104,10 @@ func readConfig(file string, f *pflag.FlagSet) (values map[string]string, lines 
 		}
 		if line, twice := lines[name]; twice {
 			return nil, nil, usagef("%s%s is already set in line %d", place, name, line)
+		}
+		if name == limitsKey {
+			lines[name] = top.Content[i].Line // see readLimits
+			continue
 		}
 		text, err := scalar(value)
 		if err != nil {
@@ -138,7 +144,7 @@ func scalar(n *yaml.Node) (string, error) {
 
 // printConfig prints the settings that apply as a settings file, with their origins. Secrets are
 // masked.
-func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
+func printConfig(w io.Writer, f *pflag.FlagSet, from origins, limits []sheaf.RouteLimit) error {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	f.VisitAll(func(flag *pflag.Flag) {
 		value := &yaml.Node{Kind: yaml.ScalarNode, Value: masked(flag.Value.String()), LineComment: "# " + from[flag.Name]}
@@ -147,6 +153,9 @@ func printConfig(w io.Writer, f *pflag.FlagSet, from origins) error {
 		}
 		top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: flag.Name}, value)
 	})
+	if len(limits) > 0 {
+		top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: limitsKey}, limitNodes(limits))
+	}
 	out := yaml.NewEncoder(w)
 	return errors.Join(out.Encode(top), out.Close())
 }
@@ -212,7 +221,7 @@ Print those that apply, with their origin, as a settings file. Secrets are maske
 			for _, sentence := range unknown(flags, vars) {
 				fmt.Fprintln(c.ErrOrStderr(), "sheaf: "+sentence)
 			}
-			return printConfig(c.OutOrStdout(), flags, from)
+			return printConfig(c.OutOrStdout(), flags, from, s.options.Upstream.Limits)
 		},
 	}
 	s.addTo(check, flags)

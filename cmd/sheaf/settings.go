@@ -141,6 +141,9 @@ func (s *settings) load(f *pflag.FlagSet, vars map[string]string) (origins, erro
 	if err != nil {
 		return nil, err
 	}
+	if s.options.Upstream.Limits, err = readLimits(s.configFile(vars)); err != nil {
+		return nil, err
+	}
 	s.authChosen = from["auth"] != byDefault
 	return from, s.check()
 }

@@ -291,7 +291,7 @@ func TestCheckedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		var printed bytes.Buffer
-		if err := printConfig(&printed, flags, from); err != nil {
+		if err := printConfig(&printed, flags, from, nil); err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(t.TempDir(), "sheaf.yaml")

@@ -135,6 +135,7 @@ func (r *run) returnReserved(begins []int) {
 	}
 	for _, i := range begins {
 		r.upstream.Undo(r.c.Queue)
+		r.routes.undo(i, r.c.Queue)
 		r.detachMemory(i).Release()
 	}
 }
@@ -220,6 +221,7 @@ func (r *run) send(i int) answer {
 	}
 	if a.Outcome == outbound.Withheld {
 		r.upstream.Undo(r.c.Queue)
+		r.routes.undo(i, r.c.Queue)
 		return answer{index: i, Answer: a}
 	}
 	learned := r.policy.lesson(&a, r.requests[i].allowed, began, finished)
@@ -227,6 +229,7 @@ func (r *run) send(i int) answer {
 	learned.Unavailable = isUnavailable(&a) && r.e.work.Err() == nil
 	learned.Unreachable = a.Outcome == outbound.NotSent
 	learned.Accepted, learned.Unauthorized = a.Outcome == outbound.Answered && a.Code/100 == 2, isUnauthorized(&a)
+	r.routes.done(i)
 	verdict := r.upstream.Done(r.e.work, learned)
 	if !learned.Unavailable {
 		r.e.restart(1)

@@ -37,6 +37,7 @@ func (r *run) pick() (begins []int, due time.Time) {
 // attempt first, then those whose dependencies have ended, then the others in their order.
 func (r *run) choose() (begins []int, due time.Time) {
 	r.later, r.outage, r.expired = time.Time{}, time.Time{}, time.Time{}
+	r.routes.begin()
 	if r.phase != active || r.lost || r.e.drain.Err() != nil || r.e.over(r.term) {
 		return nil, time.Time{}
 	}
@@ -54,12 +55,15 @@ func (r *run) choose() (begins []int, due time.Time) {
 		case chosen:
 			begins = append(begins, i)
 			return true
-		case refused:
+		case refused, skipped:
 		}
 		return false
 	})
 	if r.graph != nil {
 		begins = r.unblock(begins, now)
+	}
+	if r.routes != nil {
+		begins = r.reconsider(begins, now)
 	}
 	// In a batch that runs in order, width is 1, so this considers a request only once all requests
 	// before it have ended.
@@ -75,17 +79,45 @@ func (r *run) choose() (begins []int, due time.Time) {
 			continue
 		}
 		is := r.tryStart(r.next, len(begins), now)
-		if is == refused {
+		if is == refused || is == skipped && r.width == 1 {
 			break
 		}
-		if is == chosen {
+		switch is {
+		case chosen:
 			begins = append(begins, r.next)
+		case skipped:
+			r.routes.skipped = append(r.routes.skipped, r.next)
+		case ended, refused:
 		}
 	}
-	if due.IsZero() || !r.later.IsZero() && r.later.Before(due) {
-		due = r.later
+	for _, at := range []time.Time{r.later, r.routes.dueAt()} {
+		if due.IsZero() || !at.IsZero() && at.Before(due) {
+			due = at
+		}
 	}
 	return begins, due
+}
+
+// reconsider adds the requests that waited for their routes and can start now to begins.
+func (r *run) reconsider(begins []int, now time.Time) []int {
+	full := false
+	r.routes.skipped = slices.DeleteFunc(r.routes.skipped, func(i int) bool {
+		if full || r.phase >= halted {
+			return false
+		}
+		switch r.tryStart(i, len(begins), now) {
+		case ended:
+			return true
+		case chosen:
+			begins = append(begins, i)
+			return true
+		case refused:
+			full = true
+		case skipped:
+		}
+		return false
+	})
+	return begins
 }
 
 // unblock adds the blocked requests that can start now to begins.
@@ -106,6 +138,7 @@ func (r *run) unblock(begins []int, now time.Time) []int {
 			return true
 		case refused:
 			full = true
+		case skipped:
 		}
 		return false
 	})
@@ -118,7 +151,8 @@ type choice int
 const (
 	chosen  choice = iota // the request has everything that it needs and will start
 	ended                 // the request has ended without being sent
-	refused               // the request can't start now
+	refused               // no request can start now
+	skipped               // the request must wait for its route
 )
 
 // tryStart prepares request i and reserves what it needs. begins is the number of requests that
@@ -127,13 +161,11 @@ func (r *run) tryStart(i, begins int, now time.Time) choice {
 	if is := r.prepare(i); is != chosen {
 		return is
 	}
-	if r.reserve(i, begins, now) {
-		return chosen
-	}
-	if r.giveUp(i, now) {
+	is := r.reserve(i, begins, now)
+	if is == refused && r.giveUp(i, now) {
 		return ended
 	}
-	return refused
+	return is
 }
 
 // giveUp ends request i unsent if the upstream has refused a request of its store and named a time that
@@ -216,18 +248,28 @@ func (r *run) endUnsent(i int, result batch.Result) {
 // run tries again when an attempt ends.
 //
 // If the governor refuses, r.later says when it allows an attempt. Until choose resets r.later,
-// reserve refuses every request.
-func (r *run) reserve(i, begins int, now time.Time) bool {
+// reserve refuses every request. If only a route of the request refuses, reserve returns skipped.
+func (r *run) reserve(i, begins int, now time.Time) choice {
 	n := r.inflight + begins
 	if n >= r.width || !r.later.IsZero() {
-		return false
+		return refused
+	}
+	if !r.enterRoutes(i, now) {
+		return skipped
 	}
 	first := n == 0
 	var ok bool
 	r.later, ok = r.upstream.Try(r.e.drain, r.c.Queue, now)
+	if !ok {
+		r.routes.undo(i, r.c.Queue)
+	}
 	if !ok && first && r.later.IsZero() {
 		r.later, ok = r.stand()
 		now = time.Now()
+		if ok && !r.enterRoutes(i, now) {
+			r.upstream.Undo(r.c.Queue)
+			return skipped
+		}
 	}
 	r.requests[i].allowed = now
 	if !ok {
@@ -236,11 +278,12 @@ func (r *run) reserve(i, begins int, now time.Time) bool {
 		} else {
 			r.expired = r.upstream.Expired()
 		}
-		return false
+		return refused
 	}
 	if !r.takePlace(first) {
 		r.upstream.Undo(r.c.Queue)
-		return false
+		r.routes.undo(i, r.c.Queue)
+		return refused
 	}
 	if !r.takeMemory(i, first) {
 		r.e.outbound.Release(1)
@@ -248,9 +291,19 @@ func (r *run) reserve(i, begins int, now time.Time) bool {
 			r.e.extras.give(r.share, 1)
 		}
 		r.upstream.Undo(r.c.Queue)
-		return false
+		r.routes.undo(i, r.c.Queue)
+		return refused
 	}
-	return true
+	return chosen
+}
+
+// enterRoutes takes a place and a slot from each route of request i. It takes all of them or none.
+func (r *run) enterRoutes(i int, now time.Time) bool {
+	req := &r.c.Requests[i]
+	if filled := r.requests[i].outgoing; filled != nil {
+		req = filled
+	}
+	return r.routes.enter(r.e.drain, i, req, r.c.Queue, now)
 }
 
 // stand waits in line for one of the credential's places in flight. It gives up if the batch is
@@ -315,9 +368,12 @@ func (r *run) detachMemory(i int) *budget.Share {
 }
 
 // isPatient reports whether a batch with nothing in flight keeps its queue's place until the time
-// that the governor has named.
+// that the governor has named. In the line of a route, it keeps the place until its turn is over.
 func (r *run) isPatient(due time.Time) bool {
-	if r.later.IsZero() {
+	switch {
+	case r.later.IsZero() && r.routes.isInLine():
+		return !r.e.over(r.term)
+	case r.later.IsZero() && r.routes.dueAt().IsZero():
 		return false
 	}
 	wait := time.Until(due)

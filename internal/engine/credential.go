@@ -26,6 +26,7 @@ func (r *run) unseal() (err error) {
 	case err == nil:
 		r.upstream = r.e.Governor.Attach(batch.OwnerOf(r.token))
 		r.upstream.Use(r.c.Queue, r.c.Store)
+		r.routes = newRouting(r.e.Governor.Routes(batch.OwnerOf(r.token), r.c.Store), len(r.requests))
 		return nil
 	case r.phase == halted:
 		return nil

@@ -27,13 +27,14 @@ type queue struct {
 	state    queueState
 	store    string        // ready, running: the store whose limit it counts toward; empty: none
 	fresh    bool          // ready: it was idle before
-	found    bool          // ready: a scan has found it
+	found    bool          // ready, waiting: a scan has found it
 	again    bool          // woken while it was running
 	stranger bool          // running: it counts toward the strangers' limit
 	lost     bool          // its last claim was lost before an attempt ended
 	news     chan struct{} // running: the batch's creator may have stopped, paused or deleted it
 	timer    *time.Timer   // waiting
 	until    time.Time     // waiting: the end of the wait
+	stored   time.Time     // waiting, found: the same according to storage
 }
 
 type queueState uint8
@@ -122,6 +123,7 @@ func (e *Engine) hint(id storage.QueueID) {
 // enqueue puts a queue at the end of its line. If the queue doesn't get a place at once, it is
 // offered to other nodes when unlock is called. e.mu is held.
 func (e *Engine) enqueue(id storage.QueueID, q *queue) {
+	q.found = false
 	e.line(id, q)
 	if q.state == ready {
 		e.offers = append(e.offers, id)

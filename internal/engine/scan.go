@@ -13,6 +13,10 @@ const (
 	// their node died or a wake-up was lost.
 	scanInterval = time.Second
 	scanPage     = 1000
+	// behindOthers is how much later than its time this node runs a queue that another node has
+	// released until then. So the other node goes first, because it holds the queue's slot for the
+	// credential or a route, and there is a scan in between.
+	behindOthers = scanInterval + 250*time.Millisecond
 )
 
 // scanLoop looks for queues that no node runs.
@@ -60,14 +64,23 @@ func (e *Engine) scan(ctx context.Context, cursor storage.QueueID) (storage.Queu
 }
 
 // take puts unknown queues into a line. It also shortens the wait of a queue that storage now says may
-// run earlier, which happens if another node changed the wait and then died. It returns false if the
-// engine knows maxKnown queues.
+// run earlier, which happens if another node changed the wait and then died. It extends the wait of a
+// queue that another node has run since then. It returns false if the engine knows maxKnown queues.
 func (e *Engine) take(page []storage.Runnable) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	behind := time.Duration(0)
+	if e.Ready() == nil { // before that, the waits may be those of an earlier process of this node
+		behind = behindOthers
+	}
 	for _, r := range page {
 		if q := e.queues[r.Queue]; q != nil {
-			if q.state == waiting && q.until.Sub(r.NotBefore) > scanInterval && time.Until(q.until) > scanInterval {
+			sooner := q.until.Sub(r.NotBefore) > scanInterval+behindOthers && time.Until(q.until) > scanInterval
+			later := q.found && r.NotBefore.Sub(q.stored) > behindOthers/10
+			if q.state == waiting && (sooner || later) {
+				if q.found {
+					q.stored, r.NotBefore = r.NotBefore, r.NotBefore.Add(behind)
+				}
 				q.timer.Stop()
 				if pause := time.Until(r.NotBefore); pause > 0 {
 					e.wait(r.Queue, q, pause)
@@ -84,7 +97,7 @@ func (e *Engine) take(page []storage.Runnable) bool {
 		switch {
 		case r.Waits == storage.ForUpstream && e.park(r.Queue, &queue{}):
 		case r.Waits != storage.ForUpstream && pause > 0:
-			e.wait(r.Queue, &queue{}, pause)
+			e.wait(r.Queue, &queue{found: true, stored: r.NotBefore}, pause+behind)
 		default:
 			e.line(r.Queue, &queue{found: true}) // without an offer, because other nodes scan too
 		}

@@ -46,6 +46,7 @@ type run struct {
 	outage  time.Time // the latest time by which the outage that made the governor refuse must have ended; zero: there is none
 	expired time.Time // when the credential expired; zero: that isn't why the governor refused
 	graph   *graph    // nil: no request depends on another
+	routes  *routing  // limits on parts of the API; nil: there are none
 	share   *share    // the batch's share of the places for further attempts (see extras); nil: the batch runs in order
 
 	// For attempt.go.
@@ -205,6 +206,9 @@ func (r *run) heed(s storage.Signals) {
 // frees a place, or the node shuts down.
 func (r *run) await(due time.Time) {
 	var timer <-chan time.Time
+	if over := time.Now().Add(shortTurn); r.routes.isInLine() && (due.IsZero() || over.Before(due)) {
+		due = over // then the run checks whether its turn is over
+	}
 	if !due.IsZero() {
 		timer = time.After(time.Until(due))
 	}
@@ -218,6 +222,7 @@ func (r *run) await(due time.Time) {
 	}
 	select {
 	case <-again:
+	case <-r.routes.signal():
 	case a := <-r.answers:
 		r.settle(a)
 		for r.inflight > 0 {
@@ -341,6 +346,7 @@ func (r *run) close() {
 	if r.upstream == nil {
 		return
 	}
+	r.routes.close(r.c.Queue, r.isOver())
 	if r.later.IsZero() { // otherwise the queue still needs its slot
 		r.upstream.Forget(r.c.Queue)
 	}

@@ -171,6 +171,7 @@ type world struct {
 	*host
 	policy  Policy
 	rate    governor.Rate
+	limits  []governor.RouteLimit
 	options Options               // options that differ from the defaults of start
 	wrap    func(Storage) Storage // wraps each node's storage; nil: not wrapped
 	batches []*testBatch
@@ -235,7 +236,7 @@ func (w *world) start() {
 	if o.MaxOutbound == 0 {
 		o.MaxOutbound = 1000
 	}
-	o.Governor = governor.New(w.node, w.rate, o.MaxOutbound, w.policy.OutageLimit, w.policy.CredentialLimit, o.Logger)
+	o.Governor = governor.New(w.node, w.rate, w.limits, o.MaxOutbound, w.policy.OutageLimit, w.policy.CredentialLimit, o.Logger)
 	if o.Memory == 0 {
 		o.Memory, o.LargestBatch = 4<<20, 1<<20
 	} else if o.LargestBatch == 0 {

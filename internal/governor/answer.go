@@ -84,7 +84,7 @@ func (c *Credential) teach(a *Answer, until, now time.Time) {
 	switch {
 	case fresh && again && long, !fresh && c.warned && many:
 		c.warned = false
-		c.learn(now, until, c.governor.rate.perSecond())
+		c.learn(now, until, c.rate.perSecond())
 	case fresh:
 		c.warn(now, until, many || again)
 	}

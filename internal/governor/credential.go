@@ -19,6 +19,7 @@ import (
 type Credential struct {
 	governor *Governor
 	key      batch.Owner
+	rate     Rate // over all nodes; zero: no limit
 
 	mu     sync.Mutex
 	users  int       // the number of calls of Attach without Detach
@@ -35,8 +36,9 @@ type Credential struct {
 
 // Waiter waits for a place. See Credential.Line.
 type Waiter struct {
-	Granted chan struct{} // closed when the waiter has a place
-	element *list.Element // nil once granted
+	Granted chan struct{}   // closed when the waiter has a place
+	signal  chan<- struct{} // then also gets a signal, unless it is full or nil
+	element *list.Element   // nil once granted
 }
 
 // Try asks to send one request of the queue now. If ok, the request may be sent and holds a place.
@@ -79,10 +81,13 @@ func (c *Credential) try(ctx context.Context, q storage.QueueID, now time.Time) 
 
 // Line joins the line for a place. Once Granted is closed, the waiter has a place and the caller
 // must call Claim or Leave. After Claim, it must not call Leave.
-func (c *Credential) Line() *Waiter {
+func (c *Credential) Line() *Waiter { return c.queueUp(nil) }
+
+// queueUp is Line with a channel that gets a signal when the waiter has a place.
+func (c *Credential) queueUp(signal chan<- struct{}) *Waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := &Waiter{Granted: make(chan struct{})}
+	w := &Waiter{Granted: make(chan struct{}), signal: signal}
 	w.element = c.line.PushBack(w)
 	c.grant()
 	return w
@@ -156,6 +161,10 @@ func (c *Credential) grant() {
 		w.element = nil
 		c.enter()
 		close(w.Granted)
+		select {
+		case w.signal <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -230,6 +239,11 @@ func (c *Credential) forgettable(now time.Time) bool {
 	keep := time.Duration(0)
 	if c.learned(now) || c.allowed > 0 || len(c.ahead) > 0 || now.Before(c.hold.last()) {
 		keep = memoryOf
+	}
+	for _, slot := range c.ahead {
+		if slot.After(now) {
+			return false // at a slow rate, a slot may lie hours ahead
+		}
 	}
 	return c.users == 0 && now.Sub(c.idleAt) >= keep
 }

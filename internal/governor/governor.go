@@ -80,6 +80,7 @@ const (
 type Governor struct {
 	shared      Shared
 	rate        Rate
+	limits      []RouteLimit
 	maxInFlight int // the node's limit; a credential's limit that reaches it is dropped
 	log         *slog.Logger
 	breaker     breaker
@@ -94,6 +95,7 @@ type Governor struct {
 	mu            sync.Mutex
 	credentials   map[batch.Owner]*Credential
 	expired       map[batch.Owner]time.Time      // when credentials expired, in use here or not
+	routes        map[batch.Owner]*Credential    // see Route
 	held          map[batch.Owner][]storage.Hold // holds of credentials that aren't in use here
 	polls         outage.Log
 	unannounced   outage.Log // holds that other nodes don't know of
@@ -106,12 +108,12 @@ const defaultUpstream = "default"
 // New returns a governor. maxInFlight is how many requests the node may have in flight at once.
 // outageLimit is the longest outage of the upstream in which requests wait, and credentialLimit is how
 // long they wait for a new credential; 0: they don't wait.
-func New(shared Shared, rate Rate, maxInFlight int, outageLimit, credentialLimit time.Duration, log *slog.Logger) *Governor {
+func New(shared Shared, rate Rate, limits []RouteLimit, maxInFlight int, outageLimit, credentialLimit time.Duration, log *slog.Logger) *Governor {
 	return &Governor{
 		breaker: breaker{shared: shared, upstream: defaultUpstream, limit: outageLimit, log: log, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1)},
-		shared:  shared, rate: rate, maxInFlight: maxInFlight, log: log,
+		shared:  shared, rate: rate, limits: limits, maxInFlight: maxInFlight, log: log,
 		credentialLimit: credentialLimit, facts: map[batch.Owner]fact{}, newFacts: make(chan struct{}, 1), expired: map[batch.Owner]time.Time{},
-		credentials: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
+		credentials: map[batch.Owner]*Credential{}, routes: map[batch.Owner]*Credential{}, held: map[batch.Owner][]storage.Hold{},
 		announcements: make(chan storage.Hold, 64),
 	}
 }
@@ -220,9 +222,11 @@ func (g *Governor) Changed() <-chan struct{} { return g.breaker.changed }
 func (g *Governor) sweep(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for key, c := range g.credentials {
-		if c.forgettable(now) {
-			delete(g.credentials, key)
+	for _, all := range []map[batch.Owner]*Credential{g.credentials, g.routes} {
+		for key, c := range all {
+			if c.forgettable(now) {
+				delete(all, key)
+			}
 		}
 	}
 }
@@ -233,7 +237,7 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 	defer g.mu.Unlock()
 	c := g.credentials[key]
 	if c == nil {
-		c = &Credential{governor: g, key: key, refilling: make(chan struct{}, 1)}
+		c = &Credential{governor: g, key: key, rate: g.rate, refilling: make(chan struct{}, 1)}
 		for _, h := range g.held[key] {
 			c.holdUntil(h.Store, h.Until)
 		}
@@ -251,12 +255,14 @@ func (g *Governor) Attach(key batch.Owner) *Credential {
 func (g *Governor) Leftovers() (out []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, c := range g.credentials {
-		c.mu.Lock()
-		if c.users != 0 || c.inflight != 0 || c.line.Len() != 0 {
-			out = append(out, fmt.Sprintf("%d users, %d requests in flight, %d in line", c.users, c.inflight, c.line.Len()))
+	for _, all := range []map[batch.Owner]*Credential{g.credentials, g.routes} {
+		for _, c := range all {
+			c.mu.Lock()
+			if c.users != 0 || c.inflight != 0 || c.line.Len() != 0 {
+				out = append(out, fmt.Sprintf("%d users, %d requests in flight, %d in line", c.users, c.inflight, c.line.Len()))
+			}
+			c.mu.Unlock()
 		}
-		c.mu.Unlock()
 	}
 	return out
 }

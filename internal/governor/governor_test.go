@@ -75,7 +75,7 @@ func (s *schedule) Holds(context.Context) ([]storage.Hold, error) {
 var key = batch.OwnerOf("the credential")
 
 func newGovernor(s Shared, r Rate) *Governor {
-	return New(s, r, 1000, 0, 0, slog.New(slog.DiscardHandler))
+	return New(s, r, nil, 1000, 0, 0, slog.New(slog.DiscardHandler))
 }
 
 // TestPace checks that two nodes together never exceed the rate in any span of time, whatever their queues

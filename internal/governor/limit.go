@@ -28,6 +28,7 @@ const (
 // limit is restored and isn't cut for a minute.
 type limit struct {
 	inflight int
+	fixed    int       // a configured limit, for a Route; 0: none
 	peakLoad int       // the most requests in flight since the last time that there were none
 	allowed  float64   // the limit; 0: none
 	failedAt float64   // the limit that failed last; the limit doubles until just below it
@@ -58,7 +59,9 @@ func (t *tally) add(failed bool, window float64) {
 func (t *tally) rate() float64 { return t.failures / max(1, t.answers) }
 
 // full reports whether no place is free.
-func (l *limit) full() bool { return l.allowed > 0 && l.inflight >= int(l.allowed) }
+func (l *limit) full() bool {
+	return l.allowed > 0 && l.inflight >= int(l.allowed) || l.fixed > 0 && l.inflight >= l.fixed
+}
 
 // enter takes a place.
 func (l *limit) enter() {

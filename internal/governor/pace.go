@@ -54,7 +54,7 @@ func (s *slots) pop(t time.Time) (time.Time, bool) {
 }
 
 // paced reports whether requests need slots.
-func (c *Credential) paced(now time.Time) bool { return c.governor.rate.N > 0 || c.learned(now) }
+func (c *Credential) paced(now time.Time) bool { return c.rate.N > 0 || c.learned(now) }
 
 // slot returns the slot that the queue holds, if it is still valid.
 func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
@@ -64,7 +64,7 @@ func (c *Credential) slot(q storage.QueueID) (time.Time, bool) {
 
 // starved reports whether the queue can get a slot only after storage has reserved more slots.
 func (c *Credential) starved(q storage.QueueID, now time.Time) bool {
-	if c.governor.rate.N == 0 || now.Before(c.hold.until(q)) {
+	if c.rate.N == 0 || now.Before(c.hold.until(q)) {
 		return false
 	}
 	if _, ok := c.slot(q); ok {
@@ -94,7 +94,7 @@ func (c *Credential) due(q storage.QueueID, now time.Time) time.Time {
 	}
 	t, ok := c.slot(q)
 	switch {
-	case !ok && now.Before(held) && (c.governor.rate.N > 0 || held.Sub(now) > firstHold):
+	case !ok && now.Before(held) && (c.rate.N > 0 || held.Sub(now) > firstHold):
 		return held // don't waste a slot on a queue that must wait anyway
 	case !ok:
 		if t, ok = c.nextSlot(now, held); !ok {
@@ -131,7 +131,7 @@ func (c *Credential) nextSlot(now, held time.Time) (time.Time, bool) {
 		}
 	}
 	t := earliest
-	if c.governor.rate.N > 0 {
+	if c.rate.N > 0 {
 		var ok bool
 		if t, ok = c.common.pop(earliest); !ok {
 			return t, false
@@ -158,7 +158,7 @@ func (c *Credential) useSlot(q storage.QueueID, now time.Time) {
 		c.arrival = t
 	}
 	interval := c.interval(now)
-	if r := c.governor.rate; r.N > 0 {
+	if r := c.rate; r.N > 0 {
 		interval = max(interval, r.interval())
 	}
 	c.arrival = c.arrival.Add(interval)
@@ -198,7 +198,7 @@ func (c *Credential) refill(ctx context.Context, q storage.QueueID) error {
 	if !needed {
 		return nil
 	}
-	interval := c.governor.rate.interval()
+	interval := c.rate.interval()
 	n := max(1, int(piece/max(interval, 1)))
 	// Round up, because storage counts milliseconds.
 	span := (time.Duration(n)*interval + time.Millisecond - 1).Truncate(time.Millisecond)
