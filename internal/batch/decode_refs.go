@@ -42,8 +42,9 @@ func (d *decoder) ref(ids map[string]int, t refText, place func() string) (ref R
 		return ref, false
 	}
 	if t.from[at] == '@' {
-		if ref.Field = t.from[at+1:]; ref.Field == "" || checkToken(ref.Field) != nil {
-			d.noteAt(place(), "must name a header behind the @")
+		ref.Field = t.from[at+1:]
+		if _, _, _, ok := cutSegment(ref.Field); !ok {
+			d.noteAt(place(), "must name a header behind the @, such as ETag, or a segment of the URL in a header, such as Location/-1")
 			return ref, false
 		}
 		return ref, true

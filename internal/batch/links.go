@@ -3,8 +3,11 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -80,7 +83,7 @@ type Ref struct {
 	Where Where  `json:"w"`
 	Name  string `json:"n"`           // name of the place; InBody: a pointer (RFC 6901)
 	From  int    `json:"f"`           // index of the request whose answer has the value
-	Field string `json:"h,omitempty"` // the answer's header; empty: its body
+	Field string `json:"h,omitempty"` // the answer's header, such as ETag, or a segment of the URL in it, such as Location/-1; empty: the answer's body
 	Path  string `json:"p,omitempty"` // a pointer into the answer's body
 }
 
@@ -109,6 +112,43 @@ func checkToken(name string) error {
 		return errors.New("must have a name of letters, digits and hyphens (RFC 9110, section 5.1)")
 	}
 	return nil
+}
+
+// maxSegment limits the number of a segment.
+const maxSegment = 99
+
+// cutSegment splits a reference's Field into the header's name and the number of the segment. ok reports
+// whether the text is valid; whole, whether it names the whole header.
+func cutSegment(field string) (name string, segment int, whole, ok bool) {
+	name, number, has := strings.Cut(field, "/")
+	if checkToken(name) != nil {
+		return "", 0, false, false
+	}
+	if !has {
+		return name, 0, true, true
+	}
+	segment, err := strconv.Atoi(number)
+	return name, segment, false, err == nil && strconv.Itoa(segment) == number && segment >= -maxSegment && segment <= maxSegment
+}
+
+// segmentOf returns a segment of a URL's path, percent-decoded once. Segments count from 0 or, if n is
+// negative, from -1 backward. A slash at the end of the path begins no segment, and an empty segment has
+// no value.
+func segmentOf(text string, n int) (value string, found bool) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", false
+	}
+	path := u.EscapedPath()
+	segments := strings.Split(strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/"), "/")
+	if n < 0 {
+		n += len(segments)
+	}
+	if n < 0 || n >= len(segments) {
+		return "", false
+	}
+	value, err = url.PathUnescape(segments[n])
+	return value, err == nil && value != "" && utf8.ValidString(value)
 }
 
 // checkHeaderValue returns an error if a text can't be a header's value. The error completes a sentence

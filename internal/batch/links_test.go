@@ -42,40 +42,47 @@ func TestDecodeLinksRefuses(t *testing.T) {
 	const p = `{"id":"p","method":"POST","path":"/products","body":{"name":"Mug"}},`
 	long := `"headers":{"a":"` + strings.Repeat("x", 8192) + `"}`
 	for fields, want := range map[string]string{
-		`"headers":[]`:                                    `$[1].headers must be an object of strings`,
-		`"headers":{"A":1}`:                               `$[1].headers["A"] must be a string`,
-		`"headers":{"A B":"1"}`:                           `$[1].headers["A B"] must have a name of letters`,
-		`"headers":{"":"1"}`:                              `$[1].headers[""] must have a name of letters`,
-		`"headers":{"A":"1\n2"}`:                          `$[1].headers["A"] must be a valid header value`,
-		`"headers":{"A":" 1"}`:                            `$[1].headers["A"] must be a valid header value`,
-		`"headers":{"a":"1","A":"1"}`:                     `$[1].headers["A"] is given twice`,
-		long:                                              `$[1].headers["a"] makes the headers longer than 8192 bytes`,
-		`"dependsOn":"p"`:                                 `$[1].dependsOn must be an array of ids`,
-		`"dependsOn":[1]`:                                 `$[1].dependsOn[0] must be a string`,
-		`"dependsOn":["p","q"]`:                           `$[1].dependsOn[1] names the id "q", which no request of the batch has`,
-		`"dependsOn":["me"]`:                              `$[1].dependsOn[0] names the id "me", which is not an earlier request's`,
-		`"dependsOn":["later"]`:                           `$[1].dependsOn[0] names the id "later", which is not an earlier request's`,
-		`"dependsOn":["twice"]`:                           `$[1].dependsOn[0] names the id "twice", which several requests have`,
-		`"runIf":"never"`:                                 `$[1].runIf must be one of success, failure, always`,
-		`"runIf":"failure"`:                               `$[1].runIf can't be failure without dependsOn`,
-		`"refs":{"path:id":"p#/id"}`:                      `$[1].refs["path:id"] has no place: there is no {id} in the path`,
-		`"refs":{"query:a":"p#/id"}`:                      `$[1].refs["query:a"] has no place: there is no {a} in the query`,
-		`"refs":{"path:a b":"p#/id"}`:                     `must have a name of 1 to 64`,
-		`"refs":{"cookie:a":"p#/id"}`:                     `$[1].refs["cookie:a"] must be named path:NAME, query:NAME`,
-		`"refs":{":a":"p#/id"}`:                           `must be named path:NAME`,
-		`"refs":{"path:a":"p"}`:                           `$[1].refs["path:a"] must be ID#POINTER`,
-		`"refs":{"path:a":"q#"}`:                          `names the id "q"`,
-		`"refs":{"path:a":"p#id"}`:                        `must be a JSON pointer such as`,
-		`"refs":{"path:a":"p#/~2"}`:                       `must be a JSON pointer such as`,
-		`"refs":{"path:a":"p@"}`:                          `must name a header behind the @`,
-		`"refs":{"path:a":"p#/id"},"path":"/x/{a}/{b}"`:   `$[1].path has {b} in its path, which no reference fills`,
-		`"refs":{"path:a":"p#/id"},"path":"/x/{a}?q={a}"`: `$[1].path has {a} in its query, which no reference fills`,
-		`"refs":{"header:Host":"p#/id"}`:                  `$[1].refs["header:Host"] can't be set`,
-		`"headers":{"A":"1"},"refs":{"header:a":"p#/id"}`: `$[1].refs["header:a"] fills a header that is already given`,
-		`"refs":{"body:/a":"p#/id"}`:                      `has no place: the body isn't JSON`,
-		`"body":"{\"a\":1}","refs":{"body:/a":"p#/id"}`:   `has no place: the body isn't JSON`,
-		`"body":{"b":1},"refs":{"body:/a":"p#/id"}`:       `has no place: there is nothing at "/a" in the body`,
-		`"body":{"a":[1]},"refs":{"body:/a/01":"p#/id"}`:  `has no place: there is nothing at "/a/01" in the body`,
+		`"headers":[]`:                                                  `$[1].headers must be an object of strings`,
+		`"headers":{"A":1}`:                                             `$[1].headers["A"] must be a string`,
+		`"headers":{"A B":"1"}`:                                         `$[1].headers["A B"] must have a name of letters`,
+		`"headers":{"":"1"}`:                                            `$[1].headers[""] must have a name of letters`,
+		`"headers":{"A":"1\n2"}`:                                        `$[1].headers["A"] must be a valid header value`,
+		`"headers":{"A":" 1"}`:                                          `$[1].headers["A"] must be a valid header value`,
+		`"headers":{"a":"1","A":"1"}`:                                   `$[1].headers["A"] is given twice`,
+		long:                                                            `$[1].headers["a"] makes the headers longer than 8192 bytes`,
+		`"dependsOn":"p"`:                                               `$[1].dependsOn must be an array of ids`,
+		`"dependsOn":[1]`:                                               `$[1].dependsOn[0] must be a string`,
+		`"dependsOn":["p","q"]`:                                         `$[1].dependsOn[1] names the id "q", which no request of the batch has`,
+		`"dependsOn":["me"]`:                                            `$[1].dependsOn[0] names the id "me", which is not an earlier request's`,
+		`"dependsOn":["later"]`:                                         `$[1].dependsOn[0] names the id "later", which is not an earlier request's`,
+		`"dependsOn":["twice"]`:                                         `$[1].dependsOn[0] names the id "twice", which several requests have`,
+		`"runIf":"never"`:                                               `$[1].runIf must be one of success, failure, always`,
+		`"runIf":"failure"`:                                             `$[1].runIf can't be failure without dependsOn`,
+		`"refs":{"path:id":"p#/id"}`:                                    `$[1].refs["path:id"] has no place: there is no {id} in the path`,
+		`"refs":{"query:a":"p#/id"}`:                                    `$[1].refs["query:a"] has no place: there is no {a} in the query`,
+		`"refs":{"path:a b":"p#/id"}`:                                   `must have a name of 1 to 64`,
+		`"refs":{"cookie:a":"p#/id"}`:                                   `$[1].refs["cookie:a"] must be named path:NAME, query:NAME`,
+		`"refs":{":a":"p#/id"}`:                                         `must be named path:NAME`,
+		`"refs":{"path:a":"p"}`:                                         `$[1].refs["path:a"] must be ID#POINTER`,
+		`"refs":{"path:a":"q#"}`:                                        `names the id "q"`,
+		`"refs":{"path:a":"p#id"}`:                                      `must be a JSON pointer such as`,
+		`"refs":{"path:a":"p#/~2"}`:                                     `must be a JSON pointer such as`,
+		`"refs":{"path:a":"p@"}`:                                        `must name a header behind the @`,
+		`"refs":{"path:a":"p#/id"},"path":"/x/{a}/{b}"`:                 `$[1].path has {b} in its path, which no reference fills`,
+		`"refs":{"path:a":"p#/id"},"path":"/x/{a}?q={a}"`:               `$[1].path has {a} in its query, which no reference fills`,
+		`"refs":{"header:Host":"p#/id"}`:                                `$[1].refs["header:Host"] can't be set`,
+		`"headers":{"A":"1"},"refs":{"header:a":"p#/id"}`:               `$[1].refs["header:a"] fills a header that is already given`,
+		`"refs":{"body:/a":"p#/id"}`:                                    `has no place: the body isn't JSON`,
+		`"body":"{\"a\":1}","refs":{"body:/a":"p#/id"}`:                 `has no place: the body isn't JSON`,
+		`"body":{"b":1},"refs":{"body:/a":"p#/id"}`:                     `has no place: there is nothing at "/a" in the body`,
+		`"body":{"a":[1]},"refs":{"body:/a/01":"p#/id"}`:                `has no place: there is nothing at "/a/01" in the body`,
+		`"refs":{"path:a":"p@/-1"}`:                                     `must name a header behind the @`,
+		`"refs":{"path:a":"p@Location/"}`:                               `or a segment of the URL in a header, such as Location/-1`,
+		`"refs":{"path:a":"p@Location/last"}`:                           `must name a header behind the @`,
+		`"refs":{"path:a":"p@Location/-0"}`:                             `must name a header behind the @`,
+		`"refs":{"path:a":"p@Location/01"}`:                             `must name a header behind the @`,
+		`"refs":{"path:a":"p@Location/100"}`:                            `must name a header behind the @`,
+		`"refs":{"path:a":"p@Location/1/2"}`:                            `must name a header behind the @`,
 		`"body":{"a":{"b":1}},"refs":{"body:/a":"p#","body:/a/b":"p#"}`: `fills a place that another reference fills too`,
 	} {
 		if !strings.Contains(fields, `"path":"`) {
@@ -137,6 +144,84 @@ func TestFill(t *testing.T) {
 	if want := []Header{{"If-Match", `"v1"`}, {"X-N", "1e400"}}; !reflect.DeepEqual(r.Links.Headers, want) {
 		t.Errorf("headers %v, want %v", r.Links.Headers, want)
 	}
+}
+
+// TestFillFromURL checks which part of a URL in a header a reference takes.
+func TestFillFromURL(t *testing.T) {
+	for _, tt := range []struct{ location, segment, want string }{
+		{"/products/42", "-1", "42"},
+		{"/products/42", "1", "42"},
+		{"/products/42", "0", "products"},
+		{"/products/42", "-2", "products"},
+		{"/products/42", "2", ""},
+		{"/products/42", "-3", ""},
+		{"products/42", "-1", "42"},
+		{"42", "-1", "42"},
+		{"/products/42/", "-1", "42"},
+		{"/products/42//", "-1", ""},
+		{"/products/42?expand=a/b#c/d", "-1", "42"},
+		{"/products?id=42", "-1", "products"},
+		{"https://api.example.com/v3/products/42", "-1", "42"},
+		{"https://api.example.com/v3/products/42", "0", "v3"},
+		{"https://api.example.com", "-1", ""},
+		{"https://api.example.com/", "-1", ""},
+		{"//api.example.com/products/42", "0", "products"},
+		{"/products/a%20b%25c", "-1", "a b%c"},
+		{"/products/a%2Fb", "-1", "a/b"},
+		{"/products/%252E", "-1", "%2E"},
+		{"/products/b%C3%A4r", "-1", "bär"},
+		{"/products/bär", "-1", "bär"},
+		{"/Products('42')", "-1", "Products('42')"},
+		{"/products/%zz", "-1", ""},
+		{"/products/%ff", "-1", ""},
+		{"urn:product:42", "-1", ""},
+		{"", "-1", ""},
+		{"/", "0", ""},
+	} {
+		const second = `{"method":"PUT","path":"/x","body":{"v":0},"refs":{"body:/v":"p@location/`
+		r, err := filled(t, second+tt.segment+`"}}`, answer("", Header{"Location", tt.location}))
+		if tt.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "body:/v from $[0]@location/"+tt.segment+" finds no such segment of a URL in that header") {
+				t.Errorf("segment %s of %s: got %v, %v", tt.segment, tt.location, r, err)
+			}
+			continue
+		}
+		want, _ := json.Marshal(map[string]string{"v": tt.want})
+		if err != nil || string(r.Body) != string(want) {
+			t.Errorf("segment %s of %s: got %v, %v; want %s", tt.segment, tt.location, r, err, want)
+		}
+	}
+	const inPath = `{"method":"GET","path":"/x/{v}/y?u={u}","refs":{"path:v":"p@Location/-1","query:u":"p@Location/0"}}`
+	r, err := filled(t, inPath, answer("", Header{"Location", "/p%26q/a%20b/"}))
+	if err != nil || r.Path != "/x/a%20b/y?u=p%26q" {
+		t.Errorf("got %v, %v", r, err)
+	}
+	for location, want := range map[string]string{
+		"/p/a%2Fb": "slash", "/p/..": "dot segment", "/p/%2e%2e": "dot segment", "/p/%252e%252e": "dot segment", "/p/%00": "control character", "": "no such segment",
+	} {
+		if r, err := filled(t, inPath, answer("", Header{"Location", location})); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, %v, want %s", location, r, err, want)
+		}
+	}
+	if _, err := filled(t, inPath, answer("")); err == nil || !strings.Contains(err.Error(), "finds no such header") {
+		t.Errorf("without a Location: %v", err)
+	}
+}
+
+// FuzzSegment compares the segments of a URL with those that net/url finds.
+func FuzzSegment(f *testing.F) {
+	f.Add("https://a.example/v1/products/a%20b?c#d", 1)
+	f.Add("/products/42/", -1)
+	f.Fuzz(func(t *testing.T, text string, n int) {
+		got, found := segmentOf(text, n)
+		if !found {
+			return
+		}
+		u, err := url.Parse(text)
+		if err != nil || got == "" || !strings.Contains(u.Path, got) {
+			t.Fatalf("%q has no segment %q: %v", text, got, err)
+		}
+	})
 }
 
 func TestFillRefuses(t *testing.T) {

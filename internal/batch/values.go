@@ -45,6 +45,7 @@ func NewValues(requests []Request) *Values {
 var (
 	whyNotExecuted = "finds no answer: that request was not executed"
 	whyNoHeader    = "finds no such header in the answer"
+	whyNoSegment   = "finds no such segment of a URL in that header"
 	whyNoJSON      = "finds no JSON in the answer"
 	whyNothing     = "finds nothing there in the answer"
 	whyLong        = fmt.Sprintf("finds a value of more than %d bytes", MaxRefValue)
@@ -68,7 +69,8 @@ func (v *Values) Take(i int, result *Result) {
 		case result.Status == NotExecuted:
 			v.put(n, nil, whyNotExecuted)
 		case ref.Field != "":
-			v.put(n, header(headers, result.Headers, ref.Field), whyNoHeader)
+			value, why := header(headers, result.Headers, ref.Field)
+			v.put(n, value, why)
 		case result.Kind != JSONBody:
 			v.put(n, nil, whyNoJSON)
 		default:
@@ -91,19 +93,27 @@ func (v *Values) Take(i int, result *Result) {
 	}
 }
 
-// header returns a header's value as JSON, or nil if there is no such header. known caches the values
-// that it returns.
-func header(known map[string][]byte, headers []Header, name string) []byte {
-	name = strings.ToLower(name)
-	value, ok := known[name]
-	if !ok {
-		i := slices.IndexFunc(headers, func(h Header) bool { return strings.EqualFold(h.Name, name) })
-		if i >= 0 {
-			value = AppendString(nil, headers[i].Value)
-		}
-		known[name] = value
+// header returns a header's value, or the segment of it that field names, as JSON. If there is none, it
+// returns nil and the reason. known caches the values that it returns.
+func header(known map[string][]byte, headers []Header, field string) (value []byte, why string) {
+	field = strings.ToLower(field)
+	if value := known[field]; value != nil {
+		return value, ""
 	}
-	return value
+	name, segment, whole, _ := cutSegment(field)
+	i := slices.IndexFunc(headers, func(h Header) bool { return strings.EqualFold(h.Name, name) })
+	if i < 0 {
+		return nil, whyNoHeader
+	}
+	text := headers[i].Value
+	if !whole {
+		var found bool
+		if text, found = segmentOf(text, segment); !found {
+			return nil, whyNoSegment
+		}
+	}
+	known[field] = AppendString(nil, text)
+	return known[field], ""
 }
 
 // ref returns the reference that a need identifies.

@@ -27,6 +27,7 @@ type conn struct {
 	// For idle connections:
 	since        time.Time     // when the connection became idle
 	keep         time.Duration // how long it may be idle
+	promised     bool          // the upstream has named that time
 	above, below *conn         // its neighbors in the owner's stack
 }
 

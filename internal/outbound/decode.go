@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,7 +22,7 @@ const maxCodings = 2
 // errUndecodable means that a body doesn't match its Content-Encoding.
 var errUndecodable = errors.New("the body isn't what its Content-Encoding says")
 
-// decode undoes an answer's Content-Encoding: gzip, deflate or zstd. A body with another coding stays
+// decode undoes an answer's Content-Encoding: gzip, deflate, br or zstd. A body with another coding stays
 // unchanged, and so does its header. The same applies to a body that can't be decoded; the answer's line
 // then says so. The decoded body is limited like any other. The call's share of memory holds it in
 // addition to the encoded one.
@@ -61,7 +62,7 @@ func (c *Client) decode(ctx context.Context, call *Call, a Answer) Answer {
 
 // decoders has a decoder for each known coding.
 var decoders = map[string]func(io.Reader) (io.ReadCloser, error){
-	"gzip": readGzip, "x-gzip": readGzip, "deflate": readDeflate, "zstd": readZstd,
+	"gzip": readGzip, "x-gzip": readGzip, "deflate": readDeflate, "br": readBrotli, "zstd": readZstd,
 }
 
 func readGzip(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
@@ -76,11 +77,21 @@ func readDeflate(r io.Reader) (io.ReadCloser, error) {
 	return flate.NewReader(b), nil
 }
 
-// zstdWindow limits the window, in bytes, that a zstd stream may ask for (RFC 9659).
-const zstdWindow = 8 << 20
+// window limits the memory, in bytes, that a zstd or brotli stream may ask for (RFC 9659).
+const window = 8 << 20
+
+// readBrotli reads the coding "br" (RFC 7932). The first bits of a stream name its window. Only 1111
+// stands for more than 8 MiB.
+func readBrotli(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReader(r)
+	if head, _ := b.Peek(1); len(head) == 1 && head[0]&0xf == 0xf {
+		return nil, errUndecodable
+	}
+	return io.NopCloser(brotli.NewReader(b)), nil
+}
 
 func readZstd(r io.Reader) (io.ReadCloser, error) {
-	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
 	"github.com/sheafapi/sheaf/internal/budget"
 )
@@ -186,6 +187,10 @@ func TestContentEncoding(t *testing.T) {
 	zl := func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) }
 	raw := func(w io.Writer) io.WriteCloser { f, _ := flate.NewWriter(w, 5); return f }
 	zs := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
+	br := func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) }
+	brWide := func(w io.Writer) io.WriteCloser {
+		return brotli.NewWriterOptions(w, brotli.WriterOptions{Quality: 5, LGWin: 24})
+	}
 	bomb := bytes.Repeat([]byte{0}, testLimit+1)
 	const wrong = "Created; the answer isn't encoded as its Content-Encoding says"
 	for _, v := range []struct {
@@ -198,6 +203,14 @@ func TestContentEncoding(t *testing.T) {
 		{"deflate", "Content-Encoding: deflate", encode(zl, plain), plain, "Created"},
 		{"bare deflate", "Content-Encoding: deflate", encode(raw, plain), plain, "Created"},
 		{"zstd", "Content-Encoding: zstd", encode(zs, plain), plain, "Created"},
+		{"br", "Content-Encoding: br", encode(br, plain), plain, "Created"},
+		{"br, gzip", "Content-Encoding: br, gzip", encode(gz, encode(br, plain)), plain, "Created"},
+		{"br as large as the limit", "Content-Encoding: br", encode(br, bomb[1:]), bomb[1:], "Created"},
+		{"br, a window of 16 MiB", "Content-Encoding: br", encode(brWide, plain), encode(brWide, plain), wrong},
+		{"br, cut off", "Content-Encoding: br", encode(br, plain)[:20], encode(br, plain)[:20], wrong},
+		{"br, bytes behind", "Content-Encoding: br", append(encode(br, plain), plain...), append(encode(br, plain), plain...), wrong},
+		{"not br", "Content-Encoding: br", plain, plain, wrong},
+		{"bomb, br", "Content-Encoding: br", encode(br, bomb), nil, ""},
 		{"twice", "Content-Encoding: gzip, zstd", encode(zs, encode(gz, plain)), plain, "Created"},
 		{"as a transfer coding", "Transfer-Encoding: gzip", encode(gz, plain), plain, "Created"},
 		{"empty", "Content-Encoding: gzip", nil, nil, "Created"},

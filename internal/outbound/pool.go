@@ -10,7 +10,7 @@ import (
 // time, so requests that must not be repeated use only connections that were idle for a short time.
 const (
 	idleTimeout   = 90 * time.Second // how long a connection may be idle
-	freshTimeout  = 4 * time.Second  // how long a connection for a POST or PATCH may have been idle
+	freshTimeout  = 4 * time.Second  // how long a connection for a POST or PATCH may have been idle, unless the upstream has named a time
 	maxAge        = 5 * time.Minute  // how long a connection is used, because the host's address may change
 	sweepInterval = 15 * time.Second // how often idle connections are checked
 )
@@ -39,9 +39,10 @@ type stack struct {
 	size        int
 }
 
-// take returns an idle connection of the owner that was idle for at most maxIdle. If there is none,
-// it returns nil and the caller must make a new connection. Either way, a connection counts as in use
-// until put or drop. The caller must check whether the connection is quiet.
+// take returns an idle connection of the owner that was idle for at most maxIdle, or for the time that
+// the upstream has named. If there is none, it returns nil and the caller must make a new connection.
+// Either way, a connection counts as in use until put or drop. The caller must check whether the
+// connection is quiet.
 func (p *pool) take(of owner, maxIdle time.Duration) *conn {
 	now := time.Now()
 	for {
@@ -54,13 +55,14 @@ func (p *pool) take(of owner, maxIdle time.Duration) *conn {
 	}
 }
 
-// pop removes and returns the owner's topmost connection if it was used after since. If there is
-// none, it makes room for a new one and returns the connections to close.
+// pop removes and returns the owner's topmost connection if it was used after since, or if the upstream
+// has named how long it stays open. If there is none, it makes room for a new one and returns the
+// connections to close.
 func (p *pool) pop(of owner, since time.Time) (c *conn, excess []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inUse++
-	if c = p.idle[of].top; c != nil && c.since.After(since) {
+	if c = p.idle[of].top; c != nil && (c.promised || c.since.After(since)) {
 		p.remove(c)
 		return c, nil
 	}

@@ -85,14 +85,16 @@ func persists(resp *http.Response, method string) bool {
 }
 
 // heed shortens the time that the connection may be idle to a second less than the upstream's
-// Keep-Alive header allows. It reports whether any time remains.
+// Keep-Alive header allows. Within that time, a POST may use the connection too. heed reports whether
+// any time remains.
 func (c *conn) heed(keepAlive []string) bool {
 	for _, value := range keepAlive {
 		for field := range strings.SplitSeq(value, ",") {
 			name, text, _ := strings.Cut(strings.TrimSpace(field), "=")
 			seconds, err := strconv.Atoi(text)
-			if err == nil && seconds >= 0 && seconds < int(idleTimeout/time.Second) && strings.EqualFold(name, "timeout") {
-				c.keep = min(c.keep, time.Duration(seconds-1)*time.Second)
+			if err == nil && seconds >= 0 && strings.EqualFold(name, "timeout") {
+				most := int(idleTimeout/time.Second) + 1
+				c.keep, c.promised = min(c.keep, time.Duration(min(seconds, most)-1)*time.Second), true
 			}
 		}
 	}

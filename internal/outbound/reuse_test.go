@@ -241,6 +241,11 @@ func TestAgeOfConnections(t *testing.T) {
 		{"GET much later", "GET", okAnswer, idleTimeout + time.Second, 3, 3},
 		{"GET for minutes", "GET", okAnswer, time.Minute, 11, 3},
 		{"keep-alive", "GET", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok", 5 * time.Second, 3, 3},
+		{"POST within the time that the upstream named", "POST", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok", 5 * time.Second, 3, 1},
+		{"POST after that time", "POST", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok", 8 * time.Second, 3, 3},
+		{"POST, an hour named", "POST", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=3600\r\nContent-Length: 2\r\n\r\nok", idleTimeout - time.Second, 3, 1},
+		{"POST, an hour named, much later", "POST", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=3600\r\nContent-Length: 2\r\n\r\nok", idleTimeout, 3, 3},
+		{"POST, no time named", "POST", "HTTP/1.1 200 OK\r\nKeep-Alive: max=9\r\nContent-Length: 2\r\n\r\nok", 5 * time.Second, 3, 3},
 		{"long keep-alive", "GET", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok", 5 * time.Second, 3, 1},
 	} {
 		t.Run(v.name, func(t *testing.T) {
