@@ -74,11 +74,11 @@ func checkLimits(limits []RouteLimit) error {
 		if err := l.Check(); err != nil {
 			return err
 		}
-		if id := (identity{l.Match, l.Per}); seen[id] {
+		id := identity{l.Match, l.Per}
+		if seen[id] {
 			return fmt.Errorf("the limit %q is given twice for the same scope", l.Match)
-		} else {
-			seen[id] = true
 		}
+		seen[id] = true
 	}
 	return nil
 }

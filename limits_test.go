@@ -57,10 +57,12 @@ func TestLimitsOfRoutes(t *testing.T) {
 	query := "ticket=" + strings.Split(created, `"`)[3]
 	<-arrived
 	<-arrived
-	for strings.Count(call("GET", query+"&wait=1", ""), `"COMPLETED"`) < 6 {
+	for done := 0; done < 6; {
+		done = strings.Count(call("GET", query+"&wait=1", ""), `"COMPLETED"`)
 	}
 	close(held)
-	for !strings.Contains(call("GET", query+"&wait=60", ""), `"status":"COMPLETED","totalRequests":12`) {
+	for ended := false; !ended; {
+		ended = strings.Contains(call("GET", query+"&wait=60", ""), `"status":"COMPLETED","totalRequests":12`)
 	}
 	if most != 2 {
 		t.Errorf("%d requests were in flight, want 2", most)

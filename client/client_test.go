@@ -111,7 +111,7 @@ func TestCreateOptions(t *testing.T) {
 		ticket := must(w.Create(t.Context(), requests(1, "/p/%d"), o))
 		r := must(http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v3/1003/batch/timeline?ticket="+ticket, nil))
 		r.Header.Set("Authorization", "Bearer t0ken")
-		answer := must(http.DefaultClient.Do(r))
+		answer := must(http.DefaultClient.Do(r)) //nolint:bodyclose // the linter does not look into must
 		defer answer.Body.Close()
 		return string(must(io.ReadAll(answer.Body)))
 	}

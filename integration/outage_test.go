@@ -127,7 +127,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case blackholed:
 		<-r.Context().Done()
 	case halfOf502:
-		if rand.N(2) == 0 { //nolint:gosec // a coin
+		if rand.N(2) == 0 {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
@@ -257,7 +257,7 @@ func (f *fleet) suffer(ctx context.Context, gate *gateway, kind outageKind, n in
 	f.awaitArrivals(ctx, len(f.ledger.Arrivals()), outageStores)
 	lasts := time.Second
 	if *faults > 0 {
-		lasts = []time.Duration{1, 2, 5, 10, 20, 30, 60}[n%7] * time.Second
+		lasts = []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second, time.Minute}[n%7]
 	}
 	hit := f.strike("", faultKind(kind))
 	gate.begin(kind)

@@ -46,10 +46,10 @@ func (w *world) mostInFlight(method string) (most int) {
 	return most
 }
 
-// expectPace fails if two requests with the method are closer together than the interval.
-func (w *world) expectPace(t *testing.T, method string, interval time.Duration) {
+// expectPace fails if two POSTs are closer together than the interval.
+func (w *world) expectPace(t *testing.T, interval time.Duration) {
 	t.Helper()
-	sent := w.sentAt(method)
+	sent := w.sentAt("POST")
 	for i := 1; i < len(sent); i++ {
 		if apart := sent[i].Sub(sent[i-1]); apart < interval-150*time.Millisecond {
 			t.Errorf("requests %d and %d are %v apart, want %v", i-1, i, apart, interval)
@@ -74,7 +74,7 @@ func TestRouteRate(t *testing.T) {
 		expect(t, "before the second slot", w.outcome(a), "IN_PROGRESS 200 - - 200 200")
 		w.pass(20 * time.Second)
 		expect(t, "after", w.outcome(a), "200 200 200 200 200")
-		w.expectPace(t, "POST", 10*time.Second)
+		w.expectPace(t, 10*time.Second)
 	})
 	scenario(t, "a batch that waits holds no place", func(t *testing.T, w *world) {
 		w.options.QueuesAtOnce = 1
@@ -115,7 +115,7 @@ func TestRouteRate(t *testing.T) {
 		a, b := w.create("a", parallel, posts(50)...), w.create("b", stop, posts(5)...)
 		w.pass(101 * time.Second)
 		expect(t, "the short batch", w.outcome(b), all5)
-		w.expectPace(t, "POST", 10*time.Second)
+		w.expectPace(t, 10*time.Second)
 		w.await(t, a)
 	})
 	scenario(t, "several limits", func(t *testing.T, w *world) {
@@ -138,7 +138,7 @@ func TestRouteRate(t *testing.T) {
 		w.start()
 		w.pass(2 * time.Minute)
 		expect(t, "outcome", w.outcome(a), all5)
-		w.expectPace(t, "POST", 10*time.Second)
+		w.expectPace(t, 10*time.Second)
 	})
 	for name, limit := range map[string]governor.RouteLimit{
 		"one a minute": {Method: "*", Path: "/*", Rate: governor.Rate{N: 1, Per: time.Minute}, Per: governor.PerAll},
@@ -160,7 +160,7 @@ func TestRouteRate(t *testing.T) {
 			if most := 17 * limit.Rate.Per; took > most {
 				t.Errorf("15 requests took %v, want at most %v", took, most)
 			}
-			w.expectPace(t, "POST", limit.Rate.Per)
+			w.expectPace(t, limit.Rate.Per)
 			w.shutdown()
 			w.at(second)
 			w.shutdown()

@@ -243,9 +243,9 @@ func (b *breaker) succeed(a *Answer, now time.Time) {
 	}
 	b.log.Info("the upstream answers again", "outage", now.Sub(b.since).Round(time.Millisecond).String(), "probes", b.probes)
 	b.ending = true
-	if real := a.Asked.After(b.trippedAt); real {
+	if a.Asked.After(b.trippedAt) { // otherwise the upstream was available all the time, and a few requests are the cause
 		b.closedAt = now
-	} // otherwise the upstream was available all the time, and a few requests are the cause
+	}
 	b.close()
 }
 

@@ -24,6 +24,7 @@ func (w WaitReason) String() string {
 		return "upstream"
 	case ForCredential:
 		return "credential"
+	case NoWait:
 	}
 	return ""
 }

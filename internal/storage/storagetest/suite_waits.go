@@ -177,10 +177,10 @@ func again(b *storage.NewBatch) *storage.NewBatch {
 	return &out
 }
 
-// renew gives a batch a new credential.
-func (f *fixture) renew(b *storage.NewBatch, credential string, owner batch.Owner, queue string) storage.QueueID {
+// renew gives a batch the credential "new".
+func (f *fixture) renew(b *storage.NewBatch, owner batch.Owner, queue string) storage.QueueID {
 	f.Helper()
-	q, err := f.s.Renew(f.Context(), storage.Renewal{Key: key(b), Credential: []byte(credential), NewOwner: owner, NewQueue: queue})
+	q, err := f.s.Renew(f.Context(), storage.Renewal{Key: key(b), Credential: []byte("new"), NewOwner: owner, NewQueue: queue})
 	if err != nil {
 		f.Fatalf("Renew: %v", err)
 	}
@@ -192,7 +192,7 @@ var renewalTests = []test{
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.releaseFor(c, storage.ForCredential, moment(5))
-		expect(f.T, "queue", f.renew(b, "new", b.Owner, ""), c.Queue)
+		expect(f.T, "queue", f.renew(b, b.Owner, ""), c.Queue)
 		expect(f.T, "not before", f.notBefore(), time.Time{})
 		c = f.claim(c.Queue)
 		expect(f.T, "credential", string(c.Credential), "new")
@@ -201,7 +201,7 @@ var renewalTests = []test{
 	{"a batch that runs learns of the new credential when it is released", func(f *fixture) {
 		b := newBatch("s", 2)
 		c := f.claimed(b)
-		f.renew(b, "new", b.Owner, "")
+		f.renew(b, b.Owner, "")
 		f.releaseFor(c, storage.ForCredential, moment(5))
 		expect(f.T, "not before", f.notBefore(), time.Time{})
 		expect(f.T, "status", f.status(b).Wait, storage.Wait{})
@@ -211,7 +211,7 @@ var renewalTests = []test{
 		b := newBatch("s", 2)
 		c := f.claimed(b)
 		f.releaseFor(c, storage.ForUpstream, moment(5))
-		f.renew(b, "new", b.Owner, "")
+		f.renew(b, b.Owner, "")
 		expect(f.T, "not before", f.notBefore().Equal(moment(5)), true)
 	}},
 	{"the batch and its queue get a new owner", func(f *fixture) {
@@ -220,7 +220,7 @@ var renewalTests = []test{
 		f.create(b)
 		f.create(next)
 		old, owner := *b, batch.OwnerOf("another token")
-		q := f.renew(b, "new", owner, "s/another")
+		q := f.renew(b, owner, "s/another")
 		if _, err := f.s.Status(f.Context(), key(&old), 0); !errors.Is(err, storage.ErrNotFound) {
 			f.Errorf("the old owner reads the batch: %v", err)
 		}
@@ -230,7 +230,7 @@ var renewalTests = []test{
 		taken := newBatch("s", 1)
 		taken.Owner, taken.Queue, taken.DedupKey = owner, "s/another", next.DedupKey
 		expect(f.T, "the queue has a new name", f.create(taken), q)
-		f.renew(next, "new", owner, "s/another")
+		f.renew(next, owner, "s/another")
 		next.Owner = owner
 		expect(f.T, "a batch that lost its key", f.status(next).Status, batch.Queued)
 		f.expectDuplicate(again(taken), taken, q)
@@ -239,7 +239,7 @@ var renewalTests = []test{
 		b := newBatch("s", 1)
 		f.finish(f.claimed(b), done(0, "x"))
 		owner := batch.OwnerOf("another token")
-		f.renew(b, "new", owner, "")
+		f.renew(b, owner, "")
 		b.Owner = owner
 		expect(f.T, "outcome", f.status(b).Status, batch.Completed)
 		f.expectSeals(3)
