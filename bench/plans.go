@@ -97,7 +97,7 @@ func (b *bench) exercise(ctx context.Context, db database, upstream *bell) error
 			}
 		}
 	}
-	return pause(ctx, 2500*time.Millisecond) // so that the service also does what it does every second
+	return pause(ctx, 2500*time.Millisecond) // long enough for the service's once-a-second jobs to run too
 }
 
 // plan is one execution of a statement.

@@ -71,8 +71,9 @@ type watch struct {
 	reached  chan time.Time
 }
 
-// NewLedger starts an upstream that answers as reply says. reply is called for one request at a
-// time. wrap wraps the listener. The caller must close the ledger.
+// NewLedger starts an upstream that calls reply for one request at a time and sends the Reply. If a
+// DELETE with the same Idempotency-Key was executed before, 404 replaces the status 200. wrap must
+// not be nil; it may return the listener unchanged. The caller must close the ledger.
 func NewLedger(reply func(Arrival) Reply, wrap func(net.Listener) net.Listener) (*Ledger, error) {
 	listener, err := listen()
 	if err != nil {

@@ -216,7 +216,7 @@ func newLedger(t *testing.T, reply func(Arrival) Reply) *Ledger {
 	return l
 }
 
-// newHoldingLedger starts an upstream that never answers below /hold.
+// newHoldingLedger starts an upstream that never answers requests whose path contains /hold.
 func newHoldingLedger(t *testing.T) *Ledger {
 	t.Helper()
 	never := make(chan struct{})

@@ -47,7 +47,7 @@ func configure(f *pflag.FlagSet, vars map[string]string, file string) (origins, 
 			if text == "" || err != nil {
 				return
 			}
-			used, wrong := flag.Value.(*value).setBelow(text)
+			used, wrong := flag.Value.(*value).setUnset(text)
 			if used {
 				places = append(places, place)
 			}

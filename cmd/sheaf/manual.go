@@ -24,8 +24,8 @@ func newManual() *cobra.Command {
 			if _, err := os.Stat(args[0]); err != nil {
 				return err
 			}
-			released := time.Unix(0, 0).UTC() // so that each version always has the same pages
-			return doc.GenManTree(c.Root(), &doc.GenManHeader{Title: "SHEAF", Section: "1", Source: "Sheaf", Manual: "Sheaf", Date: &released}, args[0])
+			date := time.Unix(0, 0).UTC() // so that each version always has the same pages
+			return doc.GenManTree(c.Root(), &doc.GenManHeader{Title: "SHEAF", Section: "1", Source: "Sheaf", Manual: "Sheaf", Date: &date}, args[0])
 		},
 	}
 }

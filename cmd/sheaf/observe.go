@@ -42,8 +42,8 @@ func tracesEnabled(environ []string) (on bool, err error) {
 	return true, nil
 }
 
-// sampler returns the option that records every trace, whatever a caller's sampling flag says. It
-// returns nil if OTEL_TRACES_SAMPLER names a sampler.
+// sampler returns options that record every trace, even if the caller's sampling flag is off. It
+// returns none if OTEL_TRACES_SAMPLER names a sampler.
 func sampler(environ []string) []sdktrace.TracerProviderOption {
 	named := func(entry string) bool {
 		value, ok := strings.CutPrefix(entry, "OTEL_TRACES_SAMPLER=")
@@ -116,7 +116,7 @@ func onlyGet(next http.Handler) http.Handler {
 }
 
 // newMetricsServer returns a server of metrics and probes for operators, and its listener, or nil
-// if metrics have no address of their own. Callers can't reach it, so they can't keep it busy.
+// if metrics have no address of their own. Callers don't use it, so they don't keep it busy.
 func newMetricsServer(where addresses, service *sheaf.Service, hosts []string, log *slog.Logger) (*http.Server, net.Listener, error) {
 	if where.metrics == "" || where.metrics == "off" {
 		return nil, nil, nil

@@ -25,7 +25,7 @@ var removed = map[string]string{ //nolint:gosec // names, not credentials
 	"traces-sample":          "set OTEL_TRACES_SAMPLER=traceidratio and OTEL_TRACES_SAMPLER_ARG",
 	"stores-at-once":         "use --max-outbound COUNT,stores=COUNT",
 	"max-stored":             "use --max-database SIZE,queue=SIZE",
-	"max-body":               "creates take up to 10 MiB; a program that embeds Sheaf can set Limits.MaxBody",
+	"max-body":               "the limit is now 10 MiB; to change it, embed Sheaf and set Limits.MaxBody",
 	"log-level":              "use --log-format FORMAT,LEVEL",
 }
 

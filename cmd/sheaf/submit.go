@@ -257,8 +257,8 @@ func (s *submission) spool(in io.Reader) (path string, err error) {
 }
 
 // allow returns an error if the submission that a journal describes must not be resumed. The token is sent
-// only to the server and store that the user names. Only files that the user names, and files beside the
-// input with their default names, are written.
+// only to the server and store that the user names. The submission writes only files that the user names,
+// or default-named files next to the input.
 func (s *submission) allow(c *cobra.Command, begun submit.Header) error {
 	o, err := s.resolve()
 	if err != nil {

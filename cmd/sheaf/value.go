@@ -81,8 +81,9 @@ func (v *value) Set(text string) error {
 	return v.assign(over(v.given, texts))
 }
 
-// setBelow sets the parts that no higher layer has set. It reports whether there were any.
-func (v *value) setBelow(text string) (used bool, err error) {
+// setUnset is like Set, but sets only the parts that have not been set yet. It reports whether it set
+// any.
+func (v *value) setUnset(text string) (used bool, err error) {
 	texts, err := v.split(text)
 	if err != nil {
 		return false, err

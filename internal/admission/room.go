@@ -15,9 +15,9 @@ const (
 	// measureInterval is how often the database's size is measured while batches are created.
 	measureInterval = time.Second
 	measureTimeout  = 5 * time.Second
-	// A tenth of the database is reserved for the results of stored batches. Callers whose token
-	// the upstream has not accepted yet may fill only three quarters, so that a quarter stays free
-	// for the others.
+	// A tenth of the limit is reserved for the results of stored batches. Callers whose token the
+	// upstream has not accepted yet can fill only three quarters of it, so that 15% stays free for
+	// the batches of other callers.
 	resultsShare  = 10
 	acceptedShare = 4
 )
@@ -40,7 +40,7 @@ type Room struct {
 	measuring bool
 	size      int64 // as measured
 	admitted  int64 // bytes admitted since the size was measured
-	full      bool  // the log says that the database is full
+	full      bool  // the log says that the database is almost full
 }
 
 // NewRoom returns a Room that limits a database to limit bytes; 0 means no limit.
@@ -77,14 +77,14 @@ func (r *Room) Admit(owner batch.Owner, bytes int64) bool {
 		r.admitted += bytes
 	} else if !r.full {
 		r.full = true
-		r.log.Error("the database is full; creates are refused until batches are deleted or expire, or --max-database is raised", "bytes", r.size, "limit", r.limit)
+		r.log.Error("the database is almost full; creates are refused from 90% of --max-database, and from 75% if the API has not accepted the caller's token yet; delete batches, wait until some expire, or raise the limit", "bytes", r.size, "limit", r.limit)
 	}
 	return hasRoom
 }
 
-// measure reads the database's size. If that fails, the last size stays in effect. The caller holds
-// mu. measure releases it while it reads, except the first time, so that every caller waits for a
-// first size.
+// measure reads the database's size. If that fails, the last size stays in effect, which is 0 before
+// the first success. The caller holds mu. The first measure keeps mu while it reads, so that every
+// caller waits for it. Later ones release mu while they read.
 func (r *Room) measure() {
 	first := r.measured.IsZero()
 	if !first {

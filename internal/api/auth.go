@@ -9,7 +9,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// authorize finds out which batches the caller may see.
+// authorize checks that the caller has a right at the call's store: auth.Create, auth.Read or
+// auth.Cancel. It stores in c the owner whose batches the caller may use.
 func (s *API) authorize(c *call, right string) error {
 	caller, err := s.Authorize(c.R, c.Store, c.token, right)
 	if err != nil {
@@ -30,7 +31,7 @@ func (s *API) authorizeOperator(c *call) (err error) {
 	return nil
 }
 
-// refused returns the answer for a token that was not admitted.
+// refused turns an error of the authorization into the error to answer with.
 func (s *API) refused(c *call, err error) error {
 	refusal, ok := errors.AsType[*auth.Refusal](err)
 	if !ok {
@@ -38,7 +39,7 @@ func (s *API) refused(c *call, err error) error {
 		return fail(unavailable, "The service could not verify this token. Retry in a second.")
 	}
 	code := unavailable
-	switch refusal.Status {
+	switch refusal.Status { // docs/contract.md#errors: only 401 says that the token is unknown or has expired
 	case http.StatusUnauthorized:
 		code = refusedToken
 	case http.StatusForbidden:

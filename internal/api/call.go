@@ -16,7 +16,7 @@ type call struct {
 
 	query    params
 	token    string
-	shared   bool          // every caller admitted to the store has this owner
+	shared   bool          // every caller admitted to the store has the same Owner
 	nameRoom [2]reply.Name // the array behind Names
 
 	id       string // identifies the call in the log and in its answer
@@ -43,8 +43,8 @@ var (
 	byTypeAndCoding = []string{"Accept, Accept-Encoding"}
 )
 
-// setNames sets the names by which the caller's shares are counted. An unknown network is the zero
-// Prefix.
+// setNames sets the names that the caller's shares of memory and of concurrent calls are counted
+// under. The zero Prefix stands for an unknown network.
 func (c *call) setNames(owner batch.Owner, network netip.Prefix) {
 	c.Names = append(c.nameRoom[:0], reply.Name{Owner: owner})
 	if network.IsValid() {

@@ -116,7 +116,7 @@ func template(path string) string {
 	return strings.Join(parts, "/")
 }
 
-// conformsError checks the answer of a path that isn't described.
+// conformsError checks the answer of a path that isn't in openapi.yaml.
 func conformsError(a *response) error {
 	var e struct {
 		Message string `json:"errorMessage"`

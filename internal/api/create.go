@@ -145,9 +145,9 @@ func (s *API) keep(c *call, b *storage.NewBatch) (ticket batch.Ticket, isNew boo
 // noRoom is a quota in bytes that is too small for any batch.
 const noRoom = 1
 
-// bytesOf returns about how many bytes a batch takes.
+// bytesOf estimates how many bytes a batch takes in the database.
 func bytesOf(b *storage.NewBatch) int64 {
-	const row = 1 << 10 // bytes of any batch, besides its requests
+	const row = 1 << 10 // estimated bytes per batch, not counting its requests
 	n := int64(row)
 	for i := range b.Requests {
 		n += int64(len(b.Requests[i].Path) + len(b.Requests[i].Body))

@@ -46,26 +46,26 @@ type read struct {
 
 // Log writes events. It is safe for concurrent use.
 type Log struct {
-	lines   *slog.Logger
-	own     *slog.Logger
-	address func(*http.Request) netip.Addr
+	lines      *slog.Logger
+	serviceLog *slog.Logger
+	address    func(*http.Request) netip.Addr
 
 	mu    sync.Mutex
 	reads *simplelru.LRU[read, time.Time]
-	out   io.Writer // nil: only operators' calls and sign-ins are logged, to own
+	out   io.Writer // nil: only operators' calls and sign-ins are logged, to serviceLog
 	lost  outage.Log
 }
 
 // New returns a Log that writes each line to out with one call of Write. If out is nil, it logs
-// only operators' calls and sign-ins, to own, the service's log. A failure to write doesn't fail a
-// call: own reports it and, once writing works again, how many lines were lost. address returns the
-// address that a request came from.
-func New(out io.Writer, own *slog.Logger, address func(*http.Request) netip.Addr) *Log {
+// only operators' calls and sign-ins, to serviceLog. A failure to write doesn't fail a call. The
+// service's log reports it and, once writing works again, how many lines were lost. address returns
+// the address that a request came from.
+func New(out io.Writer, serviceLog *slog.Logger, address func(*http.Request) netip.Addr) *Log {
 	reads, err := simplelru.NewLRU[read, time.Time](maxReads, nil)
 	if err != nil {
 		panic(err) //nolint:forbidigo // only for a size of 0
 	}
-	l := &Log{lines: own, own: own, address: address, reads: reads, out: out}
+	l := &Log{lines: serviceLog, serviceLog: serviceLog, address: address, reads: reads, out: out}
 	if out == nil {
 		return l
 	}
@@ -87,10 +87,10 @@ func (l *Log) Write(line []byte) (int, error) {
 	defer l.mu.Unlock()
 	if _, err := l.out.Write(line); err != nil {
 		if n, due := l.lost.Failed(time.Now()); due {
-			l.own.Error("can't write to the audit log; calls continue without it", "error", err, "lines_lost", n)
+			l.serviceLog.Error("can't write to the audit log; calls continue without it", "error", err, "lines_lost", n)
 		}
 	} else if n := l.lost.Recovered(); n > 0 {
-		l.own.Error("can write to the audit log again", "lines_lost", n)
+		l.serviceLog.Error("can write to the audit log again", "lines_lost", n)
 	}
 	return len(line), nil
 }

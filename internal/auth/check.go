@@ -72,7 +72,7 @@ func (v *verdict) err() error {
 	return &Refusal{Status: http.StatusServiceUnavailable, Reason: "Could not verify this token with the API. Retry in a second.", guess: v.guess}
 }
 
-// newCheck returns a check. A call of u goes to the URL that checks tokens.
+// newCheck returns a check. u sends each call to the URL that checks tokens.
 func newCheck(u upstream, timeout time.Duration, log *slog.Logger) *check {
 	admitted, err := simplelru.NewLRU[id, time.Time](maxAdmitted, nil)
 	if err != nil {

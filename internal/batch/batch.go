@@ -17,7 +17,7 @@ const (
 	MaxID       = 256      // bytes of a request's id
 	MaxPath     = 8 << 10  // bytes of a request's path
 	MaxGroupID  = 256      // bytes of a group's name
-	MaxParallel = 100      // requests of one parallel batch in flight
+	MaxParallel = 100      // requests in flight per parallel batch
 	MaxProblems = 20       // problems that are reported for a body
 	MaxStoreID  = 64       // bytes of a store's id
 	MaxToken    = 16 << 10 // bytes of a caller's token

@@ -117,7 +117,7 @@ func (d *decoder) syntax(err error) {
 	d.note(place, "%s", why)
 }
 
-// maxPlace limits the bytes of a problem's place, because callers choose names and depth.
+// maxPlace limits the length of a problem's path in bytes, because callers choose names and depth.
 const maxPlace = 256
 
 // jsonPath turns a JSON pointer (RFC 6901) into a JSON path of at most maxPlace bytes.

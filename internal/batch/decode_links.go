@@ -207,7 +207,7 @@ func (d *decoder) resolve() {
 	}
 }
 
-// parent returns the index of the earlier request that has an id. place says where the id is used.
+// parent returns the index of the earlier request with the given id. place returns where the id is used.
 func (d *decoder) parent(ids map[string]int, id string, place func() string) (from int, ok bool) {
 	from, ok = ids[id]
 	var why string

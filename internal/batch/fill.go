@@ -247,7 +247,7 @@ type edit struct {
 	with []byte
 }
 
-// replace returns a text with edits, which must not overlap.
+// replace returns text with the edits applied. Edits must not overlap.
 func replace(text []byte, edits []edit) []byte {
 	if len(edits) == 0 {
 		return text

@@ -97,7 +97,7 @@ func (r *Ref) text() string {
 	return fmt.Sprintf("%s:%s from %s", r.Where, cut(r.Name, maxPlace), from)
 }
 
-// cut returns a text, or only its beginning if it is longer than n bytes.
+// cut returns s, or only its beginning if s is longer than n bytes.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -105,8 +105,8 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
-// checkToken returns an error if a text can't name a header of an answer. The error completes a sentence
-// that begins with the text.
+// checkToken returns an error if name is not a valid header name. The error completes a sentence that
+// begins with the name.
 func checkToken(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
 		return errors.New("must have a name of letters, digits and hyphens (RFC 9110, section 5.1)")
@@ -151,8 +151,8 @@ func segmentOf(text string, n int) (value string, found bool) {
 	return value, err == nil && value != "" && utf8.ValidString(value)
 }
 
-// checkHeaderValue returns an error if a text can't be a header's value. The error completes a sentence
-// that begins with the header.
+// checkHeaderValue returns an error if value is not a valid header value. The error completes a sentence
+// that begins with the header's name.
 func checkHeaderValue(value string) error {
 	if !httpguts.ValidHeaderFieldValue(value) || strings.TrimSpace(value) != value {
 		return errors.New("must be a valid header value: no control characters, and no space at either end")

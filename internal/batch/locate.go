@@ -72,8 +72,8 @@ type locator struct {
 // errSettled ends a pass when every pointer is settled.
 var errSettled = errors.New("every pointer is settled")
 
-// rest returns the nth pointer in order without its first at bytes.
-func (l *locator) rest(n, at int) string { return l.pointers[l.order[n]][at:] }
+// rest returns the nth pointer in sorted order without its first prefix bytes.
+func (l *locator) rest(n, prefix int) string { return l.pointers[l.order[n]][prefix:] }
 
 // settle records where the value of the nth pointer in order is, unless that is already known.
 func (l *locator) settle(n int, where span) {
@@ -83,14 +83,14 @@ func (l *locator) settle(n int, where span) {
 	}
 }
 
-// value reads the next value. The first at bytes of the pointers from lo to hi, in order, lead to the
-// value. Each of these pointers either ends there or leads into the value.
-func (l *locator) value(lo, hi, at int) error {
+// value reads the next value. The pointers lo to hi (in sorted order) share their first prefix bytes,
+// which lead to this value. Each of these pointers either ends there or leads into the value.
+func (l *locator) value(lo, hi, prefix int) error {
 	inner := lo
-	for inner < hi && l.rest(inner, at) == "" {
+	for inner < hi && l.rest(inner, prefix) == "" {
 		inner++
 	}
-	where, err := l.readValue(inner, hi, at)
+	where, err := l.readValue(inner, hi, prefix)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (l *locator) value(lo, hi, at int) error {
 
 // readValue reads the next value and searches it for the pointers from lo to hi. It returns the position
 // of the value.
-func (l *locator) readValue(lo, hi, at int) (span, error) {
+func (l *locator) readValue(lo, hi, prefix int) (span, error) {
 	kind := l.json.PeekKind()
 	if lo == hi || kind != '{' && kind != '[' {
 		value, err := l.json.ReadValue()
@@ -123,7 +123,7 @@ func (l *locator) readValue(lo, hi, at int) (span, error) {
 	if kind == '[' {
 		look = l.array
 	}
-	if err := look(lo, hi, at); err != nil {
+	if err := look(lo, hi, prefix); err != nil {
 		return span{}, err
 	}
 	if _, err := l.json.ReadToken(); err != nil {
@@ -144,17 +144,17 @@ func (l *locator) missing(lo, hi int) error {
 }
 
 // object reads an object's members.
-func (l *locator) object(lo, hi, at int) error {
+func (l *locator) object(lo, hi, prefix int) error {
 	for l.json.PeekKind() == '"' {
 		if err := l.readName(); err != nil {
 			return err
 		}
-		from, to := l.member(lo, hi, at)
+		from, to := l.member(lo, hi, prefix)
 		var err error
 		if from == to || l.settled[l.order[from]] {
 			err = l.json.SkipValue()
 		} else {
-			err = l.value(from, to, at+len("/")+len(l.name))
+			err = l.value(from, to, prefix+len("/")+len(l.name))
 		}
 		if err != nil {
 			return err
@@ -190,11 +190,11 @@ func (l *locator) readName() error {
 }
 
 // member returns which of the pointers from lo to hi lead into the member with the last name.
-func (l *locator) member(lo, hi, at int) (from, to int) {
-	at += len("/")
-	from = lo + sort.Search(hi-lo, func(n int) bool { return compareToken(l.rest(lo+n, at), l.name) >= 0 })
+func (l *locator) member(lo, hi, prefix int) (from, to int) {
+	prefix += len("/")
+	from = lo + sort.Search(hi-lo, func(n int) bool { return compareToken(l.rest(lo+n, prefix), l.name) >= 0 })
 	to = from
-	for to < hi && compareToken(l.rest(to, at), l.name) == 0 {
+	for to < hi && compareToken(l.rest(to, prefix), l.name) == 0 {
 		to++
 	}
 	return from, to
@@ -220,15 +220,15 @@ func compareToken(rest string, name []byte) int {
 }
 
 // element is an element of an array that pointers lead into.
-type element struct{ index, from, to, at int }
+type element struct{ index, from, to, prefix int }
 
 // array reads an array's elements.
-func (l *locator) array(lo, hi, at int) error {
-	wanted := l.elements(lo, hi, at)
+func (l *locator) array(lo, hi, prefix int) error {
+	wanted := l.elements(lo, hi, prefix)
 	for i := 0; l.json.PeekKind() != ']'; i++ {
 		var err error
 		if len(wanted) > 0 && wanted[0].index == i {
-			err = l.value(wanted[0].from, wanted[0].to, wanted[0].at)
+			err = l.value(wanted[0].from, wanted[0].to, wanted[0].prefix)
 			wanted = wanted[1:]
 		} else {
 			err = l.json.SkipValue()
@@ -241,17 +241,17 @@ func (l *locator) array(lo, hi, at int) error {
 }
 
 // elements returns the elements that the pointers from lo to hi lead into, by index.
-func (l *locator) elements(lo, hi, at int) (out []element) {
-	at += len("/")
+func (l *locator) elements(lo, hi, prefix int) (out []element) {
+	prefix += len("/")
 	for from := lo; from < hi; {
-		token, _, _ := strings.Cut(l.rest(from, at), "/")
+		token, _, _ := strings.Cut(l.rest(from, prefix), "/")
 		name := []byte(token)
 		to := from + 1
-		for to < hi && compareToken(l.rest(to, at), name) == 0 {
+		for to < hi && compareToken(l.rest(to, prefix), name) == 0 {
 			to++
 		}
 		if index, ok := arrayIndex(token); ok {
-			out = append(out, element{index, from, to, at + len(token)})
+			out = append(out, element{index, from, to, prefix + len(token)})
 		}
 		from = to
 	}

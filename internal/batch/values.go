@@ -119,12 +119,12 @@ func header(known map[string][]byte, headers []Header, field string) (value []by
 // ref returns the reference that a need identifies.
 func (v *Values) ref(n need) *Ref { return &v.requests[n.index].Links.Refs[n.ref] }
 
-// put stores a value for a need. If value is nil, there is none, and why is the reason.
-func (v *Values) put(n need, value []byte, why string) {
+// put stores a value for a need. A nil value means that the need has no value; reason then explains it.
+func (v *Values) put(n need, value []byte, reason string) {
 	f := &v.found[n.index][n.ref]
 	switch {
 	case value == nil:
-		*f = Value{Why: why}
+		*f = Value{Why: reason}
 	case v.bytes+len(value) > maxValues:
 		*f = Value{Why: whyTooMany}
 	default:

@@ -49,8 +49,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestLargeLeavesHalf checks that large tasks leave half of the processors to small ones, and that stores
-// take turns at the rest.
+// TestLargeLeavesHalf checks that large tasks leave half of the processors for small ones, and stores
+// take turns on the rest.
 func TestLargeLeavesHalf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(2)

@@ -3,7 +3,7 @@
 // Every connection is accepted at once, so no caller waits behind the connections of others. When too
 // many are open, the one that has been idle longest is closed. A single address can hold at most half
 // of what is free. If it opens more, its own connections are closed and not those of others.
-// Connections of trusted proxies carry many callers and are exempt from that limit.
+// Connections from trusted proxies carry many callers and are exempt from that limit.
 //
 // The number of concurrent requests is limited and shared fairly among client addresses. Behind a
 // trusted proxy, the client address is the forwarded one. Requests beyond an address's share get 429

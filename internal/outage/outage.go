@@ -13,7 +13,7 @@ const interval = time.Minute
 // concurrent use.
 type Log struct {
 	mu       sync.Mutex
-	logged   time.Time // when a failure was logged last
+	logged   time.Time // when a failure was last logged
 	unlogged int       // failures since then
 	total    int       // failures of this outage
 }

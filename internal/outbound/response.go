@@ -71,8 +71,8 @@ func skipEmptyLines(c *conn) (n int, err error) {
 }
 
 // persists reports whether the connection stays open after an answer and the end of its body is
-// certain. It isn't certain if an answer that must not have a body announces one, because some servers
-// send that body anyway.
+// certain. If an answer that must not have a body announces one, its end isn't certain, because some
+// servers send that body anyway.
 func persists(resp *http.Response, method string) bool {
 	if resp.Close || resp.StatusCode < 200 || resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
 		return false

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// ErrNoFile is wrapped by the error for a directory or another file that isn't a regular one.
-var ErrNoFile = errors.New("is not a regular file")
+// ErrNotRegular is wrapped by the error for a directory or anything else that isn't a regular file.
+var ErrNotRegular = errors.New("is not a regular file")
 
 // credentialsVariable names the directory where systemd puts the files of LoadCredential.
 const credentialsVariable = "CREDENTIALS_DIRECTORY"
@@ -54,7 +54,7 @@ func Read(file string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s %w", file, ErrNoFile)
+		return nil, fmt.Errorf("%s %w", file, ErrNotRegular)
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("%s is open to other users (mode %04o); only its owner may write it, and only its owner and group may read it; run: chmod 600 %s", file, mode, file)
@@ -101,7 +101,7 @@ func Open(file string, flag int) (*os.File, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s %w", file, ErrNoFile)
+		err = fmt.Errorf("%s %w", file, ErrNotRegular)
 	case !isOurs(info):
 		err = fmt.Errorf("%s belongs to another user: remove it, or work in your own directory", file)
 	default:

@@ -20,7 +20,7 @@ const maxFile = 4 << 10
 // doesn't exist, the error wraps fs.ErrNotExist.
 func Read(file string) (Key, error) {
 	text, err := private.Read(file, maxFile)
-	if errors.Is(err, private.ErrNoFile) {
+	if errors.Is(err, private.ErrNotRegular) {
 		err = fmt.Errorf("%w: %s", err, right)
 	}
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/batch"
 )
 
-// The stored form of a batch's requests is a byte that names the form, followed by strings, each of
-// which follows its length (uvarint). A request is stored as its id, method, path and body. If any
+// The stored form of a batch's requests is a byte that names the form, followed by strings, each
+// preceded by its length (uvarint). A request is stored as its id, method, path and body. If any
 // request of the batch has links, each request also has a string with its links in JSON, which may
 // be empty.
 const (

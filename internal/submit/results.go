@@ -218,7 +218,7 @@ func removeFile(path string) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0:
-		return fmt.Errorf("%s %w: name another file for the results", path, private.ErrNoFile)
+		return fmt.Errorf("%s %w: name another file for the results", path, private.ErrNotRegular)
 	}
 	return os.Remove(path)
 }

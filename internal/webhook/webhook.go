@@ -176,7 +176,7 @@ func jitter(d time.Duration) time.Duration {
 // ID returns the webhook-id of a batch's delivery. All attempts have the same.
 func ID(ticket batch.Ticket) string { return "evt_" + strings.ReplaceAll(ticket.String(), "-", "") }
 
-// event is the payload of a delivery. It has no answers; receivers read them through the API.
+// event is the payload of a delivery. It doesn't contain the answers; receivers read them through the API.
 type event struct {
 	Type      string    `json:"type"`
 	Timestamp time.Time `json:"timestamp"`

@@ -228,8 +228,8 @@ type results struct {
 	err         error
 }
 
-// results returns the results from an index on. Call Reserve before reading st. The results take
-// over st.Results.
+// results returns the results from an index on. Call Reserve before reading st. The returned results
+// own st.Results from then on; st.Results is set to nil.
 func (a *Answer) results(st *storage.Status, from int, all bool, except *batch.Set) results {
 	a.settle(st.Results)
 	x := results{st: st, all: all, except: except, index: from, page: st.Results}

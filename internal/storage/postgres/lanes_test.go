@@ -48,9 +48,10 @@ func hold(t *testing.T, url, sql string, args ...any) {
 	}
 }
 
-// stick makes more calls than may run in a lane, which the server doesn't answer until the test
-// ends. It returns once as many as possible are running. by returns the caller of each call.
-func stick(t *testing.T, url string, db *DB, l lane, running int, by func(i int) storage.Caller) {
+// stick makes more calls than the lane may run at once. The server answers none of them until the
+// test ends. stick returns once as many as possible are running. callerOf returns the caller of each
+// call.
+func stick(t *testing.T, url string, db *DB, l lane, running int, callerOf func(i int) storage.Caller) {
 	t.Helper()
 	db.readTimeout = time.Hour
 	hold(t, url, "SELECT pg_advisory_xact_lock($1)", slowLock)
@@ -58,7 +59,7 @@ func stick(t *testing.T, url string, db *DB, l lane, running int, by func(i int)
 	var calls sync.WaitGroup
 	for i := range 4 * running {
 		calls.Go(func() {
-			if err := db.sendIn(ctx, lane{l.class, by(i)}, []step{do(noLimits), do(slowCall, slowLock)}); ctx.Err() == nil {
+			if err := db.sendIn(ctx, lane{l.class, callerOf(i)}, []step{do(noLimits), do(slowCall, slowLock)}); ctx.Err() == nil {
 				t.Errorf("a call that should be stuck ended: %v", err)
 			}
 		})

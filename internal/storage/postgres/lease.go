@@ -30,11 +30,10 @@ import (
 //   - If its row names a lock, the session that holds it answered less than timing.proof ago,
 //     which is less than timing.grace.
 //
-// So a node has stopped sending before any other node can take over its queues, even if it was
-// stopped, cut off or asleep in between. Where the platform has such a clock, these clocks run
-// while the machine sleeps and can't be set. The wall clocks of nodes and server don't matter. The
-// differences (3 s, 0.75 s) are the margin for clocks that run at different speeds and checks that
-// come early.
+// A node therefore always stops sending before another can take over its queues, even if it was
+// suspended or cut off. Where the platform has such a clock, these clocks run while the machine
+// sleeps and can't be set. The wall clocks of nodes and server don't matter. The differences (3 s,
+// 0.75 s) are the margin for clocks that run at different speeds and checks that come early.
 type timing struct {
 	lease, send, renew time.Duration // renew: interval between renewals
 

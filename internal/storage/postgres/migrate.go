@@ -89,7 +89,7 @@ func migrate(ctx context.Context, config *pgx.ConnConfig) (version int64, err er
 	return m.migrate(ctx)
 }
 
-// migrate makes the missing steps, each while it holds the schema lock. It accepts a newer schema
+// migrate applies the missing migrations, each while it holds the schema lock. It accepts a newer schema
 // that this version can use.
 func (m *migrator) migrate(ctx context.Context) (version int64, err error) {
 	c, err := m.connect(ctx)
@@ -230,16 +230,16 @@ func (m *migrator) note(ctx context.Context, c execer, version int64) error {
 	return err
 }
 
-// change is a step that is being made.
+// change is a migration that is being applied.
 type change struct {
 	*migrator
 	lock     *pgx.Conn // holds the schema lock
-	session  *sql.DB   // makes the step, on its only connection
+	session  *sql.DB   // applies the migration, on its only connection
 	steps    *goose.Provider
 	blockers string // the sessions that blocked the last attempt
 }
 
-// makeNext makes the first missing step and returns the new version. Between two attempts, it
+// makeNext applies the first missing migration and returns the new version. Between two attempts, it
 // releases its locks, so that calls and other nodes can proceed.
 func (m *migrator) makeNext(ctx context.Context, c *change) (version int64, err error) {
 	tries, turns := time.Now().Add(m.step), time.Now().Add(m.turn)

@@ -64,8 +64,8 @@ type operation struct {
 	driver.Pending
 }
 
-// startWriter starts a writer on c. It uses the connection mover to move pages of large operations
-// from the log into the file.
+// startWriter starts a writer on c. A second connection, mover, copies pages of large operations from
+// the WAL into the file.
 func startWriter(c, mover *sqlite.Conn, j *journal, path string, log *slog.Logger, fatal func(error)) *writer {
 	w := &writer{
 		conn: c, journal: j, path: path, log: log, queue: make(chan *operation, groupLimit), large: make(chan *operation),

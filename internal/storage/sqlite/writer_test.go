@@ -47,8 +47,8 @@ func TestSecondFailedSync(t *testing.T) {
 	}
 }
 
-// TestFailedMove: an error of moving the log into the file ends the process at once, unless the
-// disk is full or the file is locked.
+// TestFailedMove: an error while the WAL is copied into the database file ends the process at once,
+// unless the disk is full or the file is locked.
 func TestFailedMove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheaf.db")
 	var ends []error

@@ -1,6 +1,7 @@
 // Package storagetest helps to test storage and the code that uses it. It has Memory, a database in
-// memory that can fail on demand, and the suites that every storage.Storage must pass (Run,
-// RunNodes, RunReopen, RunModel).
+// memory that can fail on demand, and the suites that every storage.Storage must pass: Run,
+// RunNodes, RunReopen, RunModel, RunClock and RunDamage. For RunClock, the test must be able to set
+// the database's clock, and for RunDamage, to damage a stored batch.
 package storagetest
 
 import (
@@ -19,9 +20,9 @@ import (
 
 // Errors of a Node that was killed or closed.
 var (
-	// ErrKilled is what a killed node's calls return. Nothing was stored.
+	// ErrKilled is returned by calls of a killed node. Nothing was stored.
 	ErrKilled = errors.New("the node was killed")
-	// ErrClosed is what a closed node's calls return. Nothing was stored.
+	// ErrClosed is returned by calls of a closed node. Nothing was stored.
 	ErrClosed = errors.New("the database is closed")
 )
 
@@ -82,10 +83,10 @@ type memoryBatch struct {
 	endedAt   time.Time // zero: unfinished
 	bytes     int64     // size of its results, once it has ended
 	reason    string
-	attempts  int  // see storage.Claim
-	claimed   bool // the last claim was counted and has not ended normally
-	aside     time.Time
-	damage    string // why Load fails; empty: it doesn't
+	attempts  int       // see storage.Claim
+	claimed   bool      // the last claim was counted and has not ended normally
+	aside     time.Time // when the batch was quarantined; zero: it is not in quarantine
+	damage    string    // why Load fails; empty: it doesn't
 }
 
 // NewMemory returns an empty database without nodes.
@@ -347,7 +348,7 @@ func (n *Node) Reserve(ctx context.Context, credential batch.Owner, span time.Du
 	})
 }
 
-// run is call for an operation that returns nothing but an error.
+// run is like call, for operations that return only an error.
 func run(ctx context.Context, n *Node, op string, fn func(m *Memory) error) error {
 	_, err := call(ctx, n, op, func(m *Memory) (struct{}, error) { return struct{}{}, fn(m) })
 	return err
@@ -389,8 +390,8 @@ func (b *memoryBatch) completed() int {
 	return completed
 }
 
-// counts counts the requests that were executed, those of them that failed, and those of these that
-// are in doubt.
+// counts counts the requests that were executed. Failed requests are included in completed, and
+// requests in doubt are included in failed.
 func (b *memoryBatch) counts() (completed, failed, inDoubt int) {
 	for _, m := range b.marks {
 		if m.State != storage.Done || m.Result.Status == batch.NotExecuted {

@@ -10,7 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Damage makes the content of a batch unreadable for Load.
+// Damage makes Load of the batch fail with a storage.DamagedError that contains the problem. If
+// problem is empty, Damage repairs the batch.
 func (m *Memory) Damage(ticket batch.Ticket, problem string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -27,7 +28,7 @@ func (n *Node) Progress(ctx context.Context, c *storage.Claim) error {
 		q, b, err := m.running(c)
 		if err == nil && b != nil {
 			q.wait = storage.Wait{}
-			b.attempts = min(b.attempts, 1)
+			b.attempts = min(b.attempts, 1) // the current claim still counts; see storage.Claim
 		}
 		return err
 	})
