@@ -104,7 +104,7 @@ func (r *report) print(w io.Writer) error {
 	return t.Flush()
 }
 
-// waitingFor returns a text that says what a batch waits for.
+// waitingFor describes what a batch waits for.
 func waitingFor(reason client.WaitReason, since time.Time) string {
 	what := "the API"
 	if reason == client.ForCredential {
@@ -117,7 +117,7 @@ func waitingFor(reason client.WaitReason, since time.Time) string {
 	return fmt.Sprintf("waiting for %s since %s", what, since.Local().Format(layout))
 }
 
-// failures returns a text with the number of failed requests, and how many of them are in doubt.
+// failures describes how many requests failed, and how many of these are in doubt.
 func failures(failed, inDoubt int) string {
 	text := commas(failed-inDoubt) + " failed"
 	if inDoubt > 0 {

@@ -345,7 +345,7 @@ func samePath(a, b string) bool {
 	return a == b || errA == nil && errB == nil && absA == absB
 }
 
-// skipped returns a text about blank rows.
+// skipped describes how many blank rows were skipped.
 func skipped(blank int) string {
 	if blank == 0 {
 		return ""

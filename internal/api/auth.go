@@ -39,7 +39,7 @@ func (s *API) refused(c *call, err error) error {
 		return fail(unavailable, "The service could not verify this token. Retry in a second.")
 	}
 	code := unavailable
-	switch refusal.Status { // docs/contract.md#errors: only 401 says that the token is unknown or has expired
+	switch refusal.Status { // docs/contract.md#errors: INVALID_API_TOKEN is the code for 403, not for 401
 	case http.StatusUnauthorized:
 		code = refusedToken
 	case http.StatusForbidden:

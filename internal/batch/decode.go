@@ -93,7 +93,7 @@ func (d *decoder) note(place, format string, args ...any) {
 // noteAt records a problem of the current element. field is empty or ".name".
 func (d *decoder) noteAt(field, format string, args ...any) {
 	if len(d.invalid.Problems) == MaxProblems {
-		d.invalid.More++ // without building a text that is never shown
+		d.invalid.More++ // without building a message that is never shown
 		return
 	}
 	d.note(fmt.Sprintf("$[%d]%s", d.index, field), format, args...)

@@ -34,9 +34,9 @@ func (d *decoder) link() *linkFields {
 	return &d.linked[len(d.linked)-1]
 }
 
-// strings reads an object whose values are strings, and calls each for every member. It records a
-// problem if a value isn't a string or if there are more than most members.
-func (d *decoder) strings(field string, most int, each func(name, value string)) error {
+// strings reads an object whose values are strings, and calls add for every member. It records a
+// problem if a value isn't a string or if the object has more members than limit.
+func (d *decoder) strings(field string, limit int, add func(name, value string)) error {
 	switch d.json.PeekKind() {
 	case 'n':
 		return d.json.SkipValue()
@@ -53,7 +53,7 @@ func (d *decoder) strings(field string, most int, each func(name, value string))
 		if err != nil {
 			return err
 		}
-		if n >= most {
+		if n >= limit {
 			if err := d.json.SkipValue(); err != nil {
 				return err
 			}
@@ -65,11 +65,11 @@ func (d *decoder) strings(field string, most int, each func(name, value string))
 			return err
 		}
 		if ok {
-			each(name, value)
+			add(name, value)
 		}
 	}
-	if n > most {
-		d.noteAt(field, "must be at most %d; there are %d", most, n)
+	if n > limit {
+		d.noteAt(field, "must be at most %d; there are %d", limit, n)
 	}
 	_, err := d.json.ReadToken()
 	return err

@@ -103,7 +103,7 @@ func (d *decoder) places(r *Request, texts []refText) *places {
 	return p
 }
 
-// names returns the names in braces in a text.
+// names returns the set of names in braces in text.
 func names(text string) map[string]bool {
 	out := map[string]bool{}
 	for at := range placeholders(text) {

@@ -245,7 +245,7 @@ func (f *Form) appendBody(dst []byte, r *Result) []byte {
 // cuts reports whether only the beginning of a body is written.
 func (f *Form) cuts(body []byte) bool { return f.Most > 0 && len(body) > f.Most }
 
-// appendText appends a text as a JSON string.
+// appendText appends text as a JSON string.
 func (f *Form) appendText(dst, text []byte) []byte {
 	if f.Flush == nil || len(text) <= pieceBytes {
 		return AppendString(dst, text)
@@ -262,16 +262,16 @@ func (f *Form) appendText(dst, text []byte) []byte {
 // pieceBytes is the size of the pieces of long bodies. Base64 needs a multiple of 3.
 const pieceBytes = 48 << 10
 
-// pieces appends a body by calling a function, several times if the body is long.
-func (f *Form) pieces(dst, body []byte, with func(dst, piece []byte) []byte) []byte {
+// pieces appends body with add, which it calls several times if the body is long.
+func (f *Form) pieces(dst, body []byte, add func(dst, piece []byte) []byte) []byte {
 	for f.Flush != nil && len(body) > pieceBytes {
-		dst = f.Flush(with(dst, body[:pieceBytes]))
+		dst = f.Flush(add(dst, body[:pieceBytes]))
 		body = body[pieceBytes:]
 	}
-	return with(dst, body)
+	return add(dst, body)
 }
 
-// textHead returns at most the first n bytes of a text. It doesn't split a character.
+// textHead returns at most the first n bytes of text. It doesn't split a character.
 func textHead(text []byte, n int) []byte {
 	end := n
 	for end > 0 && end > n-utf8.UTFMax && !utf8.RuneStart(text[end]) {

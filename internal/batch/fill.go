@@ -128,8 +128,8 @@ func (f *filler) fillPath() (string, error) {
 	return string(out), CheckPath(string(out))
 }
 
-// expand appends a text in which it replaces each {NAME} that has a value. It fails as soon as the result
-// is longer than a path may be. The error completes a sentence that begins with the path.
+// expand appends text, with each {NAME} that has a value replaced. It fails as soon as the result is
+// longer than a path may be. The error completes a sentence that begins with the path.
 func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
 	from := 0
 	for at := range placeholders(text) {
@@ -145,7 +145,7 @@ func expand(dst []byte, text string, values map[string]string) ([]byte, error) {
 	return append(dst, text[from:]...), nil
 }
 
-// placeholders returns the position of each {NAME} in a text.
+// placeholders returns the position of each {NAME} in text.
 func placeholders(text string) iter.Seq[span] {
 	return func(yield func(span) bool) {
 		for from := 0; ; {
@@ -214,7 +214,7 @@ func checkSegmentValue(text string) error {
 	return nil
 }
 
-// unescape percent-decodes a text until nothing changes, in one pass. See decodePath.
+// unescape percent-decodes s until nothing changes, in one pass. See decodePath.
 func unescape(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := range len(s) {

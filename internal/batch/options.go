@@ -18,7 +18,7 @@ const (
 	MaxPause    = 5 * time.Minute        // the longest pause of a Backoff
 	MaxCodes    = 50                     // elements of Codes
 	MaxFailWhen = 10                     // pointers of Success.FailWhen
-	MaxPointer  = 256                    // bytes of one of them
+	MaxPointer  = 256                    // bytes of one of these pointers
 )
 
 // Options are the creator's choices for a whole batch. The zero value of a field below
@@ -45,7 +45,7 @@ func (o *Options) Width() int {
 }
 
 // Backoff is the pauses before the retries of a request. The first pause is First, and each of the
-// others is twice as long as the one before, up to Most. The zero value means that there is none.
+// others is twice as long as the one before, up to Most. The zero value means that no Backoff is set.
 type Backoff struct{ First, Most time.Duration }
 
 // Pause returns the pause before the nth retry, counted from 1.
@@ -98,8 +98,8 @@ func ParseBackoff(text string) (Backoff, error) {
 // Success says which answers of the upstream count as success.
 type Success struct {
 	Codes Codes
-	// FailWhen holds JSON pointers (RFC 6901). An answer with such a value in its body is no success,
-	// whatever its status code, unless the value is null, false or empty.
+	// FailWhen holds JSON pointers (RFC 6901). An answer in whose body one of them finds a value
+	// isn't a success, whatever its status code, unless the value is null, false or empty.
 	FailWhen []string
 }
 
@@ -114,8 +114,8 @@ func (s Success) Or(other Success) Success {
 	return s
 }
 
-// Match returns the first pointer of FailWhen that finds a value in a JSON text, and whether there
-// is one. It reads the text at most once. A text that ends early is read as far as it goes.
+// Match returns the first pointer of FailWhen that finds a value in the given JSON text. found reports
+// whether any does. Match reads the text at most once, and an incomplete text as far as it goes.
 func (s Success) Match(text []byte) (pointer string, found bool) {
 	places, _ := locate(text, s.FailWhen)
 	for i, at := range places {

@@ -90,8 +90,8 @@ type StopResult struct {
 
 // PauseRequest names a batch by its ticket, or a whole queue by its name.
 type PauseRequest struct {
-	Key           // the zero ticket: the queue
-	Queue  string // its name
+	Key           // with the zero ticket, the request is for the whole queue
+	Queue  string // the queue's name
 	Paused bool   // false: resume
 }
 

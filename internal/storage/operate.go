@@ -69,7 +69,7 @@ type Load struct {
 type Overview struct {
 	Nodes  []Node
 	Queues int    // queues with unfinished batches
-	Owned  int    // those of them that a live node owns
+	Owned  int    // those that a live node owns
 	Open   int    // unfinished batches, except quarantined ones
 	Loads  []Load // the queues with the most unfinished batches
 

@@ -285,7 +285,7 @@ func (x *results) seek(a *Answer, i int) error {
 	return nil
 }
 
-// Result reads the result with an index, or returns nil if there is none.
+// Result reads the result of the request at index. It returns nil if that request has no result.
 func (a *Answer) Result(id storage.BatchID, index int) (*storage.IndexedResult, error) {
 	if err := a.Reserve(); err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// Name identifies an owner or a network whose shares are counted.
+// Name identifies an owner or a network. Each of them gets shares of memory and of concurrent calls.
 type Name struct {
 	Owner   batch.Owner
 	Network netip.Prefix
@@ -33,7 +33,7 @@ type Call struct {
 
 	Store string      // empty: the call isn't about a store's batches
 	Owner batch.Owner // of the batches
-	Names []Name      // of the caller whose shares are taken
+	Names []Name      // the names that the caller's shares are counted under
 
 	Coding  Coding // of a successful answer that is worth compressing
 	Started bool   // the answer's head may have been sent

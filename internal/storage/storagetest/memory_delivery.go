@@ -11,8 +11,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// told returns the batch's delivery as storage returns it.
-func (b *memoryBatch) told() storage.Delivery {
+// callback returns the batch's delivery as storage returns it.
+func (b *memoryBatch) callback() storage.Delivery {
 	d := *b.delivery
 	d.ID, d.Ticket, d.Store, d.GroupID, d.URL, d.CreatedAt = int64(b.id), b.Ticket, b.Store, b.GroupID, b.Callback, b.endedAt
 	d.Host, d.Total = hostOf(b.Callback), len(b.Requests)
@@ -61,7 +61,7 @@ func (m *Memory) due(q storage.DueQuery) (out []storage.Delivery, next storage.L
 		}
 		b.delivery.Attempts++
 		b.delivery.NextAt, b.setAt = stamp(now.Add(q.Lease)), now
-		out = append(out, b.told())
+		out = append(out, b.callback())
 		next = lane(b)
 		busy = append(busy, storage.Lane{Store: b.Store}, storage.Lane{Host: hostOf(b.Callback)})
 	}
@@ -112,7 +112,7 @@ func (n *Node) Deliveries(ctx context.Context, q storage.DeliverySearch) ([]stor
 				continue
 			}
 			if skip--; skip < 0 && len(out) < q.Limit {
-				out = append(out, b.told())
+				out = append(out, b.callback())
 			}
 		}
 		return out, nil

@@ -43,7 +43,7 @@ func (n *Node) Claim(ctx context.Context, id storage.QueueID) (*storage.Claim, e
 }
 
 // claim gives the queue's oldest open batch to the node, under the queue's epoch and the given
-// lease. With taken, the node takes over the queue.
+// lease. taken means that the node takes over the queue.
 func (q *queue) claim(n *Node, lease int64, taken bool) *storage.Claim {
 	q.owner, q.lease, q.notBefore = n, lease, time.Time{}
 	b := q.open[0]

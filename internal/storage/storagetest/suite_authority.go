@@ -194,20 +194,20 @@ func (f *fixture) watched() hints {
 	return w
 }
 
-// hears calls again repeatedly until the queue is reported.
-func (f *fixture) hears(what string, told <-chan storage.QueueID, q storage.QueueID, again func()) {
+// hears calls trigger repeatedly until the queue is reported.
+func (f *fixture) hears(what string, reports <-chan storage.QueueID, q storage.QueueID, trigger func()) {
 	f.Helper()
 	limit := time.After(patience)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for again(); ; {
+	for trigger(); ; {
 		select {
-		case got := <-told:
+		case got := <-reports:
 			if got == q {
 				return
 			}
 		case <-tick.C:
-			again()
+			trigger()
 		case <-limit:
 			f.Fatalf("%s of queue %d was not reported", what, q)
 		}

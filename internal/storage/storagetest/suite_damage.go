@@ -10,8 +10,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// RunDamage checks that a damaged row affects only its own batch. open opens an empty database and
-// returns a function that damages one part of a batch, which ways name.
+// RunDamage checks that a damaged row affects only its own batch. open opens an empty database
+// and returns harm, which damages a batch in the given way. ways lists the ways that harm knows.
 func RunDamage(t *testing.T, ways []string, open func(t *testing.T) (s storage.Storage, harm func(way string, id storage.BatchID))) {
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {

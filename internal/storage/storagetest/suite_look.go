@@ -9,8 +9,8 @@ import (
 	"github.com/sheafapi/sheaf/internal/storage"
 )
 
-// found reads all pages of a filter and returns the positions of their batches in all.
-func (f *fixture) found(filter storage.Filter, all ...*storage.NewBatch) string {
+// found reads all pages of a filter and returns the positions of their batches in created.
+func (f *fixture) found(filter storage.Filter, created ...*storage.NewBatch) string {
 	f.Helper()
 	out := []int{}
 	for pages := 0; ; pages++ {
@@ -22,7 +22,7 @@ func (f *fixture) found(filter storage.Filter, all ...*storage.NewBatch) string 
 			f.Fatalf("Find: %d batches, the limit is %d", len(p.Batches), filter.Limit)
 		}
 		for _, s := range p.Batches {
-			out = append(out, slices.IndexFunc(all, func(b *storage.NewBatch) bool { return b.Ticket == s.Ticket }))
+			out = append(out, slices.IndexFunc(created, func(b *storage.NewBatch) bool { return b.Ticket == s.Ticket }))
 		}
 		if p.Next == 0 {
 			return fmt.Sprint(out)
