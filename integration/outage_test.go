@@ -3,6 +3,8 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -64,6 +66,7 @@ func newGateway(t *testing.T, to string) *gateway {
 	}
 	g := &gateway{t: t, address: freeAddress(t), conns: map[net.Conn]bool{}, proxy: &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		ErrorLog:  log.New(io.Discard, "", 0), // callers that left
 		Transport: &http.Transport{MaxIdleConnsPerHost: 100, DisableCompression: true},
 	}}
 	g.kind.Store(noOutage)
