@@ -18,7 +18,7 @@ func TestCrowd(t *testing.T) {
 		w.options.Memory, w.options.LargestBatch = 64<<20, 1<<20 // enough for all, so that only places are scarce
 		w.start()
 		w.createAs("crowd", "crowd/known", stop, "GET")
-		w.pass(time.Second)
+		w.pass(1500 * time.Millisecond) // no scan at the same time finds queues before their store is known
 		for i := range 500 {
 			for j := range 2 {
 				w.up.script(len(w.batches), j, step{answered(200), time.Second})
